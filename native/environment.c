@@ -1,0 +1,199 @@
+#include "environment.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "watcher.h"
+
+/* Shared by an environment and the batches that the closer has for it; the last one frees it. */
+struct outbox {
+	pthread_mutex_t mutex;
+	int owners;
+	struct environment *environment; /* NULL when it has ended: then what comes is dropped */
+	struct closer_batch *first, **last;
+	uv_async_t wakeup; /* touched by helpers only while there is an environment */
+};
+
+static void outbox_leave(struct outbox *outbox)
+{
+	pthread_mutex_lock(&outbox->mutex);
+	bool last = --outbox->owners == 0;
+	pthread_mutex_unlock(&outbox->mutex);
+	if (!last)
+		return;
+	pthread_mutex_destroy(&outbox->mutex);
+	free(outbox);
+}
+
+/* On a helper thread. */
+static void on_batch_done(struct closer_batch *batch)
+{
+	struct outbox *outbox = batch->context;
+	batch->next = NULL;
+	pthread_mutex_lock(&outbox->mutex);
+	if (outbox->environment == NULL) {
+		free(batch);
+	} else {
+		*outbox->last = batch;
+		outbox->last = &batch->next;
+		uv_async_send(&outbox->wakeup);
+	}
+	pthread_mutex_unlock(&outbox->mutex);
+	outbox_leave(outbox);
+}
+
+static struct closer_batch *outbox_empty(struct outbox *outbox)
+{
+	pthread_mutex_lock(&outbox->mutex);
+	struct closer_batch *batches = outbox->first;
+	outbox->first = NULL;
+	outbox->last = &outbox->first;
+	pthread_mutex_unlock(&outbox->mutex);
+	return batches;
+}
+
+static void on_wakeup(uv_async_t *wakeup)
+{
+	struct environment *environment = wakeup->data;
+	for (struct closer_batch *batch = outbox_empty(environment->outbox), *next; batch != NULL; batch = next) {
+		int32_t tag = batch->tag;
+		next = batch->next;
+		if (environment->results != NULL)
+			environment->results[RESULT_BYTES] = batch->closed;
+		free(batch);
+		environment_dispatch(environment, tag, CLOSED);
+	}
+}
+
+static bool outbox_create(struct environment *environment)
+{
+	struct outbox *outbox = calloc(1, sizeof *outbox);
+	if (outbox == NULL)
+		return false;
+	if (pthread_mutex_init(&outbox->mutex, NULL) != 0) {
+		free(outbox);
+		return false;
+	}
+	if (uv_async_init(environment->loop, &outbox->wakeup, on_wakeup) != 0) {
+		pthread_mutex_destroy(&outbox->mutex);
+		free(outbox);
+		return false;
+	}
+	uv_unref((uv_handle_t *) &outbox->wakeup);
+	outbox->wakeup.data = environment;
+	outbox->owners = 1;
+	outbox->last = &outbox->first;
+	outbox->environment = environment;
+	environment->outbox = outbox;
+	environment->open_handles++;
+	return true;
+}
+
+void environment_close_later(struct environment *environment, struct closer_batch *batch)
+{
+	struct outbox *outbox = environment->outbox;
+	if (batch->tag > 0) {
+		batch->done = on_batch_done;
+		batch->context = outbox;
+		pthread_mutex_lock(&outbox->mutex);
+		outbox->owners++;
+		pthread_mutex_unlock(&outbox->mutex);
+	}
+	closer_submit(batch);
+}
+
+void environment_dispatch(struct environment *environment, int id, int events)
+{
+	napi_env env = environment->env;
+	napi_handle_scope scope;
+	if (environment->ending || environment->dispatch_reference == NULL || napi_open_handle_scope(env, &scope) != napi_ok)
+		return;
+	napi_value receiver, dispatch, arguments[2], error;
+	if (napi_get_global(env, &receiver) == napi_ok
+		&& napi_get_reference_value(env, environment->dispatch_reference, &dispatch) == napi_ok
+		&& napi_create_int32(env, id, &arguments[0]) == napi_ok
+		&& napi_create_int32(env, events, &arguments[1]) == napi_ok
+		&& napi_make_callback(env, environment->context, receiver, dispatch, 2, arguments, NULL) == napi_pending_exception
+		&& napi_get_and_clear_last_exception(env, &error) == napi_ok)
+		napi_fatal_exception(env, error); /* refused, rightly, when a terminated worker is why the call failed */
+	napi_close_handle_scope(env, scope);
+}
+
+/* The end: asked by Node, done when libuv has given every handle back. */
+static void finish_ending(struct environment *environment)
+{
+	held_close_all(&environment->held);
+	napi_remove_async_cleanup_hook(environment->hook);
+}
+
+void environment_handle_closed(struct environment *environment)
+{
+	if (--environment->open_handles == 0 && environment->ending)
+		finish_ending(environment);
+}
+
+static void on_wakeup_closed(uv_handle_t *wakeup)
+{
+	struct environment *environment = wakeup->data;
+	outbox_leave(environment->outbox);
+	environment_handle_closed(environment);
+}
+
+static void outbox_end(struct outbox *outbox)
+{
+	pthread_mutex_lock(&outbox->mutex);
+	outbox->environment = NULL;
+	pthread_mutex_unlock(&outbox->mutex);
+	for (struct closer_batch *batch = outbox_empty(outbox), *next; batch != NULL; batch = next) {
+		next = batch->next;
+		free(batch);
+	}
+	uv_close((uv_handle_t *) &outbox->wakeup, on_wakeup_closed);
+}
+
+static void on_end(napi_async_cleanup_hook_handle hook, void *data)
+{
+	struct environment *environment = data;
+	napi_ref references[] = {
+		environment->area_reference, environment->results_reference, environment->dispatch_reference
+	};
+	(void) hook;
+	environment->ending = true;
+	watcher_end_all(environment);
+	for (size_t i = 0; i < sizeof references / sizeof *references; i++)
+		if (references[i] != NULL)
+			napi_delete_reference(environment->env, references[i]);
+	if (environment->context != NULL)
+		napi_async_destroy(environment->env, environment->context);
+	outbox_end(environment->outbox);
+}
+
+/* Functions called after the end still find the environment: it goes with its napi_env. */
+static void on_finalize(napi_env env, void *data, void *hint)
+{
+	struct environment *environment = data;
+	(void) env;
+	(void) hint;
+	free(environment->watchers.slots);
+	free(environment);
+}
+
+struct environment *environment_create(napi_env env)
+{
+	struct environment *environment = calloc(1, sizeof *environment);
+	if (environment == NULL)
+		return NULL;
+	environment->env = env;
+	if (napi_get_uv_event_loop(env, &environment->loop) != napi_ok
+		|| napi_set_instance_data(env, environment, on_finalize, NULL) != napi_ok) {
+		free(environment);
+		return NULL;
+	}
+	if (!outbox_create(environment))
+		return NULL;
+	if (napi_add_async_cleanup_hook(env, on_end, environment, &environment->hook) != napi_ok) {
+		outbox_end(environment->outbox);
+		return NULL;
+	}
+	return environment;
+}

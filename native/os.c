@@ -1,0 +1,382 @@
+#include "os.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#ifndef SO_PASSRIGHTS /* Linux 6.16 */
+#define SO_PASSRIGHTS 83
+#endif
+#ifndef SCM_PIDFD /* Linux 6.5 */
+#define SCM_PIDFD 4
+#endif
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+static int outcome(ssize_t result)
+{
+	return result < 0 ? -errno : (int) result;
+}
+
+int os_close(int fd)
+{
+	/* On Linux the number is free after EINTR too: closing again would close somebody else's file (close(2)). */
+	return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int os_set_cloexec(int fd)
+{
+	int flags = fcntl(fd, F_GETFD);
+	if (flags < 0)
+		return -errno;
+	return flags & FD_CLOEXEC ? 0 : outcome(fcntl(fd, F_SETFD, flags | FD_CLOEXEC));
+}
+
+int os_dup(int fd)
+{
+	return outcome(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+}
+
+int os_socketpair(int type, int32_t ends[2])
+{
+	return outcome(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends));
+}
+
+int os_pipe(int32_t ends[2])
+{
+	return outcome(pipe2(ends, O_CLOEXEC));
+}
+
+int os_socket(int type)
+{
+	return outcome(socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+/* Returns the length of the address. */
+static int unix_address(struct sockaddr_un *address, const uint8_t *name, size_t length)
+{
+	if (length == 0)
+		return -EINVAL;
+	bool abstract = name[0] == 0;
+	if (length > sizeof address->sun_path - !abstract)
+		return -ENAMETOOLONG;
+	if (!abstract && memchr(name, 0, length) != NULL)
+		return -EINVAL;
+	memset(address, 0, sizeof *address);
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path, name, length);
+	return (int) (offsetof(struct sockaddr_un, sun_path) + length + !abstract);
+}
+
+int os_bind(int fd, const uint8_t *name, size_t length, int mode)
+{
+	struct sockaddr_un address;
+	int size = unix_address(&address, name, length);
+	if (size < 0)
+		return size;
+	/* The file gets the mode of the socket's own inode, less the umask, so there is no moment at which it is wider. */
+	if (mode >= 0 && name[0] != 0 && fchmod(fd, (mode_t) mode) < 0)
+		return -errno;
+	return outcome(bind(fd, (struct sockaddr *) &address, (socklen_t) size));
+}
+
+int os_listen(int fd, int backlog)
+{
+	return outcome(listen(fd, backlog));
+}
+
+int os_accept(int fd)
+{
+	/* accept(2) has no MSG_DONTWAIT, and anybody who shares the listener may have cleared the flag. */
+	int flags = fcntl(fd, F_GETFL), connection;
+	if (flags < 0 || ((flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
+		return -errno;
+	do {
+		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	} while (connection < 0 && errno == EINTR);
+	return outcome(connection);
+}
+
+int os_connect(int fd, const uint8_t *name, size_t length)
+{
+	struct sockaddr_un address;
+	int size = unix_address(&address, name, length);
+	if (size < 0)
+		return size;
+	int result;
+	do {
+		result = connect(fd, (struct sockaddr *) &address, (socklen_t) size);
+	} while (result < 0 && errno == EINTR);
+	return outcome(result);
+}
+
+union inet_address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+/* Returns the length of the address. An IPv6 host may name its interface: fe80::1%eth0. */
+static int inet_address(union inet_address *address, const char *host, int port)
+{
+	memset(address, 0, sizeof *address);
+	if (port < 0 || port > UINT16_MAX)
+		return -EINVAL;
+	if (inet_pton(AF_INET, host, &address->v4.sin_addr) == 1) {
+		address->v4.sin_family = AF_INET;
+		address->v4.sin_port = htons((uint16_t) port);
+		return sizeof address->v4;
+	}
+	char bare[INET6_ADDRSTRLEN];
+	size_t length = strcspn(host, "%");
+	if (length >= sizeof bare)
+		return -EINVAL;
+	memcpy(bare, host, length);
+	bare[length] = 0;
+	memset(address, 0, sizeof *address);
+	if (inet_pton(AF_INET6, bare, &address->v6.sin6_addr) != 1)
+		return -EINVAL;
+	if (host[length] == '%' && (address->v6.sin6_scope_id = if_nametoindex(host + length + 1)) == 0)
+		return -errno;
+	address->v6.sin6_family = AF_INET6;
+	address->v6.sin6_port = htons((uint16_t) port);
+	return sizeof address->v6;
+}
+
+static int set_option(int fd, int level, int option, int value)
+{
+	return outcome(setsockopt(fd, level, option, &value, sizeof value));
+}
+
+static int bind_inet(int fd, const union inet_address *address, int size, bool udp, int backlog, int flags)
+{
+	int error = 0;
+	if (!udp)
+		error = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (error == 0 && address->any.sa_family == AF_INET6)
+		error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & OS_IPV6_ONLY) != 0);
+	if (error == 0 && flags & OS_REUSEPORT)
+		error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (error == 0)
+		error = outcome(bind(fd, &address->any, (socklen_t) size));
+	if (error == 0 && !udp)
+		error = os_listen(fd, backlog);
+	return error;
+}
+
+int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags)
+{
+	union inet_address address;
+	int size = inet_address(&address, host, port);
+	if (size < 0)
+		return size;
+	int type = (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
+	int fd = socket(address.any.sa_family, type, 0);
+	if (fd < 0)
+		return -errno;
+	int error = bind_inet(fd, &address, size, udp, backlog, flags);
+	if (error < 0)
+		os_close(fd);
+	return error < 0 ? error : fd;
+}
+
+static int get_option(int fd, int option)
+{
+	int value = 0;
+	socklen_t size = sizeof value;
+	return getsockopt(fd, SOL_SOCKET, option, &value, &size) < 0 ? -errno : value;
+}
+
+static enum os_kind socket_kind(int fd)
+{
+	int domain = get_option(fd, SO_DOMAIN), type = get_option(fd, SO_TYPE), protocol = get_option(fd, SO_PROTOCOL);
+	bool listens = get_option(fd, SO_ACCEPTCONN) == 1;
+	if (domain == AF_UNIX && type == SOCK_STREAM)
+		return listens ? OS_UNIX_STREAM_LISTENER : OS_UNIX_STREAM;
+	if (domain == AF_UNIX && type == SOCK_SEQPACKET)
+		return listens ? OS_UNIX_SEQPACKET_LISTENER : OS_UNIX_SEQPACKET;
+	if (domain == AF_UNIX && type == SOCK_DGRAM)
+		return OS_UNIX_DGRAM;
+	if (domain != AF_INET && domain != AF_INET6)
+		return OS_OTHER;
+	if (type == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP))
+		return listens ? OS_TCP_LISTENER : OS_TCP;
+	return type == SOCK_DGRAM && protocol == IPPROTO_UDP ? OS_UDP : OS_OTHER;
+}
+
+/* A regular file, or one of the kernel's own that have no type, or (pidfds, Linux >= 6.9) say that they are regular. */
+static enum os_kind file_kind(int fd, bool regular)
+{
+	static const struct { const char *prefix; enum os_kind kind; } names[] = {
+		{"anon_inode:[eventfd]", OS_EVENTFD}, {"anon_inode:[eventpoll]", OS_EPOLL},
+		{"anon_inode:[pidfd]", OS_PIDFD}, {"pidfd:[", OS_PIDFD}, {"/memfd:", OS_MEMFD}
+	};
+	char path[32], name[32] = "";
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	if (readlink(path, name, sizeof name - 1) > 0)
+		for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+			if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)
+				continue;
+			/* Anybody may call a file /memfd:…, but only memory files have seals. */
+			if (names[i].kind != OS_MEMFD || (regular && fcntl(fd, F_GET_SEALS) >= 0))
+				return names[i].kind;
+		}
+	return regular ? OS_FILE : OS_OTHER;
+}
+
+int os_kind(int fd)
+{
+	struct stat status;
+	struct termios terminal;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	switch (status.st_mode & S_IFMT) {
+	case S_IFDIR: return OS_DIRECTORY;
+	case S_IFIFO: return OS_PIPE;
+	case S_IFSOCK: return (int) socket_kind(fd);
+	case S_IFBLK: return OS_DEVICE;
+	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
+	case S_IFLNK: return OS_OTHER; /* by O_PATH | O_NOFOLLOW */
+	default: return (int) file_kind(fd, S_ISREG(status.st_mode));
+	}
+}
+
+int os_peer(int fd, int32_t *out, size_t length)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	if (length < 4)
+		return -ERANGE;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return -errno;
+	/* Sockets without a peer, and those that are not AF_UNIX, succeed too: with pid 0 and this uid. */
+	if (peer.uid == (uid_t) -1)
+		return -ENOTCONN;
+	size_t capacity = length - 4 > INT_MAX / sizeof *out ? INT_MAX / sizeof *out : length - 4;
+	size = (socklen_t) (capacity * sizeof *out);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, out + 4, &size) < 0)
+		return -errno;
+	out[0] = peer.pid;
+	out[1] = (int32_t) peer.uid;
+	out[2] = (int32_t) peer.gid;
+	out[3] = (int32_t) (size / sizeof *out);
+	return out[3];
+}
+
+int os_pass_rights(int fd, bool on)
+{
+	return set_option(fd, SOL_SOCKET, SO_PASSRIGHTS, on);
+}
+
+int os_shutdown(int fd, int how)
+{
+	return outcome(shutdown(fd, how));
+}
+
+int os_resize(int fd, int columns, int rows)
+{
+	if (columns < 0 || columns > UINT16_MAX || rows < 0 || rows > UINT16_MAX)
+		return -EINVAL;
+	struct winsize size = {.ws_col = (unsigned short) columns, .ws_row = (unsigned short) rows};
+	return outcome(ioctl(fd, TIOCSWINSZ, &size));
+}
+
+int os_lock(int fd, bool on)
+{
+	return outcome(flock(fd, (on ? LOCK_EX : LOCK_UN) | LOCK_NB));
+}
+
+int os_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return -errno;
+	return limit.rlim_cur > INT_MAX ? INT_MAX : (int) limit.rlim_cur;
+}
+
+static void put_rights(struct msghdr *header, const int32_t *fds, size_t count)
+{
+	struct cmsghdr *control = header->msg_control;
+	header->msg_controllen = CMSG_SPACE(count * sizeof *fds);
+	control->cmsg_level = SOL_SOCKET;
+	control->cmsg_type = SCM_RIGHTS;
+	control->cmsg_len = CMSG_LEN(count * sizeof *fds);
+	memcpy(CMSG_DATA(control), fds, count * sizeof *fds);
+}
+
+int os_send(int fd, struct iovec *chunks, size_t chunk_count, const int32_t *fds, size_t fd_count)
+{
+	union { struct cmsghdr header; char bytes[CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int))]; } control;
+	struct msghdr header = {.msg_iov = chunks, .msg_iovlen = chunk_count};
+	if (fd_count > 0) {
+		bool empty = true;
+		for (size_t i = 0; i < chunk_count; i++)
+			empty = empty && chunks[i].iov_len == 0;
+		/* A stream would drop the descriptors of an empty message and report success. */
+		if (empty || fd_count > OS_MAX_RIGHTS)
+			return -EINVAL;
+		header.msg_control = &control;
+		put_rights(&header, fds, fd_count);
+	}
+	ssize_t sent;
+	do {
+		sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+	} while (sent < 0 && errno == EINTR);
+	return outcome(sent);
+}
+
+static void take_rights(const struct cmsghdr *control, struct os_rights *rights)
+{
+	bool unwanted = control->cmsg_type == SCM_PIDFD;
+	if (control->cmsg_level != SOL_SOCKET || (control->cmsg_type != SCM_RIGHTS && !unwanted))
+		return;
+	/* The length is the truth: padding may hold one descriptor more than was asked for. */
+	for (size_t at = CMSG_LEN(0); at + sizeof(int) <= control->cmsg_len; at += sizeof(int)) {
+		int fd;
+		memcpy(&fd, (const char *) control + at, sizeof fd);
+		if (!unwanted && rights->count < rights->capacity) {
+			rights->fds[rights->count++] = fd;
+			continue;
+		}
+		rights->truncated = rights->truncated || !unwanted;
+		if (fd >= 0) /* a pidfd that could not be made is a negative number */
+			os_close(fd);
+	}
+}
+
+int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_rights *rights)
+{
+	/* Credentials, pidfds and security labels (a page at most) come first and would crowd the rights out. */
+	union { struct cmsghdr header; char bytes[2 * CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int)) + 6144]; } control;
+	struct msghdr header;
+	ssize_t received;
+	rights->count = 0;
+	rights->truncated = false;
+	do {
+		header = (struct msghdr) {
+			.msg_iov = chunks, .msg_iovlen = chunk_count, .msg_control = &control, .msg_controllen = sizeof control
+		};
+		received = recvmsg(fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	} while (received < 0 && errno == EINTR);
+	if (received < 0)
+		return -errno;
+	/* With MSG_CTRUNC those that did fit are installed, and ours to close. */
+	rights->truncated = (header.msg_flags & MSG_CTRUNC) != 0;
+	for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL; each = CMSG_NXTHDR(&header, each))
+		take_rights(each, rights);
+	return (int) received;
+}

@@ -1,0 +1,200 @@
+/** Names of Unix sockets: paths of any length and abstract names; creating, reaching and removing them safely. */
+import * as fs from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { describe } from './convert.ts'
+import { abortError, checked, PassfdError, systemError } from './errors.ts'
+import { native } from './native.ts'
+
+/** A path, or a name in Linux' abstract namespace, which has no permissions at all: there `authorize` is the only door. */
+export type SocketName = { path: string } | { abstract: string }
+
+/** A socket file as it was created: removed on close only if it is still this one. */
+export interface SocketFile {
+  readonly path: string
+  readonly dev: number
+  readonly ino: number
+}
+
+/** sun_path has 108 bytes (unix(7)); a path needs one for its end, an abstract name one for its beginning. */
+const MAX_NAME = 107
+const O_PATH = 0x200000
+const LOCK_TIMEOUT = 5000
+const LOCK_RETRY = 5
+const CONNECT_RETRY = [1, 2, 5, 10, 20, 50]
+
+const EINTR = -4
+const EAGAIN = -11
+const EADDRINUSE = -98
+const ECONNREFUSED = -111
+
+/** Reads an address as users give it. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function socketName(address: unknown): SocketName {
+  const given =
+    typeof address === 'string' ? { path: address } : (address as Partial<Record<'path' | 'abstract', unknown>> | null)
+  const { path, abstract } = given ?? {}
+  const name = path ?? abstract
+  if (
+    typeof name !== 'string' ||
+    name === '' ||
+    (path !== undefined && name.includes('\0')) ||
+    (path !== undefined && abstract !== undefined)
+  )
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'address',
+      expected: 'a path, { path }, { abstract } or a Descriptor',
+      actual: describe(address)
+    })
+  return path === undefined ? { abstract: name } : { path: name }
+}
+
+export function displayName(name: SocketName): string {
+  return 'path' in name ? name.path : `@${name.abstract}`
+}
+
+/**
+ * A listening socket on `name`. A file is created with `mode` from its first instant; one that is there already is removed only after a
+ * connection to it was refused, and under a lock on its directory, so that of two processes starting at once one wins and none is cut off.
+ */
+export async function listenOn(
+  name: SocketName,
+  mode: number,
+  backlog: number
+): Promise<{ fd: number; file: SocketFile | undefined }> {
+  const fd = checked(native.socket(1), 'socket')
+  try {
+    if ('abstract' in name) {
+      checked(native.bind(fd, abstractBytes(name), -1), 'bind', displayName(name))
+      checked(native.listen(fd, backlog), 'listen')
+      return { fd, file: undefined }
+    }
+    const { path } = name
+    return await withLock(path, locked =>
+      withPathBytes(path, bytes => {
+        let result = native.bind(fd, bytes, mode)
+        if (result === EADDRINUSE && locked) {
+          removeIfDead(path, bytes)
+          result = native.bind(fd, bytes, mode)
+        }
+        checked(result, 'bind', path)
+        const { dev, ino, mode: actual } = fs.lstatSync(path)
+        if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
+        checked(native.listen(fd, backlog), 'listen')
+        return { fd, file: { path, dev, ino } }
+      })
+    )
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}
+
+/** Removes the file if it is still the one that was created: never a successor's. */
+export async function removeFile({ path, dev, ino }: SocketFile): Promise<void> {
+  await withLock(path, () => {
+    try {
+      const now = fs.lstatSync(path)
+      if (now.dev === dev && now.ino === ino) fs.unlinkSync(path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  })
+}
+
+/**
+ * A socket connected to `name`. A full backlog is EAGAIN with no event to wait for, so it is tried again until `timeout` ms are over
+ * (0: for ever). `prepare` sees the socket before it is connected.
+ */
+export async function connectTo(
+  name: SocketName,
+  timeout: number,
+  signal: AbortSignal | undefined,
+  prepare: (fd: number) => void
+): Promise<number> {
+  const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
+  const fd = checked(native.socket(1), 'socket')
+  try {
+    prepare(fd)
+    for (let attempt = 0; ; attempt++) {
+      if (signal?.aborted) throw abortError(signal)
+      const result =
+        'path' in name
+          ? withPathBytes(name.path, bytes => native.connect(fd, bytes))
+          : native.connect(fd, abstractBytes(name))
+      if (result >= 0) return fd
+      if (result !== EAGAIN && result !== EINTR) throw systemError(result, 'connect', displayName(name))
+      if (performance.now() >= deadline)
+        throw new PassfdError(
+          'CONNECT_TIMEOUT',
+          { timeout },
+          { cause: systemError(result, 'connect', displayName(name)) }
+        )
+      await delay(CONNECT_RETRY[Math.min(attempt, CONNECT_RETRY.length - 1)], undefined, { signal }).catch(() => {})
+    }
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}
+
+function abstractBytes({ abstract }: { abstract: string }): Buffer {
+  const bytes = Buffer.from(`\0${abstract}`)
+  if (bytes.length > MAX_NAME + 1)
+    throw new PassfdError('ADDRESS_TOO_LONG', {
+      address: `@${abstract}`,
+      detail: `an abstract name has at most ${MAX_NAME} bytes`
+    })
+  return bytes
+}
+
+/** A path that is too long for sun_path is reached through its directory's descriptor. */
+function withPathBytes<T>(path: string, use: (bytes: Buffer) => T): T {
+  const bytes = Buffer.from(path)
+  if (bytes.length <= MAX_NAME) return use(bytes)
+  const directory = fs.openSync(dirname(path), O_PATH | fs.constants.O_DIRECTORY)
+  try {
+    const short = Buffer.from(`/proc/self/fd/${directory}/${basename(path)}`)
+    if (short.length > MAX_NAME)
+      throw new PassfdError('ADDRESS_TOO_LONG', {
+        address: path,
+        detail: `its last component may have at most ${MAX_NAME - short.length + Buffer.byteLength(basename(path))} bytes`
+      })
+    return use(short)
+  } finally {
+    fs.closeSync(directory)
+  }
+}
+
+/** Runs `work` while holding the lock on the path's directory (flock(2)); without it if the directory can't be read: then nothing is removed. */
+async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<T> {
+  let directory: number
+  try {
+    directory = fs.openSync(dirname(path), fs.constants.O_RDONLY | fs.constants.O_DIRECTORY)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') throw error
+    return work(false)
+  }
+  try {
+    const deadline = performance.now() + LOCK_TIMEOUT
+    for (;;) {
+      const result = native.lock(directory, true)
+      if (result >= 0) break
+      if (result !== EAGAIN) throw systemError(result, 'flock', dirname(path))
+      if (performance.now() >= deadline)
+        throw new PassfdError('ADDRESS_LOCKED', { address: path, timeout: LOCK_TIMEOUT })
+      await delay(LOCK_RETRY)
+    }
+    return work(true)
+  } finally {
+    fs.closeSync(directory) // the lock ends with it
+  }
+}
+
+/** A socket file that nobody listens on refuses connections; a full backlog (EAGAIN) means that somebody does. */
+function removeIfDead(path: string, bytes: Buffer): void {
+  if (!fs.lstatSync(path).isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
+  const probe = checked(native.socket(1), 'socket')
+  const result = native.connect(probe, bytes)
+  native.close(probe)
+  if (result === ECONNREFUSED) fs.unlinkSync(path)
+}

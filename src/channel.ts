@@ -1,0 +1,558 @@
+/** `Channel`: the surface of one connection. What happens on the wire is `session.ts`; here are the three ways to consume it. */
+import diagnostics from 'node:diagnostics_channel'
+import { EventEmitter } from 'node:events'
+import { Codec } from './codec.ts'
+import { checkInteger } from './convert.ts'
+import { Descriptor, endLoan, giveBack, guardLoan, type Lender } from './descriptor.ts'
+import { PassfdError } from './errors.ts'
+import { MAX_RIGHTS } from './limits.ts'
+import { ANSWERED, END, Message } from './message.ts'
+import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
+import type { Peer } from './peer.ts'
+import { OutgoingRequest } from './requests.ts'
+import { validate } from './schema.ts'
+import { type Incoming, type ReturnState, Session, type SessionOwner } from './session.ts'
+import type { Parcel } from './transport.ts'
+import type { Wire } from './wire.ts'
+
+export type Handler<In = unknown> = (message: Message<In>) => unknown
+
+export interface ServeOptions<In = unknown> {
+  /** Handlers running at a time; further messages wait. Default 256. */
+  concurrency?: number
+  /** Failures that nobody is told of by an answer. Without it such a failure ends the channel. */
+  onError?(error: Error, message: Message<In>): void
+}
+
+export interface RequestOptions<Reply = unknown> {
+  /** How many descriptors the reply may carry. Default 1, at most 253. */
+  descriptors?: number
+  /** Cancels the request: it rejects with Node's AbortError, and the peer is told. */
+  signal?: AbortSignal
+  /** In ms; 0: no limit. Default: the channel's `requestTimeout`. */
+  timeout?: number
+  /** Checks the reply: any Standard Schema. A reply that fails is ERR_PASSFD_SCHEMA. */
+  schema?: Schema<Reply>
+}
+
+/** A message whose descriptors were moved and not taken. Its Descriptors are open again, until the listeners return. */
+export interface Returned<Out = unknown> {
+  /** *unsent*: they never left. *unconfirmed*: they left; the peer may hold them too. *refused*: they answered a request that was given up. */
+  readonly state: ReturnState
+  readonly value: Out
+  readonly descriptors: readonly Descriptor[]
+  /** Keeps all of them. */
+  claim(): this
+}
+
+export interface ChannelEvents<In = unknown, Out = unknown> {
+  message: [Message<In>]
+  returned: [Returned<Out>]
+  close: [error?: Error]
+}
+
+/** @internal What `connect`, `listen` and `pair` have found out before there is a channel. */
+export interface ChannelSetup {
+  wire: Wire
+  peer: Peer
+  limits: Limits
+  options: ChannelOptions<any>
+  /** Called once: undefined when both hellos are exchanged, else with what came instead. */
+  onOpen?(error: Error | undefined): void
+  /** The token of the socket's Descriptor, so that it isn't sent through itself. */
+  description?: object | undefined
+}
+
+type Consumer = 'nobody' | 'serve()' | 'for await' | "'message' listeners"
+
+const CONCURRENCY = 256
+const opened = diagnostics.channel('passfd:channel:open')
+const ended = diagnostics.channel('passfd:channel:close')
+const sent = diagnostics.channel('passfd:message:sent')
+const received = diagnostics.channel('passfd:message:received')
+
+/** @internal */
+export let createChannel: (setup: ChannelSetup) => Channel<any, any>
+/** @internal Says hello and reads. */
+export let startChannel: (channel: Channel<any, any>, handshakeTimeout: number) => void
+/** @internal */
+export let sessionOf: (channel: Channel<any, any>) => Session
+let listened: (channel: Channel<any, any>) => void
+
+/** One connection to another process: messages and requests with descriptors, both ways, in order. */
+export class Channel<In = unknown, Out = unknown>
+  extends EventEmitter<ChannelEvents<In, Out>>
+  implements AsyncIterable<Message<In>>, AsyncDisposable
+{
+  readonly #session: Session
+  readonly #setup: ChannelSetup
+  #peer: Peer
+  #consumer: Consumer = 'nobody'
+  readonly #inbox: Entry<In>[] = []
+  #handler: Handler<In> | undefined
+  #serveOptions: ServeOptions<In> = {}
+  #running = 0
+  #current: Message<In> | undefined
+  #readers: ((result: IteratorResult<Message<In>>) => void)[] = []
+  #pumping = false
+  #over = false
+  #closed: { promise: Promise<Error | undefined>; resolve(error: Error | undefined): void } | undefined
+  #lenders: { message: Lender; request: Lender } | undefined
+
+  private constructor(setup: ChannelSetup) {
+    super()
+    this.#setup = setup
+    this.#peer = setup.peer
+    const { limits } = setup
+    this.#session = new Session(setup.wire, new Codec(), limits, this.#sessionOwner(), setup.description)
+    // The EventEmitter itself tells when somebody starts or stops to listen
+    this.on('newListener' as never, onNewListener as never)
+  }
+
+  /** Who is at the other end, as the kernel tells; `agent` is what its hello says. */
+  get peer(): Peer {
+    return this.#peer
+  }
+
+  /** Resolves when the channel has ended: to the error, or to undefined if both sides had said goodbye. Never rejects. */
+  get closed(): Promise<Error | undefined> {
+    if (this.#closed === undefined) {
+      let resolve!: (error: Error | undefined) => void
+      const promise = new Promise<Error | undefined>(done => {
+        resolve = done
+      })
+      this.#closed = { promise, resolve }
+      if (this.#over) resolve(this.#session.error)
+    }
+    return this.#closed.promise
+  }
+
+  /**
+   * Sends a value; Descriptors anywhere in it move. Misuse throws at once and moves nothing (ERR_PASSFD_ENCODE,
+   * _DESCRIPTOR_…, _MESSAGE_TOO_LARGE, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _OWN_SOCKET, _CHANNEL_CLOSED). The promise resolves when the queue is
+   * below `highWaterMark` and binary values of 64 KiB or more have left (they are not copied: leave them alone until then).
+   * It rejects with ERR_PASSFD_CLOSED if the channel ends before; it need not be awaited.
+   */
+  send(value: Out): Promise<void> {
+    this.#notClosedByUs()
+    const result = this.#session.send(value)
+    if (sent.hasSubscribers) sent.publish({ channel: this, value, request: false })
+    return result
+  }
+
+  /**
+   * Sends a value and resolves to the peer's answer; descriptors in the answer are yours. Misuse throws as in `send`, also
+   * ERR_PASSFD_TOO_MANY_REQUESTS. Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA, ERR_PASSFD_CLOSED or an AbortError.
+   */
+  request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
+    this.#notClosedByUs()
+    const { descriptors = 1, signal, timeout = this.#session.limits.requestTimeout, schema } = options
+    checkInteger(descriptors, 'options.descriptors', 0, MAX_RIGHTS)
+    checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
+    checkType(signal, 'signal', 'an AbortSignal', given => given instanceof AbortSignal)
+    if (signal?.aborted) return Promise.reject(abortReason(signal))
+    let settlement!: { resolve(value: Reply): void; reject(error: Error): void }
+    const promise = new Promise<Reply>((resolve, reject) => {
+      settlement = { resolve, reject }
+    })
+    promise.catch(() => {}) // a request that nobody awaits can't end the process
+    const { resolve, reject } = settlement
+    const outgoing = new OutgoingRequest(
+      { succeed: (reply, given) => acceptReply(reply, given, schema, resolve, reject), fail: reject },
+      timeout,
+      signal
+    )
+    this.#session.request(value, descriptors, outgoing)
+    if (sent.hasSubscribers) sent.publish({ channel: this, value, request: true })
+    return promise
+  }
+
+  /**
+   * Calls `handler` for every message and request, several at a time. What it returns (or its promise resolves to)
+   * is the answer to a request; what it throws is answered as a fault. Throws ERR_PASSFD_CONSUMED if something else reads this channel.
+   */
+  serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
+    checkType(handler, 'handler', 'a function', given => typeof given === 'function')
+    if (options.concurrency !== undefined) checkInteger(options.concurrency, 'options.concurrency', 1, 0x7fffffff)
+    checkType(options.onError, 'onError', 'a function', given => typeof given === 'function')
+    this.#consume('serve()')
+    this.#handler = handler
+    this.#serveOptions = options
+    this.#pumpSoon()
+  }
+
+  /**
+   * Says goodbye: refuses new sends, lets requests settle, the queue leave and descriptors be taken, within `closeTimeout`; what is left
+   * comes back as `'returned'`. Resolves when the channel has ended; never rejects (`closed` tells the error).
+   */
+  async close(): Promise<void> {
+    this.#closedByUs = true
+    this.#session.close()
+    await this.closed
+  }
+
+  /** Ends it now. The peer hears the error's code; messages that nobody has read are dropped, their descriptors closed. */
+  destroy(error?: Error): void {
+    this.#closedByUs = true
+    this.#session.end(error, true)
+    for (const { message } of this.#inbox.splice(0)) message[END]('the channel was destroyed', false)
+  }
+
+  /** The channel keeps the process running (the default). */
+  ref(): this {
+    this.#session.ref()
+    return this
+  }
+
+  /** The channel doesn't keep the process running. */
+  unref(): this {
+    this.#session.unref()
+    return this
+  }
+
+  /** Messages one by one. `break` stops reading and closes nothing. Ends when the channel has; `closed` tells how. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message<In>> {
+    this.#consume('for await')
+    let finished = false
+    const iterator: AsyncIterableIterator<Message<In>> = {
+      next: () => (finished ? DONE : this.#next()),
+      return: async () => {
+        if (!finished) {
+          finished = true
+          this.#endCurrent()
+          this.#consumer = 'nobody'
+          for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+        }
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  // --- consuming
+
+  #closedByUs = false
+
+  #notClosedByUs(): void {
+    if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
+  }
+
+  #consume(by: Consumer): void {
+    if (this.#consumer === by && by === "'message' listeners") return
+    if (this.#consumer !== 'nobody') throw new PassfdError('CONSUMED', { by: this.#consumer })
+    this.#consumer = by
+  }
+
+  #receive(entry: Entry<In>): void {
+    const { schema } = this.#setup.options
+    if (schema !== undefined) {
+      const checked = validate(schema, entry.message.value)
+      if (checked instanceof Promise) {
+        entry.ready = false
+        void checked.then(result => {
+          this.#applySchema(entry, result)
+          this.#pump()
+        })
+      } else this.#applySchema(entry, checked)
+    }
+    if (received.hasSubscribers) received.publish({ channel: this, message: entry.message })
+    this.#inbox.push(entry)
+    this.#pump()
+  }
+
+  #applySchema(entry: Entry<In>, result: { value: unknown } | { error: PassfdError }): void {
+    entry.ready = true
+    if ('error' in result) entry.failure = result.error
+    else (entry.message as { value: unknown }).value = result.value
+  }
+
+  #pumpSoon(): void {
+    process.nextTick(() => this.#pump())
+  }
+
+  /** Gives messages to the consumer while it takes them. */
+  #pump(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    let count = 0
+    const inbox = this.#inbox
+    try {
+      while (count < inbox.length && inbox[count]!.ready && this.#wants()) {
+        const entry = inbox[count++]!
+        this.#session.consumed(entry.cost)
+        if (entry.failure === undefined) this.#give(entry.message)
+        else this.#fail(entry.message, entry.failure)
+      }
+    } finally {
+      if (count > 0) inbox.splice(0, count)
+      this.#pumping = false
+    }
+    if (this.#over && inbox.length === 0)
+      for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+  }
+
+  #wants(): boolean {
+    switch (this.#consumer) {
+      case 'serve()':
+        return this.#running < (this.#serveOptions.concurrency ?? CONCURRENCY)
+      case 'for await':
+        return this.#readers.length > 0
+      case "'message' listeners":
+        if (this.listenerCount('message') > 0) return true
+        this.#consumer = 'nobody'
+        return false
+      default:
+        return false
+    }
+  }
+
+  #give(message: Message<In>): void {
+    if (this.#consumer === 'serve()') this.#handle(message)
+    else if (this.#consumer === 'for await') {
+      this.#current = message
+      this.#readers.shift()!({ done: false, value: message })
+    } else {
+      try {
+        this.emit('message', message)
+      } catch (error) {
+        throwLater(error)
+      }
+      message[END]("the 'message' listeners returned", false)
+    }
+  }
+
+  #next(): Promise<IteratorResult<Message<In>>> {
+    this.#endCurrent()
+    return new Promise(resolve => {
+      this.#readers.push(resolve)
+      this.#pump()
+    })
+  }
+
+  #endCurrent(): void {
+    this.#current?.[END]('the next message was asked for', true)
+    this.#current = undefined
+  }
+
+  #handle(message: Message<In>): void {
+    let result: unknown
+    try {
+      result = this.#handler!(message)
+    } catch (error) {
+      this.#fail(message, error)
+      return
+    }
+    if (isThenable(result)) {
+      this.#running++
+      void Promise.resolve(result).then(
+        value => this.#settled(message, value),
+        error => this.#settled(message, undefined, error ?? new Error('the handler rejected without a reason'))
+      )
+    } else this.#answer(message, result)
+  }
+
+  #settled(message: Message<In>, value: unknown, error?: unknown): void {
+    this.#running--
+    if (error === undefined) this.#answer(message, value)
+    else this.#fail(message, error)
+    this.#pump()
+  }
+
+  #answer(message: Message<In>, value: unknown): void {
+    if (!message[ANSWERED]) {
+      try {
+        void message.reply(value)
+      } catch (error) {
+        closeDescriptorsIn(value)
+        this.#fail(message, error)
+        return
+      }
+    }
+    message[END]('its serve handler returned', true)
+  }
+
+  /** The requester hears of it; if nobody waits for an answer, onError does; without that the channel ends with it. */
+  #fail(message: Message<In>, thrown: unknown): void {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const { onError } = this.#serveOptions
+    if (!message[ANSWERED]) void message.fail(error)
+    else if (onError !== undefined) {
+      try {
+        onError(error, message)
+      } catch (failure) {
+        throwLater(failure)
+      }
+    } else
+      this.#session.end(
+        error instanceof PassfdError ? error : new PassfdError('HANDLER', { message: error.message }, { cause: error }),
+        true
+      )
+    message[END]('its serve handler failed', true)
+  }
+
+  // --- what the session tells
+
+  #sessionOwner(): SessionOwner {
+    return {
+      onOpen: hello => {
+        this.#peer = { ...this.#peer, agent: hello.agent }
+        if (opened.hasSubscribers) opened.publish({ channel: this, peer: this.#peer })
+        this.#setup.onOpen?.(undefined)
+      },
+      lend: (fds, request) => {
+        const lender = this.#lender(request)
+        return fds.map(fd => new Descriptor(fd, lender))
+      },
+      onMessage: (incoming: Incoming | undefined, value, descriptors, cost) => {
+        const message = new Message(value as In, descriptors, this, this.#session, incoming)
+        this.#receive({ message, cost, ready: true, failure: undefined })
+      },
+      onReturned: (state, parcel) => this.#returned(state, parcel),
+      onEnd: error => this.#end(error)
+    }
+  }
+
+  #lender(request: boolean): Lender {
+    if (this.#lenders === undefined) {
+      const session = this.#session
+      const { pid } = this.#peer
+      const lend = (message: string): Lender => ({
+        message,
+        pid,
+        ended: '',
+        kept: () => session.kept(),
+        discard: fd => session.discard(fd)
+      })
+      this.#lenders = { message: lend('message'), request: lend('request') }
+    }
+    return request ? this.#lenders.request : this.#lenders.message
+  }
+
+  #returned(state: ReturnState, parcel: Parcel): void {
+    const { fds, descriptors, value } = parcel
+    const { wire } = this.#setup
+    if (this.listenerCount('returned') === 0) {
+      wire.close(fds)
+      return
+    }
+    const lender: Lender = {
+      message: 'returned message',
+      pid: process.pid,
+      ended: '',
+      kept: () => {},
+      discard: fd => wire.close([fd])
+    }
+    for (const [index, descriptor] of descriptors.entries()) giveBack(descriptor, fds[index]!, lender)
+    const returned: Returned<Out> = {
+      state,
+      value: value as Out,
+      descriptors,
+      claim() {
+        for (const descriptor of descriptors) if (!descriptor.closed) descriptor.claim()
+        return this
+      }
+    }
+    try {
+      this.emit('returned', returned)
+    } catch (error) {
+      throwLater(error)
+    }
+    const unclaimed = descriptors
+      .map(descriptor => endLoan(descriptor, "the 'returned' listeners returned"))
+      .filter(fd => fd >= 0)
+    if (unclaimed.length > 0) wire.close(unclaimed)
+  }
+
+  #end(error: Error | undefined): void {
+    this.#over = true
+    this.#setup.onOpen?.(error ?? new PassfdError('DISCONNECTED'))
+    if (ended.hasSubscribers) ended.publish({ channel: this, error })
+    // Nobody may ever look at what has not been read: then it is closed when the channel is collected
+    for (const { message } of this.#inbox) for (const descriptor of message.descriptors) guardLoan(descriptor)
+    process.nextTick(() => {
+      this.#closed?.resolve(error)
+      this.#pump()
+      try {
+        if (error === undefined) this.emit('close')
+        else this.emit('close', error)
+      } catch (failure) {
+        throwLater(failure)
+      }
+    })
+  }
+
+  static {
+    createChannel = setup => new Channel(setup)
+    startChannel = (channel, timeout) => channel.#session.start(timeout)
+    sessionOf = channel => channel.#session
+    listened = channel => {
+      channel.#consume("'message' listeners")
+      channel.#pumpSoon()
+    }
+  }
+}
+
+/** A message in the inbox. */
+interface Entry<In> {
+  message: Message<In>
+  cost: number
+  /** Its schema has been applied. */
+  ready: boolean
+  failure: PassfdError | undefined
+}
+
+const DONE: Promise<IteratorResult<never>> = Promise.resolve({ done: true, value: undefined })
+
+function onNewListener(this: Channel, name: string | symbol): void {
+  if (name === 'message') listened(this)
+}
+
+function acceptReply<Reply>(
+  value: unknown,
+  descriptors: readonly Descriptor[],
+  schema: Schema<Reply> | undefined,
+  resolve: (value: Reply) => void,
+  reject: (error: Error) => void
+): void {
+  const apply = (result: { value: unknown } | { error: PassfdError }): void => {
+    if ('value' in result) resolve(result.value as Reply)
+    else {
+      for (const descriptor of descriptors) descriptor[Symbol.dispose]()
+      reject(result.error)
+    }
+  }
+  if (schema === undefined) resolve(value as Reply)
+  else {
+    const result = validate(schema, value)
+    if (result instanceof Promise) void result.then(apply)
+    else apply(result)
+  }
+}
+
+function abortReason(signal: AbortSignal): Error {
+  const error = new Error('The operation was aborted', { cause: signal.reason })
+  return Object.assign(error, { name: 'AbortError', code: 'ABORT_ERR' })
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}
+
+/** What a handler returned was given away, so it is closed if it can't be sent. */
+function closeDescriptorsIn(value: unknown): void {
+  if (value instanceof Descriptor) value[Symbol.dispose]()
+  else if (typeof value === 'object' && value !== null && !ArrayBuffer.isView(value))
+    for (const item of Object.values(value)) closeDescriptorsIn(item)
+}
+
+/** The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */
+function throwLater(error: unknown): void {
+  process.nextTick(() => {
+    throw error
+  })
+}

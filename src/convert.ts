@@ -1,0 +1,82 @@
+/** From numbers to Node's objects and back. Each maker gets a number that it owns if it returns. */
+import * as dgram from 'node:dgram'
+import * as fs from 'node:fs'
+import * as net from 'node:net'
+import type { Readable, Writable } from 'node:stream'
+import type { DescriptorSource, Kind } from './descriptor.ts'
+import { PassfdError } from './errors.ts'
+
+export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream', 'pipe', 'tty']
+export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
+export const READABLES: readonly Kind[] = ['file', 'device', ...SOCKETS]
+
+export function socket(fd: number): net.Socket {
+  return new net.Socket({ fd, readable: true, writable: true })
+}
+
+export function server(fd: number): Promise<net.Server> {
+  return new Promise((resolve, reject) => {
+    const made = net.createServer()
+    made.once('error', reject)
+    made.listen({ fd }, () => {
+      made.off('error', reject)
+      resolve(made)
+    })
+  })
+}
+
+export function datagram(fd: number): dgram.Socket {
+  const made = dgram.createSocket({ type: 'udp4' })
+  made.bind({ fd } as dgram.BindOptions)
+  return made
+}
+
+export function readable(fd: number, kind: Kind): Readable {
+  return kind === 'file' || kind === 'device' ? fs.createReadStream('', { fd, autoClose: true }) : socket(fd)
+}
+
+export function writable(fd: number, kind: Kind): Writable {
+  return kind === 'file' || kind === 'device' ? fs.createWriteStream('', { fd, autoClose: true }) : socket(fd)
+}
+
+/** The number inside a source, which keeps it. */
+export function numberOf(source: DescriptorSource): number {
+  const candidates =
+    typeof source === 'number'
+      ? [source]
+      : [property(source, 'fd'), property(property(source, '_handle'), 'fd'), datagramNumber(source)]
+  const found = candidates.find(
+    candidate => typeof candidate === 'number' && Number.isInteger(candidate) && candidate >= 0
+  )
+  if (found === undefined) throw new PassfdError('DESCRIPTOR_SOURCE', { actual: describe(source) })
+  return found as number
+}
+
+export function checkInteger(value: unknown, what: string, min: number, max: number): asserts value is number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what,
+      expected: `an integer from ${min} to ${max}`,
+      actual: describe(value)
+    })
+}
+
+/** A few words about any value, for an error's sentence. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
+  if (typeof value === 'object' && value !== null) return `an object (${value.constructor?.name ?? 'no class'})`
+  return typeof value === 'function' ? 'a function' : String(value)
+}
+
+function property(object: unknown, name: string): unknown {
+  return typeof object === 'object' && object !== null ? (object as Record<string, unknown>)[name] : undefined
+}
+
+// A dgram.Socket keeps its handle behind a symbol; nothing public tells its number
+function datagramNumber(source: unknown): unknown {
+  if (!(source instanceof dgram.Socket)) return undefined
+  const symbol = Object.getOwnPropertySymbols(source).find(({ description }) => description === 'state symbol')
+  return symbol === undefined
+    ? undefined
+    : property(property((source as unknown as Record<symbol, unknown>)[symbol], 'handle'), 'fd')
+}

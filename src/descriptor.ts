@@ -1,0 +1,380 @@
+/** `Descriptor`: one open file descriptor with one owner, and the verbs that say who owns it afterwards. */
+import type { Socket as DatagramSocket } from 'node:dgram'
+import * as fs from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
+import type { Server, Socket } from 'node:net'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
+import * as convert from './convert.ts'
+import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
+import { watchForLeak } from './leak.ts'
+import { native } from './native.ts'
+
+/** What a descriptor is open on. The order is the shim's. */
+export const KINDS = [
+  'file',
+  'directory',
+  'pipe',
+  'tty',
+  'tcp',
+  'tcp-listener',
+  'udp',
+  'unix-stream',
+  'unix-stream-listener',
+  'unix-dgram',
+  'unix-seqpacket',
+  'unix-seqpacket-listener',
+  'memfd',
+  'eventfd',
+  'epoll',
+  'pidfd',
+  'device',
+  'other'
+] as const
+export type Kind = (typeof KINDS)[number]
+
+/** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
+export interface ListenHandle {
+  readonly fd: number
+  readonly backlog?: number
+}
+
+/** Where `Descriptor.bind` binds. */
+export type BindSpec = BindSpecOf<Descriptor>
+
+/** What `Descriptor.from` can find a descriptor in. */
+export type DescriptorSource =
+  | Socket
+  | Server
+  | DatagramSocket
+  | FileHandle
+  | Readable
+  | Writable
+  | { fd: number }
+  | number
+
+/** Whoever lent a received descriptor out until the end of a scope. */
+export interface Lender {
+  /** What ended or will end the scope, for the error's sentence. */
+  readonly ended: string
+  readonly message: string
+  readonly pid: number
+  /** The borrower keeps the descriptor: it no longer counts. */
+  kept(): void
+  /** The borrower is done with it: the lender closes the number, off the event loop. */
+  discard(fd: number): void
+}
+
+type Gone =
+  | 'DESCRIPTOR_CLOSED'
+  | 'DESCRIPTOR_MOVED'
+  | 'DESCRIPTOR_DETACHED'
+  | 'DESCRIPTOR_CONVERTED'
+  | 'DESCRIPTOR_UNCLAIMED'
+
+const numbers = new Int32Array(2)
+
+/** @internal The number leaves the descriptor, moved by `by`; the caller owns it now. Throws if it is not open. */
+export let take: (descriptor: Descriptor, by: string) => number
+/** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
+export let assertOpen: (descriptor: Descriptor) => number
+/** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
+export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
+/** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
+export let endLoan: (descriptor: Descriptor, ended: string) => number
+/** @internal A lent descriptor that may never be looked at (its channel has ended): closed when collected. */
+export let guardLoan: (descriptor: Descriptor) => void
+/** @internal A token that it shares with its dups. */
+export let descriptionOf: (descriptor: Descriptor) => object
+/** @internal */
+export let isDescription: (descriptor: Descriptor, description: object) => boolean
+
+/**
+ * One open file descriptor. It has one owner, you, until a verb says otherwise: sending *moves* it, `detach()`
+ * hands its number over, the `to…()` conversions use it up, `close()` ends it. Afterwards every use is an error
+ * whose code and sentence say what took it.
+ *
+ * A descriptor that came in a message is *lent* until the message's scope ends; `claim()` keeps it.
+ * There is no `fd` property on purpose: Node's own functions would go on using such a number after it was closed.
+ */
+export class Descriptor implements Disposable {
+  #fd = -1
+  #kind: Kind | undefined
+  #gone: Gone | undefined
+  #by = ''
+  #lender: Lender | undefined
+  #watched = false
+  #description: object | undefined
+
+  /** The same as `Descriptor.adopt(fd)`. */
+  constructor(fd: number)
+  /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
+  constructor(fd: number, lender: Lender | undefined)
+  constructor(fd: number, lender?: Lender) {
+    // Received descriptors, the hot path, come with both arguments: the shim holds their number already
+    if (arguments.length === 1) adopt(fd)
+    this.#fd = fd
+    this.#lender = lender
+    if (lender === undefined) this.#watch()
+  }
+
+  /**
+   * Takes a number over: it is ours from now on, the caller must not close it. It becomes close-on-exec.
+   * @throws `EBADF` (a system error) if it is not open; `ERR_PASSFD_DESCRIPTOR_OWNED` if passfd has it already.
+   */
+  static adopt(fd: number): Descriptor {
+    return new Descriptor(fd)
+  }
+
+  /**
+   * A duplicate (dup(2)) of the descriptor inside a socket, server, `FileHandle`, stream, anything with an `fd`, or of
+   * a number. The source is untouched. Offset, file status flags and locks are shared with it (open(2)).
+   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if there is none in it (a stream that isn't open yet, say).
+   */
+  static from(source: DescriptorSource): Descriptor {
+    return own(checked(native.dup(convert.numberOf(source)), 'dup'))
+  }
+
+  /** Opens a file as `fs.open` does (flags default `'r'`, mode 0o666). Rejects with Node's own error. */
+  static open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
+    return new Promise((resolve, reject) => {
+      fs.open(path, flags, mode, (error, fd) => {
+        if (error) reject(error)
+        else resolve(Descriptor.adopt(fd))
+      })
+    })
+  }
+
+  /** `open` without waiting. */
+  static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
+    return Descriptor.adopt(fs.openSync(path, flags, mode))
+  }
+
+  /**
+   * A socket that is bound, and listening if its kind listens; nobody accepts from it yet. A Descriptor is passed through.
+   * TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 takes a free one.
+   * A path is created with mode 0600 from its first instant unless `mode` says otherwise.
+   */
+  static async bind(spec: BindSpec): Promise<Descriptor> {
+    return spec instanceof Descriptor ? spec : own(await bindDescriptor(spec))
+  }
+
+  /** A pipe (pipe(2)): what is written to `writable` is read from `readable`. */
+  static pipe(): { readable: Descriptor; writable: Descriptor } {
+    checked(native.pipe(numbers), 'pipe')
+    const [readable, writable] = numbers as unknown as [number, number]
+    return { readable: own(readable), writable: own(writable) }
+  }
+
+  /** Two connected Unix stream sockets (socketpair(2)). */
+  static socketpair(): [Descriptor, Descriptor] {
+    checked(native.socketpair(1, numbers), 'socketpair')
+    const [left, right] = numbers as unknown as [number, number]
+    return [own(left), own(right)]
+  }
+
+  /** What it is open on, as the kernel tells; remembered after the first look. Untrusted when it came from a peer. */
+  get kind(): Kind {
+    if (this.#kind === undefined) this.#kind = KINDS[native.kind(this.#open())] ?? 'other'
+    return this.#kind
+  }
+
+  /** True once it was closed, moved, detached or converted, or its scope is over. */
+  get closed(): boolean {
+    return this.#fd < 0
+  }
+
+  /** The number, for a call that only uses it. It stays this Descriptor's to close: never close or keep it. */
+  borrow(): number {
+    return this.#open()
+  }
+
+  /** A second owner of the same open description (dup(2)): yours, never scoped. Offset and status flags are shared. */
+  dup(): Descriptor {
+    const copy = own(checked(native.dup(this.#open()), 'dup'))
+    copy.#description = descriptionOf(this)
+    return copy
+  }
+
+  /** Keeps a received descriptor beyond its message's scope. On any other it changes nothing. */
+  claim(): this {
+    this.#open()
+    this.#unlend()
+    return this
+  }
+
+  /** Gives the number and the duty to close it. It is close-on-exec. */
+  detach(): number {
+    const fd = this.#leave('DESCRIPTOR_DETACHED', '')
+    native.release(fd)
+    return fd
+  }
+
+  /**
+   * Closes it. A lent one is closed on a helper thread, since close(2) may wait for a slow file system or a lingering
+   * socket of the peer's choice; one of your own, or claimed, is closed before this returns.
+   * @throws the error that says what took it, if it is not open any more.
+   */
+  close(): void {
+    const lender = this.#lender
+    this.#lender = undefined // #leave would count it as kept
+    const fd = this.#leave('DESCRIPTOR_CLOSED', '')
+    if (lender !== undefined) lender.discard(fd)
+    else native.close(fd)
+  }
+
+  /** Closes it if it is still open. */
+  [Symbol.dispose](): void {
+    if (this.#fd >= 0) this.close()
+  }
+
+  /** A `net.Socket`, paused until it is read. Kinds: tcp, unix-stream, pipe, tty. Uses this up. */
+  toSocket(): Socket {
+    return this.#convert('toSocket()', convert.SOCKETS, convert.socket)
+  }
+
+  /** A `net.Server` that accepts from it. Kinds: tcp-listener, unix-stream-listener. Uses this up. */
+  async toServer(): Promise<Server> {
+    return this.#convert('toServer()', convert.LISTENERS, convert.server)
+  }
+
+  /** `{ fd }` for the `listen()` of any server (http, https, Express, …), which owns it from then on. Uses this up. */
+  toListenHandle(): ListenHandle {
+    return this.#convert('toListenHandle()', convert.LISTENERS, fd => ({ fd }))
+  }
+
+  /** A `dgram.Socket`. Kind: udp. Uses this up. */
+  toDatagram(): DatagramSocket {
+    return this.#convert('toDatagram()', ['udp'], convert.datagram)
+  }
+
+  /** A stream that reads it: `fs.ReadStream` for files and devices, `net.Socket` otherwise. Uses this up. */
+  toReadable(): Readable {
+    return this.#convert('toReadable()', convert.READABLES, convert.readable)
+  }
+
+  /** A stream that writes to it: `fs.WriteStream` for files and devices, `net.Socket` otherwise. Uses this up. */
+  toWritable(): Writable {
+    return this.#convert('toWritable()', convert.READABLES, convert.writable)
+  }
+
+  /** A stream for both directions. Kinds: tcp, unix-stream, pipe, tty. Uses this up. */
+  toDuplex(): Duplex {
+    return this.#convert('toDuplex()', convert.SOCKETS, convert.socket)
+  }
+
+  /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
+  resize(size: { columns: number; rows: number }): void {
+    this.#need('resize()', ['tty'])
+    for (const name of ['columns', 'rows'] as const) convert.checkInteger(size[name], name, 0, 65535)
+    checked(native.resize(this.#fd, size.columns, size.rows), 'ioctl')
+  }
+
+  /** Never part of a JSON text: the number means nothing elsewhere. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: 'a Descriptor can be sent through a passfd channel only, not as JSON' })
+  }
+
+  #open(): number {
+    if (this.#fd < 0) throw this.#goneError()
+    return this.#fd
+  }
+
+  #goneError(): PassfdError {
+    const details = { kind: this.#kind ?? 'descriptor', by: this.#by }
+    const lender = this.#lender
+    if (this.#gone === 'DESCRIPTOR_UNCLAIMED' && lender !== undefined)
+      return new PassfdError(this.#gone, { ...details, message: lender.message, pid: lender.pid, ended: lender.ended })
+    return new PassfdError(this.#gone as ErrorKey, details)
+  }
+
+  #need(operation: string, kinds: readonly Kind[]): void {
+    if (!kinds.includes(this.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', { operation, expected: kinds.join(' or '), actual: this.kind })
+  }
+
+  #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
+    this.#open()
+    this.#need(operation, kinds)
+    const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
+    native.release(this.#leave('DESCRIPTOR_CONVERTED', operation))
+    return made
+  }
+
+  #watch(): void {
+    this.#watched = true
+    watchForLeak(this, this.#fd)
+  }
+
+  #unlend(): void {
+    if (this.#lender === undefined) return
+    this.#lender.kept()
+    this.#lender = undefined
+    this.#watch()
+  }
+
+  /** The one exit: the number leaves this object, which remembers why. */
+  #leave(reason: Gone, by: string): number {
+    const fd = this.#open()
+    if (this.#watched) {
+      this.#watched = false
+      watchForLeak(this, -1)
+    }
+    if (this.#lender !== undefined) {
+      this.#lender.kept()
+      this.#lender = undefined
+    }
+    this.#fd = -1
+    this.#gone = reason
+    this.#by = by
+    return fd
+  }
+
+  static {
+    take = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
+    assertOpen = descriptor => descriptor.#open()
+    giveBack = (descriptor, fd, lender) => {
+      descriptor.#fd = fd
+      descriptor.#gone = undefined
+      descriptor.#lender = lender
+      if (lender === undefined) descriptor.#watch()
+    }
+    endLoan = (descriptor, ended) => {
+      const lender = descriptor.#lender
+      if (lender === undefined || descriptor.#fd < 0) return -1
+      const fd = descriptor.#fd
+      descriptor.#fd = -1
+      descriptor.#gone = 'DESCRIPTOR_UNCLAIMED'
+      descriptor.#lender = { ...forError(lender), ended }
+      return fd
+    }
+    descriptionOf = descriptor => {
+      descriptor.#description ??= {}
+      return descriptor.#description
+    }
+    isDescription = (descriptor, description) => descriptor.#description === description
+    guardLoan = descriptor => {
+      if (descriptor.#lender !== undefined && descriptor.#fd >= 0 && !descriptor.#watched) descriptor.#watch()
+    }
+  }
+}
+
+/** @internal A Descriptor for a number that the shim holds already: the caller's own. */
+export function own(fd: number): Descriptor {
+  return new Descriptor(fd, undefined)
+}
+
+function adopt(fd: number): void {
+  convert.checkInteger(fd, 'fd', 0, 0x7fffffff)
+  const result = native.hold(fd)
+  if (result === EEXIST) throw new PassfdError('DESCRIPTOR_OWNED', { fd })
+  if (result < 0) throw systemError(result, 'fcntl')
+}
+
+const EEXIST = -17
+
+function forError({ message, pid }: Lender): Lender {
+  return { message, pid, ended: '', kept: nothing, discard: nothing }
+}
+
+function nothing(): void {}

@@ -1,0 +1,152 @@
+/** The one error class, the table of its codes, and operating system errors in Node's own shape. */
+import { getSystemErrorMap } from 'node:util'
+
+type Details = Record<string, string | number>
+
+/**
+ * Every code with what happened and what to do. `{name}` is filled in. `docs/errors.md` has a heading for
+ * each; a test keeps the two lists equal. Codes are stable: programs compare them.
+ */
+const TABLE = {
+  // Misuse: thrown at the call, nothing has moved
+  INVALID_ARGUMENT: '{what} must be {expected}; it is {actual}.',
+  DESCRIPTOR_CLOSED: 'This {kind} was closed by close(). Use it before closing it, or keep a dup().',
+  DESCRIPTOR_MOVED:
+    'This {kind} was moved away by {by}: it belongs to the channel, then to the peer. Send a dup() to keep one.',
+  DESCRIPTOR_DETACHED: 'This {kind} was given up by detach(): the caller of detach() owns the number now.',
+  DESCRIPTOR_CONVERTED:
+    'This {kind} was used up by {by}: the object that call returned owns it. Convert a dup() to keep one.',
+  DESCRIPTOR_UNCLAIMED:
+    'This {kind} came in a {message} from pid {pid} and was closed when {ended}, because nothing had claimed it: call claim() on it before that.',
+  DESCRIPTOR_OWNED:
+    'Descriptor number {fd} already belongs to a Descriptor or a channel of passfd. Adopt a number once; use dup() for a second owner.',
+  DESCRIPTOR_KIND: '{operation} needs a descriptor of kind {expected}; this one is a {actual}.',
+  DESCRIPTOR_REPEATED:
+    'The same Descriptor stands twice in the value. A descriptor is moved, so it can be sent once: use dup() for the second place.',
+  DESCRIPTOR_SOURCE:
+    'Descriptor.from() finds no open descriptor in {actual}. Pass an open socket, server, FileHandle, stream or number.',
+  OWN_SOCKET: "A channel can't be sent through itself: the descriptor is this channel's own socket.",
+  ENCODE: "The value can't be sent: {detail}.",
+  MESSAGE_TOO_LARGE:
+    'The encoded value takes {size} bytes; the limit of {whose} (maxMessage) is {limit}. Split it, or send a file or a pipe instead.',
+  TOO_MANY_DESCRIPTORS:
+    'The value carries {count} descriptors; the limit of {whose} (maxDescriptors) is {limit}. Spread them over several messages.',
+  QUEUE_FULL:
+    'The peer does not keep up: the queue holds {queued} of {limit} ({option}). Await send() before sending more.',
+  TOO_MANY_REQUESTS:
+    '{count} requests are waiting for an answer, the limit (maxPending). Await some before making more.',
+  CHANNEL_CLOSED: 'This channel was closed by close() or destroy(): nothing can be sent any more.',
+  CONSUMED: "This channel is already read by {by}. It has one consumer: serve(), for await, or 'message' listeners.",
+  ANSWERED: 'This request was already answered. Call reply() or fail() once.',
+  NOT_A_REQUEST: 'This is a plain message: nobody waits for an answer to it. Check isRequest before reply() or fail().',
+  ADDRESS_TOO_LONG: 'The address {address} is too long for a Unix socket ({detail}). Use a shorter last component.',
+  ADDRESS_IN_USE_BY_FILE: '{address} exists and is not a socket; it is left alone. Remove it or choose another path.',
+  ADDRESS_LOCKED:
+    'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',
+  NATIVE_MISSING:
+    'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or build it with "npm run build:native".',
+
+  // A request: rejected
+  TIMEOUT:
+    'No answer came within {timeout} ms. The request was cancelled; raise requestTimeout or timeout if the work takes longer.',
+  REMOTE: 'The peer answered with an error: {message}',
+  SCHEMA: 'The value does not fit the schema: {issues}',
+  UNANSWERED:
+    'The request was put aside without an answer. Return a value, call reply() or fail(), or claim() it to answer later.',
+  BUSY: 'The peer has no room: {detail}. Try again later.',
+  CANCELLED: 'The request was cancelled by the one who made it.',
+
+  // The end of a channel
+  CLOSED: 'The channel has ended{how}: this was not sent or not answered.',
+  DISCONNECTED: 'The peer went away without saying goodbye: its process has probably ended.',
+  PEER: 'The peer ended the channel with {code}: {message}',
+  CONNECT_TIMEOUT:
+    'The listener did not let us in within {timeout} ms (handshakeTimeout): its queue is full or its process hangs.',
+  HANDSHAKE_TIMEOUT:
+    'The peer did not say hello within {timeout} ms (handshakeTimeout). Is a passfd channel at the other end?',
+  CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for the peer; what was left is returned.',
+  UNAUTHORIZED: 'Process {pid} of user {uid} is not let in. By default only the same user and root are: see authorize.',
+  AUTHORIZE_FAILED: 'authorize() failed, so the peer was not let in.',
+  BAD_HELLO: "The peer's hello is wrong: {detail}.",
+  BAD_FRAME: 'The peer broke the framing: {detail}.',
+  FRAME_TOO_LARGE: 'The peer announced a body of {size} bytes; the limit (maxMessage) is {limit}.',
+  FRAME_STALLED: 'The peer began a frame and sent nothing more of it for {timeout} ms (frameTimeout).',
+  DESCRIPTOR_COUNT: "The peer's descriptors do not fit its frame: {detail}.",
+  DESCRIPTORS_AHEAD: 'The peer sent {count} descriptors ahead of their frames; the protocol allows {limit}.',
+  DESCRIPTORS_MISSING: 'A frame came without its descriptors ({count} of {expected}).',
+  DESCRIPTORS_TRUNCATED:
+    'The kernel dropped descriptors on their way in, most likely at the limit of open files (ulimit -n).',
+  CREDIT_EXCEEDED: 'The peer started a message without credit.',
+  BAD_CREDIT: 'The peer granted an impossible credit: {detail}.',
+  BAD_TAKEN: 'The peer confirmed {count} descriptors; only {sent} were on their way.',
+  BAD_ID: 'The peer used a wrong request id: {detail}.',
+  UNDECODABLE: "A body from the peer can't be decoded: {detail}.",
+  HANDLER: 'The handler failed on a plain message, and there is no onError: {message}'
+} as const
+
+export type ErrorKey = keyof typeof TABLE
+export type ErrorCode = `ERR_PASSFD_${string}`
+
+/** What the far side said of its error. `data` is whatever it attached. */
+export interface RemoteError {
+  code: string
+  message: string
+  data?: unknown
+}
+
+/** An error of passfd's own. `code` is stable; `cause` is what led to it; `remote` is what the peer said. */
+export class PassfdError extends Error {
+  readonly code: ErrorCode
+  readonly remote?: RemoteError
+  /** Crosses the channel with `code` and `message` when a handler throws this. */
+  readonly data?: unknown
+
+  /** @internal Made by passfd from its table of codes. */
+  constructor(
+    key: ErrorKey,
+    details: Details = {},
+    extra: { cause?: unknown; remote?: RemoteError; data?: unknown } = {}
+  ) {
+    super(fill(TABLE[key], details), extra.cause === undefined ? undefined : { cause: extra.cause })
+    this.code = `ERR_PASSFD_${key}`
+    if (extra.remote !== undefined) this.remote = extra.remote
+    if (extra.data !== undefined) this.data = extra.data
+  }
+
+  override get name(): string {
+    return 'PassfdError'
+  }
+}
+
+/** All codes, for the documentation's test. */
+export const errorCodes: readonly ErrorCode[] = Object.keys(TABLE).map((key): ErrorCode => `ERR_PASSFD_${key}`)
+
+/** An operating system failure as Node shapes it: `code`, `errno`, `syscall`, `address`. `errno` is negative. */
+export function systemError(errno: number, syscall: string, address?: string): NodeJS.ErrnoException {
+  const [code, description] = getSystemErrorMap().get(errno) ?? [`E${-errno}`, 'unknown error']
+  const error: NodeJS.ErrnoException = new Error(
+    `${code}: ${description}, ${syscall}${address === undefined ? '' : ` '${address}'`}`
+  )
+  error.errno = errno
+  error.code = code
+  error.syscall = syscall
+  if (address !== undefined) Object.assign(error, { address })
+  return error
+}
+
+/** Returns `result` if it is no failure, else throws it as a system error. */
+export function checked(result: number, syscall: string, address?: string): number {
+  if (result < 0) throw systemError(result, syscall, address)
+  return result
+}
+
+/** Node's own AbortError, with the signal's reason as its cause. */
+export function abortError(signal: AbortSignal): Error {
+  const error = new Error('The operation was aborted', { cause: signal.reason })
+  error.name = 'AbortError'
+  return Object.assign(error, { code: 'ABORT_ERR' })
+}
+
+function fill(template: string, details: Details): string {
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => String(details[name] ?? ''))
+}

@@ -1,0 +1,110 @@
+/** What arrives: the value, the descriptors that came with it, and, for a request, the way to answer. */
+import type { Channel } from './channel.ts'
+import { type Descriptor, endLoan } from './descriptor.ts'
+import { PassfdError } from './errors.ts'
+import type { Incoming, Session } from './session.ts'
+
+/** @internal */
+export const END: unique symbol = Symbol('end')
+/** @internal */
+export const ANSWERED: unique symbol = Symbol('answered')
+
+/**
+ * A message or request. Its descriptors are lent until its scope ends: in `serve`, when what the handler returned has settled; in
+ * `for await`, when the next one is asked for; in `'message'` listeners, when they have returned. What was not claimed is closed then.
+ */
+export class Message<In = unknown> implements Disposable {
+  readonly value: In
+  /** In the order in which the sender's encoder met them. */
+  readonly descriptors: readonly Descriptor[]
+  /** Where it came from: `message.channel.peer` tells who asks. */
+  readonly channel: Channel<any, any>
+  readonly #session: Session
+  readonly #incoming: Incoming | undefined
+  #answered = false
+  #claimed = false
+  #controller: AbortController | undefined
+
+  /** @internal */
+  constructor(
+    value: In,
+    descriptors: readonly Descriptor[],
+    channel: Channel<any, any>,
+    session: Session,
+    incoming: Incoming | undefined
+  ) {
+    this.value = value
+    this.descriptors = descriptors
+    this.channel = channel
+    this.#session = session
+    this.#incoming = incoming
+  }
+
+  /** Somebody waits for an answer. */
+  get isRequest(): boolean {
+    return this.#incoming !== undefined
+  }
+
+  /** Aborted when the peer cancels the request, or the channel ends. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      this.#session.abortAtEnd(this.#incoming, this.#controller)
+    }
+    return this.#controller.signal
+  }
+
+  /**
+   * Answers the request; descriptors in the value move. Misuse throws and answers nothing: ERR_PASSFD_NOT_A_REQUEST,
+   * ERR_PASSFD_ANSWERED, and what `send` throws. Resolves when the queue is below its high-water mark.
+   */
+  reply(value?: unknown): Promise<void> {
+    const incoming = this.#unanswered()
+    this.#session.reply(incoming, value)
+    this.#answered = true
+    return this.#session.whenDrained()
+  }
+
+  /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */
+  fail(error: Error): Promise<void> {
+    const incoming = this.#unanswered()
+    this.#answered = true
+    this.#session.fault(incoming, error)
+    return this.#session.whenDrained()
+  }
+
+  /** Keeps all its descriptors beyond the scope, and lets a request be answered after it. */
+  claim(): this {
+    this.#claimed = true
+    for (const descriptor of this.descriptors) if (!descriptor.closed) descriptor.claim()
+    return this
+  }
+
+  /** Ends the scope now: unclaimed descriptors are closed; a request without an answer is answered with ERR_PASSFD_UNANSWERED. */
+  [Symbol.dispose](): void {
+    this[END]('the message was disposed of', true)
+  }
+
+  /** @internal The scope is over. `answer`: nobody can answer it any more. */
+  [END](ended: string, answer: boolean): void {
+    for (const descriptor of this.descriptors) {
+      const fd = endLoan(descriptor, ended)
+      if (fd >= 0) this.#session.discard(fd)
+    }
+    if (answer && !this.#answered && !this.#claimed && this.#incoming !== undefined) {
+      this.#answered = true
+      this.#session.fault(this.#incoming, new PassfdError('UNANSWERED'))
+    }
+  }
+
+  /** @internal */
+  get [ANSWERED](): boolean {
+    return this.#answered || this.#incoming === undefined
+  }
+
+  #unanswered(): Incoming {
+    if (this.#incoming === undefined) throw new PassfdError('NOT_A_REQUEST')
+    if (this.#answered) throw new PassfdError('ANSWERED')
+    return this.#incoming
+  }
+}

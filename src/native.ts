@@ -1,0 +1,126 @@
+/**
+ * The one place where the shim is loaded: its typed interface and where it is looked for.
+ *
+ * Every call returns a number >= 0 (what the system call gave) or -errno; none throws for an operating
+ * system failure. Every descriptor that a call creates is close-on-exec from the first instant and *held*:
+ * it stands in this environment's table until `close`, `closeLater` or `release` takes it out. What is
+ * still held when the environment (a worker thread, say) ends is closed by the shim.
+ */
+import { arch, platform } from 'node:process'
+import { fileURLToPath } from 'node:url'
+import bindings from 'bindings'
+import { PassfdError } from './errors.ts'
+
+/** What a watcher reports, added up (also the bits of `interest`). */
+export const READABLE = 1
+export const WRITABLE = 2
+/** Nothing will come any more from a listener's watcher: it failed. */
+export const FAILED = 8
+/** `closeLater` has closed a batch: the first argument is its tag, `results[0]` the number closed. */
+export const CLOSED = 16
+
+/** Places in the `results` array after a read. */
+export const RESULT_BYTES = 0
+export const RESULT_DESCRIPTORS = 1
+export const RESULT_FLAGS = 2
+export const RESULT_FIRST = 3
+/** `results[RESULT_FLAGS]`: the kernel dropped descriptors (`MSG_CTRUNC`, recvmsg(2)). */
+export const TRUNCATED = 1
+
+export interface Native {
+  /**
+   * Once an environment: `area` is where reads go (pinned; bytes are put at `headroom` and after), `results`
+   * (at least 3 + 2 × 253 places) what a read gave, `dispatch` is called with a watcher's id and what happened.
+   */
+  setup(area: Buffer, headroom: number, results: Int32Array, dispatch: (id: number, events: number) => void): void
+
+  // Ownership
+  hold(fd: number): number // sets FD_CLOEXEC; -EBADF if not open, -EEXIST if held already
+  release(fd: number): number // out of the table, still open; -EBADF if not held
+  close(fd: number): number // -EBADF, and nothing is closed, if not held
+  closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
+  /** Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. */
+  closeLater(fds: Int32Array, start: number, count: number, tag: number): number
+  pendingCloses(): number // handed to `closeLater` in this process and not closed yet
+  held(): number // how many descriptors this environment holds
+  dup(fd: number): number // needs not be held
+
+  // Creation. `out` receives the numbers
+  socketpair(type: number, out: Int32Array): number // 1 stream, 2 dgram, 5 seqpacket
+  pipe(out: Int32Array): number
+  socket(type: number): number // AF_UNIX, non-blocking
+  /** `name` as in sun_path, an abstract one with its leading NUL; mode < 0 leaves the mode to the umask. */
+  bind(fd: number, name: Uint8Array, mode: number): number
+  listen(fd: number, backlog: number): number
+  accept(fd: number): number // non-blocking
+  connect(fd: number, name: Uint8Array): number
+  /** TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT. Returns the descriptor. */
+  bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
+
+  // Facts and settings
+  kind(fd: number): number // index into KINDS of descriptor.ts
+  peer(fd: number, out: Int32Array): number // pid, uid, gid, n, n groups; returns n (-ERANGE: out is too short)
+  passRights(fd: number, on: boolean): number // SO_PASSRIGHTS, Linux >= 6.16; -ENOPROTOOPT before
+  shutdown(fd: number, how: number): number // 0 read, 1 write, 2 both
+  resize(fd: number, columns: number, rows: number): number // TIOCSWINSZ
+  lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
+  limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
+
+  // Traffic
+  /** Bytes [start, end) and `count` descriptors in one `sendmsg`. Bytes accepted, or -errno and then no descriptor left. */
+  send(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number
+  ): number
+  /** The same, gathered from up to 64 buffers, the first `skip` bytes of the first one left out. */
+  sendVector(
+    fd: number,
+    chunks: readonly Uint8Array[],
+    skip: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number
+  ): number
+  /** Reads now, as a wake-up of watcher `id` would: fills `results`, returns `results[0]`; does not call `dispatch`. */
+  receive(id: number): number
+
+  // Readiness, on this environment's loop
+  /** `reads`: the shim reads on its own when readable (channels); otherwise it only tells (listeners). Returns the id (>= 1). */
+  watch(fd: number, reads: boolean): number
+  interest(id: number, events: number): number
+  /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */
+  target(id: number, buffer: Uint8Array | null, start: number, end: number): number
+  unwatch(id: number): number // leaves the loop at once (before any close: epoll(7)); the descriptor stays open
+  ref(id: number): void
+  unref(id: number): void
+}
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+function load(): Native {
+  const { PASSFD_SHIM } = process.env
+  const places =
+    PASSFD_SHIM === undefined
+      ? [
+          ['module_root', 'prebuilds', `${platform}-${arch}`, 'bindings'],
+          ['module_root', 'native', 'build', 'Release', 'bindings']
+        ]
+      : [[PASSFD_SHIM]]
+  const failures: string[] = []
+  for (const place of places) {
+    try {
+      return bindings({ bindings: 'passfd', module_root: root, try: [place] }) as Native
+    } catch (error) {
+      const { tries, message } = error as Error & { tries?: string[] }
+      failures.push(tries === undefined ? message : `${tries.join()} is not there`)
+    }
+  }
+  throw new PassfdError('NATIVE_MISSING', { detail: failures.join('; ') })
+}
+
+export const native: Native = load()

@@ -1,0 +1,47 @@
+/** Who is at the other end. */
+import { userInfo } from 'node:os'
+import { checked } from './errors.ts'
+import { native } from './native.ts'
+
+/**
+ * The process at the other end as the kernel tells (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)): as it was when it called
+ * connect(2), listen(2) or socketpair(2). For a `pair()` that is the process which made the pair, at both ends.
+ */
+export interface Peer {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  readonly groups: readonly number[]
+  /** What its hello says it is, `passfd/0.1.0` for example; '' before the hello. Not to be trusted. */
+  readonly agent: string
+}
+
+let out = new Int32Array(4 + 64)
+
+export function peerOf(fd: number): Peer {
+  let count = native.peer(fd, out)
+  if (count === ERANGE) {
+    out = new Int32Array(4 + 65536)
+    count = native.peer(fd, out)
+  }
+  checked(count, 'getsockopt')
+  const [pid, uid, gid] = out as unknown as [number, number, number]
+  return {
+    pid,
+    uid: uid >>> 0,
+    gid: gid >>> 0,
+    groups: Array.from(out.subarray(4, 4 + count), group => group >>> 0),
+    agent: ''
+  }
+}
+
+/** The default: a process of our own user, or root. */
+export function sameUserOrRoot(peer: Peer): boolean {
+  return peer.uid === 0 || peer.uid === ownUser()
+}
+
+const ERANGE = -34
+
+function ownUser(): number {
+  return process.geteuid?.() ?? userInfo().uid
+}

@@ -1,0 +1,33 @@
+/** Checks of values by any Standard Schema (zod, valibot, arktype, …). */
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { PassfdError } from './errors.ts'
+
+type Checked = { value: unknown } | { error: PassfdError }
+
+/** The value as the schema gives it, or ERR_PASSFD_SCHEMA whose `data` lists the issues. A promise only if the schema gives one. */
+export function validate(schema: StandardSchemaV1, value: unknown): Checked | Promise<Checked> {
+  try {
+    const result = schema['~standard'].validate(value)
+    return result instanceof Promise ? result.then(outcome, failed) : outcome(result)
+  } catch (error) {
+    return failed(error)
+  }
+}
+
+function outcome(result: StandardSchemaV1.Result<unknown>): Checked {
+  if (result.issues === undefined) return { value: result.value }
+  const issues = result.issues.map(({ message, path = [] }) => ({
+    message,
+    path: path.map(key => String(typeof key === 'object' ? key.key : key))
+  }))
+  const text = issues
+    .map(({ message, path }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
+    .join('; ')
+  return { error: new PassfdError('SCHEMA', { issues: text }, { data: { issues } }) }
+}
+
+function failed(cause: unknown): Checked {
+  return {
+    error: new PassfdError('SCHEMA', { issues: cause instanceof Error ? cause.message : String(cause) }, { cause })
+  }
+}

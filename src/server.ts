@@ -1,0 +1,283 @@
+/** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
+import { EventEmitter } from 'node:events'
+import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
+import type { Channel, Handler, ServeOptions } from './channel.ts'
+import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
+import { Descriptor } from './descriptor.ts'
+import { abortError, checked, PassfdError, systemError } from './errors.ts'
+import { FAILED, native } from './native.ts'
+import {
+  channelLimits,
+  type Limits,
+  type ListenOptions,
+  type ServerLimits,
+  serverLimits,
+  withUnclaimed
+} from './options.ts'
+import { type Peer, peerOf } from './peer.ts'
+import { refuse } from './session.ts'
+import { DescriptorShare } from './share.ts'
+import { discard, SocketWire, watchListener } from './wire.ts'
+
+/** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
+const ACCEPT_BATCH = 64
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+
+const EAGAIN = -11
+const ECONNABORTED = -103
+const EINTR = -4
+
+export interface ServerEvents<In = unknown, Out = unknown> {
+  channel: [Channel<In, Out>]
+  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or the handshake's failure. */
+  refused: [Peer, Error]
+  close: [error?: Error]
+}
+
+/**
+ * Listens for channels and resolves to the server. The socket file has mode 0600 from its first instant; a dead one in its place is
+ * removed. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError.
+ */
+export async function listen<In = unknown, Out = unknown>(
+  address: Address,
+  options: ListenOptions<In> = {}
+): Promise<ChannelServer<In, Out>> {
+  const limits = channelLimits(options)
+  const bounds = serverLimits(options, native.limit())
+  const { signal } = options
+  if (signal?.aborted) throw abortError(signal)
+  let bound: { fd: number; file: SocketFile | undefined }
+  if (address instanceof Descriptor) {
+    const fd = moveIn(address, 'unix-stream-listener', 'listen()')
+    // Clients see the credentials of the last listen(2): from now on they are ours
+    checked(native.listen(fd, bounds.backlog), 'listen')
+    bound = { fd, file: undefined }
+  } else bound = await listenOn(socketName(address), bounds.mode, bounds.backlog)
+  if (signal?.aborted) {
+    native.close(bound.fd)
+    if (bound.file !== undefined) await removeFile(bound.file)
+    throw abortError(signal)
+  }
+  return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
+}
+
+interface ServerSetup {
+  fd: number
+  file: SocketFile | undefined
+  address: Address
+  limits: Limits
+  bounds: ServerLimits
+  options: ListenOptions<any>
+}
+
+let createServer: (setup: ServerSetup) => ChannelServer<any, any>
+
+/** Accepts channels. Those whose handshake is done are in `channels`, are emitted as `'channel'`, and can be iterated over. */
+export class ChannelServer<In = unknown, Out = unknown>
+  extends EventEmitter<ServerEvents<In, Out>>
+  implements AsyncIterable<Channel<In, Out>>, AsyncDisposable
+{
+  /** What was listened on. */
+  readonly address: Address
+  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Error | undefined>
+  readonly #setup: ServerSetup
+  readonly #share: DescriptorShare
+  readonly #channels = new Set<Channel<In, Out>>()
+  readonly #watcher: ReturnType<typeof watchListener>
+  readonly #users = new Map<number, number>()
+  readonly #handshakes = new AbortController()
+  #connections = 0
+  #serving: { handler: Handler<In>; options: ServeOptions<In> } | undefined
+  #unseen: Channel<In, Out>[] = []
+  #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
+  #iterating = false
+  #closing: Promise<void> | undefined
+  #resolveClosed!: (error: Error | undefined) => void
+  #pause: NodeJS.Timeout | undefined
+
+  private constructor(setup: ServerSetup) {
+    super()
+    this.#setup = setup
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    const { bounds, fd, options } = setup
+    this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
+    holdRights(fd) // accepted sockets inherit it
+    this.#watcher = watchListener(fd, events => this.#accept(events))
+    const { signal } = options
+    signal?.addEventListener('abort', () => void this.#close(true, abortError(signal)), { once: true })
+  }
+
+  /** The open channels. */
+  get channels(): ReadonlySet<Channel<In, Out>> {
+    return this.#channels
+  }
+
+  /** Serves every channel, now and later, as `channel.serve` does. */
+  serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
+    if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
+    this.#serving = { handler, options }
+    for (const channel of this.#channels) channel.serve(handler, options)
+    this.#unseen = []
+  }
+
+  /** Stops accepting, removes the socket file if it is still this server's, and closes the channels unless `channels` is false. */
+  close(options: { channels?: boolean } = {}): Promise<void> {
+    return this.#close(options.channels ?? true, undefined)
+  }
+
+  ref(): this {
+    this.#watcher.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.unref()
+    return this
+  }
+
+  /** The channels one by one, those not seen by anybody yet first. `break` closes nothing. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Channel<In, Out>> {
+    this.#iterating = true
+    const iterator: AsyncIterableIterator<Channel<In, Out>> = {
+      next: async () => {
+        const channel = this.#unseen.shift()
+        if (channel !== undefined) return { done: false, value: channel }
+        if (this.#closing !== undefined) return { done: true, value: undefined }
+        return new Promise(resolve => this.#readers.push(resolve))
+      },
+      return: async () => {
+        this.#iterating = false
+        for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #accept(events: number): void {
+    if (events & FAILED) {
+      void this.#close(true, systemError(EINTR, 'poll'))
+      return
+    }
+    for (let i = 0; i < ACCEPT_BATCH && this.#closing === undefined; i++) {
+      const fd = native.accept(this.#setup.fd)
+      if (fd === EAGAIN) return
+      if (fd === ECONNABORTED || fd === EINTR) continue
+      if (fd < 0) {
+        this.#watcher.pause(true)
+        this.#pause = setTimeout(() => this.#watcher.pause(false), ACCEPT_PAUSE)
+        return
+      }
+      void this.#admit(fd)
+    }
+  }
+
+  /** From an accepted socket to a channel, or a refusal. It never rejects. */
+  async #admit(fd: number): Promise<void> {
+    const { limits, options } = this.#setup
+    const wire = new SocketWire(fd)
+    let peer: Peer
+    try {
+      peer = peerOf(fd)
+    } catch {
+      wire.end() // it is gone already
+      return
+    }
+    const part = this.#share.take(limits.maxUnclaimed)
+    const users = this.#users
+    this.#connections++
+    users.set(peer.uid, (users.get(peer.uid) ?? 0) + 1)
+    const leave = (): void => {
+      this.#share.giveBack(part)
+      this.#connections--
+      const left = users.get(peer.uid)! - 1
+      if (left === 0) users.delete(peer.uid)
+      else users.set(peer.uid, left)
+    }
+    const { signal } = this.#handshakes
+    try {
+      this.#checkRoom(peer, part.total)
+      await authorized(peer, options, signal)
+      native.passRights(fd, true)
+    } catch (error) {
+      leave()
+      if (signal.aborted) wire.end()
+      else refuse(wire, error as PassfdError)
+      this.emit('refused', peer, error as Error)
+      return
+    }
+    try {
+      const setup = { wire, peer, limits: withUnclaimed(limits, part.total), options }
+      this.#opened((await open(setup, limits.handshakeTimeout, signal)) as Channel<In, Out>, leave)
+    } catch (error) {
+      leave()
+      if (!wire.ended) wire.end()
+      if (this.#closing === undefined) this.emit('refused', peer, error as Error)
+    }
+  }
+
+  #checkRoom(peer: Peer, descriptors: number): void {
+    const { maxConnections, maxConnectionsPerUser } = this.#setup.bounds
+    if (this.#connections > maxConnections)
+      throw new PassfdError('BUSY', { detail: `${maxConnections} channels are open (maxConnections)` })
+    if (this.#users.get(peer.uid)! > maxConnectionsPerUser)
+      throw new PassfdError('BUSY', {
+        detail: `${maxConnectionsPerUser} channels of user ${peer.uid} are open (maxConnectionsPerUser)`
+      })
+    if (descriptors === 0)
+      throw new PassfdError('BUSY', { detail: 'the descriptors of all its channels are used up (maxUnclaimedTotal)' })
+  }
+
+  #opened(channel: Channel<In, Out>, leave: () => void): void {
+    this.#channels.add(channel)
+    channel.once('close', () => {
+      this.#channels.delete(channel)
+      leave()
+    })
+    if (this.#serving !== undefined) channel.serve(this.#serving.handler, this.#serving.options)
+    const reader = this.#readers.shift()
+    if (reader !== undefined) reader({ done: false, value: channel })
+    else if (this.#iterating || (this.#serving === undefined && this.listenerCount('channel') === 0))
+      this.#unseen.push(channel)
+    this.emit('channel', channel)
+  }
+
+  #close(channels: boolean, error: Error | undefined): Promise<void> {
+    this.#closing ??= this.#closeNow(channels, error)
+    return this.#closing
+  }
+
+  async #closeNow(channels: boolean, error: Error | undefined): Promise<void> {
+    const { fd, file } = this.#setup
+    clearTimeout(this.#pause)
+    this.#watcher.end()
+    this.#handshakes.abort()
+    let failure = error
+    try {
+      if (file !== undefined) await removeFile(file)
+    } catch (cause) {
+      failure ??= cause as Error
+    }
+    native.passRights(fd, true) // the listener may live on in another process
+    discard([fd])
+    if (channels) await Promise.all([...this.#channels].map(channel => channel.close()))
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+    this.#resolveClosed(failure)
+    if (failure === undefined) this.emit('close')
+    else this.emit('close', failure)
+  }
+
+  static {
+    createServer = setup => new ChannelServer(setup)
+  }
+}

@@ -1,0 +1,486 @@
+/**
+ * The only place where bytes and descriptors meet. Outgoing: frames are put one behind the other in slabs, many leave in one
+ * write, and each batch of up to 253 descriptors is attached to the write with the first byte of the first frame it belongs to.
+ * Incoming: a queue of descriptors, from which each complete frame takes its own.
+ */
+import type { Encoded, Hole } from './codec.ts'
+import type { Descriptor } from './descriptor.ts'
+import { PassfdError } from './errors.ts'
+import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
+import { MAX_RIGHTS } from './limits.ts'
+import type { Wire, WireOwner } from './wire.ts'
+
+const SLAB = 65536
+/** A frame is begun in a slab only if at least this much is free: msgpackr wants 2 KiB and takes another buffer otherwise. */
+const ROOM = 4096
+/** This much waiting is written at once instead of at the end of the turn. */
+const WRITE_AT = 32768
+const MAX_CHUNKS = 64
+/** Bodies that waited are copied into a slab up to this size, so that many share one write. */
+const COPY_UP_TO = 4096
+const POOLED_SLABS = 64
+
+const EAGAIN = -11
+const ENOMEM = -12
+const ENOBUFS = -105
+const ETOOMANYREFS = -109
+/** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
+const RETRY_AFTER = 5
+
+/** A message with descriptors, from its queueing until the peer has taken them or they come back. */
+export class Parcel {
+  readonly fds: readonly number[]
+  readonly descriptors: readonly Descriptor[]
+  readonly value: unknown
+  /** The request that this is the reply to, or -1. */
+  readonly replyTo: number
+  /** The peer cancelled that request before it took these. */
+  refused = false
+  /** Its frame's place in the stream of bytes. */
+  start = 0
+  end = 0
+  taken = 0
+
+  constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {
+    this.fds = fds
+    this.descriptors = descriptors
+    this.value = value
+    this.replyTo = replyTo
+  }
+}
+
+export interface TransportOwner {
+  /** One whole frame with its descriptors, which the owner has to close now. False stops reading for good. */
+  onFrame(
+    kind: number,
+    flags: number,
+    id: number,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    owned: boolean,
+    fds: number[]
+  ): boolean
+  /** What was complete in this read has been handed over. */
+  onReadDone(): void
+  onViolation(error: PassfdError): void
+  /** The peer writes no more: end of file (0), or the reading failed (-errno). */
+  onReadEnd(result: number): void
+  /** Bytes have left, or can leave again. */
+  onProgress(): void
+  onWriteError(errno: number): void
+}
+
+class Segment {
+  bytes: Uint8Array
+  start: number
+  end: number
+  /** The slab goes back to the pool after this segment. */
+  retires: boolean
+  sent: (() => void) | undefined
+
+  constructor(bytes: Uint8Array, start: number, end: number, sent?: () => void) {
+    this.bytes = bytes
+    this.start = start
+    this.end = end
+    this.retires = false
+    this.sent = sent
+  }
+}
+
+const NO_FDS: number[] = []
+const attached = new Int32Array(MAX_RIGHTS)
+const pool: Buffer[] = []
+const PADDING = Buffer.alloc(8)
+
+export class Transport implements FrameSink, WireOwner {
+  readonly wire: Wire
+  readonly reader: FrameReader
+  /** Bytes ever queued and ever written. Their difference waits. */
+  queued = 0
+  sent = 0
+  /** The socket is full, or a write has failed: nothing is written until that changes. */
+  blocked = false
+
+  readonly #owner: TransportOwner
+  readonly #segments: Segment[] = []
+  #first = 0
+  #slab: Buffer | undefined
+  #slabEnd = 0
+  /** Parcels in stream order: [#taking, #attaching) have left, [#attaching, …) have not. */
+  readonly #parcels: Parcel[] = []
+  #taking = 0
+  #attaching = 0
+  #arrived: number[] = []
+  #truncated = false
+  #target: Buffer | undefined
+  #retry: NodeJS.Timeout | undefined
+  #writing = true
+
+  constructor(wire: Wire, owner: TransportOwner) {
+    this.wire = wire
+    this.#owner = owner
+    this.reader = new FrameReader(this, wire.area, wire.headroom)
+  }
+
+  // --- outgoing
+
+  get waiting(): number {
+    return this.queued - this.sent
+  }
+
+  /** Descriptors queued or under way, not yet taken. */
+  untakenDescriptors = 0
+  /** Bytes ever received. */
+  received = 0
+
+  /** The slab to encode the next frame into; its free place begins at `slabEnd`. */
+  get slab(): Buffer {
+    if (this.#slab !== undefined && SLAB - this.#slabEnd >= ROOM) return this.#slab
+    if (this.#slab !== undefined) this.flush()
+    if (this.#slab === undefined || SLAB - this.#slabEnd < ROOM) this.#newSlab()
+    return this.#slab!
+  }
+
+  get slabEnd(): number {
+    return this.#slabEnd
+  }
+
+  /** Queues the frame that was just encoded. `sent` is called once its binary values are no longer looked at. */
+  append(
+    encoded: Encoded,
+    kind: number,
+    flags: number,
+    id: number,
+    parcel: Parcel | undefined,
+    sent?: () => void
+  ): void {
+    const { bytes, start, end, length, holes } = encoded
+    const count = parcel === undefined ? 0 : parcel.fds.length
+    const inSlab = bytes === this.#slab && start === this.#slabEnd
+    const skip = inSlab ? -end & 7 : 0 // keeps the next frame aligned, as msgpackr aligns what it packs
+    writeHeader(bytes, start, length, kind, count, flags | skip, id)
+    if (parcel !== undefined) {
+      parcel.start = this.queued
+      parcel.end = this.queued + HEADER + length + skip
+      this.#parcels.push(parcel)
+      this.untakenDescriptors += count
+    }
+    if (inSlab) {
+      for (let i = 0; i < skip; i++) bytes[end + i] = 0
+      this.#slabEnd = end + skip
+    }
+    this.#add(bytes, start, end + skip, holes, sent)
+    this.queued += HEADER + length + skip
+    if (this.waiting >= WRITE_AT) this.flush()
+  }
+
+  /** Queues a frame without a body. */
+  appendBare(kind: number, id: number): void {
+    const slab = this.slab
+    const start = this.#slabEnd
+    writeHeader(slab, start, 0, kind, 0, 4, id)
+    PADDING.copy(slab, start + HEADER, 0, 4)
+    this.#slabEnd = start + 16
+    this.#add(slab, start, start + 16, [], undefined)
+    this.queued += 16
+  }
+
+  /** Queues a frame that was encoded into a buffer of its own earlier. */
+  appendKept(
+    kept: Encoded,
+    kind: number,
+    flags: number,
+    id: number,
+    parcel: Parcel | undefined,
+    sent?: () => void
+  ): void {
+    if (kept.holes.length > 0 || kept.end - kept.start > COPY_UP_TO) {
+      this.append(kept, kind, flags, id, parcel, sent)
+      return
+    }
+    const slab = this.slab
+    if (SLAB - this.#slabEnd < kept.end - kept.start + 8) this.#newSlab()
+    const into = this.#slab ?? slab
+    const start = this.#slabEnd
+    const end = start + kept.bytes.copy(into, start, kept.start, kept.end)
+    this.append({ ...kept, bytes: into, start, end }, kind, flags, id, parcel, sent)
+  }
+
+  /** Writes what waits until nothing is left or the socket is full. */
+  flush(): void {
+    while (this.sent < this.queued && !this.blocked && this.#writing) {
+      const limit = this.#attach()
+      const count = this.#attachCount
+      const result = this.#write(limit, count)
+      if (result < 0) {
+        this.#writeFailed(result)
+        return
+      }
+      this.#attaching += this.#attachParcels
+      this.#advance(result)
+    }
+  }
+
+  /** The peer has taken `count` more descriptors. Returns the parcels that were refused before that, or undefined. */
+  taken(count: number): Parcel[] | undefined {
+    let left = count
+    const done: number[] = []
+    let refused: Parcel[] | undefined
+    while (left > 0) {
+      const parcel = this.#taking < this.#attaching ? this.#parcels[this.#taking] : undefined
+      if (parcel === undefined) throw new PassfdError('BAD_TAKEN', { count, sent: count - left })
+      const here = Math.min(left, parcel.fds.length - parcel.taken)
+      parcel.taken += here
+      left -= here
+      if (parcel.taken < parcel.fds.length) break
+      this.#taking++
+      this.untakenDescriptors -= parcel.fds.length
+      if (parcel.refused) refused = [...(refused ?? []), parcel]
+      else for (const fd of parcel.fds) done.push(fd)
+    }
+    if (done.length > 0) this.wire.close(done)
+    this.#compactParcels()
+    if (this.#retry !== undefined) this.#tryAgain()
+    return refused
+  }
+
+  /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
+  refuse(id: number): void {
+    for (let i = this.#taking; i < this.#parcels.length; i++) {
+      const parcel = this.#parcels[i]!
+      if (parcel.replyTo === id) parcel.refused = true
+    }
+  }
+
+  /** The end: gives every parcel that was not taken, with whether its descriptors had left. Nothing is written or read any more. */
+  end(): { parcel: Parcel; left: boolean }[] {
+    this.#writing = false
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    const rest = this.#parcels
+      .slice(this.#taking)
+      .map((parcel, index) => ({ parcel, left: this.#taking + index < this.#attaching }))
+    this.#parcels.length = 0
+    this.#taking = this.#attaching = 0
+    for (const segment of this.#segments.slice(this.#first)) segment.sent?.()
+    this.#segments.length = 0
+    this.#first = 0
+    this.#releaseSlab()
+    this.queued = this.sent
+    if (this.#arrived.length > 0) this.wire.discard(this.#arrived, undefined)
+    this.#arrived = []
+    this.wire.end()
+    return rest
+  }
+
+  /** Nothing more is written, though reading goes on. */
+  stopWriting(): void {
+    this.#writing = false
+  }
+
+  // --- incoming
+
+  onReadable(length: number, fds: Int32Array, first: number, count: number, truncated: boolean): void {
+    for (let i = 0; i < count; i++) this.#arrived.push(fds[first + i]!)
+    if (length <= 0) {
+      this.#owner.onReadEnd(length)
+      return
+    }
+    this.received += length
+    this.#truncated = truncated
+    try {
+      this.reader.received(length)
+      if (truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
+      if (this.#arrived.length > MAX_RIGHTS) {
+        const ahead = this.#arrived.length - this.reader.announced
+        if (ahead > MAX_RIGHTS) throw new PassfdError('DESCRIPTORS_AHEAD', { count: ahead, limit: MAX_RIGHTS })
+      }
+    } catch (error) {
+      if (!(error instanceof PassfdError)) throw error
+      this.#owner.onViolation(error)
+      return
+    }
+    this.#owner.onReadDone()
+    const { target } = this.reader
+    if (target !== this.#target) {
+      this.#target = target
+      if (target === undefined) this.wire.target(null, 0, 0)
+      else this.wire.target(target, this.reader.filled, this.reader.targetEnd)
+    }
+  }
+
+  onWritable(): void {
+    if (!this.blocked) return
+    this.blocked = false
+    this.wire.awaitWritable(false)
+    this.flush()
+    this.#owner.onProgress()
+  }
+
+  frame(
+    kind: number,
+    count: number,
+    flags: number,
+    id: number,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    owned: boolean
+  ): boolean {
+    let fds = NO_FDS
+    if (count > 0) {
+      const arrived = this.#arrived
+      if (arrived.length < count) {
+        if (this.#truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
+        throw new PassfdError('DESCRIPTORS_MISSING', { count: arrived.length, expected: count })
+      }
+      if (arrived.length === count) {
+        fds = arrived
+        this.#arrived = []
+      } else fds = arrived.splice(0, count)
+    }
+    return this.#owner.onFrame(kind, flags, id, bytes, start, end, owned, fds)
+  }
+
+  /** Descriptors that came ahead of their frames and still wait for them. */
+  get ahead(): number {
+    return this.#arrived.length
+  }
+
+  // --- writing
+
+  #attachCount = 0
+  #attachParcels = 0
+
+  /**
+   * Chooses the descriptors of the next write and up to where in the stream it may reach: a frame whose descriptors would make
+   * more than 253 of the kernel's write, or more than 253 ahead of their frames at the peer, waits for the next one.
+   */
+  #attach(): number {
+    const parcels = this.#parcels
+    this.#attachCount = this.#attachParcels = 0
+    if (this.#attaching === parcels.length) return this.queued
+    let ahead = 0
+    for (let i = this.#attaching - 1; i >= this.#taking && parcels[i]!.end > this.sent; i--)
+      ahead += parcels[i]!.fds.length
+    for (let i = this.#attaching; i < parcels.length; i++) {
+      const { fds, start } = parcels[i]!
+      if (ahead + this.#attachCount + fds.length > MAX_RIGHTS) return start
+      for (const fd of fds) attached[this.#attachCount++] = fd
+      this.#attachParcels++
+    }
+    return this.queued
+  }
+
+  #write(limit: number, count: number): number {
+    const segments = this.#segments
+    const segment = segments[this.#first]!
+    let room = limit - this.sent
+    const size = segment.end - segment.start
+    if (size >= room || this.#first + 1 === segments.length)
+      return this.wire.send(segment.bytes, segment.start, segment.start + Math.min(size, room), attached, count)
+    const chunks: Uint8Array[] = []
+    for (let i = this.#first; i < segments.length && room > 0 && chunks.length < MAX_CHUNKS; i++) {
+      const { bytes, start, end } = segments[i]!
+      const take = Math.min(room, end - start)
+      chunks.push(bytes.subarray(start, start + take))
+      room -= take
+    }
+    return this.wire.sendVector(chunks, 0, attached, count)
+  }
+
+  #advance(written: number): void {
+    this.sent += written
+    const segments = this.#segments
+    while (this.#first < segments.length) {
+      const segment = segments[this.#first]!
+      const size = segment.end - segment.start
+      if (written < size) {
+        segment.start += written
+        return
+      }
+      written -= size
+      this.#first++
+      segment.sent?.()
+      if (segment.retires) giveSlab(segment.bytes as Buffer)
+    }
+    segments.length = 0
+    this.#first = 0
+    this.#releaseSlab()
+  }
+
+  #writeFailed(errno: number): void {
+    if (errno === EAGAIN) {
+      this.blocked = true
+      this.wire.awaitWritable(true)
+    } else if (errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM) {
+      this.blocked = true
+      this.#retry ??= setTimeout(() => this.#tryAgain(), RETRY_AFTER)
+    } else {
+      this.#writing = false
+      this.#owner.onWriteError(errno)
+    }
+  }
+
+  #tryAgain(): void {
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    this.blocked = false
+    this.flush()
+    this.#owner.onProgress()
+  }
+
+  #add(bytes: Uint8Array, start: number, end: number, holes: readonly Hole[], sent: (() => void) | undefined): void {
+    const last = this.#segments.length > this.#first ? this.#segments[this.#segments.length - 1]! : undefined
+    if (
+      last !== undefined &&
+      last.bytes === bytes &&
+      last.end === start &&
+      last.sent === undefined &&
+      holes.length === 0
+    ) {
+      last.end = end
+      return
+    }
+    let from = start
+    for (const { at, bytes: hole } of holes) {
+      const to = start + HEADER + at
+      if (to > from) this.#segments.push(new Segment(bytes, from, to))
+      this.#segments.push(
+        new Segment(hole, 0, hole.byteLength, hole === holes[holes.length - 1]!.bytes ? sent : undefined)
+      )
+      from = to
+    }
+    if (end > from) this.#segments.push(new Segment(bytes, from, end))
+  }
+
+  #newSlab(): void {
+    const segments = this.#segments
+    // The full one goes back once the last piece of it has left
+    for (let i = segments.length - 1; i >= this.#first; i--) {
+      if (segments[i]!.bytes !== this.#slab) continue
+      segments[i]!.retires = true
+      break
+    }
+    this.#slab = pool.pop() ?? Buffer.allocUnsafeSlow(SLAB)
+    this.#slabEnd = 0
+  }
+
+  #releaseSlab(): void {
+    if (this.#slab !== undefined) giveSlab(this.#slab)
+    this.#slab = undefined
+    this.#slabEnd = 0
+  }
+
+  #compactParcels(): void {
+    if (this.#taking < 512 && this.#taking < this.#parcels.length) return
+    this.#parcels.splice(0, this.#taking)
+    this.#attaching -= this.#taking
+    this.#taking = 0
+  }
+}
+
+function giveSlab(slab: Buffer): void {
+  if (pool.length < POOLED_SLABS) pool.push(slab)
+}

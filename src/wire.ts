@@ -1,0 +1,187 @@
+/** The seam between a channel and the operating system: one connected socket on this thread's loop. Tests put a fake one here. */
+import { systemError } from './errors.ts'
+import { MAX_RIGHTS } from './limits.ts'
+import {
+  CLOSED,
+  native,
+  READABLE,
+  RESULT_BYTES,
+  RESULT_DESCRIPTORS,
+  RESULT_FIRST,
+  RESULT_FLAGS,
+  TRUNCATED,
+  WRITABLE
+} from './native.ts'
+
+/** What a channel needs of its socket. Numbers are bytes or -errno. */
+export interface Wire {
+  /** Where received bytes stand: at `headroom` and after; what is in front belongs to the reader. */
+  readonly area: Buffer
+  readonly headroom: number
+  /** One write of bytes [start, end) with the first `count` of `fds` attached to its first byte. */
+  send(bytes: Uint8Array, start: number, end: number, fds: Int32Array, count: number): number
+  /** The same, gathered; the first `skip` bytes of the first chunk are left out. */
+  sendVector(chunks: readonly Uint8Array[], skip: number, fds: Int32Array, count: number): number
+  /** `onWritable` is wanted, once there is room again. */
+  awaitWritable(on: boolean): void
+  /** The next bytes go to buffer [start, end) first; null ends that. */
+  target(buffer: Buffer | null, start: number, end: number): void
+  /** Nothing more will be written. */
+  shutdown(): void
+  /** Leaves the loop and closes the socket. */
+  end(): void
+  /** Closes our copies of descriptors that the peer has: at once. */
+  close(fds: readonly number[]): void
+  /** Closes descriptors of the peer's choice off the loop, then tells how many. */
+  discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
+  /** Starts reading. */
+  start(owner: WireOwner): void
+  ref(): void
+  unref(): void
+}
+
+export interface WireOwner {
+  /** `length` bytes (0: end of file; negative: -errno) and `count` descriptors, whose numbers `fds` holds from `first` on. */
+  onReadable(length: number, fds: Int32Array, first: number, count: number, truncated: boolean): void
+  onWritable(): void
+}
+
+const HEADROOM = 65536
+const AREA = Buffer.allocUnsafeSlow(HEADROOM + 65536)
+const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
+const batch = new Int32Array(1024)
+
+/** What a watcher's wake-up is handed to, by its id. */
+const listeners: (((events: number) => void) | undefined)[] = []
+const closings = new Map<number, (count: number) => void>()
+let nextClosing = 1
+
+native.setup(AREA, HEADROOM, RESULTS, (id, events) => {
+  if (events === CLOSED) {
+    const done = closings.get(id)
+    closings.delete(id)
+    done?.(RESULTS[RESULT_BYTES]!)
+  } else listeners[id]?.(events)
+})
+
+/** A watcher that only tells: for listening sockets. Returns what ends it. */
+export function watchListener(
+  fd: number,
+  onEvents: (events: number) => void
+): { end(): void; pause(on: boolean): void; ref(): void; unref(): void } {
+  const id = watch(fd, false, onEvents)
+  return {
+    end: () => unwatch(id),
+    pause: on => void native.interest(id, on ? 0 : READABLE),
+    ref: () => native.ref(id),
+    unref: () => native.unref(id)
+  }
+}
+
+/** Closes numbers on the helper thread; `done` hears how many were closed. */
+export function discard(fds: readonly number[], done?: (count: number) => void): void {
+  for (let at = 0; at < fds.length; at += batch.length) {
+    const count = Math.min(batch.length, fds.length - at)
+    for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
+    let tag = 0
+    if (done !== undefined) {
+      tag = nextClosing
+      nextClosing = nextClosing === 0x7fffffff ? 1 : nextClosing + 1
+      closings.set(tag, done)
+    }
+    native.closeLater(batch, 0, count, tag)
+  }
+}
+
+/** The real wire. It owns `fd`, which the shim holds. */
+export class SocketWire implements Wire {
+  readonly area = AREA
+  readonly headroom = HEADROOM
+  readonly fd: number
+  ended = false
+  #id = 0
+  #refed = true
+
+  constructor(fd: number) {
+    this.fd = fd
+  }
+
+  start(owner: WireOwner): void {
+    this.#id = watch(this.fd, true, events => {
+      // Room to write first: what the reading queues may then leave at once
+      if (events & WRITABLE) owner.onWritable()
+      if (events & READABLE && this.#id !== 0)
+        owner.onReadable(
+          RESULTS[RESULT_BYTES]!,
+          RESULTS,
+          RESULT_FIRST,
+          RESULTS[RESULT_DESCRIPTORS]!,
+          (RESULTS[RESULT_FLAGS]! & TRUNCATED) !== 0
+        )
+    })
+    if (!this.#refed) native.unref(this.#id)
+  }
+
+  send(bytes: Uint8Array, start: number, end: number, fds: Int32Array, count: number): number {
+    return native.send(this.fd, bytes, start, end, fds, 0, count)
+  }
+
+  sendVector(chunks: readonly Uint8Array[], skip: number, fds: Int32Array, count: number): number {
+    return native.sendVector(this.fd, chunks, skip, fds, 0, count)
+  }
+
+  awaitWritable(on: boolean): void {
+    if (this.#id !== 0) native.interest(this.#id, on ? READABLE | WRITABLE : READABLE)
+  }
+
+  target(buffer: Buffer | null, start: number, end: number): void {
+    if (this.#id !== 0) native.target(this.#id, buffer, start, end)
+  }
+
+  shutdown(): void {
+    native.shutdown(this.fd, 1)
+  }
+
+  end(): void {
+    this.ended = true
+    if (this.#id !== 0) unwatch(this.#id)
+    this.#id = 0
+    // The peer learns of the end now; the close itself may block on descriptors that nobody has received
+    native.shutdown(this.fd, 2)
+    discard([this.fd])
+  }
+
+  close(fds: readonly number[]): void {
+    for (let at = 0; at < fds.length; at += batch.length) {
+      const count = Math.min(batch.length, fds.length - at)
+      for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
+      native.closeMany(batch, 0, count)
+    }
+  }
+
+  discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
+    discard(fds, done)
+  }
+
+  ref(): void {
+    this.#refed = true
+    if (this.#id !== 0) native.ref(this.#id)
+  }
+
+  unref(): void {
+    this.#refed = false
+    if (this.#id !== 0) native.unref(this.#id)
+  }
+}
+
+function watch(fd: number, reads: boolean, listener: (events: number) => void): number {
+  const id = native.watch(fd, reads)
+  if (id < 0) throw systemError(id, 'epoll_ctl')
+  listeners[id] = listener
+  return id
+}
+
+function unwatch(id: number): void {
+  listeners[id] = undefined
+  native.unwatch(id)
+}

@@ -1,0 +1,17 @@
+/** Fresh paths in a directory that goes when the test process does. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+const directory = mkdtempSync(join(tmpdir(), 'passfd-'))
+process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
+
+let count = 0
+
+export function temporaryPath(name = 'file'): string {
+  return join(directory, `${name}-${++count}`)
+}
+
+export function socketPath(): string {
+  return temporaryPath('socket')
+}

@@ -1,0 +1,69 @@
+/** ava's `test`, one at a time, with the open descriptors counted before and after each. */
+import { readdirSync, readlinkSync } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
+import ava, { type ExecutionContext } from 'ava'
+import { native } from '../../src/native.ts'
+
+process.on('warning', warning => {
+  // A warning is a failure: of a leak, of too many listeners, of anything
+  process.exitCode = 1
+  process.stderr.write(`unexpected warning: ${warning.stack}\n`)
+})
+
+/** What this process has open, by number: 'socket:[123]', '/path', … */
+export function openDescriptors(): Map<number, string> {
+  const found = new Map<number, string>()
+  for (const name of readdirSync('/proc/self/fd')) {
+    try {
+      found.set(Number(name), readlinkSync(`/proc/self/fd/${name}`))
+    } catch {
+      // the descriptor that readdir itself used
+    }
+  }
+  return found
+}
+
+/** Turns the event loop until `done` holds; fails the test after `seconds`. For states that no event announces. */
+export async function until(done: () => boolean, what: string, seconds = 10): Promise<void> {
+  const deadline = performance.now() + seconds * 1000
+  while (!done()) {
+    if (performance.now() > deadline) throw new Error(`not within ${seconds} s: ${what}`)
+    await turn()
+  }
+}
+
+/** What is open beyond `before` once the helper threads have closed what they were given. */
+export async function leaked(before: Map<number, string>, seconds = 5): Promise<string[]> {
+  const extra = () => [...openDescriptors()].filter(([fd, target]) => before.get(fd) !== target)
+  try {
+    await until(() => native.pendingCloses() === 0 && extra().length === 0, '', seconds)
+    return []
+  } catch {
+    return extra().map(([fd, target]) => `${fd} -> ${target}`)
+  }
+}
+
+type Body = (t: ExecutionContext) => void | Promise<void>
+
+/** A test that must leave no descriptor behind. */
+export function test(title: string, body: Body): void {
+  ava.serial(title, async t => {
+    const before = openDescriptors()
+    const held = native.held()
+    try {
+      await body(t)
+    } finally {
+      t.deepEqual(await leaked(before), [], 'descriptors are left open')
+      t.is(native.held(), held, 'the shim holds descriptors that nobody owns')
+    }
+  })
+}
+
+/** A test that needs something which isn't everywhere; `.ci/run` fails if one is skipped there. */
+export function testIf(reason: string | undefined, title: string, body: Body): void {
+  if (reason === undefined) test(title, body)
+  else ava.skip(`${title} (skipped: ${reason})`, () => {})
+}
+
+// The pools and sockets that Node opens once are opened before anything is counted
+await turn()
