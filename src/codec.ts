@@ -204,15 +204,32 @@ export class Codec {
 }
 
 /** Re-encodes the body of a detached encoding as plain msgpack, for a peer that turned out not to know records. */
-export function detachedToPlain(bytes: Buffer, start: number, end: number, count: number): Encoded {
+export function detachedToPlain(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  count: number,
+  missing: readonly Hole[]
+): Encoded {
   const places = Array.from({ length: count }, (_, index) => new Place(index))
-  const value = unpack(recordsUnpackr(), bytes, start, end, true, places as unknown as Descriptor[], true)
+  const whole = missing.length === 0 ? bytes.subarray(start, end) : fillHoles(bytes.subarray(start, end), missing)
+  const value = unpack(recordsUnpackr(), whole, 0, whole.length, true, places as unknown as Descriptor[], true)
   return pack(plainPackr, value, 0)
 }
 
+function fillHoles(body: Buffer, missing: readonly Hole[]): Buffer {
+  const parts: Uint8Array[] = []
+  let from = 0
+  for (const { at, bytes } of missing) {
+    parts.push(body.subarray(from, at), bytes)
+    from = at
+  }
+  return Buffer.concat([...parts, body.subarray(from)])
+}
+
 /** A small map for hello, fault and goodbye: always plain. */
-export function encodePlain(value: unknown): Encoded {
-  return pack(plainPackr, value, 0)
+export function encodePlain(value: unknown, slab?: Buffer, position = 0): Encoded {
+  return pack(plainPackr, value, 0, slab, position)
 }
 
 /** Decodes a hello, fault or goodbye. */

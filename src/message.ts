@@ -2,7 +2,8 @@
 import type { Channel } from './channel.ts'
 import { type Descriptor, endLoan } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
-import type { Incoming, Session } from './session.ts'
+import type { Incoming } from './incoming.ts'
+import type { Session } from './session.ts'
 
 /** @internal */
 export const END: unique symbol = Symbol('end')
@@ -23,7 +24,6 @@ export class Message<In = unknown> implements Disposable {
   readonly #incoming: Incoming | undefined
   #answered = false
   #claimed = false
-  #controller: AbortController | undefined
 
   /** @internal */
   constructor(
@@ -47,11 +47,7 @@ export class Message<In = unknown> implements Disposable {
 
   /** Aborted when the peer cancels the request, or the channel ends. */
   get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController()
-      this.#session.abortAtEnd(this.#incoming, this.#controller)
-    }
-    return this.#controller.signal
+    return this.#incoming === undefined || this.#answered ? this.#session.endSignal : this.#incoming.signal
   }
 
   /**
@@ -60,9 +56,9 @@ export class Message<In = unknown> implements Disposable {
    */
   reply(value?: unknown): Promise<void> {
     const incoming = this.#unanswered()
-    this.#session.reply(incoming, value)
+    const sent = this.#session.reply(incoming, value)
     this.#answered = true
-    return this.#session.whenDrained()
+    return sent
   }
 
   /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */

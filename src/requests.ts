@@ -68,6 +68,10 @@ export class RequestTable {
     return this.#pending.size
   }
 
+  get(id: number): OutgoingRequest | undefined {
+    return this.#pending.get(id)
+  }
+
   nextId(): number {
     do this.#lastId = (this.#lastId + 1) >>> 0
     while (this.#pending.has(this.#lastId))

@@ -5,6 +5,7 @@ import type { Channel, Handler, ServeOptions } from './channel.ts'
 import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
+import { refuse } from './fault.ts'
 import { FAILED, native } from './native.ts'
 import {
   channelLimits,
@@ -15,7 +16,6 @@ import {
   withUnclaimed
 } from './options.ts'
 import { type Peer, peerOf } from './peer.ts'
-import { refuse } from './session.ts'
 import { DescriptorShare } from './share.ts'
 import { discard, SocketWire, watchListener } from './wire.ts'
 

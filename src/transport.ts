@@ -129,8 +129,6 @@ export class Transport implements FrameSink, WireOwner {
     return this.queued - this.sent
   }
 
-  /** Descriptors queued or under way, not yet taken. */
-  untakenDescriptors = 0
   /** Bytes ever received. */
   received = 0
 
@@ -164,7 +162,6 @@ export class Transport implements FrameSink, WireOwner {
       parcel.start = this.queued
       parcel.end = this.queued + HEADER + length + skip
       this.#parcels.push(parcel)
-      this.untakenDescriptors += count
     }
     if (inSlab) {
       for (let i = 0; i < skip; i++) bytes[end + i] = 0
@@ -222,11 +219,11 @@ export class Transport implements FrameSink, WireOwner {
     }
   }
 
-  /** The peer has taken `count` more descriptors. Returns the parcels that were refused before that, or undefined. */
-  taken(count: number): Parcel[] | undefined {
+  /** The peer has taken `count` more descriptors. Tells how many were closed here, and the parcels that were refused instead. */
+  taken(count: number): { done: number; refused: Parcel[] } {
     let left = count
-    const done: number[] = []
-    let refused: Parcel[] | undefined
+    const closing: number[] = []
+    const refused: Parcel[] = []
     while (left > 0) {
       const parcel = this.#taking < this.#attaching ? this.#parcels[this.#taking] : undefined
       if (parcel === undefined) throw new PassfdError('BAD_TAKEN', { count, sent: count - left })
@@ -235,14 +232,13 @@ export class Transport implements FrameSink, WireOwner {
       left -= here
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
-      this.untakenDescriptors -= parcel.fds.length
-      if (parcel.refused) refused = [...(refused ?? []), parcel]
-      else for (const fd of parcel.fds) done.push(fd)
+      if (parcel.refused) refused.push(parcel)
+      else for (const fd of parcel.fds) closing.push(fd)
     }
-    if (done.length > 0) this.wire.close(done)
+    if (closing.length > 0) this.wire.close(closing)
     this.#compactParcels()
     if (this.#retry !== undefined) this.#tryAgain()
-    return refused
+    return { done: closing.length, refused }
   }
 
   /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
@@ -343,9 +339,9 @@ export class Transport implements FrameSink, WireOwner {
     return this.#owner.onFrame(kind, flags, id, bytes, start, end, owned, fds)
   }
 
-  /** Descriptors that came ahead of their frames and still wait for them. */
-  get ahead(): number {
-    return this.#arrived.length
+  /** A frame has begun and not ended, or descriptors wait for theirs. */
+  get incomplete(): boolean {
+    return this.reader.partial || this.#arrived.length > 0
   }
 
   // --- writing

@@ -1,0 +1,61 @@
+/** What one side tells the other of an error: the bodies of faults and goodbyes. */
+import { decodePlain, type Encoded, encodePlain } from './codec.ts'
+import { PassfdError, type RemoteError } from './errors.ts'
+import { GOODBYE, writeHeader } from './frame.ts'
+import type { Wire } from './wire.ts'
+
+const MAX_CODE = 64
+const MAX_TEXT = 512
+const NO_NUMBERS = new Int32Array(0)
+
+/** Whatever the peer made of it. */
+export function decodeError(bytes: Buffer, start: number, end: number): RemoteError {
+  const body = decodePlain(bytes, start, end)
+  const { code, message, data } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  return {
+    code: typeof code === 'string' ? code : '',
+    message: typeof message === 'string' ? message : '',
+    ...(data === undefined || data === null ? {} : { data })
+  }
+}
+
+/** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then without message. */
+export function encodeFault(
+  error: Error & { code?: unknown; data?: unknown },
+  limit: number,
+  slab: Buffer,
+  position: number
+): Encoded {
+  const code = (typeof error.code === 'string' ? error.code : error.name).slice(0, MAX_CODE)
+  const message = error.message.slice(0, MAX_TEXT)
+  if (error.data !== undefined) {
+    try {
+      const encoded = encodePlain({ code, message, data: error.data }, slab, position)
+      if (encoded.length <= limit && encoded.descriptors.length === 0 && encoded.holes.length === 0) return encoded
+    } catch {
+      // data that can't be encoded stays here
+    }
+  }
+  const encoded = encodePlain({ code, message }, slab, position)
+  return encoded.length <= limit ? encoded : encodePlain({ code, message: '' }, slab, position)
+}
+
+/** The last words of a channel that ends with an error, or with none but before its time. */
+export function encodeLastWords(error: Error | undefined, slab: Buffer, position: number): Encoded {
+  const { code = 'ERR_PASSFD_DESTROYED' } = (error ?? {}) as { code?: unknown }
+  const message = error === undefined ? 'the channel was destroyed' : error.message
+  return encodePlain({ code: String(code).slice(0, MAX_CODE), message: message.slice(0, MAX_TEXT) }, slab, position)
+}
+
+/** Tells a peer that is not let in why, before any hello, and closes the wire. */
+export function refuse(wire: Wire, error: PassfdError): void {
+  const { bytes, start, end, length } = encodePlain({ code: error.code, message: error.message.slice(0, MAX_TEXT) })
+  writeHeader(bytes, start, length, GOODBYE, 0, 0, 0)
+  wire.send(bytes, start, end, NO_NUMBERS, 0)
+  wire.end()
+}
+
+/** The error for a goodbye with a code. */
+export function peerError(remote: RemoteError): PassfdError {
+  return new PassfdError('PEER', { code: remote.code, message: remote.message }, { remote })
+}

@@ -1,0 +1,66 @@
+/** Requests from the peer that have no answer yet. */
+import { PassfdError } from './errors.ts'
+
+export class Incoming {
+  readonly id: number
+  /** How many descriptors the reply may carry. */
+  readonly allowance: number
+  /** The peer no longer waits. An answer is owed all the same. */
+  cancelled = false
+  #controller: AbortController | undefined
+
+  constructor(id: number, allowance: number) {
+    this.id = id
+    this.allowance = allowance
+  }
+
+  /** Aborted when the peer cancels, or when the channel ends before the answer. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.cancelled) this.#controller.abort(new PassfdError('CANCELLED'))
+    }
+    return this.#controller.signal
+  }
+
+  cancel(): void {
+    this.cancelled = true
+    this.#controller?.abort(new PassfdError('CANCELLED'))
+  }
+
+  end(reason: Error): void {
+    this.#controller?.abort(reason)
+  }
+}
+
+export class IncomingTable {
+  readonly #pending = new Map<number, Incoming>()
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  get(id: number): Incoming | undefined {
+    return this.#pending.get(id)
+  }
+
+  add(incoming: Incoming): void {
+    this.#pending.set(incoming.id, incoming)
+  }
+
+  /** True while it has no answer. */
+  has(incoming: Incoming): boolean {
+    return this.#pending.get(incoming.id) === incoming
+  }
+
+  /** It is being answered. */
+  delete(incoming: Incoming): void {
+    this.#pending.delete(incoming.id)
+  }
+
+  endAll(reason: Error): void {
+    const all = [...this.#pending.values()]
+    this.#pending.clear()
+    for (const incoming of all) incoming.end(reason)
+  }
+}
