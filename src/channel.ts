@@ -4,12 +4,13 @@ import { EventEmitter } from 'node:events'
 import { Codec } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { Descriptor, endLoan, giveBack, guardLoan, type Lender } from './descriptor.ts'
-import { PassfdError } from './errors.ts'
+import { abortError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { ANSWERED, END, Message } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
 import type { Peer } from './peer.ts'
+import { quiet } from './promises.ts'
 import { OutgoingRequest } from './requests.ts'
 import { validate } from './schema.ts'
 import { type ReturnState, Session, type SessionOwner } from './session.ts'
@@ -64,7 +65,8 @@ export interface ChannelSetup {
   description?: object | undefined
 }
 
-type Consumer = 'nobody' | 'serve()' | 'for await' | "'message' listeners"
+const LISTENERS = "'message' listeners"
+type Consumer = 'nobody' | 'serve()' | 'for await' | typeof LISTENERS
 
 const CONCURRENCY = 256
 const opened = diagnostics.channel('passfd:channel:open')
@@ -151,12 +153,12 @@ export class Channel<In = unknown, Out = unknown>
     checkInteger(descriptors, 'options.descriptors', 0, MAX_RIGHTS)
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
     checkType(signal, 'signal', 'an AbortSignal', given => given instanceof AbortSignal)
-    if (signal?.aborted) return Promise.reject(abortReason(signal))
+    if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
     let settlement!: { resolve(value: Reply): void; reject(error: Error): void }
     const promise = new Promise<Reply>((resolve, reject) => {
       settlement = { resolve, reject }
     })
-    promise.catch(() => {}) // a request that nobody awaits can't end the process
+    quiet(promise) // a request that nobody awaits can't end the process
     const { resolve, reject } = settlement
     const outgoing = new OutgoingRequest(
       { succeed: (reply, given) => acceptReply(reply, given, schema, resolve, reject), fail: reject },
@@ -244,8 +246,9 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #consume(by: Consumer): void {
-    if (this.#consumer === by && by === "'message' listeners") return
-    if (this.#consumer !== 'nobody') throw new PassfdError('CONSUMED', { by: this.#consumer })
+    if (this.#consumer === by && by === LISTENERS) return
+    const unheard = this.#consumer === LISTENERS && this.listenerCount('message') === 0
+    if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
     this.#consumer = by
   }
 
@@ -303,7 +306,7 @@ export class Channel<In = unknown, Out = unknown>
         return this.#running < (this.#serveOptions.concurrency ?? CONCURRENCY)
       case 'for await':
         return this.#readers.length > 0
-      case "'message' listeners":
+      case LISTENERS:
         if (this.listenerCount('message') > 0) return true
         this.#consumer = 'nobody'
         return false
@@ -492,7 +495,7 @@ export class Channel<In = unknown, Out = unknown>
     startChannel = (channel, timeout) => channel.#session.start(timeout)
     sessionOf = channel => channel.#session
     listened = channel => {
-      channel.#consume("'message' listeners")
+      channel.#consume(LISTENERS)
       channel.#pumpSoon()
     }
   }
@@ -533,11 +536,6 @@ function acceptReply<Reply>(
     if (result instanceof Promise) void result.then(apply)
     else apply(result)
   }
-}
-
-function abortReason(signal: AbortSignal): Error {
-  const error = new Error('The operation was aborted', { cause: signal.reason })
-  return Object.assign(error, { name: 'AbortError', code: 'ABORT_ERR' })
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -3,6 +3,7 @@ import * as dgram from 'node:dgram'
 import * as fs from 'node:fs'
 import * as net from 'node:net'
 import type { Readable, Writable } from 'node:stream'
+import * as tty from 'node:tty'
 import type { DescriptorSource, Kind } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 
@@ -10,7 +11,8 @@ export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream', 'pipe', 'tty']
 export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
 export const READABLES: readonly Kind[] = ['file', 'device', ...SOCKETS]
 
-export function socket(fd: number): net.Socket {
+export function socket(fd: number, kind?: Kind): net.Socket {
+  if (kind === 'tty') return new tty.ReadStream(fd) // net.Socket refuses terminals; this one also writes
   return new net.Socket({ fd, readable: true, writable: true })
 }
 
@@ -32,11 +34,11 @@ export function datagram(fd: number): dgram.Socket {
 }
 
 export function readable(fd: number, kind: Kind): Readable {
-  return kind === 'file' || kind === 'device' ? fs.createReadStream('', { fd, autoClose: true }) : socket(fd)
+  return kind === 'file' || kind === 'device' ? fs.createReadStream('', { fd, autoClose: true }) : socket(fd, kind)
 }
 
 export function writable(fd: number, kind: Kind): Writable {
-  return kind === 'file' || kind === 'device' ? fs.createWriteStream('', { fd, autoClose: true }) : socket(fd)
+  return kind === 'file' || kind === 'device' ? fs.createWriteStream('', { fd, autoClose: true }) : socket(fd, kind)
 }
 
 /** The number inside a source, which keeps it. */

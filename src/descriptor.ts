@@ -302,8 +302,15 @@ export class Descriptor implements Disposable {
   }
 
   #watch(): void {
+    if (this.#watched) return
     this.#watched = true
     watchForLeak(this, this.#fd)
+  }
+
+  #unwatch(): void {
+    if (!this.#watched) return
+    this.#watched = false
+    watchForLeak(this, -1)
   }
 
   #unlend(): void {
@@ -316,10 +323,7 @@ export class Descriptor implements Disposable {
   /** The one exit: the number leaves this object, which remembers why. */
   #leave(reason: Gone, by: string): number {
     const fd = this.#open()
-    if (this.#watched) {
-      this.#watched = false
-      watchForLeak(this, -1)
-    }
+    this.#unwatch()
     if (this.#lender !== undefined) {
       this.#lender.kept()
       this.#lender = undefined
@@ -343,6 +347,7 @@ export class Descriptor implements Disposable {
       const lender = descriptor.#lender
       if (lender === undefined || descriptor.#fd < 0) return -1
       const fd = descriptor.#fd
+      descriptor.#unwatch()
       descriptor.#fd = -1
       descriptor.#gone = 'DESCRIPTOR_UNCLAIMED'
       descriptor.#lender = { ...forError(lender), ended }
@@ -354,7 +359,7 @@ export class Descriptor implements Disposable {
     }
     isDescription = (descriptor, description) => descriptor.#description === description
     guardLoan = descriptor => {
-      if (descriptor.#lender !== undefined && descriptor.#fd >= 0 && !descriptor.#watched) descriptor.#watch()
+      if (descriptor.#lender !== undefined && descriptor.#fd >= 0) descriptor.#watch()
     }
   }
 }

@@ -1,5 +1,4 @@
 /** passfd: open files and sockets, with a message, between processes that did not fork each other. */
-export type { BindSpec as BindSpecOf } from './bind.ts'
 export {
   Channel,
   type ChannelEvents,

@@ -240,7 +240,8 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   #opened(channel: Channel<In, Out>, leave: () => void): void {
     this.#channels.add(channel)
-    channel.once('close', () => {
+    // Not by the event, which may have been emitted already
+    void channel.closed.then(() => {
       this.#channels.delete(channel)
       leave()
     })
