@@ -97,9 +97,9 @@ export interface RemoteError {
 /** An error of passfd's own. `code` is stable; `cause` is what led to it; `remote` is what the peer said. */
 export class PassfdError extends Error {
   readonly code: ErrorCode
-  readonly remote?: RemoteError
+  declare readonly remote?: RemoteError
   /** Crosses the channel with `code` and `message` when a handler throws this. */
-  readonly data?: unknown
+  declare readonly data?: unknown
 
   /** @internal Made by passfd from its table of codes. */
   constructor(

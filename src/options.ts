@@ -36,7 +36,7 @@ export interface ChannelOptions<In = unknown> {
   maxQueued?: number
   /** Descriptors sent and not yet taken by the peer. Default 4,096. More is ERR_PASSFD_QUEUE_FULL. */
   maxInFlight?: number
-  /** `send()` resolves while fewer bytes than this are queued. Default 256 KiB. */
+  /** `send()` resolves while fewer bytes than this are queued (and less than half of `maxInFlight`). Default 256 KiB. */
   highWaterMark?: number
   /** Use msgpackr's record structures, and with them Map, Set, BigInt and typed arrays, if the peer knows them. Default true. */
   records?: boolean

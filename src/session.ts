@@ -167,10 +167,10 @@ export class Session implements TransportOwner {
     this.#fault(incoming.id, error)
   }
 
-  /** Resolves when the queue is below its high-water mark. */
+  /** Resolves when fewer bytes than the high-water mark are queued, and fewer than half of the descriptors that may be under way are. */
   whenDrained(): Promise<void> {
     if (this.state === 'ended') return quiet(Promise.reject(this.#closedError()))
-    if (this.backlog < this.limits.highWaterMark) return RESOLVED
+    if (this.#belowMark()) return RESOLVED
     this.#drained ??= deferred()
     return this.#drained.promise
   }
@@ -571,6 +571,7 @@ export class Session implements TransportOwner {
     const { refused, done } = this.#transport.taken(count)
     this.#descriptorsOut -= done
     for (const parcel of refused) this.#return('refused', parcel)
+    this.#letGoOn()
     this.#settle()
   }
 
@@ -700,14 +701,21 @@ export class Session implements TransportOwner {
   }
 
   #afterWrite(): void {
-    if (this.#drained !== undefined && this.backlog < this.limits.highWaterMark) {
-      this.#drained.resolve()
-      this.#drained = undefined
-    }
+    this.#letGoOn()
     if (this.state === 'leaving' && this.#peerSaidGoodbye && !this.#shutDown && this.#nothingOwed()) {
       this.#shutDown = true
       this.#transport.wire.shutdown()
     }
+  }
+
+  #belowMark(): boolean {
+    return this.backlog < this.limits.highWaterMark && this.#descriptorsOut * 2 < this.limits.maxInFlight
+  }
+
+  #letGoOn(): void {
+    if (this.#drained === undefined || !this.#belowMark()) return
+    this.#drained.resolve()
+    this.#drained = undefined
   }
 
   /** Neither side waits for anything of the other but the end. */
