@@ -7,7 +7,7 @@ import type { Duplex, Readable, Writable } from 'node:stream'
 import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
 import * as convert from './convert.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
-import { watchForLeak } from './leak.ts'
+import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { native } from './native.ts'
 
 /** What a descriptor is open on. The order is the shim's. */
@@ -104,6 +104,7 @@ export class Descriptor implements Disposable {
   #by = ''
   #lender: Lender | undefined
   #watched = false
+  #registered = false
   #description: object | undefined
 
   /** The same as `Descriptor.adopt(fd)`. */
@@ -304,13 +305,21 @@ export class Descriptor implements Disposable {
   #watch(): void {
     if (this.#watched) return
     this.#watched = true
-    watchForLeak(this, this.#fd)
+    settleLater(this)
+  }
+
+  /** @internal The turn that made it is over. */
+  [SETTLE](): void {
+    if (!this.#watched || this.#registered || this.#fd < 0) return
+    this.#registered = true
+    register(this, this.#fd)
   }
 
   #unwatch(): void {
-    if (!this.#watched) return
     this.#watched = false
-    watchForLeak(this, -1)
+    if (!this.#registered) return
+    this.#registered = false
+    unregister(this)
   }
 
   #unlend(): void {

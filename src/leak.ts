@@ -27,8 +27,34 @@ const registry = new FinalizationRegistry<Watched>(({ fd, origin }) => {
   )
 })
 
-/** `fd` >= 0: closes it when `owner` is collected; -1: no longer. */
-export function watchForLeak(owner: object, fd: number): void {
-  if (fd < 0) registry.unregister(owner)
-  else registry.register(owner, { fd, origin: tracing ? new Error('made or claimed here').stack : undefined }, owner)
+/** @internal */
+export const SETTLE: unique symbol = Symbol('settle')
+
+/** Something that may outlive the turn in which it was made. */
+interface Fresh {
+  /** The turn is over: it registers itself if it is still open. */
+  [SETTLE](): void
+}
+
+let fresh: Fresh[] = []
+
+/** Most Descriptors are sent or closed in the turn that made them, so registering, the costly part, waits for its end. */
+export function settleLater(descriptor: Fresh): void {
+  if (tracing) descriptor[SETTLE]()
+  else if (fresh.push(descriptor) === 1) setImmediate(settleFresh)
+}
+
+/** Closes `fd` when `owner` is collected. */
+export function register(owner: object, fd: number): void {
+  registry.register(owner, { fd, origin: tracing ? new Error('made or claimed here').stack : undefined }, owner)
+}
+
+export function unregister(owner: object): void {
+  registry.unregister(owner)
+}
+
+function settleFresh(): void {
+  const made = fresh
+  fresh = []
+  for (const descriptor of made) descriptor[SETTLE]()
 }
