@@ -11,9 +11,10 @@ export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream', 'pipe', 'tty']
 export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
 export const READABLES: readonly Kind[] = ['file', 'device', ...SOCKETS]
 
-export function socket(fd: number, kind?: Kind): net.Socket {
-  if (kind === 'tty') return new tty.ReadStream(fd) // net.Socket refuses terminals; this one also writes
-  return new net.Socket({ fd, readable: true, writable: true })
+const O_ACCMODE = 3
+
+export function socket(fd: number, kind: Kind): net.Socket {
+  return directed(fd, kind, kind === 'pipe' ? directionsOf(fd) : { readable: true, writable: true })
 }
 
 export function server(fd: number): Promise<net.Server> {
@@ -34,11 +35,32 @@ export function datagram(fd: number): dgram.Socket {
 }
 
 export function readable(fd: number, kind: Kind): Readable {
-  return kind === 'file' || kind === 'device' ? fs.createReadStream('', { fd, autoClose: true }) : socket(fd, kind)
+  return kind === 'file' || kind === 'device'
+    ? fs.createReadStream('', { fd, autoClose: true })
+    : directed(fd, kind, { readable: true, writable: false })
 }
 
 export function writable(fd: number, kind: Kind): Writable {
-  return kind === 'file' || kind === 'device' ? fs.createWriteStream('', { fd, autoClose: true }) : socket(fd, kind)
+  return kind === 'file' || kind === 'device'
+    ? fs.createWriteStream('', { fd, autoClose: true })
+    : directed(fd, kind, { readable: false, writable: true })
+}
+
+interface Directions {
+  readable: boolean
+  writable: boolean
+}
+
+function directed(fd: number, kind: Kind, directions: Directions): net.Socket {
+  if (kind === 'tty') return new tty.ReadStream(fd) // net.Socket refuses terminals; this one also writes
+  return new net.Socket({ fd, ...directions })
+}
+
+/** A pipe's end goes one way (pipe(7)), and a net.Socket that tries the other fails with ENOTCONN. */
+function directionsOf(fd: number): Directions {
+  const [, flags = '0'] = /^flags:\s*(\d+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1')) ?? []
+  const access = Number.parseInt(flags, 8) & O_ACCMODE
+  return { readable: access !== fs.constants.O_WRONLY, writable: access !== fs.constants.O_RDONLY }
 }
 
 /** The number inside a source, which keeps it. */
