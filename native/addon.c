@@ -12,14 +12,14 @@ enum { MAX_ARGUMENTS = 7, MAX_CHUNKS = 64 };
 
 typedef int function(struct environment *environment, const napi_value *argument);
 
-static napi_value call(napi_env env, napi_callback_info info, function *function)
+static napi_value call(napi_env env, napi_callback_info info, function *body)
 {
 	napi_value argument[MAX_ARGUMENTS], value; /* those not given are undefined */
 	size_t count = MAX_ARGUMENTS;
 	void *environment;
 	if (napi_get_cb_info(env, info, &count, argument, NULL, &environment) != napi_ok)
 		return NULL;
-	int result = ((struct environment *) environment)->ending ? -EBADF : function(environment, argument);
+	int result = ((struct environment *) environment)->ending ? -EBADF : body(environment, argument);
 	return result == THREW || napi_create_int32(env, result, &value) != napi_ok ? NULL : value;
 }
 
@@ -115,6 +115,7 @@ FUNCTION(release)
 }
 
 FUNCTION_OF_INT(close_one, fd, take_out(environment, fd) ? os_close(fd) : -EBADF)
+
 FUNCTION(close_many)
 {
 	struct array fds;
@@ -162,6 +163,7 @@ FUNCTION(held)
 }
 
 FUNCTION_OF_INT(duplicate, fd, held_take(&environment->held, os_dup(fd)))
+
 /* Both ends or none. */
 static int hold_ends(struct environment *environment, const int32_t *ends, struct array *out)
 {
@@ -198,6 +200,7 @@ FUNCTION(make_pipe)
 }
 
 FUNCTION_OF_INT(make_socket, type, held_take(&environment->held, os_socket(type)))
+
 FUNCTION(bind_unix)
 {
 	int fd, mode;
@@ -210,6 +213,7 @@ FUNCTION(bind_unix)
 
 FUNCTION_OF_TWO(listen_on, fd, int, backlog, os_listen(fd, backlog))
 FUNCTION_OF_INT(accept_one, fd, held_take(&environment->held, os_accept(fd)))
+
 FUNCTION(connect_to)
 {
 	int fd;
@@ -236,6 +240,7 @@ FUNCTION(bind_inet)
 }
 
 FUNCTION_OF_INT(kind, fd, os_kind(fd))
+
 FUNCTION(peer)
 {
 	int fd;
@@ -247,6 +252,7 @@ FUNCTION(peer)
 
 FUNCTION_OF_TWO(pass_rights, fd, bool, on, os_pass_rights(fd, on))
 FUNCTION_OF_TWO(shut_down, fd, int, how, os_shutdown(fd, how))
+
 FUNCTION(resize)
 {
 	int fd, columns, rows;
@@ -257,6 +263,7 @@ FUNCTION(resize)
 }
 
 FUNCTION_OF_TWO(lock, fd, bool, on, os_lock(fd, on))
+
 FUNCTION(limit)
 {
 	(void) environment;
@@ -304,6 +311,7 @@ FUNCTION(send_vector)
 FUNCTION_OF_INT(receive, id, watcher_receive(environment, id))
 FUNCTION_OF_TWO(watch, fd, bool, reads, watcher_watch(environment, fd, reads))
 FUNCTION_OF_TWO(interest, id, int, events, watcher_interest(environment, id, events))
+
 FUNCTION(target)
 {
 	int id;
@@ -345,8 +353,9 @@ NAPI_MODULE_INIT()
 	}
 	for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
 		napi_value value;
-		if (napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, environment, &value) != napi_ok
-			|| napi_set_named_property(env, exports, functions[i].name, value) != napi_ok)
+		const char *name = functions[i].name;
+		if (napi_create_function(env, name, NAPI_AUTO_LENGTH, functions[i].call, environment, &value) != napi_ok
+			|| napi_set_named_property(env, exports, name, value) != napi_ok)
 			return NULL;
 	}
 	return exports;

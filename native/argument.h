@@ -1,4 +1,4 @@
-/* Reading the arguments of a call from JavaScript. Each function returns 0, THREW or (a range that is not within) -EINVAL. */
+/* Reads the arguments of a call from JavaScript: returns 0, THREW, or -EINVAL for a range that is not within. */
 #ifndef PASSFD_ARGUMENT_H
 #define PASSFD_ARGUMENT_H
 

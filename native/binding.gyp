@@ -7,7 +7,7 @@
     'cflags': ['-std=c11', '-Wall', '-Wextra', '-Werror', '-O2', '-fvisibility=hidden', '-pthread'],
     # nodelete: the closer's threads outlive the worker thread whose end unloads the addon
     'ldflags': ['-Wl,-z,nodelete', '-pthread'],
-    'conditions': [['sanitize=="1"', {
+    'conditions': [['sanitize==1', {
       'cflags': ['-g', '-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-fno-sanitize-recover=undefined'],
       'ldflags': ['-fsanitize=address,undefined']
     }]]

@@ -9,7 +9,7 @@
 
 #include "os.h"
 
-enum { MAX_THREADS = 4, STACK_SIZE = 128 * 1024 };
+enum { MAX_THREADS = 16, STACK_SIZE = 128 * 1024 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t submitted = PTHREAD_COND_INITIALIZER;

@@ -218,7 +218,7 @@ static enum os_kind socket_kind(int fd)
 	return type == SOCK_DGRAM && protocol == IPPROTO_UDP ? OS_UDP : OS_OTHER;
 }
 
-/* A regular file, or one of the kernel's own that have no type, or (pidfds, Linux >= 6.9) say that they are regular. */
+/* A regular file, or one of the kernel's own: those have no type, or (newer pidfds) say that they are regular. */
 static enum os_kind file_kind(int fd, bool regular)
 {
 	static const struct { const char *prefix; enum os_kind kind; } names[] = {
@@ -240,18 +240,19 @@ static enum os_kind file_kind(int fd, bool regular)
 
 int os_kind(int fd)
 {
-	struct stat status;
+	struct statx status;
 	struct termios terminal;
-	if (fstat(fd, &status) < 0)
+	/* fstat would ask the server of a network file, which may not answer. */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
 		return -errno;
-	switch (status.st_mode & S_IFMT) {
+	switch (status.stx_mode & S_IFMT) {
 	case S_IFDIR: return OS_DIRECTORY;
 	case S_IFIFO: return OS_PIPE;
 	case S_IFSOCK: return (int) socket_kind(fd);
 	case S_IFBLK: return OS_DEVICE;
 	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
 	case S_IFLNK: return OS_OTHER; /* by O_PATH | O_NOFOLLOW */
-	default: return (int) file_kind(fd, S_ISREG(status.st_mode));
+	default: return (int) file_kind(fd, S_ISREG(status.stx_mode));
 	}
 }
 

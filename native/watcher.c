@@ -97,7 +97,7 @@ int watcher_receive(struct environment *environment, int id)
 	return watcher == NULL ? -EBADF : receive(watcher);
 }
 
-/* Whether reading has told something; `failed`: the socket has an error, which a read reports behind the last data. */
+/* Whether reading has told something. `failed`: there is an error, which reading tells after the last data. */
 static bool read_on_wakeup(struct watcher *watcher, bool failed)
 {
 	if (receive(watcher) != -EAGAIN) {
@@ -141,16 +141,13 @@ int watcher_watch(struct environment *environment, int fd, bool reads)
 	if (id < 0)
 		return id;
 	/* libuv accepts a second handle for a number when the first is stopped, and then confuses them. */
-	if (held_has(&environment->held, fd, WATCHED))
-		return -EEXIST;
+	if (fd < 0 || held_has(&environment->held, fd, WATCHED))
+		return fd < 0 ? -EBADF : -EEXIST;
 	struct watcher *watcher = calloc(1, sizeof *watcher);
 	if (watcher == NULL)
 		return -ENOMEM;
-	int error = fd < 0 ? -EBADF : held_set(&environment->held, fd, WATCHED);
-	if (error == 0)
-		error = uv_poll_init(environment->loop, &watcher->poll, fd);
+	int error = uv_poll_init(environment->loop, &watcher->poll, fd);
 	if (error < 0) {
-		held_clear(&environment->held, fd, WATCHED);
 		free(watcher);
 		return error;
 	}
@@ -160,7 +157,9 @@ int watcher_watch(struct environment *environment, int fd, bool reads)
 	watcher->id = id;
 	watcher->fd = fd;
 	watcher->reads = reads;
-	error = watcher_interest(environment, id, READABLE);
+	error = held_set(&environment->held, fd, WATCHED);
+	if (error == 0)
+		error = watcher_interest(environment, id, READABLE);
 	if (error < 0)
 		watcher_unwatch(environment, id);
 	return error < 0 ? error : id;
