@@ -544,9 +544,21 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 
 /** What a handler returned was given away, so it is closed if it can't be sent. */
 function closeDescriptorsIn(value: unknown): void {
-  if (value instanceof Descriptor) value[Symbol.dispose]()
-  else if (typeof value === 'object' && value !== null && !ArrayBuffer.isView(value))
-    for (const item of Object.values(value)) closeDescriptorsIn(item)
+  const found = new Set([value]) // it grows while it is walked: neither depth nor cycles matter
+  for (const item of found) {
+    if (item instanceof Descriptor) item[Symbol.dispose]()
+    else if (typeof item === 'object' && item !== null && !ArrayBuffer.isView(item) && !(item instanceof EventEmitter))
+      for (const part of partsOf(item)) if (typeof part === 'object') found.add(part)
+  }
+}
+
+function partsOf(object: object): Iterable<unknown> {
+  if (object instanceof Map || object instanceof Set) return [...object].flat()
+  try {
+    return Object.values(object)
+  } catch {
+    return [] // a getter failed, which may be why it can't be sent
+  }
 }
 
 /** The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */
