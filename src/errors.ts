@@ -77,7 +77,6 @@ const TABLE = {
   DESCRIPTORS_TRUNCATED:
     'The kernel dropped descriptors on their way in, most likely at the limit of open files (ulimit -n).',
   CREDIT_EXCEEDED: 'The peer started a message without credit.',
-  BAD_CREDIT: 'The peer granted an impossible credit: {detail}.',
   BAD_TAKEN: 'The peer confirmed {count} descriptors; only {sent} were on their way.',
   BAD_ID: 'The peer used a wrong request id: {detail}.',
   UNDECODABLE: "A body from the peer can't be decoded: {detail}.",
