@@ -1,6 +1,6 @@
 /** Names of Unix sockets: paths of any length and abstract names; creating, reaching and removing them safely. */
 import * as fs from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
@@ -80,7 +80,8 @@ export async function listenOn(
         const { dev, ino, mode: actual } = fs.lstatSync(path)
         if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
         checked(native.listen(fd, backlog), 'listen')
-        return { fd, file: { path, dev, ino } }
+        const absolute = join(fs.realpathSync(dirname(path)), basename(path)) // the directory may be another one by then
+        return { fd, file: { path: absolute, dev, ino } }
       })
     )
   } catch (error) {

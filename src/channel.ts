@@ -175,9 +175,7 @@ export class Channel<In = unknown, Out = unknown>
    * is the answer to a request; what it throws is answered as a fault. Throws ERR_PASSFD_CONSUMED if something else reads this channel.
    */
   serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
-    checkType(handler, 'handler', 'a function', given => typeof given === 'function')
-    if (options.concurrency !== undefined) checkInteger(options.concurrency, 'options.concurrency', 1, 0x7fffffff)
-    checkType(options.onError, 'onError', 'a function', given => typeof given === 'function')
+    checkServe(handler, options)
     this.#consume('serve()')
     this.#handler = handler
     this.#serveOptions = options
@@ -478,7 +476,8 @@ export class Channel<In = unknown, Out = unknown>
     if (ended.hasSubscribers) ended.publish({ channel: this, error })
     // Nobody may ever look at what has not been read: then it is closed when the channel is collected
     for (const { message } of this.#inbox) for (const descriptor of message.descriptors) guardLoan(descriptor)
-    process.nextTick(() => {
+    // Not in this tick: whoever is given the channel by a promise must first be able to listen
+    setImmediate(() => {
       this.#closed?.resolve(error)
       this.#pump()
       try {
@@ -499,6 +498,14 @@ export class Channel<In = unknown, Out = unknown>
       channel.#pumpSoon()
     }
   }
+}
+
+/** @internal Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function checkServe(handler: unknown, { concurrency, onError }: ServeOptions<any>): void {
+  const isFunction = (given: unknown): boolean => typeof given === 'function'
+  checkType(handler ?? null, 'handler', 'a function', isFunction)
+  if (concurrency !== undefined) checkInteger(concurrency, 'options.concurrency', 1, 0x7fffffff)
+  checkType(onError, 'onError', 'a function', isFunction)
 }
 
 /** A message in the inbox. */
@@ -561,8 +568,8 @@ function partsOf(object: object): Iterable<unknown> {
   }
 }
 
-/** The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */
-function throwLater(error: unknown): void {
+/** @internal The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */
+export function throwLater(error: unknown): void {
   process.nextTick(() => {
     throw error
   })

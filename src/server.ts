@@ -1,7 +1,7 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 import { EventEmitter } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
-import type { Channel, Handler, ServeOptions } from './channel.ts'
+import { type Channel, checkServe, type Handler, type ServeOptions, throwLater } from './channel.ts'
 import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
@@ -109,7 +109,8 @@ export class ChannelServer<In = unknown, Out = unknown>
     holdRights(fd) // accepted sockets inherit it
     this.#watcher = watchListener(fd, events => this.#accept(events))
     const { signal } = options
-    signal?.addEventListener('abort', () => void this.#close(true, abortError(signal)), { once: true })
+    const onAbort = (): void => void this.#close(true, abortError(signal!))
+    signal?.addEventListener('abort', onAbort, { once: true, signal: this.#handshakes.signal })
   }
 
   /** The open channels. */
@@ -119,6 +120,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   /** Serves every channel, now and later, as `channel.serve` does. */
   serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
+    checkServe(handler, options)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
     this.#serving = { handler, options }
     for (const channel of this.#channels) channel.serve(handler, options)
@@ -213,16 +215,33 @@ export class ChannelServer<In = unknown, Out = unknown>
       leave()
       if (signal.aborted) wire.end()
       else refuse(wire, error as PassfdError)
-      this.emit('refused', peer, error as Error)
+      this.#refused(peer, error as Error)
       return
     }
+    let channel: Channel<In, Out>
     try {
       const setup = { wire, peer, limits: withUnclaimed(limits, part.total), options }
-      this.#opened((await open(setup, limits.handshakeTimeout, signal)) as Channel<In, Out>, leave)
+      channel = await open(setup, limits.handshakeTimeout, signal)
     } catch (error) {
       leave()
       if (!wire.ended) wire.end()
-      if (this.#closing === undefined) this.emit('refused', peer, error as Error)
+      this.#refused(peer, error as Error)
+      return
+    }
+    if (this.#closing === undefined) this.#opened(channel, leave)
+    else void channel.close().then(leave)
+  }
+
+  #refused(peer: Peer, error: Error): void {
+    if (this.#closing === undefined) this.#tell(() => this.emit('refused', peer, error))
+  }
+
+  /** Nothing that a listener throws disturbs the server. */
+  #tell(emit: () => void): void {
+    try {
+      emit()
+    } catch (error) {
+      throwLater(error)
     }
   }
 
@@ -250,7 +269,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     if (reader !== undefined) reader({ done: false, value: channel })
     else if (this.#iterating || (this.#serving === undefined && this.listenerCount('channel') === 0))
       this.#unseen.push(channel)
-    this.emit('channel', channel)
+    this.#tell(() => this.emit('channel', channel))
   }
 
   #close(channels: boolean, error: Error | undefined): Promise<void> {
@@ -259,7 +278,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   async #closeNow(channels: boolean, error: Error | undefined): Promise<void> {
-    const { fd, file } = this.#setup
+    const { fd, file, limits } = this.#setup
     clearTimeout(this.#pause)
     this.#watcher.end()
     this.#handshakes.abort()
@@ -270,15 +289,25 @@ export class ChannelServer<In = unknown, Out = unknown>
       failure ??= cause as Error
     }
     native.passRights(fd, true) // the listener may live on in another process
-    discard([fd])
-    if (channels) await Promise.all([...this.#channels].map(channel => channel.close()))
+    const channelsClosed = channels ? [...this.#channels].map(channel => channel.close()) : []
+    await Promise.all([closeListener(fd, limits.closeTimeout), ...channelsClosed])
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)
-    if (failure === undefined) this.emit('close')
-    else this.emit('close', failure)
+    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
   }
 
   static {
     createServer = setup => new ChannelServer(setup)
   }
+}
+
+/** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
+function closeListener(fd: number, timeout: number): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(resolve, timeout)
+    discard([fd], () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
 }

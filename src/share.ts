@@ -18,8 +18,8 @@ export class DescriptorShare {
   /** At most `wanted` descriptors for a new channel; 0: there is no room. */
   take(wanted: number): Part {
     const base = Math.min(this.#base, this.#reserve, wanted)
-    if (base === 0) return { total: 0, base: 0, extra: 0 }
-    const extra = Math.min(wanted - base, Math.floor(this.#extra / 8))
+    const more = base === 0 ? Math.min(1, this.#extra) : Math.floor(this.#extra / 8)
+    const extra = Math.min(wanted - base, more)
     this.#reserve -= base
     this.#extra -= extra
     return { total: base + extra, base, extra }
