@@ -1,8 +1,9 @@
 /** `connect` and `pair`: channels that this side begins. */
 import { connectTo, socketName } from './address.ts'
 import { type Channel, type ChannelSetup, createChannel, sessionOf, startChannel } from './channel.ts'
-import { Descriptor, descriptionOf, own, take } from './descriptor.ts'
+import { assertOpen, Descriptor, descriptionOf, own, take } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
+import { refuse } from './fault.ts'
 import { native } from './native.ts'
 import { type ChannelOptions, channelLimits } from './options.ts'
 import { type Peer, peerOf, sameUserOrRoot } from './peer.ts'
@@ -33,7 +34,10 @@ export async function connect<In = unknown, Out = unknown>(
   try {
     if (given) holdRights(fd)
     const peer = peerOf(fd)
-    await authorized(peer, options, signal)
+    await authorized(peer, options, signal).catch(error => {
+      if (!signal?.aborted) refuse(wire, error)
+      throw error
+    })
     native.passRights(fd, true)
     const left = limits.handshakeTimeout === 0 ? 0 : Math.max(1, limits.handshakeTimeout - (performance.now() - began))
     return (await open({ wire, peer, limits, options, description }, left, signal)) as Channel<In, Out>
@@ -72,6 +76,7 @@ export function holdRights(fd: number): void {
 
 /** @internal The number of a Descriptor that is given as an address. */
 export function moveIn(descriptor: Descriptor, kind: 'unix-stream' | 'unix-stream-listener', by: string): number {
+  assertOpen(descriptor)
   if (descriptor.kind !== kind)
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
   return take(descriptor, by)

@@ -99,7 +99,7 @@ export class Session implements TransportOwner {
     this.#appendPlain(frame.HELLO, sayHello(this.limits))
     if (timeout > 0)
       this.#handshakeTimer = setTimeout(
-        () => this.end(new PassfdError('HANDSHAKE_TIMEOUT', { timeout }), true),
+        () => this.end(new PassfdError('HANDSHAKE_TIMEOUT', { timeout: this.limits.handshakeTimeout }), true),
         timeout
       )
     this.#transport.wire.start(this.#transport)
@@ -226,11 +226,11 @@ export class Session implements TransportOwner {
     if (tell && !saidGoodbye) this.#sayLastWords(error)
     if (this.#discarded.length > 0) this.#discardNow()
     for (const { parcel, left } of this.#transport.end()) this.#return(left ? 'unconfirmed' : 'unsent', parcel)
+    const closed = this.#closedError()
     for (const { parcel, sent } of this.#waiting.takeAll()) {
-      sent?.()
+      sent?.reject(closed)
       if (parcel !== undefined) this.#return('unsent', parcel)
     }
-    const closed = this.#closedError()
     this.#incoming.endAll(closed)
     this.#ended?.abort(closed)
     this.requests.failAll(closed)
@@ -346,7 +346,7 @@ export class Session implements TransportOwner {
       this.#credit.available -= this.#costForPeer(encoded, parcel)
       this.#transport.append(encoded, kind, flags, id, parcel, byReference?.resolve)
       this.#schedule()
-    } else this.#waiting.push(new Waiting(kind, flags, id, encoded, parcel, byReference?.resolve))
+    } else this.#waiting.push(new Waiting(kind, flags, id, encoded, parcel, byReference))
     return byReference === undefined ? this.whenDrained() : this.#whenSent(byReference)
   }
 
@@ -409,7 +409,7 @@ export class Session implements TransportOwner {
       () => this.#credit.available > 0,
       ({ kind, flags, id, encoded, parcel, sent }) => {
         this.#credit.available -= this.#costForPeer(encoded, parcel)
-        this.#transport.appendKept(encoded, kind, flags, id, parcel, sent)
+        this.#transport.appendKept(encoded, kind, flags, id, parcel, sent?.resolve)
       }
     )
     this.#schedule()
@@ -488,7 +488,7 @@ export class Session implements TransportOwner {
   }
 
   #giveUp({ kind, id, parcel, sent }: Waiting, error: Error): void {
-    sent?.()
+    sent?.reject(error)
     if (parcel !== undefined) this.#return('unsent', parcel)
     if (kind === frame.REQUEST) this.requests.settle(id)?.fail(error)
   }
@@ -662,7 +662,7 @@ export class Session implements TransportOwner {
     const item = this.#waiting.takeRequest(request.id)
     if (item !== undefined) {
       this.requests.settle(request.id)
-      item.sent?.()
+      item.sent?.resolve()
       if (item.parcel !== undefined) this.#return('unsent', item.parcel)
     } else if (this.state === 'open' || this.state === 'draining') {
       this.#transport.appendBare(frame.CANCEL, request.id)

@@ -3,14 +3,15 @@ import { detachedToPlain, type Encoded } from './codec.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER, RECORDS, REQUEST } from './frame.ts'
 import type { Hello } from './hello.ts'
+import type { Deferred } from './promises.ts'
 import type { Parcel } from './transport.ts'
 
 export class Waiting {
   readonly kind: number
   readonly id: number
   readonly parcel: Parcel | undefined
-  /** Its binary values are no longer looked at. */
-  readonly sent: (() => void) | undefined
+  /** Resolved when its binary values are no longer looked at; rejected when it will not be sent. */
+  readonly sent: Deferred | undefined
   flags: number
   encoded: Encoded
 
@@ -20,7 +21,7 @@ export class Waiting {
     id: number,
     encoded: Encoded,
     parcel: Parcel | undefined,
-    sent: (() => void) | undefined
+    sent: Deferred | undefined
   ) {
     this.kind = kind
     this.flags = flags
