@@ -71,6 +71,8 @@ export class Session implements TransportOwner {
   #scheduled = false
   /** Arrived descriptors that the peer has not been told of. */
   #takenOwed = 0
+  /** Where in the outgoing stream the last confirmation or credit ends. */
+  #controlEnd = 0
   /** Numbers to be closed off the loop. */
   #discarded: number[] = []
   /** Descriptors moved and not taken. */
@@ -252,12 +254,10 @@ export class Session implements TransportOwner {
     this.#scheduled = false
     if (this.state === 'ended') return
     if (this.#discarded.length > 0) this.#discardNow()
-    // While the socket is full these only add up, so that a peer that doesn't read can't make us queue them
-    if (!this.#transport.blocked && this.peer !== undefined) {
-      if (this.#takenOwed > 0) this.#confirm()
-      if (this.#mayGrant()) this.#transport.appendBare(frame.CREDIT, this.#credit.grant())
-    }
+    this.#appendControl()
     this.#transport.flush()
+    // What has left just now may make room for credit that was held back
+    if (this.#appendControl()) this.#transport.flush()
     this.#afterWrite()
   }
 
@@ -330,6 +330,7 @@ export class Session implements TransportOwner {
 
   /** The peer reads no more. What it has still written is read to the end before anything is concluded. */
   onWriteError(errno: number): void {
+    if (this.state === 'ended') return // it was the last words
     if (errno === EPIPE || errno === ECONNRESET || errno === ENOTCONN) this.#startCloseTimer()
     else queueMicrotask(() => this.end(systemError(errno, 'sendmsg'), false))
   }
@@ -413,6 +414,7 @@ export class Session implements TransportOwner {
       }
     )
     this.#schedule()
+    this.#settle()
   }
 
   #costForPeer({ length }: Encoded, parcel: Parcel | undefined): number {
@@ -514,7 +516,7 @@ export class Session implements TransportOwner {
     this.#credit.granted -= bodyCost + fds.length * descriptorCost
     if (this.state === 'leaving') {
       // After our goodbye: not confirmed, so that the sender gets them back
-      this.#drop(flagged, bytes, start, end, fds)
+      this.#discarded.push(...this.#drop(flagged, bytes, start, end, fds))
       return
     }
     const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#owner.lend(fds, request)
@@ -540,7 +542,9 @@ export class Session implements TransportOwner {
     if (fds.length > request.allowance)
       this.#violate(fds, countError(`${fds.length} in a reply, the request allows ${request.allowance}`))
     if (request.cancelled) {
-      this.#drop(flagged, bytes, start, end, fds)
+      // They were never counted against the credit, so closing them returns none
+      const dropped = this.#drop(flagged, bytes, start, end, fds)
+      if (dropped.length > 0) this.#transport.wire.discard(dropped, undefined)
       this.#takenOwed += fds.length
       this.requests.settle(id)
     } else {
@@ -571,7 +575,6 @@ export class Session implements TransportOwner {
     const { refused, done } = this.#transport.taken(count)
     this.#descriptorsOut -= done
     for (const parcel of refused) this.#return('refused', parcel)
-    this.#letGoOn()
     this.#settle()
   }
 
@@ -602,13 +605,12 @@ export class Session implements TransportOwner {
     }
   }
 
-  /** Nobody wants it; but a flagged body may define records that later ones use. */
-  #drop(flagged: boolean, bytes: Buffer, start: number, end: number, fds: number[]): void {
-    if (flagged) {
-      const descriptors = this.#owner.lend(fds, false)
-      this.#decode(bytes, start, end, true, descriptors, false)
-      for (const descriptor of descriptors) descriptor.close()
-    } else this.#discarded.push(...fds)
+  /** Nobody wants it: gives the numbers to be closed. A flagged body may define records that later ones use. */
+  #drop(flagged: boolean, bytes: Buffer, start: number, end: number, fds: readonly number[]): readonly number[] {
+    if (!flagged) return fds
+    const descriptors = fds.map(own)
+    this.#decode(bytes, start, end, true, descriptors, false)
+    return descriptors.map(descriptor => take(descriptor, ''))
   }
 
   #violate(fds: readonly number[], error: PassfdError): never {
@@ -638,6 +640,21 @@ export class Session implements TransportOwner {
     this.#scheduled = true
     if (dirty.length === 0) process.nextTick(flushDirty)
     dirty.push(this)
+  }
+
+  /**
+   * Confirmations and credit. Until the last ones have left further ones only add up, so that a peer that doesn't read can't make
+   * us queue them; but they don't wait for the whole queue to leave, which a busy sender's never does.
+   */
+  #appendControl(): boolean {
+    const transport = this.#transport
+    if (this.peer === undefined || transport.sent < this.#controlEnd) return false
+    const before = transport.queued
+    if (this.#takenOwed > 0) this.#confirm()
+    if (this.#mayGrant()) transport.appendBare(frame.CREDIT, this.#credit.grant())
+    if (transport.queued === before) return false
+    this.#controlEnd = transport.queued
+    return true
   }
 
   #confirm(): void {
@@ -677,8 +694,9 @@ export class Session implements TransportOwner {
     return this.state === 'ended'
   }
 
-  /** Says goodbye as soon as everything has settled that close() waits for. */
+  /** Something has left, come back or been answered: lets waiting senders go on, and says goodbye once nothing is left that close() waits for. */
   #settle(): void {
+    this.#letGoOn()
     if (this.state !== 'draining' || this.peer === undefined) return
     if (this.requests.size === 0 && this.#waiting.length === 0 && this.#descriptorsOut === 0) this.#sayGoodbye()
   }

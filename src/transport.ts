@@ -221,12 +221,12 @@ export class Transport implements FrameSink, WireOwner {
 
   /** The peer has taken `count` more descriptors. Tells how many were closed here, and the parcels that were refused instead. */
   taken(count: number): { done: number; refused: Parcel[] } {
+    this.#checkTaken(count)
     let left = count
     const closing: number[] = []
     const refused: Parcel[] = []
     while (left > 0) {
-      const parcel = this.#taking < this.#attaching ? this.#parcels[this.#taking] : undefined
-      if (parcel === undefined) throw new PassfdError('BAD_TAKEN', { count, sent: count - left })
+      const parcel = this.#parcels[this.#taking]!
       const here = Math.min(left, parcel.fds.length - parcel.taken)
       parcel.taken += here
       left -= here
@@ -239,6 +239,14 @@ export class Transport implements FrameSink, WireOwner {
     this.#compactParcels()
     if (this.#retry !== undefined) this.#tryAgain()
     return { done: closing.length, refused }
+  }
+
+  /** Before anything changes, so that all of them can come back. */
+  #checkTaken(count: number): void {
+    let sent = 0
+    for (let i = this.#taking; i < this.#attaching && sent < count; i++)
+      sent += this.#parcels[i]!.fds.length - this.#parcels[i]!.taken
+    if (sent < count) throw new PassfdError('BAD_TAKEN', { count, sent })
   }
 
   /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
