@@ -44,7 +44,7 @@ const TABLE = {
   ADDRESS_LOCKED:
     'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',
   NATIVE_MISSING:
-    'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or build it with "npm run build:native".',
+    'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
 
   // A request: rejected
   TIMEOUT:

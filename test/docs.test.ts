@@ -1,0 +1,271 @@
+/** The documentation is true: its programs run and print what they say, its tables and lists are those of the sources. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { take } from '../src/descriptor.ts'
+import { errorCodes } from '../src/errors.ts'
+import * as passfd from '../src/index.ts'
+import { native } from '../src/native.ts'
+import { channelLimits, serverLimits } from '../src/options.ts'
+import { SocketWire } from '../src/wire.ts'
+import { temporaryPath } from './helpers/path.ts'
+import { type Running, start } from './helpers/process.ts'
+import { test, until } from './helpers/test.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const documents = [
+  ...readdirSync(root).filter(name => name.endsWith('.md')),
+  ...readdirSync(join(root, 'docs')).map(name => `docs/${name}`)
+]
+const tsx = ['--import', import.meta.resolve('tsx')]
+
+// --- programs
+
+/**
+ * A fenced block. A `js` or `ts` block is a program: alone, or, if its first line is `// name.mjs`, one of those that a `console`
+ * block starts by `$ node name.mjs`. Only the syntax of a `js fragment` is checked.
+ */
+interface Block {
+  language: string
+  info: string
+  code: string
+  line: number
+  /** The name in its first line. */
+  name: string | undefined
+}
+
+for (const document of documents) {
+  const blocks = blocksOf(document)
+  for (const block of blocks) {
+    const { language, info, code, line, name } = block
+    const place = `${document}, line ${line}`
+    if (language === 'console') {
+      if (/^\$ node /.test(code)) test(`${place}: prints what it shows`, t => checkSession(t, block, blocks))
+    } else if (info === 'fragment')
+      test(`${place}: a fragment in correct syntax`, async t => {
+        const file = join(workspace(), 'fragment.mjs')
+        writeFileSync(file, code)
+        t.is((await start(process.execPath, ['--check', file]).exit).stderr, '')
+      })
+    else if (['js', 'ts'].includes(language) && name === undefined)
+      test(`${place}: runs, and prints what its comments say`, async t => {
+        const folder = workspace()
+        const file = `program.${language === 'ts' ? 'mts' : 'mjs'}`
+        writeFileSync(join(folder, file), code)
+        const running = start(process.execPath, [...(language === 'ts' ? tsx : []), file], { cwd: folder })
+        const lines = await outputOf(running)
+        t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+        for (const [, expected] of code.matchAll(/console\.log\(.*\) \/\/ (.+)$/gm))
+          t.true(lines.includes(expected!), expected)
+      })
+    else if (['js', 'ts'].includes(language))
+      test(`${place}: a console block starts ${name}`, t => {
+        t.true(
+          blocks.some(
+            other =>
+              (other.language === 'console' && other.code.includes(`$ node ${name}`)) ||
+              other.code.includes(`'${name}'`)
+          )
+        )
+      })
+  }
+}
+
+test('every block says what it is', t => {
+  const known = ['js', 'ts', 'console', 'sh', 'hex', '']
+  for (const document of documents)
+    for (const { language, line } of blocksOf(document)) t.true(known.includes(language), `${document}, line ${line}`)
+})
+
+/** Starts the programs of a console block, one when the one before has said something, and compares what they say. */
+async function checkSession(t: Parameters<Parameters<typeof test>[1]>[0], { code }: Block, blocks: Block[]) {
+  const folder = workspace()
+  for (const { name, code: program } of blocks) if (name !== undefined) writeFileSync(join(folder, name), program)
+  const commands = [...code.matchAll(/^\$ node (\S+)/gm)].map(([, name]) => name!)
+  const running: Running[] = []
+  const lines: string[] = []
+  for (const command of commands) {
+    const program = start(process.execPath, [command], { cwd: folder })
+    running.push(program)
+    if (command !== commands.at(-1)) lines.push(await program.line())
+  }
+  for (const program of running) {
+    lines.push(...(await outputOf(program)))
+    t.deepEqual(await program.exit, { code: 0, signal: null, stderr: '' })
+  }
+  const shown = code.split('\n').filter(line => line !== '' && !line.startsWith('$'))
+  t.deepEqual(lines.map(withoutPids).sort(), shown.map(withoutPids).sort())
+}
+
+// --- lists and tables
+
+test('docs/errors.md has a heading for every code, and for no other', t => {
+  const headings = [...read('docs/errors.md').matchAll(/^### (\S+)$/gm)].map(([, code]) => code)
+  t.deepEqual(headings.sort(), [...errorCodes].sort())
+})
+
+test('the documents name only codes that exist', t => {
+  const known = new Set<string>([...errorCodes, 'ERR_PASSFD_DESTROYED']) // the latter is said to the peer only
+  for (const document of documents)
+    for (const [code] of read(document).matchAll(/ERR_PASSFD_[A-Z_]*[A-Z]/g))
+      t.true(known.has(code), `${code} in ${document}`)
+})
+
+test("the README's option tables are those of the sources", t => {
+  const tables = [...read('README.md').matchAll(/^\| option .*\n\|[- |]+\n((?:\|.*\n)+)/gm)].map(([, rows]) => rows!)
+  const interfaces = [
+    ['src/options.ts', 'ChannelOptions'],
+    ['src/options.ts', 'ListenOptions'],
+    ['src/channel.ts', 'RequestOptions'],
+    ['src/channel.ts', 'ServeOptions']
+  ] as const
+  const used: Record<string, unknown> = { ...channelLimits({}), ...serverLimits({}, 1 << 20) }
+  t.is(tables.length, interfaces.length)
+  for (const [index, [file, name]] of interfaces.entries()) {
+    const documented = [...tables[index]!.matchAll(/^\| `(\w+)` +\| (.*?) *\|/gm)].map(([, option, cell]) => ({
+      option,
+      fallback: leadingValue(cell!)
+    }))
+    t.deepEqual(documented, optionsOf(file, name))
+    for (const { option, fallback } of documented)
+      if (fallback !== undefined && option! in used) t.is(fallback, used[option!] as number, option)
+  }
+})
+
+test('the README lists all that passfd exports', t => {
+  const [table] = /^\| `import[\s\S]*?\n\n/m.exec(read('README.md'))!
+  const listed = [...table.matchAll(/^\| (`.*?) *\|/gm)].flatMap(([, cell]) => [...cell!.matchAll(/`(\w+)`/g)])
+  t.deepEqual(listed.map(([, name]) => name).sort(), Object.keys(passfd).sort())
+})
+
+test('links inside the repository lead somewhere', t => {
+  for (const document of documents)
+    for (const [, path = '', anchor] of read(document).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)) {
+      const target = path === '' ? document : join(dirname(document), path)
+      t.true(existsSync(join(root, target)), `${target} in ${document}`)
+      if (anchor !== undefined) t.true(anchorsOf(target).includes(anchor), `${target}#${anchor} in ${document}`)
+    }
+})
+
+// --- the protocol
+
+test("docs/protocol.md's example is what a passfd channel takes and says", async t => {
+  const [block] = blocksOf('docs/protocol.md').filter(({ language }) => language === 'hex')
+  const frames = block!.code
+    .split(/^(?=[→←])/m)
+    .map(text => ({ fromPeer: text.startsWith('→'), carries: text.includes('+1'), bytes: hexOf(text) }))
+  const [channel, other] = passfd.pair<{ do: string; file: passfd.Descriptor }>()
+  channel.serve(({ value: { file } }) => ({ size: 5, copy: file }))
+
+  const fd = take(other, 'the test')
+  const wire = new SocketWire(fd)
+  const file = passfd.Descriptor.openSync('/etc/hostname')
+  let said = Buffer.alloc(0)
+  let carried = 0
+  let over = false
+  wire.start({
+    onReadable(length, fds, first, count) {
+      said = Buffer.concat([said, wire.area.subarray(wire.headroom, wire.headroom + Math.max(0, length))])
+      carried += count
+      wire.close([...fds.subarray(first, first + count)])
+      over ||= length <= 0
+    },
+    onWritable() {}
+  })
+  let expected = Buffer.alloc(0)
+  try {
+    for (const { fromPeer, carries, bytes } of frames)
+      if (fromPeer) {
+        await until(() => said.length >= expected.length, 'the frames before')
+        native.send(fd, bytes, 0, bytes.length, Int32Array.of(file.borrow()), 0, carries ? 1 : 0)
+      } else expected = Buffer.concat([expected, bytes])
+    await until(() => said.length >= expected.length, 'the last frame')
+    native.shutdown(fd, 1)
+    await until(() => over, 'the end of file')
+    const ofThatVersion = said.toString('latin1').replace(`passfd/${passfd.version}`, 'passfd/0.1.0')
+    t.is(Buffer.from(ofThatVersion, 'latin1').toString('hex'), expected.toString('hex'))
+    t.is(carried, frames.filter(({ fromPeer, carries }) => !fromPeer && carries).length)
+    t.is(await channel.closed, undefined)
+  } finally {
+    channel.destroy()
+    file.close()
+    wire.end()
+  }
+})
+
+// --- reading documents
+
+function read(document: string): string {
+  return readFileSync(join(root, document), 'utf8')
+}
+
+function blocksOf(document: string): Block[] {
+  const text = read(document)
+  return [...text.matchAll(/^```(\S*) ?(.*)\n([\s\S]*?)^```$/gm)].map(({ 1: language, 2: info, 3: code, index }) => ({
+    language: language!,
+    info: info!,
+    code: code!,
+    line: text.slice(0, index).split('\n').length,
+    name: /^\/\/ (\S+\.mjs)\n/.exec(code!)?.[1]
+  }))
+}
+
+/** A folder in which `import 'passfd'` means this repository. */
+function workspace(): string {
+  const folder = temporaryPath('workspace')
+  mkdirSync(join(folder, 'node_modules'), { recursive: true })
+  symlinkSync(root, join(folder, 'node_modules/passfd'))
+  symlinkSync(join(root, 'node_modules/zod'), join(folder, 'node_modules/zod'))
+  return folder
+}
+
+async function outputOf(running: Running): Promise<string[]> {
+  const lines: string[] = []
+  try {
+    for (;;) lines.push(await running.line())
+  } catch {
+    return lines // it has ended
+  }
+}
+
+function withoutPids(line: string): string {
+  return line.replace(/process \d+/g, 'process N')
+}
+
+/** The bytes at the beginning of each line, behind its arrow and name. */
+function hexOf(text: string): Buffer {
+  const digits = text
+    .split('\n')
+    .map(line => /^(?:[→←] \w+)?\s*((?:[0-9a-f]{2} )*[0-9a-f]{2})(?= |$)/.exec(line)?.[1] ?? '')
+  return Buffer.from(digits.join('').replaceAll(' ', ''), 'hex')
+}
+
+function anchorsOf(document: string): string[] {
+  return [...read(document).matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replace(/[^\w -]/g, '')
+      .replaceAll(' ', '-')
+  )
+}
+
+/** The members of an interface with the defaults that their comments name. */
+function optionsOf(file: string, name: string) {
+  const [, body = ''] = new RegExp(`^export interface ${name}\\b.*?\\{\n([\\s\\S]*?)^\\}`, 'm').exec(read(file)) ?? []
+  return [...body.matchAll(/\/\*\* (.*) \*\/\n {2}(\w+)\??[(:]/g)].map(([, comment, option]) => ({
+    option,
+    fallback: leadingValue(/Default (?:and maximum )?(.*)/.exec(comment!)?.[1] ?? '')
+  }))
+}
+
+const UNITS = { bytes: 1, KiB: 1024, MiB: 1048576 }
+
+/** '2 MiB', '10,000', '0o600', 'true' at the beginning of a text; otherwise undefined. */
+function leadingValue(text: string): number | boolean | undefined {
+  const [, octal, number, unit, truth] = /^(?:(0o[0-7]+)|(\d[\d,]*)(?: ([KM]iB))?|(true))/.exec(text) ?? []
+  if (truth !== undefined) return true
+  if (octal !== undefined) return Number(octal)
+  return number === undefined
+    ? undefined
+    : Number(number.replaceAll(',', '')) * UNITS[(unit as 'KiB' | undefined) ?? 'bytes']
+}
