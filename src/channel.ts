@@ -92,10 +92,13 @@ export class Channel<In = unknown, Out = unknown>
   #peer: Peer
   #consumer: Consumer = 'nobody'
   readonly #inbox: Entry<In>[] = []
+  /** How many at its front have been given to the consumer; they leave together. */
+  #given = 0
   #handler: Handler<In> | undefined
   #serveOptions: ServeOptions<In> = {}
   #running = 0
-  #current: Message<In> | undefined
+  /** The message of the loop's body; several if several were asked for at once. */
+  readonly #current: Message<In>[] = []
   #readers: ((result: IteratorResult<Message<In>>) => void)[] = []
   #pumping = false
   #over = false
@@ -196,7 +199,7 @@ export class Channel<In = unknown, Out = unknown>
   destroy(error?: Error): void {
     this.#closedByUs = true
     this.#session.end(error, true)
-    for (const { message } of this.#inbox.splice(0)) message[END]('the channel was destroyed', false)
+    for (const { message } of this.#inbox.splice(this.#given)) message[END]('the channel was destroyed', false)
   }
 
   /** The channel keeps the process running (the default). */
@@ -281,17 +284,17 @@ export class Channel<In = unknown, Out = unknown>
   #pump(): void {
     if (this.#pumping) return
     this.#pumping = true
-    let count = 0
     const inbox = this.#inbox
     try {
-      while (count < inbox.length && inbox[count]!.ready && this.#wants()) {
-        const entry = inbox[count++]!
+      while (this.#given < inbox.length && inbox[this.#given]!.ready && this.#wants()) {
+        const entry = inbox[this.#given++]!
         this.#session.consumed(entry.cost)
         if (entry.failure === undefined) this.#give(entry.message)
         else this.#fail(entry.message, entry.failure)
       }
     } finally {
-      if (count > 0) inbox.splice(0, count)
+      if (this.#given > 0) inbox.splice(0, this.#given)
+      this.#given = 0
       this.#pumping = false
     }
     if (this.#over && inbox.length === 0)
@@ -316,7 +319,7 @@ export class Channel<In = unknown, Out = unknown>
   #give(message: Message<In>): void {
     if (this.#consumer === 'serve()') this.#handle(message)
     else if (this.#consumer === 'for await') {
-      this.#current = message
+      this.#current.push(message)
       this.#readers.shift()!({ done: false, value: message })
     } else {
       try {
@@ -337,8 +340,7 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #endCurrent(): void {
-    this.#current?.[END]('the next message was asked for', true)
-    this.#current = undefined
+    for (const message of this.#current.splice(0)) message[END]('the next message was asked for', true)
   }
 
   #handle(message: Message<In>): void {
