@@ -41,10 +41,10 @@ export function encodeFault(
 }
 
 /** The last words of a channel that ends with an error, or with none but before its time. */
-export function encodeLastWords(error: Error | undefined, slab: Buffer, position: number): Encoded {
-  const { code = 'ERR_PASSFD_DESTROYED' } = (error ?? {}) as { code?: unknown }
-  const message = error === undefined ? 'the channel was destroyed' : error.message
-  return encodePlain({ code: String(code).slice(0, MAX_CODE), message: message.slice(0, MAX_TEXT) }, slab, position)
+export function encodeLastWords(reason: Error | undefined, slab: Buffer, position: number): Encoded {
+  const error: Error & { code?: unknown } = reason ?? new PassfdError('DESTROYED')
+  const code = typeof error.code === 'string' ? error.code : error.name
+  return encodePlain({ code: code.slice(0, MAX_CODE), message: error.message.slice(0, MAX_TEXT) }, slab, position)
 }
 
 /** Tells a peer that is not let in why, before any hello, and closes the wire. */

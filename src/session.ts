@@ -347,7 +347,10 @@ export class Session implements TransportOwner {
       this.#credit.available -= this.#costForPeer(encoded, parcel)
       this.#transport.append(encoded, kind, flags, id, parcel, byReference?.resolve)
       this.#schedule()
-    } else this.#waiting.push(new Waiting(kind, flags, id, encoded, parcel, byReference))
+    } else {
+      const kept = this.peer === undefined ? value : undefined
+      this.#waiting.push(new Waiting(kind, flags, id, encoded, parcel, byReference, kept))
+    }
     return byReference === undefined ? this.whenDrained() : this.#whenSent(byReference)
   }
 
@@ -479,6 +482,9 @@ export class Session implements TransportOwner {
         this.#waiting.push(item)
       } catch (error) {
         this.#giveUp(item, error as Error)
+        // Its promise may have resolved long ago, so even one without descriptors comes back
+        if (item.kind === frame.MESSAGE && item.parcel === undefined)
+          this.#owner.onReturned('unsent', new Parcel([], [], item.value, -1))
       }
     }
     if (this.state === 'greeting') {

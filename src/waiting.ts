@@ -12,6 +12,8 @@ export class Waiting {
   readonly parcel: Parcel | undefined
   /** Resolved when its binary values are no longer looked at; rejected when it will not be sent. */
   readonly sent: Deferred | undefined
+  /** Kept while nobody knows whether the peer takes it, so that it can come back. */
+  readonly value: unknown
   flags: number
   encoded: Encoded
 
@@ -21,7 +23,8 @@ export class Waiting {
     id: number,
     encoded: Encoded,
     parcel: Parcel | undefined,
-    sent: Deferred | undefined
+    sent: Deferred | undefined,
+    value: unknown
   ) {
     this.kind = kind
     this.flags = flags
@@ -29,6 +32,7 @@ export class Waiting {
     this.encoded = keep(encoded)
     this.parcel = parcel
     this.sent = sent
+    this.value = value
   }
 
   get size(): number {
