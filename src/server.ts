@@ -1,5 +1,5 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
-import { EventEmitter } from 'node:events'
+import { EventEmitter, setMaxListeners } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { type Channel, checkServe, type Handler, type ServeOptions, throwLater } from './channel.ts'
 import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
@@ -107,6 +107,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { bounds, fd, options } = setup
     this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
     holdRights(fd) // accepted sockets inherit it
+    setMaxListeners(0, this.#handshakes.signal) // one for each handshake
     this.#watcher = watchListener(fd, events => this.#accept(events))
     const { signal } = options
     const onAbort = (): void => void this.#close(true, abortError(signal!))
