@@ -1,0 +1,48 @@
+/** Two passfd ends in one process, and what tests do with them again and again. */
+import { once } from 'node:events'
+import { type Channel, type ChannelOptions, connect, Descriptor, pair } from '../../src/index.ts'
+import { native } from '../../src/native.ts'
+import { until } from './test.ts'
+
+/** Both ends of a channel, open at both. */
+export async function connected(
+  options: ChannelOptions<any> = {},
+  otherOptions: ChannelOptions<any> = {}
+): Promise<[Channel<any, any>, Channel<any, any>]> {
+  const [left, end] = pair<any, any>(options)
+  const right = await connect<any, any>(end, otherOptions)
+  await until(() => left.peer.agent !== '', 'the hello of the other end')
+  return [left, right]
+}
+
+/** Closes all of them; two ends of one channel at the same time. */
+export async function closeAll(...channels: { close(): Promise<void> }[]): Promise<void> {
+  await Promise.all(channels.map(channel => channel.close()))
+}
+
+/** The next message of a channel that nothing else reads, its descriptors claimed. */
+export async function nextMessage(channel: Channel<any, any>): Promise<any> {
+  channel.once('message', message => void message.claim())
+  const [message] = await once(channel, 'message')
+  return message
+}
+
+/** A descriptor of the test's own. */
+export function file(): Descriptor {
+  return Descriptor.openSync('/dev/null', 'r+')
+}
+
+/** Puts something else in the place of one of the shim's functions while `body` runs. */
+export async function patched<Name extends keyof typeof native>(
+  name: Name,
+  replacement: (original: (typeof native)[Name]) => (typeof native)[Name],
+  body: () => Promise<void> | void
+): Promise<void> {
+  const original = native[name]
+  native[name] = replacement(original)
+  try {
+    await body()
+  } finally {
+    native[name] = original
+  }
+}
