@@ -19,7 +19,7 @@ export function decodeError(bytes: Buffer, start: number, end: number): RemoteEr
   }
 }
 
-/** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then without message. */
+/** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then message, then code. */
 export function encodeFault(
   error: Error & { code?: unknown; data?: unknown },
   limit: number,
@@ -36,15 +36,25 @@ export function encodeFault(
       // data that can't be encoded stays here
     }
   }
-  const encoded = encodePlain({ code, message }, slab, position)
-  return encoded.length <= limit ? encoded : encodePlain({ code, message: '' }, slab, position)
+  return firstThatFits([{ code, message }, { code }, {}], limit, slab, position)!
 }
 
-/** The last words of a channel that ends with an error, or with none but before its time. */
-export function encodeLastWords(reason: Error | undefined, slab: Buffer, position: number): Encoded {
+/** The last words of a channel that ends with an error, or with none but before its time; undefined if the peer takes none as long. */
+export function encodeLastWords(
+  reason: Error | undefined,
+  limit: number,
+  slab: Buffer,
+  position: number
+): Encoded | undefined {
   const error: Error & { code?: unknown } = reason ?? new PassfdError('DESTROYED')
   const code = typeof error.code === 'string' ? error.code : error.name
-  return encodePlain({ code: code.slice(0, MAX_CODE), message: error.message.slice(0, MAX_TEXT) }, slab, position)
+  const short = code.slice(0, MAX_CODE)
+  return firstThatFits(
+    [{ code: short, message: error.message.slice(0, MAX_TEXT) }, { code: short }],
+    limit,
+    slab,
+    position
+  )
 }
 
 /** Tells a peer that is not let in why, before any hello, and closes the wire. */
@@ -53,6 +63,15 @@ export function refuse(wire: Wire, error: PassfdError): void {
   writeHeader(bytes, start, length, GOODBYE, 0, 0, 0)
   wire.send(bytes, start, end, NO_NUMBERS, 0)
   wire.end()
+}
+
+/** `maxMessage` counts bodies of every kind. */
+function firstThatFits(bodies: object[], limit: number, slab: Buffer, position: number): Encoded | undefined {
+  for (const body of bodies) {
+    const encoded = encodePlain(body, slab, position)
+    if (encoded.length <= limit) return encoded
+  }
+  return undefined
 }
 
 /** The error for a goodbye with a code. */

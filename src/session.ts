@@ -7,7 +7,7 @@
  */
 import { type Codec, decodePlain, type Encoded, encodePlain } from './codec.ts'
 import { Credit } from './credit.ts'
-import { assertOpen, type Descriptor, isDescription, own, take } from './descriptor.ts'
+import { assertOpen, type Descriptor, isDescription, own, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
 import { decodeError, encodeFault, encodeLastWords, peerError } from './fault.ts'
 import * as frame from './frame.ts'
@@ -554,7 +554,7 @@ export class Session implements TransportOwner {
       this.#takenOwed += fds.length
       this.requests.settle(id)
     } else {
-      const descriptors = fds.map(own)
+      const descriptors = fds.map(received)
       const value = this.#decode(bytes, start, end, flagged, descriptors, owned)
       this.#takenOwed += fds.length
       this.requests.settle(id)
@@ -703,6 +703,7 @@ export class Session implements TransportOwner {
   /** Something has left, come back or been answered: lets waiting senders go on, and says goodbye once nothing is left that close() waits for. */
   #settle(): void {
     this.#letGoOn()
+    if (this.state === 'leaving') this.#schedule() // it may have been the last before the end
     if (this.state !== 'draining' || this.peer === undefined) return
     if (this.requests.size === 0 && this.#waiting.length === 0 && this.#descriptorsOut === 0) this.#sayGoodbye()
   }
@@ -719,8 +720,9 @@ export class Session implements TransportOwner {
   #sayLastWords(error: Error | undefined): void {
     if (this.#takenOwed > 0) this.#confirm()
     const { slab } = this.#transport
-    const encoded = encodeLastWords(error, slab, this.#transport.slabEnd)
-    this.#transport.append(encoded, frame.GOODBYE, 0, 0, undefined)
+    const limit = this.peer?.maxMessage ?? frame.MAX_HELLO
+    const encoded = encodeLastWords(error, limit, slab, this.#transport.slabEnd)
+    if (encoded !== undefined) this.#transport.append(encoded, frame.GOODBYE, 0, 0, undefined)
     this.#transport.flush()
   }
 
