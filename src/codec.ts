@@ -26,7 +26,11 @@ const MAX_RECORD_KEYS = 256
 const MAX_RECORD_BYTES = 4096
 /** Ids of structures that last for the channel come first, those of detached bodies after. */
 const STREAMED_RECORDS = 32
+/** The byte that stands for the first of them. */
+const FIRST_ID = 0x40
 const ALL_RECORDS = 64
+/** msgpackr keeps known shapes in a tree that branches by key, and notes the end of a shape there under this very name. */
+const RESERVED_KEY = '__keys__'
 
 const DESCRIPTOR_TYPE = 0x46
 const NO_DESCRIPTORS: Descriptor[] = []
@@ -70,7 +74,7 @@ type Packer = Msgpackr.Packr & {
   pack(value: unknown, mode: number): Packed
 }
 type Packed = Buffer & { start: number; end: number }
-type Structures = (string[] | undefined)[] & { nextId?: number }
+type Structures = (string[] | undefined)[] & { nextId?: number; transitions?: object | undefined }
 type Unpacker = Msgpackr.Unpackr & { copyBuffers: boolean; structures: Structures }
 
 // What the extensions below see of the call in progress
@@ -107,15 +111,14 @@ const plainPackr = new Packr({
   variableMapSize: true,
   writeFunction: refuse
 } as object) as Packer
-const detachedPackr = new Packr({
-  useRecords: true,
-  moreTypes: true,
-  structures: [],
-  maxSharedStructures: STREAMED_RECORDS,
-  maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
-  shouldShareStructure: () => false,
-  writeFunction: refuse
-} as object) as Packer
+const detachedPackr = newDetachedPackr(keys => {
+  if (keys.includes(RESERVED_KEY)) throw RESERVED
+})
+/** For bodies with that key: the tree is forgotten with each shape, so none can be mistaken for a branch. */
+const forgetfulPackr = newDetachedPackr(() => {
+  forgetfulPackr.structures.transitions = undefined
+})
+const RESERVED = new PassfdError('ENCODE', { detail: `it holds the key ${RESERVED_KEY}` })
 
 const plainUnpackr = new Unpackr({
   useRecords: false,
@@ -130,7 +133,7 @@ plainUnpackr.structures = Object.freeze([]) as unknown as Structures
 export class Codec {
   /** Both hellos have listed the feature `records`. */
   records = false
-  #packr: Packer | undefined
+  #packr: StreamedPackr | undefined
   #unpackr: Unpacker | undefined
   #checked: Structures = []
 
@@ -140,25 +143,19 @@ export class Codec {
    */
   encode(value: unknown, final: boolean, slab?: Buffer, position = 0): Encoded {
     if (!this.records) return pack(plainPackr, value, 0, slab, position)
-    if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
-    this.#packr ??= streamedPackr()
-    const packr = this.#packr
-    const before = packr.structures.nextId
+    if (!final) return packDetached(value, slab, position)
+    this.#packr ??= new StreamedPackr()
+    const streamed = this.#packr
+    streamed.defined = 0
     try {
-      pack(packr, value, RECORDS, slab, position)
+      pack(streamed.packr, value, RECORDS, slab, position)
+      if (streamed.fits()) return outcome
+      this.#packr = undefined
     } catch (error) {
       this.#packr = undefined // definitions may be in its table that were never sent
-      throw error
+      if (streamed.fits()) throw error
     }
-    if (
-      outcome.end - outcome.start > MAX_RECORD_KEYS &&
-      packr.structures.nextId !== before &&
-      packr.structures.some(tooBig)
-    ) {
-      this.#packr = undefined
-      return pack(detachedPackr, value, RECORDS, slab, position)
-    }
-    return outcome
+    return packDetached(value, slab, position)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
@@ -237,6 +234,16 @@ export function decodePlain(bytes: Buffer, start: number, end: number): unknown 
   return start === end ? undefined : unpack(plainUnpackr, bytes, start, end, false, NO_DESCRIPTORS, false)
 }
 
+function packDetached(value: unknown, slab?: Buffer, position = 0): Encoded {
+  try {
+    return pack(detachedPackr, value, RECORDS, slab, position)
+  } catch (error) {
+    if (error !== RESERVED) throw error
+    detachedPackr.structures.transitions = undefined
+    return pack(forgetfulPackr, value, RECORDS, slab, position)
+  }
+}
+
 function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
   if (encoding) throw new PassfdError('ENCODE', { detail: 'a getter or toJSON() inside it sends a message itself' })
   const into = slab ?? (scratch ??= Buffer.allocUnsafeSlow(65536))
@@ -312,12 +319,52 @@ function unpack(
   return value
 }
 
-function streamedPackr(): Packer {
-  return new Packr({
+/** One channel's table of shapes, and how many of them the body in progress has defined. */
+class StreamedPackr {
+  readonly packr = new Packr({
     sequential: true,
     moreTypes: true,
     maxSharedStructures: 0,
     maxOwnStructures: STREAMED_RECORDS,
+    writeFunction: refuse
+  } as object) as Packer
+  defined = 0
+  #nextId = FIRST_ID
+
+  constructor() {
+    // msgpackr sets it for each new shape, and for nothing else
+    Object.defineProperty(this.packr.structures, 'nextId', {
+      get: () => this.#nextId,
+      set: id => {
+        this.#nextId = id
+        this.defined++
+      }
+    })
+  }
+
+  /** Whether what was defined is small enough to be kept by the peer, and what msgpackr can tell apart. */
+  fits(): boolean {
+    if (this.defined > STREAMED_RECORDS) return false // some have replaced others: they can't be looked at any more
+    for (let i = 1; i <= this.defined; i++) {
+      const structure = this.packr.structures[(this.#nextId - FIRST_ID - i + STREAMED_RECORDS) % STREAMED_RECORDS]
+      if (structure === undefined || tooBig(structure) || structure.includes(RESERVED_KEY)) return false
+    }
+    return true
+  }
+}
+
+/** `onShape` is called with the keys of each new shape of a body. */
+function newDetachedPackr(onShape: (keys: string[]) => void): Packer {
+  return new Packr({
+    useRecords: true,
+    moreTypes: true,
+    structures: [],
+    maxSharedStructures: STREAMED_RECORDS,
+    maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
+    shouldShareStructure: (keys: string[]) => {
+      onShape(keys)
+      return false
+    },
     writeFunction: refuse
   } as object) as Packer
 }
@@ -336,7 +383,8 @@ function recordsUnpackr(): Unpacker {
 
 function tooBig(structure: string[] | undefined): boolean {
   if (structure === undefined) return false
-  if (structure.length > MAX_RECORD_KEYS) return true
+  // Typed arrays have a map(), so msgpackr takes them for lists of keys
+  if (!Array.isArray(structure) || structure.length > MAX_RECORD_KEYS) return true
   let size = structure.length
   for (const key of structure) size += Buffer.byteLength(key)
   return size > MAX_RECORD_BYTES
@@ -378,11 +426,15 @@ function addExtensions({ addExtension }: typeof Msgpackr): void {
   refuseClass(add, Error, 'it holds an Error; send its code and message')
   refuseClass(add, RegExp, 'it holds a RegExp; send its source')
   refuseClass(add, Promise, 'it holds a Promise; await it first')
+  for (const Weak of [WeakMap, WeakSet, WeakRef])
+    refuseClass(add, Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
   refuseClass(
     add,
     EventEmitter,
     'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it)'
   )
+  // msgpackr itself would make nothing of a DataView in plain bodies
+  add({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
   add({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
   add({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
   add({ type: 0x42, unpack: unpackBigInt })
@@ -463,8 +515,8 @@ const VIEWS = [
 const ARRAY_BUFFER = 16
 const DATA_VIEW = 17
 
-/** A typed array: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
-function packView(this: Packer, view: Uint8Array, allocate: Allocate): void {
+/** A typed array or DataView: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
+function packView(this: Packer, view: Uint8Array | DataView, allocate: Allocate): void {
   const typed = this.moreTypes && !(view instanceof Buffer)
   const length = view.byteLength + (typed ? 1 : 0)
   const prefix = length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
@@ -477,7 +529,7 @@ function packView(this: Packer, view: Uint8Array, allocate: Allocate): void {
   else targetView.setUint32(position + 1, length)
   if (typed) {
     into[position + prefix] = 0x74
-    into[position + prefix + 1] = Math.max(1, VIEWS.indexOf(view.constructor as never))
+    into[position + prefix + 1] = viewCode(view)
   }
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
   if (!byReference) into.set(bytes, position + header)
@@ -486,6 +538,13 @@ function packView(this: Packer, view: Uint8Array, allocate: Allocate): void {
     // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
     holes.push({ at: position + header - (into === target ? frameStart : 0) - HEADER, bytes })
   }
+}
+
+/** Classes that are none of these are sent as their bytes. */
+function viewCode(view: Uint8Array | DataView): number {
+  const code = VIEWS.indexOf(view.constructor as never)
+  if (code < 0) return view instanceof DataView ? DATA_VIEW : VIEWS.indexOf(Uint8Array)
+  return code
 }
 
 function unpackView(data: Uint8Array): unknown {
