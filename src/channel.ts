@@ -3,7 +3,7 @@ import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { Codec } from './codec.ts'
 import { checkInteger } from './convert.ts'
-import { Descriptor, endLoan, giveBack, guardLoan, type Lender } from './descriptor.ts'
+import { Descriptor, endLoan, giveBack, guardLoan, type Lender, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -163,8 +163,9 @@ export class Channel<In = unknown, Out = unknown>
     })
     quiet(promise) // a request that nobody awaits can't end the process
     const { resolve, reject } = settlement
+    const { wire } = this.#setup
     const outgoing = new OutgoingRequest(
-      { succeed: (reply, given) => acceptReply(reply, given, schema, resolve, reject), fail: reject },
+      { succeed: (reply, given) => acceptReply(reply, given, schema, wire, resolve, reject), fail: reject },
       timeout,
       signal
     )
@@ -441,7 +442,7 @@ export class Channel<In = unknown, Out = unknown>
     const { fds, descriptors, value } = parcel
     const { wire } = this.#setup
     if (this.listenerCount('returned') === 0) {
-      wire.close(fds)
+      wire.discard(fds, undefined)
       return
     }
     const lender: Lender = {
@@ -449,7 +450,7 @@ export class Channel<In = unknown, Out = unknown>
       pid: process.pid,
       ended: '',
       kept: () => {},
-      discard: fd => wire.close([fd])
+      discard: fd => wire.discard([fd], undefined)
     }
     for (const [index, descriptor] of descriptors.entries()) giveBack(descriptor, fds[index]!, lender)
     const returned: Returned<Out> = {
@@ -469,7 +470,7 @@ export class Channel<In = unknown, Out = unknown>
     const unclaimed = descriptors
       .map(descriptor => endLoan(descriptor, "the 'returned' listeners returned"))
       .filter(fd => fd >= 0)
-    if (unclaimed.length > 0) wire.close(unclaimed)
+    if (unclaimed.length > 0) wire.discard(unclaimed, undefined)
   }
 
   #end(error: Error | undefined): void {
@@ -529,13 +530,20 @@ function acceptReply<Reply>(
   value: unknown,
   descriptors: readonly Descriptor[],
   schema: Schema<Reply> | undefined,
+  wire: Wire,
   resolve: (value: Reply) => void,
   reject: (error: Error) => void
 ): void {
   const apply = (result: { value: unknown } | { error: PassfdError }): void => {
     if ('value' in result) resolve(result.value as Reply)
     else {
-      for (const descriptor of descriptors) descriptor[Symbol.dispose]()
+      // Off the loop, as they are of the peer's choice
+      const open = descriptors.filter(descriptor => !descriptor.closed)
+      if (open.length > 0)
+        wire.discard(
+          open.map(descriptor => take(descriptor, 'its schema')),
+          undefined
+        )
       reject(result.error)
     }
   }

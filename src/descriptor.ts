@@ -82,6 +82,10 @@ export let assertOpen: (descriptor: Descriptor) => number
 export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
 export let endLoan: (descriptor: Descriptor, ended: string) => number
+/** @internal A Descriptor for a number that came with a reply: the caller's own. */
+export let received: (fd: number) => Descriptor
+/** @internal It came from a peer, so that closing it may take long: that is not to be done on the event loop. */
+export let isForeign: (descriptor: Descriptor) => boolean
 /** @internal A lent descriptor that may never be looked at (its channel has ended): closed when collected. */
 export let guardLoan: (descriptor: Descriptor) => void
 /** @internal A token that it shares with its dups. */
@@ -106,6 +110,7 @@ export class Descriptor implements Disposable {
   #watched = false
   #registered = false
   #description: object | undefined
+  #foreign: boolean
 
   /** The same as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
@@ -116,6 +121,7 @@ export class Descriptor implements Disposable {
     if (arguments.length === 1) adopt(fd)
     this.#fd = fd
     this.#lender = lender
+    this.#foreign = lender !== undefined
     if (lender === undefined) this.#watch()
   }
 
@@ -194,6 +200,7 @@ export class Descriptor implements Disposable {
   dup(): Descriptor {
     const copy = own(checked(native.dup(this.#open()), 'dup'))
     copy.#description = descriptionOf(this)
+    copy.#foreign = this.#foreign
     return copy
   }
 
@@ -367,6 +374,12 @@ export class Descriptor implements Disposable {
       return descriptor.#description
     }
     isDescription = (descriptor, description) => descriptor.#description === description
+    received = fd => {
+      const descriptor = own(fd)
+      descriptor.#foreign = true
+      return descriptor
+    }
+    isForeign = descriptor => descriptor.#foreign
     guardLoan = descriptor => {
       if (descriptor.#lender !== undefined && descriptor.#fd >= 0) descriptor.#watch()
     }

@@ -4,7 +4,7 @@
  * Incoming: a queue of descriptors, from which each complete frame takes its own.
  */
 import type { Encoded, Hole } from './codec.ts'
-import type { Descriptor } from './descriptor.ts'
+import { type Descriptor, isForeign } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -34,6 +34,8 @@ export class Parcel {
   readonly value: unknown
   /** The request that this is the reply to, or -1. */
   readonly replyTo: number
+  /** Some came from a peer, so closing them may take long. */
+  readonly foreign: boolean
   /** The peer cancelled that request before it took these. */
   refused = false
   /** Its frame's place in the stream of bytes. */
@@ -46,6 +48,7 @@ export class Parcel {
     this.descriptors = descriptors
     this.value = value
     this.replyTo = replyTo
+    this.foreign = descriptors.some(isForeign)
   }
 }
 
@@ -224,6 +227,7 @@ export class Transport implements FrameSink, WireOwner {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []
+    const closingLater: number[] = []
     const refused: Parcel[] = []
     while (left > 0) {
       const parcel = this.#parcels[this.#taking]!
@@ -233,12 +237,13 @@ export class Transport implements FrameSink, WireOwner {
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
       if (parcel.refused) refused.push(parcel)
-      else for (const fd of parcel.fds) closing.push(fd)
+      else (parcel.foreign ? closingLater : closing).push(...parcel.fds)
     }
     if (closing.length > 0) this.wire.close(closing)
+    if (closingLater.length > 0) this.wire.discard(closingLater, undefined)
     this.#compactParcels()
     if (this.#retry !== undefined) this.#tryAgain()
-    return { done: closing.length, refused }
+    return { done: closing.length + closingLater.length, refused }
   }
 
   /** Before anything changes, so that all of them can come back. */
