@@ -98,13 +98,13 @@ export class Session implements TransportOwner {
 
   /** Says hello and starts to read. `timeout` in ms for the peer's hello, 0 for none. */
   start(timeout: number): void {
+    this.#transport.wire.start(this.#transport) // first, as it may throw
     this.#appendPlain(frame.HELLO, sayHello(this.limits))
     if (timeout > 0)
       this.#handshakeTimer = setTimeout(
         () => this.end(new PassfdError('HANDSHAKE_TIMEOUT', { timeout: this.limits.handshakeTimeout }), true),
         timeout
       )
-    this.#transport.wire.start(this.#transport)
     this.flush()
   }
 

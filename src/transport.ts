@@ -114,6 +114,8 @@ export class Transport implements FrameSink, WireOwner {
   readonly #parcels: Parcel[] = []
   #taking = 0
   #attaching = 0
+  /** Those that answer a request, by its id: a peer may cancel thousands, so they are not looked for. */
+  readonly #replies = new Map<number, Parcel>()
   #arrived: number[] = []
   #truncated = false
   #target: Buffer | undefined
@@ -165,6 +167,7 @@ export class Transport implements FrameSink, WireOwner {
       parcel.start = this.queued
       parcel.end = this.queued + HEADER + length + skip
       this.#parcels.push(parcel)
+      if (parcel.replyTo !== -1) this.#replies.set(parcel.replyTo, parcel)
     }
     if (inSlab) {
       for (let i = 0; i < skip; i++) bytes[end + i] = 0
@@ -236,6 +239,7 @@ export class Transport implements FrameSink, WireOwner {
       left -= here
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
+      if (this.#replies.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
       if (parcel.refused) refused.push(parcel)
       else (parcel.foreign ? closingLater : closing).push(...parcel.fds)
     }
@@ -256,10 +260,8 @@ export class Transport implements FrameSink, WireOwner {
 
   /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
   refuse(id: number): void {
-    for (let i = this.#taking; i < this.#parcels.length; i++) {
-      const parcel = this.#parcels[i]!
-      if (parcel.replyTo === id) parcel.refused = true
-    }
+    const parcel = this.#replies.get(id)
+    if (parcel !== undefined) parcel.refused = true
   }
 
   /** The end: gives every parcel that was not taken, with whether its descriptors had left. Nothing is written or read any more. */
