@@ -5,7 +5,8 @@ import * as net from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import * as tty from 'node:tty'
 import type { DescriptorSource, Kind } from './descriptor.ts'
-import { PassfdError } from './errors.ts'
+import { checked, PassfdError } from './errors.ts'
+import { native } from './native.ts'
 
 export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream', 'pipe', 'tty']
 export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
@@ -29,8 +30,18 @@ export function server(fd: number): Promise<net.Server> {
 }
 
 export function datagram(fd: number): dgram.Socket {
-  const made = dgram.createSocket({ type: 'udp4' })
-  made.bind({ fd } as dgram.BindOptions)
+  // A socket of the wrong type receives, but can't send; which one is right only a socket tells
+  const copy = checked(native.dup(fd), 'dup')
+  const probe = datagramSocket('udp4', copy)
+  native.release(copy)
+  const { family } = probe.address()
+  probe.close()
+  return datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', fd)
+}
+
+function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {
+  const made = dgram.createSocket({ type })
+  made.bind({ fd, exclusive: true }) // in a cluster's worker it would be the primary's number otherwise
   return made
 }
 
@@ -65,15 +76,17 @@ function directionsOf(fd: number): Directions {
 
 /** The number inside a source, which keeps it. */
 export function numberOf(source: DescriptorSource): number {
-  const candidates =
-    typeof source === 'number'
-      ? [source]
-      : [property(source, 'fd'), property(property(source, '_handle'), 'fd'), datagramNumber(source)]
-  const found = candidates.find(
+  const found = candidates(source).find(
     candidate => typeof candidate === 'number' && Number.isInteger(candidate) && candidate >= 0
   )
   if (found === undefined) throw new PassfdError('DESCRIPTOR_SOURCE', { actual: describe(source) })
   return found as number
+}
+
+function candidates(source: DescriptorSource): unknown[] {
+  if (typeof source === 'number') return [source]
+  if (source instanceof dgram.Socket) return [datagramNumber(source)]
+  return [property(source, 'fd'), property(property(source, '_handle'), 'fd')]
 }
 
 export function checkInteger(value: unknown, what: string, min: number, max: number): asserts value is number {
@@ -97,8 +110,7 @@ function property(object: unknown, name: string): unknown {
 }
 
 // A dgram.Socket keeps its handle behind a symbol; nothing public tells its number
-function datagramNumber(source: unknown): unknown {
-  if (!(source instanceof dgram.Socket)) return undefined
+function datagramNumber(source: dgram.Socket): unknown {
   const symbol = Object.getOwnPropertySymbols(source).find(({ description }) => description === 'state symbol')
   return symbol === undefined
     ? undefined

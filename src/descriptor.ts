@@ -118,7 +118,7 @@ export class Descriptor implements Disposable {
   constructor(fd: number, lender: Lender | undefined)
   constructor(fd: number, lender?: Lender) {
     // Received descriptors, the hot path, come with both arguments: the shim holds their number already
-    if (arguments.length === 1) adopt(fd)
+    if (arguments.length < 2) adopt(fd)
     this.#fd = fd
     this.#lender = lender
     this.#foreign = lender !== undefined
@@ -224,6 +224,7 @@ export class Descriptor implements Disposable {
    * @throws the error that says what took it, if it is not open any more.
    */
   close(): void {
+    this.#open()
     const lender = this.#lender
     this.#lender = undefined // #leave would count it as kept
     const fd = this.#leave('DESCRIPTOR_CLOSED', '')
@@ -297,12 +298,12 @@ export class Descriptor implements Disposable {
   }
 
   #need(operation: string, kinds: readonly Kind[]): void {
+    this.#open() // the kind may be remembered
     if (!kinds.includes(this.kind))
       throw new PassfdError('DESCRIPTOR_KIND', { operation, expected: kinds.join(' or '), actual: this.kind })
   }
 
   #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
-    this.#open()
     this.#need(operation, kinds)
     const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
     native.release(this.#leave('DESCRIPTOR_CONVERTED', operation))

@@ -1,0 +1,35 @@
+/** What the kernel says of this process's descriptors (proc_pid_fdinfo(5)). */
+import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs'
+import { openDescriptors } from './test.ts'
+
+const O_CLOEXEC = 0o2000000
+
+function statusFlags(fd: number): number {
+  return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))![1]!, 8)
+}
+
+export function isCloseOnExec(fd: number): boolean {
+  return (statusFlags(fd) & O_CLOEXEC) !== 0
+}
+
+export function isNonBlocking(fd: number): boolean {
+  return (statusFlags(fd) & constants.O_NONBLOCK) !== 0
+}
+
+/** Whether a number is open at all. */
+export function isOpen(fd: number): boolean {
+  return openDescriptors().has(fd)
+}
+
+/** Two descriptors of the same file, pipe or socket have the same. */
+export function identity(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true })
+  return `${dev}:${ino} ${readlinkSync(`/proc/self/fd/${fd}`)}`
+}
+
+/** A number that is not open; nothing else may open one before it is used. */
+export function closedNumber(): number {
+  const fd = openSync('/dev/null', 'r')
+  closeSync(fd)
+  return fd
+}
