@@ -111,8 +111,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#peer = setup.peer
     const { limits } = setup
     this.#session = new Session(setup.wire, new Codec(), limits, this.#sessionOwner(), setup.description)
-    // The EventEmitter itself tells when somebody starts or stops to listen
-    this.on('newListener' as never, onNewListener as never)
+    this.#noticeListeners()
   }
 
   /** Who is at the other end, as the kernel tells; `agent` is what its hello says. */
@@ -215,6 +214,11 @@ export class Channel<In = unknown, Out = unknown>
     return this
   }
 
+  override removeAllListeners(...name: Parameters<EventEmitter<ChannelEvents<In, Out>>['removeAllListeners']>): this {
+    super.removeAllListeners(...name)
+    return this.#noticeListeners()
+  }
+
   /** Messages one by one. `break` stops reading and closes nothing. Ends when the channel has; `closed` tells how. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message<In>> {
     this.#consume('for await')
@@ -245,6 +249,13 @@ export class Channel<In = unknown, Out = unknown>
 
   #notClosedByUs(): void {
     if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
+  }
+
+  /** The EventEmitter itself tells when somebody starts to listen. */
+  #noticeListeners(): this {
+    const notice = onNewListener as never
+    if (!this.listeners('newListener' as never).includes(notice)) this.on('newListener' as never, notice)
+    return this
   }
 
   #consume(by: Consumer): void {
