@@ -17,6 +17,7 @@ import { assertOpen, type Descriptor, Descriptor as DescriptorClass } from './de
 import { PassfdError } from './errors.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH, MAX_RIGHTS } from './limits.ts'
+import { copyShort, SHORT, short } from './short.ts'
 
 /** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
 export const BY_REFERENCE = 65536
@@ -300,6 +301,12 @@ function unpack(
   unpackr.copyBuffers = !own
   range.start = start
   range.end = end
+  if (!own && end - start <= SHORT) {
+    copyShort(bytes, start, end)
+    bytes = short
+    range.start = 0
+    range.end = end - start
+  }
   let value: unknown
   try {
     value = unpackr.unpack(bytes, range as never)
