@@ -305,7 +305,9 @@ export class Channel<In = unknown, Out = unknown>
         else this.#fail(entry.message, entry.failure)
       }
     } finally {
-      if (this.#given > 0) inbox.splice(0, this.#given)
+      // Mostly there is just one, and splice() costs as much as all the rest of this
+      if (this.#given === 1 && inbox.length === 1) inbox.pop()
+      else if (this.#given > 0) inbox.splice(0, this.#given)
       this.#given = 0
       this.#pumping = false
     }
