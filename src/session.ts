@@ -476,16 +476,21 @@ export class Session implements TransportOwner {
     this.#credit.receive(hello.window)
     this.#transport.reader.maxBody = this.limits.maxMessage
     clearTimeout(this.#handshakeTimer)
+    const unfit: { item: Waiting; error: Error }[] = []
     for (const item of this.#waiting.takeAll()) {
       try {
         item.adapt(hello, this.#codec.records)
         this.#waiting.push(item)
       } catch (error) {
-        this.#giveUp(item, error as Error)
-        // Its promise may have resolved long ago, so even one without descriptors comes back
-        if (item.kind === frame.MESSAGE && item.parcel === undefined)
-          this.#owner.onReturned('unsent', new Parcel([], [], item.value, -1))
+        unfit.push({ item, error: error as Error })
       }
+    }
+    // Only now, as whoever gets one back may send another
+    for (const { item, error } of unfit) {
+      this.#giveUp(item, error)
+      // Its promise may have resolved long ago, so even one without descriptors comes back
+      if (item.kind === frame.MESSAGE && item.parcel === undefined)
+        this.#owner.onReturned('unsent', new Parcel([], [], item.value, -1))
     }
     if (this.state === 'greeting') {
       this.state = 'open'
