@@ -1,4 +1,4 @@
-/** From numbers to Node's objects and back. Each maker gets a number that it owns if it returns. */
+/** From numbers to Node's objects and back. Each maker gets a number that what it returns owns, unless `isLeft` says otherwise. */
 import * as dgram from 'node:dgram'
 import * as fs from 'node:fs'
 import * as net from 'node:net'
@@ -65,6 +65,11 @@ interface Directions {
 function directed(fd: number, kind: Kind, directions: Directions): net.Socket {
   if (kind === 'tty') return new tty.ReadStream(fd) // net.Socket refuses terminals; this one also writes
   return new net.Socket({ fd, ...directions })
+}
+
+/** libuv opens a terminal anew, so as not to make it non-blocking for everybody, and leaves the number to us (uv_tty_init). */
+export function isLeft(fd: number, made: unknown): boolean {
+  return made instanceof tty.ReadStream && property(property(made, '_handle'), 'fd') !== fd
 }
 
 /** A pipe's end goes one way (pipe(7)), and a net.Socket that tries the other fails with ENOTCONN. */

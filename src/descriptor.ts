@@ -306,7 +306,9 @@ export class Descriptor implements Disposable {
   #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
     this.#need(operation, kinds)
     const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
-    native.release(this.#leave('DESCRIPTOR_CONVERTED', operation))
+    const fd = this.#leave('DESCRIPTOR_CONVERTED', operation)
+    if (convert.isLeft(fd, made)) native.close(fd)
+    else native.release(fd)
     return made
   }
 

@@ -1,5 +1,7 @@
-/** What the kernel says of this process's descriptors (proc_pid_fdinfo(5)). */
+/** What the kernel says of descriptors (proc_pid_fdinfo(5)). */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import type { Descriptor } from '../../src/index.ts'
 import { openDescriptors } from './test.ts'
 
 const O_CLOEXEC = 0o2000000
@@ -32,4 +34,12 @@ export function closedNumber(): number {
   const fd = openSync('/dev/null', 'r')
   closeSync(fd)
   return fd
+}
+
+/** Where a TCP listener listens. */
+export async function addressOf(listener: Descriptor): Promise<AddressInfo> {
+  const server = await listener.dup().toServer()
+  const address = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return address
 }
