@@ -225,7 +225,7 @@ export class Session implements TransportOwner {
     this.state = 'ended'
     this.error = error
     for (const timer of [this.#handshakeTimer, this.#closeTimer, this.#stallTimer]) clearTimeout(timer)
-    if (tell && !saidGoodbye) this.#sayLastWords(error)
+    if (tell) this.#sayLastWords(saidGoodbye, error)
     if (this.#discarded.length > 0) this.#discardNow()
     for (const { parcel, left } of this.#transport.end()) this.#return(left ? 'unconfirmed' : 'unsent', parcel)
     const closed = this.#closedError()
@@ -722,12 +722,15 @@ export class Session implements TransportOwner {
     this.#schedule()
   }
 
-  #sayLastWords(error: Error | undefined): void {
+  /** What was delivered is confirmed, and a goodbye that was queued leaves; if there was none, the one that follows names the error. */
+  #sayLastWords(saidGoodbye: boolean, error: Error | undefined): void {
     if (this.#takenOwed > 0) this.#confirm()
-    const { slab } = this.#transport
-    const limit = this.peer?.maxMessage ?? frame.MAX_HELLO
-    const encoded = encodeLastWords(error, limit, slab, this.#transport.slabEnd)
-    if (encoded !== undefined) this.#transport.append(encoded, frame.GOODBYE, 0, 0, undefined)
+    if (!saidGoodbye) {
+      const { slab } = this.#transport
+      const limit = this.peer?.maxMessage ?? frame.MAX_HELLO
+      const encoded = encodeLastWords(error, limit, slab, this.#transport.slabEnd)
+      if (encoded !== undefined) this.#transport.append(encoded, frame.GOODBYE, 0, 0, undefined)
+    }
     this.#transport.flush()
   }
 
