@@ -6,21 +6,26 @@
  *   whose place in the stream is final.
  * - *detached* (flag RECORDS): the same types, but every body defines the structures it uses, ids 32-63, and
  *   nothing of it lasts. For bodies that wait for credit, and for those whose structures are too big to keep.
- *
- * msgpackr's pack target and extension table are globals of its module, so this file loads an instance of its own:
- * another user of msgpackr in the process can't pack into our buffers, nor can its extensions change the wire.
  */
-import { EventEmitter } from 'node:events'
-import { createRequire } from 'node:module'
-import type * as Msgpackr from 'msgpackr'
-import { assertOpen, type Descriptor, Descriptor as DescriptorClass } from './descriptor.ts'
+import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER, RECORDS } from './frame.ts'
-import { MAX_DEPTH, MAX_RIGHTS } from './limits.ts'
+import { MAX_DEPTH } from './limits.ts'
+import {
+  call,
+  EMPTY,
+  type Hole,
+  msgpackr,
+  NO_DESCRIPTORS,
+  NO_HOLES,
+  type Packed,
+  type Packer,
+  Place,
+  refuseFunction,
+  type Structures,
+  type Unpacker
+} from './msgpack.ts'
 import { copyShort, SHORT, short } from './short.ts'
-
-/** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
-export const BY_REFERENCE = 65536
 
 /** What a kept record definition may hold: keys, and bytes of keys (each key counts one more). */
 const MAX_RECORD_KEYS = 256
@@ -33,16 +38,7 @@ const ALL_RECORDS = 64
 /** msgpackr keeps known shapes in a tree that branches by key, and notes the end of a shape there under this very name. */
 const RESERVED_KEY = '__keys__'
 
-const DESCRIPTOR_TYPE = 0x46
-const NO_DESCRIPTORS: Descriptor[] = []
-const NO_HOLES: Hole[] = []
-const EMPTY = Buffer.alloc(0)
-
-/** A place in the body, counted from its beginning in what was packed, where `bytes` belong that were not copied. */
-export interface Hole {
-  at: number
-  bytes: Uint8Array
-}
+export { BY_REFERENCE, type Hole } from './msgpack.ts'
 
 /** The outcome of `encode`, valid until the next: `bytes` [start, end) with HEADER bytes free in front of the body. */
 export interface Encoded {
@@ -56,40 +52,10 @@ export interface Encoded {
   holes: Hole[]
 }
 
-/** Stands for a descriptor that has been moved already while its body is encoded anew. */
-class Place {
-  readonly index: number
-  constructor(index: number) {
-    this.index = index
-  }
-}
-
-const msgpackr = loadOwnInstance()
 const { Packr, Unpackr } = msgpackr
 const PACK_MODE = msgpackr.REUSE_BUFFER_MODE | msgpackr.RESERVE_START_SPACE | HEADER
 
-type Packer = Msgpackr.Packr & {
-  position: number
-  structures: Structures
-  moreTypes: boolean
-  pack(value: unknown, mode: number): Packed
-}
-type Packed = Buffer & { start: number; end: number }
-type Structures = (string[] | undefined)[] & { nextId?: number; transitions?: object | undefined }
-type Unpacker = Msgpackr.Unpackr & { copyBuffers: boolean; structures: Structures }
-
-// What the extensions below see of the call in progress
 let encoding = false
-let frameStart = 0
-let target: Buffer = EMPTY
-let descriptors: Descriptor[] = NO_DESCRIPTORS
-let holes: Hole[] = NO_HOLES
-let arrived: readonly Descriptor[] = NO_DESCRIPTORS
-let used = 0
-let usedOnce: boolean[] = []
-let decodingRecords = false
-let owned = false
-
 /** The buffer that msgpackr packs into at the moment, if it is one of ours. */
 let attached: Buffer | undefined
 let scratch: Buffer | undefined
@@ -110,7 +76,7 @@ const plainPackr = new Packr({
   moreTypes: false,
   encodeUndefinedAsNil: true,
   variableMapSize: true,
-  writeFunction: refuse
+  writeFunction: refuseFunction
 } as object) as Packer
 const detachedPackr = newDetachedPackr(keys => {
   if (keys.includes(RESERVED_KEY)) throw RESERVED
@@ -249,10 +215,10 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
   if (encoding) throw new PassfdError('ENCODE', { detail: 'a getter or toJSON() inside it sends a message itself' })
   const into = slab ?? (scratch ??= Buffer.allocUnsafeSlow(65536))
   encoding = true
-  descriptors = NO_DESCRIPTORS
-  holes = NO_HOLES
-  target = into
-  frameStart = (position + 7) & ~7
+  call.descriptors = NO_DESCRIPTORS
+  call.holes = NO_HOLES
+  call.target = into
+  call.frameStart = (position + 7) & ~7
   try {
     if (attached !== into) {
       packr.useBuffer(into)
@@ -268,9 +234,9 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
     outcome.end = end
     outcome.flags = flags
     outcome.length = end - start - HEADER
-    outcome.descriptors = descriptors
-    outcome.holes = holes
-    for (const hole of holes) outcome.length += hole.bytes.byteLength
+    outcome.descriptors = call.descriptors
+    outcome.holes = call.holes
+    for (const hole of call.holes) outcome.length += hole.bytes.byteLength
     if (end - start > MAX_DEPTH && !shallow(value, MAX_DEPTH))
       throw new PassfdError('ENCODE', { detail: `it is nested deeper than ${MAX_DEPTH}` })
     return outcome
@@ -279,8 +245,8 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
     throw error instanceof PassfdError ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
   } finally {
     encoding = false
-    descriptors = NO_DESCRIPTORS
-    holes = NO_HOLES
+    call.descriptors = NO_DESCRIPTORS
+    call.holes = NO_HOLES
   }
 }
 
@@ -293,11 +259,11 @@ function unpack(
   received: readonly Descriptor[],
   own: boolean
 ): unknown {
-  arrived = received
-  used = 0
-  if (received.length > 1) usedOnce = new Array(received.length).fill(false)
-  decodingRecords = flagged
-  owned = own
+  call.arrived = received
+  call.used = 0
+  if (received.length > 1) call.usedOnce = new Array(received.length).fill(false)
+  call.records = flagged
+  call.owned = own
   unpackr.copyBuffers = !own
   range.start = start
   range.end = end
@@ -315,11 +281,11 @@ function unpack(
       ? error
       : new PassfdError('UNDECODABLE', { detail: reason(error) }, { cause: error })
   } finally {
-    arrived = NO_DESCRIPTORS
+    call.arrived = NO_DESCRIPTORS
   }
-  if (used !== received.length)
+  if (call.used !== received.length)
     throw new PassfdError('DESCRIPTOR_COUNT', {
-      detail: `${received.length} came with the frame, ${used} stand in the body`
+      detail: `${received.length} came with the frame, ${call.used} stand in the body`
     })
   if (end - start > MAX_DEPTH && !shallow(value, MAX_DEPTH))
     throw new PassfdError('UNDECODABLE', { detail: `it is nested deeper than ${MAX_DEPTH}` })
@@ -333,7 +299,7 @@ class StreamedPackr {
     moreTypes: true,
     maxSharedStructures: 0,
     maxOwnStructures: STREAMED_RECORDS,
-    writeFunction: refuse
+    writeFunction: refuseFunction
   } as object) as Packer
   defined = 0
   #nextId = FIRST_ID
@@ -372,7 +338,7 @@ function newDetachedPackr(onShape: (keys: string[]) => void): Packer {
       onShape(keys)
       return false
     },
-    writeFunction: refuse
+    writeFunction: refuseFunction
   } as object) as Packer
 }
 
@@ -407,7 +373,7 @@ function shallow(value: unknown, depth: number): boolean {
     for (const [key, item] of value) if (!shallow(key, depth - 1) || !shallow(item, depth - 1)) return false
   } else if (value instanceof Set) {
     for (const item of value) if (!shallow(item, depth - 1)) return false
-  } else if (!(value instanceof DescriptorClass || value instanceof Date)) {
+  } else if (!(value instanceof Descriptor || value instanceof Date)) {
     for (const key in value) if (!shallow((value as Record<string, unknown>)[key], depth - 1)) return false
   }
   return true
@@ -417,174 +383,4 @@ function reason(error: unknown): string {
   if (error instanceof RangeError && /call stack/i.test(error.message))
     return 'it is nested too deep or refers to itself'
   return error instanceof Error ? error.message.slice(0, 200) : String(error)
-}
-
-function refuse(): never {
-  throw new PassfdError('ENCODE', { detail: 'it holds a function' })
-}
-
-// --- extensions of our instance
-
-type Allocate = (size: number) => { target: Buffer; targetView: DataView; position: number }
-
-function addExtensions({ addExtension }: typeof Msgpackr): void {
-  const add = addExtension as (extension: object) => void
-  const TypedArray = Object.getPrototypeOf(Uint8Array)
-  refuseClass(add, Error, 'it holds an Error; send its code and message')
-  refuseClass(add, RegExp, 'it holds a RegExp; send its source')
-  refuseClass(add, Promise, 'it holds a Promise; await it first')
-  for (const Weak of [WeakMap, WeakSet, WeakRef])
-    refuseClass(add, Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
-  refuseClass(
-    add,
-    EventEmitter,
-    'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it)'
-  )
-  // msgpackr itself would make nothing of a DataView in plain bodies
-  add({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
-  add({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
-  add({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
-  add({ type: 0x42, unpack: unpackBigInt })
-  add({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
-  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) add({ type, unpack: refuseType })
-  add({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
-  add({ Class: DescriptorClass, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
-}
-
-function refuseClass(add: (extension: object) => void, Class: unknown, detail: string): void {
-  add({
-    Class,
-    type: 0x65,
-    pack: () => {
-      throw new PassfdError('ENCODE', { detail })
-    },
-    unpack: refuseType
-  })
-}
-
-function refuseType(): never {
-  throw new PassfdError('UNDECODABLE', { detail: 'it holds an extension type that is not part of the protocol' })
-}
-
-function onlyWithRecords<T>(value: T): T {
-  return decodingRecords ? value : refuseType()
-}
-
-function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
-  assertOpen(descriptor)
-  if (descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
-  if (descriptors.length === 0) descriptors = []
-  if (descriptors.length > MAX_RIGHTS)
-    throw new PassfdError('TOO_MANY_DESCRIPTORS', {
-      count: `more than ${MAX_RIGHTS}`,
-      whose: 'the protocol',
-      limit: MAX_RIGHTS
-    })
-  packIndex(descriptors.push(descriptor) - 1, allocate)
-}
-
-function packPlace({ index }: Place, allocate: Allocate): void {
-  packIndex(index, allocate)
-}
-
-function packIndex(index: number, allocate: Allocate): void {
-  const { target, position } = allocate(3)
-  target[position] = 0xd4
-  target[position + 1] = DESCRIPTOR_TYPE
-  target[position + 2] = index
-}
-
-function unpackDescriptor(data: Uint8Array): Descriptor {
-  const index = data[0]!
-  const descriptor = arrived[index]
-  if (data.length !== 1 || descriptor === undefined)
-    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} of ${arrived.length}` })
-  if (arrived.length === 1 ? used > 0 : usedOnce[index])
-    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} is used twice` })
-  usedOnce[index] = true
-  used++
-  return descriptor
-}
-
-const VIEWS = [
-  Int8Array,
-  Uint8Array,
-  Uint8ClampedArray,
-  Int16Array,
-  Uint16Array,
-  Int32Array,
-  Uint32Array,
-  Float32Array,
-  Float64Array,
-  BigInt64Array,
-  BigUint64Array
-]
-const ARRAY_BUFFER = 16
-const DATA_VIEW = 17
-
-/** A typed array or DataView: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
-function packView(this: Packer, view: Uint8Array | DataView, allocate: Allocate): void {
-  const typed = this.moreTypes && !(view instanceof Buffer)
-  const length = view.byteLength + (typed ? 1 : 0)
-  const prefix = length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
-  const header = prefix + (typed ? 2 : 0)
-  const byReference = view.byteLength >= BY_REFERENCE
-  const { target: into, targetView, position } = allocate(byReference ? header : header + view.byteLength)
-  into[position] = (typed ? 0xc7 : 0xc4) + (prefix === 2 ? 0 : prefix === 3 ? 1 : 2)
-  if (prefix === 2) into[position + 1] = length
-  else if (prefix === 3) targetView.setUint16(position + 1, length)
-  else targetView.setUint32(position + 1, length)
-  if (typed) {
-    into[position + prefix] = 0x74
-    into[position + prefix + 1] = viewCode(view)
-  }
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
-  if (!byReference) into.set(bytes, position + header)
-  else {
-    if (holes.length === 0) holes = []
-    // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
-    holes.push({ at: position + header - (into === target ? frameStart : 0) - HEADER, bytes })
-  }
-}
-
-/** Classes that are none of these are sent as their bytes. */
-function viewCode(view: Uint8Array | DataView): number {
-  const code = VIEWS.indexOf(view.constructor as never)
-  if (code < 0) return view instanceof DataView ? DATA_VIEW : VIEWS.indexOf(Uint8Array)
-  return code
-}
-
-function unpackView(data: Uint8Array): unknown {
-  const code = onlyWithRecords(data[0]!)
-  const length = data.length - 1
-  const offset = data.byteOffset + 1
-  const View = VIEWS[code] as typeof Float64Array | undefined
-  if (View !== undefined && length % View.BYTES_PER_ELEMENT === 0) {
-    if (owned && offset % View.BYTES_PER_ELEMENT === 0)
-      return new View(data.buffer as ArrayBuffer, offset, length / View.BYTES_PER_ELEMENT)
-    return new View(Uint8Array.prototype.slice.call(data, 1).buffer)
-  }
-  if (code === ARRAY_BUFFER) return Uint8Array.prototype.slice.call(data, 1).buffer
-  if (code === DATA_VIEW) return new DataView(Uint8Array.prototype.slice.call(data, 1).buffer)
-  throw new PassfdError('UNDECODABLE', { detail: 'it holds a typed array of an unknown kind or odd length' })
-}
-
-/** Two's complement, big-endian, any length. */
-function unpackBigInt(data: Uint8Array): bigint {
-  onlyWithRecords(0)
-  if (data.length === 0) refuseType()
-  const magnitude = BigInt(`0x${Buffer.from(data.buffer, data.byteOffset, data.length).toString('hex')}`)
-  return BigInt.asIntN(data.length * 8, magnitude)
-}
-
-function loadOwnInstance(): typeof Msgpackr {
-  const require = createRequire(import.meta.url)
-  const file = require.resolve('msgpackr')
-  const shared = require.cache[file]
-  delete require.cache[file]
-  const instance = require(file) as typeof Msgpackr
-  if (shared === undefined) delete require.cache[file]
-  else require.cache[file] = shared
-  addExtensions(instance)
-  return instance
 }

@@ -1,0 +1,235 @@
+/**
+ * An instance of msgpackr of our own, with the extensions of the protocol and no others. Its pack target and extension table are
+ * globals of its module: this way another user of msgpackr in the process can't pack into our buffers, nor can its
+ * extensions change the wire.
+ */
+import { EventEmitter } from 'node:events'
+import { createRequire } from 'node:module'
+import type * as Msgpackr from 'msgpackr'
+import { assertOpen, Descriptor } from './descriptor.ts'
+import { PassfdError } from './errors.ts'
+import { HEADER } from './frame.ts'
+import { MAX_RIGHTS } from './limits.ts'
+
+/** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
+export const BY_REFERENCE = 65536
+
+const DESCRIPTOR_TYPE = 0x46
+
+export const NO_DESCRIPTORS: Descriptor[] = []
+export const NO_HOLES: Hole[] = []
+export const EMPTY = Buffer.alloc(0)
+
+/** A place in the body, counted from its beginning in what was packed, where `bytes` belong that were not copied. */
+export interface Hole {
+  at: number
+  bytes: Uint8Array
+}
+
+/** Stands for a descriptor that has been moved already while its body is encoded anew. */
+export class Place {
+  readonly index: number
+  constructor(index: number) {
+    this.index = index
+  }
+}
+
+export type Packer = Msgpackr.Packr & {
+  position: number
+  structures: Structures
+  moreTypes: boolean
+  pack(value: unknown, mode: number): Packed
+}
+export type Packed = Buffer & { start: number; end: number }
+export type Structures = (string[] | undefined)[] & { nextId?: number; transitions?: object | undefined }
+export type Unpacker = Msgpackr.Unpackr & { copyBuffers: boolean; structures: Structures }
+
+/** What the extensions see of the call in progress; the codec sets it before each. */
+export const call = {
+  /** Encoding: where the frame begins in `target`, and what was collected. */
+  frameStart: 0,
+  target: EMPTY as Buffer,
+  descriptors: NO_DESCRIPTORS,
+  holes: NO_HOLES,
+  /** Decoding: what came with the frame, and how much of it the body has used. */
+  arrived: NO_DESCRIPTORS as readonly Descriptor[],
+  used: 0,
+  usedOnce: [] as boolean[],
+  /** The body is flagged: further types are allowed. */
+  records: false,
+  /** Binary values may be views of the body. */
+  owned: false
+}
+
+/** For msgpackr's `writeFunction`. */
+export function refuseFunction(): never {
+  throw new PassfdError('ENCODE', { detail: 'it holds a function' })
+}
+
+type Allocate = (size: number) => { target: Buffer; targetView: DataView; position: number }
+
+function addExtensions({ addExtension }: typeof Msgpackr): void {
+  const add = addExtension as (extension: object) => void
+  const TypedArray = Object.getPrototypeOf(Uint8Array)
+  refuseClass(add, Error, 'it holds an Error; send its code and message')
+  refuseClass(add, RegExp, 'it holds a RegExp; send its source')
+  refuseClass(add, Promise, 'it holds a Promise; await it first')
+  for (const Weak of [WeakMap, WeakSet, WeakRef])
+    refuseClass(add, Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
+  refuseClass(
+    add,
+    EventEmitter,
+    'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it)'
+  )
+  // msgpackr itself would make nothing of a DataView in plain bodies
+  add({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
+  add({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
+  add({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
+  add({ type: 0x42, unpack: unpackBigInt })
+  add({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
+  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) add({ type, unpack: refuseType })
+  add({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
+  add({ Class: Descriptor, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
+}
+
+function refuseClass(add: (extension: object) => void, Class: unknown, detail: string): void {
+  add({
+    Class,
+    type: 0x65,
+    pack: () => {
+      throw new PassfdError('ENCODE', { detail })
+    },
+    unpack: refuseType
+  })
+}
+
+function refuseType(): never {
+  throw new PassfdError('UNDECODABLE', { detail: 'it holds an extension type that is not part of the protocol' })
+}
+
+function onlyWithRecords<T>(value: T): T {
+  return call.records ? value : refuseType()
+}
+
+function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
+  assertOpen(descriptor)
+  if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
+  if (call.descriptors.length === 0) call.descriptors = []
+  if (call.descriptors.length > MAX_RIGHTS)
+    throw new PassfdError('TOO_MANY_DESCRIPTORS', {
+      count: `more than ${MAX_RIGHTS}`,
+      whose: 'the protocol',
+      limit: MAX_RIGHTS
+    })
+  packIndex(call.descriptors.push(descriptor) - 1, allocate)
+}
+
+function packPlace({ index }: Place, allocate: Allocate): void {
+  packIndex(index, allocate)
+}
+
+function packIndex(index: number, allocate: Allocate): void {
+  const { target, position } = allocate(3)
+  target[position] = 0xd4
+  target[position + 1] = DESCRIPTOR_TYPE
+  target[position + 2] = index
+}
+
+function unpackDescriptor(data: Uint8Array): Descriptor {
+  const { arrived, usedOnce } = call
+  const index = data[0]!
+  const descriptor = arrived[index]
+  if (data.length !== 1 || descriptor === undefined)
+    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} of ${arrived.length}` })
+  if (arrived.length === 1 ? call.used > 0 : usedOnce[index])
+    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} is used twice` })
+  usedOnce[index] = true
+  call.used++
+  return descriptor
+}
+
+const VIEWS = [
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  BigInt64Array,
+  BigUint64Array
+]
+const ARRAY_BUFFER = 16
+const DATA_VIEW = 17
+
+/** A typed array or DataView: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
+function packView(this: Packer, view: Uint8Array | DataView, allocate: Allocate): void {
+  const typed = this.moreTypes && !(view instanceof Buffer)
+  const length = view.byteLength + (typed ? 1 : 0)
+  const prefix = length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
+  const header = prefix + (typed ? 2 : 0)
+  const byReference = view.byteLength >= BY_REFERENCE
+  const { target: into, targetView, position } = allocate(byReference ? header : header + view.byteLength)
+  into[position] = (typed ? 0xc7 : 0xc4) + (prefix === 2 ? 0 : prefix === 3 ? 1 : 2)
+  if (prefix === 2) into[position + 1] = length
+  else if (prefix === 3) targetView.setUint16(position + 1, length)
+  else targetView.setUint32(position + 1, length)
+  if (typed) {
+    into[position + prefix] = 0x74
+    into[position + prefix + 1] = viewCode(view)
+  }
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  if (!byReference) into.set(bytes, position + header)
+  else {
+    if (call.holes.length === 0) call.holes = []
+    // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
+    const frameStart = into === call.target ? call.frameStart : 0
+    call.holes.push({ at: position + header - frameStart - HEADER, bytes })
+  }
+}
+
+/** Classes that are none of these are sent as their bytes. */
+function viewCode(view: Uint8Array | DataView): number {
+  const code = VIEWS.indexOf(view.constructor as never)
+  if (code < 0) return view instanceof DataView ? DATA_VIEW : VIEWS.indexOf(Uint8Array)
+  return code
+}
+
+function unpackView(data: Uint8Array): unknown {
+  const code = onlyWithRecords(data[0]!)
+  const length = data.length - 1
+  const offset = data.byteOffset + 1
+  const View = VIEWS[code] as typeof Float64Array | undefined
+  if (View !== undefined && length % View.BYTES_PER_ELEMENT === 0) {
+    if (call.owned && offset % View.BYTES_PER_ELEMENT === 0)
+      return new View(data.buffer as ArrayBuffer, offset, length / View.BYTES_PER_ELEMENT)
+    return new View(Uint8Array.prototype.slice.call(data, 1).buffer)
+  }
+  if (code === ARRAY_BUFFER) return Uint8Array.prototype.slice.call(data, 1).buffer
+  if (code === DATA_VIEW) return new DataView(Uint8Array.prototype.slice.call(data, 1).buffer)
+  throw new PassfdError('UNDECODABLE', { detail: 'it holds a typed array of an unknown kind or odd length' })
+}
+
+/** Two's complement, big-endian, any length. */
+function unpackBigInt(data: Uint8Array): bigint {
+  onlyWithRecords(0)
+  if (data.length === 0) refuseType()
+  const magnitude = BigInt(`0x${Buffer.from(data.buffer, data.byteOffset, data.length).toString('hex')}`)
+  return BigInt.asIntN(data.length * 8, magnitude)
+}
+
+function loadOwnInstance(): typeof Msgpackr {
+  const require = createRequire(import.meta.url)
+  const file = require.resolve('msgpackr')
+  const shared = require.cache[file]
+  delete require.cache[file]
+  const instance = require(file) as typeof Msgpackr
+  if (shared === undefined) delete require.cache[file]
+  else require.cache[file] = shared
+  addExtensions(instance)
+  return instance
+}
+
+export const msgpackr = loadOwnInstance()
