@@ -100,7 +100,8 @@ export interface ReceivedFrame {
   count: number
   flags: number
   id: number
-  value: any
+  /** Decoded when it is looked at. */
+  readonly value: any
   /** The raw peer's to close: it does so when it ends, unless `drop` did. */
   fds: number[]
   /** Where in the stream the frame begins. */
@@ -243,12 +244,15 @@ export class RawPeer {
     const size = HEADER + length + (flags & 7)
     if (bytes.length < size) return false
     const count = bytes[5]!
+    const content = Buffer.from(bytes.subarray(HEADER, HEADER + length))
     this.#frames.push({
       kind: bytes[4]!,
       count,
       flags,
       id: bytes.readUInt32LE(8),
-      value: length === 0 ? undefined : plain.unpack(Buffer.from(bytes.subarray(HEADER, HEADER + length))),
+      get value() {
+        return length === 0 ? undefined : plain.unpack(content)
+      },
       fds: this.#arrived.splice(0, count),
       at: this.#consumed
     })
