@@ -99,7 +99,7 @@ export function channelLimits(options: ChannelOptions<any>, defaults: { handshak
   checkObject(options)
   const numbers: Record<string, number> = {}
   for (const [name, [fallback, min, max]] of Object.entries(RANGES)) {
-    const value = options[name as keyof ChannelOptions] ?? defaults[name as 'handshakeTimeout'] ?? fallback
+    const { [name as keyof ChannelOptions]: value = defaults[name as 'handshakeTimeout'] ?? fallback } = options
     checkInteger(value, `options.${name}`, min, max)
     numbers[name] = value
   }
@@ -131,14 +131,14 @@ export interface ServerLimits {
 
 export function serverLimits(options: ListenOptions<any>, descriptorLimit: number): ServerLimits {
   checkObject(options)
-  const maxConnections = options.maxConnections ?? 1024
-  const limits = {
-    mode: options.mode ?? 0o600,
-    backlog: options.backlog ?? 511,
-    maxConnections,
-    maxConnectionsPerUser: options.maxConnectionsPerUser ?? maxConnections,
-    maxUnclaimedTotal: options.maxUnclaimedTotal ?? Math.floor(descriptorLimit / 2)
-  }
+  const {
+    mode = 0o600,
+    backlog = 511,
+    maxConnections = 1024,
+    maxConnectionsPerUser = maxConnections,
+    maxUnclaimedTotal = Math.floor(descriptorLimit / 2)
+  } = options
+  const limits = { mode, backlog, maxConnections, maxConnectionsPerUser, maxUnclaimedTotal }
   checkInteger(limits.mode, 'options.mode', 0, 0o777)
   for (const name of ['backlog', 'maxConnections', 'maxConnectionsPerUser', 'maxUnclaimedTotal'] as const)
     checkInteger(limits[name], `options.${name}`, 1, MAX_TIMEOUT)
