@@ -36,7 +36,7 @@ export function encodeFault(
       // data that can't be encoded stays here
     }
   }
-  return firstThatFits([{ code, message }, { code }, {}], limit, slab, position)!
+  return firstThatFits([{ code, message }, { code }], limit, slab, position) ?? encodePlain({}, slab, position)
 }
 
 /** The last words of a channel that ends with an error, or with none but before its time; undefined if the peer takes none as long. */
