@@ -1,0 +1,30 @@
+/** What the figures depend on: the machine, and on which of its cores the two ends run. */
+import { readFileSync } from 'node:fs'
+import { cpus, loadavg, release } from 'node:os'
+import type { Placement } from './measure.ts'
+
+/** The cores this process may use: "0-3,8" in /proc/self/status. */
+function allowedCores(): number[] {
+  const [, list] = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? ['', '0']
+  return list!.split(',').flatMap(part => {
+    const [first, last = first] = part.split('-').map(Number) as [number, number?]
+    return Array.from({ length: last! - first + 1 }, (_, index) => first + index)
+  })
+}
+
+const cores = allowedCores()
+
+/** A line for people: processor, cores, kernel, Node, and how busy it is with other things. */
+export function describeMachine(): string {
+  const load = loadavg().map(value => value.toFixed(1))
+  const model = cpus()[0]?.model.trim() ?? 'unknown processor'
+  return `${model}, ${cores.length} cores, Linux ${release()}, Node ${process.version}, load average ${load.join(' ')}`
+}
+
+/** What to put in front of a command, and the environment that tells it where its far end belongs. */
+export function placementOf(placement: Placement): { prefix: string[]; environment: Record<string, string> } {
+  if (placement === 'unpinned') return { prefix: [], environment: {} }
+  const near = cores[0]!
+  const far = placement === 'one core' ? near : (cores[1] ?? near)
+  return { prefix: ['taskset', '-c', String(near)], environment: { BENCH_FAR_CPU: String(far) } }
+}

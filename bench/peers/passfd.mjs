@@ -1,0 +1,103 @@
+/** passfd itself: `connect` here, `listen` and `serve` there. */
+import { connect, Descriptor, listen } from '../../dist/index.js'
+import {
+  address,
+  bulk,
+  checkBlock,
+  isFar,
+  measure,
+  oneWay,
+  pipelined,
+  roundTrips,
+  small,
+  socketPath,
+  startFar,
+  stocked,
+  Tally,
+  workload
+} from '../workload.mjs'
+
+const options = { records: workload !== 'messages' }
+const descriptorsEach = { descriptors: 1, 'request-descriptor': 1, 'descriptors-many': 64 }[workload] ?? 0
+
+async function far() {
+  const server = await listen(address, options)
+  const tally = new Tally()
+  server.serve(({ value, isRequest, descriptors }) => {
+    const report = tally.take(value)
+    if (report !== undefined) return report
+    if (value.block !== undefined) checkBlock(value)
+    if (descriptors.length !== descriptorsEach) throw new Error(`${descriptors.length} descriptors came`)
+    for (const descriptor of descriptors) descriptor.close()
+    return isRequest ? { id: value.id } : undefined
+  })
+  server.on('channel', channel => channel.once('close', () => server.close()))
+  console.log('listening')
+}
+
+async function near() {
+  const path = socketPath()
+  await startFar(path)
+  const channel = await connect(path, options)
+  const source = Descriptor.openSync('/dev/null')
+  const mark = (what = true) => channel.request({ mark: what })
+  await measure(workloads[workload](channel, mark, source), mark)
+  source.close()
+  await channel.close()
+}
+
+/** Only the last `send` of a burst is awaited. */
+const bursts = (channel, mark, make, size) =>
+  oneWay({
+    size,
+    mark,
+    burst: (first, count) => {
+      for (let id = first; id < first + count - 1; id++) channel.send(make(id))
+      return channel.send(make(first + count - 1))
+    }
+  })
+
+/** Descriptors are moved, so each message needs its own: made ahead, as making them is not passing them. */
+const moves = (channel, mark, make, size, stock) =>
+  stocked({
+    make,
+    mark,
+    size,
+    stock,
+    burst: (first, values) => {
+      let sent
+      for (const value of values) {
+        value.id = first++
+        sent = channel.send(value)
+      }
+      return sent
+    }
+  })
+
+const workloads = {
+  messages: (channel, mark) => bursts(channel, mark, small),
+  'messages-records': (channel, mark) => bursts(channel, mark, small),
+  'messages-awaited': (channel, mark) =>
+    oneWay({
+      mark,
+      burst: async (first, count) => {
+        for (let id = first; id < first + count; id++) await channel.send(small(id))
+      }
+    }),
+  descriptors: (channel, mark, source) => moves(channel, mark, () => ({ id: 0, file: source.dup() })),
+  'descriptors-many': (channel, mark, source) => {
+    const make = () => ({ id: 0, files: Array.from({ length: 64 }, () => source.dup()) })
+    const phase = moves(channel, mark, make, 4, 64)
+    return async time => 64 * (await phase(time))
+  },
+  request: (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
+  'request-descriptor': (channel, mark, source) =>
+    roundTrips({ mark, request: id => channel.request({ id, file: source.dup() }) }),
+  'requests-pipelined': (channel, mark) =>
+    pipelined({ inFlight: 100, mark, request: id => channel.request(small(id)) }),
+  'requests-one-at-a-time': (channel, mark) =>
+    pipelined({ inFlight: 1, mark, request: id => channel.request(small(id)) }),
+  bulk: (channel, mark) => bulk({ mark, send: value => channel.send(value) })
+}
+
+await (isFar ? far() : near())

@@ -1,0 +1,60 @@
+/** A contender that runs. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { placementOf } from './machine.ts'
+import type { Contender, Placement } from './measure.ts'
+
+export interface Running {
+  /** One more measurement. Rejects if the contender fails instead. */
+  measure(): Promise<number>
+  /** Lets it end. Rejects if it fails. */
+  end(): Promise<void>
+}
+
+const children = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of children) child.kill()
+})
+
+/** Resolves when it has warmed up. */
+export async function start({ command }: Contender, placement: Placement): Promise<Running> {
+  const { prefix, environment } = placementOf(placement)
+  const [program, ...args] = [...prefix, ...command] as [string, ...string[]]
+  const child = spawn(program, args, { env: { ...process.env, ...environment }, stdio: ['pipe', 'pipe', 'pipe'] })
+  children.add(child)
+  let errors = ''
+  child.stderr.setEncoding('utf8').on('data', text => {
+    errors += text
+  })
+  const failed = (what: string) => new Error(`${program} ${args.join(' ')} ${what}\n${errors}`)
+  const ended = new Promise<void>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code, signal) => {
+      children.delete(child)
+      if (code === 0) resolve()
+      else reject(failed(`ended with ${code ?? signal}`))
+    })
+  })
+  ended.catch(() => {}) // whoever waits for a line or the end hears of it
+  child.stdin.on('error', () => {}) // it has ended: likewise
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const line = async (): Promise<string> => {
+    const { done, value } = await lines.next()
+    if (!done) return value
+    await ended
+    throw failed('ended early')
+  }
+  if ((await line()) !== 'ready') throw failed('is not ready')
+  return {
+    async measure() {
+      child.stdin.write('\n')
+      const value = Number(await line())
+      if (!(value > 0)) throw failed(`measured ${value}`)
+      return value
+    },
+    async end() {
+      child.stdin.end()
+      await ended
+    }
+  }
+}

@@ -1,0 +1,15 @@
+import { floor, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: '1 MiB Buffers, one way',
+  unit: 'GB/s',
+  better: 'more',
+  placement: 'two cores',
+  ours: passfd('bulk'),
+  peers: {
+    'C copy': floor('copy'),
+    'process.send advanced': processSend('bulk'),
+    'net.Socket + msgpackr': socketMsgpackr('bulk')
+  }
+} satisfies Row

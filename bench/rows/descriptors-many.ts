@@ -1,0 +1,14 @@
+import { floor, passfd } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: '64 descriptors a message',
+  unit: 'descriptors/s',
+  better: 'more',
+  placement: 'two cores',
+  ours: passfd('descriptors-many'),
+  peers: {
+    'C 64 a call': floor('descriptors', '64'),
+    'C 253 a call': floor('descriptors', '253')
+  }
+} satisfies Row

@@ -1,0 +1,13 @@
+import { floor, passfd } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'small messages, each send() awaited',
+  unit: 'messages/s',
+  better: 'more',
+  placement: 'two cores',
+  ours: passfd('messages-awaited'),
+  peers: {
+    'C one a call': floor('messages')
+  }
+} satisfies Row

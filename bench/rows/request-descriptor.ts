@@ -1,0 +1,14 @@
+import { floor, passfd, processSend } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'a request with one descriptor and its reply, one at a time, median',
+  unit: 'µs',
+  better: 'less',
+  placement: 'one core',
+  ours: passfd('request-descriptor'),
+  peers: {
+    'C epoll': floor('round-trip', '1'),
+    'process.send handle': processSend('request-descriptor')
+  }
+} satisfies Row

@@ -1,0 +1,16 @@
+import { floor, messagePort, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'the same wherever the kernel puts the two ends',
+  unit: 'µs',
+  better: 'less',
+  placement: 'unpinned',
+  ours: passfd('request'),
+  peers: {
+    'C epoll': floor('round-trip'),
+    'process.send': processSend('request'),
+    'net.Socket + msgpackr': socketMsgpackr('request'),
+    MessagePort: messagePort('request')
+  }
+} satisfies Row

@@ -1,0 +1,15 @@
+import { floor, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'a small request and its reply, one at a time, median',
+  unit: 'µs',
+  better: 'less',
+  placement: 'one core',
+  ours: passfd('request'),
+  peers: {
+    'C epoll': floor('round-trip'),
+    'process.send': processSend('request'),
+    'net.Socket + msgpackr': socketMsgpackr('request')
+  }
+} satisfies Row

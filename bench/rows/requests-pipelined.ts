@@ -1,0 +1,15 @@
+import { passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'small requests and their replies, 100 in flight',
+  unit: 'requests/s',
+  better: 'more',
+  placement: 'two cores',
+  ours: passfd('requests-pipelined'),
+  peers: {
+    'one at a time': passfd('requests-one-at-a-time'),
+    'process.send': processSend('requests-pipelined'),
+    'net.Socket + msgpackr': socketMsgpackr('requests-pipelined')
+  }
+} satisfies Row
