@@ -324,8 +324,9 @@ export class Transport implements FrameSink, WireOwner {
   onWritable(): void {
     if (!this.blocked) return
     this.blocked = false
-    this.wire.awaitWritable(false)
     this.flush()
+    // What is large blocks again at once: to ask anew each time would cost four system calls
+    if (!this.blocked) this.wire.awaitWritable(false)
     this.#owner.onProgress()
   }
 
@@ -427,6 +428,7 @@ export class Transport implements FrameSink, WireOwner {
       this.wire.awaitWritable(true)
     } else if (errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM) {
       this.blocked = true
+      this.wire.awaitWritable(false)
       this.#retry ??= setTimeout(() => this.#tryAgain(), RETRY_AFTER)
     } else {
       this.#writing = false

@@ -101,6 +101,7 @@ export class SocketWire implements Wire {
   ended = false
   #id = 0
   #refed = true
+  #awaitsWritable = false
 
   constructor(fd: number) {
     this.fd = fd
@@ -131,7 +132,9 @@ export class SocketWire implements Wire {
   }
 
   awaitWritable(on: boolean): void {
-    if (this.#id !== 0) native.interest(this.#id, on ? READABLE | WRITABLE : READABLE)
+    if (this.#id === 0 || on === this.#awaitsWritable) return
+    this.#awaitsWritable = on
+    native.interest(this.#id, on ? READABLE | WRITABLE : READABLE)
   }
 
   target(buffer: Buffer | null, start: number, end: number): void {
