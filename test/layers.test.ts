@@ -1,0 +1,124 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { test } from './helpers/test.ts'
+
+/** The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line. */
+const LAYERS = [
+  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short'],
+  ['native', 'frame', 'schema', 'requests', 'incoming'],
+  ['leak', 'convert', 'peer', 'wire'],
+  ['address', 'options'],
+  ['bind', 'hello'],
+  ['descriptor'],
+  ['msgpack', 'transport'],
+  ['codec'],
+  ['fault', 'waiting'],
+  ['session'],
+  ['message'],
+  ['channel'],
+  ['connect'],
+  ['server'],
+  ['index']
+]
+
+/** Files that the arrows of the picture keep apart although the order would allow more. */
+const ONLY: Record<string, string[]> = {
+  frame: ['errors', 'limits'],
+  native: ['errors'],
+  wire: ['errors', 'limits', 'native'],
+  transport: ['descriptor', 'errors', 'frame', 'limits'],
+  credit: [],
+  share: [],
+  promises: []
+}
+/** These know no socket: the state machine and its parts can be tested without one. */
+const NO_SOCKETS = ['session', 'transport', 'codec', 'frame', 'credit', 'waiting', 'requests', 'incoming']
+/** The packages that files import, and who may. */
+const PACKAGES: Record<string, string[]> = { bindings: ['native'], msgpackr: ['msgpack'] }
+
+interface Import {
+  from: string
+  of: string
+  typesOnly: boolean
+}
+
+const folder = fileURLToPath(new URL('../src/', import.meta.url))
+const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+  .filter(name => name.endsWith('.ts'))
+  .map(name => name.slice(0, -3))
+const imports = files.flatMap(importsOf)
+
+function importsOf(from: string): Import[] {
+  const source = readFileSync(`${folder}${from}.ts`, 'utf8')
+  const statements = source.matchAll(/^(?:import|export)\s+(type\s+)?([^'"();]*?)\s+from\s+['"]([^'"]+)['"]/gm)
+  return [...statements].map(([, type, names = '', specifier = '']) => {
+    const listed = /^\{([^}]*)\}$/.exec(names.trim())?.[1]?.split(',') ?? ['*']
+    const values = listed.filter(name => name.trim() !== '' && !name.trim().startsWith('type '))
+    return {
+      from,
+      of: specifier.startsWith('./') ? specifier.slice(2, -3) : specifier,
+      typesOnly: type !== undefined || values.length === 0
+    }
+  })
+}
+
+const rank = new Map(LAYERS.flatMap((names, index) => names.map(name => [name, index] as const)))
+const own = imports.filter(({ of }) => files.includes(of))
+const loaded = own.filter(({ typesOnly }) => !typesOnly)
+
+test('every file has its layer, and every layer its files', t => {
+  t.deepEqual([...rank.keys()].sort(), files.toSorted())
+})
+
+test('imports are read: as many as there are lines of them', t => {
+  for (const name of files) {
+    const source = readFileSync(`${folder}${name}.ts`, 'utf8')
+    const lines = source.match(/^(import|export) .*? from '|^\} from '|^import '/gm) ?? []
+    t.is(importsOf(name).length, lines.length, name)
+  }
+  t.true(loaded.some(({ from, of }) => from === 'codec' && of === 'frame'))
+  t.true(own.some(({ from, of, typesOnly }) => from === 'convert' && of === 'descriptor' && typesOnly))
+})
+
+test('imports point one way', t => {
+  for (const { from, of } of loaded) t.true(rank.get(of)! < rank.get(from)!, `${from} imports ${of}`)
+})
+
+test('there is no cycle, types excepted', t => {
+  const visit = (name: string, path: string[]): void => {
+    if (path.includes(name)) {
+      t.fail([...path, name].join(' → '))
+      return
+    }
+    for (const { from, of } of loaded) if (from === name) visit(of, [...path, name])
+  }
+  for (const name of files) visit(name, [])
+  t.pass()
+})
+
+test('layers that the picture keeps apart are apart', t => {
+  for (const [name, allowed] of Object.entries(ONLY)) {
+    for (const { from, of } of loaded) if (from === name) t.true(allowed.includes(of), `${from} imports ${of}`)
+  }
+  for (const { from, of } of loaded)
+    if (NO_SOCKETS.includes(from))
+      t.false(['native', 'wire', 'convert', 'address'].includes(of), `${from} imports ${of}`)
+})
+
+test('packages are imported by one file each, and all are dependencies', t => {
+  const { dependencies } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  const foreign = imports.filter(({ of }) => !files.includes(of) && !of.startsWith('node:'))
+  for (const { from, of, typesOnly } of foreign) {
+    t.true(of in dependencies, `${from} imports ${of}`)
+    if (!typesOnly || of in PACKAGES) t.true(PACKAGES[of]?.includes(from) ?? false, `${from} imports ${of}`)
+  }
+  t.deepEqual([...new Set(foreign.map(({ of }) => of))].sort(), Object.keys(dependencies).sort())
+})
+
+test('the system calls are made by plain C without a header of Node', t => {
+  const native = fileURLToPath(new URL('../native/', import.meta.url))
+  for (const name of ['os.c', 'os.h', 'held.c', 'held.h', 'closer.c', 'closer.h']) {
+    const includes = readFileSync(`${native}${name}`, 'utf8').match(/#include .*/g) ?? []
+    for (const line of includes) t.notRegex(line, /node|uv\.h|environment|watcher|argument/, `${name}: ${line}`)
+  }
+})

@@ -1,0 +1,229 @@
+/** What `npm publish` would publish, installed and used as users do. */
+import { execFile } from 'node:child_process'
+import * as fs from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { arch, platform } from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { version } from '../src/version.ts'
+import { test } from './helpers/test.ts'
+
+const run = promisify(execFile)
+const root = fileURLToPath(new URL('..', import.meta.url))
+const temporary = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'passfd-package-')))
+process.on('exit', () => fs.rmSync(temporary, { recursive: true, force: true }))
+const manifest = JSON.parse(fs.readFileSync(join(root, 'package.json'), 'utf8'))
+const shim = `prebuilds/${platform}-${arch}/passfd.node`
+
+interface Packed {
+  filename: string
+  files: { path: string; mode: number }[]
+}
+
+/** Packs a copy of the work tree, scripts and all, so that the build of the tests in progress isn't touched. */
+async function pack(): Promise<Packed & { tarball: string }> {
+  const copy = join(temporary, 'source')
+  const left = ['node_modules', 'dist', 'prebuilds', 'build', '.git', 'test', 'bench', 'examples']
+  fs.cpSync(root, copy, { recursive: true, filter: from => !left.includes(from.split('/').at(-1)!) || from === root })
+  fs.symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+  const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy)
+  const [packed] = JSON.parse(stdout.slice(stdout.search(/^\[$/m))) as [Packed]
+  if (fs.existsSync(join(copy, 'prebuilds'))) throw new Error('prebuilds/ was left behind')
+  return { ...packed, tarball: join(temporary, packed.filename) }
+}
+
+function npm(args: string[], cwd: string): Promise<{ stdout: string; stderr: string }> {
+  return run('npm', [...args, '--no-audit', '--no-fund', '--offline'], { cwd, maxBuffer: 1 << 24 })
+}
+
+/** An empty folder with the tarball installed; what it depends on comes from here, as the registry may be far away. */
+async function install(name: string, tarball: string): Promise<string> {
+  const folder = join(temporary, name)
+  const dependencies: Record<string, string> = { passfd: `file:${tarball}` }
+  const add = (dependency: string): void => {
+    const path = join(root, 'node_modules', dependency)
+    dependencies[dependency] = `file:${path}`
+    const { dependencies: further = {} } = JSON.parse(fs.readFileSync(join(path, 'package.json'), 'utf8'))
+    for (const each of Object.keys(further)) if (!(each in dependencies)) add(each)
+  }
+  for (const dependency of Object.keys(manifest.dependencies)) add(dependency)
+  fs.mkdirSync(folder)
+  fs.writeFileSync(join(folder, 'package.json'), JSON.stringify({ name, private: true, dependencies }))
+  await npm(['install', '--ignore-scripts', '--install-links=false'], folder)
+  return folder
+}
+
+/** Runs a program in a folder; gives what it prints. It must say nothing on stderr. */
+async function program(folder: string, name: string, source: string, args: string[] = []): Promise<string> {
+  fs.writeFileSync(join(folder, name), source)
+  const { stdout, stderr } = await run(process.execPath, [...args, name], { cwd: folder })
+  if (stderr !== '') throw new Error(stderr)
+  return stdout.trim()
+}
+
+const USE = `
+  const [left, end] = pair()
+  connect(end).then(async right => {
+    right.serve(({ value }) => value.file.kind)
+    console.log(await left.request({ file: Descriptor.openSync('/etc/hostname') }), version)
+    await Promise.all([left.close(), right.close()])
+  })`
+const USED = `file ${version}`
+const ESM = `import { connect, Descriptor, pair, version } from 'passfd'${USE}`
+const CJS = `const { connect, Descriptor, pair, version } = require('passfd')${USE}`
+
+const packed = await pack()
+const folder = await install('consumer', packed.tarball)
+const installed = join(folder, 'node_modules/passfd')
+
+test('src/version.ts and package.json agree', t => {
+  t.is(version, manifest.version)
+})
+
+test('the tarball has what is needed and nothing else', t => {
+  const paths = packed.files.map(({ path }) => path)
+  for (const path of [
+    'package.json',
+    'README.md',
+    'LICENSE',
+    'CHANGELOG.md',
+    shim,
+    'native/binding.gyp',
+    'native/os.c'
+  ])
+    t.true(paths.includes(path), path)
+  for (const name of fs.readdirSync(join(root, 'src')).filter(name => name.endsWith('.ts'))) {
+    for (const extension of ['.js', '.d.ts']) t.true(paths.includes(`dist/${name.slice(0, -3)}${extension}`), name)
+  }
+  for (const name of fs.readdirSync(join(root, 'native')).filter(name => /\.(c|h|gyp)$/.test(name)))
+    t.true(paths.includes(`native/${name}`), name)
+  for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
+  t.deepEqual(
+    paths.filter(path => path.endsWith('.node')),
+    [shim]
+  )
+})
+
+test('installing it runs nothing', t => {
+  // npm runs node-gyp by itself where it finds a binding.gyp at the root
+  t.false(packed.files.some(({ path }) => path === 'binding.gyp'))
+  const { scripts, gypfile } = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
+  for (const name of ['preinstall', 'install', 'postinstall']) t.false(name in scripts, name)
+  t.is(gypfile, undefined)
+})
+
+test('the shim is small, stripped, and needs the C library alone', async t => {
+  const path = join(installed, shim)
+  t.true(fs.statSync(path).size < 100_000)
+  const { stdout } = await run('readelf', ['--dynamic', '--sections', '--wide', path])
+  t.notRegex(stdout, /\.debug|\.symtab/)
+  const needed = [...stdout.matchAll(/\(NEEDED\).*\[(.*?)\]/g)].map(([, name]) => name!)
+  t.true(needed.length > 0)
+  for (const name of needed) t.regex(name, /^(libc|libpthread|ld-linux)/)
+})
+
+test('the published files name no place on the machine that built them', t => {
+  for (const { path } of packed.files) {
+    const content = fs.readFileSync(join(installed, path), 'latin1')
+    for (const place of [root, temporary]) t.false(content.includes(place.replace(/\/$/, '')), `${place} in ${path}`)
+  }
+})
+
+test('it is imported and used from a module', async t => {
+  t.is(await program(folder, 'module.mjs', ESM), USED)
+})
+
+test('it is required and used from a CommonJS script', async t => {
+  t.is(await program(folder, 'script.cjs', CJS), USED)
+})
+
+test('it works in worker threads, one after the other and at once', async t => {
+  const source = `
+    const { Worker, isMainThread } = require('node:worker_threads')
+    if (isMainThread) {
+      const start = () => new Promise((resolve, reject) => new Worker(__filename).on('error', reject).on('exit', resolve))
+      start().then(() => Promise.all([start(), start()])).then(() => console.log('over'))
+    } else { ${CJS} }`
+  t.deepEqual((await program(folder, 'worker.cjs', source)).split('\n').sort(), [USED, USED, USED, 'over'].sort())
+})
+
+test('it works through symbolic links, followed or not', async t => {
+  const linked = join(temporary, 'linked')
+  fs.mkdirSync(linked)
+  fs.symlinkSync(join(folder, 'node_modules'), join(linked, 'node_modules'))
+  t.is(await program(linked, 'module.mjs', ESM), USED)
+  t.is(await program(linked, 'script.cjs', CJS), USED)
+  t.is(await program(linked, 'script.cjs', CJS, ['--preserve-symlinks']), USED)
+  // As pnpm lays it out: the package alone is a link
+  const store = join(temporary, 'store')
+  fs.mkdirSync(join(store, 'node_modules'), { recursive: true })
+  fs.symlinkSync(installed, join(store, 'node_modules/passfd'))
+  t.is(await program(store, 'module.mjs', ESM), USED)
+})
+
+test('its paths may hold what URLs escape', async t => {
+  const odd = join(temporary, 'a folder with spaces, % and #é')
+  fs.cpSync(folder, odd, { recursive: true, verbatimSymlinks: true })
+  fs.rmSync(join(odd, 'node_modules/.bin'), { recursive: true, force: true })
+  for (const name of ['msgpackr', 'bindings', 'file-uri-to-path']) {
+    fs.rmSync(join(odd, 'node_modules', name))
+    fs.symlinkSync(join(root, 'node_modules', name), join(odd, 'node_modules', name))
+  }
+  t.is(await program(odd, 'module.mjs', ESM), USED)
+})
+
+test('its declarations compile in a project that checks libraries', async t => {
+  const source = `
+    import { type Channel, connect, Descriptor, listen, type Message } from 'passfd'
+    export const channel: Promise<Channel<unknown, { file: Descriptor }>> = connect('/path')
+    export async function serve(): Promise<void> {
+      const server = await listen<{ a: 1 }>('/path')
+      server.serve((message: Message<{ a: 1 }>) => message.value.a)
+    }`
+  fs.writeFileSync(join(folder, 'program.ts'), source)
+  const compilerOptions = {
+    module: 'nodenext',
+    target: 'es2022',
+    strict: true,
+    noEmit: true,
+    skipLibCheck: false,
+    types: ['node'],
+    typeRoots: [join(root, 'node_modules/@types')]
+  }
+  fs.writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }))
+  const compiler = [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder]
+  const { stdout } = await run(process.execPath, compiler).catch(error => error as { stdout: string })
+  const ours = stdout.split('\n').filter(line => line.includes('error') && !line.includes('@types/node'))
+  t.deepEqual(ours, [])
+})
+
+test('without the shim the error says where it looked and what to do, and doing it helps', async t => {
+  const without = await install('without-shim', packed.tarball)
+  const where = join(without, 'node_modules/passfd')
+  fs.rmSync(join(where, shim))
+  const look = `import('passfd').then(() => console.log('loaded'), ({ name, code, message }) => console.log(JSON.stringify({ name, code, message })))`
+  const { name, code, message } = JSON.parse(await program(without, 'look.mjs', look))
+  t.is(name, 'PassfdError')
+  t.is(code, 'ERR_PASSFD_NATIVE_MISSING')
+  t.true(message.includes(join(where, shim)), message)
+  t.true(message.includes(join(where, 'native/build/Release/passfd.node')), message)
+  const [, advice] = /run "npx (node-gyp .*)" in its folder/.exec(message)!
+  const [, ...args] = advice!.split(' ')
+  const headers = fs.existsSync(join(process.execPath, '../../include/node/node_api.h'))
+    ? [`--nodedir=${join(process.execPath, '../..')}`]
+    : []
+  await run(process.execPath, [join(root, 'node_modules/node-gyp/bin/node-gyp.js'), ...args, ...headers], {
+    cwd: where
+  })
+  t.is(await program(without, 'module.mjs', ESM), USED)
+})
+
+test('a shim that is there but broken is reported, not passed over in silence', async t => {
+  const broken = await install('broken-shim', packed.tarball)
+  fs.writeFileSync(join(broken, 'node_modules/passfd', shim), 'no shared object')
+  const look = `import('passfd').then(() => console.log('loaded'), ({ code, message }) => console.log(JSON.stringify({ code, message })))`
+  const { code, message } = JSON.parse(await program(broken, 'look.mjs', look))
+  t.is(code, 'ERR_PASSFD_NATIVE_MISSING')
+  t.regex(message, /passfd\.node: (invalid ELF header|file too short)/)
+})
