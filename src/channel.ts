@@ -80,6 +80,8 @@ export let createChannel: (setup: ChannelSetup) => Channel<any, any>
 export let startChannel: (channel: Channel<any, any>, handshakeTimeout: number) => void
 /** @internal */
 export let sessionOf: (channel: Channel<any, any>) => Session
+/** @internal Messages have come that no consumer was given. */
+export let hasUnread: (channel: Channel<any, any>) => boolean
 let listened: (channel: Channel<any, any>) => void
 
 /** One connection to another process: messages and requests with descriptors, both ways, in order. */
@@ -509,6 +511,7 @@ export class Channel<In = unknown, Out = unknown>
     createChannel = setup => new Channel(setup)
     startChannel = (channel, timeout) => channel.#session.start(timeout)
     sessionOf = channel => channel.#session
+    hasUnread = channel => channel.#inbox.length > 0
     listened = channel => {
       channel.#consume(LISTENERS)
       channel.#pumpSoon()

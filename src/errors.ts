@@ -59,6 +59,7 @@ const TABLE = {
   // The end of a channel
   CLOSED: 'The channel has ended{how}: this was not sent or not answered.',
   DISCONNECTED: 'The peer went away without saying goodbye: its process has probably ended.',
+  REFUSED: 'The peer said goodbye before hello: it does not want this channel.',
   DESTROYED: 'The channel was ended by destroy(), without an error to tell.',
   PEER: 'The peer ended the channel with {code}: {message}',
   CONNECT_TIMEOUT:

@@ -8,10 +8,12 @@ const MAX_CODE = 64
 const MAX_TEXT = 512
 const NO_NUMBERS = new Int32Array(0)
 
-/** Whatever the peer made of it. */
-export function decodeError(bytes: Buffer, start: number, end: number): RemoteError {
-  const body = decodePlain(bytes, start, end)
-  const { code, message, data } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+/** What a fault or goodbye says: a map, which only a goodbye may leave out. Missing or odd fields are empty. */
+export function decodeError(bytes: Buffer, start: number, end: number, mayBeEmpty: boolean): RemoteError {
+  const body = start === end && mayBeEmpty ? {} : decodePlain(bytes, start, end)
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    throw new PassfdError('UNDECODABLE', { detail: 'it tells of an error and is no map' })
+  const { code, message, data } = body as Record<string, unknown>
   return {
     code: typeof code === 'string' ? code : '',
     message: typeof message === 'string' ? message : '',

@@ -86,6 +86,7 @@ function addExtensions({ addExtension }: typeof Msgpackr): void {
   add({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
   add({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
   add({ type: 0x42, unpack: unpackBigInt })
+  add({ type: 0xff, unpack: unpackTimestamp })
   add({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
   for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) add({ type, unpack: refuseType })
   add({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
@@ -210,6 +211,24 @@ function unpackView(data: Uint8Array): unknown {
   if (code === ARRAY_BUFFER) return Uint8Array.prototype.slice.call(data, 1).buffer
   if (code === DATA_VIEW) return new DataView(Uint8Array.prototype.slice.call(data, 1).buffer)
   throw new PassfdError('UNDECODABLE', { detail: 'it holds a typed array of an unknown kind or odd length' })
+}
+
+/** The standard's three forms; one byte is how msgpackr writes an invalid Date. */
+function unpackTimestamp(data: Uint8Array): Date {
+  const view = new DataView(data.buffer, data.byteOffset, data.length)
+  const date = (seconds: number, nanoseconds: number) => new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000))
+  switch (data.length) {
+    case 1:
+      return new Date(Number.NaN)
+    case 4:
+      return date(view.getUint32(0), 0)
+    case 8:
+      return date((view.getUint32(0) & 3) * 2 ** 32 + view.getUint32(4), view.getUint32(0) >>> 2)
+    case 12:
+      return date(Number(view.getBigInt64(4)), view.getUint32(0))
+    default:
+      throw new PassfdError('UNDECODABLE', { detail: `it holds a timestamp of ${data.length} bytes` })
+  }
 }
 
 /** Two's complement, big-endian, any length. */

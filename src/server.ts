@@ -1,7 +1,7 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 import { EventEmitter, setMaxListeners } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
-import { type Channel, checkServe, type Handler, type ServeOptions, throwLater } from './channel.ts'
+import { type Channel, checkServe, type Handler, hasUnread, type ServeOptions, throwLater } from './channel.ts'
 import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
@@ -90,7 +90,8 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #handshakes = new AbortController()
   #connections = 0
   #serving: { handler: Handler<In>; options: ServeOptions<In> } | undefined
-  #unseen: Channel<In, Out>[] = []
+  /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
+  readonly #unseen = new Map<Channel<In, Out>, () => void>()
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
   #iterating = false
   #closing: Promise<void> | undefined
@@ -124,8 +125,8 @@ export class ChannelServer<In = unknown, Out = unknown>
     checkServe(handler, options)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
     this.#serving = { handler, options }
-    for (const channel of this.#channels) channel.serve(handler, options)
-    this.#unseen = []
+    for (const channel of new Set([...this.#channels, ...this.#unseen.keys()])) channel.serve(handler, options)
+    for (const channel of [...this.#unseen.keys()]) this.#see(channel)
   }
 
   /** Stops accepting, removes the socket file if it is still this server's, and closes the channels unless `channels` is false. */
@@ -148,8 +149,8 @@ export class ChannelServer<In = unknown, Out = unknown>
     this.#iterating = true
     const iterator: AsyncIterableIterator<Channel<In, Out>> = {
       next: async () => {
-        const channel = this.#unseen.shift()
-        if (channel !== undefined) return { done: false, value: channel }
+        const [channel] = this.#unseen.keys()
+        if (channel !== undefined) return { done: false, value: this.#see(channel) }
         if (this.#closing !== undefined) return { done: true, value: undefined }
         return new Promise(resolve => this.#readers.push(resolve))
       },
@@ -259,18 +260,34 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   #opened(channel: Channel<In, Out>, leave: () => void): void {
+    const reader = this.#readers.shift()
+    const unseen = this.#serving === undefined && this.listenerCount('channel') === 0
+    let waitsFor = 1
+    const oneLess = (): void => {
+      if (--waitsFor === 0) leave()
+    }
+    if (reader === undefined && (this.#iterating || unseen)) {
+      waitsFor++
+      this.#unseen.set(channel, oneLess)
+    }
     this.#channels.add(channel)
     // Not by the event, which may have been emitted already
     void channel.closed.then(() => {
       this.#channels.delete(channel)
-      leave()
+      oneLess()
+      if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
     })
     if (this.#serving !== undefined) channel.serve(this.#serving.handler, this.#serving.options)
-    const reader = this.#readers.shift()
-    if (reader !== undefined) reader({ done: false, value: channel })
-    else if (this.#iterating || (this.#serving === undefined && this.listenerCount('channel') === 0))
-      this.#unseen.push(channel)
+    reader?.({ done: false, value: channel })
     this.#tell(() => this.emit('channel', channel))
+  }
+
+  /** Somebody knows the channel from now on. */
+  #see(channel: Channel<In, Out>): Channel<In, Out> {
+    const oneLess = this.#unseen.get(channel)
+    this.#unseen.delete(channel)
+    oneLess?.()
+    return channel
   }
 
   #close(channels: boolean, error: Error | undefined): Promise<void> {
@@ -292,6 +309,8 @@ export class ChannelServer<In = unknown, Out = unknown>
     native.passRights(fd, true) // the listener may live on in another process
     const channelsClosed = channels ? [...this.#channels].map(channel => channel.close()) : []
     await Promise.all([closeListener(fd, limits.closeTimeout), ...channelsClosed])
+    // What came in channels that nobody has seen is nobody's
+    if (channels) for (const channel of [...this.#unseen.keys()]) this.#see(channel).destroy()
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)
     this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))

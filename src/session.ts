@@ -13,6 +13,7 @@ import { decodeError, encodeFault, encodeLastWords, peerError } from './fault.ts
 import * as frame from './frame.ts'
 import { checkHello, type Hello, sayHello } from './hello.ts'
 import { Incoming, IncomingTable } from './incoming.ts'
+import { MAX_RIGHTS } from './limits.ts'
 import type { Limits } from './options.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from './promises.ts'
 import { type OutgoingRequest, RequestTable } from './requests.ts'
@@ -253,12 +254,13 @@ export class Session implements TransportOwner {
   flush(): void {
     this.#scheduled = false
     if (this.state === 'ended') return
-    if (this.#discarded.length > 0) this.#discardNow()
     this.#appendControl()
     this.#transport.flush()
     // What has left just now may make room for credit that was held back
     if (this.#appendControl()) this.#transport.flush()
     this.#afterWrite()
+    // To wake a helper thread takes longer than all the rest: an answer does not wait for it
+    if (this.#discarded.length > 0) this.#discardNow()
   }
 
   // --- TransportOwner
@@ -539,7 +541,7 @@ export class Session implements TransportOwner {
       this.#credit.owe(bodyCost)
       this.#fault(id, new PassfdError('BUSY', { detail: `${maxPending} requests are pending` }))
     } else {
-      const incoming = new Incoming(id, flags >>> frame.ALLOWANCE_SHIFT)
+      const incoming = new Incoming(id, Math.min(flags >>> frame.ALLOWANCE_SHIFT, MAX_RIGHTS))
       this.#incoming.add(incoming)
       this.#owner.onMessage(incoming, value, descriptors, bodyCost)
     }
@@ -569,7 +571,7 @@ export class Session implements TransportOwner {
   }
 
   #onFault(id: number, bytes: Buffer, start: number, end: number): void {
-    const remote = decodeError(bytes, start, end)
+    const remote = decodeError(bytes, start, end, false)
     const request = this.requests.settle(id)
     if (request === undefined) throw new PassfdError('BAD_ID', { detail: `an answer to ${id}, which is not pending` })
     if (!request.cancelled) request.fail(new PassfdError('REMOTE', { message: remote.message }, { remote }))
@@ -590,10 +592,10 @@ export class Session implements TransportOwner {
   }
 
   #onGoodbye(bytes: Buffer, start: number, end: number): void {
-    const remote = decodeError(bytes, start, end)
+    const remote = decodeError(bytes, start, end, true)
     this.#peerSaidGoodbye = true
     if (remote.code !== '') this.end(peerError(remote), false)
-    else if (this.peer === undefined) this.end(new PassfdError('DISCONNECTED'), false)
+    else if (this.peer === undefined) this.end(new PassfdError('REFUSED'), false)
     else {
       if (this.state !== 'leaving') this.#sayGoodbye()
       this.#schedule()

@@ -1164,3 +1164,13 @@ test('trap 40: a message that could not be packed misnames no field of a later o
   t.deepEqual(received, sent)
   await closeAll(left, right)
 })
+
+test('timestamps: the three forms of the standard, and no others', t => {
+  const decode = (hex: string) => decodePlain(Buffer.from(hex, 'hex'), 0, hex.length / 2)
+  t.deepEqual(decode('d6ff00000001'), new Date(1000))
+  t.deepEqual(decode('d7ff773594000000000a'), new Date(10_500))
+  t.deepEqual(decode('c70cff1dcd6500ffffffffffffffff'), new Date(-500))
+  t.deepEqual(decode('d7ff0000000100000000'), new Date(2 ** 32 * 1000))
+  for (const hex of ['c703ff000000', 'd5ff0000', 'c700ff'])
+    t.throws(() => decode(hex), { code: 'ERR_PASSFD_UNDECODABLE' })
+})

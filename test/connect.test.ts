@@ -269,7 +269,7 @@ test('connect: a listener that lets in and then says nothing, or goes away, or r
   const dismissed = connect(listener.path)
   const dismissing = await listener.accept()
   dismissing.send(goodbye())
-  await t.throwsAsync(dismissed, { code: 'ERR_PASSFD_DISCONNECTED' })
+  await t.throwsAsync(dismissed, { code: 'ERR_PASSFD_REFUSED' })
   dismissing.close()
   listener.close()
 })

@@ -3,7 +3,15 @@ import { getEventListeners, once } from 'node:events'
 import { closeSync, existsSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Channel, ChannelServer, connect, Descriptor, type ListenOptions, listen } from '../src/index.ts'
+import {
+  type Channel,
+  ChannelServer,
+  connect,
+  Descriptor,
+  type ListenOptions,
+  listen,
+  type PassfdError
+} from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { closeAll, file, patched } from './helpers/channels.ts'
 import { socketPath } from './helpers/path.ts'
@@ -605,4 +613,22 @@ test('options are checked before anything happens', async t => {
     t.false(existsSync(path))
   }
   t.throws(() => new (ChannelServer as any)({ options: {}, bounds: {} }))
+})
+
+test('channels that end unseen with messages in them count until they are seen, and are emptied at the end', async t => {
+  const server = await listen(socketPath(), { maxConnections: 2 })
+  for (let i = 0; i < 2; i++) {
+    const channel = await connect(server.address)
+    await channel.send({ file: await Descriptor.open('/dev/null') })
+    await channel.close() // its descriptor has been taken
+  }
+  const refused = await t.throwsAsync(connect(server.address), { code: 'ERR_PASSFD_PEER' })
+  t.is((refused as PassfdError).remote?.code, 'ERR_PASSFD_BUSY')
+  for await (const channel of server) {
+    for await (const { descriptors } of channel) t.is(descriptors[0]?.kind, 'device')
+    break
+  }
+  const channel = await connect(server.address) // there is room for one again
+  await channel.close()
+  await server.close()
 })

@@ -443,10 +443,21 @@ test('hellos that are none: the smallest, the longest, and those of the future',
   }
 })
 
+test('a request that allows 255 descriptors is answered with no more than the protocol has', async t => {
+  const { channel, peer } = await rawPair({ maxDescriptors: 253 })
+  channel.serve(() => Array.from({ length: 254 }, () => Descriptor.openSync('/dev/null')))
+  peer.send(request(1, 'all', 0, 255))
+  const fault = await peer.next(FAULT)
+  t.is(fault.value.code, documented('TOO_MANY_DESCRIPTORS'))
+  channel.destroy()
+  await peer.ended
+  peer.close()
+})
+
 test('a goodbye first is a refusal with its reason; an end first is none', async t => {
   for (const [bytes, code] of [
     [goodbye('ERR_PASSFD_UNAUTHORIZED', 'not you'), 'PEER'],
-    [goodbye(), 'DISCONNECTED'],
+    [goodbye(), 'REFUSED'],
     [nothing, 'DISCONNECTED']
   ] as const) {
     const [ours, theirs] = socketpair()
