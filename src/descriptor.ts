@@ -4,6 +4,8 @@ import * as fs from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import type { Server, Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
+import { promisify } from 'node:util'
+import { isMainThread } from 'node:worker_threads'
 import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
 import * as convert from './convert.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
@@ -73,6 +75,7 @@ type Gone =
   | 'DESCRIPTOR_UNCLAIMED'
 
 const numbers = new Int32Array(2)
+const openNumber = promisify(fs.open)
 
 /** @internal The number leaves the descriptor, moved by `by`; the caller owns it now. Throws if it is not open. */
 export let take: (descriptor: Descriptor, by: string) => number
@@ -143,18 +146,13 @@ export class Descriptor implements Disposable {
   }
 
   /** Opens a file as `fs.open` does (flags default `'r'`, mode 0o666). Rejects with Node's own error. */
-  static open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
-    return new Promise((resolve, reject) => {
-      fs.open(path, flags, mode, (error, fd) => {
-        if (error) reject(error)
-        else resolve(Descriptor.adopt(fd))
-      })
-    })
+  static async open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
+    return adoptOpened(await openNumber(path, flags, mode))
   }
 
   /** `open` without waiting. */
   static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
-    return Descriptor.adopt(fs.openSync(path, flags, mode))
+    return adoptOpened(fs.openSync(path, flags, mode))
   }
 
   /**
@@ -399,6 +397,19 @@ function adopt(fd: number): void {
   const result = native.hold(fd)
   if (result === EEXIST) throw new PassfdError('DESCRIPTOR_OWNED', { fd })
   if (result < 0) throw systemError(result, 'fcntl')
+}
+
+/**
+ * When a worker thread ends, Node closes the numbers that `fs.open` has given it and `fs.close` has not had back (`trackUnmanagedFds`),
+ * whoever has them by then. So ours is another one there.
+ */
+function adoptOpened(fd: number): Descriptor {
+  if (isMainThread) return Descriptor.adopt(fd)
+  try {
+    return own(checked(native.dup(fd), 'dup'))
+  } finally {
+    fs.closeSync(fd)
+  }
 }
 
 const EEXIST = -17
