@@ -454,7 +454,7 @@ test('a request that allows 255 descriptors is answered with no more than the pr
   peer.close()
 })
 
-test('a goodbye first is a refusal with its reason; an end first is none', async t => {
+test('a goodbye first is a refusal, with its reason or without; an end first is none', async t => {
   for (const [bytes, code] of [
     [goodbye('ERR_PASSFD_UNAUTHORIZED', 'not you'), 'PEER'],
     [goodbye(), 'REFUSED'],
