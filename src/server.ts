@@ -1,7 +1,15 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 import { EventEmitter, setMaxListeners } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
-import { type Channel, checkServe, type Handler, hasUnread, type ServeOptions, throwLater } from './channel.ts'
+import {
+  type Channel,
+  checkServe,
+  type Handler,
+  hasUnread,
+  type ServeOptions,
+  sessionOf,
+  throwLater
+} from './channel.ts'
 import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
@@ -16,7 +24,7 @@ import {
   withUnclaimed
 } from './options.ts'
 import { type Peer, peerOf } from './peer.ts'
-import { DescriptorShare } from './share.ts'
+import { DescriptorShare, type Part } from './share.ts'
 import { discard, SocketWire, watchListener } from './wire.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
@@ -84,6 +92,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly closed: Promise<Error | undefined>
   readonly #setup: ServerSetup
   readonly #share: DescriptorShare
+  readonly #collected = new FinalizationRegistry<Part>(part => this.#share.giveBack(part))
   readonly #channels = new Set<Channel<In, Out>>()
   readonly #watcher: ReturnType<typeof watchListener>
   readonly #users = new Map<number, number>()
@@ -202,7 +211,6 @@ export class ChannelServer<In = unknown, Out = unknown>
     this.#connections++
     users.set(peer.uid, (users.get(peer.uid) ?? 0) + 1)
     const leave = (): void => {
-      this.#share.giveBack(part)
       this.#connections--
       const left = users.get(peer.uid)! - 1
       if (left === 0) users.delete(peer.uid)
@@ -215,6 +223,7 @@ export class ChannelServer<In = unknown, Out = unknown>
       native.passRights(fd, true)
     } catch (error) {
       leave()
+      this.#share.giveBack(part)
       if (signal.aborted) wire.end()
       else refuse(wire, error as PassfdError)
       this.#refused(peer, error as Error)
@@ -226,12 +235,23 @@ export class ChannelServer<In = unknown, Out = unknown>
       channel = await open(setup, limits.handshakeTimeout, signal)
     } catch (error) {
       leave()
+      this.#share.giveBack(part)
       if (!wire.ended) wire.end()
       this.#refused(peer, error as Error)
       return
     }
+    this.#giveBackLater(part, channel)
     if (this.#closing === undefined) this.#opened(channel, leave)
     else void channel.close().then(leave)
+  }
+
+  /** A channel's part of the descriptors is free when it has ended and the application holds none of them, or can't reach it any more. */
+  #giveBackLater(part: Part, channel: Channel<In, Out>): void {
+    this.#collected.register(channel, part, part)
+    sessionOf(channel).whenGivenBack(() => {
+      this.#collected.unregister(part)
+      this.#share.giveBack(part)
+    })
   }
 
   #refused(peer: Peer, error: Error): void {

@@ -74,6 +74,9 @@ export class Session implements TransportOwner {
   #takenOwed = 0
   /** Where in the outgoing stream the last confirmation or credit ends. */
   #controlEnd = 0
+  /** Descriptors that the application has been given and has neither claimed nor given back. */
+  #lent = 0
+  #onGivenBack: (() => void) | undefined
   /** Numbers to be closed off the loop. */
   #discarded: number[] = []
   /** Descriptors moved and not taken. */
@@ -189,15 +192,25 @@ export class Session implements TransportOwner {
   /** A lent descriptor was claimed. */
   kept(): void {
     this.consumed(this.limits.descriptorCost)
+    this.#lent--
+    this.#checkLent()
   }
 
   /** A lent descriptor is to be closed, off the loop. Its cost returns then. */
   discard(fd: number): void {
+    this.#lent--
+    this.#checkLent()
     if (this.state === 'ended') this.#transport.wire.discard([fd], undefined)
     else {
       this.#discarded.push(fd)
       this.#schedule()
     }
+  }
+
+  /** Calls back once the session has ended and the application holds nothing any more that was lent to it. */
+  whenGivenBack(callback: () => void): void {
+    this.#onGivenBack = callback
+    this.#checkLent()
   }
 
   /** Aborted at the end. */
@@ -240,6 +253,7 @@ export class Session implements TransportOwner {
     this.#drained?.reject(closed)
     this.#drained = undefined
     this.#owner.onEnd(error)
+    this.#checkLent()
   }
 
   ref(): void {
@@ -533,6 +547,7 @@ export class Session implements TransportOwner {
       return
     }
     const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#owner.lend(fds, request)
+    this.#lent += fds.length
     const value = this.#decode(bytes, start, end, flagged, descriptors, owned)
     this.#takenOwed += fds.length
     if (!request) this.#owner.onMessage(undefined, value, descriptors, bodyCost)
@@ -600,6 +615,12 @@ export class Session implements TransportOwner {
       if (this.state !== 'leaving') this.#sayGoodbye()
       this.#schedule()
     }
+  }
+
+  #checkLent(): void {
+    if (this.#lent > 0 || this.state !== 'ended') return
+    this.#onGivenBack?.()
+    this.#onGivenBack = undefined
   }
 
   #decode(

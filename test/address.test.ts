@@ -1,7 +1,6 @@
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import { connect, Descriptor, listen } from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { patched } from './helpers/channels.ts'
@@ -243,6 +242,7 @@ test('a lock that is never given back ends the attempt', async t => {
 test('where the directory can’t be read nothing is locked and nothing is removed', async t => {
   const directory = publicDirectory(0o300)
   const path = deadSocket(join(directory, 'dead'))
+  fs.chmodSync(path, 0o666)
   const child = startFixture('listen-as', [`${NOBODY}`, path, join(directory, 'fresh')])
   t.is(await child.line(), 'EADDRINUSE')
   t.is(await child.line(), 'listening')
@@ -356,7 +356,7 @@ test('trap 32: connect waits for room in a full backlog', async t => {
       for (const fd of waiting) native.close(fd)
       const server = await listen(listener)
       const channel = await connecting
-    t.is(channel.peer.pid, process.pid)
+      t.is(channel.peer.pid, process.pid)
       await channel.close()
       await server.close()
     }

@@ -426,6 +426,41 @@ test('when all descriptors are shared out the next is refused, until one has gon
   await server.close()
 })
 
+test('descriptors that outlive their channel still count, until the handler is done with them', async t => {
+  const server = await listen<any>(socketPath(), { maxUnclaimedTotal: 1 })
+  const finish: (() => void)[] = []
+  const held: Descriptor[] = []
+  server.serve(({ value, descriptors }) => {
+    held.push(...descriptors)
+    if (value.claim) descriptors[0]!.claim()
+    return new Promise<void>(resolve => finish.push(resolve))
+  })
+  for (const claim of [false, true]) {
+    const [channel] = await connectAll(server, 1)
+    await channel!.send({ claim, file: file() })
+    await channel!.close()
+    await until(() => server.channels.size === 0, 'the end of the channel')
+    t.false(held.at(-1)!.closed)
+    if (!claim) {
+      const error: any = await t.throwsAsync(connect(server.address), { code: 'ERR_PASSFD_PEER' })
+      t.is(error.remote.code, 'ERR_PASSFD_BUSY')
+      finish[0]!()
+      await until(() => held[0]!.closed, 'the end of the scope')
+    }
+  }
+  const [next] = await connectAll(server, 1)
+  held[1]!.close()
+  await next!.close()
+  await server.close()
+})
+
+test('descriptors that nobody can reach any more count no more', async t => {
+  const child = startFixture('collected', [socketPath()])
+  t.is(await child.line(), 'ERR_PASSFD_BUSY')
+  t.is(await child.line(), 'let in')
+  t.is((await child.exit).code, 0)
+})
+
 test('a channel takes no more descriptors than its share', async t => {
   const server = await listen(socketPath(), { maxUnclaimedTotal: 64, maxConnections: 32, maxUnclaimed: 3 })
   const arrived: Descriptor[] = []
