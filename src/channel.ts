@@ -1,10 +1,10 @@
 /** `Channel`: the surface of one connection. What happens on the wire is `session.ts`; here are the three ways to consume it. */
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
-import { Codec } from './codec.ts'
+import { Codec, descriptorsIn } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { Descriptor, endLoan, giveBack, guardLoan, type Lender, take } from './descriptor.ts'
-import { abortError, PassfdError } from './errors.ts'
+import { abortError, asError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { ANSWERED, END, Message } from './message.ts'
@@ -99,6 +99,8 @@ export class Channel<In = unknown, Out = unknown>
   #handler: Handler<In> | undefined
   #serveOptions: ServeOptions<In> = {}
   #running = 0
+  /** Messages with descriptors whose handlers are running. */
+  readonly #handled = new Set<Message<In>>()
   /** The message of the loop's body; several if several were asked for at once. */
   readonly #current: Message<In>[] = []
   #readers: ((result: IteratorResult<Message<In>>) => void)[] = []
@@ -200,7 +202,7 @@ export class Channel<In = unknown, Out = unknown>
   /** Ends it now. The peer hears the error's code; messages that nobody has read are dropped, their descriptors closed. */
   destroy(error?: Error): void {
     this.#closedByUs = true
-    this.#session.end(error, true)
+    this.#session.end(error === undefined || error === null ? undefined : asError(error), true)
     for (const { message } of this.#inbox.splice(this.#given)) message[END]('the channel was destroyed', false)
   }
 
@@ -361,14 +363,17 @@ export class Channel<In = unknown, Out = unknown>
 
   #handle(message: Message<In>): void {
     let result: unknown
+    let later: boolean
     try {
       result = this.#handler!(message)
+      later = isThenable(result)
     } catch (error) {
       this.#fail(message, error)
       return
     }
-    if (isThenable(result)) {
+    if (later) {
       this.#running++
+      if (message.descriptors.length > 0) this.#handled.add(message)
       void Promise.resolve(result).then(
         value => this.#settled(message, value),
         error => this.#settled(message, undefined, error ?? new Error('the handler rejected without a reason'))
@@ -378,6 +383,7 @@ export class Channel<In = unknown, Out = unknown>
 
   #settled(message: Message<In>, value: unknown, error?: unknown): void {
     this.#running--
+    this.#handled.delete(message)
     if (error === undefined) this.#answer(message, value)
     else this.#fail(message, error)
     this.#pump()
@@ -388,7 +394,8 @@ export class Channel<In = unknown, Out = unknown>
       try {
         void message.reply(value)
       } catch (error) {
-        closeDescriptorsIn(value)
+        // What a handler returns was given away, so it is closed if it can't be sent
+        for (const descriptor of descriptorsIn(value)) descriptor[Symbol.dispose]()
         this.#fail(message, error)
         return
       }
@@ -398,7 +405,7 @@ export class Channel<In = unknown, Out = unknown>
 
   /** The requester hears of it; if nobody waits for an answer, onError does; without that the channel ends with it. */
   #fail(message: Message<In>, thrown: unknown): void {
-    const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const error = asError(thrown)
     const { onError } = this.#serveOptions
     if (!message[ANSWERED]) void message.fail(error)
     else if (onError !== undefined) {
@@ -492,8 +499,9 @@ export class Channel<In = unknown, Out = unknown>
     this.#over = true
     this.#setup.onOpen?.(error ?? new PassfdError('DISCONNECTED'))
     if (ended.hasSubscribers) ended.publish({ channel: this, error })
-    // Nobody may ever look at what has not been read: then it is closed when the channel is collected
-    for (const { message } of this.#inbox) for (const descriptor of message.descriptors) guardLoan(descriptor)
+    // What is not read, or held by a handler that never ends, is closed when it is collected
+    const open = [...this.#inbox.map(({ message }) => message), ...this.#current, ...this.#handled]
+    for (const { descriptors } of open) for (const descriptor of descriptors) guardLoan(descriptor)
     // Not in this tick: whoever is given the channel by a promise must first be able to listen
     setImmediate(() => {
       this.#closed?.resolve(error)
@@ -573,25 +581,6 @@ function acceptReply<Reply>(
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
-}
-
-/** What a handler returned was given away, so it is closed if it can't be sent. */
-function closeDescriptorsIn(value: unknown): void {
-  const found = new Set([value]) // it grows while it is walked: neither depth nor cycles matter
-  for (const item of found) {
-    if (item instanceof Descriptor) item[Symbol.dispose]()
-    else if (typeof item === 'object' && item !== null && !ArrayBuffer.isView(item) && !(item instanceof EventEmitter))
-      for (const part of partsOf(item)) if (typeof part === 'object') found.add(part)
-  }
-}
-
-function partsOf(object: object): Iterable<unknown> {
-  if (object instanceof Map || object instanceof Set) return [...object].flat()
-  try {
-    return Object.values(object)
-  } catch {
-    return [] // a getter failed, which may be why it can't be sent
-  }
 }
 
 /** @internal The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */

@@ -56,6 +56,8 @@ const { Packr, Unpackr } = msgpackr
 const PACK_MODE = msgpackr.REUSE_BUFFER_MODE | msgpackr.RESERVE_START_SPACE | HEADER
 
 let encoding = false
+/** What the last encoding met, also if it failed. */
+let collected: readonly Descriptor[] = NO_DESCRIPTORS
 /** The buffer that msgpackr packs into at the moment, if it is one of ours. */
 let attached: Buffer | undefined
 let scratch: Buffer | undefined
@@ -191,6 +193,29 @@ function fillHoles(body: Buffer, missing: readonly Hole[]): Buffer {
   return Buffer.concat([...parts, body.subarray(from)])
 }
 
+/** True inside getters and toJSON() of a value that is being encoded: nothing else can be encoded then. */
+export function isEncoding(): boolean {
+  return encoding
+}
+
+/** Getters and toJSON() of a value can't send another one: they are called in the middle of the outgoing buffer. */
+export function refuseNested(): void {
+  if (encoding) throw new PassfdError('ENCODE', { detail: 'a getter or toJSON() inside it sends a message itself' })
+}
+
+/** The open Descriptors in a value, in the encoder's order; of one that can't be encoded those that come before the reason. */
+export function descriptorsIn(value: unknown): readonly Descriptor[] {
+  if (encoding) return NO_DESCRIPTORS
+  try {
+    packDetached(value)
+  } catch {
+    // the reason is known already
+  }
+  const found = collected
+  collected = NO_DESCRIPTORS
+  return found
+}
+
 /** A small map for hello, fault and goodbye: always plain. */
 export function encodePlain(value: unknown, slab?: Buffer, position = 0): Encoded {
   return pack(plainPackr, value, 0, slab, position)
@@ -212,7 +237,7 @@ function packDetached(value: unknown, slab?: Buffer, position = 0): Encoded {
 }
 
 function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
-  if (encoding) throw new PassfdError('ENCODE', { detail: 'a getter or toJSON() inside it sends a message itself' })
+  refuseNested()
   const into = slab ?? (scratch ??= Buffer.allocUnsafeSlow(65536))
   encoding = true
   call.descriptors = NO_DESCRIPTORS
@@ -245,6 +270,7 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
     throw error instanceof PassfdError ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
   } finally {
     encoding = false
+    collected = call.descriptors
     call.descriptors = NO_DESCRIPTORS
     call.holes = NO_HOLES
   }

@@ -34,7 +34,7 @@ export async function connect<In = unknown, Out = unknown>(
   try {
     if (given) holdRights(fd)
     const peer = peerOf(fd)
-    await authorized(peer, options, signal).catch(error => {
+    await authorized(peer, options, limits.handshakeTimeout, signal).catch(error => {
       if (!signal?.aborted) refuse(wire, error)
       throw error
     })
@@ -83,12 +83,22 @@ export function moveIn(descriptor: Descriptor, kind: 'unix-stream' | 'unix-strea
 }
 
 /** @internal Asks who it is that is to be let in. */
-export async function authorized(peer: Peer, options: ChannelOptions<any>, signal?: AbortSignal): Promise<void> {
+export async function authorized(
+  peer: Peer,
+  options: ChannelOptions<any>,
+  timeout: number,
+  signal?: AbortSignal
+): Promise<void> {
   let verdict: boolean
   try {
-    verdict = await abortable(options.authorize === undefined ? sameUserOrRoot(peer) : options.authorize(peer), signal)
+    verdict = await abortable(
+      options.authorize === undefined ? sameUserOrRoot(peer) : options.authorize(peer),
+      timeout,
+      signal
+    )
   } catch (cause) {
     if (signal?.aborted) throw abortError(signal)
+    if (cause === TIMED_OUT) throw new PassfdError('HANDSHAKE_TIMEOUT', { timeout })
     throw new PassfdError('AUTHORIZE_FAILED', {}, { cause })
   }
   if (verdict !== true) throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid })
@@ -116,11 +126,24 @@ export function open(
   })
 }
 
-function abortable<T>(value: T | Promise<T>, signal: AbortSignal | undefined): T | Promise<T> {
-  if (signal === undefined || !(value instanceof Promise)) return value
+const TIMED_OUT = Symbol('timed out')
+
+/** The verdict, unless the signal or the time limit (ms; 0: none) comes first. */
+function abortable(
+  verdict: boolean | Promise<boolean>,
+  timeout: number,
+  signal?: AbortSignal
+): boolean | Promise<boolean> {
+  if (!(verdict instanceof Promise)) return verdict
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal))
-    signal.addEventListener('abort', onAbort, { once: true })
-    value.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    const onAbort = (): void => reject(abortError(signal!))
+    const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    verdict.then(resolve, reject)
+    const done = (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+    verdict.then(done, done)
   })
 }

@@ -22,7 +22,7 @@ export function server(fd: number): Promise<net.Server> {
   return new Promise((resolve, reject) => {
     const made = net.createServer()
     made.once('error', reject)
-    made.listen({ fd }, () => {
+    made.listen({ fd, exclusive: true }, () => {
       made.off('error', reject)
       resolve(made)
     })

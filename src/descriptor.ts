@@ -39,6 +39,8 @@ export type Kind = (typeof KINDS)[number]
 export interface ListenHandle {
   readonly fd: number
   readonly backlog?: number
+  /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
+  readonly exclusive: true
 }
 
 /** Where `Descriptor.bind` binds. */
@@ -247,7 +249,7 @@ export class Descriptor implements Disposable {
 
   /** `{ fd }` for the `listen()` of any server (http, https, Express, …), which owns it from then on. Uses this up. */
   toListenHandle(): ListenHandle {
-    return this.#convert('toListenHandle()', convert.LISTENERS, fd => ({ fd }))
+    return this.#convert('toListenHandle()', convert.LISTENERS, fd => ({ fd, exclusive: true }))
   }
 
   /** A `dgram.Socket`. Kind: udp. Uses this up. */

@@ -135,6 +135,18 @@ export function systemError(errno: number, syscall: string, address?: string): N
   return error
 }
 
+/** Whatever was thrown, as an Error whose message is a string. */
+export function asError(thrown: unknown): Error {
+  try {
+    if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
+    return new Error(thrown instanceof Error ? 'an Error whose message is no string' : String(thrown), {
+      cause: thrown
+    })
+  } catch {
+    return new Error("something was thrown that can't be shown", { cause: thrown })
+  }
+}
+
 /** Returns `result` if it is no failure, else throws it as a system error. */
 export function checked(result: number, syscall: string, address?: string): number {
   if (result < 0) throw systemError(result, syscall, address)

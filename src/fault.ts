@@ -28,8 +28,8 @@ export function encodeFault(
   slab: Buffer,
   position: number
 ): Encoded {
-  const code = (typeof error.code === 'string' ? error.code : error.name).slice(0, MAX_CODE)
-  const message = error.message.slice(0, MAX_TEXT)
+  const code = codeOf(error)
+  const message = String(error.message).slice(0, MAX_TEXT)
   if (error.data !== undefined) {
     try {
       const encoded = encodePlain({ code, message, data: error.data }, slab, position)
@@ -48,15 +48,13 @@ export function encodeLastWords(
   slab: Buffer,
   position: number
 ): Encoded | undefined {
-  const error: Error & { code?: unknown } = reason ?? new PassfdError('DESTROYED')
-  const code = typeof error.code === 'string' ? error.code : error.name
-  const short = code.slice(0, MAX_CODE)
-  return firstThatFits(
-    [{ code: short, message: error.message.slice(0, MAX_TEXT) }, { code: short }],
-    limit,
-    slab,
-    position
-  )
+  const error = reason ?? new PassfdError('DESTROYED')
+  const code = codeOf(error)
+  return firstThatFits([{ code, message: String(error.message).slice(0, MAX_TEXT) }, { code }], limit, slab, position)
+}
+
+function codeOf(error: Error & { code?: unknown }): string {
+  return String(typeof error.code === 'string' ? error.code : error.name).slice(0, MAX_CODE) || 'Error'
 }
 
 /** Tells a peer that is not let in why, before any hello, and closes the wire. */

@@ -8,7 +8,7 @@ type Checked = { value: unknown } | { error: PassfdError }
 export function validate(schema: StandardSchemaV1, value: unknown): Checked | Promise<Checked> {
   try {
     const result = schema['~standard'].validate(value)
-    return result instanceof Promise ? result.then(outcome, failed) : outcome(result)
+    return isThenable(result) ? Promise.resolve(result).then(outcome).catch(failed) : outcome(result)
   } catch (error) {
     return failed(error)
   }
@@ -30,4 +30,8 @@ function failed(cause: unknown): Checked {
   return {
     error: new PassfdError('SCHEMA', { issues: cause instanceof Error ? cause.message : String(cause) }, { cause })
   }
+}
+
+function isThenable(value: unknown): value is PromiseLike<StandardSchemaV1.Result<unknown>> {
+  return typeof (value as { then?: unknown } | null)?.then === 'function'
 }

@@ -219,7 +219,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { signal } = this.#handshakes
     try {
       this.#checkRoom(peer, part.total)
-      await authorized(peer, options, signal)
+      await authorized(peer, options, limits.handshakeTimeout, signal)
       native.passRights(fd, true)
     } catch (error) {
       leave()

@@ -5,7 +5,7 @@
  *                                └────────────────peer's goodbye─────────────▶┘
  *   any state ──violation, destroy(), lost peer──▶ ended
  */
-import { type Codec, decodePlain, type Encoded, encodePlain } from './codec.ts'
+import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from './codec.ts'
 import { Credit } from './credit.ts'
 import { assertOpen, type Descriptor, isDescription, own, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
@@ -152,6 +152,7 @@ export class Session implements TransportOwner {
     if (!this.#incoming.has(incoming)) return this.#sendLate(value)
     const { id, allowance, cancelled } = incoming
     const encoded = cancelled ? this.#codec.encode(value, false) : this.#encodeFinal(value)
+    if (!this.#incoming.has(incoming)) return this.#comeBack(encoded, value)
     const parcel = this.#checkedParcel(encoded, value, id, allowance)
     if (cancelled) {
       // Nobody waits: the descriptors come back without having travelled
@@ -351,11 +352,18 @@ export class Session implements TransportOwner {
     else queueMicrotask(() => this.end(systemError(errno, 'sendmsg'), false))
   }
 
+  /** The peer was promised these bytes, so nothing can follow. */
+  onUnwritable(cause: unknown): void {
+    const detail = 'a buffer in it was transferred or detached before it had left'
+    queueMicrotask(() => this.end(new PassfdError('ENCODE', { detail }, { cause }), false))
+  }
+
   // --- sending, inside
 
   #dispatch(kind: number, flags: number, id: number, value: unknown): Promise<void> {
     const final = this.#credit.available > 0 && this.#waiting.length === 0 && this.peer !== undefined
     const encoded = final ? this.#encodeFinal(value) : this.#encodeWaiting(value)
+    if (this.#isOver()) return this.#comeBack(encoded, value) // a getter of the value has ended the channel
     const parcel = this.#checkedParcel(encoded, value, -1, undefined)
     const byReference = encoded.holes.length > 0 ? deferred() : undefined
     flags |= encoded.flags
@@ -372,6 +380,7 @@ export class Session implements TransportOwner {
 
   /** For a body whose place in the stream is settled: straight into the outgoing slab. */
   #encodeFinal(value: unknown): Encoded {
+    refuseNested()
     const { slab } = this.#transport
     return this.#codec.encode(value, true, slab, this.#transport.slabEnd)
   }
@@ -442,11 +451,15 @@ export class Session implements TransportOwner {
 
   /** The channel is over, or is being closed by the peer: what is moved comes back at once. */
   #sendLate(value: unknown): Promise<void> {
-    const { descriptors } = this.#codec.encode(value, false)
+    return this.#comeBack(this.#codec.encode(value, false), value)
+  }
+
+  #comeBack({ descriptors }: Encoded, value: unknown): Promise<void> {
     for (const descriptor of descriptors) assertOpen(descriptor)
     if (descriptors.length > 0) {
       const parcel = moved(descriptors, value, -1)
-      process.nextTick(() => this.#owner.onReturned('unsent', parcel))
+      // Not in this tick: a listener that sends it again must not keep the loop from everything else
+      setImmediate(() => this.#owner.onReturned('unsent', parcel))
     }
     return quiet(Promise.reject(this.#closedError()))
   }
@@ -460,6 +473,7 @@ export class Session implements TransportOwner {
   }
 
   #fault(id: number, error: Error): void {
+    refuseNested()
     const { slab } = this.#transport
     const encoded = encodeFault(error, this.peer!.maxMessage, slab, this.#transport.slabEnd)
     this.#transport.append(encoded, frame.FAULT, 0, id, undefined)
@@ -710,6 +724,11 @@ export class Session implements TransportOwner {
   }
 
   #cancel(request: OutgoingRequest): void {
+    if (isEncoding()) {
+      // A getter has aborted it; the slab is being written to
+      process.nextTick(() => this.#cancel(request))
+      return
+    }
     const item = this.#waiting.takeRequest(request.id)
     if (item !== undefined) {
       this.requests.settle(request.id)
@@ -733,6 +752,11 @@ export class Session implements TransportOwner {
     this.#letGoOn()
     if (this.state === 'leaving') this.#schedule() // it may have been the last before the end
     if (this.state !== 'draining' || this.peer === undefined) return
+    if (isEncoding()) {
+      // close() was called by a getter of a value that is being sent
+      process.nextTick(() => this.#settle())
+      return
+    }
     if (this.requests.size === 0 && this.#waiting.length === 0 && this.#descriptorsOut === 0) this.#sayGoodbye()
   }
 
@@ -748,7 +772,8 @@ export class Session implements TransportOwner {
   /** What was delivered is confirmed, and a goodbye that was queued leaves; if there was none, the one that follows names the error. */
   #sayLastWords(saidGoodbye: boolean, error: Error | undefined): void {
     if (this.#takenOwed > 0) this.#confirm()
-    if (!saidGoodbye) {
+    // A getter of a value that is being sent can end the channel, but nothing else can be encoded then
+    if (!saidGoodbye && !isEncoding()) {
       const { slab } = this.#transport
       const limit = this.peer?.maxMessage ?? frame.MAX_HELLO
       const encoded = encodeLastWords(error, limit, slab, this.#transport.slabEnd)

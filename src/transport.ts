@@ -72,6 +72,8 @@ export interface TransportOwner {
   /** Bytes have left, or can leave again. */
   onProgress(): void
   onWriteError(errno: number): void
+  /** A buffer of the application's that waits here can't be read any more. */
+  onUnwritable(cause: unknown): void
 }
 
 class Segment {
@@ -215,7 +217,14 @@ export class Transport implements FrameSink, WireOwner {
     while (this.sent < this.queued && !this.blocked && this.#writing) {
       const limit = this.#attach()
       const count = this.#attachCount
-      const result = this.#write(limit, count)
+      let result: number
+      try {
+        result = this.#write(limit, count)
+      } catch (error) {
+        this.#writing = false
+        this.#owner.onUnwritable(error)
+        return
+      }
       if (result < 0) {
         this.#writeFailed(result)
         return
