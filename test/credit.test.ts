@@ -76,6 +76,14 @@ benchTest(
   }
 )
 
+benchTest('and in small ones when it has little left', { window: 160, maxUnclaimed: 2 }, async (t, bench) => {
+  const iterator = bench.channel[Symbol.asyncIterator]()
+  void iterator.next()
+  await bench.say(message(new Place(0), 1), 1) // 15 return, the descriptor's 80 don't yet
+  t.deepEqual(await bench.heard(), ['taken 1', 'credit 15'])
+  await iterator.return!()
+})
+
 benchTest(
   'a peer that does not read gets no credit, and all of it when it does',
   { window: 1, highWaterMark: 10, capacity: 50 },

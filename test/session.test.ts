@@ -229,13 +229,17 @@ benchTest('a goodbye with a code ends a channel that is closing', {}, async (t, 
   t.is(bench.outcome, 'ERR_PASSFD_PEER')
 })
 
-benchTest('a goodbye before hello: without a code the peer has just gone', { hello: null }, async (t, bench) => {
-  void bench.channel.send(bench.file())
-  await bench.say(goodbye())
-  t.is(bench.outcome, 'ERR_PASSFD_DISCONNECTED')
-  t.deepEqual(bench.returned, ['unsent 1'])
-  t.deepEqual(await bench.heard(), [])
-})
+benchTest(
+  'a goodbye before hello: without a code it tells only that we are not let in',
+  { hello: null },
+  async (t, bench) => {
+    void bench.channel.send(bench.file())
+    await bench.say(goodbye())
+    t.is(bench.outcome, 'ERR_PASSFD_REFUSED')
+    t.deepEqual(bench.returned, ['unsent 1'])
+    t.deepEqual(await bench.heard(), [])
+  }
+)
 
 benchTest('a goodbye before hello: its code tells why we are not let in', { hello: null }, async (t, bench) => {
   await bench.say(goodbye('ERR_PASSFD_UNAUTHORIZED', 'no'))
@@ -427,6 +431,22 @@ benchTest('a frame is confirmed as a whole, not before its end', {}, async (t, b
   t.deepEqual(await bench.heard(), [])
   await bench.say(bytes.subarray(-1))
   t.deepEqual(await bench.heard(), ['taken 2'])
+})
+
+benchTest('descriptors are never more than 253 ahead of their frames', { capacity: 1000 }, async (t, bench) => {
+  const counts = [200, 100, 253, 1, 0, 252, 253]
+  for (const count of counts) void bench.channel.send([...bench.files(count), 'x'.repeat(2000)])
+  const heard: string[] = []
+  for (let i = 0; i < 200 && heard.length < counts.length; i++) {
+    await bench.hear(100)
+    heard.push(...bench.frames())
+    t.true(bench.ahead <= 253, `${bench.ahead}`)
+  }
+  t.deepEqual(
+    heard,
+    counts.map(count => (count === 0 ? 'message' : `message +${count}`))
+  )
+  t.is(bench.ahead, 0)
 })
 
 benchTest('our copies stay until all of their message are taken', {}, async (t, bench) => {

@@ -71,3 +71,21 @@ benchTest(
     t.true(sent)
   }
 )
+
+benchTest(
+  'early binaries that are not copied reach a peer without records as plain bytes',
+  { hello: null },
+  async (t, bench) => {
+    const bytes = Buffer.alloc(70_000, 1)
+    let sent = false
+    void bench.channel.send(['text', bytes, new Uint16Array([1, 2])]).then(() => {
+      sent = true
+    })
+    await bench.settle()
+    t.false(sent)
+    await bench.say(hello())
+    t.true(sent)
+    await bench.heard()
+    t.deepEqual(bench.bodies[1], ['text', bytes, Buffer.from([1, 0, 2, 0])])
+  }
+)

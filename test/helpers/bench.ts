@@ -29,6 +29,8 @@ export class Bench {
   readonly returned: string[] = []
   /** How the channel has ended: 'clean' or the error's code. */
   outcome = 'open'
+  /** Descriptors read whose frames are not complete. */
+  ahead = 0
   /** The channel writes no more. */
   shutDown = false
   readonly near: FakeSocket
@@ -37,7 +39,7 @@ export class Bench {
   readonly #uninstall: () => void
   /** Of all frames heard: the length of the body. */
   readonly lengths: [number, string][] = []
-  /** And the body, if it is without descriptors. */
+  /** And the body, if it is plain and without descriptors. */
   readonly bodies: unknown[] = []
 
   constructor({ hello: fields = {}, capacity = 1 << 20, ...options }: BenchOptions) {
@@ -56,7 +58,7 @@ export class Bench {
     this.channel.on('close', error => {
       this.outcome = error === undefined ? 'clean' : ((error as { code?: string }).code ?? error.message)
     })
-    right.start({ onReadable: length => this.#read(length), onWritable: () => {} })
+    right.start({ onReadable: (length, _fds, _first, count) => this.#read(length, count), onWritable: () => {} })
     startChannel(this.channel, options.handshakeTimeout ?? 0)
     if (fields !== null) left.put(hello(fields), [])
   }
@@ -112,11 +114,14 @@ export class Bench {
       const size = bytes.length < 12 ? 12 : 12 + bytes.readUInt32LE(0) + (bytes[6]! & 7)
       if (bytes.length < size) return frames
       this.#bytes = bytes.subarray(size)
+      this.ahead -= bytes[5]!
       const text = describe(bytes.subarray(0, size))
       frames.push(text)
       const length = bytes.readUInt32LE(0)
       this.lengths.push([length, text])
-      this.bodies.push(length === 0 || bytes[5]! > 0 ? undefined : unpack(bytes.subarray(12, 12 + length)))
+      this.bodies.push(
+        length === 0 || bytes[5]! > 0 || bytes[6]! & 8 ? undefined : unpack(bytes.subarray(12, 12 + length))
+      )
     }
   }
 
@@ -171,7 +176,8 @@ export class Bench {
     t.is(this.clock.waiting, 0, 'timers are left')
   }
 
-  #read(length: number): void {
+  #read(length: number, count: number): void {
+    this.ahead += count
     if (length <= 0) {
       this.shutDown = true
       this.#far.attached = false

@@ -46,6 +46,8 @@ export class End {
   readonly #patient: boolean
   #lastSerial = 0
   readonly #seen: Descriptor[] = []
+  /** What it tried to send. */
+  readonly #sent = new Set<Descriptor>()
   #closeEvents = 0
 
   constructor(world: World, side: Side, socket: FakeSocket, limits: Limits, options: ChannelOptions<any>) {
@@ -134,6 +136,7 @@ export class End {
       promise,
       reply => this.#answered(post, reply as Body),
       error => {
+        post.gaveUpIn = sessionOf(this.channel).state
         post.outcome = (error as { code?: string }).code ?? String(error)
         this.world.refusal(this, post, error as Error)
       }
@@ -196,7 +199,8 @@ export class End {
         this.mode = 'nobody'
         this.finished = true
       }
-      if (iterator === this.#iterator && !this.over) this.world.problem(`${this.side}: the iterator ended early`)
+      if (iterator === this.#iterator && sessionOf(this.channel).state !== 'ended')
+        this.world.problem(`${this.side}: the iterator ended early`)
     })
   }
 
@@ -239,6 +243,10 @@ export class End {
     if (message.isRequest !== (post.kind === 'request')) world.problem(`${post.serial} is no ${post.kind} any more`)
     if (message.isRequest && random.chance(0.3)) message.signal.addEventListener('abort', () => {})
     this.#use(message.descriptors)
+    if (world.settings.profile === 'rough' && random.chance(0.01)) {
+      world.broken = true
+      this.destroy()
+    }
     if (this.mode === 'serve') return this.#serve(message, post)
     if (!message.isRequest) return
     if (this.mode === 'iterate') {
@@ -253,9 +261,12 @@ export class End {
 
   #serve(message: Message<any>, post: Post): unknown {
     const { random } = this.world
+    const open = message.descriptors.filter(descriptor => !descriptor.closed)
     const later = <T>(run: () => T): Promise<T> =>
       new Promise((resolve, reject) =>
         this.later('handler settles', () => {
+          if (open.some(each => each.closed && !this.pool.includes(each) && !this.#sent.has(each)))
+            this.world.problem(`${post.serial}: a descriptor is closed while its handler runs`)
           try {
             resolve(run())
           } catch (error) {
@@ -301,6 +312,7 @@ export class End {
         ) // prettier-ignore
     const reply = this.#post('reply', chosen, post)
     reply.given = true
+    for (const descriptor of chosen) this.#sent.add(descriptor)
     this.world.move(reply, 'given')
     return reply.value
   }
@@ -477,6 +489,7 @@ export class End {
     const { world } = this
     const { ledger } = world
     const before = post.fds.map(fd => ledger.holder(fd))
+    for (const descriptor of post.descriptors) this.#sent.add(descriptor)
     world.move(post, 'channel')
     try {
       const promise = call()

@@ -62,6 +62,8 @@ export interface Post {
   given: boolean
   timeout: number
   outcome: string | undefined
+  /** A request without an answer: the state in which its sender learned that. */
+  gaveUpIn: string | undefined
 }
 
 interface Pending {
@@ -254,7 +256,7 @@ export class World {
           end.tasks.splice(end.tasks.indexOf(task), 1)
           task.run()
         })
-      if (end.mode === 'nobody' && !end.over)
+      if (end.mode === 'nobody' && !end.finished)
         add(1, 'reads on', () => end.changeMode(random.pick<Mode>(['serve', 'iterate', 'listen'])))
       if (end.asks) add(6, 'asks', () => end.ask())
     }
@@ -267,8 +269,6 @@ export class World {
     const actions = this.#driving()
     for (const end of [this.ends.left, this.ends.right]) {
       if (end.dead || !end.started) continue
-      if (end.over && end.mode === 'nobody')
-        actions.push({ weight: 0.5, label: `${end.side} reads the rest`, run: () => end.changeMode('iterate') })
       const add = (weight: number, label: string, run: () => void): void =>
         void actions.push({ weight, label: `${end.side} ${label}`, run })
       add(5, 'sends', () => end.send())
@@ -329,7 +329,9 @@ export class World {
     ])
     this.unlawful = this.monitor.off = true
     const peer = this.ends[other(end.side)]
-    if (!peer.socket.ended) peer.socket.put(bytes, [])
+    const count = random.chance(0.5) ? bytes[5]! : random.integer(0, 5)
+    const references = Array.from({ length: count }, (_, index) => ({ object: -index - 1, received: false }))
+    if (!peer.socket.ended) peer.socket.put(bytes, references)
   }
 
   // --- what must hold
@@ -406,6 +408,13 @@ export class World {
     if (returned === 'unsent' && delivered) this.problem(`${serial} was delivered, and returned as unsent`)
     if (returned === 'refused' && delivered) this.problem(`${serial} was delivered, and returned as refused`)
     if (!graceful) return
+    if (fds.length > 0 && returned === undefined && !delivered && end.listensReturned && !post.given) {
+      const asked = post.answers
+      if (kind === 'message') this.problem(`${serial} was taken and never delivered`)
+      // Given up while the other side could still be told
+      if (asked?.gaveUpIn === 'open' && asked.outcome !== 'ERR_PASSFD_CLOSED')
+        this.problem(`${serial} was taken, though nobody wanted it any more`)
+    }
     if (returned === 'unconfirmed' && delivered) this.problem(`${serial} was delivered and not confirmed`)
     if (kind === 'request' && delivered && post.outcome === 'ERR_PASSFD_CLOSED')
       this.problem(`${serial} was delivered and never answered`)
@@ -491,7 +500,8 @@ export function makeValue(
     aborted: false,
     given: false,
     timeout: 0,
-    outcome: undefined
+    outcome: undefined,
+    gaveUpIn: undefined
   }
   world.register(post)
   return post
