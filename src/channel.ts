@@ -395,7 +395,8 @@ export class Channel<In = unknown, Out = unknown>
         void message.reply(value)
       } catch (error) {
         // What a handler returns was given away, so it is closed if it can't be sent
-        for (const descriptor of descriptorsIn(value)) descriptor[Symbol.dispose]()
+        for (const descriptor of [...descriptorsIn(value), ...partsOf(value)])
+          if (descriptor instanceof Descriptor) descriptor[Symbol.dispose]()
         this.#fail(message, error)
         return
       }
@@ -581,6 +582,15 @@ function acceptReply<Reply>(
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}
+
+/** The encoder may fail before it has met what stands right in an answer. */
+function partsOf(value: unknown): unknown[] {
+  try {
+    return Object.values(value as object)
+  } catch {
+    return [] // nothing has parts, or a getter failed
+  }
 }
 
 /** @internal The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */
