@@ -93,26 +93,6 @@ export const oneWay =
     return rate(count, await mark(), start)
   }
 
-/** One way with things that are made ahead, `stock` at a time, before the clock runs. Gives a second's. */
-export const stocked =
-  ({ make, burst, mark, size = 256, stock = 4096 }) =>
-  async time => {
-    let elapsed = 0
-    let count = 0
-    while (elapsed < time) {
-      const things = Array.from({ length: stock }, make)
-      const start = performance.now()
-      for (let at = 0; at < stock; at += size) {
-        await burst(at, things.slice(at, at + size))
-        await turn()
-      }
-      rate(stock, await mark(), start)
-      elapsed += performance.now() - start
-      count += stock
-    }
-    return (count / elapsed) * 1000
-  }
-
 /** `request(id)` and its answer, one at a time. Gives the median in µs. */
 export const roundTrips =
   ({ request, mark }) =>

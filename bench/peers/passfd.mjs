@@ -12,7 +12,6 @@ import {
   small,
   socketPath,
   startFar,
-  stocked,
   Tally,
   workload
 } from '../workload.mjs'
@@ -57,23 +56,6 @@ const bursts = (channel, mark, make, size) =>
     }
   })
 
-/** Descriptors are moved, so each message needs its own: made ahead, as making them is not passing them. */
-const moves = (channel, mark, make, size, stock) =>
-  stocked({
-    make,
-    mark,
-    size,
-    stock,
-    burst: (first, values) => {
-      let sent
-      for (const value of values) {
-        value.id = first++
-        sent = channel.send(value)
-      }
-      return sent
-    }
-  })
-
 const workloads = {
   messages: (channel, mark) => bursts(channel, mark, small),
   'messages-records': (channel, mark) => bursts(channel, mark, small),
@@ -84,10 +66,10 @@ const workloads = {
         for (let id = first; id < first + count; id++) await channel.send(small(id))
       }
     }),
-  descriptors: (channel, mark, source) => moves(channel, mark, () => ({ id: 0, file: source.dup() })),
+  // Descriptors are moved, so each message needs one of its own: making it and closing our copy are part of the work
+  descriptors: (channel, mark, source) => bursts(channel, mark, id => ({ id, file: source.dup() })),
   'descriptors-many': (channel, mark, source) => {
-    const make = () => ({ id: 0, files: Array.from({ length: 64 }, () => source.dup()) })
-    const phase = moves(channel, mark, make, 4, 64)
+    const phase = bursts(channel, mark, id => ({ id, files: Array.from({ length: 64 }, () => source.dup()) }), 4)
     return async time => 64 * (await phase(time))
   },
   request: (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
