@@ -163,15 +163,16 @@ export class Bench {
     await this.settle()
   }
 
-  async finish(t: ExecutionContext): Promise<void> {
+  async finish(t: ExecutionContext, label = ''): Promise<void> {
     this.channel.destroy()
     await this.settle()
     this.clock.uninstall()
     this.#uninstall()
-    t.deepEqual(this.ledger.problems, [])
+    t.deepEqual(this.ledger.problems, [], label)
     t.deepEqual(
       this.ledger.rest.filter(line => line.includes('of left')),
-      []
+      [],
+      label
     )
     t.is(this.clock.waiting, 0, 'timers are left')
   }
