@@ -35,8 +35,6 @@ const STREAMED_RECORDS = 32
 /** The byte that stands for the first of them. */
 const FIRST_ID = 0x40
 const ALL_RECORDS = 64
-/** msgpackr keeps known shapes in a tree that branches by key, and notes the end of a shape there under this very name. */
-const RESERVED_KEY = '__keys__'
 
 export { BY_REFERENCE, type Hole } from './msgpack.ts'
 
@@ -80,14 +78,15 @@ const plainPackr = new Packr({
   variableMapSize: true,
   writeFunction: refuseFunction
 } as object) as Packer
-const detachedPackr = newDetachedPackr(keys => {
-  if (keys.includes(RESERVED_KEY)) throw RESERVED
-})
-/** For bodies with that key: the tree is forgotten with each shape, so none can be mistaken for a branch. */
-const forgetfulPackr = newDetachedPackr(() => {
-  forgetfulPackr.structures.transitions = undefined
-})
-const RESERVED = new PassfdError('ENCODE', { detail: `it holds the key ${RESERVED_KEY}` })
+const detachedPackr = new Packr({
+  useRecords: true,
+  moreTypes: true,
+  structures: [],
+  maxSharedStructures: STREAMED_RECORDS,
+  maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
+  shouldShareStructure: () => false,
+  writeFunction: refuseFunction
+} as object) as Packer
 
 const plainUnpackr = new Unpackr({
   useRecords: false,
@@ -112,19 +111,19 @@ export class Codec {
    */
   encode(value: unknown, final: boolean, slab?: Buffer, position = 0): Encoded {
     if (!this.records) return pack(plainPackr, value, 0, slab, position)
-    if (!final) return packDetached(value, slab, position)
+    if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
     this.#packr ??= new StreamedPackr()
     const streamed = this.#packr
     streamed.defined = 0
     try {
       pack(streamed.packr, value, RECORDS, slab, position)
-      if (streamed.fits()) return outcome
-      this.#packr = undefined
     } catch (error) {
       this.#packr = undefined // definitions may be in its table that were never sent
-      if (streamed.fits()) throw error
+      throw error
     }
-    return packDetached(value, slab, position)
+    if (streamed.fits()) return outcome
+    this.#packr = undefined
+    return pack(detachedPackr, value, RECORDS, slab, position)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
@@ -207,7 +206,7 @@ export function refuseNested(): void {
 export function descriptorsIn(value: unknown): readonly Descriptor[] {
   if (encoding) return NO_DESCRIPTORS
   try {
-    packDetached(value)
+    pack(detachedPackr, value, RECORDS)
   } catch {
     // the reason is known already
   }
@@ -224,16 +223,6 @@ export function encodePlain(value: unknown, slab?: Buffer, position = 0): Encode
 /** Decodes a hello, fault or goodbye. */
 export function decodePlain(bytes: Buffer, start: number, end: number): unknown {
   return start === end ? undefined : unpack(plainUnpackr, bytes, start, end, false, NO_DESCRIPTORS, false)
-}
-
-function packDetached(value: unknown, slab?: Buffer, position = 0): Encoded {
-  try {
-    return pack(detachedPackr, value, RECORDS, slab, position)
-  } catch (error) {
-    if (error !== RESERVED) throw error
-    detachedPackr.structures.transitions = undefined
-    return pack(forgetfulPackr, value, RECORDS, slab, position)
-  }
 }
 
 function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
@@ -341,31 +330,15 @@ class StreamedPackr {
     })
   }
 
-  /** Whether what was defined is small enough to be kept by the peer, and what msgpackr can tell apart. */
+  /** Whether what was defined is small enough to be kept by the peer. */
   fits(): boolean {
-    if (this.defined > STREAMED_RECORDS) return false // some have replaced others: they can't be looked at any more
-    for (let i = 1; i <= this.defined; i++) {
+    const count = Math.min(this.defined, STREAMED_RECORDS) // more have replaced each other
+    for (let i = 1; i <= count; i++) {
       const structure = this.packr.structures[(this.#nextId - FIRST_ID - i + STREAMED_RECORDS) % STREAMED_RECORDS]
-      if (structure === undefined || tooBig(structure) || structure.includes(RESERVED_KEY)) return false
+      if (tooBig(structure)) return false
     }
     return true
   }
-}
-
-/** `onShape` is called with the keys of each new shape of a body. */
-function newDetachedPackr(onShape: (keys: string[]) => void): Packer {
-  return new Packr({
-    useRecords: true,
-    moreTypes: true,
-    structures: [],
-    maxSharedStructures: STREAMED_RECORDS,
-    maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
-    shouldShareStructure: (keys: string[]) => {
-      onShape(keys)
-      return false
-    },
-    writeFunction: refuseFunction
-  } as object) as Packer
 }
 
 function recordsUnpackr(): Unpacker {

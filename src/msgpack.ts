@@ -4,7 +4,9 @@
  * extensions change the wire.
  */
 import { EventEmitter } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { compileFunction } from 'node:vm'
 import type * as Msgpackr from 'msgpackr'
 import { assertOpen, Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
@@ -41,7 +43,7 @@ export type Packer = Msgpackr.Packr & {
   pack(value: unknown, mode: number): Packed
 }
 export type Packed = Buffer & { start: number; end: number }
-export type Structures = (string[] | undefined)[] & { nextId?: number; transitions?: object | undefined }
+export type Structures = (string[] | undefined)[] & { nextId?: number }
 export type Unpacker = Msgpackr.Unpackr & { copyBuffers: boolean; structures: Structures }
 
 /** What the extensions see of the call in progress; the codec sets it before each. */
@@ -239,16 +241,18 @@ function unpackBigInt(data: Uint8Array): bigint {
   return BigInt.asIntN(data.length * 8, magnitude)
 }
 
+/**
+ * msgpackr keeps the shapes it knows in a tree that branches by key, and notes the end of a shape in the same place by the name
+ * `__keys__`: an object with that key is taken for another. In our instance the note has a name that is no key.
+ */
 function loadOwnInstance(): typeof Msgpackr {
-  const require = createRequire(import.meta.url)
-  const file = require.resolve('msgpackr')
-  const shared = require.cache[file]
-  delete require.cache[file]
-  const instance = require(file) as typeof Msgpackr
-  if (shared === undefined) delete require.cache[file]
-  else require.cache[file] = shared
-  addExtensions(instance)
-  return instance
+  const file = createRequire(import.meta.url).resolve('msgpackr')
+  const source = readFileSync(file, 'utf8').replaceAll('.__keys__', '[Symbol.for("passfd.keys")]')
+  const module = { exports: {} as typeof Msgpackr }
+  const run = compileFunction(source, ['exports', 'require', 'module'], { filename: file })
+  run(module.exports, createRequire(file), module)
+  addExtensions(module.exports)
+  return module.exports
 }
 
 export const msgpackr = loadOwnInstance()

@@ -255,6 +255,9 @@ test('keys that mean something to JavaScript or to msgpackr are keys like others
     { [name]: 4, b: 5 }
   ])
   objects.push({ a: 1, toJSON: 2 } as never)
+  // What stands beside __keys__ is looked up in an array, if that is
+  for (const name of ['map', 'length', 'a'])
+    objects.push({ a: 1, __keys__: 2, [name]: 3 }, { b: 1 }, { b: 1, __keys__: 2, [name]: 3 })
   for (const mode of MODES) {
     const sender = newCodec(true)
     const receiver = newCodec(true)
