@@ -251,6 +251,7 @@ FUNCTION(peer)
 }
 
 FUNCTION_OF_TWO(pass_rights, fd, bool, on, os_pass_rights(fd, on))
+FUNCTION_OF_TWO(send_buffer, fd, int, bytes, os_send_buffer(fd, bytes))
 FUNCTION_OF_TWO(shut_down, fd, int, how, os_shutdown(fd, how))
 
 FUNCTION(resize)
@@ -341,7 +342,8 @@ NAPI_MODULE_INIT()
 		{"held", call_held}, {"dup", call_duplicate}, {"socketpair", call_make_socketpair}, {"pipe", call_make_pipe},
 		{"socket", call_make_socket}, {"bind", call_bind_unix}, {"listen", call_listen_on},
 		{"accept", call_accept_one}, {"connect", call_connect_to}, {"bindInet", call_bind_inet}, {"kind", call_kind},
-		{"peer", call_peer}, {"passRights", call_pass_rights}, {"shutdown", call_shut_down}, {"resize", call_resize},
+		{"peer", call_peer}, {"passRights", call_pass_rights}, {"sendBuffer", call_send_buffer},
+		{"shutdown", call_shut_down}, {"resize", call_resize},
 		{"lock", call_lock}, {"limit", call_limit}, {"send", call_send_bytes}, {"sendVector", call_send_vector},
 		{"receive", call_receive}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
 		{"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref}

@@ -283,6 +283,15 @@ int os_pass_rights(int fd, bool on)
 	return set_option(fd, SOL_SOCKET, SO_PASSRIGHTS, on);
 }
 
+int os_send_buffer(int fd, int bytes)
+{
+	/* The option tells the doubled value; what somebody has tuned higher stays. */
+	int now = get_option(fd, SO_SNDBUF);
+	if (now < 0)
+		return now;
+	return now / 2 < bytes ? set_option(fd, SOL_SOCKET, SO_SNDBUF, bytes) : 0;
+}
+
 int os_shutdown(int fd, int how)
 {
 	return outcome(shutdown(fd, how));

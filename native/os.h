@@ -66,6 +66,7 @@ int os_peer(int fd, int32_t *out, size_t length);
 
 /* Each borrows. */
 int os_pass_rights(int fd, bool on);
+int os_send_buffer(int fd, int bytes);
 int os_shutdown(int fd, int how);
 int os_resize(int fd, int columns, int rows);
 int os_lock(int fd, bool on);

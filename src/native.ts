@@ -61,6 +61,7 @@ export interface Native {
   kind(fd: number): number // index into KINDS of descriptor.ts
   peer(fd: number, out: Int32Array): number // pid, uid, gid, n, n groups; returns n (-ERANGE: out is too short)
   passRights(fd: number, on: boolean): number // SO_PASSRIGHTS, Linux >= 6.16; -ENOPROTOOPT before
+  sendBuffer(fd: number, bytes: number): number // raises SO_SNDBUF (socket(7)): to net.core.wmem_max at most, then doubled
   shutdown(fd: number, how: number): number // 0 read, 1 write, 2 both
   resize(fd: number, columns: number, rows: number): number // TIOCSWINSZ
   lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it

@@ -47,6 +47,8 @@ export interface WireOwner {
 }
 
 const HEADROOM = 65536
+/** Asked for each channel's socket, in bytes. Linux doubles it: twice what a socket has by itself. 1 MiB blocks move a third faster. */
+const SEND_BUFFER = 212_992
 const AREA = Buffer.allocUnsafeSlow(HEADROOM + 65536)
 const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
 const batch = new Int32Array(1024)
@@ -108,6 +110,7 @@ export class SocketWire implements Wire {
   }
 
   start(owner: WireOwner): void {
+    native.sendBuffer(this.fd, SEND_BUFFER)
     this.#id = watch(this.fd, true, events => {
       // Room to write first: what the reading queues may then leave at once
       if (events & WRITABLE) owner.onWritable()

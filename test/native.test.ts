@@ -208,7 +208,7 @@ test('a range that an array does not have is refused', t => {
 test('arguments of the wrong type throw, whatever the function, and do nothing', t => {
   const before = openDescriptors()
   const functions = Object.entries(native) as [keyof Native, (...args: unknown[]) => unknown][]
-  t.is(functions.length, 34)
+  t.is(functions.length, 35)
   const harmless = ['held', 'pendingCloses', 'limit']
   for (const [name, call] of functions) {
     if (harmless.includes(name)) continue
@@ -400,6 +400,22 @@ test('passRights is switched where the kernel can', t => {
   t.is(native.passRights(left, true), result)
   t.is(native.passRights(closedNumber(), true), EBADF)
   close(left, right)
+})
+
+test('sendBuffer makes more room for what the peer has not read', t => {
+  const room = (bytes?: number): number => {
+    const [left, right] = socketpair()
+    if (bytes !== undefined) t.is(native.sendBuffer(left, bytes), 0)
+    const block = Buffer.alloc(65536)
+    let sent = 0
+    for (let result = 1; result > 0; sent += Math.max(0, result))
+      result = native.send(left, block, 0, block.length, new Int32Array(0), 0, 0)
+    close(left, right)
+    return sent
+  }
+  t.true(room(212_992) > 1.5 * room())
+  t.true(room(1) > 0.9 * room(), 'it is never lowered')
+  t.is(native.sendBuffer(closedNumber(), 212_992), EBADF)
 })
 
 test('shutdown ends one direction or both', t => {
