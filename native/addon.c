@@ -3,16 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "argument.h"
-#include "environment.h"
+#include "function.h"
 #include "os.h"
 #include "watcher.h"
 
-enum { MAX_ARGUMENTS = 7, MAX_CHUNKS = 64 };
+enum { MAX_ARGUMENTS = 8, MAX_CHUNKS = 64 };
 
-typedef int function(struct environment *environment, const napi_value *argument);
-
-static napi_value call(napi_env env, napi_callback_info info, function *body)
+napi_value call(napi_env env, napi_callback_info info, body *body)
 {
 	napi_value argument[MAX_ARGUMENTS], value; /* those not given are undefined */
 	size_t count = MAX_ARGUMENTS;
@@ -22,33 +19,6 @@ static napi_value call(napi_env env, napi_callback_info info, function *body)
 	int result = ((struct environment *) environment)->ending ? -EBADF : body(environment, argument);
 	return result == THREW || napi_create_int32(env, result, &value) != napi_ok ? NULL : value;
 }
-
-/* A function that JavaScript may call. It returns its result, -errno or THREW. */
-#define FUNCTION(name)                                                                     \
-	static function name;                                                                  \
-	static napi_value call_##name(napi_env env, napi_callback_info info)                   \
-	{                                                                                      \
-		return call(env, info, name);                                                      \
-	}                                                                                      \
-	static int name(struct environment *environment, const napi_value *argument)
-
-/* Those whose arguments are one or two numbers, or a number and a truth value. */
-#define FUNCTION_OF_INT(name, first, expression)                                           \
-	FUNCTION(name)                                                                         \
-	{                                                                                      \
-		int first;                                                                         \
-		TRY(read_int(environment, argument[0], &first));                                   \
-		return expression;                                                                 \
-	}
-#define FUNCTION_OF_TWO(name, first, type, second, expression)                             \
-	FUNCTION(name)                                                                         \
-	{                                                                                      \
-		int first;                                                                         \
-		type second;                                                                       \
-		TRY(read_int(environment, argument[0], &first));                                   \
-		TRY(read_##type(environment, argument[1], &second));                               \
-		return expression;                                                                 \
-	}
 
 /* Takes a descriptor out of the table, in order to close it. */
 static bool take_out(struct environment *environment, int fd)
@@ -263,6 +233,10 @@ FUNCTION(resize)
 	return os_resize(fd, columns, rows);
 }
 
+FUNCTION_OF_INT(pidfd, pid, held_take(&environment->held, os_pidfd(pid)))
+FUNCTION_OF_INT(terminal_side, fd, os_terminal_side(fd))
+FUNCTION_OF_INT(status_flags, fd, os_status_flags(fd))
+FUNCTION_OF_TWO(nonblocking, fd, bool, on, os_nonblocking(fd, on))
 FUNCTION_OF_TWO(lock, fd, bool, on, os_lock(fd, on))
 
 FUNCTION(limit)
@@ -334,9 +308,22 @@ FUNCTION(target)
 FUNCTION_OF_INT(unwatch, id, watcher_unwatch(environment, id))
 FUNCTION_OF_INT(ref, id, watcher_keep_alive(environment, id, true))
 FUNCTION_OF_INT(unref, id, watcher_keep_alive(environment, id, false))
+
+static bool export_functions(napi_env env, napi_value exports, const struct function *functions, void *environment)
+{
+	for (; functions->name != NULL; functions++) {
+		napi_value value;
+		const char *name = functions->name;
+		if (napi_create_function(env, name, NAPI_AUTO_LENGTH, functions->call, environment, &value) != napi_ok
+			|| napi_set_named_property(env, exports, name, value) != napi_ok)
+			return false;
+	}
+	return true;
+}
+
 NAPI_MODULE_INIT()
 {
-	static const struct { const char *name; napi_callback call; } functions[] = {
+	static const struct function functions[] = {
 		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"close", call_close_one},
 		{"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes},
 		{"held", call_held}, {"dup", call_duplicate}, {"socketpair", call_make_socketpair}, {"pipe", call_make_pipe},
@@ -346,19 +333,17 @@ NAPI_MODULE_INIT()
 		{"shutdown", call_shut_down}, {"resize", call_resize},
 		{"lock", call_lock}, {"limit", call_limit}, {"send", call_send_bytes}, {"sendVector", call_send_vector},
 		{"receive", call_receive}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
-		{"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref}
+		{"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref},
+		{"pidfd", call_pidfd}, {"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags},
+		{"nonblocking", call_nonblocking}, {NULL, NULL}
 	};
 	struct environment *environment = environment_create(env);
 	if (environment == NULL) {
 		napi_throw_error(env, NULL, "passfd: the environment could not be set up");
 		return NULL;
 	}
-	for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-		napi_value value;
-		const char *name = functions[i].name;
-		if (napi_create_function(env, name, NAPI_AUTO_LENGTH, functions[i].call, environment, &value) != napi_ok
-			|| napi_set_named_property(env, exports, name, value) != napi_ok)
-			return NULL;
-	}
-	return exports;
+	bool exported = export_functions(env, exports, functions, environment)
+		&& export_functions(env, exports, message_functions, environment)
+		&& export_functions(env, exports, memory_functions, environment);
+	return exported ? exports : NULL;
 }

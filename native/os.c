@@ -13,15 +13,13 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
 #ifndef SO_PASSRIGHTS /* Linux 6.16 */
 #define SO_PASSRIGHTS 83
-#endif
-#ifndef SCM_PIDFD /* Linux 6.5 */
-#define SCM_PIDFD 4
 #endif
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -66,8 +64,7 @@ int os_socket(int type)
 	return outcome(socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
-/* Returns the length of the address. */
-static int unix_address(struct sockaddr_un *address, const uint8_t *name, size_t length)
+int os_unix_address(struct sockaddr_un *address, const uint8_t *name, size_t length)
 {
 	if (length == 0)
 		return -EINVAL;
@@ -85,7 +82,7 @@ static int unix_address(struct sockaddr_un *address, const uint8_t *name, size_t
 int os_bind(int fd, const uint8_t *name, size_t length, int mode)
 {
 	struct sockaddr_un address;
-	int size = unix_address(&address, name, length);
+	int size = os_unix_address(&address, name, length);
 	if (size < 0)
 		return size;
 	/* The file gets the mode of the socket's own inode, less the umask, so there is no moment at which it is wider. */
@@ -114,7 +111,7 @@ int os_accept(int fd)
 int os_connect(int fd, const uint8_t *name, size_t length)
 {
 	struct sockaddr_un address;
-	int size = unix_address(&address, name, length);
+	int size = os_unix_address(&address, name, length);
 	if (size < 0)
 		return size;
 	int result;
@@ -292,17 +289,48 @@ int os_send_buffer(int fd, int bytes)
 	return now / 2 < bytes ? set_option(fd, SOL_SOCKET, SO_SNDBUF, bytes) : 0;
 }
 
+int os_pass_credentials(int fd, bool on)
+{
+	return set_option(fd, SOL_SOCKET, SO_PASSCRED, on);
+}
+
+int os_name(int fd, bool peer, uint8_t *name, size_t capacity)
+{
+	struct sockaddr_un address;
+	socklen_t size = sizeof address;
+	if ((peer ? getpeername : getsockname)(fd, (struct sockaddr *) &address, &size) < 0)
+		return -errno;
+	if (address.sun_family != AF_UNIX)
+		return -EAFNOSUPPORT;
+	return os_copy_name(&address, size, name, capacity);
+}
+
+int os_copy_name(const struct sockaddr_un *address, size_t size, uint8_t *name, size_t capacity)
+{
+	size_t offset = offsetof(struct sockaddr_un, sun_path);
+	size_t length = size > offset ? size - offset : 0;
+	if (length > 0 && address->sun_path[0] != 0)
+		length = strnlen(address->sun_path, length); /* the NUL at a path's end is counted, or not (unix(7)) */
+	if (length > capacity)
+		return -ERANGE;
+	memcpy(name, address->sun_path, length);
+	return (int) length;
+}
+
+int os_pending(int fd)
+{
+	int bytes = 0;
+	return ioctl(fd, FIONREAD, &bytes) < 0 ? -errno : bytes;
+}
+
 int os_shutdown(int fd, int how)
 {
 	return outcome(shutdown(fd, how));
 }
 
-int os_resize(int fd, int columns, int rows)
+int os_pidfd(int pid)
 {
-	if (columns < 0 || columns > UINT16_MAX || rows < 0 || rows > UINT16_MAX)
-		return -EINVAL;
-	struct winsize size = {.ws_col = (unsigned short) columns, .ws_row = (unsigned short) rows};
-	return outcome(ioctl(fd, TIOCSWINSZ, &size));
+	return outcome(syscall(SYS_pidfd_open, pid, 0));
 }
 
 int os_lock(int fd, bool on)
@@ -316,77 +344,4 @@ int os_limit(void)
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return -errno;
 	return limit.rlim_cur > INT_MAX ? INT_MAX : (int) limit.rlim_cur;
-}
-
-static void put_rights(struct msghdr *header, const int32_t *fds, size_t count)
-{
-	struct cmsghdr *control = header->msg_control;
-	header->msg_controllen = CMSG_SPACE(count * sizeof *fds);
-	control->cmsg_level = SOL_SOCKET;
-	control->cmsg_type = SCM_RIGHTS;
-	control->cmsg_len = CMSG_LEN(count * sizeof *fds);
-	memcpy(CMSG_DATA(control), fds, count * sizeof *fds);
-}
-
-int os_send(int fd, struct iovec *chunks, size_t chunk_count, const int32_t *fds, size_t fd_count)
-{
-	union { struct cmsghdr header; char bytes[CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int))]; } control;
-	struct msghdr header = {.msg_iov = chunks, .msg_iovlen = chunk_count};
-	if (fd_count > 0) {
-		bool empty = true;
-		for (size_t i = 0; i < chunk_count; i++)
-			empty = empty && chunks[i].iov_len == 0;
-		/* A stream would drop the descriptors of an empty message and report success. */
-		if (empty || fd_count > OS_MAX_RIGHTS)
-			return -EINVAL;
-		header.msg_control = &control;
-		put_rights(&header, fds, fd_count);
-	}
-	ssize_t sent;
-	do {
-		sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-	} while (sent < 0 && errno == EINTR);
-	return outcome(sent);
-}
-
-static void take_rights(const struct cmsghdr *control, struct os_rights *rights)
-{
-	bool unwanted = control->cmsg_type == SCM_PIDFD;
-	if (control->cmsg_level != SOL_SOCKET || (control->cmsg_type != SCM_RIGHTS && !unwanted))
-		return;
-	/* The length is the truth: padding may hold one descriptor more than was asked for. */
-	for (size_t at = CMSG_LEN(0); at + sizeof(int) <= control->cmsg_len; at += sizeof(int)) {
-		int fd;
-		memcpy(&fd, (const char *) control + at, sizeof fd);
-		if (!unwanted && rights->count < rights->capacity) {
-			rights->fds[rights->count++] = fd;
-			continue;
-		}
-		rights->truncated = rights->truncated || !unwanted;
-		if (fd >= 0) /* a pidfd that could not be made is a negative number */
-			os_close(fd);
-	}
-}
-
-int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_rights *rights)
-{
-	/* Credentials, pidfds and security labels (a page at most) come first and would crowd the rights out. */
-	union { struct cmsghdr header; char bytes[2 * CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int)) + 6144]; } control;
-	struct msghdr header;
-	ssize_t received;
-	rights->count = 0;
-	rights->truncated = false;
-	do {
-		header = (struct msghdr) {
-			.msg_iov = chunks, .msg_iovlen = chunk_count, .msg_control = &control, .msg_controllen = sizeof control
-		};
-		received = recvmsg(fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	} while (received < 0 && errno == EINTR);
-	if (received < 0)
-		return -errno;
-	/* With MSG_CTRUNC those that did fit are installed, and ours to close. */
-	rights->truncated = (header.msg_flags & MSG_CTRUNC) != 0;
-	for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL; each = CMSG_NXTHDR(&header, each))
-		take_rights(each, rights);
-	return (int) received;
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 
 enum { OS_MAX_RIGHTS = 253 }; /* SCM_MAX_FD, unix(7) */
 
@@ -26,6 +27,15 @@ struct os_rights {
 	bool truncated; /* some were lost, by MSG_CTRUNC or for want of capacity */
 };
 
+/* What else recvmsg(2) told of a datagram or packet. */
+struct os_message {
+	bool cut; /* it was longer than the room for it, and the rest is gone */
+	bool credentials; /* the next three are known */
+	int32_t pid, uid, gid;
+	size_t name_length; /* of the sender's address; 0 if it has none */
+	uint8_t name[sizeof ((struct sockaddr_un *) 0)->sun_path];
+};
+
 /* Closes: whatever it returns, the number is not the caller's any more. */
 int os_close(int fd);
 
@@ -41,6 +51,15 @@ int os_pipe(int32_t ends[2]);
 
 /* The AF_UNIX socket is the caller's, close-on-exec and non-blocking. */
 int os_socket(int type);
+
+/* A process's pidfd, the caller's. */
+int os_pidfd(int pid);
+
+/* Returns the length of the address. `name` is sun_path without its end NUL; an abstract one begins with its NUL. */
+int os_unix_address(struct sockaddr_un *address, const uint8_t *name, size_t length);
+
+/* The reverse: returns the length of the name. */
+int os_copy_name(const struct sockaddr_un *address, size_t size, uint8_t *name, size_t capacity);
 
 /* Borrows the socket. `name` is sun_path without its end NUL; mode < 0 leaves the mode of the file to the umask. */
 int os_bind(int fd, const uint8_t *name, size_t length, int mode);
@@ -67,8 +86,14 @@ int os_peer(int fd, int32_t *out, size_t length);
 /* Each borrows. */
 int os_pass_rights(int fd, bool on);
 int os_send_buffer(int fd, int bytes);
+int os_pass_credentials(int fd, bool on);
+int os_name(int fd, bool peer, uint8_t *name, size_t capacity); /* returns its length */
+int os_pending(int fd); /* bytes to be read; of the first one, if they are datagrams */
 int os_shutdown(int fd, int how);
 int os_resize(int fd, int columns, int rows);
+int os_terminal_side(int fd); /* 1: a pseudoterminal's master; 0: a terminal */
+int os_status_flags(int fd); /* O_RDWR, O_NONBLOCK, … (open(2)) */
+int os_nonblocking(int fd, bool on); /* for all who share the open file description */
 int os_lock(int fd, bool on);
 
 /* RLIMIT_NOFILE, soft. */
@@ -79,5 +104,38 @@ int os_send(int fd, struct iovec *chunks, size_t chunk_count, const int32_t *fds
 
 /* What `rights` lists afterwards is the caller's, close-on-exec. Returns the bytes read. Never waits. */
 int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_rights *rights);
+
+/*
+ * The same for a raw stream: `place` is the byte that the descriptors came with. It is exact if less than OS_PLACED bytes stand
+ * before them; else they came with that byte or a later one of this read. For streams on which SO_PASSCRED is off.
+ */
+enum { OS_PLACED = 1024 };
+int os_receive_placed(int fd, uint8_t *bytes, size_t length, struct os_rights *rights, size_t *place);
+
+/* One datagram or packet. Borrows all; name_length 0: to the connected peer. An empty one may carry descriptors. */
+int os_send_message(
+	int fd, struct iovec *chunk, const int32_t *fds, size_t fd_count, const uint8_t *name, size_t name_length);
+
+/* One datagram or packet: what `rights` lists afterwards is the caller's, close-on-exec. Returns the bytes read. */
+int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights);
+
+/* Pipes and terminals: never waits, whether or not O_NONBLOCK is set. -EOPNOTSUPP: it must be set to write to this one. */
+int os_read(int fd, uint8_t *bytes, size_t length);
+int os_write(int fd, const uint8_t *bytes, size_t length);
+
+/* Anonymous memory of that size, the caller's: close-on-exec, sealable, not executable (memfd_create(2)). */
+int os_memfd(const char *name, int64_t size);
+
+/* Borrow. F_SEAL_… (fcntl(2)); -EINVAL: this file can't be sealed. */
+int os_seals(int fd);
+int os_seal(int fd, int seals);
+
+/*
+ * Maps [0, size) so that no access can fail later: -EPERM if the file is not sealed against shrinking, -ENODEV if it isn't plain
+ * memory (huge pages may run out), -ERANGE if it is smaller. `writable`: shared with all who map it; otherwise writes stay
+ * private, as the owner of a read-only page would die of a stray one. The mapping needs `fd` no longer.
+ */
+int os_map(int fd, size_t size, bool writable, void **address);
+void os_unmap(void *address, size_t size);
 
 #endif

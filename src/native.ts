@@ -27,6 +27,19 @@ export const RESULT_FIRST = 3
 /** `results[RESULT_FLAGS]`: the kernel dropped descriptors (`MSG_CTRUNC`, recvmsg(2)). */
 export const TRUNCATED = 1
 
+/** Places in the array that `receivePlaced` and `receiveMessage` fill: at least 7 + 2 × 253. The first three are as above. */
+export const MESSAGE_PLACE = 3 // receivePlaced: which of the bytes the descriptors came with
+export const MESSAGE_NAME = 3 // receiveMessage: length of the sender's address
+export const MESSAGE_PID = 4
+export const MESSAGE_UID = 5
+export const MESSAGE_GID = 6
+export const MESSAGE_FIRST = 7
+/** Up to here `receivePlaced` looks for the exact byte: one read each. */
+export const PLACED = 1024
+/** Flags of `receiveMessage`, besides TRUNCATED. */
+export const CUT = 2 // the message was longer than the room for it (`MSG_TRUNC`); the rest is gone
+export const CREDENTIALS = 4 // pid, uid and gid are there (`passCredentials` is on)
+
 export interface Native {
   /**
    * Once an environment: `area` is where reads go (pinned; bytes are put at `headroom` and after), `results`
@@ -57,6 +70,9 @@ export interface Native {
   /** TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT. Returns the descriptor. */
   bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
 
+  pidfd(pid: number): number // pidfd_open(2)
+  memfd(name: string, size: number): number // sealable, not executable
+
   // Facts and settings
   kind(fd: number): number // index into KINDS of descriptor.ts
   peer(fd: number, out: Int32Array): number // pid, uid, gid, n, n groups; returns n (-ERANGE: out is too short)
@@ -64,6 +80,12 @@ export interface Native {
   sendBuffer(fd: number, bytes: number): number // raises SO_SNDBUF (socket(7)): to net.core.wmem_max at most, then doubled
   shutdown(fd: number, how: number): number // 0 read, 1 write, 2 both
   resize(fd: number, columns: number, rows: number): number // TIOCSWINSZ
+  terminalSide(fd: number): number // 1: a pseudoterminal's master; 0: a terminal; -ENOTTY
+  statusFlags(fd: number): number // F_GETFL: O_ACCMODE, O_NONBLOCK, … (open(2))
+  nonblocking(fd: number, on: boolean): number // O_NONBLOCK, for all who share the open file description
+  passCredentials(fd: number, on: boolean): number // SO_PASSCRED, unix(7)
+  name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
+  pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
   lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
   limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
 
@@ -89,6 +111,47 @@ export interface Native {
   ): number
   /** Reads now, as a wake-up of watcher `id` would: fills `results`, returns `results[0]`; does not call `dispatch`. */
   receive(id: number): number
+
+  /**
+   * Reads a raw stream. The descriptors that `results` lists came with the byte at MESSAGE_PLACE: exactly that one if less than
+   * PLACED bytes stand before it, else that or a later one of this read. SO_PASSCRED must be off.
+   */
+  receivePlaced(fd: number, bytes: Uint8Array, start: number, end: number, results: Int32Array): number
+  /** One datagram or packet, with the sender's address in `name` (at least 108 bytes). */
+  receiveMessage(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    results: Int32Array,
+    name: Uint8Array
+  ): number
+  /** One datagram or packet, to `name` or, if that is null, to the connected peer. It may be empty and carry descriptors. */
+  sendMessage(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number,
+    name: Uint8Array | null
+  ): number
+  /** Pipes and terminals: never waits, whether or not O_NONBLOCK is set; -EAGAIN instead. */
+  readNow(fd: number, bytes: Uint8Array, start: number, end: number): number
+  /** The same; -EOPNOTSUPP if O_NONBLOCK must be set first. It may take less than it was given. */
+  writeNow(fd: number, bytes: Uint8Array, start: number, end: number): number
+
+  // Memory
+  seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none
+  seal(fd: number, seals: number): number // F_ADD_SEALS
+  /**
+   * Maps [0, size) and puts the ArrayBuffer into `holder[0]`; the mapping needs `fd` no longer. -EPERM: not sealed against
+   * shrinking; -ENODEV: no plain memory; -ERANGE: smaller than that; -ENOTSUP: no such buffers in this runtime (Electron).
+   * `writable`: shared with all who map it (-EACCES, -EPERM if that is forbidden). Otherwise writes are seen by nobody else.
+   */
+  map(fd: number, size: number, writable: boolean, holder: ArrayBuffer[]): number
+  unmap(buffer: ArrayBuffer): number // detaches it; the memory is unmapped at once or by the collector, if nothing else uses it
 
   // Readiness, on this environment's loop
   /** `reads`: the shim reads on its own when readable (channels); otherwise it only tells (listeners). Returns the id (>= 1). */

@@ -117,7 +117,17 @@ test('packages are imported by one file each, and all are dependencies', t => {
 
 test('the system calls are made by plain C without a header of Node', t => {
   const native = fileURLToPath(new URL('../native/', import.meta.url))
-  for (const name of ['os.c', 'os.h', 'held.c', 'held.h', 'closer.c', 'closer.h']) {
+  for (const name of [
+    'os.c',
+    'os.h',
+    'message.c',
+    'memory.c',
+    'terminal.c',
+    'held.c',
+    'held.h',
+    'closer.c',
+    'closer.h'
+  ]) {
     const includes = readFileSync(`${native}${name}`, 'utf8').match(/#include .*/g) ?? []
     for (const line of includes) t.notRegex(line, /node|uv\.h|environment|watcher|argument/, `${name}: ${line}`)
   }

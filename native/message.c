@@ -1,0 +1,203 @@
+/* Bytes and descriptors in and out of sockets. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "os.h"
+
+#ifndef SCM_PIDFD /* Linux 6.5 */
+#define SCM_PIDFD 4
+#endif
+
+static int outcome(ssize_t result)
+{
+	return result < 0 ? -errno : (int) result;
+}
+
+static void put_rights(struct msghdr *header, const int32_t *fds, size_t count)
+{
+	struct cmsghdr *control = header->msg_control;
+	header->msg_controllen = CMSG_SPACE(count * sizeof *fds);
+	control->cmsg_level = SOL_SOCKET;
+	control->cmsg_type = SCM_RIGHTS;
+	control->cmsg_len = CMSG_LEN(count * sizeof *fds);
+	memcpy(CMSG_DATA(control), fds, count * sizeof *fds);
+}
+
+static int send_message(int fd, struct msghdr *header, const int32_t *fds, size_t fd_count)
+{
+	union { struct cmsghdr header; char bytes[CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int))]; } control;
+	if (fd_count > OS_MAX_RIGHTS)
+		return -EINVAL;
+	if (fd_count > 0) {
+		header->msg_control = &control;
+		put_rights(header, fds, fd_count);
+	}
+	ssize_t sent;
+	do {
+		sent = sendmsg(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT);
+	} while (sent < 0 && errno == EINTR);
+	return outcome(sent);
+}
+
+int os_send(int fd, struct iovec *chunks, size_t chunk_count, const int32_t *fds, size_t fd_count)
+{
+	struct msghdr header = {.msg_iov = chunks, .msg_iovlen = chunk_count};
+	bool empty = true;
+	for (size_t i = 0; i < chunk_count; i++)
+		empty = empty && chunks[i].iov_len == 0;
+	/* A stream would drop the descriptors of an empty message and report success. */
+	if (empty && fd_count > 0)
+		return -EINVAL;
+	return send_message(fd, &header, fds, fd_count);
+}
+
+int os_send_message(
+	int fd, struct iovec *chunk, const int32_t *fds, size_t fd_count, const uint8_t *name, size_t name_length)
+{
+	struct sockaddr_un address;
+	struct msghdr header = {.msg_iov = chunk, .msg_iovlen = 1};
+	if (name_length > 0) {
+		int size = os_unix_address(&address, name, name_length);
+		if (size < 0)
+			return size;
+		header.msg_name = &address;
+		header.msg_namelen = (socklen_t) size;
+	}
+	return send_message(fd, &header, fds, fd_count);
+}
+
+static void take_rights(const struct cmsghdr *control, struct os_rights *rights)
+{
+	bool unwanted = control->cmsg_type == SCM_PIDFD;
+	if (control->cmsg_level != SOL_SOCKET || (control->cmsg_type != SCM_RIGHTS && !unwanted))
+		return;
+	/* The length is the truth: padding may hold one descriptor more than was asked for. */
+	for (size_t at = CMSG_LEN(0); at + sizeof(int) <= control->cmsg_len; at += sizeof(int)) {
+		int fd;
+		memcpy(&fd, (const char *) control + at, sizeof fd);
+		if (!unwanted && rights->count < rights->capacity) {
+			rights->fds[rights->count++] = fd;
+			continue;
+		}
+		rights->truncated = rights->truncated || !unwanted;
+		if (fd >= 0) /* a pidfd that could not be made is a negative number */
+			os_close(fd);
+	}
+}
+
+/* Credentials, pidfds and security labels (a page at most) come first and would crowd the rights out. */
+union control {
+	struct cmsghdr header;
+	char bytes[2 * CMSG_SPACE(OS_MAX_RIGHTS * sizeof(int)) + 6144];
+};
+
+static ssize_t receive(int fd, struct msghdr *header, const struct msghdr *wanted, int flags)
+{
+	ssize_t received;
+	do {
+		*header = *wanted; /* the call before has overwritten lengths */
+		received = recvmsg(fd, header, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	} while (received < 0 && errno == EINTR);
+	return received < 0 ? -errno : received;
+}
+
+static void take_all_rights(struct msghdr *header, struct os_rights *rights)
+{
+	rights->count = 0;
+	/* With MSG_CTRUNC those that did fit are installed, and ours to close. */
+	rights->truncated = (header->msg_flags & MSG_CTRUNC) != 0;
+	for (struct cmsghdr *each = CMSG_FIRSTHDR(header); each != NULL; each = CMSG_NXTHDR(header, each))
+		take_rights(each, rights);
+}
+
+int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_rights *rights)
+{
+	union control control;
+	struct msghdr header, wanted = {
+		.msg_iov = chunks, .msg_iovlen = chunk_count, .msg_control = &control, .msg_controllen = sizeof control
+	};
+	rights->count = 0;
+	rights->truncated = false;
+	ssize_t received = receive(fd, &header, &wanted, 0);
+	if (received >= 0)
+		take_all_rights(&header, rights);
+	return (int) received;
+}
+
+/* Whether descriptors wait anywhere in the stream: peeking looks past the bytes asked for, until it meets some (Linux to 6.18). */
+static int rights_wait(int fd)
+{
+	uint8_t byte;
+	struct iovec chunk = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr header, wanted = {.msg_iov = &chunk, .msg_iovlen = 1};
+	/* Without room none is installed; MSG_CTRUNC says that there are some. */
+	ssize_t peeked = receive(fd, &header, &wanted, MSG_PEEK);
+	return peeked < 0 ? (int) peeked : (header.msg_flags & MSG_CTRUNC) != 0;
+}
+
+/*
+ * Plain bytes merge in front of the one that descriptors came with, and nothing tells afterwards which one that was. So
+ * what stands before descriptors is read byte by byte, unless it is more than a short message.
+ */
+int os_receive_placed(int fd, uint8_t *bytes, size_t length, struct os_rights *rights, size_t *place)
+{
+	rights->count = 0;
+	rights->truncated = false;
+	*place = 0;
+	struct iovec chunk = {.iov_base = bytes, .iov_len = length};
+	int pending = os_pending(fd), waiting = pending > 0 ? rights_wait(fd) : 0;
+	if (waiting < 0)
+		return waiting;
+	if (waiting == 0 && pending > 0 && (size_t) pending < length)
+		chunk.iov_len = (size_t) pending; /* those that have come since may have descriptors */
+	if (waiting == 0)
+		return os_receive(fd, &chunk, 1, rights);
+	size_t done = 0;
+	while (done < length && done < OS_PLACED && rights->count == 0 && !rights->truncated) {
+		chunk = (struct iovec) {.iov_base = bytes + done, .iov_len = 1};
+		int received = os_receive(fd, &chunk, 1, rights);
+		if (received <= 0)
+			return done > 0 ? (int) done : received;
+		*place = done;
+		done += (size_t) received;
+	}
+	if (rights->count > 0 || rights->truncated || done == length)
+		return (int) done;
+	chunk = (struct iovec) {.iov_base = bytes + done, .iov_len = length - done};
+	int received = os_receive(fd, &chunk, 1, rights);
+	*place = done;
+	return received <= 0 ? (int) done : (int) done + received;
+}
+
+int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights)
+{
+	union control control;
+	struct sockaddr_un address;
+	struct msghdr header, wanted = {
+		.msg_iov = chunk, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+		.msg_name = &address, .msg_namelen = sizeof address
+	};
+	rights->count = 0;
+	rights->truncated = false;
+	*message = (struct os_message) {0};
+	ssize_t received = receive(fd, &header, &wanted, 0);
+	if (received < 0)
+		return (int) received;
+	take_all_rights(&header, rights);
+	message->cut = (header.msg_flags & MSG_TRUNC) != 0;
+	if (header.msg_namelen > 0)
+		message->name_length = (size_t) os_copy_name(&address, header.msg_namelen, message->name, sizeof message->name);
+	for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL; each = CMSG_NXTHDR(&header, each)) {
+		struct ucred sender;
+		if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_CREDENTIALS)
+			continue;
+		memcpy(&sender, CMSG_DATA(each), sizeof sender);
+		message->credentials = true;
+		message->pid = sender.pid;
+		message->uid = (int32_t) sender.uid;
+		message->gid = (int32_t) sender.gid;
+	}
+	return (int) received;
+}

@@ -1,0 +1,97 @@
+/* Pipes and terminals: descriptions that somebody else may share, so that their O_NONBLOCK isn't ours to set. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "os.h"
+
+static int outcome(ssize_t result)
+{
+	return result < 0 ? -errno : (int) result;
+}
+
+int os_resize(int fd, int columns, int rows)
+{
+	if (columns < 0 || columns > UINT16_MAX || rows < 0 || rows > UINT16_MAX)
+		return -EINVAL;
+	struct winsize size = {.ws_col = (unsigned short) columns, .ws_row = (unsigned short) rows};
+	return outcome(ioctl(fd, TIOCSWINSZ, &size));
+}
+
+int os_terminal_side(int fd)
+{
+	unsigned int number;
+	if (ioctl(fd, TIOCGPTN, &number) == 0)
+		return 1;
+	return isatty(fd) ? 0 : -errno;
+}
+
+int os_status_flags(int fd)
+{
+	return outcome(fcntl(fd, F_GETFL));
+}
+
+int os_nonblocking(int fd, bool on)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	int wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+	return flags == wanted ? 0 : outcome(fcntl(fd, F_SETFL, wanted));
+}
+
+/* Whether the call would not wait: what RWF_NOWAIT says where the kernel has it for this kind of file. */
+static int ready_now(int fd, short events)
+{
+	struct pollfd poller = {.fd = fd, .events = events};
+	int ready = poll(&poller, 1, 0);
+	if (ready < 0)
+		return -errno;
+	return ready == 0 ? -EAGAIN : poller.revents & POLLNVAL ? -EBADF : 0;
+}
+
+int os_read(int fd, uint8_t *bytes, size_t length)
+{
+	struct iovec chunk = {.iov_base = bytes, .iov_len = length};
+	ssize_t result;
+	do {
+		result = preadv2(fd, &chunk, 1, -1, RWF_NOWAIT);
+		if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+			int problem = ready_now(fd, POLLIN);
+			if (problem < 0)
+				return problem;
+			result = read(fd, bytes, length);
+		}
+	} while (result < 0 && errno == EINTR);
+	return outcome(result);
+}
+
+int os_write(int fd, const uint8_t *bytes, size_t length)
+{
+	struct iovec chunk = {.iov_base = (uint8_t *) bytes, .iov_len = length};
+	ssize_t result;
+	do {
+		result = pwritev2(fd, &chunk, 1, -1, RWF_NOWAIT);
+		if (result >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+			continue;
+		int flags = fcntl(fd, F_GETFL), problem = flags < 0 ? -errno : 0;
+		if (problem == 0 && (flags & O_NONBLOCK) == 0) {
+			struct stat status;
+			if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode))
+				return -EOPNOTSUPP;
+			/* A pipe that is writable takes a page (pipe(7)). */
+			problem = ready_now(fd, POLLOUT);
+			length = length < PIPE_BUF ? length : PIPE_BUF;
+		}
+		if (problem < 0)
+			return problem;
+		result = write(fd, bytes, length);
+	} while (result < 0 && errno == EINTR);
+	return outcome(result);
+}
