@@ -14,6 +14,7 @@ import { type Address, authorized, holdRights, moveIn, open } from './connect.ts
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { refuse } from './fault.ts'
+import { discard, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 import {
   channelLimits,
@@ -25,7 +26,7 @@ import {
 } from './options.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { DescriptorShare, type Part } from './share.ts'
-import { discard, SocketWire, watchListener } from './wire.ts'
+import { SocketWire } from './wire.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
 const ACCEPT_BATCH = 64
@@ -94,7 +95,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #share: DescriptorShare
   readonly #collected = new FinalizationRegistry<Part>(part => this.#share.giveBack(part))
   readonly #channels = new Set<Channel<In, Out>>()
-  readonly #watcher: ReturnType<typeof watchListener>
+  readonly #watcher: Watcher
   readonly #users = new Map<number, number>()
   readonly #handshakes = new AbortController()
   #connections = 0
@@ -118,7 +119,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
     holdRights(fd) // accepted sockets inherit it
     setMaxListeners(0, this.#handshakes.signal) // one for each handshake
-    this.#watcher = watchListener(fd, events => this.#accept(events))
+    this.#watcher = new Watcher(fd, events => this.#accept(events))
     const { signal } = options
     const onAbort = (): void => void this.#close(true, abortError(signal!))
     signal?.addEventListener('abort', onAbort, { once: true, signal: this.#handshakes.signal })
@@ -187,8 +188,8 @@ export class ChannelServer<In = unknown, Out = unknown>
       if (fd === EAGAIN) return
       if (fd === ECONNABORTED || fd === EINTR) continue
       if (fd < 0) {
-        this.#watcher.pause(true)
-        this.#pause = setTimeout(() => this.#watcher.pause(false), ACCEPT_PAUSE)
+        this.#watcher.want(false, false)
+        this.#pause = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
         return
       }
       void this.#admit(fd)

@@ -1,8 +1,6 @@
 /** The seam between a channel and the operating system: one connected socket on this thread's loop. Tests put a fake one here. */
-import { systemError } from './errors.ts'
-import { MAX_RIGHTS } from './limits.ts'
+import { AREA, discard, HEADROOM, RESULTS, unwatch, watch } from './loop.ts'
 import {
-  CLOSED,
   native,
   READABLE,
   RESULT_BYTES,
@@ -46,54 +44,9 @@ export interface WireOwner {
   onWritable(): void
 }
 
-const HEADROOM = 65536
 /** Asked for each channel's socket, in bytes. Linux doubles it: twice what a socket has by itself. 1 MiB blocks move a third faster. */
 const SEND_BUFFER = 212_992
-const AREA = Buffer.allocUnsafeSlow(HEADROOM + 65536)
-const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
 const batch = new Int32Array(1024)
-
-/** What a watcher's wake-up is handed to, by its id. */
-const listeners: (((events: number) => void) | undefined)[] = []
-const closings = new Map<number, (count: number) => void>()
-let nextClosing = 1
-
-native.setup(AREA, HEADROOM, RESULTS, (id, events) => {
-  if (events === CLOSED) {
-    const done = closings.get(id)
-    closings.delete(id)
-    done?.(RESULTS[RESULT_BYTES]!)
-  } else listeners[id]?.(events)
-})
-
-/** A watcher that only tells: for listening sockets. Returns what ends it. */
-export function watchListener(
-  fd: number,
-  onEvents: (events: number) => void
-): { end(): void; pause(on: boolean): void; ref(): void; unref(): void } {
-  const id = watch(fd, false, onEvents)
-  return {
-    end: () => unwatch(id),
-    pause: on => void native.interest(id, on ? 0 : READABLE),
-    ref: () => native.ref(id),
-    unref: () => native.unref(id)
-  }
-}
-
-/** Closes numbers on the helper thread; `done` hears how many were closed. */
-export function discard(fds: readonly number[], done?: (count: number) => void): void {
-  for (let at = 0; at < fds.length; at += batch.length) {
-    const count = Math.min(batch.length, fds.length - at)
-    for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
-    let tag = 0
-    if (done !== undefined) {
-      tag = nextClosing
-      nextClosing = nextClosing === 0x7fffffff ? 1 : nextClosing + 1
-      closings.set(tag, done)
-    }
-    native.closeLater(batch, 0, count, tag)
-  }
-}
 
 /** The real wire. It owns `fd`, which the shim holds. */
 export class SocketWire implements Wire {
@@ -178,16 +131,4 @@ export class SocketWire implements Wire {
     this.#refed = false
     if (this.#id !== 0) native.unref(this.#id)
   }
-}
-
-function watch(fd: number, reads: boolean, listener: (events: number) => void): number {
-  const id = native.watch(fd, reads)
-  if (id < 0) throw systemError(id, 'epoll_ctl')
-  listeners[id] = listener
-  return id
-}
-
-function unwatch(id: number): void {
-  listeners[id] = undefined
-  native.unwatch(id)
 }

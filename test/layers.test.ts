@@ -6,6 +6,7 @@ import { test } from './helpers/test.ts'
 const LAYERS = [
   ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
+  ['loop'],
   ['leak', 'convert', 'peer', 'wire'],
   ['address', 'options'],
   ['bind', 'hello'],
@@ -25,7 +26,8 @@ const LAYERS = [
 const ONLY: Record<string, string[]> = {
   frame: ['errors', 'limits'],
   native: ['errors'],
-  wire: ['errors', 'limits', 'native'],
+  loop: ['errors', 'limits', 'native'],
+  wire: ['loop', 'native'],
   transport: ['descriptor', 'errors', 'frame', 'limits'],
   credit: [],
   share: [],
@@ -102,7 +104,7 @@ test('layers that the picture keeps apart are apart', t => {
   }
   for (const { from, of } of loaded)
     if (NO_SOCKETS.includes(from))
-      t.false(['native', 'wire', 'convert', 'address'].includes(of), `${from} imports ${of}`)
+      t.false(['native', 'loop', 'wire', 'convert', 'address'].includes(of), `${from} imports ${of}`)
 })
 
 test('packages are imported by one file each, and all are dependencies', t => {
