@@ -243,11 +243,14 @@ function unpackBigInt(data: Uint8Array): bigint {
 
 /**
  * msgpackr keeps the shapes it knows in a tree that branches by key, and notes the end of a shape in the same place by the name
- * `__keys__`: an object with that key is taken for another. In our instance the note has a name that is no key.
+ * `__keys__`: an object with that key is taken for another. In our instance the note has a name that is no key. And the byte c1,
+ * which msgpack does not use, is an error instead of an object that stands for it.
  */
 function loadOwnInstance(): typeof Msgpackr {
   const file = createRequire(import.meta.url).resolve('msgpackr')
-  const source = readFileSync(file, 'utf8').replaceAll('.__keys__', '[Symbol.for("passfd.keys")]')
+  const source = readFileSync(file, 'utf8')
+    .replaceAll('.__keys__', '[Symbol.for("passfd.keys")]')
+    .replace('return C1;', 'throw new Error("it holds the byte c1, which msgpack does not use");')
   const module = { exports: {} as typeof Msgpackr }
   const run = compileFunction(source, ['exports', 'require', 'module'], { filename: file })
   run(module.exports, createRequire(file), module)

@@ -728,6 +728,7 @@ test('an unflagged body holds standard msgpack and nothing else', t => {
     ['an ArrayBuffer', 'c7 03 74 10 0102'],
     ['an unknown extension', 'd4 05 00'],
     ['an unknown extension', 'c7 02 7f 0000'],
+    ['the byte that msgpack does not use', 'c1'],
     ['nothing', ''],
     ['two values', '01 01']
   ]
@@ -756,6 +757,7 @@ test("a flagged body holds none of msgpackr's types that stand for code or ident
     ['keys that are a number', 'd4 72 40 01 01'],
     ['keys that are a string', 'd4 72 40 a1 61 01'],
     ['keys that are objects', 'd4 72 40 91 80 01'],
+    ['the byte that msgpack does not use', '91 c1'],
     ['nothing', '']
   ] as const)
     t.is(codeOf(decodeHex(hex, 0)), UNDECODABLE, what)
