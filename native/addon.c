@@ -237,6 +237,15 @@ FUNCTION_OF_INT(pidfd, pid, held_take(&environment->held, os_pidfd(pid)))
 FUNCTION_OF_INT(terminal_side, fd, os_terminal_side(fd))
 FUNCTION_OF_INT(status_flags, fd, os_status_flags(fd))
 FUNCTION_OF_TWO(nonblocking, fd, bool, on, os_nonblocking(fd, on))
+
+FUNCTION(reopen)
+{
+	int fd;
+	TRY(read_int(environment, argument[0], &fd));
+	int opened = os_reopen(fd);
+	return opened <= 0 ? opened : held_take(&environment->held, opened);
+}
+
 FUNCTION_OF_TWO(lock, fd, bool, on, os_lock(fd, on))
 
 FUNCTION(limit)
@@ -335,7 +344,7 @@ NAPI_MODULE_INIT()
 		{"receive", call_receive}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
 		{"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref},
 		{"pidfd", call_pidfd}, {"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags},
-		{"nonblocking", call_nonblocking}, {NULL, NULL}
+		{"nonblocking", call_nonblocking}, {"reopen", call_reopen}, {NULL, NULL}
 	};
 	struct environment *environment = environment_create(env);
 	if (environment == NULL) {

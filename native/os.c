@@ -242,13 +242,17 @@ int os_kind(int fd)
 	/* fstat would ask the server of a network file, which may not answer. */
 	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
 		return -errno;
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	if ((flags & O_PATH) != 0) /* a place in the tree: nothing can be read from it or written to it (open(2)) */
+		return S_ISDIR(status.stx_mode) ? OS_DIRECTORY : OS_OTHER;
 	switch (status.stx_mode & S_IFMT) {
 	case S_IFDIR: return OS_DIRECTORY;
 	case S_IFIFO: return OS_PIPE;
 	case S_IFSOCK: return (int) socket_kind(fd);
 	case S_IFBLK: return OS_DEVICE;
 	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
-	case S_IFLNK: return OS_OTHER; /* by O_PATH | O_NOFOLLOW */
 	default: return (int) file_kind(fd, S_ISREG(status.stx_mode));
 	}
 }

@@ -94,6 +94,12 @@ int os_resize(int fd, int columns, int rows);
 int os_terminal_side(int fd); /* 1: a pseudoterminal's master; 0: a terminal */
 int os_status_flags(int fd); /* O_RDWR, O_NONBLOCK, … (open(2)) */
 int os_nonblocking(int fd, bool on); /* for all who share the open file description */
+
+/*
+ * A non-blocking open file description of the caller's own, close-on-exec, of the same pipe or terminal; `fd` is borrowed. 0: there is
+ * no need of it, os_read and os_write never wait on this one.
+ */
+int os_reopen(int fd);
 int os_lock(int fd, bool on);
 
 /* RLIMIT_NOFILE, soft. */

@@ -2,14 +2,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "os.h"
+
+enum { UNIX98_SLAVE_MAJOR = 136 }; /* Documentation/admin-guide/devices.txt of Linux */
 
 static int outcome(ssize_t result)
 {
@@ -44,6 +50,62 @@ int os_nonblocking(int fd, bool on)
 		return -errno;
 	int wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
 	return flags == wanted ? 0 : outcome(fcntl(fd, F_SETFL, wanted));
+}
+
+/* Whether RWF_NOWAIT works on pipes: since Linux 6.4. Not on those that have a name. */
+static bool pipes_know_nowait(void)
+{
+	int32_t ends[2];
+	uint8_t byte;
+	struct iovec chunk = {.iov_base = &byte, .iov_len = 1};
+	if (os_pipe(ends) < 0)
+		return false;
+	bool knows = preadv2(ends[0], &chunk, 1, -1, RWF_NOWAIT) < 0 && errno == EAGAIN;
+	os_close(ends[0]);
+	os_close(ends[1]);
+	return knows;
+}
+
+static bool is_same(int left, int right, bool terminal)
+{
+	unsigned int left_number, right_number;
+	struct stat left_status, right_status;
+	/* /dev/tty is another terminal for each session */
+	if (terminal)
+		return ioctl(left, TIOCGDEV, &left_number) == 0 && ioctl(right, TIOCGDEV, &right_number) == 0
+			&& left_number == right_number;
+	return fstat(left, &left_status) == 0 && fstat(right, &right_status) == 0
+		&& left_status.st_dev == right_status.st_dev && left_status.st_ino == right_status.st_ino;
+}
+
+static int reopen_by(const char *path, int fd, int access, bool terminal)
+{
+	int opened = open(path, access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (opened < 0)
+		return -errno;
+	int result = is_same(fd, opened, terminal) ? os_dup(opened) : -ENXIO;
+	os_close(opened);
+	return result;
+}
+
+int os_reopen(int fd)
+{
+	unsigned int number;
+	struct statfs filesystem;
+	char path[32];
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	bool terminal = isatty(fd);
+	if (!terminal && fstatfs(fd, &filesystem) == 0 && filesystem.f_type == PIPEFS_MAGIC && pipes_know_nowait())
+		return 0;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	int result = reopen_by(path, fd, flags & O_ACCMODE, terminal);
+	if (result < 0 && terminal && ioctl(fd, TIOCGDEV, &number) == 0 && major(number) == UNIX98_SLAVE_MAJOR) {
+		snprintf(path, sizeof path, "/dev/pts/%u", minor(number));
+		result = reopen_by(path, fd, flags & O_ACCMODE, terminal);
+	}
+	return result;
 }
 
 /* Whether the call would not wait: what RWF_NOWAIT says where the kernel has it for this kind of file. */

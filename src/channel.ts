@@ -3,7 +3,7 @@ import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { Codec, descriptorsIn } from './codec.ts'
 import { checkInteger } from './convert.ts'
-import { Descriptor, endLoan, giveBack, guardLoan, type Lender, take } from './descriptor.ts'
+import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, take } from './descriptor.ts'
 import { abortError, asError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -434,7 +434,7 @@ export class Channel<In = unknown, Out = unknown>
       },
       lend: (fds, request) => {
         const lender = this.#lender(request)
-        return fds.map(fd => new Descriptor(fd, lender))
+        return fds.map(fd => lent(fd, lender))
       },
       onMessage: (incoming: Incoming | undefined, value, descriptors, cost) => {
         const message = new Message(value as In, descriptors, this, this.#session, incoming)

@@ -1,42 +1,80 @@
-/** From numbers to Node's objects and back. Each maker gets a number that what it returns owns, unless `isLeft` says otherwise. */
+/** From numbers to Node's objects and back. Each maker gets a number that the shim holds; what it returns owns it. */
 import * as dgram from 'node:dgram'
+import { once } from 'node:events'
 import * as fs from 'node:fs'
 import * as net from 'node:net'
-import type { Readable, Writable } from 'node:stream'
-import * as tty from 'node:tty'
-import type { DescriptorSource, Kind } from './descriptor.ts'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { closeFile } from './close-file.ts'
+import type { DescriptorSource, Kind, ListenHandle } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
 import { native } from './native.ts'
+import { PollStream } from './poll-stream.ts'
 
-export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream', 'pipe', 'tty']
+export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream']
+export const DUPLEXES: readonly Kind[] = [...SOCKETS, 'pipe', 'tty']
 export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
-export const READABLES: readonly Kind[] = ['file', 'device', ...SOCKETS]
+export const STREAMS: readonly Kind[] = ['file', 'memfd', 'device', ...DUPLEXES]
 
 const O_ACCMODE = 3
+const { O_RDONLY, O_WRONLY } = fs.constants
 
-export function socket(fd: number, kind: Kind): net.Socket {
-  return directed(fd, kind, kind === 'pipe' ? directionsOf(fd) : { readable: true, writable: true })
+export function socket(fd: number): net.Socket {
+  return released(fd, new net.Socket({ fd, readable: true, writable: true }))
 }
 
-export function server(fd: number): Promise<net.Server> {
-  return new Promise((resolve, reject) => {
-    const made = net.createServer()
-    made.once('error', reject)
-    made.listen({ fd, exclusive: true }, () => {
-      made.off('error', reject)
-      resolve(made)
+export function duplex(fd: number, kind: Kind): Duplex {
+  if (kind !== 'pipe' && kind !== 'tty') return socket(fd)
+  const access = accessOf(fd)
+  return new PollStream(fd, { kind, readable: access !== O_WRONLY, writable: access !== O_RDONLY })
+}
+
+export function readable(fd: number, kind: Kind): Readable {
+  if (accessOf(fd) === O_WRONLY)
+    throw new PassfdError('DESCRIPTOR_DIRECTION', {
+      operation: 'toReadable()',
+      kind,
+      expected: 'reading',
+      actual: 'writing'
     })
-  })
+  if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: true, writable: false })
+  if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: true, writable: false }))
+  return fs.createReadStream('', { fd, autoClose: true, fs: { read: fs.read, open: fs.open, close: closeFile } })
+}
+
+export function writable(fd: number, kind: Kind): Writable {
+  if (accessOf(fd) === O_RDONLY)
+    throw new PassfdError('DESCRIPTOR_DIRECTION', {
+      operation: 'toWritable()',
+      kind,
+      expected: 'writing',
+      actual: 'reading'
+    })
+  if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: false, writable: true })
+  if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: false, writable: true }))
+  const { open, write, writev } = fs
+  return fs.createWriteStream('', { fd, autoClose: true, fs: { open, write, writev, close: closeFile } })
+}
+
+export async function server(fd: number): Promise<net.Server> {
+  const made = net.createServer()
+  made.listen({ fd, exclusive: true })
+  native.release(fd)
+  await once(made, 'listening')
+  return made
+}
+
+export function listenHandle(fd: number): ListenHandle {
+  return released(fd, { fd, exclusive: true })
 }
 
 export function datagram(fd: number): dgram.Socket {
   // A socket of the wrong type receives, but can't send; which one is right only a socket tells
   const copy = checked(native.dup(fd), 'dup')
-  const probe = datagramSocket('udp4', copy)
   native.release(copy)
+  const probe = datagramSocket('udp4', copy)
   const { family } = probe.address()
   probe.close()
-  return datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', fd)
+  return released(fd, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', fd))
 }
 
 function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {
@@ -45,51 +83,32 @@ function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {
   return made
 }
 
-export function readable(fd: number, kind: Kind): Readable {
-  return kind === 'file' || kind === 'device'
-    ? fs.createReadStream('', { fd, autoClose: true })
-    : directed(fd, kind, { readable: true, writable: false })
+/** Node's own object closes the number from now on. */
+function released<T>(fd: number, made: T): T {
+  native.release(fd)
+  return made
 }
 
-export function writable(fd: number, kind: Kind): Writable {
-  return kind === 'file' || kind === 'device'
-    ? fs.createWriteStream('', { fd, autoClose: true })
-    : directed(fd, kind, { readable: false, writable: true })
+function accessOf(fd: number): number {
+  return checked(native.statusFlags(fd), 'fcntl') & O_ACCMODE
 }
 
-interface Directions {
-  readable: boolean
-  writable: boolean
-}
-
-function directed(fd: number, kind: Kind, directions: Directions): net.Socket {
-  if (kind === 'tty') return new tty.ReadStream(fd) // net.Socket refuses terminals; this one also writes
-  return new net.Socket({ fd, ...directions })
-}
-
-/** libuv opens a terminal anew, so as not to make it non-blocking for everybody, and leaves the number to us (uv_tty_init). */
-export function isLeft(fd: number, made: unknown): boolean {
-  return made instanceof tty.ReadStream && property(property(made, '_handle'), 'fd') !== fd
-}
-
-/** A pipe's end goes one way (pipe(7)), and a net.Socket that tries the other fails with ENOTCONN. */
-function directionsOf(fd: number): Directions {
-  const [, flags = '0'] = /^flags:\s*(\d+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1')) ?? []
-  const access = Number.parseInt(flags, 8) & O_ACCMODE
-  return { readable: access !== fs.constants.O_WRONLY, writable: access !== fs.constants.O_RDONLY }
-}
-
-/** The number inside a source, which keeps it. */
+/** The number inside a source, which keeps it. Throws if the descriptor alone would not be what the source is. */
 export function numberOf(source: DescriptorSource): number {
   const found = candidates(source).find(
     candidate => typeof candidate === 'number' && Number.isInteger(candidate) && candidate >= 0
   )
-  if (found === undefined) throw new PassfdError('DESCRIPTOR_SOURCE', { actual: describe(source) })
+  // A TLSSocket's keys and state are not in the kernel
+  if (found === undefined || property(source, 'encrypted') === true)
+    throw new PassfdError('DESCRIPTOR_SOURCE', { actual: describe(source) })
+  const count = source instanceof net.Socket || source instanceof PollStream ? source.readableLength : 0
+  if (count > 0) throw new PassfdError('UNREAD', { count })
   return found as number
 }
 
 function candidates(source: DescriptorSource): unknown[] {
   if (typeof source === 'number') return [source]
+  if (source instanceof PollStream) return [source.number]
   if (source instanceof dgram.Socket) return [datagramNumber(source)]
   return [property(source, 'fd'), property(property(source, '_handle'), 'fd')]
 }

@@ -38,13 +38,19 @@ export type Kind = (typeof KINDS)[number]
 /** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
 export interface ListenHandle {
   readonly fd: number
-  readonly backlog?: number
   /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
   readonly exclusive: true
 }
 
 /** Where `Descriptor.bind` binds. */
 export type BindSpec = BindSpecOf<Descriptor>
+
+/** What the terminals of node-pty have. Their types don't tell of their `fd`. */
+export interface PseudoTerminal {
+  readonly pid: number
+  readonly process: string
+  resize(columns: number, rows: number): void
+}
 
 /** What `Descriptor.from` can find a descriptor in. */
 export type DescriptorSource =
@@ -54,6 +60,7 @@ export type DescriptorSource =
   | FileHandle
   | Readable
   | Writable
+  | PseudoTerminal
   | { fd: number }
   | number
 
@@ -76,6 +83,8 @@ type Gone =
   | 'DESCRIPTOR_CONVERTED'
   | 'DESCRIPTOR_UNCLAIMED'
 
+/** Nobody else has it: whoever calls the constructor without it hands a number over. */
+const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)
 
@@ -120,12 +129,14 @@ export class Descriptor implements Disposable {
   /** The same as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
   /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
-  constructor(fd: number, lender: Lender | undefined)
-  constructor(fd: number, lender?: Lender) {
-    // Received descriptors, the hot path, come with both arguments: the shim holds their number already
-    if (arguments.length < 2) adopt(fd)
+  constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
+  constructor(fd: number, held?: typeof HELD, lender?: Lender) {
+    if (held === HELD) this.#lender = lender
+    else {
+      lender = undefined
+      adopt(fd)
+    }
     this.#fd = fd
-    this.#lender = lender
     this.#foreign = lender !== undefined
     if (lender === undefined) this.#watch()
   }
@@ -139,9 +150,10 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * A duplicate (dup(2)) of the descriptor inside a socket, server, `FileHandle`, stream, anything with an `fd`, or of
-   * a number. The source is untouched. Offset, file status flags and locks are shared with it (open(2)).
-   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if there is none in it (a stream that isn't open yet, say).
+   * A duplicate (dup(2)) of the descriptor inside a socket, server, `FileHandle`, stream, terminal of node-pty, anything with an `fd`,
+   * or of a number. The source is untouched. Offset, file status flags and locks are shared with it (open(2)).
+   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if there is none in it (a stream that isn't open yet, say) or if it is a `TLSSocket`, whose
+   * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal from which Node has read bytes already.
    */
   static from(source: DescriptorSource): Descriptor {
     return own(checked(native.dup(convert.numberOf(source)), 'dup'))
@@ -237,7 +249,10 @@ export class Descriptor implements Disposable {
     if (this.#fd >= 0) this.close()
   }
 
-  /** A `net.Socket`, paused until it is read. Kinds: tcp, unix-stream, pipe, tty. Uses this up. */
+  /**
+   * A `net.Socket`, paused until it is read. Kinds: tcp, unix-stream. Uses this up. It makes the connection non-blocking and
+   * its `end()` shuts it down for writing: both for everybody who has it.
+   */
   toSocket(): Socket {
     return this.#convert('toSocket()', convert.SOCKETS, convert.socket)
   }
@@ -247,9 +262,12 @@ export class Descriptor implements Disposable {
     return this.#convert('toServer()', convert.LISTENERS, convert.server)
   }
 
-  /** `{ fd }` for the `listen()` of any server (http, https, Express, …), which owns it from then on. Uses this up. */
+  /**
+   * `{ fd }` for the `listen()` of any server (http, https, http2, Express, Fastify, …), which owns it from then on. Node sets the
+   * backlog anew, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
+   */
   toListenHandle(): ListenHandle {
-    return this.#convert('toListenHandle()', convert.LISTENERS, fd => ({ fd, exclusive: true }))
+    return this.#convert('toListenHandle()', convert.LISTENERS, convert.listenHandle)
   }
 
   /** A `dgram.Socket`. Kind: udp. Uses this up. */
@@ -257,19 +275,34 @@ export class Descriptor implements Disposable {
     return this.#convert('toDatagram()', ['udp'], convert.datagram)
   }
 
-  /** A stream that reads it: `fs.ReadStream` for files and devices, `net.Socket` otherwise. Uses this up. */
+  /**
+   * A stream that reads it: an `fs.ReadStream` for a file, memfd or device, from its offset on; a `net.Socket` for a tcp or
+   * unix-stream; for a pipe or tty a stream that leaves `O_NONBLOCK` as it is: see `toDuplex()`. Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for writing only.
+   */
   toReadable(): Readable {
-    return this.#convert('toReadable()', convert.READABLES, convert.readable)
+    return this.#convert('toReadable()', convert.STREAMS, convert.readable)
   }
 
-  /** A stream that writes to it: `fs.WriteStream` for files and devices, `net.Socket` otherwise. Uses this up. */
+  /**
+   * A stream that writes to it: an `fs.WriteStream` for a file, memfd or device; otherwise as `toReadable()`. Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for reading only.
+   */
   toWritable(): Writable {
-    return this.#convert('toWritable()', convert.READABLES, convert.writable)
+    return this.#convert('toWritable()', convert.STREAMS, convert.writable)
   }
 
-  /** A stream for both directions. Kinds: tcp, unix-stream, pipe, tty. Uses this up. */
+  /**
+   * A stream for both directions, or for the one that a pipe's end has. Kinds: tcp, unix-stream (as `toSocket()`), pipe, tty.
+   * Uses this up.
+   *
+   * A pipe or terminal may be shared with somebody whom a changed `O_NONBLOCK` would break, such as the user's shell. So it is read
+   * and written without that; a terminal or a named pipe is opened a second time for it. Only a pseudoterminal's master, which can't be
+   * opened twice and belongs to a program, is made non-blocking; it ends when all its slaves are closed.
+   * @throws `ERR_PASSFD_DESCRIPTOR_SHARED` for a terminal that this process may not open.
+   */
   toDuplex(): Duplex {
-    return this.#convert('toDuplex()', convert.SOCKETS, convert.socket)
+    return this.#convert('toDuplex()', convert.DUPLEXES, convert.duplex)
   }
 
   /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
@@ -306,9 +339,7 @@ export class Descriptor implements Disposable {
   #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
     this.#need(operation, kinds)
     const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
-    const fd = this.#leave('DESCRIPTOR_CONVERTED', operation)
-    if (convert.isLeft(fd, made)) native.close(fd)
-    else native.release(fd)
+    this.#leave('DESCRIPTOR_CONVERTED', operation)
     return made
   }
 
@@ -391,7 +422,12 @@ export class Descriptor implements Disposable {
 
 /** @internal A Descriptor for a number that the shim holds already: the caller's own. */
 export function own(fd: number): Descriptor {
-  return new Descriptor(fd, undefined)
+  return new Descriptor(fd, HELD, undefined)
+}
+
+/** @internal One for a number that the shim holds already, lent by `lender`. */
+export function lent(fd: number, lender: Lender): Descriptor {
+  return new Descriptor(fd, HELD, lender)
 }
 
 function adopt(fd: number): void {

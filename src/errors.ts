@@ -21,10 +21,17 @@ const TABLE = {
   DESCRIPTOR_OWNED:
     'Descriptor number {fd} already belongs to a Descriptor or a channel of passfd. Adopt a number once; use dup() for a second owner.',
   DESCRIPTOR_KIND: '{operation} needs a descriptor of kind {expected}; this one is a {actual}.',
+  DESCRIPTOR_DIRECTION:
+    '{operation} needs a descriptor that is open for {expected}; this {kind} is open for {actual} only. Open it for both, or use the other direction.',
+  DESCRIPTOR_SHARED:
+    'This {kind} would have to be made non-blocking for everybody who has it, as this process may not open it a second time. Open it with O_NONBLOCK where that is allowed, and pass that.',
   DESCRIPTOR_REPEATED:
     'The same Descriptor stands twice in the value. A descriptor is moved, so it can be sent once: use dup() for the second place.',
   DESCRIPTOR_SOURCE:
     'Descriptor.from() finds no open descriptor in {actual}. Pass an open socket, server, FileHandle, stream or number.',
+  UNREAD:
+    'Node has read {count} bytes from this stream that nobody has consumed: they would not go with the descriptor. Use Connection.take(stream), or pause the stream before it reads (pauseOnConnect).',
+  STREAM_BUSY: "This stream can't be released: {reason}.",
   OWN_SOCKET: "A channel can't be sent through itself: the descriptor is this channel's own socket.",
   ENCODE: "The value can't be sent: {detail}.",
   MESSAGE_TOO_LARGE:

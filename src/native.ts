@@ -83,6 +83,11 @@ export interface Native {
   terminalSide(fd: number): number // 1: a pseudoterminal's master; 0: a terminal; -ENOTTY
   statusFlags(fd: number): number // F_GETFL: O_ACCMODE, O_NONBLOCK, … (open(2))
   nonblocking(fd: number, on: boolean): number // O_NONBLOCK, for all who share the open file description
+  /**
+   * A non-blocking open file description of our own of the same pipe or terminal; 0: `readNow` and `writeNow` never wait on this one.
+   * -EACCES, -ENXIO: this process can't open it. Not for a pseudoterminal's master: it would open another one.
+   */
+  reopen(fd: number): number
   passCredentials(fd: number, on: boolean): number // SO_PASSCRED, unix(7)
   name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one

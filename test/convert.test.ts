@@ -16,6 +16,7 @@ import { start } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
 
 const CONVERSIONS = ['toSocket', 'toDuplex', 'toReadable', 'toWritable'] as const
+const O_TERMINAL = fs.constants.O_RDWR | fs.constants.O_NOCTTY
 type Conversion = (typeof CONVERSIONS)[number]
 
 async function destroyed(...streams: (Readable | Writable)[]): Promise<void> {
@@ -90,7 +91,6 @@ test('what came before the conversion is read after it', async t => {
 })
 
 for (const [conversion, end] of [
-  ['toSocket', 'both'],
   ['toDuplex', 'both'],
   ['toReadable', 'readable'],
   ['toWritable', 'writable']
@@ -118,30 +118,52 @@ for (const [conversion, end] of [
   })
 }
 
-test('the writable end of a pipe works as a socket and as a duplex too', async t => {
-  for (const conversion of ['toSocket', 'toDuplex'] as const) {
-    const pipe = Descriptor.pipe()
-    const writable = pipe.writable[conversion]()
-    t.false(writable.readable)
-    const closing = once(writable, 'close')
-    writable.end('through')
-    await closing
-    t.is(fs.readFileSync(pipe.readable.borrow(), 'utf8'), 'through')
-    pipe.readable.close()
+test('the writable end of a pipe works as a duplex too', async t => {
+  const pipe = Descriptor.pipe()
+  const writable = pipe.writable.toDuplex()
+  t.false(writable.readable)
+  const closing = once(writable, 'close')
+  writable.end('through')
+  await closing
+  t.is(fs.readFileSync(pipe.readable.borrow(), 'utf8'), 'through')
+  pipe.readable.close()
+})
+
+test('the wrong end of a pipe, or a file for the other direction, is refused at once', t => {
+  const pipe = Descriptor.pipe()
+  const path = temporaryPath()
+  for (const [descriptor, conversion, message] of [
+    [pipe.writable, 'toReadable', /toReadable\(\) needs .* open for reading; this pipe is open for writing only/],
+    [pipe.readable, 'toWritable', /toWritable\(\) needs .* open for writing; this pipe is open for reading only/],
+    [Descriptor.openSync(path, 'w'), 'toReadable', /this file is open for writing only/],
+    [Descriptor.openSync(path, 'r'), 'toWritable', /this file is open for reading only/]
+  ] as const) {
+    t.throws(() => descriptor[conversion](), { code: 'ERR_PASSFD_DESCRIPTOR_DIRECTION', message })
+    descriptor.close() // it is still there
   }
 })
 
 test('a terminal becomes a stream for both directions', async t => {
   const terminal = start('python3', [fileURLToPath(new URL('./fixtures/terminal.py', import.meta.url))])
   const name = await terminal.line()
-  for (const conversion of CONVERSIONS) {
-    const descriptor = Descriptor.openSync(name, fs.constants.O_RDWR | fs.constants.O_NOCTTY)
+  for (const conversion of ['toDuplex', 'toReadable', 'toWritable'] as const) {
+    const descriptor = Descriptor.openSync(name, O_TERMINAL)
     t.is(descriptor.kind, 'tty')
     const number = descriptor.borrow()
     const stream = descriptor[conversion]() as Duplex
-    const answer = once(stream, 'data')
-    stream.write('hello')
-    t.is(String((await answer)[0]), 'HELLO', conversion)
+    if (conversion !== 'toWritable') {
+      const other = conversion === 'toReadable' ? Descriptor.openSync(name, O_TERMINAL) : undefined
+      const answer = once(stream, 'data')
+      if (other === undefined) stream.write('hello')
+      else fs.writeSync(other.borrow(), 'hello')
+      t.is(String((await answer)[0]), 'HELLO', conversion)
+      other?.close()
+    } else {
+      const reader = Descriptor.openSync(name, O_TERMINAL).toReadable()
+      stream.end('hello')
+      t.is(String((await once(reader, 'data'))[0]), 'HELLO', conversion)
+      await destroyed(reader)
+    }
     await destroyed(stream)
     t.false(isOpen(number), conversion)
   }

@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { unpack } from 'msgpackr'
 import { type Channel, createChannel, type RequestOptions, startChannel } from '../../src/channel.ts'
-import { Descriptor } from '../../src/descriptor.ts'
+import { type Descriptor, own } from '../../src/descriptor.ts'
 import type { Message } from '../../src/message.ts'
 import { type ChannelOptions, channelLimits } from '../../src/options.ts'
 import { FakeSocket } from './fake-wire.ts'
@@ -65,7 +65,7 @@ export class Bench {
 
   /** A descriptor to send. */
   file(): Descriptor {
-    return new Descriptor(this.ledger.open('left', 'given'), undefined)
+    return own(this.ledger.open('left', 'given'))
   }
 
   files(count: number): Descriptor[] {

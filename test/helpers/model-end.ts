@@ -1,6 +1,6 @@
 /** One end of the model: a whole Channel over a fake socket, and a program that uses it in every way at random. */
 import { type Channel, createChannel, type Handler, type Returned, sessionOf, startChannel } from '../../src/channel.ts'
-import { Descriptor } from '../../src/descriptor.ts'
+import { type Descriptor, own } from '../../src/descriptor.ts'
 import type { Message } from '../../src/message.ts'
 import type { ChannelOptions, Limits } from '../../src/options.ts'
 import type { FakeSocket } from './fake-wire.ts'
@@ -470,7 +470,7 @@ export class End {
           ? random.draw(this.pool)
           : this.pool.length > 0 && random.chance(0.2)
             ? this.pool[0]!.dup()
-            : new Descriptor(ledger.open(this.side, 'app'), undefined)
+            : own(ledger.open(this.side, 'app'))
       )
     return chosen
   }

@@ -1,0 +1,16 @@
+/** Closing a file that Node's own functions have worked with. */
+import { close } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
+import { discard } from './loop.ts'
+import { native } from './native.ts'
+
+/**
+ * Closes a number that the shim holds, off the event loop. Its error (a network file system's late one) is told except in worker
+ * threads, where `fs.close` warns of numbers that `fs.open` has not given.
+ */
+export function closeFile(fd: number, done: (error?: Error | null) => void): void {
+  if (isMainThread) {
+    native.release(fd)
+    close(fd, done)
+  } else discard([fd], () => done(null))
+}
