@@ -1,7 +1,7 @@
 /** Closing a file that Node's own functions have worked with. */
 import { close } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
-import { discard } from './loop.ts'
+import { closeAside } from './loop.ts'
 import { native } from './native.ts'
 
 /**
@@ -12,5 +12,5 @@ export function closeFile(fd: number, done: (error?: Error | null) => void): voi
   if (isMainThread) {
     native.release(fd)
     close(fd, done)
-  } else discard([fd], () => done(null))
+  } else closeAside([fd], () => done(null))
 }

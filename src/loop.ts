@@ -73,7 +73,16 @@ export class Watcher {
   }
 }
 
-/** Closes numbers on a helper thread; `done` hears how many were closed. */
+/** The same as `discard`, for a `done` that somebody waits for: the process goes on until it was called. */
+export function closeAside(fds: readonly number[], done: () => void): void {
+  const waiting = setInterval(() => {}, 0x7fffffff)
+  discard(fds, () => {
+    clearInterval(waiting)
+    done()
+  })
+}
+
+/** Closes numbers on a helper thread; `done` hears how many were closed. It does not keep the process. */
 export function discard(fds: readonly number[], done?: (count: number) => void): void {
   for (let at = 0; at < fds.length; at += batch.length) {
     const count = Math.min(batch.length, fds.length - at)

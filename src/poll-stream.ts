@@ -1,7 +1,7 @@
 /** A stream on a pipe or terminal that somebody else may hold too: it never waits, and never changes the shared O_NONBLOCK. */
 import { Duplex, type DuplexOptions } from 'node:stream'
 import { checked, PassfdError, systemError } from './errors.ts'
-import { discard, Watcher } from './loop.ts'
+import { closeAside, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
 
 export interface PollStreamOptions extends Directions {
@@ -138,7 +138,7 @@ export class PollStream extends Duplex {
       callback(error)
     }
     // A serial line's close waits for its output to leave
-    if (numbers.length > 0 && this.#kind === 'tty') discard(numbers, done)
+    if (numbers.length > 0 && this.#kind === 'tty') closeAside(numbers, done)
     else {
       for (const number of numbers) native.close(number)
       done()
@@ -161,7 +161,7 @@ export class PollStream extends Duplex {
   #wake(events: number): void {
     const failed = (events & FAILED) !== 0
     let told = false
-    if (failed ? this.#wantsWritable : events & WRITABLE) told = this.#flush(true)
+    if (failed ? this.#wantsWritable : events & WRITABLE) told = this.#flush(!failed)
     if (!this.destroyed && (failed ? this.#wantsReadable : events & READABLE)) told = this.#receive() || told
     if (!failed || this.destroyed) {
       this.#failedBefore = false

@@ -1,6 +1,6 @@
 /** Traps 24, 25 and 28: the open description is shared with others, and the last close of it may hang. */
 import { once } from 'node:events'
-import { fstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { fstatSync, readFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -9,6 +9,7 @@ import { z } from 'zod'
 import { type Channel, connect, Descriptor, listen } from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { connected } from './helpers/channels.ts'
+import { watchedInode } from './helpers/facts.ts'
 import { socketPath } from './helpers/path.ts'
 import { type Running, start } from './helpers/process.ts'
 import {
@@ -34,19 +35,6 @@ const O_NONBLOCK = 0o4000
 function statusFlags(fd: number): number {
   const [, flags] = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))!
   return Number.parseInt(flags!, 8)
-}
-
-/** Whether anything in this process still watches the file with this inode. */
-function watched(inode: number): boolean {
-  return readdirSync('/proc/self/fd').some(fd => {
-    try {
-      if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:[eventpoll]') return false
-      const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
-      return [...info.matchAll(/^tfd:.* ino:([0-9a-f]+)/gm)].some(([, ino]) => Number.parseInt(ino!, 16) === inode)
-    } catch {
-      return false // the descriptor that readdir itself used
-    }
-  })
 }
 
 /** Fails unless somebody can connect to a listener and be accepted from it. */
@@ -154,11 +142,11 @@ test('trap 25: a channel that ends leaves the loop though a copy of its socket l
   const copy = ours.dup()
   const { ino } = fstatSync(copy.borrow())
   const [channel, other] = await Promise.all([connect(ours), connect(theirs)])
-  t.true(watched(ino))
+  t.true(watchedInode(ino))
   channel.destroy()
   await other.closed
   await until(() => native.pendingCloses() === 0, 'the closing')
-  t.false(watched(ino))
+  t.false(watchedInode(ino))
   copy.close()
 })
 
@@ -167,9 +155,9 @@ test('trap 25: a listener that closes leaves the loop though a copy of it lives 
   const { ino } = fstatSync(listener.borrow())
   const server = await listen(listener.dup())
   await turn() // epoll hears of it in the next turn
-  t.true(watched(ino))
+  t.true(watchedInode(ino))
   await server.close()
-  t.false(watched(ino))
+  t.false(watchedInode(ino))
   listener.close()
 })
 

@@ -1,5 +1,5 @@
 /** What the kernel says of descriptors (proc_pid_fdinfo(5)). */
-import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import type { Descriptor } from '../../src/index.ts'
 import { openDescriptors } from './test.ts'
@@ -21,6 +21,19 @@ export function isNonBlocking(fd: number): boolean {
 /** Whether a number is open at all. */
 export function isOpen(fd: number): boolean {
   return openDescriptors().has(fd)
+}
+
+/** Whether anything in this process still watches the file with this inode: also through a number that was closed since (epoll(7)). */
+export function watchedInode(inode: number): boolean {
+  return readdirSync('/proc/self/fd').some(fd => {
+    try {
+      if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:[eventpoll]') return false
+      const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+      return [...info.matchAll(/^tfd:.* ino:([0-9a-f]+)/gm)].some(([, ino]) => Number.parseInt(ino!, 16) === inode)
+    } catch {
+      return false // the descriptor that readdir itself used
+    }
+  })
 }
 
 /** Two descriptors of the same file, pipe or socket have the same. */
