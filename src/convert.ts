@@ -13,7 +13,8 @@ import { PollStream } from './poll-stream.ts'
 export const SOCKETS: readonly Kind[] = ['tcp', 'unix-stream']
 export const DUPLEXES: readonly Kind[] = [...SOCKETS, 'pipe', 'tty']
 export const LISTENERS: readonly Kind[] = ['tcp-listener', 'unix-stream-listener']
-export const STREAMS: readonly Kind[] = ['file', 'memfd', 'device', ...DUPLEXES]
+export const FILES: readonly Kind[] = ['file', 'memfd', 'device']
+export const STREAMS: readonly Kind[] = [...FILES, ...DUPLEXES]
 
 const O_ACCMODE = 3
 const { O_RDONLY, O_WRONLY } = fs.constants
@@ -118,6 +119,15 @@ export function checkInteger(value: unknown, what: string, min: number, max: num
     throw new PassfdError('INVALID_ARGUMENT', {
       what,
       expected: `an integer from ${min} to ${max}`,
+      actual: describe(value)
+    })
+}
+
+export function checkOneOf(value: unknown, what: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value as string))
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what,
+      expected: allowed.map(name => `'${name}'`).join(' or '),
       actual: describe(value)
     })
 }

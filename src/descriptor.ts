@@ -4,13 +4,15 @@ import * as fs from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import type { Server, Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
-import { promisify } from 'node:util'
+import { inspect, promisify } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
 import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
 import * as convert from './convert.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
+import { createMemory, type MemfdOptions } from './memfd.ts'
 import { native } from './native.ts'
+import { OpenFile } from './open-file.ts'
 
 /** What a descriptor is open on. The order is the shim's. */
 export const KINDS = [
@@ -76,12 +78,17 @@ export interface Lender {
   discard(fd: number): void
 }
 
-type Gone =
-  | 'DESCRIPTOR_CLOSED'
-  | 'DESCRIPTOR_MOVED'
-  | 'DESCRIPTOR_DETACHED'
-  | 'DESCRIPTOR_CONVERTED'
-  | 'DESCRIPTOR_UNCLAIMED'
+const SOCKET_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const
+
+/** In a few words; the sentences are those of the errors. */
+const GONE = {
+  DESCRIPTOR_CLOSED: 'closed',
+  DESCRIPTOR_MOVED: 'moved',
+  DESCRIPTOR_DETACHED: 'detached',
+  DESCRIPTOR_CONVERTED: 'used up',
+  DESCRIPTOR_UNCLAIMED: 'closed unclaimed'
+} as const
+type Gone = keyof typeof GONE
 
 /** Nobody else has it: whoever calls the constructor without it hands a number over. */
 const HELD: unique symbol = Symbol('held')
@@ -185,11 +192,31 @@ export class Descriptor implements Disposable {
     return { readable: own(readable), writable: own(writable) }
   }
 
-  /** Two connected Unix stream sockets (socketpair(2)). */
-  static socketpair(): [Descriptor, Descriptor] {
-    checked(native.socketpair(1, numbers), 'socketpair')
+  /** Two connected Unix sockets (socketpair(2)). Default type: `'stream'`. */
+  static socketpair(options: { type?: 'stream' | 'dgram' | 'seqpacket' } = {}): [Descriptor, Descriptor] {
+    const { type = 'stream' } = options
+    convert.checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
+    checked(native.socketpair(SOCKET_TYPES[type], numbers), 'socketpair')
     const [left, right] = numbers as unknown as [number, number]
     return [own(left), own(right)]
+  }
+
+  /**
+   * Anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)). The name, at most 249 bytes, shows in
+   * `/proc` only; default `'passfd'`. `size` in bytes, default 0; its bytes are zeros. `seals` forbid changes for ever (fcntl(2)): a
+   * receiver that maps the memory should insist on `'shrink'`. Without `'seal'` more can be added later.
+   */
+  static memfd(name = 'passfd', options: MemfdOptions = {}): Descriptor {
+    return own(createMemory(name, options))
+  }
+
+  /**
+   * A process (pidfd_open(2)), whatever becomes of its pid: it can be passed on, and polled by who knows how.
+   * @throws `ESRCH` (a system error) if there is no such process.
+   */
+  static pidfd(pid: number): Descriptor {
+    convert.checkInteger(pid, 'pid', 1, 0x7fffffff)
+    return own(checked(native.pidfd(pid), 'pidfd_open'))
   }
 
   /** What it is open on, as the kernel tells; remembered after the first look. Untrusted when it came from a peer. */
@@ -305,6 +332,14 @@ export class Descriptor implements Disposable {
     return this.#convert('toDuplex()', convert.DUPLEXES, convert.duplex)
   }
 
+  /**
+   * Its contents, with the methods of Node's `FileHandle`: reading and writing at positions of your own, `stat`, `truncate`, `sync`, …
+   * Kinds: file, memfd, device. Uses this up.
+   */
+  toFile(): OpenFile {
+    return this.#convert('toFile()', convert.FILES, (fd, kind) => new OpenFile(fd, kind))
+  }
+
   /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
   resize(size: { columns: number; rows: number }): void {
     this.#need('resize()', ['tty'])
@@ -315,6 +350,13 @@ export class Descriptor implements Disposable {
   /** Never part of a JSON text: the number means nothing elsewhere. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: 'a Descriptor can be sent through a passfd channel only, not as JSON' })
+  }
+
+  /** What it is open on and its number, or what took it. */
+  [inspect.custom](): string {
+    if (this.#fd >= 0) return `Descriptor(${this.kind}, ${this.#lender === undefined ? '' : 'lent, '}${this.#fd})`
+    const { [this.#gone as Gone]: words } = GONE
+    return `Descriptor(${this.#kind === undefined ? '' : `${this.#kind}, `}${words}${this.#by === '' ? '' : ` by ${this.#by}`})`
   }
 
   #open(): number {

@@ -6,19 +6,22 @@ const tracing = process.env.PASSFD_TRACE === '1'
 
 interface Watched {
   fd: number
+  what: string
   origin: string | undefined
 }
 
 let warned = false
 const one = new Int32Array(1)
 
-const registry = new FinalizationRegistry<Watched>(({ fd, origin }) => {
+const registry = new FinalizationRegistry<Watched>(({ fd, what, origin }) => {
   one[0] = fd
   native.closeLater(one, 0, 1, 0)
   if (warned && origin === undefined) return
   warned = true
   process.emitWarning(
-    'A Descriptor was collected while still open; passfd has closed it. Close it, send it or convert it.',
+    what === 'Descriptor'
+      ? 'A Descriptor was collected while still open; passfd has closed it. Close it, send it or convert it.'
+      : `An ${what} was collected while still open; passfd has closed it. Close it.`,
     {
       type: 'PassfdWarning',
       code: 'PASSFD_LEAK',
@@ -44,9 +47,9 @@ export function settleLater(descriptor: Fresh): void {
   else if (fresh.push(descriptor) === 1) setImmediate(settleFresh)
 }
 
-/** Closes `fd` when `owner` is collected. */
-export function register(owner: object, fd: number): void {
-  registry.register(owner, { fd, origin: tracing ? new Error('made or claimed here').stack : undefined }, owner)
+/** Closes `fd` when `owner` is collected; the warning calls it `what`. */
+export function register(owner: object, fd: number, what = 'Descriptor'): void {
+  registry.register(owner, { fd, what, origin: tracing ? new Error('made or claimed here').stack : undefined }, owner)
 }
 
 export function unregister(owner: object): void {

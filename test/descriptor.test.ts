@@ -7,16 +7,19 @@ import * as net from 'node:net'
 import { tmpdir } from 'node:os'
 import { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { inspect } from 'node:util'
 import { KINDS, own, take } from '../src/descriptor.ts'
-import { Descriptor, type Kind, type Message, PassfdError } from '../src/index.ts'
+import { Descriptor, type Kind, type Message, PassfdError, type Seal } from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { SocketWire } from '../src/wire.ts'
-import { closeAll, connected, file } from './helpers/channels.ts'
+import { closeAll, connected, file, patched } from './helpers/channels.ts'
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from './helpers/facts.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start, startFixture } from './helpers/process.ts'
 import { openDescriptors, test } from './helpers/test.ts'
 
+/** All seals that fcntl(2) lists; a kernel may add F_SEAL_EXEC on its own. */
+const SEALED = 31
 const INVALID = { code: 'ERR_PASSFD_INVALID_ARGUMENT' }
 
 // --- making and ending
@@ -117,6 +120,141 @@ test('pipe and socketpair give two ends that are connected', async t => {
     t.false(isNonBlocking(descriptor.borrow()))
     descriptor.close()
   }
+})
+
+test('socketpair makes sockets of each type', t => {
+  for (const [type, kind] of [
+    ['stream', 'unix-stream'],
+    ['dgram', 'unix-dgram'],
+    ['seqpacket', 'unix-seqpacket']
+  ] as const) {
+    const [left, right] = Descriptor.socketpair({ type })
+    fs.writeSync(left.borrow(), 'one')
+    fs.writeSync(left.borrow(), 'two')
+    const buffer = Buffer.alloc(100)
+    const length = fs.readSync(right.borrow(), buffer)
+    t.is(buffer.toString('utf8', 0, length), type === 'stream' ? 'onetwo' : 'one')
+    for (const descriptor of [left, right]) {
+      t.is(descriptor.kind, kind)
+      t.true(isCloseOnExec(descriptor.borrow()))
+      descriptor.close()
+    }
+  }
+  for (const type of ['raw', '', null, 1, 'toString'])
+    t.throws(() => Descriptor.socketpair({ type: type as 'stream' }), {
+      ...INVALID,
+      message: /^type must be 'stream' or 'dgram' or 'seqpacket'; it is /
+    })
+})
+
+test('memfd is memory with a size, a name, and what was sealed', async t => {
+  const plain = Descriptor.memfd()
+  t.is(plain.kind, 'memfd')
+  t.is(fs.fstatSync(plain.borrow()).size, 0)
+  t.is(native.seals(plain.borrow()) & SEALED, 0)
+  t.is(fs.readlinkSync(`/proc/self/fd/${plain.borrow()}`), '/memfd:passfd (deleted)')
+  const sealed = Descriptor.memfd('mine', { size: 5000, seals: ['shrink', 'grow'] })
+  t.is(fs.fstatSync(sealed.borrow()).size, 5000)
+  t.is(fs.readlinkSync(`/proc/self/fd/${sealed.borrow()}`), '/memfd:mine (deleted)')
+  t.true(isCloseOnExec(sealed.borrow()))
+  for (const size of [0, 4999, 5001]) t.throws(() => fs.ftruncateSync(sealed.borrow(), size), { code: 'EPERM' })
+  fs.writeSync(sealed.borrow(), 'still writable', 0)
+  for (const [seal, bit] of Object.entries({ seal: 1, shrink: 2, grow: 4, write: 8, 'future-write': 16 }) as [
+    Seal,
+    number
+  ][]) {
+    const one = Descriptor.memfd('', { seals: [seal] })
+    t.is(native.seals(one.borrow()) & SEALED, bit, seal)
+    one.close()
+  }
+  for (const descriptor of [plain, sealed]) descriptor.close()
+  Descriptor.memfd('n'.repeat(249)).close()
+  for (const name of ['n'.repeat(250), 'ü'.repeat(125), 'a\0b', 5, null])
+    t.throws(() => Descriptor.memfd(name as string), {
+      ...INVALID,
+      message: /^name must be a text of at most 249 bytes/
+    })
+  for (const size of [-1, 1.5, 2 ** 53, '1', null])
+    t.throws(() => Descriptor.memfd('x', { size: size as number }), { ...INVALID, message: /^size must be/ })
+  for (const seal of ['exec', 2, undefined])
+    t.throws(() => Descriptor.memfd('x', { seals: [seal as Seal] }), {
+      ...INVALID,
+      message: /^seals must be 'seal' or/
+    })
+  await patched(
+    'seal',
+    () => () => -1,
+    () => {
+      t.throws(() => Descriptor.memfd('x', { seals: ['seal'] }), { code: 'EPERM' }, 'and nothing is left open')
+    }
+  )
+})
+
+test('pidfd is a process, which it tells of when it ends', async t => {
+  const child = spawn('cat', { stdio: ['pipe', 'ignore', 'ignore'] })
+  const descriptor = Descriptor.pidfd(child.pid!)
+  t.is(descriptor.kind, 'pidfd')
+  t.true(isCloseOnExec(descriptor.borrow()))
+  const pid = /^Pid:\s*(\d+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${descriptor.borrow()}`, 'utf8'))![1]
+  t.is(Number(pid), child.pid!)
+  child.stdin!.end()
+  await once(child, 'exit')
+  t.throws(() => Descriptor.pidfd(child.pid!), { code: 'ESRCH' })
+  descriptor.close()
+  for (const wrong of [0, -1, 1.5, '1', undefined]) t.throws(() => Descriptor.pidfd(wrong as number), INVALID)
+})
+
+test('whoever calls the constructor hands a number over, whatever else is passed', t => {
+  const make = Descriptor as unknown as new (...args: unknown[]) => Descriptor
+  for (const rest of [
+    [undefined],
+    [{}, undefined],
+    [Symbol('held'), undefined],
+    [undefined, { kept() {}, discard() {} }]
+  ]) {
+    const fd = fs.openSync('/dev/null', 'r')
+    const held = native.held()
+    const descriptor = new make(fd, ...rest)
+    t.is(native.held(), held + 1)
+    t.throws(() => Descriptor.adopt(fd), { code: 'ERR_PASSFD_DESCRIPTOR_OWNED' })
+    descriptor.close()
+    t.false(isOpen(fd), 'its own, not lent')
+    t.throws(() => new make(fd, ...rest), { code: 'EBADF' })
+  }
+})
+
+test('inspect() shows the kind and the number, or what took it', async t => {
+  const descriptor = file()
+  const number = descriptor.borrow()
+  t.is(inspect(descriptor), `Descriptor(device, ${number})`)
+  t.is(inspect({ deep: [descriptor] }), `{ deep: [ Descriptor(device, ${number}) ] }`)
+  const shown: string[] = []
+  const look = (ended: Descriptor): void => void shown.push(inspect(ended))
+  descriptor.close()
+  look(descriptor)
+  const unasked = file()
+  fs.closeSync(unasked.detach())
+  look(unasked)
+  const converted = file()
+  await converted.toFile().close()
+  look(converted)
+  const [left, right] = await connected()
+  right.on('message', ({ descriptors }) => {
+    t.regex(inspect(descriptors[0]), /^Descriptor\(device, lent, \d+\)$/)
+    setImmediate(() => look(descriptors[0]!))
+  })
+  const sent = file()
+  await left.send(sent)
+  look(sent)
+  while (shown.length < 5) await new Promise(resolve => setImmediate(resolve))
+  t.deepEqual(shown.sort(), [
+    'Descriptor(detached)',
+    'Descriptor(device, closed unclaimed)',
+    'Descriptor(device, closed)',
+    'Descriptor(device, used up by toFile())',
+    'Descriptor(moved by send())'
+  ])
+  await closeAll(left, right)
 })
 
 test('dup is a second owner of the same description, which outlives the first', t => {
@@ -274,6 +412,7 @@ const VERBS: Record<string, (descriptor: Descriptor) => unknown> = {
   toReadable: descriptor => descriptor.toReadable(),
   toWritable: descriptor => descriptor.toWritable(),
   toDuplex: descriptor => descriptor.toDuplex(),
+  toFile: descriptor => descriptor.toFile(),
   resize: descriptor => descriptor.resize({ columns: 80, rows: 24 })
 }
 

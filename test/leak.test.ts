@@ -34,6 +34,11 @@ for (const way of ['own', 'later', 'dup', 'claimed', 'reply']) {
   })
 }
 
+test('an OpenFile that is collected while open is closed, with a warning', async t => {
+  const message = 'An OpenFile was collected while still open; passfd has closed it. Close it.'
+  t.deepEqual(await lose(['file']), [{ ...WARNING, message }])
+})
+
 test('however many are lost, it warns once', async t => {
   t.deepEqual(await lose(['own', 'own', 'later', 'dup']), [WARNING])
 })
