@@ -23,6 +23,10 @@ const LOCK_TIMEOUT = 5000
 const LOCK_RETRY = 5
 const CONNECT_RETRY = [1, 2, 5, 10, 20, 50]
 
+/** Types of sockets, as in `native.socket`. */
+export const STREAM = 1
+export const PACKETS = 5
+
 const EINTR = -4
 const EAGAIN = -11
 const EADDRINUSE = -98
@@ -59,9 +63,10 @@ export function displayName(name: SocketName): string {
 export async function listenOn(
   name: SocketName,
   mode: number,
-  backlog: number
+  backlog: number,
+  type = STREAM
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
-  const fd = checked(native.socket(1), 'socket')
+  const fd = checked(native.socket(type), 'socket')
   try {
     if ('abstract' in name) {
       checked(native.bind(fd, abstractBytes(name), -1), 'bind', displayName(name))
@@ -110,10 +115,11 @@ export async function connectTo(
   name: SocketName,
   timeout: number,
   signal: AbortSignal | undefined,
-  prepare: (fd: number) => void
+  prepare: (fd: number) => void,
+  type = STREAM
 ): Promise<number> {
   const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
-  const fd = checked(native.socket(1), 'socket')
+  const fd = checked(native.socket(type), 'socket')
   try {
     prepare(fd)
     for (let attempt = 0; ; attempt++) {
@@ -194,7 +200,7 @@ async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<
 /** A socket file that nobody listens on refuses connections; a full backlog (EAGAIN) means that somebody does. */
 function removeIfDead(path: string, bytes: Buffer): void {
   if (!fs.lstatSync(path).isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
-  const probe = checked(native.socket(1), 'socket')
+  const probe = checked(native.socket(STREAM), 'socket')
   const result = native.connect(probe, bytes)
   native.close(probe)
   if (result === ECONNREFUSED) fs.unlinkSync(path)

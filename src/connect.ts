@@ -1,12 +1,13 @@
 /** `connect` and `pair`: channels that this side begins. */
 import { connectTo, socketName } from './address.ts'
+import { authorized, holdRights, moveIn } from './admission.ts'
 import { type Channel, type ChannelSetup, createChannel, sessionOf, startChannel } from './channel.ts'
-import { assertOpen, Descriptor, descriptionOf, own, take } from './descriptor.ts'
-import { abortError, checked, PassfdError } from './errors.ts'
+import { Descriptor, descriptionOf, own } from './descriptor.ts'
+import { abortError, checked } from './errors.ts'
 import { refuse } from './fault.ts'
 import { native } from './native.ts'
 import { type ChannelOptions, channelLimits } from './options.ts'
-import { type Peer, peerOf, sameUserOrRoot } from './peer.ts'
+import { peerOf } from './peer.ts'
 import { SocketWire } from './wire.ts'
 
 /** Where a channel server is: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in (socket activation, inherited stdio). */
@@ -69,41 +70,6 @@ export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = 
   return [channel, descriptor]
 }
 
-/** @internal Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */
-export function holdRights(fd: number): void {
-  native.passRights(fd, false)
-}
-
-/** @internal The number of a Descriptor that is given as an address. */
-export function moveIn(descriptor: Descriptor, kind: 'unix-stream' | 'unix-stream-listener', by: string): number {
-  assertOpen(descriptor)
-  if (descriptor.kind !== kind)
-    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
-  return take(descriptor, by)
-}
-
-/** @internal Asks who it is that is to be let in. */
-export async function authorized(
-  peer: Peer,
-  options: ChannelOptions<any>,
-  timeout: number,
-  signal?: AbortSignal
-): Promise<void> {
-  let verdict: boolean
-  try {
-    verdict = await abortable(
-      options.authorize === undefined ? sameUserOrRoot(peer) : options.authorize(peer),
-      timeout,
-      signal
-    )
-  } catch (cause) {
-    if (signal?.aborted) throw abortError(signal)
-    if (cause === TIMED_OUT) throw new PassfdError('HANDSHAKE_TIMEOUT', { timeout })
-    throw new PassfdError('AUTHORIZE_FAILED', {}, { cause })
-  }
-  if (verdict !== true) throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid })
-}
-
 /** @internal Says hello and waits for the other side's. */
 export function open(
   setup: Omit<ChannelSetup, 'onOpen'>,
@@ -123,27 +89,5 @@ export function open(
     const channel = createChannel({ ...setup, onOpen })
     signal?.addEventListener('abort', onAbort, { once: true })
     startChannel(channel, timeout)
-  })
-}
-
-const TIMED_OUT = Symbol('timed out')
-
-/** The verdict, unless the signal or the time limit (ms; 0: none) comes first. */
-function abortable(
-  verdict: boolean | Promise<boolean>,
-  timeout: number,
-  signal?: AbortSignal
-): boolean | Promise<boolean> {
-  if (!(verdict instanceof Promise)) return verdict
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal!))
-    const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
-    signal?.addEventListener('abort', onAbort, { once: true })
-    verdict.then(resolve, reject)
-    const done = (): void => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
-    }
-    verdict.then(done, done)
   })
 }

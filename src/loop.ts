@@ -96,3 +96,14 @@ export function discard(fds: readonly number[], done?: (count: number) => void):
     native.closeLater(batch, 0, count, tag)
   }
 }
+
+/** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
+export function closeListener(fd: number, timeout: number): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(resolve, timeout)
+    discard([fd], () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}

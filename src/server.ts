@@ -1,6 +1,7 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 import { EventEmitter, setMaxListeners } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
+import { authorized, holdRights, moveIn } from './admission.ts'
 import {
   type Channel,
   checkServe,
@@ -10,11 +11,11 @@ import {
   sessionOf,
   throwLater
 } from './channel.ts'
-import { type Address, authorized, holdRights, moveIn, open } from './connect.ts'
+import { type Address, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { refuse } from './fault.ts'
-import { discard, Watcher } from './loop.ts'
+import { closeListener, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 import {
   channelLimits,
@@ -340,15 +341,4 @@ export class ChannelServer<In = unknown, Out = unknown>
   static {
     createServer = setup => new ChannelServer(setup)
   }
-}
-
-/** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
-function closeListener(fd: number, timeout: number): Promise<void> {
-  return new Promise(resolve => {
-    const timer = setTimeout(resolve, timeout)
-    discard([fd], () => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })
 }

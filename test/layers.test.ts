@@ -12,7 +12,7 @@ const LAYERS = [
   ['address', 'options', 'memfd'],
   ['bind', 'hello'],
   ['descriptor'],
-  ['msgpack', 'transport'],
+  ['msgpack', 'transport', 'admission'],
   ['codec'],
   ['fault', 'waiting'],
   ['session'],

@@ -1,0 +1,62 @@
+/** Who is let in, at either end and whatever is spoken then. */
+import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
+import { abortError, PassfdError } from './errors.ts'
+import { native } from './native.ts'
+import { type Peer, sameUserOrRoot } from './peer.ts'
+
+/** Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */
+export function holdRights(fd: number): void {
+  native.passRights(fd, false)
+}
+
+/** The number of a Descriptor that is given as an address. */
+export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
+  assertOpen(descriptor)
+  if (descriptor.kind !== kind)
+    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
+  return take(descriptor, by)
+}
+
+/** Asks who it is that is to be let in. */
+export async function authorized(
+  peer: Peer,
+  options: { authorize?(peer: Peer): boolean | Promise<boolean> },
+  timeout: number,
+  signal?: AbortSignal
+): Promise<void> {
+  let verdict: boolean
+  try {
+    verdict = await abortable(
+      options.authorize === undefined ? sameUserOrRoot(peer) : options.authorize(peer),
+      timeout,
+      signal
+    )
+  } catch (cause) {
+    if (signal?.aborted) throw abortError(signal)
+    if (cause === TIMED_OUT) throw new PassfdError('HANDSHAKE_TIMEOUT', { timeout })
+    throw new PassfdError('AUTHORIZE_FAILED', {}, { cause })
+  }
+  if (verdict !== true) throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid })
+}
+
+const TIMED_OUT = Symbol('timed out')
+
+/** The verdict, unless the signal or the time limit (ms; 0: none) comes first. */
+function abortable(
+  verdict: boolean | Promise<boolean>,
+  timeout: number,
+  signal?: AbortSignal
+): boolean | Promise<boolean> {
+  if (!(verdict instanceof Promise)) return verdict
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(abortError(signal!))
+    const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    verdict.then(resolve, reject)
+    const done = (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+    verdict.then(done, done)
+  })
+}
