@@ -11,10 +11,15 @@ export function holdRights(fd: number): void {
 
 /** The number of a Descriptor that is given as an address. */
 export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
+  checkKind(descriptor, kind, by)
+  return take(descriptor, by)
+}
+
+/** The same check before something else that may fail. */
+export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void {
   assertOpen(descriptor)
   if (descriptor.kind !== kind)
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
-  return take(descriptor, by)
 }
 
 /** Asks who it is that is to be let in. */

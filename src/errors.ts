@@ -39,9 +39,14 @@ const TABLE = {
   TOO_MANY_DESCRIPTORS:
     'The value carries {count} descriptors; the limit of {whose} (maxDescriptors) is {limit}. Spread them over several messages.',
   QUEUE_FULL:
-    'The peer does not keep up: the queue holds {queued} of {limit} ({option}). Await send() before sending more.',
+    "The peer does not keep up: the queue holds {queued} of {limit} ({option}). Await send(), or 'drain', before sending more.",
   TOO_MANY_REQUESTS:
     '{count} requests are waiting for an answer, the limit (maxPending). Await some before making more.',
+  EMPTY_WRITE:
+    "Descriptors can't be sent without bytes: the kernel drops them and reports success. Write at least one byte with them.",
+  TOO_MANY_RIGHTS:
+    'One write can carry {limit} descriptors (SCM_MAX_FD, unix(7)); this one has {count}. Spread them over several writes.',
+  STREAM_ENDED: 'This stream was ended by end(): nothing can be written any more.',
   CHANNEL_CLOSED: 'This channel was closed by close() or destroy(): nothing can be sent any more.',
   CONSUMED: "This channel is already read by {by}. It has one consumer: serve(), for await, or 'message' listeners.",
   ANSWERED: 'This request was already answered. Call reply() or fail() once.',
@@ -85,6 +90,9 @@ const TABLE = {
   DESCRIPTORS_MISSING: 'A frame came without its descriptors ({count} of {expected}).',
   DESCRIPTORS_TRUNCATED:
     'The kernel dropped descriptors on their way in, most likely at the limit of open files (ulimit -n).',
+  DESCRIPTORS_UNTAKEN:
+    'The peer has sent {count} descriptors that takeDescriptors() has not been asked for; the limit (maxDescriptors) is {limit}.',
+  PACKET_TOO_LARGE: 'The peer sent a packet of more than {limit} bytes (maxPacket): what was too much is lost.',
   CREDIT_EXCEEDED: 'The peer started a message without credit.',
   BAD_TAKEN: 'The peer confirmed {count} descriptors; only {sent} were on their way.',
   BAD_ID: 'The peer used a wrong request id: {detail}.',

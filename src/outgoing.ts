@@ -1,0 +1,56 @@
+/** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
+import { describe } from './convert.ts'
+import { assertOpen, Descriptor, isDescription, isForeign, take } from './descriptor.ts'
+import { checked, PassfdError } from './errors.ts'
+import { MAX_RIGHTS } from './limits.ts'
+import { native } from './native.ts'
+
+/** Numbers that the sender owns. `foreign`: some came from a peer, so closing them may take long. */
+export interface Cargo {
+  readonly fds: number[]
+  readonly foreign: boolean
+}
+
+/** The bytes as a buffer that nobody else has. `count` descriptors need at least one byte (`least`). */
+export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
+  if (!(typeof bytes === 'string' || bytes instanceof Uint8Array))
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'bytes',
+      expected: 'a Uint8Array or a string',
+      actual: describe(bytes)
+    })
+  if (count > MAX_RIGHTS) throw new PassfdError('TOO_MANY_RIGHTS', { count, limit: MAX_RIGHTS })
+  const chunk =
+    typeof bytes === 'string' ? Buffer.from(bytes) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  if (chunk.length < least && count > 0) throw new PassfdError('EMPTY_WRITE')
+  return chunk
+}
+
+/** Takes the numbers out of the Descriptors. `own`: what is never sent, the socket's own description. */
+export function cargoOf(descriptors: readonly Descriptor[], by: string, own: object | undefined): Cargo {
+  for (const [index, descriptor] of descriptors.entries()) {
+    if (!(descriptor instanceof Descriptor))
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: `descriptors[${index}]`,
+        expected: 'a Descriptor',
+        actual: describe(descriptor)
+      })
+    assertOpen(descriptor)
+    if (own !== undefined && isDescription(descriptor, own)) throw new PassfdError('OWN_SOCKET')
+  }
+  if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
+  const foreign = descriptors.some(isForeign)
+  return { fds: descriptors.map(descriptor => take(descriptor, by)), foreign }
+}
+
+/** Duplicates of all numbers, or of none. */
+export function copiesOf(fds: readonly number[]): number[] {
+  const copies: number[] = []
+  try {
+    for (const fd of fds) copies.push(checked(native.dup(fd), 'dup'))
+  } catch (error) {
+    native.closeMany(Int32Array.from(copies), 0, copies.length)
+    throw error
+  }
+  return copies
+}

@@ -1,0 +1,146 @@
+/** How raw streams and packet sockets come about: by connecting, and by listening. */
+
+import { connectTo, listenOn, PACKETS, removeFile, type SocketFile, STREAM, socketName } from './address.ts'
+import { authorized, moveIn } from './admission.ts'
+import { Descriptor, descriptionOf, type Kind } from './descriptor.ts'
+import { createStream, type DescriptorStream } from './descriptor-stream.ts'
+import { abortError, checked } from './errors.ts'
+import { discard } from './loop.ts'
+import { native } from './native.ts'
+import { createPacketSocket, type PacketSocket } from './packet-socket.ts'
+import { type Peer, peerOf } from './peer.ts'
+import {
+  type AdmissionOptions,
+  admissionLimits,
+  listenLimits,
+  type PacketOptions,
+  packetLimits,
+  type ServerOptions,
+  type StreamOptions,
+  streamLimits
+} from './stream-options.ts'
+import { type Accepted, createStreamServer, type StreamServer } from './stream-server.ts'
+
+/** A path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in. */
+export type StreamAddress = string | { path: string } | { abstract: string } | Descriptor
+
+/**
+ * Connects to a Unix stream socket, or takes one that is connected (a Descriptor of kind `unix-stream`). Rejects with the system's error
+ * (ENOENT, ECONNREFUSED, …), ERR_PASSFD_CONNECT_TIMEOUT, an AbortError or, with `authorize`, ERR_PASSFD_UNAUTHORIZED.
+ */
+export async function connect(
+  address: StreamAddress,
+  options: StreamOptions & AdmissionOptions = {}
+): Promise<DescriptorStream> {
+  streamLimits(options)
+  const { fd, peer, description } = await reach(address, options, STREAM, 'unix-stream', 'connect()')
+  return createStream(fd, peer, options, description)
+}
+
+/** The same for packets (`SOCK_SEQPACKET`; a Descriptor of kind `unix-seqpacket`). */
+export async function connectPackets(
+  address: StreamAddress,
+  options: PacketOptions & AdmissionOptions = {}
+): Promise<PacketSocket> {
+  packetLimits(options)
+  const { fd, peer, description } = await reach(address, options, PACKETS, 'unix-seqpacket', 'connectPackets()')
+  return createPacketSocket(fd, peer, options, description)
+}
+
+/**
+ * Listens for raw streams. The socket file has mode 0600 from its first instant, a dead one in its place is removed, and only
+ * processes of the same user and root are let in unless `authorize` says otherwise. Rejects as the `listen` of channels does.
+ */
+export async function listen(
+  address: StreamAddress,
+  options: StreamOptions & ServerOptions = {}
+): Promise<StreamServer<DescriptorStream, StreamAddress>> {
+  streamLimits(options)
+  return serve(address, options, STREAM, 'unix-stream-listener', 'listen()', (fd, peer) =>
+    createStream(fd, peer, options)
+  )
+}
+
+/** The same for packets. */
+export async function listenPackets(
+  address: StreamAddress,
+  options: PacketOptions & ServerOptions = {}
+): Promise<StreamServer<PacketSocket, StreamAddress>> {
+  packetLimits(options)
+  return serve(address, options, PACKETS, 'unix-seqpacket-listener', 'listenPackets()', (fd, peer) =>
+    createPacketSocket(fd, peer, options)
+  )
+}
+
+interface Reached {
+  fd: number
+  peer: Peer
+  description: object | undefined
+}
+
+async function reach(
+  address: StreamAddress,
+  options: AdmissionOptions,
+  type: number,
+  kind: Kind,
+  by: string
+): Promise<Reached> {
+  const { handshakeTimeout } = admissionLimits(options)
+  const { signal } = options
+  if (signal?.aborted) throw abortError(signal)
+  const given = address instanceof Descriptor
+  const description = given ? descriptionOf(address) : undefined
+  const fd = given
+    ? moveIn(address, kind, by)
+    : await connectTo(socketName(address), handshakeTimeout, signal, () => {}, type)
+  try {
+    const peer = peerOf(fd)
+    // Nothing is read before, and a raw protocol's server need not be of our user
+    if (options.authorize !== undefined) await authorized(peer, options, handshakeTimeout, signal)
+    return { fd, peer, description }
+  } catch (error) {
+    discard([fd])
+    throw error
+  }
+}
+
+async function serve<Connection extends Accepted>(
+  address: StreamAddress,
+  options: ServerOptions,
+  type: number,
+  kind: Kind,
+  by: string,
+  make: (fd: number, peer: Peer) => Connection
+): Promise<StreamServer<Connection, StreamAddress>> {
+  const { handshakeTimeout } = admissionLimits(options)
+  const { mode, backlog, maxConnections } = listenLimits(options)
+  const { signal } = options
+  if (signal?.aborted) throw abortError(signal)
+  const { fd, file } = await bound(address, mode, backlog, type, kind, by)
+  if (signal?.aborted) {
+    native.close(fd)
+    if (file !== undefined) await removeFile(file)
+    throw abortError(signal)
+  }
+  return createStreamServer({ fd, file, address, maxConnections, handshakeTimeout, options, make })
+}
+
+async function bound(
+  address: StreamAddress,
+  mode: number,
+  backlog: number,
+  type: number,
+  kind: Kind,
+  by: string
+): Promise<{ fd: number; file: SocketFile | undefined }> {
+  if (!(address instanceof Descriptor)) return listenOn(socketName(address), mode, backlog, type)
+  const fd = moveIn(address, kind, by)
+  try {
+    // Clients see the credentials of the last listen(2): from now on they are ours
+    checked(native.listen(fd, backlog), 'listen')
+    return { fd, file: undefined }
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}

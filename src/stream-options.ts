@@ -1,0 +1,97 @@
+/** Options of raw streams, packet sockets and their servers: defaults and checks. */
+import { checkInteger, describe } from './convert.ts'
+import { PassfdError } from './errors.ts'
+import { checkType } from './options.ts'
+import type { Peer } from './peer.ts'
+
+export interface StreamOptions {
+  /** Descriptors that wait to leave, and, with `keepDescriptors`, those that wait to be taken. Default 1,024. */
+  maxDescriptors?: number
+  /** Received descriptors wait for `takeDescriptors()` instead of being closed when nobody listens. Default false. */
+  keepDescriptors?: boolean
+  /** In each direction, in bytes (stream.Duplex). Default 64 KiB. */
+  highWaterMark?: number
+  /** The writable side stays open when the peer has ended. Default false, as with net.Socket. */
+  allowHalfOpen?: boolean
+}
+
+export interface PacketOptions {
+  /** The largest packet taken from the peer, in bytes. Default 256 KiB, more than Linux lets anybody send unless it was told to. */
+  maxPacket?: number
+  /** Packets that wait to leave. Default 1,024. */
+  maxQueued?: number
+  /** Descriptors that wait to leave. Default 1,024. */
+  maxDescriptors?: number
+  /** `send()` works on when the peer has ended. Default false. */
+  allowHalfOpen?: boolean
+}
+
+/** Whom to talk to, and for how long to try. */
+export interface AdmissionOptions {
+  /** Who may be at the other end. Default of `listen`: a process of the same user, or root. Of `connect`: anybody. */
+  authorize?(peer: Peer): boolean | Promise<boolean>
+  /** For a place in the listener's queue and for `authorize`, in ms. Default 10,000; 0: no limit. */
+  handshakeTimeout?: number
+  /** `connect`: ends the attempt. `listen`: closes the server. With Node's AbortError. */
+  signal?: AbortSignal
+}
+
+export interface ServerOptions extends AdmissionOptions {
+  /** Permissions of the socket file, from its first instant. Default 0o600. */
+  mode?: number
+  /** Connections that wait to be accepted (listen(2)). Default 511. */
+  backlog?: number
+  /** Connections at a time; more wait in the listener's queue. Default 1,024. */
+  maxConnections?: number
+}
+
+const MAX = 0x7fffffff
+
+export function streamLimits(options: StreamOptions): Required<StreamOptions> {
+  const {
+    maxDescriptors = 1024,
+    keepDescriptors = false,
+    highWaterMark = 65536,
+    allowHalfOpen = false
+  } = object(options)
+  checkInteger(maxDescriptors, 'options.maxDescriptors', 1, MAX)
+  checkInteger(highWaterMark, 'options.highWaterMark', 1, MAX)
+  checkBoolean(keepDescriptors, 'keepDescriptors')
+  checkBoolean(allowHalfOpen, 'allowHalfOpen')
+  return { maxDescriptors, keepDescriptors, highWaterMark, allowHalfOpen }
+}
+
+export function packetLimits(options: PacketOptions): Required<PacketOptions> {
+  const { maxPacket = 262_144, maxQueued = 1024, maxDescriptors = 1024, allowHalfOpen = false } = object(options)
+  checkInteger(maxPacket, 'options.maxPacket', 1, MAX)
+  checkInteger(maxQueued, 'options.maxQueued', 1, MAX)
+  checkInteger(maxDescriptors, 'options.maxDescriptors', 1, MAX)
+  checkBoolean(allowHalfOpen, 'allowHalfOpen')
+  return { maxPacket, maxQueued, maxDescriptors, allowHalfOpen }
+}
+
+/** Fills in the defaults of what decides who is talked to; `authorize` and `signal` stay in `options`. */
+export function admissionLimits(options: AdmissionOptions): { handshakeTimeout: number } {
+  const { handshakeTimeout = 10_000, authorize, signal } = object(options)
+  checkInteger(handshakeTimeout, 'options.handshakeTimeout', 0, MAX)
+  checkType(authorize, 'authorize', 'a function', value => typeof value === 'function')
+  checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
+  return { handshakeTimeout }
+}
+
+export function listenLimits(options: ServerOptions): { mode: number; backlog: number; maxConnections: number } {
+  const { mode = 0o600, backlog = 511, maxConnections = 1024 } = object(options)
+  checkInteger(mode, 'options.mode', 0, 0o777)
+  checkInteger(backlog, 'options.backlog', 1, MAX)
+  checkInteger(maxConnections, 'options.maxConnections', 1, MAX)
+  return { mode, backlog, maxConnections }
+}
+
+function object<Options>(options: Options): Options {
+  if (typeof options === 'object' && options !== null) return options
+  throw new PassfdError('INVALID_ARGUMENT', { what: 'options', expected: 'an object', actual: describe(options) })
+}
+
+function checkBoolean(value: unknown, name: string): void {
+  checkType(value, name, 'true or false', () => typeof value === 'boolean')
+}

@@ -1,0 +1,248 @@
+/** `StreamServer`: accepts raw streams or packet sockets, only as many as somebody wants. */
+import { EventEmitter } from 'node:events'
+import { removeFile, type SocketFile } from './address.ts'
+import { authorized } from './admission.ts'
+import { abortError, systemError } from './errors.ts'
+import { closeListener, discard, Watcher } from './loop.ts'
+import { FAILED, native } from './native.ts'
+import { type Peer, peerOf } from './peer.ts'
+import type { AdmissionOptions } from './stream-options.ts'
+
+/** Connections accepted in one wake-up; the rest waits for the next. */
+const ACCEPT_BATCH = 64
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+/** How long `close()` waits for the listener to be really closed, in ms. */
+const CLOSE_TIMEOUT = 5000
+
+const EINTR = -4
+const EAGAIN = -11
+const ECONNABORTED = -103
+
+/** What a server gives out: something that ends. */
+export interface Accepted {
+  once(event: 'close', listener: () => void): unknown
+  destroy(error?: Error): unknown
+}
+
+export interface StreamServerEvents<Connection> {
+  connection: [Connection]
+  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
+  refused: [Peer, Error]
+  close: [error?: Error]
+}
+
+export interface StreamServerSetup<Address, Connection> {
+  readonly fd: number
+  readonly file: SocketFile | undefined
+  readonly address: Address
+  readonly maxConnections: number
+  readonly handshakeTimeout: number
+  readonly options: AdmissionOptions
+  make(fd: number, peer: Peer): Connection
+}
+
+/** @internal */
+export let createStreamServer: <Address, Connection extends Accepted>(
+  setup: StreamServerSetup<Address, Connection>
+) => StreamServer<Connection, Address>
+
+/**
+ * Accepts while there is a `'connection'` listener or somebody waits in `for await`; otherwise connections wait in the listener's queue
+ * (`backlog`). `close()` and its end leave the connections alone.
+ */
+export class StreamServer<Connection extends Accepted, Address = unknown>
+  extends EventEmitter<StreamServerEvents<Connection>>
+  implements AsyncIterable<Connection>, AsyncDisposable
+{
+  /** What was listened on. */
+  readonly address: Address
+  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Error | undefined>
+  readonly #setup: StreamServerSetup<Address, Connection>
+  readonly #watcher: Watcher
+  readonly #admissions = new AbortController()
+  readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
+  /** Those that are open, or being admitted. */
+  #connections = 0
+  #admitting = 0
+  #resolveClosed!: (error: Error | undefined) => void
+  #closing: Promise<void> | undefined
+  #pause: NodeJS.Timeout | undefined
+
+  private constructor(setup: StreamServerSetup<Address, Connection>) {
+    super()
+    this.#setup = setup
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    this.#watcher = new Watcher(setup.fd, events => this.#accept(events))
+    this.#update()
+    const onListener = (event: string | symbol): void => {
+      if (event === 'connection') queueMicrotask(() => this.#update())
+    }
+    super.on('newListener' as never, onListener as never)
+    super.on('removeListener' as never, onListener as never)
+    const { signal } = setup.options
+    signal?.addEventListener('abort', () => void this.#close(abortError(signal)), {
+      once: true,
+      signal: this.#admissions.signal
+    })
+  }
+
+  /** Stops accepting, and removes the socket file if it is still this server's. Connections live on. */
+  close(): Promise<void> {
+    return this.#close(undefined)
+  }
+
+  /** While it accepts, the process goes on (the default). */
+  ref(): this {
+    this.#watcher.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.unref()
+    return this
+  }
+
+  /** The connections one by one. `break` closes nothing. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Connection> {
+    const waiting = new Set<(result: IteratorResult<Connection>) => void>()
+    const iterator: AsyncIterableIterator<Connection> = {
+      next: () =>
+        new Promise(resolve => {
+          if (this.#closing !== undefined) {
+            resolve({ done: true, value: undefined })
+            return
+          }
+          waiting.add(resolve)
+          this.#readers.push(resolve)
+          this.#update()
+        }),
+      return: async () => {
+        for (const resolve of waiting) {
+          const index = this.#readers.indexOf(resolve)
+          if (index >= 0) this.#readers.splice(index, 1)
+          resolve({ done: true, value: undefined })
+        }
+        this.#update()
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  get #wants(): boolean {
+    if (this.#closing !== undefined || this.#connections >= this.#setup.maxConnections) return false
+    return this.listenerCount('connection') > 0 || this.#readers.length > this.#admitting
+  }
+
+  #update(): void {
+    if (this.#pause === undefined) this.#watcher.want(this.#wants, false)
+  }
+
+  #accept(events: number): void {
+    if (events & FAILED) {
+      void this.#close(systemError(EINTR, 'poll'))
+      return
+    }
+    for (let i = 0; i < ACCEPT_BATCH && this.#wants; i++) {
+      const fd = native.accept(this.#setup.fd)
+      if (fd === EAGAIN) break
+      if (fd === ECONNABORTED || fd === EINTR) continue
+      if (fd < 0) {
+        this.#watcher.want(false, false)
+        this.#pause = setTimeout(() => {
+          this.#pause = undefined
+          this.#update()
+        }, ACCEPT_PAUSE)
+        return
+      }
+      void this.#admit(fd)
+    }
+    this.#update()
+  }
+
+  /**
+   * From an accepted socket to a connection, or a refusal. It never rejects. The kernel is not told to refuse descriptors before, as it is
+   * for channels: a client that speaks first, as many do, would get EPERM. What a refused one has sent is closed off the loop, unread.
+   */
+  async #admit(fd: number): Promise<void> {
+    let peer: Peer
+    try {
+      peer = peerOf(fd)
+    } catch {
+      discard([fd]) // it is gone already
+      return
+    }
+    const { options, handshakeTimeout } = this.#setup
+    this.#connections++
+    this.#admitting++
+    try {
+      await authorized(peer, options, handshakeTimeout, this.#admissions.signal)
+    } catch (error) {
+      discard([fd])
+      this.#left()
+      if (this.#closing === undefined) this.#tell(() => this.emit('refused', peer, error as Error))
+      return
+    } finally {
+      this.#admitting--
+    }
+    const connection = this.#setup.make(fd, peer)
+    connection.once('close', () => this.#left())
+    const reader = this.#readers.shift()
+    if (reader !== undefined) reader({ done: false, value: connection })
+    else if (this.#closing !== undefined || this.listenerCount('connection') === 0) connection.destroy()
+    else this.#tell(() => this.emit('connection', connection))
+    this.#update()
+  }
+
+  #left(): void {
+    this.#connections--
+    this.#update()
+  }
+
+  /** What a listener throws is the program's affair, not this server's. */
+  #tell(emit: () => void): void {
+    try {
+      emit()
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  #close(error: Error | undefined): Promise<void> {
+    this.#closing ??= this.#closeNow(error)
+    return this.#closing
+  }
+
+  async #closeNow(error: Error | undefined): Promise<void> {
+    const { fd, file } = this.#setup
+    clearTimeout(this.#pause)
+    this.#watcher.end()
+    this.#admissions.abort()
+    let failure = error
+    try {
+      if (file !== undefined) await removeFile(file)
+    } catch (cause) {
+      failure ??= cause as Error
+    }
+    await closeListener(fd, CLOSE_TIMEOUT)
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+    this.#resolveClosed(failure)
+    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
+  }
+
+  static {
+    createStreamServer = setup => new StreamServer(setup)
+  }
+}
