@@ -25,6 +25,7 @@ const CONNECT_RETRY = [1, 2, 5, 10, 20, 50]
 
 /** Types of sockets, as in `native.socket`. */
 export const STREAM = 1
+export const DATAGRAM = 2
 export const PACKETS = 5
 
 const EINTR = -4
@@ -60,17 +61,36 @@ export function displayName(name: SocketName): string {
  * A listening socket on `name`. A file is created with `mode` from its first instant; one that is there already is removed only after a
  * connection to it was refused, and under a lock on its directory, so that of two processes starting at once one wins and none is cut off.
  */
-export async function listenOn(
+export function listenOn(
   name: SocketName,
   mode: number,
   backlog: number,
   type = STREAM
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
+  return bindOn(type, name, mode, { finish: fd => void checked(native.listen(fd, backlog), 'listen') })
+}
+
+/** Steps of `bindOn` that differ from type to type. Each may throw. */
+export interface BindSteps {
+  /** Before the socket has its name. */
+  prepare?(fd: number): void
+  /** When it has it, and the lock is still held: nobody takes the socket for dead. */
+  finish?(fd: number): void
+}
+
+/** The same for a socket of any type (socket(2): STREAM or DATAGRAM) that need not listen. */
+export async function bindOn(
+  type: number,
+  name: SocketName,
+  mode: number,
+  { prepare, finish }: BindSteps
+): Promise<{ fd: number; file: SocketFile | undefined }> {
   const fd = checked(native.socket(type), 'socket')
   try {
+    prepare?.(fd)
     if ('abstract' in name) {
       checked(native.bind(fd, abstractBytes(name), -1), 'bind', displayName(name))
-      checked(native.listen(fd, backlog), 'listen')
+      finish?.(fd)
       return { fd, file: undefined }
     }
     const { path } = name
@@ -78,13 +98,13 @@ export async function listenOn(
       withPathBytes(path, bytes => {
         let result = native.bind(fd, bytes, mode)
         if (result === EADDRINUSE && locked) {
-          removeIfDead(path, bytes)
+          removeIfDead(type, path, bytes)
           result = native.bind(fd, bytes, mode)
         }
         checked(result, 'bind', path)
         const { dev, ino, mode: actual } = fs.lstatSync(path)
         if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
-        checked(native.listen(fd, backlog), 'listen')
+        finish?.(fd)
         const absolute = join(fs.realpathSync(dirname(path)), basename(path)) // the directory may be another one by then
         return { fd, file: { path: absolute, dev, ino } }
       })
@@ -93,6 +113,11 @@ export async function listenOn(
     native.close(fd)
     throw error
   }
+}
+
+/** Lends the bytes of sun_path for `name`. Throws ERR_PASSFD_ADDRESS_TOO_LONG, or what opening a long path's directory fails with. */
+export function withNameBytes<T>(name: SocketName, use: (bytes: Buffer) => T): T {
+  return 'path' in name ? withPathBytes(name.path, use) : use(abstractBytes(name))
 }
 
 /** Removes the file if it is still the one that was created: never a successor's. */
@@ -124,10 +149,7 @@ export async function connectTo(
     prepare(fd)
     for (let attempt = 0; ; attempt++) {
       if (signal?.aborted) throw abortError(signal)
-      const result =
-        'path' in name
-          ? withPathBytes(name.path, bytes => native.connect(fd, bytes))
-          : native.connect(fd, abstractBytes(name))
+      const result = withNameBytes(name, bytes => native.connect(fd, bytes))
       if (result >= 0) return fd
       if (result !== EAGAIN && result !== EINTR) throw systemError(result, 'connect', displayName(name))
       if (performance.now() >= deadline)
@@ -197,10 +219,10 @@ async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<
   }
 }
 
-/** A socket file that nobody listens on refuses connections; a full backlog (EAGAIN) means that somebody does. */
-function removeIfDead(path: string, bytes: Buffer): void {
+/** A socket file that nobody is bound to refuses connections; a full backlog (EAGAIN) or another type (EPROTOTYPE) means that somebody is. */
+function removeIfDead(type: number, path: string, bytes: Buffer): void {
   if (!fs.lstatSync(path).isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
-  const probe = checked(native.socket(STREAM), 'socket')
+  const probe = checked(native.socket(type), 'socket')
   const result = native.connect(probe, bytes)
   native.close(probe)
   if (result === ECONNREFUSED) fs.unlinkSync(path)

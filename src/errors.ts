@@ -48,7 +48,10 @@ const TABLE = {
     'One write can carry {limit} descriptors (SCM_MAX_FD, unix(7)); this one has {count}. Spread them over several writes.',
   STREAM_ENDED: 'This stream was ended by end(): nothing can be written any more.',
   CHANNEL_CLOSED: 'This channel was closed by close() or destroy(): nothing can be sent any more.',
-  CONSUMED: "This channel is already read by {by}. It has one consumer: serve(), for await, or 'message' listeners.",
+  SOCKET_CLOSED: 'This datagram socket was closed by {by}: nothing can be sent any more.',
+  UNNAMED_SENDER:
+    'The datagram came from a socket without a name (or with one that leads nowhere from here), so it has no answer. The sender has to bind a name: see the option from of connect().',
+  CONSUMED: "This is already read by {by}. It has one consumer: for await, 'message' listeners, or (channels) serve().",
   ANSWERED: 'This request was already answered. Call reply() or fail() once.',
   NOT_A_REQUEST: 'This is a plain message: nobody waits for an answer to it. Check isRequest before reply() or fail().',
   ADDRESS_TOO_LONG: 'The address {address} is too long for a Unix socket ({detail}). Use a shorter last component.',
@@ -57,6 +60,14 @@ const TABLE = {
     'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',
   NATIVE_MISSING:
     'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
+
+  // A datagram: rejected, or dropped
+  DATAGRAM_TOO_LARGE:
+    'The datagram of {size} bytes is longer than the kernel takes from this socket (SO_SNDBUF; net.core.wmem_max limits it). Send a file, a pipe or shared memory instead.',
+  DATAGRAM_CUT:
+    'A datagram of {size} bytes or more was dropped, as it is longer than maxMessage ({limit}), or another process reads this socket, too.',
+  UNKNOWN_SENDER:
+    'A datagram was dropped because the kernel does not know who sent it: it came before this socket asked for credentials. See authorize.',
 
   // A request: rejected
   TIMEOUT:

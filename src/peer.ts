@@ -36,7 +36,7 @@ export function peerOf(fd: number): Peer {
 }
 
 /** The default: a process of our own user, or root. */
-export function sameUserOrRoot(peer: Peer): boolean {
+export function sameUserOrRoot(peer: Pick<Peer, 'uid'>): boolean {
   return peer.uid === 0 || peer.uid === ownUser()
 }
 

@@ -24,7 +24,14 @@ const LAYERS = [
   ['channel'],
   ['connect'],
   ['server'],
-  ['index']
+  ['index'],
+  ['datagram-address'],
+  ['datagram-receive', 'datagram-options'],
+  ['datagram-outbox'],
+  ['datagram-send'],
+  ['datagram-message'],
+  ['datagram-socket', 'datagram-attach', 'unix-dgram'],
+  ['datagram']
 ]
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */

@@ -1,0 +1,512 @@
+/** `bind`, `connect` and `unnamed`: AF_UNIX datagrams with descriptors, both ways (unix(7)). */
+import { randomBytes } from 'node:crypto'
+import { EventEmitter } from 'node:events'
+import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
+import { addressOf, type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
+import { DatagramMessage, END, guardLoans, type MessageOwner } from './datagram-message.ts'
+import { type BindOptions, type DatagramLimits, type DatagramOptions, datagramLimits } from './datagram-options.ts'
+import { Outbox } from './datagram-outbox.ts'
+import { type Received, receiveDatagram, type Sender } from './datagram-receive.ts'
+import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './datagram-send.ts'
+import { assertOpen, Descriptor, take } from './descriptor.ts'
+import { abortError, asError, checked, PassfdError, systemError } from './errors.ts'
+import { discard, Watcher } from './loop.ts'
+import { FAILED, native, READABLE, WRITABLE } from './native.ts'
+import { sameUserOrRoot } from './peer.ts'
+
+/** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
+const BATCH = 64
+/** So many failures of reading in a row, and the socket is beyond help. */
+const MAX_FAILURES = 16
+
+const EAGAIN = -11
+const ENOTCONN = -107
+
+/** What was not taken. */
+export interface Dropped {
+  /** Its bytes. */
+  readonly size: number
+  readonly from: SocketName | undefined
+  readonly sender: Sender | undefined
+}
+
+export interface DatagramEvents {
+  message: [DatagramMessage]
+  /** A datagram was refused, or could not be taken whole: it and its descriptors are gone. */
+  dropped: [PassfdError, Dropped]
+  close: [error?: Error]
+}
+
+export interface ConnectOptions extends BindOptions {
+  /** The name of this socket, where answers go: an address, or `true` for a random abstract name. Default: none, and no answers. */
+  from?: DatagramAddress | true
+}
+
+/**
+ * A socket with a name, to which anybody may send whom `authorize` lets in. Without an address it gets a random abstract name. A socket
+ * file is treated as `listen` treats it: mode 0600 from its first instant, a dead one is replaced, `close()` removes it if it is still
+ * ours. A Descriptor (kind unix-dgram: socket activation, say) is moved in. Rejects with the system's error (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
+ */
+export async function bind(address?: DatagramAddress | Descriptor, options: BindOptions = {}): Promise<DatagramSocket> {
+  const limits = datagramLimits(options)
+  if (options.signal?.aborted) throw abortError(options.signal)
+  const base =
+    address instanceof Descriptor ? adopted(address, 'bind()') : await named(address ?? true, limits.mode, undefined)
+  return made({ ...base, limits, options })
+}
+
+/**
+ * A socket that sends to one address, and hears from nobody else. If the peer goes and another one takes its place, the next send
+ * connects anew. A Descriptor that is connected is moved in. Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
+ */
+export async function connect(
+  address: DatagramAddress | Descriptor,
+  options: ConnectOptions = {}
+): Promise<DatagramSocket> {
+  const limits = datagramLimits(options)
+  const { signal, from } = options
+  if (signal?.aborted) throw abortError(signal)
+  if (address instanceof Descriptor) {
+    if (from !== undefined) throw invalid('options.from', 'left out, as a Descriptor has its name already', from)
+    return made({ ...adopted(address, 'connect()', true), limits, options })
+  }
+  const peer = destinationOf(address)
+  const base = from === undefined ? unnamedSocket(peer) : await named(from, limits.mode, peer)
+  const connected = attempt(() => peer.use(bytes => checked(native.connect(base.fd, bytes), 'connect', peer.shown)))
+  if (connected instanceof Error) {
+    await undo(base)
+    throw connected
+  }
+  return made({ ...base, limits, options })
+}
+
+/** A socket without a name, that sends to any address (`send(…, { to })`) and can't be answered. */
+export function unnamed(options: DatagramOptions = {}): DatagramSocket {
+  const limits = datagramLimits(options)
+  if (options.signal?.aborted) throw abortError(options.signal)
+  return createSocket({ ...unnamedSocket(undefined), limits, options })
+}
+
+interface Base {
+  /** Held by the shim, and whoever has this closes it. */
+  readonly fd: number
+  readonly file: SocketFile | undefined
+  readonly address: SocketName | undefined
+  /** Where all is sent; undefined: each send says it. Null: connected to a socket without a name. */
+  readonly peer: Destination | null | undefined
+}
+
+interface Setup extends Base {
+  readonly limits: DatagramLimits
+  readonly options: DatagramOptions
+}
+
+const LISTENERS = "'message' listeners"
+type Consumer = 'nobody' | 'for await' | typeof LISTENERS
+type Reader = (result: IteratorResult<DatagramMessage>) => void
+
+let createSocket: (setup: Setup) => DatagramSocket
+let listened: (socket: DatagramSocket) => void
+
+/**
+ * Datagrams both ways. Nothing is read before somebody consumes: `'message'` listeners, or `for await`. What is not read waits in the
+ * kernel's queue (net.unix.max_dgram_qlen, 10 by default) and then at its sender.
+ */
+export class DatagramSocket
+  extends EventEmitter<DatagramEvents>
+  implements AsyncIterable<DatagramMessage>, AsyncDisposable
+{
+  /** The name of this socket; undefined if it has none. */
+  readonly address: SocketName | undefined
+  /** Resolves when the socket has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Error | undefined>
+  readonly #setup: Setup
+  readonly #outbox: Outbox
+  readonly #messageOwner: MessageOwner
+  #fd: number
+  #watcher: Watcher | undefined
+  #referenced = true
+  #writing = false
+  #consumer: Consumer = 'nobody'
+  #readers: Reader[] = []
+  /** The message of the loop's body; several if several were asked for at once. */
+  #current: DatagramMessage[] = []
+  /** How many more may be read before the event loop goes on. */
+  #budget = BATCH
+  #failures = 0
+  /** Unclaimed descriptors that are being closed. */
+  #closingDescriptors = 0
+  #state: 'open' | 'closing' | 'closed' = 'open'
+  #resolveClosed!: (error: Error | undefined) => void
+  readonly #ended = new AbortController()
+
+  private constructor(setup: Setup) {
+    super()
+    this.#setup = setup
+    this.#fd = setup.fd
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    const { limits, options, peer } = setup
+    this.#outbox = new Outbox(
+      {
+        transmit: (to, ...letter) => transmit(this.#fd, to, peer ?? undefined, ...letter),
+        gaugeFor: to => to, // a connected socket's own readiness tells of its peer's queue
+        awaitWritable: on => this.#awaitWritable(on)
+      },
+      limits
+    )
+    this.#messageOwner = {
+      discard: fds => this.#discard(fds),
+      reply: (data, replyOptions, to) => this.send(data, peer === undefined ? { ...replyOptions, to } : replyOptions)
+    }
+    native.passRights(setup.fd, limits.maxDescriptors > 0)
+    options.signal?.addEventListener('abort', () => this.destroy(abortError(options.signal!)), {
+      once: true,
+      signal: this.#ended.signal
+    })
+    this.#noticeListeners()
+  }
+
+  /** Datagrams that wait to be sent. */
+  get queued(): number {
+    return this.#outbox.length
+  }
+
+  /**
+   * Sends one datagram: bytes or text (UTF-8), or several of them as one. `to` says where, unless the socket is connected. Descriptors
+   * move; an empty datagram may carry some. Resolves when the kernel has it: at once, or when the destination has room again.
+   *
+   * Throws, and nothing has moved: ERR_PASSFD_INVALID_ARGUMENT, _DESCRIPTOR_…, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _SOCKET_CLOSED.
+   * Rejects, and the descriptors are open and yours again: the system's error (ENOENT, ECONNREFUSED: nobody is there; EACCES, EPERM),
+   * ERR_PASSFD_DATAGRAM_TOO_LARGE, _SOCKET_CLOSED, or an AbortError. A rejection that nobody awaits is no unhandled one.
+   */
+  send(data: DatagramData, options: SendOptions = {}): Promise<void> {
+    if (this.#state !== 'open') throw new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' })
+    return sendThrough(this.#outbox, parcelOf(data, options, this.#setup.peer !== undefined))
+  }
+
+  /** Sends what is queued (within `closeTimeout`), then closes. The socket file is removed if it is still this socket's. */
+  async close(): Promise<void> {
+    if (this.#state === 'open') {
+      this.#state = 'closing'
+      this.#endReaders()
+      this.#adjust()
+      const timedOut = await this.#drain()
+      // destroy() may have been called meanwhile
+      if (this.#fd >= 0) await this.#finish(timedOut)
+    }
+    await this.closed
+  }
+
+  /** Closes now. What is queued is rejected; `error` is what `closed` resolves to. */
+  destroy(error?: Error): void {
+    if (this.#fd >= 0) void this.#finish(error === undefined || error === null ? undefined : asError(error))
+  }
+
+  /** While it consumes or has something to send, the process goes on (the default). */
+  ref(): this {
+    return this.#keepAlive(true)
+  }
+
+  unref(): this {
+    return this.#keepAlive(false)
+  }
+
+  override removeAllListeners(...name: Parameters<EventEmitter<DatagramEvents>['removeAllListeners']>): this {
+    super.removeAllListeners(...name)
+    return this.#noticeListeners()
+  }
+
+  /** Datagrams one by one. `break` stops reading and closes nothing. Ends when the socket has closed; `closed` tells how. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<DatagramMessage> {
+    this.#consume('for await')
+    let finished = false
+    const iterator: AsyncIterableIterator<DatagramMessage> = {
+      next: async () => {
+        if (finished) return { done: true, value: undefined }
+        this.#endCurrent()
+        return this.#next()
+      },
+      return: async () => {
+        if (!finished) {
+          finished = true
+          this.#endCurrent()
+          this.#consumer = 'nobody'
+          this.#endReaders()
+          this.#adjust()
+        }
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  // --- consuming
+
+  /** The EventEmitter itself tells when somebody starts to listen. */
+  #noticeListeners(): this {
+    const notice = onNewListener as never
+    if (!this.listeners('newListener' as never).includes(notice)) this.on('newListener' as never, notice)
+    return this
+  }
+
+  #consume(by: Consumer): void {
+    if (this.#consumer === by && by === LISTENERS) return
+    const unheard = this.#consumer === LISTENERS && this.listenerCount('message') === 0
+    if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
+    this.#consumer = by
+    // Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7))
+    if (this.#fd >= 0) native.passCredentials(this.#fd, true)
+  }
+
+  get #wantsMore(): boolean {
+    if (this.#state !== 'open' || this.#closingDescriptors > this.#setup.limits.maxUnclaimed) return false
+    if (this.#consumer === LISTENERS && this.listenerCount('message') === 0) this.#consumer = 'nobody'
+    return this.#consumer === LISTENERS || this.#readers.length > 0
+  }
+
+  #next(): Promise<IteratorResult<DatagramMessage>> {
+    return new Promise(resolve => {
+      this.#readers.push(resolve)
+      this.#pump()
+    })
+  }
+
+  /** Reads and gives while somebody wants more and there is some. */
+  #pump(): void {
+    while (this.#wantsMore && this.#budget > 0) {
+      const received = receiveDatagram(this.#fd, this.#setup.limits.maxMessage)
+      if (received === EAGAIN) break
+      this.#budget--
+      if (typeof received === 'number') this.#failed(received)
+      else {
+        this.#failures = 0
+        this.#receive(received)
+      }
+    }
+    if (this.#state !== 'open') this.#endReaders()
+    this.#adjust()
+  }
+
+  #receive(received: Received): void {
+    const { fds, from, sender, size } = received
+    const refusal = this.#refusal(received)
+    if (refusal !== undefined) {
+      if (fds.length > 0) this.#discard(fds)
+      this.#tell(() => this.emit('dropped', refusal, { size, from, sender }))
+      return
+    }
+    const message = new DatagramMessage(received, this.#messageOwner)
+    if (this.#consumer === 'for await') {
+      this.#current.push(message)
+      this.#readers.shift()!({ done: false, value: message })
+      return
+    }
+    this.#tell(() => this.emit('message', message))
+    message[END]("the 'message' listeners returned")
+  }
+
+  #refusal({ fds, from, sender, cut, truncated, size }: Received): PassfdError | undefined {
+    const { limits, options, peer } = this.#setup
+    try {
+      const verdict = options.authorize === undefined ? isOurs(sender, peer) : options.authorize(sender, from)
+      if (typeof verdict !== 'boolean') throw new TypeError('authorize() must return true or false at once')
+      if (!verdict)
+        return sender === undefined
+          ? new PassfdError('UNKNOWN_SENDER')
+          : new PassfdError('UNAUTHORIZED', { pid: sender.pid, uid: sender.uid })
+    } catch (cause) {
+      return new PassfdError('AUTHORIZE_FAILED', {}, { cause })
+    }
+    if (cut) return new PassfdError('DATAGRAM_CUT', { size, limit: limits.maxMessage })
+    if (truncated) return new PassfdError('DESCRIPTORS_TRUNCATED')
+    if (fds.length <= limits.maxDescriptors) return undefined
+    return new PassfdError('TOO_MANY_DESCRIPTORS', {
+      count: fds.length,
+      whose: 'this socket',
+      limit: limits.maxDescriptors
+    })
+  }
+
+  /** Such as ECONNRESET, when a peer has turned to somebody else: what comes next is read all the same. */
+  #failed(errno: number): void {
+    if (++this.#failures >= MAX_FAILURES) this.destroy(systemError(errno, 'recvmsg'))
+  }
+
+  #discard(fds: readonly number[]): void {
+    this.#closingDescriptors += fds.length
+    discard(fds, count => {
+      this.#closingDescriptors -= count
+      this.#adjust()
+    })
+  }
+
+  #endCurrent(): void {
+    for (const message of this.#current.splice(0)) message[END]('the next datagram was asked for')
+  }
+
+  #endReaders(): void {
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+  }
+
+  /** Nothing that a listener throws disturbs the socket. */
+  #tell(emit: () => void): void {
+    try {
+      emit()
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  // --- the event loop
+
+  #awaitWritable(on: boolean): void {
+    this.#writing = on
+    this.#adjust()
+  }
+
+  /** The loop is told what is wanted of it; it watches only while something is. */
+  #adjust(): void {
+    if (this.#fd < 0) return
+    const reading = this.#wantsMore
+    if (this.#watcher === undefined) {
+      if (!reading && !this.#writing) return
+      this.#watcher = new Watcher(this.#fd, events => this.#ready(events))
+      if (!this.#referenced) this.#watcher.unref()
+    }
+    this.#watcher.want(reading, this.#writing)
+  }
+
+  #ready(events: number): void {
+    this.#budget = BATCH
+    if (events & (WRITABLE | FAILED)) this.#outbox.writable()
+    if (events & (READABLE | FAILED)) this.#pump()
+  }
+
+  #keepAlive(on: boolean): this {
+    this.#referenced = on
+    if (on) this.#watcher?.ref()
+    else this.#watcher?.unref()
+    this.#outbox.keepAlive(on)
+    return this
+  }
+
+  // --- the end
+
+  /** Lets what is queued leave. Returns the error if it takes too long. */
+  async #drain(): Promise<Error | undefined> {
+    const { closeTimeout } = this.#setup.limits
+    let timer: NodeJS.Timeout | undefined
+    const timeout = new Promise<Error>(resolve => {
+      timer = setTimeout(() => resolve(new PassfdError('CLOSE_TIMEOUT', { timeout: closeTimeout })), closeTimeout)
+      if (!this.#referenced) timer.unref()
+    })
+    const first = await Promise.race([this.#outbox.whenEmpty(), timeout])
+    clearTimeout(timer)
+    return first ?? undefined
+  }
+
+  /** The descriptor is closed when this returns; the file is removed and `closed` resolved when it resolves. */
+  async #finish(error: Error | undefined): Promise<void> {
+    this.#state = 'closed'
+    this.#outbox.end(
+      new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
+    )
+    this.#watcher?.end()
+    const fd = this.#fd
+    this.#fd = -1
+    native.close(fd)
+    this.#ended.abort()
+    guardLoans(this.#current.flatMap(({ descriptors }) => descriptors))
+    const { file } = this.#setup
+    const removed = file === undefined ? undefined : await removeFile(file).catch(asError)
+    const failure = error ?? removed ?? undefined
+    this.#endReaders()
+    this.#resolveClosed(failure)
+    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
+  }
+
+  static {
+    createSocket = setup => new DatagramSocket(setup)
+    listened = socket => {
+      socket.#consume(LISTENERS)
+      process.nextTick(() => {
+        if (socket.#fd >= 0) socket.#pump()
+      })
+    }
+  }
+}
+
+async function made(setup: Setup): Promise<DatagramSocket> {
+  const { signal } = setup.options
+  if (signal?.aborted) {
+    await undo(setup)
+    throw abortError(signal)
+  }
+  return createSocket(setup)
+}
+
+async function undo({ fd, file }: Base): Promise<void> {
+  native.close(fd)
+  if (file !== undefined) await removeFile(file)
+}
+
+async function named(given: DatagramAddress | true, mode: number, peer: Destination | undefined): Promise<Base> {
+  // Of our own making, as the kernel's (autobind, unix(7)) have five digits: whoever wants to can send to all of them
+  const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
+  // Before it has its name, so that nothing comes without credentials
+  const prepare = (fd: number): void => void checked(native.passCredentials(fd, true), 'setsockopt')
+  return { ...(await bindOn(DATAGRAM, address, mode, { prepare })), address, peer }
+}
+
+function unnamedSocket(peer: Destination | undefined): Base {
+  return { fd: checked(native.socket(DATAGRAM), 'socket'), file: undefined, address: undefined, peer }
+}
+
+function adopted(descriptor: Descriptor, by: string, mustBeConnected = false): Base {
+  const fd = assertOpen(descriptor)
+  if (descriptor.kind !== 'unix-dgram')
+    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: 'unix-dgram', actual: descriptor.kind })
+  const own = checked(native.name(fd, false, name), 'getsockname')
+  const address = addressOf(name.subarray(0, own))
+  const theirs = native.name(fd, true, name)
+  if (theirs !== ENOTCONN || mustBeConnected) checked(theirs, 'getpeername')
+  const peer = theirs < 0 ? undefined : addressOf(name.subarray(0, theirs))
+  take(descriptor, by)
+  if (own > 0 || theirs === 0) native.passCredentials(fd, true)
+  return {
+    fd,
+    file: undefined,
+    address,
+    peer: peer === undefined ? (theirs < 0 ? undefined : null) : destinationOf(peer)
+  }
+}
+
+const name = Buffer.allocUnsafeSlow(108)
+
+function attempt(work: () => void): Error | undefined {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    return error as Error
+  }
+}
+
+function onNewListener(this: DatagramSocket, name: string | symbol): void {
+  if (name === 'message') listened(this)
+}
+
+/** The default. One end of a socketpair(2) was given to us; nobody else can send to it, whoever that is. */
+function isOurs(sender: Sender | undefined, peer: Destination | null | undefined): boolean {
+  return sender === undefined ? peer === null : sameUserOrRoot(sender)
+}
