@@ -8,6 +8,9 @@
 
 enum { MAX_NAME = 249 }; /* memfd_create(2) */
 
+/* Node 20's largest buffer. It would call on_collected itself for a larger one, and throw. */
+static const int64_t MAX_MAPPING = INT64_C(1) << 32;
+
 FUNCTION(memfd)
 {
 	char name[MAX_NAME + 2];
@@ -69,6 +72,8 @@ FUNCTION(map)
 	TRY(read_bool(environment, argument[2], &writable));
 	if (size <= 0 || (uint64_t) size > SIZE_MAX)
 		return -ERANGE;
+	if (size > MAX_MAPPING)
+		return -EFBIG;
 	return map_into(environment, fd, (size_t) size, writable, argument[3]);
 }
 

@@ -152,7 +152,8 @@ export interface Native {
   seal(fd: number, seals: number): number // F_ADD_SEALS
   /**
    * Maps [0, size) and puts the ArrayBuffer into `holder[0]`; the mapping needs `fd` no longer. -EPERM: not sealed against
-   * shrinking; -ENODEV: no plain memory; -ERANGE: smaller than that; -ENOTSUP: no such buffers in this runtime (Electron).
+   * shrinking; -ENODEV: no plain memory; -ERANGE: smaller than that; -EFBIG: more than 4 GiB; -ENOTSUP: no such buffers in this
+   * runtime (Electron).
    * `writable`: shared with all who map it (-EACCES, -EPERM if that is forbidden). Otherwise writes are seen by nobody else.
    */
   map(fd: number, size: number, writable: boolean, holder: ArrayBuffer[]): number
