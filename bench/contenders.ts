@@ -27,6 +27,7 @@ export const node = (name: string, workload: string): Contender => ({
 })
 
 export const passfd = (workload: string): Contender => node('passfd', workload)
+export const passfdMemory = (workload: string): Contender => node('passfd-memory', workload)
 export const processSend = (workload: string): Contender => node('process-send', workload)
 export const socketMsgpackr = (workload: string): Contender => node('socket-msgpackr', workload)
 export const messagePort = (workload: string): Contender => node('message-port', workload)

@@ -58,6 +58,20 @@ const TABLE = {
   ADDRESS_IN_USE_BY_FILE: '{address} exists and is not a socket; it is left alone. Remove it or choose another path.',
   ADDRESS_LOCKED:
     'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',
+  MEMORY_KIND: 'Only plain memory (memfd_create(2), without huge pages) is mapped; this is a {actual}.',
+  MEMORY_SEALS:
+    'This memory is not mapped: it is not sealed against shrinking (F_SEAL_SHRINK), so a look at it could end the process once its owner has truncated it. It must be sealed by whoever makes it.',
+  MEMORY_SIZE: 'This memory has {actual} bytes; expected: {expected}.',
+  MEMORY_READ_ONLY: "This memory can't be mapped writable: {detail}. Map it with writable: false.",
+  MEMORY_CLOSED: 'This SharedMemory was closed: it is not mapped any more.',
+  POOL_CLOSED: 'This MemoryPool was closed by close(): it has no slots any more.',
+  SLOT_GONE: 'This slot was lent or released: it belongs to somebody else by now. Acquire another one.',
+  LOAN_INVALID: 'This is no loan that could be opened: {detail}.',
+  LOAN_OVER:
+    'This memory is not lent any more: it was released, or the scope of its message has ended. Call claim() on it before that.',
+  POOL_UNKNOWN:
+    'The memory of this loan did not come with it, and this PoolReader has not mapped it, or has given it up for others (maxPools, maxSize). The peer sends it again with the next loan.',
+  POOL_READER_CLOSED: 'This PoolReader was closed by close().',
   NATIVE_MISSING:
     'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
 
