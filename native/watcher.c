@@ -1,8 +1,11 @@
 #include "watcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
 
 #include "os.h"
 
@@ -11,6 +14,7 @@ struct watcher {
 	struct environment *environment;
 	int id;
 	int fd;
+	int inner; /* an epoll that watches `fd`, and is watched in its place; or -1 */
 	int interest;
 	bool reads;
 	bool failed_before; /* the last wake-up was an error too, and reading could not tell which */
@@ -112,11 +116,57 @@ static bool read_on_wakeup(struct watcher *watcher, bool failed)
 	return hopeless;
 }
 
+/*
+ * uv_poll_init makes what it is given non-blocking, for everybody who has it. A pipe or terminal may be somebody else's too, so the loop
+ * gets an epoll of our own that watches it.
+ */
+static int make_inner(int fd, bool reads, int *inner)
+{
+	struct stat status;
+	struct epoll_event nothing = {.events = 0};
+	int flags = fcntl(fd, F_GETFL);
+	*inner = -1;
+	if (flags < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	if (reads || (flags & O_NONBLOCK) != 0 || S_ISSOCK(status.st_mode))
+		return 0;
+	int made = epoll_create1(EPOLL_CLOEXEC);
+	if (made < 0)
+		return -errno;
+	if (epoll_ctl(made, EPOLL_CTL_ADD, fd, &nothing) < 0) {
+		int error = -errno;
+		os_close(made);
+		return error;
+	}
+	*inner = made;
+	return 0;
+}
+
+/* What libuv would have said of `fd` itself: the events, or -1 for an error. */
+static int inner_events(struct watcher *watcher)
+{
+	struct epoll_event event;
+	if (epoll_wait(watcher->inner, &event, 1, 0) != 1)
+		return 0;
+	if ((event.events & EPOLLERR) != 0)
+		return -1;
+	int events = (event.events & EPOLLIN ? READABLE : 0) | (event.events & EPOLLOUT ? WRITABLE : 0);
+	return (event.events & EPOLLHUP ? READABLE | WRITABLE : events) & watcher->interest;
+}
+
 static void on_ready(uv_poll_t *poll, int status, int ready)
 {
 	struct watcher *watcher = (struct watcher *) poll;
 	struct environment *environment = watcher->environment;
 	int id = watcher->id, events = ready & WRITABLE;
+	if (status == 0 && watcher->inner >= 0) {
+		ready = inner_events(watcher);
+		if (ready < 0) {
+			status = ready;
+			uv_poll_stop(poll);
+		}
+		events = ready & WRITABLE;
+	}
 	bool failed = status < 0; /* libuv has stopped the handle */
 	if (failed && !watcher->reads) {
 		watcher->interest = 0;
@@ -143,14 +193,18 @@ int watcher_watch(struct environment *environment, int fd, bool reads)
 	/* libuv accepts a second handle for a number when the first is stopped, and then confuses them. */
 	if (fd < 0 || held_has(&environment->held, fd, WATCHED))
 		return fd < 0 ? -EBADF : -EEXIST;
+	int inner, error = make_inner(fd, reads, &inner);
+	if (error < 0)
+		return error;
 	struct watcher *watcher = calloc(1, sizeof *watcher);
-	if (watcher == NULL)
-		return -ENOMEM;
-	int error = uv_poll_init(environment->loop, &watcher->poll, fd);
+	error = watcher == NULL ? -ENOMEM : uv_poll_init(environment->loop, &watcher->poll, inner < 0 ? fd : inner);
 	if (error < 0) {
+		if (inner >= 0)
+			os_close(inner);
 		free(watcher);
 		return error;
 	}
+	watcher->inner = inner;
 	environment->open_handles++;
 	environment->watchers.slots[id - 1] = watcher;
 	watcher->environment = environment;
@@ -173,7 +227,14 @@ int watcher_interest(struct environment *environment, int id, int events)
 	watcher->interest = events & (READABLE | WRITABLE);
 	if (watcher->interest == 0)
 		return uv_poll_stop(&watcher->poll);
-	return uv_poll_start(&watcher->poll, watcher->interest, on_ready);
+	if (watcher->inner < 0)
+		return uv_poll_start(&watcher->poll, watcher->interest, on_ready);
+	struct epoll_event event = {
+		.events = (watcher->interest & READABLE ? EPOLLIN : 0u) | (watcher->interest & WRITABLE ? EPOLLOUT : 0u)
+	};
+	if (epoll_ctl(watcher->inner, EPOLL_CTL_MOD, watcher->fd, &event) < 0)
+		return -errno;
+	return uv_poll_start(&watcher->poll, UV_READABLE, on_ready);
 }
 
 int watcher_keep_alive(struct environment *environment, int id, bool on)
@@ -211,6 +272,8 @@ static void end(struct watcher *watcher)
 	watcher_target(environment, watcher->id, NULL, NULL, 0);
 	held_clear(&environment->held, watcher->fd, WATCHED);
 	uv_close((uv_handle_t *) &watcher->poll, on_closed); /* takes it out of epoll at once */
+	if (watcher->inner >= 0)
+		os_close(watcher->inner);
 }
 
 int watcher_unwatch(struct environment *environment, int id)

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import * as dgram from 'node:dgram'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
@@ -8,18 +8,19 @@ import { tmpdir } from 'node:os'
 import { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
-import { KINDS, own, take } from '../src/descriptor.ts'
+import { KINDS, own } from '../src/descriptor.ts'
 import { Descriptor, type Kind, type Message, PassfdError, type Seal } from '../src/index.ts'
 import { native } from '../src/native.ts'
-import { SocketWire } from '../src/wire.ts'
 import { closeAll, connected, file, patched } from './helpers/channels.ts'
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from './helpers/facts.ts'
+import { fromPython } from './helpers/from-python.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start, startFixture } from './helpers/process.ts'
 import { openDescriptors, test } from './helpers/test.ts'
 
 /** All seals that fcntl(2) lists; a kernel may add F_SEAL_EXEC on its own. */
 const SEALED = 31
+const O_PATH = 0x200000
 const INVALID = { code: 'ERR_PASSFD_INVALID_ARGUMENT' }
 
 // --- making and ending
@@ -600,36 +601,17 @@ test('from() finds nothing in what is not open (yet, or any more)', async t => {
 
 // --- kinds
 
-/** Starts a Python process and gives what it sends, by name. */
-async function fromPython(
-  names: string[]
-): Promise<{ child: ChildProcess; descriptors: Descriptor[]; end(): Promise<void> }> {
-  const [ours, theirs] = Descriptor.socketpair()
-  const fixture = fileURLToPath(new URL('./fixtures/kinds.py', import.meta.url))
-  const child = spawn('python3', [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
-  theirs.close()
-  const wire = new SocketWire(take(ours, 'the test'))
-  const descriptors = await new Promise<Descriptor[]>(resolve =>
-    wire.start({
-      onReadable(length, fds, first, count) {
-        if (length > 0 || count > 0) resolve(Array.from(fds.subarray(first, first + count), own))
-      },
-      onWritable() {}
-    })
-  )
-  const exit = once(child, 'exit')
-  return {
-    child,
-    descriptors,
-    async end() {
-      wire.end()
-      await exit
-    }
-  }
-}
-
 test('every kind is told', async t => {
-  const names = ['memfd', 'eventfd', 'epoll', 'pidfd', 'unix-seqpacket-listener', 'raw-socket', 'symbolic-link']
+  const names = [
+    'memfd',
+    'eventfd',
+    'epoll',
+    'pidfd',
+    'unix-seqpacket-listener',
+    'raw-socket',
+    'symbolic-link',
+    'netlink'
+  ]
   const python = await fromPython(names)
   const numbers = new Int32Array(2)
   const pair = (type: number): Descriptor[] => {
@@ -643,7 +625,7 @@ test('every kind is told', async t => {
   const { readable, writable } = Descriptor.pipe()
   const made: [Kind, ...Descriptor[]][] = [
     ['file', Descriptor.openSync(fileURLToPath(import.meta.url))],
-    ['directory', Descriptor.openSync(tmpdir()), Descriptor.openSync('/', 0x200000)], // O_PATH
+    ['directory', Descriptor.openSync(tmpdir()), Descriptor.openSync('/', O_PATH)],
     ['pipe', readable, writable],
     ['tty', Descriptor.openSync('/dev/ptmx', fs.constants.O_RDWR | fs.constants.O_NOCTTY)],
     ['tcp', Descriptor.from(client), Descriptor.from(accepted)],
@@ -663,7 +645,14 @@ test('every kind is told', async t => {
     ['epoll', python.descriptors[2]!],
     ['pidfd', python.descriptors[3]!],
     ['device', file(), Descriptor.openSync('/dev/zero')],
-    ['other', python.descriptors[5]!, python.descriptors[6]!]
+    [
+      'other',
+      python.descriptors[5]!,
+      python.descriptors[6]!,
+      python.descriptors[7]!,
+      Descriptor.openSync(fileURLToPath(import.meta.url), O_PATH),
+      Descriptor.openSync('/dev/null', O_PATH)
+    ]
   ]
   t.deepEqual(
     made.map(([kind]) => kind),

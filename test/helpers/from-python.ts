@@ -1,0 +1,35 @@
+/** Descriptors that Node can't make. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { own, take } from '../../src/descriptor.ts'
+import { Descriptor } from '../../src/index.ts'
+import { SocketWire } from '../../src/wire.ts'
+
+/** Starts a Python process and gives what it sends, by name. */
+export async function fromPython(
+  names: string[]
+): Promise<{ child: ChildProcess; descriptors: Descriptor[]; end(): Promise<void> }> {
+  const [ours, theirs] = Descriptor.socketpair()
+  const fixture = fileURLToPath(new URL('../fixtures/kinds.py', import.meta.url))
+  const child = spawn('python3', [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
+  theirs.close()
+  const wire = new SocketWire(take(ours, 'the test'))
+  const descriptors = await new Promise<Descriptor[]>(resolve =>
+    wire.start({
+      onReadable(length, fds, first, count) {
+        if (length > 0 || count > 0) resolve(Array.from(fds.subarray(first, first + count), own))
+      },
+      onWritable() {}
+    })
+  )
+  const exit = once(child, 'exit')
+  return {
+    child,
+    descriptors,
+    async end() {
+      wire.end()
+      await exit
+    }
+  }
+}
