@@ -1,0 +1,24 @@
+/** Foreign programs that a test runs against. */
+import { accessSync, constants } from 'node:fs'
+import { type Running, start } from './process.ts'
+
+/** Why a test can't run, unless the program is there: its name and the Debian package that brings it. */
+export function missing(path: string, debianPackage: string): string | undefined {
+  try {
+    accessSync(path, constants.X_OK)
+    return undefined
+  } catch {
+    return `no ${path}: apt-get install ${debianPackage}`
+  }
+}
+
+/** Starts it for at most so many seconds: what a test leaves behind ends by itself. */
+export function startFor(seconds: number, command: string, ...args: string[]): Running {
+  return start('timeout', [String(seconds), command, ...args])
+}
+
+/** Ends it (SIGTERM, which `timeout` passes on) and waits until it has. */
+export async function stop({ child, exit }: Running): Promise<void> {
+  child.kill()
+  await exit
+}
