@@ -2,12 +2,13 @@
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { Codec, descriptorsIn } from './codec.ts'
+import { Connection } from './connection.ts'
 import { checkInteger } from './convert.ts'
 import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, take } from './descriptor.ts'
 import { abortError, asError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
-import { ANSWERED, END, Message } from './message.ts'
+import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
 import type { Peer } from './peer.ts'
 import { quiet } from './promises.ts'
@@ -42,8 +43,9 @@ export interface Returned<Out = unknown> {
   /** *unsent*: they never left. *unconfirmed*: they left; the peer may hold them too. *refused*: they answered a request that was given up. */
   readonly state: ReturnState
   readonly value: Out
+  /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
   readonly descriptors: readonly Descriptor[]
-  /** Keeps all of them. */
+  /** Keeps all of them, Connections too. */
   claim(): this
 }
 
@@ -373,7 +375,7 @@ export class Channel<In = unknown, Out = unknown>
     }
     if (later) {
       this.#running++
-      if (message.descriptors.length > 0) this.#handled.add(message)
+      if (message[ALL].length > 0) this.#handled.add(message)
       void Promise.resolve(result).then(
         value => this.#settled(message, value),
         error => this.#settled(message, undefined, error ?? new Error('the handler rejected without a reason'))
@@ -396,7 +398,7 @@ export class Channel<In = unknown, Out = unknown>
       } catch (error) {
         // What a handler returns was given away, so it is closed if it can't be sent
         for (const descriptor of [...descriptorsIn(value), ...partsOf(value)])
-          if (descriptor instanceof Descriptor) descriptor[Symbol.dispose]()
+          if (descriptor instanceof Descriptor || descriptor instanceof Connection) descriptor[Symbol.dispose]()
         this.#fail(message, error)
         return
       }
@@ -479,7 +481,7 @@ export class Channel<In = unknown, Out = unknown>
     const returned: Returned<Out> = {
       state,
       value: value as Out,
-      descriptors,
+      descriptors: withoutConnections(descriptors),
       claim() {
         for (const descriptor of descriptors) if (!descriptor.closed) descriptor.claim()
         return this
@@ -502,7 +504,7 @@ export class Channel<In = unknown, Out = unknown>
     if (ended.hasSubscribers) ended.publish({ channel: this, error })
     // What is not read, or held by a handler that never ends, is closed when it is collected
     const open = [...this.#inbox.map(({ message }) => message), ...this.#current, ...this.#handled]
-    for (const { descriptors } of open) for (const descriptor of descriptors) guardLoan(descriptor)
+    for (const message of open) for (const descriptor of message[ALL]) guardLoan(descriptor)
     // Not in this tick: whoever is given the channel by a promise must first be able to listen
     setImmediate(() => {
       this.#closed?.resolve(error)

@@ -109,6 +109,8 @@ export let received: (fd: number) => Descriptor
 export let isForeign: (descriptor: Descriptor) => boolean
 /** @internal A lent descriptor that may never be looked at (its channel has ended): closed when collected. */
 export let guardLoan: (descriptor: Descriptor) => void
+/** @internal The same open descriptor in a Descriptor of its own: the caller's. The given one was used up by `by`. */
+export let handOver: (descriptor: Descriptor, by: string) => Descriptor
 /** @internal A token that it shares with its dups. */
 export let descriptionOf: (descriptor: Descriptor) => object
 /** @internal */
@@ -444,6 +446,13 @@ export class Descriptor implements Disposable {
       descriptor.#gone = 'DESCRIPTOR_UNCLAIMED'
       descriptor.#lender = { ...forError(lender), ended }
       return fd
+    }
+    handOver = (descriptor, by) => {
+      const made = own(descriptor.#leave('DESCRIPTOR_CONVERTED', by))
+      made.#kind = descriptor.#kind
+      made.#description = descriptor.#description
+      made.#foreign = descriptor.#foreign
+      return made
     }
     descriptionOf = descriptor => {
       descriptor.#description ??= {}

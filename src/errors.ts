@@ -26,12 +26,16 @@ const TABLE = {
   DESCRIPTOR_SHARED:
     'This {kind} would have to be made non-blocking for everybody who has it, as this process may not open it a second time. Open it with O_NONBLOCK where that is allowed, and pass that.',
   DESCRIPTOR_REPEATED:
-    'The same Descriptor stands twice in the value. A descriptor is moved, so it can be sent once: use dup() for the second place.',
+    'The same Descriptor or Connection stands twice in the value. It is moved, so it can be sent once: use the dup() of a Descriptor for the second place.',
   DESCRIPTOR_SOURCE:
     'Descriptor.from() finds no open descriptor in {actual}. Pass an open socket, server, FileHandle, stream or number.',
   UNREAD:
     'Node has read {count} bytes from this stream that nobody has consumed: they would not go with the descriptor. Use Connection.take(stream), or pause the stream before it reads (pauseOnConnect).',
   STREAM_BUSY: "This stream can't be released: {reason}.",
+  CONNECTION_SOURCE: "Connection.take() can't take {stream}: {detail}.",
+  CONNECTION_GONE: 'This connection {how}. It can be sent or used once, and only before that.',
+  SERVER_CLOSED:
+    "The server was closed, or its listen() has not finished: it can't be given a connection. Wait for its 'listening' event, or use another one.",
   OWN_SOCKET: "A channel can't be sent through itself: the descriptor is this channel's own socket.",
   ENCODE: "The value can't be sent: {detail}.",
   MESSAGE_TOO_LARGE:

@@ -8,6 +8,7 @@ export {
   type ServeOptions
 } from './channel.ts'
 export { type Address, connect, pair } from './connect.ts'
+export { Connection, type StreamOptions, type TakeOptions } from './connection.ts'
 export {
   type BindSpec,
   Descriptor,

@@ -1,5 +1,6 @@
 /** What arrives: the value, the descriptors that came with it, and, for a request, the way to answer. */
 import type { Channel } from './channel.ts'
+import { isInside } from './connection.ts'
 import { type Descriptor, endLoan } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
@@ -9,6 +10,8 @@ import type { Session } from './session.ts'
 export const END: unique symbol = Symbol('end')
 /** @internal */
 export const ANSWERED: unique symbol = Symbol('answered')
+/** @internal */
+export const ALL: unique symbol = Symbol('all')
 
 /**
  * A message or request. Its descriptors are lent until its scope ends: in `serve`, when what the handler returned has settled; in
@@ -16,10 +19,10 @@ export const ANSWERED: unique symbol = Symbol('answered')
  */
 export class Message<In = unknown> implements Disposable {
   readonly value: In
-  /** In the order in which the sender's encoder met them. */
-  readonly descriptors: readonly Descriptor[]
   /** Where it came from: `message.channel.peer` tells who asks. */
   readonly channel: Channel<any, any>
+  /** @internal All that came, those in Connections, too. */
+  readonly [ALL]: readonly Descriptor[]
   readonly #session: Session
   readonly #incoming: Incoming | undefined
   #answered = false
@@ -34,10 +37,18 @@ export class Message<In = unknown> implements Disposable {
     incoming: Incoming | undefined
   ) {
     this.value = value
-    this.descriptors = descriptors
+    this[ALL] = descriptors
     this.channel = channel
     this.#session = session
     this.#incoming = incoming
+  }
+
+  /**
+   * In the order in which the sender's encoder met them. Not those in Connections: alone they would lack the bytes that were read
+   * from them. The scope and `claim()` are of all.
+   */
+  get descriptors(): readonly Descriptor[] {
+    return withoutConnections(this[ALL])
   }
 
   /** Somebody waits for an answer. */
@@ -72,7 +83,7 @@ export class Message<In = unknown> implements Disposable {
   /** Keeps all its descriptors beyond the scope, and lets a request be answered after it. */
   claim(): this {
     this.#claimed = true
-    for (const descriptor of this.descriptors) if (!descriptor.closed) descriptor.claim()
+    for (const descriptor of this[ALL]) if (!descriptor.closed) descriptor.claim()
     return this
   }
 
@@ -83,7 +94,7 @@ export class Message<In = unknown> implements Disposable {
 
   /** @internal The scope is over. `answer`: nobody can answer it any more. */
   [END](ended: string, answer: boolean): void {
-    for (const descriptor of this.descriptors) {
+    for (const descriptor of this[ALL]) {
       const fd = endLoan(descriptor, ended)
       if (fd >= 0) this.#session.discard(fd)
     }
@@ -103,4 +114,9 @@ export class Message<In = unknown> implements Disposable {
     if (this.#answered) throw new PassfdError('ANSWERED')
     return this.#incoming
   }
+}
+
+/** @internal The Descriptors that stand alone. */
+export function withoutConnections(descriptors: readonly Descriptor[]): readonly Descriptor[] {
+  return descriptors.some(isInside) ? descriptors.filter(descriptor => !isInside(descriptor)) : descriptors
 }

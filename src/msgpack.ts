@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { compileFunction } from 'node:vm'
 import type * as Msgpackr from 'msgpackr'
+import { Connection, connectionOf, descriptorOf } from './connection.ts'
 import { assertOpen, Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER } from './frame.ts'
@@ -17,6 +18,7 @@ import { MAX_RIGHTS } from './limits.ts'
 export const BY_REFERENCE = 65536
 
 const DESCRIPTOR_TYPE = 0x46
+const CONNECTION_TYPE = 0x43
 
 export const NO_DESCRIPTORS: Descriptor[] = []
 export const NO_HOLES: Hole[] = []
@@ -33,6 +35,15 @@ export class Place {
   readonly index: number
   constructor(index: number) {
     this.index = index
+  }
+}
+
+/** The same for a connection, whose bytes stay in the body. */
+class ConnectionPlace extends Place {
+  readonly head: Buffer
+  constructor(index: number, head: Buffer) {
+    super(index)
+    this.head = head
   }
 }
 
@@ -81,7 +92,7 @@ function addExtensions({ addExtension }: typeof Msgpackr): void {
   refuseClass(
     add,
     EventEmitter,
-    'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it)'
+    'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it), or await Connection.take(it)'
   )
   // msgpackr itself would make nothing of a DataView in plain bodies
   add({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
@@ -92,6 +103,8 @@ function addExtensions({ addExtension }: typeof Msgpackr): void {
   add({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
   for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) add({ type, unpack: refuseType })
   add({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
+  add({ Class: ConnectionPlace, type: CONNECTION_TYPE, pack: packConnectionPlace, unpack: unpackConnection })
+  add({ Class: Connection, type: CONNECTION_TYPE, pack: packConnection, unpack: unpackConnection })
   add({ Class: Descriptor, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
 }
 
@@ -115,6 +128,19 @@ function onlyWithRecords<T>(value: T): T {
 }
 
 function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
+  packIndex(collect(descriptor), allocate)
+}
+
+function packConnection(connection: Connection, allocate: Allocate): void {
+  packHead(collect(descriptorOf(connection)), connection.head, allocate)
+}
+
+function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocate): void {
+  packHead(index, head, allocate)
+}
+
+/** Gives the descriptor its index. */
+function collect(descriptor: Descriptor): number {
   assertOpen(descriptor)
   if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
   if (call.descriptors.length === 0) call.descriptors = []
@@ -124,7 +150,7 @@ function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
       whose: 'the protocol',
       limit: MAX_RIGHTS
     })
-  packIndex(call.descriptors.push(descriptor) - 1, allocate)
+  return call.descriptors.push(descriptor) - 1
 }
 
 function packPlace({ index }: Place, allocate: Allocate): void {
@@ -138,12 +164,44 @@ function packIndex(index: number, allocate: Allocate): void {
   target[position + 2] = index
 }
 
+/** An extension of the index and the bytes; of one byte it is what a descriptor's looks like. */
+function packHead(index: number, head: Uint8Array, allocate: Allocate): void {
+  const length = head.length + 1
+  const prefix = length === 1 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
+  const header = prefix + 2
+  const byReference = head.length >= BY_REFERENCE
+  const { target, targetView, position } = allocate(byReference ? header : header + head.length)
+  target[position] = prefix === 1 ? 0xd4 : prefix === 2 ? 0xc7 : prefix === 3 ? 0xc8 : 0xc9
+  if (prefix === 2) target[position + 1] = length
+  else if (prefix === 3) targetView.setUint16(position + 1, length)
+  else if (prefix === 5) targetView.setUint32(position + 1, length)
+  target[position + prefix] = CONNECTION_TYPE
+  target[position + prefix + 1] = index
+  if (byReference) leaveHole(target, position + header, head)
+  else target.set(head, position + header)
+}
+
 function unpackDescriptor(data: Uint8Array): Descriptor {
+  if (data.length !== 1) refuseIndex(data[0])
+  return arrivedAt(data[0]!)
+}
+
+function unpackConnection(data: Uint8Array): Connection | ConnectionPlace {
+  if (data.length === 0) refuseIndex(undefined)
+  const descriptor = arrivedAt(data[0]!) as Descriptor | Place
+  const head = Buffer.from(data.subarray(1)) // a copy, as the message may be large and this live long
+  return descriptor instanceof Place ? new ConnectionPlace(descriptor.index, head) : connectionOf(descriptor, head)
+}
+
+function refuseIndex(index: number | undefined): never {
+  throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index ?? 'none'} of ${call.arrived.length}` })
+}
+
+/** The descriptor of an index, which is used by that. */
+function arrivedAt(index: number): Descriptor {
   const { arrived, usedOnce } = call
-  const index = data[0]!
   const descriptor = arrived[index]
-  if (data.length !== 1 || descriptor === undefined)
-    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} of ${arrived.length}` })
+  if (descriptor === undefined) refuseIndex(index)
   if (arrived.length === 1 ? call.used > 0 : usedOnce[index])
     throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} is used twice` })
   usedOnce[index] = true
@@ -185,12 +243,14 @@ function packView(this: Packer, view: Uint8Array | DataView, allocate: Allocate)
   }
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
   if (!byReference) into.set(bytes, position + header)
-  else {
-    if (call.holes.length === 0) call.holes = []
-    // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
-    const frameStart = into === call.target ? call.frameStart : 0
-    call.holes.push({ at: position + header - frameStart - HEADER, bytes })
-  }
+  else leaveHole(into, position + header, bytes)
+}
+
+function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
+  if (call.holes.length === 0) call.holes = []
+  // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
+  const frameStart = into === call.target ? call.frameStart : 0
+  call.holes.push({ at: at - frameStart - HEADER, bytes })
 }
 
 /** Classes that are none of these are sent as their bytes. */

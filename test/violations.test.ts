@@ -75,7 +75,6 @@ const undecodable: [what: string, body: Buffer][] = [
   ['is nested deeper than 512', nested(513)],
   ['is nested deeper than any stack', nested(1_000_000)],
   ['holds an unknown extension', garbage],
-  ['holds the extension of a connection', Buffer.of(0xd4, 67, 0)],
   ['defines a record that was not agreed on', Buffer.concat([Buffer.of(0xd4, 0x72, 0x40), body(['a']), body(1)])],
   ...[0x00, 0x42, 0x62, 0x65, 0x69, 0x70, 0x73, 0x74, 0x78].map((type): [string, Buffer] => [
     `holds the extension 0x${type.toString(16)} of msgpackr's own`,
@@ -127,6 +126,40 @@ const violations: Violation[] = [
     what: 'an index that no descriptor has',
     code: 'DESCRIPTOR_COUNT',
     bytes: message(places(2), 1),
+    descriptors: 1,
+    notAfterGoodbye: true
+  },
+  {
+    what: 'a connection with an index that no descriptor has',
+    code: 'DESCRIPTOR_COUNT',
+    bytes: frame(MESSAGE, Buffer.of(0xc7, 3, 67, 1, 120, 121), { count: 1 }),
+    descriptors: 1,
+    notAfterGoodbye: true
+  },
+  {
+    what: 'a connection without a descriptor',
+    code: 'DESCRIPTOR_COUNT',
+    bytes: frame(MESSAGE, Buffer.of(0xd4, 67, 0)),
+    notAfterGoodbye: true
+  },
+  {
+    what: 'a connection without even an index',
+    code: 'DESCRIPTOR_COUNT',
+    bytes: frame(MESSAGE, Buffer.of(0xc7, 0, 67), { count: 1 }),
+    descriptors: 1,
+    notAfterGoodbye: true
+  },
+  {
+    what: 'a connection and a descriptor with the same index',
+    code: 'DESCRIPTOR_COUNT',
+    bytes: frame(MESSAGE, Buffer.of(0x92, 0xd5, 67, 0, 120, 0xd4, 70, 0), { count: 2 }),
+    descriptors: 2,
+    notAfterGoodbye: true
+  },
+  {
+    what: 'a connection twice',
+    code: 'DESCRIPTOR_COUNT',
+    bytes: frame(MESSAGE, Buffer.of(0x92, 0xd4, 67, 0, 0xd4, 67, 0), { count: 1 }),
     descriptors: 1,
     notAfterGoodbye: true
   },
