@@ -6,8 +6,11 @@ import * as net from 'node:net'
 import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import * as tls from 'node:tls'
+import * as tty from 'node:tty'
+import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { Connection, Descriptor } from '../src/index.ts'
+import { start } from './helpers/process.ts'
 import { accepted, buffered, bytes, connectTo, contents, destroyed } from './helpers/sockets.ts'
 import { test, until } from './helpers/test.ts'
 import { clientKey, serverKey } from './helpers/tls.ts'
@@ -334,7 +337,7 @@ test('a socket that reads into a buffer of its own', async t => {
 
 // --- pipes and terminals
 
-test('the ends of a pipe', async t => {
+test("the ends of a pipe, as Node's sockets", async t => {
   const { readable, writable } = Descriptor.pipe()
   const reader = new net.Socket({ fd: readable.detach(), writable: false })
   const writer = new net.Socket({ fd: writable.detach(), readable: false })
@@ -351,6 +354,61 @@ test('the ends of a pipe', async t => {
   t.is(await text(source), '123')
   await destroyed(source, sink)
 })
+
+test('the ends of a pipe, as what toDuplex() gives', async t => {
+  const { readable, writable } = Descriptor.pipe()
+  const reader = readable.toDuplex()
+  const writer = writable.toDuplex()
+  const events: string[] = []
+  reader.on('end', () => events.push('end'))
+  writer.write(MUCH)
+  const taken = Connection.take(writer)
+  const from = await Connection.take(reader)
+  t.is(from.kind, 'pipe')
+  const source = from.toDuplex()
+  t.true(await bytes(source, MUCH.length).then(all => all.equals(MUCH)))
+  const sink = (await taken).toDuplex()
+  sink.end('3')
+  t.is(await text(source), '3')
+  t.deepEqual(events, [])
+  await destroyed(source, sink)
+})
+
+test('aborted, a pipe goes on as before', async t => {
+  const { readable, writable } = Descriptor.pipe()
+  const reader = readable.toDuplex()
+  const writer = writable.toDuplex()
+  writer.write(MUCH)
+  const controller = new AbortController()
+  const taken = Connection.take(writer, { signal: controller.signal })
+  controller.abort()
+  await t.throwsAsync(taken, { name: 'AbortError' })
+  writer.end('the end')
+  t.is((await contents(reader)).length, MUCH.length + 7)
+  await destroyed(reader, writer)
+})
+
+for (const ours of [true, false]) {
+  test(`a terminal: ${ours ? 'what toDuplex() gives' : "Node's tty.ReadStream"}`, async t => {
+    const terminal = start('python3', [fileURLToPath(new URL('./fixtures/terminal.py', import.meta.url))])
+    const fd = fs.openSync(await terminal.line(), fs.constants.O_RDWR | fs.constants.O_NOCTTY)
+    const stream = ours ? Descriptor.adopt(fd).toDuplex() : new tty.ReadStream(fd)
+    if (!ours) stream.resume().pause() // it reads only when asked to
+    stream.write('ahead')
+    if (ours) stream.read(0)
+    await Promise.race([until(() => stream.readableLength === 5, 'the echo'), once(stream, 'readable')])
+    const connection = await Connection.take(stream)
+    t.is(connection.kind, 'tty')
+    t.is(connection.head.toString(), 'AHEAD')
+    const duplex = connection.toDuplex()
+    duplex.write(' and behind')
+    t.is((await bytes(duplex, 16)).toString(), 'AHEAD AND BEHIND')
+    await destroyed(duplex)
+    if (!ours) fs.closeSync(fd) // libuv has opened the terminal anew and left the number to us
+    terminal.child.stdin?.end()
+    await terminal.exit
+  })
+}
 
 // --- refusals
 
