@@ -66,6 +66,7 @@ export class Connection implements Disposable {
     } else {
       if (!(descriptor instanceof Descriptor)) throw invalid('descriptor', 'a Descriptor', descriptor)
       checkBytes('head', head)
+      assertOpen(descriptor) // its kind may be remembered
       checkKind('new Connection()', descriptor.kind, DUPLEXES)
       this.#descriptor = handOver(descriptor, 'new Connection()')
       this.#head = Buffer.from(head)

@@ -12,7 +12,7 @@ import { HEADER, RECORDS } from '../src/frame.ts'
 import { closeAll, connected, nextMessage } from './helpers/channels.ts'
 import { start, startFixture } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
-import { asPlain, place, plainValue, richValue, sameValue, shapedValue } from './helpers/values.ts'
+import { asPlain, headsIn, place, plainValue, richValue, sameValue, shapedValue } from './helpers/values.ts'
 
 type Mode = 'plain' | 'streamed' | 'detached'
 const MODES: readonly Mode[] = ['plain', 'streamed', 'detached']
@@ -99,6 +99,7 @@ for (const mode of MODES) {
     const sender = newCodec(mode !== 'plain')
     const receiver = newCodec(mode !== 'plain')
     let withDescriptors = 0
+    let withHeads = 0
     withPool(8, pool => {
       fc.assert(
         fc.property(
@@ -110,6 +111,7 @@ for (const mode of MODES) {
             const body = encode(sender, mode, value, position === undefined ? undefined : slab, position)
             if (body.flagged !== (mode !== 'plain')) return false
             withDescriptors += body.descriptors.length
+            withHeads += headsIn(value).length
             return sameValue(decode(receiver, body, own), mode === 'plain' ? asPlain(value) : value)
           }
         ),
@@ -117,6 +119,7 @@ for (const mode of MODES) {
       )
     })
     t.true(withDescriptors > 0, 'Descriptors were among them')
+    t.true(withHeads > 0, 'and Connections')
   })
 }
 

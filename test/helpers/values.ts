@@ -1,10 +1,19 @@
 /** Arbitrary values that a channel can carry, and how to compare what came of them. */
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
+import { Connection, connectionOf, descriptorOf } from '../../src/connection.ts'
 import { Descriptor } from '../../src/descriptor.ts'
 
 /** Stands in a generated value where `place` puts a Descriptor. */
 const PLACE = Symbol('place')
+
+/** The same for a Connection, and the bytes that it has. */
+class ConnectionPlace {
+  readonly head: Buffer
+  constructor(head: Buffer) {
+    this.head = head
+  }
+}
 
 const VIEWS = [
   Int8Array,
@@ -83,6 +92,7 @@ const view = fc.tuple(bytes, fc.constantFrom(...VIEWS)).map(([{ buffer, byteOffs
   // NaNs of other bits are equal to none
   return made instanceof Float32Array || made instanceof Float64Array ? made.map(Math.fround).map(finite) : made
 })
+const connection = buffer.map(head => new ConnectionPlace(head))
 const arrayBuffer = bytes.map(given => given.slice().buffer)
 const dataView = bytes.map(
   ({ buffer, byteOffset, byteLength }) => new DataView(buffer as ArrayBuffer, byteOffset, byteLength)
@@ -102,6 +112,7 @@ export const richValue: fc.Arbitrary<unknown> = fc.letrec(tie => {
       { maxDepth: 4, withCrossShrink: true },
       ...simple,
       fc.constant(PLACE),
+      connection,
       fc.bigInt({ min: -(2n ** 65n), max: 2n ** 65n }),
       fc.bigInt({ min: -(2n ** 700n), max: 2n ** 700n }),
       view,
@@ -124,6 +135,7 @@ export const plainValue: fc.Arbitrary<unknown> = fc.letrec(tie => {
       { maxDepth: 4, withCrossShrink: true },
       ...simple,
       fc.constant(PLACE),
+      connection,
       fc.bigInt({ min: -(2n ** 63n), max: 2n ** 64n - 1n }),
       view,
       arrayBuffer,
@@ -148,10 +160,15 @@ export const shapedValue: fc.Arbitrary<unknown> = fc.letrec(tie => ({
   )
 })).object
 
-/** The value with a Descriptor of `pool` in each place; takes no more than there are. */
+/** The value with a Descriptor of `pool`, or a Connection of one, in each place; takes no more than there are. */
 export function place(value: unknown, pool: readonly Descriptor[]): unknown {
   let next = 0
-  return map(value, item => (item === PLACE ? (pool[next++] ?? null) : item))
+  return map(value, item => {
+    if (item === PLACE) return pool[next++] ?? null
+    if (!(item instanceof ConnectionPlace)) return item
+    const descriptor = pool[next++]
+    return descriptor === undefined ? null : connectionOf(descriptor, item.head)
+  })
 }
 
 /** What a value arrives as after standard msgpack: no undefined, Map, Set, or typed arrays, and small BigInts as numbers. */
@@ -168,17 +185,29 @@ export function asPlain(value: unknown): unknown {
   return value
 }
 
-/** Equal in every type and value, with the same Descriptors in the same places. */
+/** Equal in every type and value, with the same Descriptors in the same places, and Connections of them with the same bytes. */
 export function sameValue(left: unknown, right: unknown): boolean {
   if (!isDeepStrictEqual(left, right)) return false
   const [ours, theirs] = [descriptorsIn(left), descriptorsIn(right)]
-  return ours.length === theirs.length && ours.every((descriptor, i) => descriptor === theirs[i])
+  if (ours.length !== theirs.length || !ours.every((descriptor, i) => descriptor === theirs[i])) return false
+  const [heads, others] = [headsIn(left), headsIn(right)]
+  return heads.length === others.length && heads.every((head, i) => head.equals(others[i]!))
 }
 
 export function descriptorsIn(value: unknown): Descriptor[] {
   const found: Descriptor[] = []
   map(value, item => {
     if (item instanceof Descriptor) found.push(item)
+    else if (item instanceof Connection) found.push(descriptorOf(item))
+    return item
+  })
+  return found
+}
+
+export function headsIn(value: unknown): Buffer[] {
+  const found: Buffer[] = []
+  map(value, item => {
+    if (item instanceof Connection) found.push(item.head)
     return item
   })
   return found
