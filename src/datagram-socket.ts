@@ -18,6 +18,8 @@ import { sameUserOrRoot } from './peer.ts'
 const BATCH = 64
 /** So many failures of reading in a row, and the socket is beyond help. */
 const MAX_FAILURES = 16
+/** In ms; as long as a timer can be. */
+const LONG = 0x7fffffff
 
 const EAGAIN = -11
 const ENOTCONN = -107
@@ -107,6 +109,7 @@ type Reader = (result: IteratorResult<DatagramMessage>) => void
 
 let createSocket: (setup: Setup) => DatagramSocket
 let listened: (socket: DatagramSocket) => void
+let unlistened: (socket: DatagramSocket) => void
 
 /**
  * Datagrams both ways. Nothing is read before somebody consumes: `'message'` listeners, or `for await`. What is not read waits in the
@@ -136,6 +139,7 @@ export class DatagramSocket
   #failures = 0
   /** Unclaimed descriptors that are being closed. */
   #closingDescriptors = 0
+  #pause: NodeJS.Timeout | undefined
   #state: 'open' | 'closing' | 'closed' = 'open'
   #resolveClosed!: (error: Error | undefined) => void
   readonly #ended = new AbortController()
@@ -216,6 +220,7 @@ export class DatagramSocket
 
   override removeAllListeners(...name: Parameters<EventEmitter<DatagramEvents>['removeAllListeners']>): this {
     super.removeAllListeners(...name)
+    this.#adjust()
     return this.#noticeListeners()
   }
 
@@ -250,10 +255,10 @@ export class DatagramSocket
 
   // --- consuming
 
-  /** The EventEmitter itself tells when somebody starts to listen. */
+  /** The EventEmitter itself tells when somebody starts or ceases to listen. */
   #noticeListeners(): this {
-    const notice = onNewListener as never
-    if (!this.listeners('newListener' as never).includes(notice)) this.on('newListener' as never, notice)
+    for (const [event, notice] of NOTICES)
+      if (!this.listeners(event as never).includes(notice as never)) this.on(event as never, notice as never)
     return this
   }
 
@@ -267,7 +272,15 @@ export class DatagramSocket
   }
 
   get #wantsMore(): boolean {
-    if (this.#state !== 'open' || this.#closingDescriptors > this.#setup.limits.maxUnclaimed) return false
+    return this.#consumes && !this.#pausing
+  }
+
+  get #pausing(): boolean {
+    return this.#closingDescriptors > this.#setup.limits.maxUnclaimed
+  }
+
+  get #consumes(): boolean {
+    if (this.#state !== 'open') return false
     if (this.#consumer === LISTENERS && this.listenerCount('message') === 0) this.#consumer = 'nobody'
     return this.#consumer === LISTENERS || this.#readers.length > 0
   }
@@ -377,6 +390,7 @@ export class DatagramSocket
   /** The loop is told what is wanted of it; it watches only while something is. */
   #adjust(): void {
     if (this.#fd < 0) return
+    this.#adjustPause()
     const reading = this.#wantsMore
     if (this.#watcher === undefined) {
       if (!reading && !this.#writing) return
@@ -384,6 +398,15 @@ export class DatagramSocket
       if (!this.#referenced) this.#watcher.unref()
     }
     this.#watcher.want(reading, this.#writing)
+  }
+
+  /** Nothing is watched while reading pauses, and the closing of descriptors doesn't keep the process running: a timer does. */
+  #adjustPause(): void {
+    if (this.#referenced && this.#pausing && this.#consumes) this.#pause ??= setTimeout(() => {}, LONG)
+    else {
+      clearTimeout(this.#pause)
+      this.#pause = undefined
+    }
   }
 
   #ready(events: number): void {
@@ -397,6 +420,7 @@ export class DatagramSocket
     if (on) this.#watcher?.ref()
     else this.#watcher?.unref()
     this.#outbox.keepAlive(on)
+    this.#adjustPause()
     return this
   }
 
@@ -422,6 +446,7 @@ export class DatagramSocket
       new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
     )
     this.#watcher?.end()
+    this.#adjustPause()
     const fd = this.#fd
     this.#fd = -1
     native.close(fd)
@@ -443,6 +468,7 @@ export class DatagramSocket
         if (socket.#fd >= 0) socket.#pump()
       })
     }
+    unlistened = socket => socket.#adjust()
   }
 }
 
@@ -502,8 +528,17 @@ function attempt(work: () => void): Error | undefined {
   }
 }
 
+const NOTICES = [
+  ['newListener', onNewListener],
+  ['removeListener', onRemoveListener]
+] as const
+
 function onNewListener(this: DatagramSocket, name: string | symbol): void {
   if (name === 'message') listened(this)
+}
+
+function onRemoveListener(this: DatagramSocket, name: string | symbol): void {
+  if (name === 'message') unlistened(this)
 }
 
 /** The default. One end of a socketpair(2) was given to us; nobody else can send to it, whoever that is. */

@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { bind, connect, type DatagramMessage, type DatagramSocket, unnamed } from '../src/datagram.ts'
 import { Descriptor } from '../src/index.ts'
 import { native } from '../src/native.ts'
-import { file } from './helpers/channels.ts'
+import { file, patched } from './helpers/channels.ts'
 import { abstractName, boundPair, closeSockets, fill, nextDatagram, texts } from './helpers/datagrams.ts'
 import { identity } from './helpers/facts.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
@@ -416,6 +416,37 @@ test('nothing is read before somebody consumes, and it has one consumer', async 
   void client.send('heard', { to })
   t.is((await nextDatagram(server)).data.toString(), 'heard')
   await closeSockets(server, client)
+})
+
+test('maxUnclaimed: reading pauses while so many are being closed, and goes on when they are', async t => {
+  const [server, client] = await boundPair({ maxUnclaimed: 3 })
+  const held: [Int32Array, number, number][] = []
+  let seen = 0
+  await patched(
+    'closeLater',
+    () => (fds, start, count, tag) => {
+      held.push([fds.slice(start, start + count), count, tag])
+      return count
+    },
+    async () => {
+      server.on('message', () => seen++)
+      for (let i = 0; i < 8; i++) void client.send('x', { to: server.address!, descriptors: [file(), file()] })
+      for (let i = 0; i < 10; i++) await turn()
+      t.is(seen, 2, 'four are being closed')
+    }
+  )
+  for (const [fds, count, tag] of held) native.closeLater(fds, 0, count, tag)
+  await until(() => seen === 8, 'all')
+  await closeSockets(server, client)
+})
+
+test('a process that consumes stays until it does no more', async t => {
+  const running = startFixture('datagram-stays')
+  t.is(await running.line(), 'paused')
+  t.is(running.child.exitCode, null)
+  running.child.stdin!.end()
+  t.is(await running.line(), 'resumed')
+  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
 })
 
 test('a peer that sends without end does not keep the event loop', async t => {
