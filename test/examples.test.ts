@@ -62,6 +62,18 @@ testIf(hasMsgpack ? undefined : 'no python3-msgpack', 'the receiver and a peer i
   await ends(t, receiver)
 })
 
+test('notify hears what a service says, and keeps its file', async t => {
+  const service = join(root, 'test/fixtures/notify.py')
+  const notify = example('notify', python, service)
+  const first = await notify.line()
+  const [, pid] = /^notify: process (\d+) is ready$/.exec(first) ?? []
+  t.true(Number(pid) > 0 && Number(pid) !== notify.child.pid, first)
+  t.is(await notify.line(), 'notify: its status is "from Python"')
+  t.is(await notify.line(), 'notify: keeps "host": file')
+  t.is(await notify.line(), `notify: ${python} ended with 0, 1 files are kept`)
+  await ends(t, notify)
+})
+
 test('the Python peer fits on a page', t => {
   t.true(readFileSync(join(root, 'examples/python/peer.py'), 'utf8').split('\n').length <= 80)
 })
