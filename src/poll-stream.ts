@@ -17,8 +17,6 @@ interface Directions {
 const ROOM = 65536
 /** So many writes for one wake-up, so that a fast reader does not hold up the loop. */
 const ROUNDS = 16
-/** A terminal may say that there is room and take nothing all the same, in ms: see `#flush`. */
-const RETRY = 10
 const MASTER = 1
 const O_NONBLOCK = 0o4000
 const EIO = -5
@@ -48,8 +46,6 @@ export class PollStream extends Duplex {
   /** What of the first chunk has left. */
   #offset = 0
   #written: ((error?: Error | null) => void) | undefined
-  #retry: NodeJS.Timeout | undefined
-  #refed = true
   /** The last wake-up was an error, and neither reading nor writing told which. */
   #failedBefore = false
 
@@ -77,8 +73,8 @@ export class PollStream extends Duplex {
   /**
    * @internal Ends the stream without closing its descriptor: the number, which the shim holds, is the caller's now, and so are the bytes
    * that were read and not consumed. What was written must have left: `stream.write('', callback)` tells when.
-   * @throws `ERR_PASSFD_STREAM_BUSY`, and nothing has changed, if bytes are still to be written, it is destroyed, or what is unread
-   * was decoded (`setEncoding`) already.
+   * @throws `ERR_PASSFD_STREAM_BUSY`, and nothing has changed, if bytes are still to be written, it is destroyed, or has
+   * an encoding (`setEncoding`): the bytes of what is unread, or of half a character, are not known then.
    */
   release(): { fd: number; unread: Buffer } {
     const reason = this.#busyReason()
@@ -98,16 +94,12 @@ export class PollStream extends Duplex {
 
   /** While it waits, the process goes on (the default). */
   ref(): this {
-    this.#refed = true
     this.#watcher.ref()
-    this.#retry?.ref()
     return this
   }
 
   unref(): this {
-    this.#refed = false
     this.#watcher.unref()
-    this.#retry?.unref()
     return this
   }
 
@@ -128,7 +120,6 @@ export class PollStream extends Duplex {
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#watcher.end() // before any close: epoll(7)
-    clearTimeout(this.#retry)
     const written = this.#written
     this.#written = undefined
     const numbers = [...new Set([this.#fd, this.#working])].filter(number => number >= 0)
@@ -148,7 +139,7 @@ export class PollStream extends Duplex {
   #busyReason(): string | undefined {
     if (this.#fd < 0) return 'it is destroyed'
     if (this.writableLength > 0) return `${this.writableLength} bytes are still to be written`
-    return this.readableLength > 0 && this.readableEncoding !== null ? 'what was read is decoded already' : undefined
+    return this.readableEncoding === null ? undefined : 'what was read is decoded already (setEncoding)'
   }
 
   #want(readable: boolean, writable: boolean): void {
@@ -161,7 +152,7 @@ export class PollStream extends Duplex {
   #wake(events: number): void {
     const failed = (events & FAILED) !== 0
     let told = false
-    if (failed ? this.#wantsWritable : events & WRITABLE) told = this.#flush(!failed)
+    if (failed ? this.#wantsWritable : events & WRITABLE) told = this.#flush()
     if (!this.destroyed && (failed ? this.#wantsReadable : events & READABLE)) told = this.#receive() || told
     if (!failed || this.destroyed) {
       this.#failedBefore = false
@@ -191,11 +182,11 @@ export class PollStream extends Duplex {
     this.#chunks = chunks
     this.#offset = 0
     this.#written = written
-    this.#flush(false)
+    this.#flush()
   }
 
   /** Writes what goes at once, and waits for the rest. False if nothing went. */
-  #flush(woken: boolean): boolean {
+  #flush(): boolean {
     let index = 0
     let went = false
     for (let round = 0; round < ROUNDS && index < this.#chunks.length; round++) {
@@ -215,7 +206,6 @@ export class PollStream extends Duplex {
     }
     this.#chunks = this.#chunks.slice(index)
     if (this.#chunks.length === 0) this.#finish()
-    else if (woken && !went) this.#tryAgain()
     else this.#want(this.#wantsReadable, true)
     return went
   }
@@ -226,13 +216,6 @@ export class PollStream extends Duplex {
     this.#chunks = []
     this.#want(this.#wantsReadable, false)
     written?.(error)
-  }
-
-  /** A terminal with room for one character says so, and does not take a line feed, which needs two: it would wake us for ever. */
-  #tryAgain(): void {
-    this.#want(this.#wantsReadable, false)
-    this.#retry = setTimeout(() => this.#flush(true), RETRY)
-    if (!this.#refed) this.#retry.unref()
   }
 }
 
