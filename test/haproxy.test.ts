@@ -1,10 +1,9 @@
 /** examples/haproxy-takeover.ts against a real HAProxy. */
-import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { Agent, get } from 'node:http'
-import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { socketPath, temporaryPath } from './helpers/path.ts'
+import { freePort } from './helpers/port.ts'
 import { start } from './helpers/process.ts'
 import { missing, startFor, stop } from './helpers/programs.ts'
 import { testIf, until } from './helpers/test.ts'
@@ -57,15 +56,6 @@ frontend web
     t.deepEqual(await takeover.exit, { code: 0, signal: null, stderr: '' })
   }
 )
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 /** Whoever answers on that port says its name. */
 function ask(port: number): Promise<string> {
