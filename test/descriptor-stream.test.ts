@@ -341,24 +341,22 @@ test('trap 16: after a partial write the descriptors are not sent again', async 
 })
 
 test('trap 16: EAGAIN has sent none; they leave with their first byte when there is room', async t => {
-  const [stream, peer] = streamAndNumber()
-  const fill = Buffer.alloc(100_000)
-  while (stream.write(fill));
-  stream.writeWithDescriptors('the end', [file(), file()])
+  const ends = new Int32Array(2)
+  native.socketpair(1, ends)
+  const [mine, peer] = ends as unknown as [number, number]
+  let filled = 0
+  for (let sent = 0; sent >= 0; sent = native.send(mine, Buffer.alloc(4096), 0, 4096, ends, 0, 0)) filled += sent
+  const stream = DescriptorStream.from(own(mine))
+  const left = new Promise(resolve => stream.writeWithDescriptors('the end', [file(), file()], resolve))
   await turn()
-  t.is(stream.writableLength > 0, true)
-  let text = ''
-  let last: { text: string; fds: number[] } | undefined
-  while (!text.endsWith('the end')) {
-    const got = read(peer)
-    if (typeof got === 'number') await turn()
-    else {
-      text += got.text
-      last = got
-    }
-  }
-  t.is(last!.fds.length, 2)
-  close(...last!.fds, peer)
+  t.is(stream.bytesWritten, 0)
+  let bytes = 0
+  while (bytes < filled) bytes += (read(peer) as { text: string }).text.length
+  t.falsy(await left)
+  const last = read(peer) as { text: string; fds: number[] }
+  t.is(last.text, 'the end')
+  t.is(last.fds.length, 2)
+  close(...last.fds, peer)
   await destroyed(stream)
 })
 
@@ -560,6 +558,21 @@ test('a reset with what came before it still to be read', async t => {
     for await (const bytes of stream) seen.push(String(bytes))
   })().catch(caught => caught)
   t.deepEqual(seen, ['bye'])
+  t.is(error.code, 'ECONNRESET')
+})
+
+test('a reset comes after what a slow reader has not read yet', async t => {
+  const [stream, peer] = streamAndNumber()
+  stream.write('never read')
+  await until(() => stream.writableLength === 0, 'it left')
+  write(peer, 'bye')
+  close(peer)
+  stream.on('readable', () => {})
+  await until(() => stream.readableLength === 3, 'the bytes')
+  for (let i = 0; i < 5; i++) await turn()
+  const failed = once(stream, 'error')
+  t.is(String(stream.read()), 'bye')
+  const [error] = await failed
   t.is(error.code, 'ECONNRESET')
 })
 
