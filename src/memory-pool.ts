@@ -317,6 +317,11 @@ export class Slot implements Disposable {
     if (!this.#pool.closed) bringBack(this.#pool, this.#index)
   }
 
+  /** It can't stand in a message: what `lend` gives can. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: "a Slot can't be sent itself: send what its lend() gives" })
+  }
+
   #open(): Buffer {
     if (this.#bytes === undefined) throw new PassfdError('SLOT_GONE')
     return this.#bytes

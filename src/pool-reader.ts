@@ -144,6 +144,11 @@ export class LentMemory implements Disposable {
   [Symbol.dispose](): void {
     this.release()
   }
+
+  /** It can't stand in a message: its bytes can. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: "lent memory can't be sent itself: send its bytes" })
+  }
 }
 
 function checkLoan(value: unknown): Loan {

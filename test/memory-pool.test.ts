@@ -9,7 +9,7 @@ import { native } from '../src/native.ts'
 import { closeAll, connected, nextMessage, patched } from './helpers/channels.ts'
 import { startOnPair, stop } from './helpers/child.ts'
 import { collect, mapsOf } from './helpers/memory.ts'
-import type { Running } from './helpers/process.ts'
+import { type Running, startFixture } from './helpers/process.ts'
 import { openDescriptors, test, until } from './helpers/test.ts'
 
 const TO = {}
@@ -247,6 +247,62 @@ test('a pool that is forgotten with slots out is unmapped, and its pipes are clo
   }, 'the pool to be collected')
   for (const { token } of loans) token.close()
   t.pass()
+})
+
+for (const [way, output] of [
+  ['wait', 'closed\ngot it'],
+  ['waited', ''],
+  ['lend', '']
+] as const)
+  test(`a slot that is out keeps the process running only while somebody waits for it: ${way}`, async t => {
+    const { child, exit } = startFixture('pool-alive', [way], { stdio: ['ignore', 'pipe', 'pipe'] })
+    let said = ''
+    child.stdout!.setEncoding('utf8').on('data', text => {
+      said += text
+    })
+    t.deepEqual(await exit, { code: 0, signal: null, stderr: '' })
+    t.is(said.trim(), output)
+  })
+
+test('what was sent has left before the next slot is given', async t => {
+  const [left, right] = await connected()
+  const pool = new MemoryPool({ slots: 3, slotSize: 64 })
+  const sent: number[] = []
+  let writes = 0
+  await patched(
+    'send',
+    original =>
+      (...args) => {
+        writes++
+        return original(...args)
+      },
+    async () => {
+      for (let i = 0; i < 3; i++) {
+        const slot = await pool.acquire()
+        sent.push(writes)
+        left.send(slot.lend(left))
+      }
+    }
+  )
+  t.deepEqual(sent, [0, 1, 2])
+  right.on('message', () => {})
+  await allFree(pool)
+  pool.close()
+  await closeAll(left, right)
+})
+
+test('a slot is not sent by mistake, nor is what a reader has', async t => {
+  const [left, right] = await connected()
+  const pool = new MemoryPool({ slots: 1, slotSize: 64 })
+  const reader = new PoolReader()
+  const slot = await pool.acquire()
+  t.throws(() => left.send({ slot }), { code: 'ERR_PASSFD_ENCODE', message: /lend\(\)/ })
+  const lent = reader.open(slot.lend(left))
+  t.throws(() => left.send({ lent }), { code: 'ERR_PASSFD_ENCODE', message: /its bytes/ })
+  lent.release()
+  reader.close()
+  pool.close()
+  await closeAll(left, right)
 })
 
 // --- lent to another process

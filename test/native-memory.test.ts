@@ -2,8 +2,7 @@ import * as fs from 'node:fs'
 import '../src/loop.ts'
 import { native } from '../src/native.ts'
 import { identity, isCloseOnExec } from './helpers/facts.ts'
-import { collect, mapsOf } from './helpers/memory.ts'
-import { start } from './helpers/process.ts'
+import { collect, mapsOf, noHugePages, startHuge } from './helpers/memory.ts'
 import { test, testIf, until } from './helpers/test.ts'
 
 // fcntl(2)
@@ -102,20 +101,9 @@ test('trap 27: more than a buffer can be is refused, not tried', t => {
   native.close(fd)
 })
 
-/** A process that makes huge pages, as far as the kernel has them. */
-const HUGE = `
-import os, sys, fcntl
-fd = os.memfd_create('huge', os.MFD_HUGETLB | os.MFD_ALLOW_SEALING)
-os.ftruncate(fd, 2 << 20)
-fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-print(fd, flush=True)
-sys.stdin.read()
-`
-const hasHugePages = fs.readFileSync('/proc/filesystems', 'utf8').includes('hugetlbfs')
-
-testIf(hasHugePages ? undefined : 'a kernel without hugetlbfs', 'trap 27: huge pages are not mapped', async t => {
-  const python = start('/usr/bin/python3', ['-c', HUGE])
-  const fd = fs.openSync(`/proc/${python.child.pid}/fd/${await python.line()}`, 'r+')
+testIf(noHugePages, 'trap 27: huge pages are not mapped', async t => {
+  const [path, python] = await startHuge()
+  const fd = fs.openSync(path, 'r+')
   t.is(native.seals(fd) & SHRINK, SHRINK)
   t.is(map(fd, 4096, false), ENODEV)
   fs.closeSync(fd)

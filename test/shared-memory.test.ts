@@ -7,10 +7,10 @@ import { native } from '../src/native.ts'
 import { file } from './helpers/channels.ts'
 import { startOnPair } from './helpers/child.ts'
 import { identity } from './helpers/facts.ts'
-import { mapsOf } from './helpers/memory.ts'
+import { mapsOf, noHugePages, startHuge } from './helpers/memory.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
-import { leaked, openDescriptors, test, until } from './helpers/test.ts'
+import { leaked, openDescriptors, test, testIf, until } from './helpers/test.ts'
 
 const SIZE = 8192
 
@@ -185,6 +185,16 @@ test('trap 27: what a peer could make dangerous is refused by name, and stays th
   await channel.close()
   await peer.exit
   t.is(mapsOf('hostile'), 0)
+})
+
+testIf(noHugePages, 'trap 27: memory with huge pages is refused by name', async t => {
+  const [path, python] = await startHuge()
+  const descriptor = Descriptor.openSync(path, 'r+')
+  t.throws(() => SharedMemory.map(descriptor), { code: 'ERR_PASSFD_MEMORY_KIND', message: /pages of another kind/ })
+  t.false(descriptor.closed)
+  descriptor.close()
+  python.child.stdin!.end()
+  await python.exit
 })
 
 test('map: what is no memory, and wrong arguments', t => {
