@@ -118,7 +118,7 @@ export class MemoryPool implements Disposable {
     checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
     if (signal?.aborted) return Promise.reject(abortError(signal))
     if (this.closed) return Promise.reject(new PassfdError('POOL_CLOSED'))
-    const slot = this.#waiting.size === 0 ? this.#take() : undefined
+    const slot = this.#take()
     if (slot === undefined) return this.#wait(signal)
     // What was sent before leaves in a tick: so the peer reads one slot while the next is filled, not all of them afterwards
     return new Promise(resolve => process.nextTick(resolve, slot))
@@ -127,7 +127,7 @@ export class MemoryPool implements Disposable {
   /** A slot if one is free and nobody waits for it, else undefined. @throws ERR_PASSFD_POOL_CLOSED */
   tryAcquire(): Slot | undefined {
     if (this.closed) throw new PassfdError('POOL_CLOSED')
-    return this.#waiting.size === 0 ? this.#take() : undefined
+    return this.#take()
   }
 
   /**
@@ -151,6 +151,7 @@ export class MemoryPool implements Disposable {
     if (!this.closed) this.close()
   }
 
+  /** While somebody waits there is none: what comes back is his. */
   #take(): Slot | undefined {
     if (this.#free.length === 0) this.#collect(false)
     const index = this.#free.pop()
