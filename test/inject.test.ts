@@ -39,7 +39,9 @@ function connections(server: net.Server): Promise<number> {
 }
 
 const echo: http.RequestListener = (request, response) => {
-  response.end(`${request.method} ${request.url} ${request.socket.remoteAddress ?? ''}`)
+  request.resume().once('end', () => {
+    response.end(`${request.method} ${request.url} ${request.socket.remoteAddress ?? ''}`)
+  })
 }
 
 for (const listening of [false, true]) {
@@ -70,6 +72,7 @@ test('requests one behind the other, read ahead and not', async t => {
   connection.injectInto(server)
   there.end('rd HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n')
   t.deepEqual((await text(there)).match(/\/(path|second|third)/g), ['/path', '/second', '/third'])
+  await destroyed(there)
   await closed(server)
 })
 
@@ -83,6 +86,7 @@ test('a request with a large body, most of it not yet read', async t => {
   connection.injectInto(server)
   there.write(Buffer.alloc(2_999_998))
   t.regex(await text(there), /\r\n\r\n3000000$/)
+  await destroyed(there)
   await closed(server)
 })
 
@@ -136,9 +140,10 @@ for (const secure of [false, true]) {
   test(`trap 38: close() knows that the server runs, and waits for what was handed over: ${name}`, async t => {
     const server = create()
     const { connection, there } = await taken()
-    const given = connection.injectInto(server)
-    const socket = await client(there, 'GET /path HTTP/1.1\r\nHost: here\r\n')
-    await until(() => given.bytesRead > 0, 'the beginning')
+    connection.injectInto(server)
+    const begun = once(server, 'request')
+    const socket = await client(there, 'POST /path HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n1')
+    await begun
     const seen: (Error | undefined)[] = []
     const closing = closed(server).then(error => {
       seen.push(error)
@@ -146,8 +151,8 @@ for (const secure of [false, true]) {
     await connections(server)
     t.deepEqual(seen, [])
     t.false(server.listening)
-    socket.write('\r\n')
-    t.regex(await contents(socket), /GET \/path/)
+    socket.write('2')
+    t.regex(await contents(socket), /POST \/path/)
     await destroyed(socket, there)
     await closing
     t.deepEqual(seen, [undefined])

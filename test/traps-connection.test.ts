@@ -74,6 +74,7 @@ test('trap 26: an HTTP request whose first half was read here is answered there'
     await once(acceptor, 'sent')
     client.write(request.slice(split))
     t.true((await text(client)).endsWith(`/${split} from ${worker.child.pid}`))
+    await destroyed(client)
   }
   acceptor.close()
   t.is(await ended({ worker, channel }), '')
@@ -86,6 +87,7 @@ test('trap 26: bytes that libuv has read already travel with the connection', as
   await buffered(here, 54)
   channel.send({ connection: await Connection.take(here) })
   t.true((await text(there)).endsWith(`/whole from ${worker.child.pid}`))
+  await destroyed(there)
   t.is(await ended({ worker, channel }), '')
 })
 
