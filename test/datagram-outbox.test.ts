@@ -119,14 +119,21 @@ test("the socket's own buffer full: the rest waits until there is room, in turns
   const [receivers, sender] = [await Promise.all(numbers(2).map(() => bind())), unnamed()]
   const big = Buffer.alloc(100_000, 'x')
   for (let i = 0; i < 10; i++) for (const { address } of receivers) void sender.send(big, { to: address! })
-  t.true(sender.queued > 10, 'more than the queues of the receivers would keep waiting')
+  const before = sender.queued
+  t.true(before > 10, 'more than the queues of the receivers would keep waiting')
+  const third = await bind()
+  for (let i = 0; i < 10; i++) await turn() // by then it is known what they wait for
+  const results = await tries(async () => void sender.send('small', { to: third.address! }))
+  t.deepEqual(results, [], 'it takes no room from those that wait for it')
+  t.is(sender.queued, before + 1)
   const lengths = await Promise.all(receivers.map(receiver => texts(receiver, 10)))
   for (const each of lengths)
     t.deepEqual(
       each.map(text => text.length),
       Array(10).fill(100_000)
     )
-  await closeSockets(sender, ...receivers)
+  t.deepEqual(await texts(third, 1), ['small'])
+  await closeSockets(sender, third, ...receivers)
 })
 
 test('the receiver goes while datagrams wait: each is rejected, and its file is ours again', async t => {
@@ -161,6 +168,24 @@ test('another receiver in the place of the one that was waited for', async t => 
   const seen = await texts(second, left)
   t.deepEqual(seen, numbers(30).slice(-left))
   await closeSockets(second, sender)
+})
+
+test('another receiver in its place that is full, too, is waited for, not asked again and again', async t => {
+  const path = socketPath()
+  const first = await bind(path)
+  const [sender, filler] = [unnamed(), unnamed()]
+  for (const text of numbers(30)) void sender.send(text, { to: path })
+  fs.unlinkSync(path)
+  const second = await bind(path)
+  for (const text of numbers(30)) void filler.send(text, { to: path })
+  const results = await tries(async () => {
+    await first.close()
+    const end = performance.now() + 100
+    await until(() => performance.now() > end, 'a tenth of a second')
+  })
+  t.true(results.length < 8, `${results.length} tries`)
+  for (const socket of [sender, filler]) socket.destroy()
+  await second.close()
 })
 
 test('a signal gives up one that has not left', async t => {
