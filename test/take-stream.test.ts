@@ -5,6 +5,7 @@ import * as http2 from 'node:http2'
 import * as net from 'node:net'
 import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { setImmediate as turn } from 'node:timers/promises'
 import * as tls from 'node:tls'
 import * as tty from 'node:tty'
 import { fileURLToPath } from 'node:url'
@@ -159,7 +160,9 @@ test('the peer has ended: read ahead with the last bytes, or not; the taker sees
     const ends: string[] = []
     here.on('end', () => ends.push('end'))
     there.end('a question')
-    if (ahead) await until(() => here.readableLength === 10 && !here.writableEnded, 'the question')
+    // Node knows of the end, and has not told it
+    const { _readableState: state } = here as unknown as { _readableState: { ended: boolean } }
+    if (ahead) await until(() => state.ended, 'the end')
     const connection = await Connection.take(here)
     const socket = connection.toSocket({ allowHalfOpen: true })
     t.is(await contents(socket), 'a question')
@@ -333,6 +336,98 @@ test('a socket that reads into a buffer of its own', async t => {
   t.deepEqual(got, ['before', 'meanwhile'])
   await destroyed(socket, there)
   server.close()
+})
+
+// --- what stands in the stream when it is taken
+
+const attach: Record<string, (stream: net.Socket, got: string[]) => void> = {
+  "a paused 'data' listener": (stream, got) => void stream.on('data', data => got.push(String(data))).pause(),
+  "a 'data' listener": (stream, got) => void stream.on('data', data => got.push(String(data))),
+  "a 'readable' listener": (stream, got) =>
+    void stream.on('readable', () => {
+      const data = stream.read()
+      if (data !== null) got.push(String(data))
+    })
+}
+
+for (const [name, listen] of Object.entries(attach)) {
+  test(`bytes that wait for ${name} are not given to it while the rest is written, only if that is aborted`, async t => {
+    for (const abort of [true, false]) {
+      const { here, there } = await clogged()
+      there.write('waits')
+      await buffered(here, 5)
+      const got: string[] = []
+      listen(here, got)
+      const controller = new AbortController()
+      const taken = Connection.take(here, { signal: controller.signal })
+      await turn()
+      await turn()
+      t.deepEqual(got, [])
+      if (abort) {
+        controller.abort()
+        await t.throwsAsync(taken, { name: 'AbortError' })
+        if (here.isPaused() && name.includes('paused')) here.resume()
+        await until(() => got.length > 0, 'what waited')
+        t.deepEqual(got, ['waits'])
+        await destroyed(here, there)
+      } else {
+        await bytes(there, MUCH.length)
+        const connection = await taken
+        t.is(connection.head.toString(), 'waits')
+        t.deepEqual(got, [])
+        connection.close()
+        await destroyed(there)
+      }
+    }
+  })
+}
+
+test('aborted after the peer has ended without a word: one that nobody reads is told, too', async t => {
+  const { here, there } = await clogged()
+  const controller = new AbortController()
+  const taken = Connection.take(here, { signal: controller.signal })
+  let ends = 0
+  here.on('end', () => ends++)
+  there.end()
+  await once(there, 'finish')
+  await turn()
+  await turn()
+  controller.abort()
+  await t.throwsAsync(taken, { name: 'AbortError' })
+  await until(() => ends === 1, 'the end')
+  t.is((await contents(there)).length, MUCH.length, 'and answers')
+  await destroyed(here, there)
+})
+
+test('the end is about to be told when it is taken: Node does not answer with one of ours', async t => {
+  for (const abort of [true, false]) {
+    const { here, there } = await clogged()
+    const controller = new AbortController()
+    const taken = new Promise<Connection>((resolve, reject) => {
+      const { push } = here
+      here.push = chunk => {
+        // In front of what tells the end
+        if (chunk === null)
+          process.nextTick(() => Connection.take(here, { signal: controller.signal }).then(resolve, reject))
+        return push.call(here, chunk)
+      }
+    })
+    there.end()
+    await once(here, 'end')
+    if (abort) {
+      controller.abort()
+      await t.throwsAsync(taken, { name: 'AbortError' })
+      t.is((await contents(there)).length, MUCH.length, 'but does so then')
+      await destroyed(here, there)
+    } else {
+      await turn()
+      const all = contents(there)
+      const socket = (await taken).toSocket({ allowHalfOpen: true })
+      socket.end('an answer')
+      t.is((await all).slice(MUCH.length), 'an answer')
+      await destroyed(socket, there)
+    }
+  }
 })
 
 // --- pipes and terminals
