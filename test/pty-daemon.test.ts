@@ -1,0 +1,95 @@
+/** examples/pty-daemon.ts: shells and those who use them outlive the process that owns them. */
+import { mkdtempSync, readFileSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { temporaryPath } from './helpers/path.ts'
+import { type Running, start, startFixture } from './helpers/process.ts'
+import { test, until } from './helpers/test.ts'
+
+test('a shell and its user move from daemon to daemon, and no typed byte is lost', async t => {
+  const directory = mkdtempSync(temporaryPath('daemon'))
+  let daemon = await startDaemon(directory)
+  t.is(daemon.says, `daemon: process ${daemon.running.child.pid} has 0 shells`)
+
+  const client = net.connect(join(directory, 'shell.sock'))
+  const output = createInterface({ input: client })[Symbol.asyncIterator]()
+  client.write('stty -echo; PS1=; echo shell $$\n')
+  const shell = Number(await lineLike(output, /shell (\d+)/))
+  client.write('while read word; do echo "<$word>"; done\n')
+
+  let typed = 0
+  let answered = 0
+  const type = () => client.write(`${typed++}\n`)
+  for (let i = 0; i < 20; i++) type()
+  // From here on there are always lines under way
+  const goOn = async (enough: () => boolean) => {
+    while (!enough()) {
+      t.is(Number(await lineLike(output, /^<(\d+)>/)), answered++)
+      type()
+    }
+  }
+  for (let move = 1; move <= 3; move++) {
+    let next: Awaited<ReturnType<typeof startDaemon>> | undefined
+    const starting = startDaemon(directory).then(value => {
+      next = value
+    })
+    await goOn(() => next !== undefined)
+    await starting
+    t.is(next!.says, `daemon: process ${next!.running.child.pid} has 1 shells`)
+    t.deepEqual(await daemon.running.exit, { code: 0, signal: null, stderr: '' })
+    daemon = next!
+    const goal = answered + 50
+    await goOn(() => answered >= goal)
+  }
+  t.true(runs(shell))
+  client.destroy()
+  await until(() => !runs(shell), 'the shell has ended, as its terminal is gone')
+  daemon.running.child.kill()
+  await daemon.running.exit
+})
+
+test('a successor that dies before it has everything changes nothing', async t => {
+  const directory = mkdtempSync(temporaryPath('daemon'))
+  const daemon = await startDaemon(directory)
+  const client = net.connect(join(directory, 'shell.sock'))
+  const output = createInterface({ input: client })[Symbol.asyncIterator]()
+  client.write('stty -echo; PS1=; echo shell $$\n')
+  const shell = await lineLike(output, /shell (\d+)/)
+
+  const successor = startFixture('asks-and-dies', [join(directory, 'daemon.sock')])
+  await successor.exit
+  t.is(await daemon.running.line(), `daemon: process ${daemon.running.child.pid} has 1 shells`)
+  client.write('echo still $$\n')
+  t.is(await lineLike(output, /still (\d+)/), shell)
+
+  client.destroy()
+  await until(() => !runs(Number(shell)), 'the shell has ended')
+  daemon.running.child.kill()
+  await daemon.running.exit
+})
+
+async function startDaemon(directory: string): Promise<{ running: Running; says: string }> {
+  const program = fileURLToPath(new URL('../examples/pty-daemon.ts', import.meta.url))
+  const running = start(process.execPath, ['--import', import.meta.resolve('tsx'), program, directory])
+  return { running, says: await running.line() }
+}
+
+/** The shell's prompt may stand in front, as it may come after the echo of what is typed. */
+async function lineLike(lines: AsyncIterator<string>, pattern: RegExp): Promise<string> {
+  for (;;) {
+    const { value, done } = await lines.next()
+    if (done) throw new Error(`no line like ${pattern}`)
+    const found = pattern.exec(value.replaceAll('\r', ''))
+    if (found !== null) return found[1]!
+  }
+}
+
+function runs(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false
+  }
+}
