@@ -1,5 +1,5 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
-import { Duplex } from 'node:stream'
+import { Duplex, finished } from 'node:stream'
 import { checkKind } from './admission.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
@@ -147,7 +147,7 @@ export class DescriptorStream extends Duplex {
 
   /**
    * Iterates over the bytes in parts that begin where descriptors came: those of a part came with its first byte. As they are kept from
-   * this call on, nothing may have been read before, and nothing else may read. `break` puts back what was not read and closes nothing.
+   * this call on, nothing may have been read before, and nothing else may read. `break` leaves what was not read and closes nothing.
    */
   withDescriptors(): AsyncIterableIterator<StreamPart> {
     this.#keeps = true
@@ -361,23 +361,42 @@ export class DescriptorStream extends Duplex {
     else this.#failure = error
   }
 
+  /**
+   * Takes no more out of the stream than it gives: what is put back may come after its end. Otherwise like Node's own iterator, which
+   * always takes all that is there.
+   */
   async *#parts(position: number): AsyncGenerator<StreamPart, void, undefined> {
-    let rest: Buffer = Buffer.alloc(0)
+    let wake: () => void = () => {}
+    let outcome: Error | 'ended' | undefined
+    const onReadable = (): void => wake()
+    const ignore = finished(this, { writable: false }, error => {
+      outcome = error ?? 'ended'
+      wake()
+    })
+    this.on('readable', onReadable)
     try {
-      for await (const chunk of this.iterator({ destroyOnReturn: false })) {
-        rest = chunk
-        while (rest.length > 0) {
-          const descriptors = this.takeDescriptors(position + 1)
-          const next = this.#kept[0]?.position ?? Number.POSITIVE_INFINITY
-          const bytes = rest.subarray(0, Math.min(rest.length, next - position))
-          rest = rest.subarray(bytes.length)
-          position += bytes.length
-          yield { bytes, descriptors }
-        }
+      while (true) {
+        const part = this.destroyed ? undefined : this.#part(position)
+        if (part !== undefined) {
+          position += part.bytes.length
+          yield part
+        } else if (outcome === 'ended') return
+        else if (outcome !== undefined) throw outcome
+        else
+          await new Promise<void>(resolve => {
+            wake = resolve
+          })
       }
     } finally {
-      if (rest.length > 0 && !this.destroyed) this.unshift(rest)
+      this.off('readable', onReadable)
+      ignore()
     }
+  }
+
+  #part(position: number): StreamPart | undefined {
+    const next = this.#kept.find(kept => kept.position > position)?.position ?? Number.POSITIVE_INFINITY
+    const bytes: Buffer | null = this.read(Math.min(this.readableLength, next - position))
+    return bytes === null ? undefined : { bytes, descriptors: this.takeDescriptors(position + 1) }
   }
 
   static {

@@ -27,7 +27,7 @@ export interface PacketSocketEvents {
 }
 
 interface Outgoing {
-  readonly bytes: Buffer
+  bytes: Buffer
   readonly cargo: Cargo
   readonly sent: Deferred
 }
@@ -117,9 +117,12 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
       sent.reject(failure)
       return sent.promise
     }
-    this.#outgoing.push({ bytes: chunk, cargo, sent })
+    const outgoing: Outgoing = { bytes: chunk, cargo, sent }
+    this.#outgoing.push(outgoing)
     this.#waitingDescriptors += cargo.fds.length
     if (this.#outgoing.length === 1) this.#flush()
+    // It waits, and the caller may change its own
+    if (typeof bytes !== 'string' && this.#outgoing.at(-1) === outgoing) outgoing.bytes = Buffer.from(chunk)
     return sent.promise
   }
 

@@ -63,6 +63,8 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   readonly #watcher: Watcher
   readonly #admissions = new AbortController()
   readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
+  /** Let in, but whoever wanted one has gone meanwhile: the next ones who come get them. */
+  readonly #unclaimed = new Set<Connection>()
   /** Those that are open, or being admitted. */
   #connections = 0
   #admitting = 0
@@ -145,6 +147,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   }
 
   #update(): void {
+    this.#give()
     if (this.#pause === undefined) this.#watcher.want(this.#wants, false)
   }
 
@@ -197,11 +200,22 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     }
     const connection = this.#setup.make(fd, peer)
     connection.once('close', () => this.#left())
-    const reader = this.#readers.shift()
-    if (reader !== undefined) reader({ done: false, value: connection })
-    else if (this.#closing !== undefined || this.listenerCount('connection') === 0) connection.destroy()
-    else this.#tell(() => this.emit('connection', connection))
-    this.#update()
+    if (this.#closing !== undefined) connection.destroy()
+    else {
+      this.#unclaimed.add(connection)
+      connection.once('close', () => this.#unclaimed.delete(connection))
+      this.#update()
+    }
+  }
+
+  #give(): void {
+    for (const connection of this.#unclaimed) {
+      const reader = this.#readers.shift()
+      if (reader === undefined && this.listenerCount('connection') === 0) return
+      this.#unclaimed.delete(connection)
+      if (reader !== undefined) reader({ done: false, value: connection })
+      else this.#tell(() => this.emit('connection', connection))
+    }
   }
 
   #left(): void {
@@ -230,6 +244,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     clearTimeout(this.#pause)
     this.#watcher.end()
     this.#admissions.abort()
+    for (const connection of this.#unclaimed) connection.destroy()
     let failure = error
     try {
       if (file !== undefined) await removeFile(file)

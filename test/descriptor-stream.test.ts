@@ -256,6 +256,29 @@ test('withDescriptors: break puts back what was not read, and closes nothing', a
   close(peer)
 })
 
+test('withDescriptors: break in the last part of a stream that has ended loses nothing', async t => {
+  const [stream, peer] = streamAndNumber({ keepDescriptors: true, allowHalfOpen: true })
+  write(peer, 'abc')
+  write(peer, 'def', 0)
+  native.shutdown(peer, 1)
+  stream.read(0)
+  await until(() => stream.readableLength === 6, 'all bytes')
+  for (let i = 0; i < 5; i++) await turn() // and the end
+  for await (const { bytes } of stream.withDescriptors()) {
+    t.is(String(bytes), 'abc')
+    for (let i = 0; i < 5; i++) await turn()
+    break
+  }
+  const rest: string[] = []
+  for await (const { bytes, descriptors } of stream.withDescriptors()) {
+    rest.push(`${descriptors.length}:${bytes}`)
+    for (const descriptor of descriptors) descriptor.close()
+  }
+  t.deepEqual(rest, ['1:def'])
+  await destroyed(stream)
+  close(peer)
+})
+
 test('what is kept is bounded, and closed with the stream', async t => {
   const [stream, peer] = streamAndNumber({ keepDescriptors: true, maxDescriptors: 5 })
   stream.resume()

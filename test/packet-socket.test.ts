@@ -148,6 +148,18 @@ test('more packets than the socket takes: in order, with their descriptors', asy
   left.destroy()
 })
 
+test('what waits to leave is not what the caller writes into its buffer afterwards', async t => {
+  const [left, right] = packetPair()
+  const own = Buffer.alloc(3000)
+  const sent = Array.from({ length: 300 }, (_, index) => left.send(own.fill(index)))
+  left.end()
+  let count = 0
+  for await (const { bytes } of right) t.is(bytes[0], count++ % 256)
+  t.is(count, 300)
+  await Promise.all(sent)
+  left.destroy()
+})
+
 test('trap 19: descriptors in flight are back pressure', async t => {
   const [left, peer] = packetAndNumber()
   let refusals = 0

@@ -187,6 +187,29 @@ test('nobody is accepted that nobody wants: they wait in the listener’s queue'
   await destroyed(...clients, ...streams.slice(1))
 })
 
+test('a listener for one connection gets one; those that were accepted with it are given to the next', async t => {
+  const path = socketPath()
+  const server = await listen(path)
+  const clients = await Promise.all([1, 2, 3, 4].map(() => connect(path)))
+  for (const client of clients) client.resume() // it would notice the end
+  const streams: DescriptorStream[] = []
+  streams.push((await once(server, 'connection'))[0])
+  for (let i = 0; i < 5; i++) await turn()
+  streams.push((await once(server, 'connection'))[0])
+  for await (const stream of server) {
+    streams.push(stream)
+    break
+  }
+  for (let i = 0; i < 5; i++) await turn()
+  t.deepEqual(
+    clients.map(client => client.readableEnded),
+    [false, false, false, false]
+  )
+  await server.close()
+  await until(() => clients.filter(client => client.readableEnded).length === 1, 'the end of the one that nobody took')
+  await destroyed(...clients, ...streams)
+})
+
 test('a Descriptor as an address: connected or listening', async t => {
   const [left, right] = Descriptor.socketpair()
   const [one, other] = [await connect(left), await connect(right)]
