@@ -150,8 +150,10 @@ int os_receive_placed(int fd, uint8_t *bytes, size_t length, struct os_rights *r
 	int pending = os_pending(fd), waiting = pending > 0 ? rights_wait(fd) : 0;
 	if (waiting < 0)
 		return waiting;
-	if (waiting == 0 && pending > 0 && (size_t) pending < length)
-		chunk.iov_len = (size_t) pending; /* those that have come since may have descriptors */
+	/* No more than what was there: those that have come since may have descriptors. One byte asks for the end, or an error. */
+	size_t known = pending > 0 ? (size_t) pending : 1;
+	if (waiting == 0 && known < length)
+		chunk.iov_len = known;
 	if (waiting == 0)
 		return os_receive(fd, &chunk, 1, rights);
 	size_t done = 0;

@@ -58,8 +58,8 @@ export async function bind(address?: DatagramAddress | Descriptor, options: Bind
 }
 
 /**
- * A socket that sends to one address, and hears from nobody else. If the peer goes and another one takes its place, the next send
- * connects anew. A Descriptor that is connected is moved in. Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
+ * A socket that sends to one address, and hears from nobody else while the peer is there. If it goes and another one takes its place,
+ * the next send connects anew; until then whom `authorize` lets in may send here. A Descriptor that is connected is moved in. Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
  */
 export async function connect(
   address: DatagramAddress | Descriptor,

@@ -53,6 +53,9 @@ export class PoolReader implements Disposable {
     if (this.#closed) throw new PassfdError('POOL_READER_CLOSED')
     const { pool, offset, length, token, memory } = checkLoan(loan)
     const mapped = this.#pools.get(pool) ?? this.#map(pool, token, memory)
+    // It is closed here, and for anything but memory that could wait
+    if (memory !== undefined && native.seals(memory.borrow()) < 0)
+      throw new PassfdError('MEMORY_KIND', { actual: memory.kind })
     const { buffer } = mapped
     if (offset + length > buffer.byteLength)
       throw new PassfdError('LOAN_INVALID', {

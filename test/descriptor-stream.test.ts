@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type net from 'node:net'
 import { pipeline } from 'node:stream/promises'
@@ -28,6 +29,24 @@ test('trap 01: plain bytes before a write with descriptors do not merge with it'
   closeAll()
   close(peer)
   await destroyed(stream)
+})
+
+test('trap 01: nor do those that come between two system calls of ours', async t => {
+  const [ours, theirs] = Descriptor.socketpair()
+  const fixture = fileURLToPath(new URL('./fixtures/places.py', import.meta.url))
+  const child = spawn('python3', [fixture], { stdio: ['ignore', 'inherit', 'inherit', theirs.borrow()] })
+  const exit = once(child, 'exit')
+  theirs.close()
+  let count = 0
+  let wrong = 0
+  for await (const { bytes, descriptors } of DescriptorStream.from(ours).withDescriptors()) {
+    count += descriptors.length
+    if (descriptors.length > 0 && bytes[0] !== 'X'.charCodeAt(0)) wrong++
+    for (const descriptor of descriptors) descriptor.close()
+  }
+  t.true(count > 0)
+  t.is(wrong, 0)
+  t.deepEqual(await exit, [0, null])
 })
 
 test('trap 02: a write with descriptors that is read in parts does not merge with the next one', async t => {

@@ -233,6 +233,22 @@ test('another memory under the name of a known pool changes nothing', async t =>
   pool.close()
 })
 
+test('what is no memory is refused for a known pool, too: closing it could wait', async t => {
+  const pool = new MemoryPool({ slots: 2, slotSize: 64 })
+  const reader = new PoolReader()
+  const [first, second] = [loanOf(pool), loanOf(pool, {})]
+  reader.open(first).release()
+  second.memory!.close()
+  const memory = Descriptor.openSync('/etc/hostname')
+  t.throws(() => reader.open({ ...second, memory }), { code: 'ERR_PASSFD_MEMORY_KIND' })
+  t.false(memory.closed || second.token.closed)
+  memory.close()
+  const { memory: _, ...known } = second
+  reader.open(known).release()
+  reader.close()
+  pool.close()
+})
+
 test('more pools than it keeps: the one not used for longest is given up, and unmapped if nobody looks', async t => {
   const names = ['passfd-a', 'passfd-b', 'passfd-c']
   const [a, b, c] = names.map(name => new MemoryPool({ slots: 4, slotSize: 64, name })) as [
