@@ -218,7 +218,11 @@ export class World {
   async #drain(): Promise<void> {
     await turn()
     for (let step = 0; this.problems.length === 0; step++) {
-      const actions = this.#driving()
+      let actions = this.#driving()
+      if (actions.length === 0) {
+        await turn() // what is answered after the end comes back a turn later
+        actions = this.#driving()
+      }
       if (actions.length === 0) return
       if (step > 20_000) return this.problem('it never comes to rest')
       await this.#step(actions)
