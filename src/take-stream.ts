@@ -135,9 +135,11 @@ class HeldStream {
     for (; this.#corked > 0; this.#corked--) stream.cork()
     for (const chunk of this.#caught) stream.push(chunk)
     if (this.#caught.includes(null)) stream.read(0)
-    if (this.#flowing) stream.resume()
+    const flows = this.#flowing || stream.readableFlowing // somebody may have begun to read it meanwhile
+    // resume() does nothing to one that flows
+    ;(stream as { readableFlowing: boolean | null }).readableFlowing = flows ? false : this.#flowing
+    if (flows) stream.resume()
     else {
-      ;(stream as { readableFlowing: boolean | null }).readableFlowing = this.#flowing
       if (this.#readsIntoOwnBuffer) stream.read(0)
       else process.nextTick(() => stream.readableLength > 0 && stream.emit('readable'))
     }

@@ -266,6 +266,29 @@ for (const [name, read] of Object.entries(readers)) {
   })
 }
 
+for (const [name, read] of Object.entries(readers)) {
+  for (const paused of [false, true])
+    test(`aborted, a ${paused ? 'paused' : 'fresh'} socket that somebody has begun to read meanwhile is read: by ${name}`, async t => {
+      const { here, there } = await clogged()
+      if (paused) here.pause()
+      there.write('before ')
+      await buffered(here, 7)
+      const controller = new AbortController()
+      const taken = Connection.take(here, { signal: controller.signal })
+      const got = read(here)
+      if (paused) here.resume()
+      await turn()
+      there.write('meanwhile ')
+      await until(() => here.bytesRead === 17, 'bytes meanwhile')
+      controller.abort()
+      await t.throwsAsync(taken, { name: 'AbortError' })
+      there.end('after')
+      there.resume()
+      t.is(await got, 'before meanwhile after')
+      await destroyed(here, there)
+    })
+}
+
 test('aborted after the peer has ended: the end is told then, and answered', async t => {
   const { here, there } = await clogged()
   const got = contents(here)
