@@ -75,7 +75,10 @@ export function datagram(fd: number): dgram.Socket {
   const probe = datagramSocket('udp4', copy)
   const { family } = probe.address()
   probe.close()
-  return released(fd, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', fd))
+  const number = fd > 0 ? fd : checked(native.dup(fd), 'dup') // Node takes 0 for no number, and binds another port
+  const made = released(number, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', number))
+  if (number !== fd) native.close(fd)
+  return made
 }
 
 function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {

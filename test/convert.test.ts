@@ -12,7 +12,7 @@ import { Descriptor } from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { addressOf, isOpen } from './helpers/facts.ts'
 import { temporaryPath } from './helpers/path.ts'
-import { start } from './helpers/process.ts'
+import { start, startFixture } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
 
 const CONVERSIONS = ['toSocket', 'toDuplex', 'toReadable', 'toWritable'] as const
@@ -271,6 +271,21 @@ test('a datagram socket sends and receives, of either family', async t => {
       t.is(sender.port, from.address().port)
     }
     await Promise.all([closed(left), closed(right)])
+  }
+})
+
+test('a datagram socket that is standard input, as inetd gives it', async t => {
+  for (const [type, address] of [
+    ['udp4', '127.0.0.1'],
+    ['udp6', '::1']
+  ] as const) {
+    const here = await Descriptor.bind({ type, port: 0, address })
+    const { child, line, exit } = startFixture('datagram-on-0', [], { stdio: [here.borrow(), 'pipe', 'pipe'] })
+    const server = here.toDatagram()
+    t.is(await line(), `${server.address().port}`)
+    t.is((await exit).stderr, '')
+    t.is(child.exitCode, 0)
+    await closed(server)
   }
 })
 
