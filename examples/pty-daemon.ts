@@ -20,8 +20,15 @@ interface State {
   sessions: Session<Connection>[]
 }
 
+/** Two descriptors each, and the listener: a message carries 253. */
+const MOST_SESSIONS = 126
+/** In ms, for what is written to a client or shell that does not read. */
+const PATIENCE = 1_000
+
 const directory = process.argv[2] ?? '.'
 const control = join(directory, 'daemon.sock')
+const live = new Set<Session<Duplex>>()
+let replaced = false
 
 const inherited = await takeOver()
 await run(inherited ?? { listener: await Descriptor.bind({ path: join(directory, 'shell.sock') }), sessions: [] })
@@ -40,57 +47,79 @@ async function takeOver(): Promise<State | undefined> {
 }
 
 async function run({ listener, sessions }: State): Promise<void> {
-  const live = new Set<Session<Duplex>>()
   for (const { terminal, client, ...rest } of sessions)
     attach({ ...rest, terminal: terminal.toDuplex(), client: client.toDuplex() })
   const server = await listener.dup().toServer() // a dup: the listener itself is for the successor
-  server.on('connection', openShell)
+  server.on('connection', client => openShell(client).catch(error => client.destroy(error)))
   const successors = await listen(control)
   successors.serve(handOver)
   console.log(`daemon: process ${process.pid} has ${live.size} shells`)
 
-  async function openShell(client: Socket): Promise<void> {
-    const shell = spawn('/bin/sh', [], { name: 'xterm', encoding: null })
-    // node-pty is to start it, no more: it would read what is ours. Nothing public gives its stream
-    const { _socket } = shell as unknown as { _socket: Socket }
-    const terminal = (await Connection.take(_socket)).toDuplex()
-    attach({ pid: shell.pid, since: new Date(), terminal, client })
-  }
-
-  function attach(session: Session<Duplex>): void {
-    live.add(session)
-    const { client, terminal } = session
-    for (const stream of [client, terminal]) stream.on('error', () => {}).once('close', () => end(session))
-    client.pipe(terminal).pipe(client)
-  }
-
-  function end(session: Session<Duplex>): void {
-    if (!live.delete(session)) return // it has moved, or has ended
-    session.terminal.destroy() // hangs up: the shell gets SIGHUP, if it still runs
-    session.client.destroy()
-  }
-
-  /** Takes everything out of this process's hands, and gives it to the successor: all or nothing. */
+  /**
+   * Takes everything out of this process's hands, and gives it to the successor: all or nothing. Only a session with somebody who does
+   * not read goes on here, until it ends.
+   */
   async function handOver(message: Message): Promise<void> {
     await successors.close({ channels: false }) // one at a time; and the name is the successor's now
     server.close() // whoever connects now waits in the kernel's queue
-    const moving = [...live]
-    live.clear()
+    const moving = [...live].slice(0, MOST_SESSIONS)
     let returned = false
     message.channel.once('returned', unsent => {
       returned = true // the successor died before it had everything: we go on
       void run(unsent.claim().value as State)
     })
-    void message.reply({ listener, sessions: await Promise.all(moving.map(freeze)) } satisfies State)
+    const frozen = await Promise.all(moving.map(freeze))
+    const sessions = frozen.filter(session => session !== undefined)
+    void message.reply({ listener, sessions } satisfies State)
     await message.channel.closed
-    setImmediate(() => returned || process.exit())
+    setImmediate(() => {
+      replaced = !returned
+      exitIfDone()
+    })
   }
 }
 
-/** The bytes that were read but not written stay with their stream. */
-async function freeze({ client, terminal, ...rest }: Session<Duplex>): Promise<Session<Connection>> {
+async function openShell(client: Socket): Promise<void> {
+  const shell = spawn('/bin/sh', [], { name: 'xterm', encoding: null })
+  // node-pty is to start it, no more: it would read what is ours. Nothing public gives its stream
+  const { _socket } = shell as unknown as { _socket: Socket }
+  const terminal = (await Connection.take(_socket)).toDuplex()
+  attach({ pid: shell.pid, since: new Date(), terminal, client })
+}
+
+function attach(session: Session<Duplex>): void {
+  live.add(session)
+  const { client, terminal } = session
+  for (const stream of [client, terminal]) stream.on('error', () => {}).once('close', () => end(session))
+  client.pipe(terminal).pipe(client)
+  if (client.destroyed || terminal.destroyed) end(session)
+}
+
+function end(session: Session<Duplex>): void {
+  if (!live.delete(session)) return // it has moved, or has ended
+  session.terminal.destroy() // hangs up: the shell gets SIGHUP, if it still runs
+  session.client.destroy()
+  exitIfDone()
+}
+
+/** The bytes that were read but not written stay with their stream. Undefined for a session that has ended, or goes on here. */
+async function freeze(session: Session<Duplex>): Promise<Session<Connection> | undefined> {
+  const { client, terminal, ...rest } = session
+  live.delete(session)
   client.unpipe(terminal)
   terminal.unpipe(client)
-  const [first, second] = await Promise.all([Connection.take(client), Connection.take(terminal)])
-  return { ...rest, client: first, terminal: second }
+  const signal = AbortSignal.timeout(PATIENCE)
+  const take = (stream: Duplex) => Connection.take(stream, { signal }).catch(() => stream)
+  const [first, second] = await Promise.all([take(client), take(terminal)])
+  if (first instanceof Connection && second instanceof Connection) return { ...rest, client: first, terminal: second }
+  attach({ ...rest, client: streamOf(first), terminal: streamOf(second) })
+  return undefined
+}
+
+function streamOf(taken: Connection | Duplex): Duplex {
+  return taken instanceof Connection ? taken.toDuplex() : taken
+}
+
+function exitIfDone(): void {
+  if (replaced && live.size === 0) process.exit()
 }

@@ -1,5 +1,6 @@
 /** examples/pty-daemon.ts: shells and those who use them outlive the process that owns them. */
-import { mkdtempSync, readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -69,6 +70,50 @@ test('a successor that dies before it has everything changes nothing', async t =
   daemon.running.child.kill()
   await daemon.running.exit
 })
+
+test('who does not read, or leaves in the middle of it, keeps nobody from moving', async t => {
+  const directory = mkdtempSync(temporaryPath('daemon'))
+  const daemon = await startDaemon(directory)
+  const clients = await Promise.all(['reads', 'stays', 'leaves'].map(() => connectTo(join(directory, 'shell.sock'))))
+  const [reads, stays, leaves] = clients as [net.Socket, net.Socket, net.Socket]
+  const output = createInterface({ input: reads })[Symbol.asyncIterator]()
+  reads.write('stty -echo; PS1=; echo shell $$\n')
+  const shell = await lineLike(output, /shell (\d+)/)
+  for (const client of [stays, leaves]) {
+    client.write('exec yes\n')
+    await once(client, 'readable') // it is not read: the daemon can't write all that comes
+  }
+
+  const starting = startDaemon(directory)
+  // The shells that are to move do so when their name is free again
+  await until(() => !existsSync(join(directory, 'daemon.sock')), 'the successor has asked')
+  leaves.destroy()
+  const next = await starting
+  t.is(next.says, `daemon: process ${next.running.child.pid} has 1 shells`)
+  reads.write('echo still $$\n')
+  t.is(await lineLike(output, /still (\d+)/), shell)
+  t.is(daemon.running.child.exitCode, null, 'one has stayed')
+  stays.resume()
+  await bytesOf(stays, 1 << 20)
+  stays.destroy()
+  t.deepEqual(await daemon.running.exit, { code: 0, signal: null, stderr: '' })
+
+  reads.destroy()
+  await until(() => !runs(Number(shell)), 'the shell has ended')
+  next.running.child.kill()
+  await next.running.exit
+})
+
+async function connectTo(path: string): Promise<net.Socket> {
+  const client = net.connect(path)
+  await once(client, 'connect')
+  return client
+}
+
+async function bytesOf(client: net.Socket, count: number): Promise<void> {
+  const from = client.bytesRead
+  await until(() => client.bytesRead - from > count, `${count} bytes more`)
+}
 
 async function startDaemon(directory: string): Promise<{ running: Running; says: string }> {
   const program = fileURLToPath(new URL('../examples/pty-daemon.ts', import.meta.url))
