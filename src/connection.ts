@@ -1,7 +1,7 @@
 /** `Connection`: a live stream together with the bytes that were read from it already, so that it can go on elsewhere. */
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { DUPLEXES, describe, SOCKETS } from './convert.ts'
+import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { type Accepting, giveTo, prepareServer } from './inject.ts'
@@ -115,9 +115,11 @@ export class Connection implements Disposable {
     const setup = checkOptions(options)
     const descriptor = this.#open()
     if (SOCKETS.includes(descriptor.kind)) return this.#toSocket('toDuplex()', setup)
+    const unread = this.#head.length > 0
+    if (unread) checkReadable(descriptor.borrow(), descriptor.kind, 'toDuplex() with bytes that were read already')
     const stream = descriptor.toDuplex()
     this.#by = 'toDuplex()'
-    if (this.#head.length > 0) stream.unshift(this.#head)
+    if (unread) stream.unshift(this.#head)
     return stream
   }
 

@@ -29,14 +29,14 @@ export function duplex(fd: number, kind: Kind): Duplex {
   return new PollStream(fd, { kind, readable: access !== O_WRONLY, writable: access !== O_RDONLY })
 }
 
-export function readable(fd: number, kind: Kind): Readable {
+/** Throws ERR_PASSFD_DESCRIPTOR_DIRECTION for what is open for writing only. */
+export function checkReadable(fd: number, kind: Kind, operation: string): void {
   if (accessOf(fd) === O_WRONLY)
-    throw new PassfdError('DESCRIPTOR_DIRECTION', {
-      operation: 'toReadable()',
-      kind,
-      expected: 'reading',
-      actual: 'writing'
-    })
+    throw new PassfdError('DESCRIPTOR_DIRECTION', { operation, kind, expected: 'reading', actual: 'writing' })
+}
+
+export function readable(fd: number, kind: Kind): Readable {
+  checkReadable(fd, kind, 'toReadable()')
   if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: true, writable: false })
   if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: true, writable: false }))
   return fs.createReadStream('', { fd, autoClose: true, fs: { read: fs.read, open: fs.open, close: closeFile } })
@@ -105,9 +105,17 @@ export function numberOf(source: DescriptorSource): number {
   // A TLSSocket's keys and state are not in the kernel
   if (found === undefined || property(source, 'encrypted') === true)
     throw new PassfdError('DESCRIPTOR_SOURCE', { actual: describe(source) })
-  const count = source instanceof net.Socket || source instanceof PollStream ? source.readableLength : 0
-  if (count > 0) throw new PassfdError('UNREAD', { count })
+  const count =
+    source instanceof net.Socket || source instanceof PollStream || source instanceof fs.ReadStream
+      ? source.readableLength
+      : 0
+  if (count > 0 && !isFile(found as number)) throw new PassfdError('UNREAD', { count })
   return found as number
+}
+
+/** Its bytes can be read again. */
+function isFile(fd: number): boolean {
+  return fs.fstatSync(fd).isFile()
 }
 
 function candidates(source: DescriptorSource): unknown[] {

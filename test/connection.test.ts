@@ -279,3 +279,12 @@ test('its kind is up to the peer, so conversions look', async t => {
   await destroyed(source, sink)
   await closeAll(left, right)
 })
+
+test('bytes that were read from the writing end of a pipe: nobody can have read them', async t => {
+  const { readable, writable } = Descriptor.pipe()
+  const connection = new Connection(writable, Buffer.from('head'))
+  t.throws(() => connection.toDuplex(), { code: 'ERR_PASSFD_DESCRIPTOR_DIRECTION' })
+  t.false(connection.closed)
+  connection.close()
+  readable.close()
+})

@@ -1,4 +1,5 @@
 /** What `Descriptor.from` finds a descriptor in stays what it was. */
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import * as net from 'node:net'
@@ -100,6 +101,19 @@ test('a file that is read ahead has lost nothing: its bytes can be read again', 
   t.is(stream.readableLength, 8)
   duplicate(t, stream).close()
   t.is(await text(stream), 'contents')
+  await ended(stream)
+})
+
+test('a named pipe that is read ahead as if it were a file is refused: its bytes can not be read again', async t => {
+  const path = temporaryPath()
+  execFileSync('mkfifo', [path])
+  const writer = Descriptor.openSync(path, 'r+')
+  fs.writeSync(writer.borrow(), 'unread')
+  const stream = fs.createReadStream(path)
+  await once(stream, 'readable')
+  t.throws(() => Descriptor.from(stream), { code: 'ERR_PASSFD_UNREAD' })
+  t.is(String(stream.read()), 'unread')
+  writer.close()
   await ended(stream)
 })
 
