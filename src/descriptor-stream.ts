@@ -58,6 +58,10 @@ export class DescriptorStream extends Duplex {
   readonly #kept: { position: number; fds: number[] }[] = []
   #keptCount = 0
   #keeps: boolean
+  /** withDescriptors() is being read. */
+  #inParts = false
+  /** Reading rests until some of them are taken. */
+  #crowded = false
   #received = 0
   /** Somebody has begun to. */
   #reads = false
@@ -142,6 +146,7 @@ export class DescriptorStream extends Duplex {
       this.#keptCount -= fds.length
       taken.push(...fds.map(received))
     }
+    if (this.#crowded && !this.#isCrowded) this.#goOn()
     return taken
   }
 
@@ -174,7 +179,8 @@ export class DescriptorStream extends Duplex {
   override _read(): void {
     if (this.#readEnded) return
     this.#reads = true
-    this.#socket.read(true)
+    this.#crowded = this.#isCrowded
+    this.#socket.read(!this.#crowded)
     if (this.#writeFailure !== undefined) this.#readSoon()
   }
 
@@ -265,6 +271,21 @@ export class DescriptorStream extends Duplex {
 
   // --- reading
 
+  /**
+   * Many descriptors may come with few bytes, which are no reason to rest. Whoever reads parts will take some; others may wait for more
+   * bytes first.
+   */
+  get #isCrowded(): boolean {
+    return this.#inParts && this.#keptCount > this.#maxDescriptors / 2 && this.readableLength > 0
+  }
+
+  #goOn(): void {
+    this.#crowded = false
+    if (this.#readEnded || this.destroyed) return
+    this.#socket.read(true)
+    if (this.#writeFailure !== undefined) this.#readSoon()
+  }
+
   /** No event comes if the peer has only stopped to read (shutdown(2)) and says nothing. */
   #readSoon(): void {
     setImmediate(() => {
@@ -289,7 +310,8 @@ export class DescriptorStream extends Duplex {
         this.#endReading(result)
         return
       }
-      if (!wantsMore) {
+      this.#crowded = wantsMore && this.#isCrowded
+      if (!wantsMore || this.#crowded) {
         this.#socket.read(false)
         return
       }
@@ -374,6 +396,7 @@ export class DescriptorStream extends Duplex {
       wake()
     })
     this.on('readable', onReadable)
+    this.#inParts = true
     try {
       while (true) {
         const part = this.destroyed ? undefined : this.#part(position)
@@ -390,6 +413,8 @@ export class DescriptorStream extends Duplex {
     } finally {
       this.off('readable', onReadable)
       ignore()
+      this.#inParts = false
+      if (this.#crowded) this.#goOn()
     }
   }
 

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import type net from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -296,6 +296,30 @@ test('withDescriptors: break in the last part of a stream that has ended loses n
   t.deepEqual(rest, ['1:def'])
   await destroyed(stream)
   close(peer)
+})
+
+test('a slow reader of parts: many descriptors with few bytes wait at their sender', async t => {
+  const [left, right] = streamPair({}, { maxDescriptors: 20 })
+  for (let i = 0; i < 200; i++) left.writeWithDescriptors(`${i % 10}`, [file()])
+  left.end()
+  let count = 0
+  for await (const { bytes, descriptors } of right.withDescriptors()) {
+    t.is(`${descriptors.length}:${bytes}`, `1:${count++ % 10}`)
+    descriptors[0]!.close()
+    await turn()
+  }
+  t.is(count, 200)
+  await destroyed(left, right)
+})
+
+test('a parser that waits for more bytes gets them, however many descriptors are kept', async t => {
+  const [left, right] = streamPair({}, { maxDescriptors: 20, keepDescriptors: true })
+  for (let i = 0; i < 18; i++) left.writeWithDescriptors('x', [file()])
+  for await (const _ of on(right, 'readable')) if (right.read(18) !== null) break
+  const descriptors = right.takeDescriptors()
+  t.is(descriptors.length, 18)
+  for (const descriptor of descriptors) descriptor.close()
+  await destroyed(left, right)
 })
 
 test('what is kept is bounded, and closed with the stream', async t => {
