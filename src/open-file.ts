@@ -116,7 +116,7 @@ export class OpenFile implements AsyncDisposable {
   /** All of it, at the shared offset; nothing is truncated. */
   writeFile(data: Data, options?: Text | { encoding?: BufferEncoding; signal?: AbortSignal } | null): Promise<void> {
     return this.#run(async fd => {
-      if (typeof data === 'string' || ArrayBuffer.isView(data)) return writeFile(fd, data, options as never)
+      if (!isParts(data)) return writeFile(fd, data, options as never) // which refuses what it can't write
       for await (const part of data) await writeFile(fd, part, options as never)
     })
   }
@@ -189,9 +189,14 @@ export class OpenFile implements AsyncDisposable {
   }
 }
 
+function isParts(data: Data): data is Exclude<Data, string | Uint8Array> {
+  if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data)) return false
+  return Symbol.iterator in data || Symbol.asyncIterator in data
+}
+
 function readOptions(first: any, second: any, length: unknown, position: unknown): object {
   if (first === undefined || first === null) return {}
-  if (!ArrayBuffer.isView(first)) return first
+  if (typeof first === 'object' && !ArrayBuffer.isView(first)) return first
   if (typeof second === 'object' && second !== null) return { ...second, buffer: first }
   return { buffer: first, offset: second, length, position }
 }

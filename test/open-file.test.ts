@@ -130,6 +130,20 @@ test('readFile, writeFile and appendFile work from the offset on', async t => {
   other.close()
 })
 
+test('what can not be read into or written is refused as by a FileHandle', async t => {
+  const { file, path, other } = digits()
+  const handle = await fs.promises.open(path, 'r+')
+  for (const wrong of [5, {}, undefined, null, true] as any[])
+    for (const one of [file, handle])
+      await t.throwsAsync(one.writeFile(wrong), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
+  for (const wrong of [5, 'text', true] as any[])
+    for (const one of [file, handle])
+      await t.throwsAsync(one.read(wrong), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
+  await handle.close()
+  await file.close()
+  other.close()
+})
+
 test('stat, truncate, sync and datasync do it to the file', async t => {
   const { file, path, other } = digits()
   const status = await file.stat()
