@@ -138,7 +138,7 @@ test('what can not be read into or written is refused as by a FileHandle', async
       await t.throwsAsync(one.writeFile(wrong), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
   for (const wrong of [5, 'text', true] as any[])
     for (const one of [file, handle])
-      await t.throwsAsync(one.read(wrong), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
+      await t.throwsAsync((one as OpenFile).read(wrong), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
   await handle.close()
   await file.close()
   other.close()
