@@ -20,15 +20,27 @@ napi_value call(napi_env env, napi_callback_info info, body *body)
 	return result == THREW || napi_create_int32(env, result, &value) != napi_ok ? NULL : value;
 }
 
-/* Takes a descriptor out of the table, in order to close it. */
-static bool take_out(struct environment *environment, int fd)
+enum outcome { NOT_HELD, STILL_SHARED, TAKEN_OUT };
+
+/* An owner is done with the descriptor; the last one takes it out of the table, in order to close it. */
+static enum outcome take_out(struct environment *environment, int fd)
 {
 	if (!held_has(&environment->held, fd, HELD))
-		return false;
+		return NOT_HELD;
+	if (!held_drop(&environment->held, fd))
+		return STILL_SHARED;
 	if (held_has(&environment->held, fd, WATCHED))
 		watcher_forget(environment, fd);
-	held_clear(&environment->held, fd, HELD);
-	return true;
+	return TAKEN_OUT;
+}
+
+static int close_one(struct environment *environment, int fd)
+{
+	switch (take_out(environment, fd)) {
+	case TAKEN_OUT: return os_close(fd);
+	case STILL_SHARED: return 0;
+	default: return -EBADF;
+	}
 }
 
 static int pin(struct environment *environment, napi_value value, napi_ref *reference)
@@ -80,11 +92,17 @@ FUNCTION(release)
 	TRY(read_int(environment, argument[0], &fd));
 	if (!held_has(&environment->held, fd, HELD))
 		return -EBADF;
-	held_clear(&environment->held, fd, HELD);
+	/* The number would stay with the others */
+	if (!held_drop(&environment->held, fd)) {
+		held_share(&environment->held, fd);
+		return -EBUSY;
+	}
 	return 0;
 }
 
-FUNCTION_OF_INT(close_one, fd, take_out(environment, fd) ? os_close(fd) : -EBADF)
+FUNCTION_OF_INT(share, fd, held_share(&environment->held, fd))
+FUNCTION_OF_INT(separate, fd, held_separate(&environment->held, fd))
+FUNCTION_OF_INT(close_number, fd, close_one(environment, fd))
 
 FUNCTION(close_many)
 {
@@ -92,9 +110,7 @@ FUNCTION(close_many)
 	int closed = 0;
 	TRY(read_fds(environment, argument, &fds));
 	for (size_t i = 0; i < fds.length; i++) {
-		int fd = ((int32_t *) fds.data)[i];
-		if (take_out(environment, fd))
-			closed += os_close(fd) != -EBADF;
+		closed += close_one(environment, ((int32_t *) fds.data)[i]) != -EBADF;
 	}
 	return closed;
 }
@@ -111,10 +127,13 @@ FUNCTION(close_later)
 	batch->tag = tag;
 	for (size_t i = 0; i < fds.length; i++) {
 		int fd = ((int32_t *) fds.data)[i];
-		if (take_out(environment, fd))
+		enum outcome outcome = take_out(environment, fd);
+		if (outcome == TAKEN_OUT)
 			batch->fds[batch->count++] = fd;
+		else
+			batch->closed += outcome == STILL_SHARED;
 	}
-	int count = (int) batch->count;
+	int count = (int) batch->count + batch->closed;
 	environment_close_later(environment, batch);
 	return count;
 }
@@ -333,7 +352,7 @@ static bool export_functions(napi_env env, napi_value exports, const struct func
 NAPI_MODULE_INIT()
 {
 	static const struct function functions[] = {
-		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"close", call_close_one},
+		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"share", call_share}, {"separate", call_separate}, {"close", call_close_number},
 		{"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes},
 		{"held", call_held}, {"dup", call_duplicate}, {"socketpair", call_make_socketpair}, {"pipe", call_make_pipe},
 		{"socket", call_make_socket}, {"bind", call_bind_unix}, {"listen", call_listen_on},

@@ -19,7 +19,6 @@ static atomic_int pending;
 
 static void close_batch(struct closer_batch *batch)
 {
-	batch->closed = 0;
 	for (size_t i = 0; i < batch->count; i++) {
 		batch->closed += os_close(batch->fds[i]) != -EBADF;
 		atomic_fetch_sub(&pending, 1);

@@ -1,16 +1,17 @@
-/* The descriptors that one environment owns: a byte for each number. */
+/* The descriptors that one environment owns, and how many owners each has. */
 #ifndef PASSFD_HELD_H
 #define PASSFD_HELD_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum held_mark { HELD = 1, WATCHED = 2 };
 
 struct held {
-	unsigned char *marks;
+	uint32_t *marks; /* by number: the marks, and above them how many owners there are besides the first */
 	size_t capacity;
-	int count; /* of those marked HELD */
+	int count; /* of owners */
 };
 
 bool held_has(const struct held *held, int fd, enum held_mark mark);
@@ -21,6 +22,15 @@ void held_clear(struct held *held, int fd, enum held_mark mark);
 
 /* Owns `fd` from here on and returns it: after -ENOMEM it is closed. An error (a number < 0) is passed on. */
 int held_take(struct held *held, int fd);
+
+/* One owner more. Returns fd, or -EBADF if it isn't held. */
+int held_share(struct held *held, int fd);
+
+/* One owner less. True: that was the last one, and the number is out of the table, the caller's to close. */
+bool held_drop(struct held *held, int fd);
+
+/* For an owner that needs a number of its own: `fd` if it is the only one, else a copy (dup(2)) in its place. */
+int held_separate(struct held *held, int fd);
 
 /* Closes them all and frees the table. */
 void held_close_all(struct held *held);

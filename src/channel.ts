@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events'
 import { Codec, descriptorsIn } from './codec.ts'
 import { Connection } from './connection.ts'
 import { checkInteger } from './convert.ts'
-import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, take } from './descriptor.ts'
+import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
 import { abortError, asError, PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -568,7 +568,7 @@ function acceptReply<Reply>(
       const open = descriptors.filter(descriptor => !descriptor.closed)
       if (open.length > 0)
         wire.discard(
-          open.map(descriptor => take(descriptor, 'its schema')),
+          open.map(descriptor => takeShared(descriptor, 'its schema')),
           undefined
         )
       reject(result.error)

@@ -95,7 +95,9 @@ const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)
 
-/** @internal The number leaves the descriptor, moved by `by`; the caller owns it now. Throws if it is not open. */
+/** @internal The number leaves the descriptor, moved by `by`; the caller owns it now, with the dups that share it. Throws if it is not open. */
+export let takeShared: (descriptor: Descriptor, by: string) => number
+/** @internal The same, for who watches it or gives it away: nobody else has the number. */
 export let take: (descriptor: Descriptor, by: string) => number
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
@@ -134,6 +136,8 @@ export class Descriptor implements Disposable {
   #registered = false
   #description: object | undefined
   #foreign: boolean
+  /** The number was seen: it stays this Descriptor's, and no other's. */
+  #known = false
 
   /** The same as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
@@ -144,6 +148,7 @@ export class Descriptor implements Disposable {
     else {
       lender = undefined
       adopt(fd)
+      this.#known = true
     }
     this.#fd = fd
     this.#foreign = lender !== undefined
@@ -234,12 +239,16 @@ export class Descriptor implements Disposable {
 
   /** The number, for a call that only uses it. It stays this Descriptor's to close: never close or keep it. */
   borrow(): number {
-    return this.#open()
+    this.#separate()
+    this.#known = true
+    return this.#fd
   }
 
   /** A second owner of the same open description (dup(2)): yours, never scoped. Offset and status flags are shared. */
   dup(): Descriptor {
-    const copy = own(checked(native.dup(this.#open()), 'dup'))
+    // As long as nobody looks at their numbers both have the same: to send a dup, as one does to keep one, takes no dup(2)
+    const duplicate = this.#known ? native.dup : native.share
+    const copy = own(checked(duplicate(this.#open()), 'dup'))
     copy.#description = descriptionOf(this)
     copy.#foreign = this.#foreign
     return copy
@@ -254,6 +263,7 @@ export class Descriptor implements Disposable {
 
   /** Gives the number and the duty to close it. It is close-on-exec. */
   detach(): number {
+    this.#separate()
     const fd = this.#leave('DESCRIPTOR_DETACHED', '')
     native.release(fd)
     return fd
@@ -382,9 +392,21 @@ export class Descriptor implements Disposable {
 
   #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
     this.#need(operation, kinds)
+    this.#separate()
     const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
     this.#leave('DESCRIPTOR_CONVERTED', operation)
     return made
+  }
+
+  /** From here on no dup has the same number. */
+  #separate(): void {
+    const fd = this.#open()
+    if (this.#known) return
+    const separate = checked(native.separate(fd), 'dup')
+    if (separate === fd) return
+    this.#unwatch()
+    this.#fd = separate
+    if (this.#lender === undefined) this.#watch()
   }
 
   #watch(): void {
@@ -429,7 +451,11 @@ export class Descriptor implements Disposable {
   }
 
   static {
-    take = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
+    takeShared = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
+    take = (descriptor, by) => {
+      descriptor.#separate()
+      return descriptor.#leave('DESCRIPTOR_MOVED', by)
+    }
     assertOpen = descriptor => descriptor.#open()
     giveBack = (descriptor, fd, lender) => {
       descriptor.#fd = fd
@@ -449,6 +475,7 @@ export class Descriptor implements Disposable {
     }
     handOver = (descriptor, by) => {
       const made = own(descriptor.#leave('DESCRIPTOR_CONVERTED', by))
+      made.#known = descriptor.#known
       made.#kind = descriptor.#kind
       made.#description = descriptor.#description
       made.#foreign = descriptor.#foreign
@@ -493,7 +520,10 @@ function adopt(fd: number): void {
  * whoever has them by then. So ours is another one there.
  */
 function adoptOpened(fd: number): Descriptor {
-  if (isMainThread) return Descriptor.adopt(fd)
+  if (isMainThread) {
+    adopt(fd)
+    return own(fd)
+  }
   try {
     return own(checked(native.dup(fd), 'dup'))
   } finally {

@@ -49,14 +49,18 @@ export interface Native {
 
   // Ownership
   hold(fd: number): number // sets FD_CLOEXEC; -EBADF if not open, -EEXIST if held already
-  release(fd: number): number // out of the table, still open; -EBADF if not held
+  release(fd: number): number // out of the table, still open; -EBADF if not held, -EBUSY if it has several owners
   close(fd: number): number // -EBADF, and nothing is closed, if not held
   closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
   /** Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. */
   closeLater(fds: Int32Array, start: number, count: number, tag: number): number
   pendingCloses(): number // handed to `closeLater` in this process and not closed yet
-  held(): number // how many descriptors this environment holds
+  held(): number // how many owners the descriptors of this environment have
   dup(fd: number): number // needs not be held
+  /** One owner more of a held number: each closes it once, and the last one does. Returns `fd`. */
+  share(fd: number): number
+  /** A number of its own for one of the owners: `fd` if there is no other, else a copy (dup(2)) that takes its place. */
+  separate(fd: number): number
 
   // Creation. `out` receives the numbers
   socketpair(type: number, out: Int32Array): number // 1 stream, 2 dgram, 5 seqpacket

@@ -7,7 +7,7 @@
  */
 import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from './codec.ts'
 import { Credit } from './credit.ts'
-import { assertOpen, type Descriptor, isDescription, own, received, take } from './descriptor.ts'
+import { assertOpen, type Descriptor, isDescription, own, received, takeShared } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
 import { decodeError, encodeFault, encodeLastWords, peerError } from './fault.ts'
 import * as frame from './frame.ts'
@@ -44,6 +44,8 @@ const ENOTCONN = -107
 const NO_DESCRIPTORS: Descriptor[] = []
 
 /** Sessions that have something to write, and the one tick in which they do. */
+/** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
+const FEW_CLOSES = 1024
 const dirty: Session[] = []
 
 function flushDirty(): void {
@@ -67,6 +69,8 @@ export class Session implements TransportOwner {
   readonly #codec: Codec
   readonly #description: object | undefined
   readonly #credit: Credit
+  /** How many times descriptors are being closed off the loop: their cost returns then. */
+  #closing = 0
   readonly #incoming = new IncomingTable()
   readonly #waiting = new WaitingQueue()
   #scheduled = false
@@ -187,7 +191,7 @@ export class Session implements TransportOwner {
   /** The application was given a message that cost this much. */
   consumed(cost: number): void {
     this.#credit.owe(cost)
-    if (this.#credit.due) this.#schedule()
+    if (this.#creditDue) this.#schedule()
   }
 
   /** A lent descriptor was claimed. */
@@ -326,7 +330,7 @@ export class Session implements TransportOwner {
 
   onReadDone(): void {
     if (this.state === 'ended') return
-    if (this.#takenOwed > 0 || this.#credit.due || this.#discarded.length > 0) this.#schedule()
+    if (this.#takenOwed > 0 || this.#creditDue || this.#discarded.length > 0) this.#schedule()
     this.#watchForStall()
   }
 
@@ -648,7 +652,7 @@ export class Session implements TransportOwner {
     try {
       return this.#codec.decode(bytes, start, end, flagged, descriptors, owned)
     } catch (error) {
-      for (const descriptor of descriptors) this.#discarded.push(take(descriptor, ''))
+      for (const descriptor of descriptors) this.#discarded.push(takeShared(descriptor, ''))
       throw error
     }
   }
@@ -658,7 +662,7 @@ export class Session implements TransportOwner {
     if (!flagged) return fds
     const descriptors = fds.map(own)
     this.#decode(bytes, start, end, true, descriptors, false)
-    return descriptors.map(descriptor => take(descriptor, ''))
+    return descriptors.map(descriptor => takeShared(descriptor, ''))
   }
 
   #violate(fds: readonly number[], error: PassfdError): never {
@@ -710,16 +714,30 @@ export class Session implements TransportOwner {
     this.#takenOwed = 0
   }
 
-  /** A peer that doesn't read what we write gets no credit until it does. */
-  #mayGrant(): boolean {
-    return this.#credit.due && this.state !== 'leaving' && this.#transport.waiting <= this.limits.highWaterMark
+  get #creditDue(): boolean {
+    return this.#credit.due(this.#closing > 0)
   }
 
+  /** A peer that doesn't read what we write gets no credit until it does. */
+  #mayGrant(): boolean {
+    return this.#creditDue && this.state !== 'leaving' && this.#transport.waiting <= this.limits.highWaterMark
+  }
+
+  /** Their cost returns when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
   #discardNow(): void {
     const fds = this.#discarded
+    const { wire } = this.#transport
+    const cost = fds.length * this.limits.descriptorCost
     this.#discarded = []
-    this.#transport.wire.discard(fds, count => {
-      if (this.state !== 'ended') this.consumed(count * this.limits.descriptorCost)
+    if (wire.closing < FEW_CLOSES) {
+      wire.discard(fds, undefined)
+      this.consumed(cost)
+      return
+    }
+    this.#closing++
+    wire.discard(fds, () => {
+      this.#closing--
+      if (this.state !== 'ended') this.consumed(cost)
     })
   }
 
@@ -822,7 +840,7 @@ export class Session implements TransportOwner {
 
 function moved(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
   const by = replyTo === -1 ? 'send()' : 'a reply'
-  const fds = descriptors.map(descriptor => take(descriptor, by))
+  const fds = descriptors.map(descriptor => takeShared(descriptor, by))
   return new Parcel(fds, descriptors, value, replyTo)
 }
 

@@ -32,6 +32,8 @@ export interface Wire {
   close(fds: readonly number[]): void
   /** Closes descriptors of the peer's choice off the loop, then tells how many. */
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
+  /** How many descriptors of this process are being closed off the loop. */
+  readonly closing: number
   /** Starts reading. */
   start(owner: WireOwner): void
   ref(): void
@@ -120,6 +122,10 @@ export class SocketWire implements Wire {
 
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
     discard(fds, done)
+  }
+
+  get closing(): number {
+    return native.pendingCloses()
   }
 
   ref(): void {

@@ -16,7 +16,7 @@ import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from './
 import { fromPython } from './helpers/from-python.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start, startFixture } from './helpers/process.ts'
-import { openDescriptors, test } from './helpers/test.ts'
+import { openDescriptors, test, until } from './helpers/test.ts'
 
 /** All seals that fcntl(2) lists; a kernel may add F_SEAL_EXEC on its own. */
 const SEALED = 31
@@ -798,4 +798,60 @@ test("trap 24: O_NONBLOCK of a terminal or pipe of the user's is not flipped by 
   readable.close()
   pty.child.stdin!.end()
   t.is((await pty.exit).code, 0)
+})
+
+// --- dups that share a number
+
+test('a dup takes no number of its own until somebody looks at it', t => {
+  const first = Descriptor.openSync('/etc/hostname')
+  const before = openDescriptors().size
+  const copies = Array.from({ length: 100 }, () => first.dup())
+  t.is(openDescriptors().size, before)
+  const numbers = copies.slice(0, 3).map(copy => copy.borrow())
+  t.is(new Set([first.borrow(), ...numbers]).size, 4)
+  t.is(openDescriptors().size, before + 4, 'the others share one')
+  first.close()
+  for (const [index, number] of numbers.entries()) t.is(copies[index]!.borrow(), number, 'it stays')
+  t.is(identity(copies[99]!.borrow()), identity(numbers[0]!))
+  for (const copy of copies) copy.close()
+})
+
+test('a number that was seen stays with its Descriptor', t => {
+  const adopted = fs.openSync('/etc/hostname', 'r')
+  for (const [first, number] of [
+    [Descriptor.adopt(adopted), adopted],
+    ...[Descriptor.openSync('/etc/hostname')].map(file => [file, file.borrow()] as const)
+  ] as const) {
+    const second = first.dup()
+    t.not(second.borrow(), number)
+    t.is(first.borrow(), number)
+    const third = first.dup()
+    t.is(first.detach(), number)
+    fs.closeSync(number)
+    t.is(second.kind, 'file')
+    t.is(third.kind, 'file')
+    second.close()
+    third.close()
+  }
+})
+
+test('dups that share a number are given away one by one', async t => {
+  const [left, right] = await connected()
+  const file = Descriptor.openSync('/etc/hostname')
+  const before = openDescriptors().size
+  const detached = file.dup().detach()
+  const readable = file.dup().toReadable()
+  const received: Descriptor[] = []
+  right.on('message', ({ value }) => received.push((value as { file: Descriptor }).file.claim()))
+  for (let i = 0; i < 3; i++) void left.send({ file: file.dup() })
+  await until(() => received.length === 3, 'three files')
+  t.is(file.kind, 'file')
+  for (const each of received) t.is(identity(each.borrow()), identity(detached))
+  for (const each of received) each.close()
+  fs.closeSync(detached)
+  readable.destroy()
+  await once(readable, 'close')
+  await until(() => openDescriptors().size === before, 'what was sent is closed, the file is not')
+  file.close()
+  await closeAll(left, right)
 })

@@ -21,6 +21,7 @@ import { leaked, openDescriptors, test, until } from './helpers/test.ts'
 const ENOENT = -2
 const EBADF = -9
 const EAGAIN = -11
+const EBUSY = -16
 const EEXIST = -17
 const EINVAL = -22
 const ENOTTY = -25
@@ -208,7 +209,7 @@ test('a range that an array does not have is refused', t => {
 test('arguments of the wrong type throw, whatever the function, and do nothing', t => {
   const before = openDescriptors()
   const functions = Object.entries(native) as [keyof Native, (...args: unknown[]) => unknown][]
-  t.is(functions.length, 53)
+  t.is(functions.length, 55)
   const harmless = ['held', 'pendingCloses', 'limit']
   for (const [name, call] of functions) {
     if (harmless.includes(name)) continue
@@ -804,4 +805,34 @@ test("a worker's end closes no number that it has given up, whoever has it then"
   t.true(numbers.some(fd => ours.includes(fd)))
   for (const fd of ours) t.true(isOpen(fd), `${fd} was closed`)
   for (const fd of ours) fs.closeSync(fd)
+})
+
+test('share and separate: the last owner closes', t => {
+  const fd = native.dup(0)
+  const held = native.held()
+  t.is(native.share(fd), fd)
+  t.is(native.share(fd), fd)
+  t.is(native.held(), held + 2)
+  t.is(native.release(fd), EBUSY)
+  t.is(native.close(fd), 0)
+  const other = native.separate(fd)
+  t.not(other, fd)
+  t.is(identity(other), identity(fd))
+  t.true(isCloseOnExec(other))
+  t.is(native.separate(fd), fd, 'there is no other owner')
+  t.is(native.held(), held + 1)
+  t.is(native.closeMany(Int32Array.of(other, fd, fd), 0, 3), 2)
+  for (const number of [fd, other]) {
+    t.false(isOpen(number))
+    t.is(native.share(number), EBADF)
+    t.is(native.separate(number), EBADF)
+  }
+})
+
+test('closeLater tells of shared descriptors, too', async t => {
+  const fd = native.dup(0)
+  native.share(fd)
+  t.is(native.closeLater(Int32Array.of(fd, fd, fd), 0, 3, 7), 2)
+  t.like(await next(), { id: 7, events: CLOSED, bytes: 2 })
+  t.false(isOpen(fd))
 })

@@ -23,6 +23,7 @@ function overSocket(results: number[]): { transport: Transport; asked: boolean[]
     discard: nothing,
     start: nothing,
     ref: nothing,
+    closing: 0,
     unref: nothing
   }
   const owner = { onProgress: nothing } as unknown as TransportOwner

@@ -129,6 +129,9 @@ export class FakeSocket implements Wire {
     this.closings.push({ fds, done })
   }
 
+  /** What the program is told of closes under way; by default so many that it waits for its own. */
+  closing = Number.POSITIVE_INFINITY
+
   ref(): void {}
 
   unref(): void {}

@@ -109,7 +109,7 @@ export class Ledger {
 
   /** From now on `native` closes, releases and duplicates numbers of this ledger in it. */
   install(): () => void {
-    const { close, release, dup, closeLater } = native
+    const { close, release, dup, share, separate, closeLater } = native
     native.close = fd => {
       if (fd < FIRST) return close(fd)
       this.pass(fd, ['app', 'given'], 'closed', 'native.close')
@@ -125,12 +125,15 @@ export class Ledger {
       const { side, object } = this.#entry(fd)
       return this.open(side, 'app', object)
     }
+    // A number each, as if they were separated at once
+    native.share = fd => (fd < FIRST ? share(fd) : native.dup(fd))
+    native.separate = fd => (fd < FIRST ? separate(fd) : fd)
     native.closeLater = (fds, start, count, tag) => {
       if (count === 0 || fds[start]! < FIRST) return closeLater(fds, start, count, tag)
       this.problem(`native.closeLater: a Descriptor of ${fds[start]} was collected`)
       return 0
     }
-    return () => Object.assign(native, { close, release, dup, closeLater })
+    return () => Object.assign(native, { close, release, dup, share, separate, closeLater })
   }
 
   #entry(fd: number): Entry {

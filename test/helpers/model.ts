@@ -107,6 +107,7 @@ export class World {
     }
     for (const socket of [this.sockets.left, this.sockets.right]) {
       socket.weather = weather
+      if (random.chance(0.5)) socket.closing = 0
       socket.monitor = this.monitor
     }
     this.ends = { left: this.#end('left'), right: this.#end('right') }
