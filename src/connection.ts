@@ -1,6 +1,7 @@
 /** `Connection`: a live stream together with the bytes that were read from it already, so that it can go on elsewhere. */
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { inspect } from 'node:util'
 import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
@@ -158,6 +159,12 @@ export class Connection implements Disposable {
   /** Never part of a JSON text: it means nothing elsewhere. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: 'a Connection can be sent through a passfd channel only, not as JSON' })
+  }
+
+  /** For `console.log`. */
+  [inspect.custom](): string {
+    const bytes = this.closed || this.#head.length === 0 ? '' : `, ${this.#head.length} bytes unread`
+    return inspect(this.#descriptor).replace('Descriptor', 'Connection').replace(/\)$/, `${bytes})`)
   }
 
   #open(): Descriptor {

@@ -20,6 +20,9 @@ const BATCH = 64
 const MAX_FAILURES = 16
 /** In ms; as long as a timer can be. */
 const LONG = 0x7fffffff
+/** So many wake-ups in a row with nothing to read, and reading rests for so long (ms). */
+const IDLE_WAKE_UPS = 16
+const REST = 50
 
 const EAGAIN = -11
 const ENOTCONN = -107
@@ -140,6 +143,8 @@ export class DatagramSocket
   /** Unclaimed descriptors that are being closed. */
   #closingDescriptors = 0
   #pause: NodeJS.Timeout | undefined
+  #idleWakeUps = 0
+  #rest: NodeJS.Timeout | undefined
   #state: 'open' | 'closing' | 'closed' = 'open'
   #resolveClosed!: (error: Error | undefined) => void
   readonly #ended = new AbortController()
@@ -391,7 +396,7 @@ export class DatagramSocket
   #adjust(): void {
     if (this.#fd < 0) return
     this.#adjustPause()
-    const reading = this.#wantsMore
+    const reading = this.#wantsMore && this.#rest === undefined
     if (this.#watcher === undefined) {
       if (!reading && !this.#writing) return
       this.#watcher = new Watcher(this.#fd, events => this.#ready(events))
@@ -413,6 +418,20 @@ export class DatagramSocket
     this.#budget = BATCH
     if (events & (WRITABLE | FAILED)) this.#outbox.writable()
     if (events & (READABLE | FAILED)) this.#pump()
+    if (events & READABLE) this.#noteWakeUp(this.#budget < BATCH)
+  }
+
+  /** Who shares the socket may have shut it down for reading: then poll(2) tells for ever that there is something, and there is nothing. */
+  #noteWakeUp(useful: boolean): void {
+    this.#idleWakeUps = useful ? 0 : this.#idleWakeUps + 1
+    if (this.#idleWakeUps < IDLE_WAKE_UPS || this.#rest !== undefined) return
+    this.#idleWakeUps = 0
+    this.#rest = setTimeout(() => {
+      this.#rest = undefined
+      this.#pump()
+    }, REST)
+    if (!this.#referenced) this.#rest.unref()
+    this.#adjust()
   }
 
   #keepAlive(on: boolean): this {
@@ -446,6 +465,7 @@ export class DatagramSocket
       new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
     )
     this.#watcher?.end()
+    clearTimeout(this.#rest)
     this.#adjustPause()
     const fd = this.#fd
     this.#fd = -1

@@ -58,8 +58,9 @@ test('it shows no number, and is no JSON', t => {
   t.deepEqual(Object.keys(connection), [])
   t.throws(() => JSON.stringify({ connection }), { code: 'ERR_PASSFD_ENCODE', message: /Connection/ })
   t.throws(() => Descriptor.from(connection as never), { code: 'ERR_PASSFD_DESCRIPTOR_SOURCE' })
-  t.regex(inspect(connection), /^Connection/)
+  t.regex(inspect(connection), /^Connection\(\S+, \d+, \d+ bytes unread\)$/)
   connection.close()
+  t.regex(inspect(connection), /^Connection\(\S+, closed\)$/)
   other.destroy()
 })
 

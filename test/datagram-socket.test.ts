@@ -532,6 +532,30 @@ test('paths of any length', async t => {
   t.false(fs.existsSync(path))
 })
 
+test('a socket that another owner has shut down does not keep the loop busy', async t => {
+  const [left, right] = socketpair()
+  const copy = left.dup()
+  const socket = await connect(left)
+  let looks = 0
+  await patched(
+    'pending',
+    pending => fd => {
+      looks++
+      return pending(fd)
+    },
+    async () => {
+      socket.on('message', () => {})
+      native.shutdown(copy.borrow(), 0)
+      await until(() => looks >= 16, 'it is told, and there is nothing')
+      for (let i = 0; i < 200; i++) await turn()
+    }
+  )
+  t.true(looks < 100, `${looks} looks`)
+  copy.close()
+  right.close()
+  await closeSockets(socket)
+})
+
 test('a Descriptor is taken as it is: bound, or connected', async t => {
   const [left, right] = socketpair()
   native.sendMessage(left.borrow(), Buffer.from('early'), 0, 5, new Int32Array(0), 0, 0, null)
