@@ -26,13 +26,9 @@ export class Credit {
     this.#owed += cost
   }
 
-  /**
-   * Credit returns in large pieces; in small ones only when the peer has little left and nothing more is about to be owed: it would
-   * be woken for each.
-   */
-  due(moreToCome: boolean): boolean {
-    if (this.#owed === 0) return false
-    return this.#owed * 8 >= this.#window || (this.granted * 2 < this.#window && !moreToCome)
+  /** Credit returns in large pieces; in small ones only when the peer has little left. */
+  get due(): boolean {
+    return this.#owed > 0 && (this.#owed * 8 >= this.#window || this.granted * 2 < this.#window)
   }
 
   /** What is owed, to be told to the peer now. */

@@ -69,8 +69,6 @@ export class Session implements TransportOwner {
   readonly #codec: Codec
   readonly #description: object | undefined
   readonly #credit: Credit
-  /** How many times descriptors are being closed off the loop: their cost returns then. */
-  #closing = 0
   readonly #incoming = new IncomingTable()
   readonly #waiting = new WaitingQueue()
   #scheduled = false
@@ -191,7 +189,7 @@ export class Session implements TransportOwner {
   /** The application was given a message that cost this much. */
   consumed(cost: number): void {
     this.#credit.owe(cost)
-    if (this.#creditDue) this.#schedule()
+    if (this.#credit.due) this.#schedule()
   }
 
   /** A lent descriptor was claimed. */
@@ -330,7 +328,7 @@ export class Session implements TransportOwner {
 
   onReadDone(): void {
     if (this.state === 'ended') return
-    if (this.#takenOwed > 0 || this.#creditDue || this.#discarded.length > 0) this.#schedule()
+    if (this.#takenOwed > 0 || this.#credit.due || this.#discarded.length > 0) this.#schedule()
     this.#watchForStall()
   }
 
@@ -714,13 +712,9 @@ export class Session implements TransportOwner {
     this.#takenOwed = 0
   }
 
-  get #creditDue(): boolean {
-    return this.#credit.due(this.#closing > 0)
-  }
-
   /** A peer that doesn't read what we write gets no credit until it does. */
   #mayGrant(): boolean {
-    return this.#creditDue && this.state !== 'leaving' && this.#transport.waiting <= this.limits.highWaterMark
+    return this.#credit.due && this.state !== 'leaving' && this.#transport.waiting <= this.limits.highWaterMark
   }
 
   /** Their cost returns when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
@@ -734,9 +728,7 @@ export class Session implements TransportOwner {
       this.consumed(cost)
       return
     }
-    this.#closing++
     wire.discard(fds, () => {
-      this.#closing--
       if (this.state !== 'ended') this.consumed(cost)
     })
   }
