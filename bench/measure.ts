@@ -21,6 +21,10 @@ export interface Row {
   ours: Contender
   /** By the names that the results have. */
   peers: Readonly<Record<string, Contender>>
+  /** The ratio to reach, by peer: at least this if more is better, at most this if less is. */
+  targets?: Readonly<Record<string, number>>
+  /** What our own value must keep to, in `unit`: likewise. */
+  bound?: number
 }
 
 export interface Result {
@@ -33,6 +37,10 @@ export interface Result {
   peers: Record<string, number>
   /** Ours divided by the peer's: the median of each run's own ratio, so that what slows both down cancels. */
   ratios: Record<string, number>
+  /** What the row asks of `ratios`, by peer, and of `ours`: least if more is better, else most. */
+  targets: Record<string, number>
+  bound?: number
+  better: Row['better']
   runs: number
 }
 
@@ -63,8 +71,16 @@ export async function measure(name: string, row: Row, runs: number): Promise<Res
     max: rounded(Math.max(...ours)),
     peers,
     ratios,
+    targets: { ...row.targets },
+    ...(row.bound === undefined ? {} : { bound: row.bound }),
+    better: row.better,
     runs
   }
+}
+
+/** Whether a value is as good as asked. */
+export function keeps(value: number, asked: number, better: Row['better']): boolean {
+  return better === 'more' ? value >= asked : value <= asked
 }
 
 function median(values: readonly number[]): number {

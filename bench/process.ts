@@ -48,8 +48,8 @@ export async function start({ command }: Contender, placement: Placement): Promi
   return {
     async measure() {
       child.stdin.write('\n')
-      const value = Number(await line())
-      if (!(value > 0)) throw failed(`measured ${value}`)
+      const value = Number.parseFloat(await line())
+      if (!Number.isFinite(value)) throw failed(`measured ${value}`)
       return value
     },
     async end() {

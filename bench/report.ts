@@ -1,14 +1,24 @@
 /** The results for people. */
-import type { Result, Row } from './measure.ts'
+import { keeps, type Result, type Row } from './measure.ts'
 
 export function heading(name: string, { what, unit, better, placement }: Row): string {
   return `${name}: ${what} (${unit}, ${better} is better; ${placement})`
 }
 
-export function table({ ours, min, max, peers, ratios }: Result, { unit }: Row): string {
-  const lines = [line('passfd', ours, `${figure(min)} – ${figure(max)} ${unit}`)]
-  for (const [peer, value] of Object.entries(peers)) lines.push(line(peer, value, `passfd / this = ${ratios[peer]}`))
+export function table({ ours, min, max, peers, ratios, targets, bound, better }: Result, { unit }: Row): string {
+  const range = `${figure(min)} – ${figure(max)} ${unit}`
+  const lines = [line('passfd', ours, bound === undefined ? range : `${range}, ${verdict(ours, bound, better)}`)]
+  for (const [peer, value] of Object.entries(peers)) {
+    const ratio = `passfd / this = ${ratios[peer]}`
+    const target = targets[peer]
+    lines.push(line(peer, value, target === undefined ? ratio : `${ratio}, ${verdict(ratios[peer]!, target, better)}`))
+  }
   return `${lines.join('\n')}\n`
+}
+
+function verdict(value: number, asked: number, better: Row['better']): string {
+  const bound = `bound ${better === 'more' ? '≥' : '≤'} ${figure(asked)}`
+  return `${bound}, ${keeps(value, asked, better) ? 'kept' : 'missed'}`
 }
 
 function line(who: string, value: number, rest: string): string {

@@ -11,5 +11,6 @@ export default {
     'C copy': floor('copy'),
     'passfd copying': passfdMemory('copied-1024'),
     'passfd copying into a slot': passfdMemory('placed-1024')
-  }
+  },
+  targets: { 'C copy': 2 }
 } satisfies Row

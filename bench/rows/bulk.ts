@@ -11,5 +11,6 @@ export default {
     'C copy': floor('copy'),
     'process.send advanced': processSend('bulk'),
     'net.Socket + msgpackr': socketMsgpackr('bulk')
-  }
+  },
+  targets: { 'C copy': 0.55, 'net.Socket + msgpackr': 2 }
 } satisfies Row

@@ -10,5 +10,6 @@ export default {
   peers: {
     'C 64 a call': floor('descriptors', '64'),
     'C 253 a call': floor('descriptors', '253')
-  }
+  },
+  targets: { 'C 64 a call': 0.6 }
 } satisfies Row

@@ -10,5 +10,6 @@ export default {
   peers: {
     'C one a call': floor('descriptors', '1'),
     'process.send handle': processSend('descriptors')
-  }
+  },
+  targets: { 'C one a call': 2, 'process.send handle': 60, usocket: 7 }
 } satisfies Row

@@ -9,5 +9,6 @@ export default {
   ours: passfd('messages-awaited'),
   peers: {
     'C one a call': floor('messages')
-  }
+  },
+  targets: { 'C one a call': 1.8 }
 } satisfies Row

@@ -11,5 +11,6 @@ export default {
     'C one a call': floor('messages'),
     'process.send': processSend('messages'),
     'net.Socket + msgpackr': socketMsgpackr('messages')
-  }
+  },
+  targets: { 'C one a call': 4, 'net.Socket + msgpackr': 2.5 }
 } satisfies Row

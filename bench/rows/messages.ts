@@ -12,5 +12,6 @@ export default {
     'process.send': processSend('messages'),
     'process.send advanced': processSend('messages-advanced'),
     'net.Socket + msgpackr': socketMsgpackr('messages')
-  }
+  },
+  targets: { 'C one a call': 2, 'process.send': 4.5, 'net.Socket + msgpackr': 1.3 }
 } satisfies Row

@@ -10,5 +10,6 @@ export default {
   peers: {
     'C epoll': floor('round-trip', '1'),
     'process.send handle': processSend('request-descriptor')
-  }
+  },
+  targets: { 'C epoll': 2.2, 'process.send handle': 0.5 }
 } satisfies Row

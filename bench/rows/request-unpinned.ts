@@ -12,5 +12,6 @@ export default {
     'process.send': processSend('request'),
     'net.Socket + msgpackr': socketMsgpackr('request'),
     MessagePort: messagePort('request')
-  }
+  },
+  targets: { 'C epoll': 1.25, MessagePort: 1.1 }
 } satisfies Row

@@ -11,5 +11,6 @@ export default {
     'C epoll': floor('round-trip'),
     'process.send': processSend('request'),
     'net.Socket + msgpackr': socketMsgpackr('request')
-  }
+  },
+  targets: { 'C epoll': 1.9, 'net.Socket + msgpackr': 0.9, 'process.send': 0.8 }
 } satisfies Row

@@ -11,5 +11,6 @@ export default {
     'one at a time': passfd('requests-one-at-a-time'),
     'process.send': processSend('requests-pipelined'),
     'net.Socket + msgpackr': socketMsgpackr('requests-pipelined')
-  }
+  },
+  targets: { 'one at a time': 8 }
 } satisfies Row
