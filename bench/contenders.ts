@@ -31,6 +31,7 @@ export const passfdMemory = (workload: string): Contender => node('passfd-memory
 export const processSend = (workload: string): Contender => node('process-send', workload)
 export const socketMsgpackr = (workload: string): Contender => node('socket-msgpackr', workload)
 export const messagePort = (workload: string): Contender => node('message-port', workload)
+export const memory = (workload: string): Contender => node('memory', workload)
 
 function path(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url))

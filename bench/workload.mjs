@@ -1,7 +1,7 @@
 /** What every JavaScript contender does in the same way, whatever carries its messages: counting, clocking, checking. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -158,3 +158,73 @@ function rate(sent, { count }, start) {
 function check(answer, id) {
   if (answer.id !== id) throw new Error(`${answer.id} is the answer to ${id}`)
 }
+
+// --- What is asked of a far end that has no channel to be asked by
+
+/** Far: prints `listening`, and answers each line on stdin with what `report` gives, the resident set and the open descriptors. */
+export async function control(report) {
+  console.log('listening')
+  for await (const _ of createInterface({ input: process.stdin }))
+    console.log(JSON.stringify({ ...(await report()), rss: residentSet(), open: openDescriptors() }))
+  process.exit()
+}
+
+/** Starts a far end that calls `control`. */
+export async function startControlled(path, flags = []) {
+  const [command, ...args] = [...farCommand, ...flags, process.argv[1], workload, 'far', path]
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  process.once('exit', () => child.kill())
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const line = async () => {
+    const { done, value } = await lines.next()
+    if (done) throw new Error('the far end has ended')
+    return value
+  }
+  await line()
+  const ask = async () => {
+    child.stdin.write('\n')
+    return JSON.parse(await line())
+  }
+  return {
+    ask,
+    /** Resolves when it has no more than `open` descriptors open. */
+    async openAgain(open) {
+      const deadline = performance.now() + 5000
+      while ((await ask()).open > open)
+        if (performance.now() > deadline) throw new Error('descriptors are left open at the far end')
+    },
+    async end() {
+      child.stdin.end()
+      const [code] = await exited
+      if (code !== 0) throw new Error(`the far end exited with ${code}`)
+    }
+  }
+}
+
+/** Measures once for each line on stdin; fails if descriptors are left open at the end. */
+export async function rounds(round) {
+  let before
+  console.log('ready')
+  for await (const _ of createInterface({ input: process.stdin })) {
+    before ??= openDescriptors()
+    console.log(String(await round()))
+  }
+  const deadline = performance.now() + 2000
+  while (openDescriptors() > before) {
+    if (performance.now() > deadline) throw new Error('descriptors are left open')
+    await turn()
+  }
+}
+
+/** Collects garbage as far as it goes: what finalizers let go of, too. Needs --expose-gc. */
+export async function settle() {
+  for (let i = 0; i < 2; i++) {
+    globalThis.gc()
+    await turn()
+  }
+}
+
+/** In bytes: proc(5). */
+const PAGE = 4096
+const residentSet = () => Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[1]) * PAGE
