@@ -1,12 +1,14 @@
 /** Runs contenders in turns and takes medians, so that a slow minute of the machine is shared by all. */
-import { type Running, start } from './process.ts'
+import { type Measured, type Running, start } from './process.ts'
 
 /**
  * A program that measures one workload between itself and the far end it starts: it warms up, prints "ready", and then a value for each
- * line on its stdin, until that ends. It fails when anything is lost or left open.
+ * line on its stdin, until that ends; `value lost` if it is known to lose some. It fails when anything else is lost or left open.
  */
 export interface Contender {
   command: readonly string[]
+  /** Why it can't take part here, and what to do about that. */
+  missing?(): string | undefined
 }
 
 /** Where the two ends run: on a core each, on one core together, or wherever the kernel likes. */
@@ -42,26 +44,40 @@ export interface Result {
   bound?: number
   better: Row['better']
   runs: number
+  /** How much those that lose some have lost in all runs, in what the row counts. */
+  lost?: Record<string, number>
 }
+
+export const RUNS = 5
+/** In ms: what a row of RUNS may take. Where that is too little for all, each has less of it to warm up and to be measured. */
+const ROW = 24000
+const START = 400
+const WARM_UP = 1200
+const MEASURED = 300
 
 /** Starts all contenders of the row, then lets each measure once, `runs` times; each round begins with another one. */
 export async function measure(name: string, row: Row, runs: number): Promise<Result> {
+  const named = Object.entries(row.peers).filter(([, peer]) => takesPart(peer))
+  const times = timesFor(named.length + 1)
   const contenders: Running[] = []
-  for (const contender of [row.ours, ...Object.values(row.peers)])
-    contenders.push(await start(contender, row.placement)) // one by one, so that they don't warm up at the same time
-  const values: number[][] = contenders.map(() => [])
+  for (const contender of [row.ours, ...named.map(([, peer]) => peer)])
+    contenders.push(await start(contender, row.placement, times)) // one by one, so that they don't warm up at the same time
+  const measured: Measured[][] = contenders.map(() => [])
   for (let run = 0; run < runs; run++)
     for (let i = 0; i < contenders.length; i++) {
       const turn = (run + i) % contenders.length
-      values[turn]!.push(await contenders[turn]!.measure())
+      measured[turn]!.push(await contenders[turn]!.measure())
     }
   for (const contender of contenders) await contender.end()
-  const [ours, ...theirs] = values as [number[], ...number[][]]
+  const [ours, ...theirs] = measured.map(all => all.map(({ value }) => value)) as [number[], ...number[][]]
   const peers: Record<string, number> = {}
   const ratios: Record<string, number> = {}
-  for (const [index, peer] of Object.keys(row.peers).entries()) {
+  const lost: Record<string, number> = {}
+  for (const [index, [peer]] of named.entries()) {
     peers[peer] = rounded(median(theirs[index]!))
     ratios[peer] = rounded(median(ours.map((value, run) => value / theirs[index]![run]!)))
+    const losses = measured[index + 1]!.flatMap(({ lost }) => lost ?? [])
+    if (losses.length > 0) lost[peer] = losses.reduce((sum, loss) => sum + loss)
   }
   return {
     name,
@@ -74,8 +90,29 @@ export async function measure(name: string, row: Row, runs: number): Promise<Res
     targets: { ...row.targets },
     ...(row.bound === undefined ? {} : { bound: row.bound }),
     better: row.better,
-    runs
+    runs,
+    ...(Object.keys(lost).length === 0 ? {} : { lost })
   }
+}
+
+const told = new Set<string>()
+
+/** Who can't is left out; one line on stderr tells, once. */
+function takesPart({ missing }: Contender): boolean {
+  const reason = missing?.()
+  if (reason === undefined) return true
+  if (!told.has(reason)) console.error(`left out: ${reason}`)
+  told.add(reason)
+  return false
+}
+
+/** What workload.mjs and floor.c are told by the environment, in ms, unless whoever runs the bench has told them already. */
+function timesFor(contenders: number): NodeJS.ProcessEnv {
+  const share = (ROW / contenders - START) / (WARM_UP + RUNS * MEASURED)
+  if (share >= 1) return {}
+  const { BENCH_WARM_UP = `${Math.round(WARM_UP * share)}`, BENCH_MEASURED = `${Math.round(MEASURED * share)}` } =
+    process.env
+  return { BENCH_WARM_UP, BENCH_MEASURED }
 }
 
 /** Whether a value is as good as asked. */

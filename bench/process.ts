@@ -4,9 +4,15 @@ import { createInterface } from 'node:readline'
 import { placementOf } from './machine.ts'
 import type { Contender, Placement } from './measure.ts'
 
+export interface Measured {
+  value: number
+  /** What was lost meanwhile, if the contender counts that. */
+  lost: number | undefined
+}
+
 export interface Running {
   /** One more measurement. Rejects if the contender fails instead. */
-  measure(): Promise<number>
+  measure(): Promise<Measured>
   /** Lets it end. Rejects if it fails. */
   end(): Promise<void>
 }
@@ -16,11 +22,12 @@ process.on('exit', () => {
   for (const child of children) child.kill()
 })
 
-/** Resolves when it has warmed up. */
-export async function start({ command }: Contender, placement: Placement): Promise<Running> {
+/** Resolves when it has warmed up. `times`: what its environment is to say of how long things take. */
+export async function start({ command }: Contender, placement: Placement, times: NodeJS.ProcessEnv): Promise<Running> {
   const { prefix, environment } = placementOf(placement)
   const [program, ...args] = [...prefix, ...command] as [string, ...string[]]
-  const child = spawn(program, args, { env: { ...process.env, ...environment }, stdio: ['pipe', 'pipe', 'pipe'] })
+  const env = { ...process.env, ...times, ...environment }
+  const child = spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'] })
   children.add(child)
   let errors = ''
   child.stderr.setEncoding('utf8').on('data', text => {
@@ -48,9 +55,9 @@ export async function start({ command }: Contender, placement: Placement): Promi
   return {
     async measure() {
       child.stdin.write('\n')
-      const value = Number.parseFloat(await line())
+      const [value, lost] = (await line()).split(' ').map(Number.parseFloat) as [number, number?]
       if (!Number.isFinite(value)) throw failed(`measured ${value}`)
-      return value
+      return { value, lost }
     },
     async end() {
       child.stdin.end()

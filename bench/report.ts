@@ -5,13 +5,15 @@ export function heading(name: string, { what, unit, better, placement }: Row): s
   return `${name}: ${what} (${unit}, ${better} is better; ${placement})`
 }
 
-export function table({ ours, min, max, peers, ratios, targets, bound, better }: Result, { unit }: Row): string {
+export function table({ ours, min, max, peers, ratios, targets, bound, better, lost }: Result, { unit }: Row): string {
   const range = `${figure(min)} – ${figure(max)} ${unit}`
   const lines = [line('passfd', ours, bound === undefined ? range : `${range}, ${verdict(ours, bound, better)}`)]
   for (const [peer, value] of Object.entries(peers)) {
-    const ratio = `passfd / this = ${ratios[peer]}`
+    const notes = [`passfd / this = ${ratios[peer]}`]
     const target = targets[peer]
-    lines.push(line(peer, value, target === undefined ? ratio : `${ratio}, ${verdict(ratios[peer]!, target, better)}`))
+    if (target !== undefined) notes.push(verdict(ratios[peer]!, target, better))
+    if (lost?.[peer] !== undefined) notes.push(`lost ${figure(lost[peer])}`)
+    lines.push(line(peer, value, notes.join(', ')))
   }
   return `${lines.join('\n')}\n`
 }
@@ -22,7 +24,7 @@ function verdict(value: number, asked: number, better: Row['better']): string {
 }
 
 function line(who: string, value: number, rest: string): string {
-  return `  ${who.padEnd(24)}${figure(value).padStart(12)}  ${rest}`
+  return `  ${who.padEnd(26)}${figure(value).padStart(12)}  ${rest}`
 }
 
 function figure(value: number): string {

@@ -4,12 +4,9 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { compileFloor } from './contenders.ts'
 import { describeMachine } from './machine.ts'
-import { measure, type Row } from './measure.ts'
+import { measure, type Row, RUNS } from './measure.ts'
 import { heading, table } from './report.ts'
-
-const RUNS = 5
 
 const names = readdirSync(new URL('rows/', import.meta.url)).map(file => file.replace(/\.ts$/, ''))
 const { values: options, positionals } = parseArgs({
@@ -23,7 +20,6 @@ if (!existsSync(new URL('../dist/index.js', import.meta.url))) fail('dist/ is no
 const chosen = positionals.length > 0 ? positionals : names
 const machine = describeMachine()
 const results = []
-compileFloor()
 if (!options.json) console.log(`${machine}\nmedians of ${options.runs} runs\n`)
 for (const name of chosen) {
   const { default: row } = (await import(`./rows/${name}.ts`)) as { default: Row }

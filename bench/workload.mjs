@@ -62,6 +62,32 @@ export class Tally {
   }
 }
 
+/** Requests by hand, for what only sends: an id each. `receive` is to be given every answer; more arguments go to `send`. */
+export function answered(send) {
+  const pending = new Map()
+  const ask = (value, ...more) =>
+    new Promise(resolve => {
+      pending.set(value.id, resolve)
+      send(value, ...more)
+    })
+  return {
+    receive(answer) {
+      const resolve = pending.get(answer.id)
+      pending.delete(answer.id)
+      resolve(answer)
+    },
+    mark: (what = true) => ask({ mark: what }),
+    request: (id, ...more) => ask({ ...small(id), answer: true }, ...more)
+  }
+}
+
+/** What the far end of such a thing does with each value: undefined if there is nothing to answer. */
+export function answerTo(value, tally) {
+  const report = tally.take(value)
+  if (value.block !== undefined) checkBlock(value)
+  return report ?? (value.answer ? { id: value.id } : undefined)
+}
+
 /**
  * Warms up, says so, and then measures once for each line on stdin: `phase(time)` goes on for `time` ms and gives the value. `mark(what)`
  * resolves to the far end's report once it has had everything before. Fails if either end has more descriptors open at the end.

@@ -1,10 +1,11 @@
-/** Node's own IPC: `fork()`, `process.send`, and its handles. */
+/** Node's own IPC: `fork()`, `process.send`, and its handles. A workload's name may end in -advanced: its serialization. */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import {
+  answered,
+  answerTo,
   bulk,
-  checkBlock,
   farCommand,
   isFar,
   measure,
@@ -16,22 +17,23 @@ import {
   workload
 } from '../workload.mjs'
 
-const ADVANCED = ['messages-advanced', 'bulk']
+const ADVANCED = '-advanced'
+const serialization = workload.endsWith(ADVANCED) ? 'advanced' : 'json'
+const what = workload.replace(ADVANCED, '')
 
 function far() {
   const tally = new Tally()
   process.on('message', (value, handle) => {
-    const report = tally.take(value)
-    if (value.block !== undefined) checkBlock(value)
-    if (workload.includes('descriptor') && report === undefined) handle.destroy()
-    if (report !== undefined || value.answer) process.send(report ?? { id: value.id })
+    const answer = answerTo(value, tally)
+    if (handle !== undefined) handle.destroy()
+    else if (what.includes('descriptor') && value.mark === undefined) throw new Error('no handle came')
+    if (answer !== undefined) process.send(answer)
   })
   process.send('ready')
 }
 
 async function near() {
   const [execPath, ...execArgv] = farCommand
-  const serialization = ADVANCED.includes(workload) ? 'advanced' : 'json'
   // execPath may be taskset, which then runs Node
   const child = fork(process.argv[1], [workload, 'far'], { execPath, execArgv, serialization })
   await once(child, 'message')
@@ -39,30 +41,12 @@ async function near() {
   await once(server, 'listening')
   const socket = connect(server.address().port, '127.0.0.1')
   await once(socket, 'connect')
-  const { mark, request } = answered(child)
-  await measure(workloads[workload](child, mark, request, socket), mark)
+  const { mark, request, receive } = answered((value, handle) => child.send(value, handle, keepOpen))
+  child.on('message', receive)
+  await measure(workloads[what](child, mark, request, socket), mark)
   socket.destroy()
   server.close()
   child.disconnect()
-}
-
-/** Requests by hand: an id each. */
-function answered(child) {
-  const pending = new Map()
-  child.on('message', answer => {
-    const resolve = pending.get(answer.id)
-    pending.delete(answer.id)
-    resolve(answer)
-  })
-  const ask = (value, handle) =>
-    new Promise(resolve => {
-      pending.set(value.id, resolve)
-      child.send(value, handle, keepOpen)
-    })
-  return {
-    mark: (what = true) => ask({ mark: what }),
-    request: (id, handle) => ask({ ...small(id), answer: true }, handle)
-  }
 }
 
 /** Else Node closes the handle here once it has arrived, and it could be sent only once. */
@@ -83,7 +67,6 @@ const bursts = (child, mark) =>
 
 const workloads = {
   messages: bursts,
-  'messages-advanced': bursts,
   descriptors: (child, mark, _, socket) =>
     oneWay({
       mark,

@@ -4,11 +4,13 @@
  */
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
-import { Packr, RESET_BUFFER_MODE, REUSE_BUFFER_MODE } from 'msgpackr'
+import { RESET_BUFFER_MODE, REUSE_BUFFER_MODE } from 'msgpackr'
+import { LENGTH, packr, unframing } from '../framing.mjs'
 import {
   address,
+  answered,
+  answerTo,
   bulk,
-  checkBlock,
   isFar,
   measure,
   oneWay,
@@ -21,9 +23,7 @@ import {
   workload
 } from '../workload.mjs'
 
-const LENGTH = 4
 const TURN = 65536
-const packr = new Packr({ useRecords: false })
 
 /** Collects the messages of a turn in one buffer, behind their lengths. */
 class Writer {
@@ -67,47 +67,15 @@ class Writer {
   }
 }
 
-/** Calls `receive` for each whole message. */
-function read(socket, receive) {
-  let kept = []
-  let size = 0
-  let wanted = LENGTH
-  socket.on('data', chunk => {
-    if (size > 0) {
-      kept.push(chunk)
-      size += chunk.length
-      if (size < wanted) return
-      chunk = Buffer.concat(kept, size)
-      kept = []
-    }
-    let at = 0
-    size = 0
-    wanted = LENGTH
-    while (chunk.length - at >= LENGTH) {
-      const start = at + LENGTH
-      const end = start + chunk.readUInt32LE(at)
-      if (end > chunk.length) {
-        wanted = end - at
-        break
-      }
-      receive(packr.unpack(chunk, { start, end }))
-      at = end
-    }
-    if (at === chunk.length) return
-    kept = [chunk.subarray(at)]
-    size = chunk.length - at
-  })
-}
-
 function far() {
   const server = createServer(socket => {
     const tally = new Tally()
     const writer = new Writer(socket)
-    read(socket, value => {
-      const report = tally.take(value)
-      if (value.block !== undefined) checkBlock(value)
-      if (report !== undefined || value.answer) writer.send(report ?? { id: value.id })
-    })
+    const receive = value => {
+      const answer = answerTo(value, tally)
+      if (answer !== undefined) writer.send(answer)
+    }
+    socket.on('data', unframing(receive))
     socket.once('close', () => server.close())
   })
   server.listen(address, () => console.log('listening'))
@@ -119,25 +87,10 @@ async function near() {
   const socket = connect(path)
   await once(socket, 'connect')
   const writer = new Writer(socket)
-  const { mark, request } = answered(socket, writer)
+  const { mark, request, receive } = answered(value => writer.send(value))
+  socket.on('data', unframing(receive))
   await measure(workloads[workload](writer, mark, request, socket), mark)
   socket.end()
-}
-
-/** Requests by hand: an id each. */
-function answered(socket, writer) {
-  const pending = new Map()
-  read(socket, answer => {
-    const resolve = pending.get(answer.id)
-    pending.delete(answer.id)
-    resolve(answer)
-  })
-  const ask = value =>
-    new Promise(resolve => {
-      pending.set(value.id, resolve)
-      writer.send(value)
-    })
-  return { mark: (what = true) => ask({ mark: what }), request: id => ask({ ...small(id), answer: true }) }
 }
 
 const workloads = {

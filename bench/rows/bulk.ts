@@ -1,4 +1,4 @@
-import { floor, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import { floor, messagePort, passfd, processSend, socketMsgpackr } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -9,8 +9,9 @@ export default {
   ours: passfd('bulk'),
   peers: {
     'C copy': floor('copy'),
-    'process.send advanced': processSend('bulk'),
-    'net.Socket + msgpackr': socketMsgpackr('bulk')
+    'process.send advanced': processSend('bulk-advanced'),
+    'net.Socket + msgpackr': socketMsgpackr('bulk'),
+    MessagePort: messagePort('bulk')
   },
   targets: { 'C copy': 0.55, 'net.Socket + msgpackr': 2 }
 } satisfies Row

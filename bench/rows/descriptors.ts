@@ -1,4 +1,4 @@
-import { floor, passfd, processSend } from '../contenders.ts'
+import { floor, passfd, processSend, python, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -9,7 +9,11 @@ export default {
   ours: passfd('descriptors'),
   peers: {
     'C one a call': floor('descriptors', '1'),
-    'process.send handle': processSend('descriptors')
+    'C 64 a call': floor('descriptors', '64'),
+    'C 253 a call': floor('descriptors', '253'),
+    'process.send handle': processSend('descriptors'),
+    usocket: usocket('descriptors'),
+    Python: python('descriptors')
   },
   targets: { 'C one a call': 2, 'process.send handle': 60, usocket: 7 }
 } satisfies Row

@@ -1,4 +1,13 @@
-import { floor, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import {
+  floor,
+  messagePort,
+  nodeIpc,
+  packrStream,
+  passfd,
+  processSend,
+  socketMsgpackr,
+  usocket
+} from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -11,7 +20,11 @@ export default {
     'C one a call': floor('messages'),
     'process.send': processSend('messages'),
     'process.send advanced': processSend('messages-advanced'),
-    'net.Socket + msgpackr': socketMsgpackr('messages')
+    'net.Socket + msgpackr': socketMsgpackr('messages'),
+    'net.Socket + PackrStream': packrStream('messages'),
+    MessagePort: messagePort('messages'),
+    usocket: usocket('messages'),
+    'node-ipc': nodeIpc('messages')
   },
   targets: { 'C one a call': 2, 'process.send': 4.5, 'net.Socket + msgpackr': 1.3 }
 } satisfies Row

@@ -1,4 +1,4 @@
-import { floor, passfd, processSend } from '../contenders.ts'
+import { floor, passfd, processSend, python, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -9,7 +9,9 @@ export default {
   ours: passfd('request-descriptor'),
   peers: {
     'C epoll': floor('round-trip', '1'),
-    'process.send handle': processSend('request-descriptor')
+    'process.send handle': processSend('request-descriptor'),
+    usocket: usocket('request-descriptor'),
+    Python: python('request-descriptor')
   },
   targets: { 'C epoll': 2.2, 'process.send handle': 0.5 }
 } satisfies Row

@@ -1,4 +1,4 @@
-import { floor, messagePort, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import { floor, messagePort, nodeIpc, passfd, processSend, socketMsgpackr, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -10,8 +10,11 @@ export default {
   peers: {
     'C epoll': floor('round-trip'),
     'process.send': processSend('request'),
+    'process.send advanced': processSend('request-advanced'),
     'net.Socket + msgpackr': socketMsgpackr('request'),
-    MessagePort: messagePort('request')
+    MessagePort: messagePort('request'),
+    usocket: usocket('request'),
+    'node-ipc': nodeIpc('request')
   },
   targets: { 'C epoll': 1.25, MessagePort: 1.1 }
 } satisfies Row

@@ -1,4 +1,4 @@
-import { floor, passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import { floor, messagePort, nodeIpc, passfd, processSend, socketMsgpackr, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -10,7 +10,11 @@ export default {
   peers: {
     'C epoll': floor('round-trip'),
     'process.send': processSend('request'),
-    'net.Socket + msgpackr': socketMsgpackr('request')
+    'process.send advanced': processSend('request-advanced'),
+    'net.Socket + msgpackr': socketMsgpackr('request'),
+    MessagePort: messagePort('request'),
+    usocket: usocket('request'),
+    'node-ipc': nodeIpc('request')
   },
   targets: { 'C epoll': 1.9, 'net.Socket + msgpackr': 0.9, 'process.send': 0.8 }
 } satisfies Row

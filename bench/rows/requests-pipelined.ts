@@ -1,4 +1,4 @@
-import { passfd, processSend, socketMsgpackr } from '../contenders.ts'
+import { messagePort, nodeIpc, passfd, processSend, socketMsgpackr, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -10,7 +10,11 @@ export default {
   peers: {
     'one at a time': passfd('requests-one-at-a-time'),
     'process.send': processSend('requests-pipelined'),
-    'net.Socket + msgpackr': socketMsgpackr('requests-pipelined')
+    'process.send advanced': processSend('requests-pipelined-advanced'),
+    'net.Socket + msgpackr': socketMsgpackr('requests-pipelined'),
+    MessagePort: messagePort('requests-pipelined'),
+    usocket: usocket('requests-pipelined'),
+    'node-ipc': nodeIpc('requests-pipelined')
   },
   targets: { 'one at a time': 8 }
 } satisfies Row
