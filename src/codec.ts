@@ -13,6 +13,7 @@ import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
   call,
+  checksIds,
   EMPTY,
   type Hole,
   msgpackr,
@@ -94,6 +95,14 @@ const plainUnpackr = new Unpackr({
   int64AsType: 'auto',
   copyBuffers: true
 } as object) as Unpacker
+const streamedPackr = newStreamedPackr()
+/** For flagged bodies: each channel puts its structures in. */
+const recordsUnpackr = new Unpackr({
+  sequential: true,
+  structures: [],
+  int64AsType: 'bigint',
+  copyBuffers: true
+} as object) as Unpacker
 // An unflagged body that defines a record structure fails here, since nothing can be added
 plainUnpackr.structures = Object.freeze([]) as unknown as Structures
 
@@ -101,9 +110,9 @@ plainUnpackr.structures = Object.freeze([]) as unknown as Structures
 export class Codec {
   /** Both hellos have listed the feature `records`. */
   records = false
-  #packr: StreamedPackr | undefined
-  #unpackr: Unpacker | undefined
-  #checked: Structures = []
+  #table: EncodingTable | undefined
+  #structures: Structures | undefined
+  #checked: Structures | undefined
 
   /**
    * Encodes a value into `slab` from `position` on if it fits there, else into a buffer of its own. `final`: the body's place in
@@ -112,23 +121,22 @@ export class Codec {
   encode(value: unknown, final: boolean, slab?: Buffer, position = 0): Encoded {
     if (!this.records) return pack(plainPackr, value, 0, slab, position)
     if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
-    this.#packr ??= new StreamedPackr()
-    const streamed = this.#packr
-    streamed.defined = 0
+    this.#table ??= new EncodingTable()
+    const table = this.#table
     try {
-      pack(streamed.packr, value, RECORDS, slab, position)
+      pack(table.begin(), value, RECORDS, slab, position)
     } catch (error) {
-      this.#packr = undefined // definitions may be in its table that were never sent
+      this.#table = undefined // definitions may be in it that were never sent
       throw error
     }
-    if (streamed.fits()) return outcome
-    this.#packr = undefined
+    if (table.fits()) return outcome
+    this.#table = undefined
     return pack(detachedPackr, value, RECORDS, slab, position)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
   forget(): void {
-    this.#packr = undefined
+    this.#table = undefined
   }
 
   /**
@@ -146,15 +154,17 @@ export class Codec {
     if (flagged && !this.records)
       throw new PassfdError('UNDECODABLE', { detail: 'it uses records, which were not agreed on' })
     if (start === end) throw new PassfdError('UNDECODABLE', { detail: 'it is empty' })
-    if (flagged && this.#unpackr === undefined) this.#unpackr = recordsUnpackr()
-    const unpackr = flagged ? this.#unpackr! : plainUnpackr
-    const value = unpack(unpackr, bytes, start, end, flagged, received, own)
-    if (flagged && end - start > MAX_RECORD_KEYS) this.#checkStructures(unpackr.structures)
+    if (!flagged) return unpack(plainUnpackr, bytes, start, end, false, received, own)
+    this.#structures ??= emptyStructures()
+    recordsUnpackr.structures = this.#structures
+    const value = unpack(recordsUnpackr, bytes, start, end, true, received, own)
+    if (end - start > MAX_RECORD_KEYS) this.#checkStructures(this.#structures)
     return value
   }
 
   /** Keeps what a peer makes us remember small; a body too short to hold too big a definition needs no look. */
   #checkStructures(structures: Structures): void {
+    this.#checked ??= []
     const checked = this.#checked
     for (let id = 0; id < ALL_RECORDS; id++) {
       const structure = structures[id]
@@ -178,7 +188,8 @@ export function detachedToPlain(
 ): Encoded {
   const places = Array.from({ length: count }, (_, index) => new Place(index))
   const whole = missing.length === 0 ? bytes.subarray(start, end) : fillHoles(bytes.subarray(start, end), missing)
-  const value = unpack(recordsUnpackr(), whole, 0, whole.length, true, places as unknown as Descriptor[], true)
+  recordsUnpackr.structures = emptyStructures()
+  const value = unpack(recordsUnpackr, whole, 0, whole.length, true, places as unknown as Descriptor[], true)
   return pack(plainPackr, value, 0)
 }
 
@@ -307,50 +318,71 @@ function unpack(
   return value
 }
 
-/** One channel's table of shapes, and how many of them the body in progress has defined. */
-class StreamedPackr {
-  readonly packr = new Packr({
+/**
+ * The shapes that one channel's peer has been told of. All tables take turns at one Packr; if that keeps something of them to itself (see
+ * `loadOwnInstance`), each has its own.
+ */
+class EncodingTable {
+  readonly #packr = 'recordIds' in streamedPackr ? streamedPackr : newStreamedPackr()
+  readonly #structures: Structures = roomForFew()
+  readonly #recordIds = shortRing()
+  #nextId = FIRST_ID
+  #last: string[] | undefined
+
+  /** The Packr for the next body, which must be packed now. */
+  begin(): Packer {
+    const packr = this.#packr
+    packr.structures = this.#structures
+    packr.recordIds = this.#recordIds
+    return packr
+  }
+
+  /** Whether what the body has defined is small enough to be kept by the peer. */
+  fits(): boolean {
+    const structures = this.#structures
+    const nextId = structures.nextId ?? FIRST_ID
+    const before = this.#nextId
+    const all = structures[slotBefore(before)] !== this.#last // more than there is room for: they have replaced each other
+    if (nextId === before && !all) return true
+    const count = all ? STREAMED_RECORDS : (nextId - before + STREAMED_RECORDS) % STREAMED_RECORDS
+    for (let i = 0; i < count; i++) if (tooBig(structures[slotBefore(nextId - i)])) return false
+    this.#nextId = nextId
+    this.#last = structures[slotBefore(nextId)]
+    return true
+  }
+}
+
+/** Holds an entry that stands for nothing: it is the first to leave a full ring, and until then the array stays short. */
+function shortRing(): object[] {
+  const ring: object[] = [{}, {}, {}]
+  ring.length = 1
+  return ring
+}
+
+/** Where the shape stands that was defined before the one that gets this id. */
+function slotBefore(id: number): number {
+  return (id - FIRST_ID - 1 + 2 * STREAMED_RECORDS) % STREAMED_RECORDS
+}
+
+function newStreamedPackr(): Packer {
+  return new Packr({
     sequential: true,
     moreTypes: true,
     maxSharedStructures: 0,
     maxOwnStructures: STREAMED_RECORDS,
     writeFunction: refuseFunction
   } as object) as Packer
-  defined = 0
-  #nextId = FIRST_ID
-
-  constructor() {
-    // msgpackr sets it for each new shape, and for nothing else
-    Object.defineProperty(this.packr.structures, 'nextId', {
-      get: () => this.#nextId,
-      set: id => {
-        this.#nextId = id
-        this.defined++
-      }
-    })
-  }
-
-  /** Whether what was defined is small enough to be kept by the peer. */
-  fits(): boolean {
-    const count = Math.min(this.defined, STREAMED_RECORDS) // more have replaced each other
-    for (let i = 1; i <= count; i++) {
-      const structure = this.packr.structures[(this.#nextId - FIRST_ID - i + STREAMED_RECORDS) % STREAMED_RECORDS]
-      if (tooBig(structure)) return false
-    }
-    return true
-  }
 }
 
-function recordsUnpackr(): Unpacker {
-  const structures: Structures = new Array(ALL_RECORDS).fill(undefined)
-  const unpackr = new Unpackr({
-    sequential: true,
-    structures,
-    int64AsType: 'bigint',
-    copyBuffers: true
-  } as object) as Unpacker
-  Object.preventExtensions(structures) // ids beyond these can't be defined: the assignment throws
-  return unpackr
+/** For what a peer defines, under ids up to ALL_RECORDS. */
+function emptyStructures(): Structures {
+  if (checksIds) return roomForFew()
+  return Object.preventExtensions(new Array(ALL_RECORDS).fill(undefined)) // to define others throws
+}
+
+/** Most peers know a shape or two: what is pushed into an empty array makes room for 17. */
+function roomForFew<T>(): (T | undefined)[] {
+  return [undefined, undefined]
 }
 
 function tooBig(structure: string[] | undefined): boolean {

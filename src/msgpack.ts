@@ -50,6 +50,8 @@ class ConnectionPlace extends Place {
 export type Packer = Msgpackr.Packr & {
   position: number
   structures: Structures
+  /** The ring of known shapes, oldest first: there only if the instance was made by us to have it (see `loadOwnInstance`). */
+  recordIds?: object[]
   moreTypes: boolean
   pack(value: unknown, mode: number): Packed
 }
@@ -305,17 +307,47 @@ function unpackBigInt(data: Uint8Array): bigint {
  * msgpackr keeps the shapes it knows in a tree that branches by key, and notes the end of a shape in the same place by the name
  * `__keys__`: an object with that key is taken for another. In our instance the note has a name that is no key. And the byte c1,
  * which msgpack does not use, is an error instead of an object that stands for it.
+ *
+ * It also lets channels share what is large: the ring of shapes, a local of each Packr's, becomes a property, so that one Packr can
+ * serve many tables; and the readers that it compiles for a shape are kept by shape instead of by channel.
  */
 function loadOwnInstance(): typeof Msgpackr {
   const file = createRequire(import.meta.url).resolve('msgpackr')
   const source = readFileSync(file, 'utf8')
     .replaceAll('.__keys__', '[Symbol.for("passfd.keys")]')
     .replace('return C1;', 'throw new Error("it holds the byte c1, which msgpack does not use");')
+    .replace('let recordIdsToRemove = [];', 'this.recordIds = [];')
+    .replaceAll(/\brecordIdsToRemove\b/g, 'packr.recordIds')
+    .replace(DEFINITION, `structure = shapeOf(structure, highByte);$&`)
+    .replace('structure.read = createStructureReader(structure, firstByte)', match => match.replace('=', '||='))
+  checksIds = source.includes('shapeOf(')
   const module = { exports: {} as typeof Msgpackr }
-  const run = compileFunction(source, ['exports', 'require', 'module'], { filename: file })
-  run(module.exports, createRequire(file), module)
+  const run = compileFunction(source, ['exports', 'require', 'module', 'shapeOf'], { filename: file })
+  run(module.exports, createRequire(file), module, shapeOf)
   addExtensions(module.exports)
   return module.exports
+}
+
+const DEFINITION = 'let existingStructure = currentStructures[id];'
+/** Our instance refuses ids of two bytes, so a body defines none but 0-63. */
+export let checksIds = false
+const MAX_SHAPES = 256
+const MAX_SHAPE_KEYS = 32
+const MAX_SHAPE_LENGTH = 512
+const shapes = new Map<string, string[]>()
+
+/** One list of keys, with the reader compiled for it, for all channels that are sent the same. Large ones are each channel's own. */
+function shapeOf(keys: string[], secondByte: number | undefined): string[] {
+  if (secondByte !== undefined)
+    throw new PassfdError('UNDECODABLE', { detail: 'it defines a record whose id has two bytes' })
+  if (!Array.isArray(keys) || keys.length > MAX_SHAPE_KEYS) return keys
+  const name = JSON.stringify(keys)
+  if (name.length > MAX_SHAPE_LENGTH) return keys
+  const known = shapes.get(name)
+  if (known !== undefined) return known
+  if (shapes.size === MAX_SHAPES) shapes.clear() // those in use live on in their channels
+  shapes.set(name, keys)
+  return keys
 }
 
 export const msgpackr = loadOwnInstance()

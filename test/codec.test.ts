@@ -9,6 +9,7 @@ import { BY_REFERENCE, Codec, decodePlain, detachedToPlain, type Encoded, encode
 import { Descriptor } from '../src/descriptor.ts'
 import { PassfdError } from '../src/errors.ts'
 import { HEADER, RECORDS } from '../src/frame.ts'
+import { checksIds, msgpackr } from '../src/msgpack.ts'
 import { closeAll, connected, nextMessage } from './helpers/channels.ts'
 import { start, startFixture } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
@@ -185,6 +186,46 @@ test('more shapes than there are ids, in one body and over many', t => {
       }
     }
   }
+})
+
+test('channels share encoder and decoder, and keep their shapes apart', t => {
+  t.true('recordIds' in new msgpackr.Packr({ sequential: true } as object), 'the ring of shapes can be exchanged')
+  t.true(checksIds)
+  const ends = Array.from({ length: 5 }, () => ({ sender: newCodec(true), receiver: newCodec(true) }))
+  for (let round = 0; round < 200; round++) {
+    for (const [index, { sender, receiver }] of ends.entries()) {
+      // More shapes than ids, in another order for each; every one of them comes again
+      const key = `key${(round * (index + 3)) % 41}`
+      const value = { id: round, [key]: { [`inner${(round * 7 + index) % 5}`]: [index] } }
+      t.deepEqual(decode(receiver, encode(sender, 'streamed', value)), value)
+      if (round % 50 === 49) t.throws(() => encode(sender, 'streamed', { [`new${round}`]: () => {} }))
+    }
+  }
+  const [first, second] = ends as [(typeof ends)[0], (typeof ends)[0]]
+  const body = encode(first.sender, 'streamed', { only: 1 })
+  decode(first.receiver, body)
+  const next = encode(first.sender, 'streamed', { only: 2 })
+  t.deepEqual(decode(first.receiver, next), { only: 2 })
+  t.is(
+    codeOf(() => decode(newCodec(true), next)),
+    UNDECODABLE,
+    'what one has defined no other knows'
+  )
+  t.deepEqual(decode(second.receiver, body), { only: 1 })
+})
+
+test('a record id of two bytes is refused, and spoils the shape for nobody', t => {
+  const keys = encodePlain(['once', 'twice'])
+  const names = keys.bytes.subarray(keys.start + HEADER, keys.end)
+  const long = Buffer.concat([Buffer.from([0xd5, 0x72, 0x40, 0]), names, Buffer.from([1, 2])])
+  t.is(
+    codeOf(() => decode(newCodec(true), { bytes: long, flagged: true, descriptors: [], holes: 0 })),
+    UNDECODABLE
+  )
+  const value = { once: 1, twice: 2 }
+  const sender = newCodec(true)
+  const receiver = newCodec(true)
+  for (let i = 0; i < 10; i++) t.deepEqual(decode(receiver, encode(sender, 'streamed', value)), value)
 })
 
 /** Ids of the record structures that a body defines (it must hold nothing else that looks like that). */
