@@ -20,6 +20,12 @@ napi_value call(napi_env env, napi_callback_info info, body *body)
 	return result == THREW || napi_create_int32(env, result, &value) != napi_ok ? NULL : value;
 }
 
+/*
+ * So few are looked at before they are closed: to wake a helper thread takes longer than that and closing what can't wait. From more
+ * on waking pays.
+ */
+enum { FEW = 8 };
+
 enum outcome { NOT_HELD, STILL_SHARED, TAKEN_OUT };
 
 /* An owner is done with the descriptor; the last one takes it out of the table, in order to close it. */
@@ -128,13 +134,21 @@ FUNCTION(close_later)
 	for (size_t i = 0; i < fds.length; i++) {
 		int fd = ((int32_t *) fds.data)[i];
 		enum outcome outcome = take_out(environment, fd);
-		if (outcome == TAKEN_OUT)
+		if (outcome == NOT_HELD)
+			continue;
+		if (outcome == TAKEN_OUT && (fds.length > FEW || !os_closes_at_once(fd))) {
 			batch->fds[batch->count++] = fd;
-		else
-			batch->closed += outcome == STILL_SHARED;
+			continue;
+		}
+		if (outcome == TAKEN_OUT)
+			os_close(fd);
+		batch->closed++;
 	}
 	int count = (int) batch->count + batch->closed;
-	environment_close_later(environment, batch);
+	if (batch->count > 0 || tag > 0)
+		environment_close_later(environment, batch);
+	else
+		free(batch);
 	return count;
 }
 

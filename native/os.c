@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/major.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -235,6 +237,11 @@ static enum os_kind file_kind(int fd, bool regular)
 	return regular ? OS_FILE : OS_OTHER;
 }
 
+static uint64_t device_of(const struct statx *status)
+{
+	return (uint64_t) status->stx_dev_major << 32 | status->stx_dev_minor;
+}
+
 int os_kind(int fd)
 {
 	struct statx status;
@@ -255,6 +262,31 @@ int os_kind(int fd)
 	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
 	default: return (int) file_kind(fd, S_ISREG(status.stx_mode));
 	}
+}
+
+bool os_closes_at_once(int fd)
+{
+	static _Atomic uint64_t pipes; /* the device that all pipes of pipe(2) are on; a named pipe is on its file system's */
+	struct statx status;
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
+		return false;
+	if (S_ISCHR(status.stx_mode))
+		return status.stx_rdev_major == MEM_MAJOR;
+	if (!S_ISFIFO(status.stx_mode))
+		return false;
+	uint64_t known = atomic_load(&pipes);
+	if (known == 0) {
+		int32_t ends[2];
+		struct statx own;
+		if (os_pipe(ends) < 0)
+			return false;
+		if (statx(ends[0], "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &own) == 0)
+			known = device_of(&own);
+		os_close(ends[0]);
+		os_close(ends[1]);
+		atomic_store(&pipes, known);
+	}
+	return known != 0 && device_of(&status) == known;
 }
 
 int os_peer(int fd, int32_t *out, size_t length)

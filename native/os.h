@@ -39,6 +39,9 @@ struct os_message {
 /* Closes: whatever it returns, the number is not the caller's any more. */
 int os_close(int fd);
 
+/* Whether closing can't wait for anything: a pipe, or one of the memory devices such as /dev/null. Never waits itself. */
+bool os_closes_at_once(int fd);
+
 /* Sets close-on-exec on the caller's descriptor, which stays the caller's. */
 int os_set_cloexec(int fd);
 

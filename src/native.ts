@@ -52,7 +52,10 @@ export interface Native {
   release(fd: number): number // out of the table, still open; -EBADF if not held, -EBUSY if it has several owners
   close(fd: number): number // -EBADF, and nothing is closed, if not held
   closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
-  /** Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. */
+  /**
+   * Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. Of up to 8 those that can't block
+   * (pipe(2), /dev/null and its like) are closed before this returns.
+   */
   closeLater(fds: Int32Array, start: number, count: number, tag: number): number
   pendingCloses(): number // handed to `closeLater` in this process and not closed yet
   held(): number // how many owners the descriptors of this environment have

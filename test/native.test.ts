@@ -166,6 +166,18 @@ for (const count of [0, 1, 253, 254, 1000]) {
   })
 }
 
+test('a few that close at once are closed before closeLater returns, whatever is among them', async t => {
+  const pipe = new Int32Array(2)
+  const pair = new Int32Array(2)
+  native.pipe(pipe)
+  native.socketpair(1, pair)
+  const fds = Int32Array.of(...pipe, ...pair, open())
+  t.is(native.closeLater(fds, 0, fds.length, 0), 5)
+  t.deepEqual([...pipe, fds[4]!].filter(isOpen), [])
+  await until(() => native.pendingCloses() === 0, 'the helper threads')
+  t.deepEqual([...pair].filter(isOpen), [])
+})
+
 test('closeLater tells of each batch that has a tag, and of none that has not', async t => {
   native.closeLater(Int32Array.of(open()), 0, 1, 0)
   native.closeLater(Int32Array.of(open(), open()), 0, 2, 5)
