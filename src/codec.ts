@@ -5,7 +5,7 @@
  * - *streamed* (flag RECORDS): objects as sequential record structures, ids 0-31, which last for the channel. Only for a body
  *   whose place in the stream is final.
  * - *detached* (flag RECORDS): the same types, but every body defines the structures it uses, ids 32-63, and
- *   nothing of it lasts. For bodies that wait for credit, and for those whose structures are too big to keep.
+ *   nothing of it lasts. For bodies that others may overtake, if they have new structures, and for those whose structures are too big to keep.
  */
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
@@ -49,6 +49,10 @@ export interface Encoded {
   length: number
   descriptors: Descriptor[]
   holes: Hole[]
+  /** It uses definitions that were sent before: none of their ids may get another meaning until this is sent. */
+  streamed: boolean
+  /** The bytes behind it are free, up to the next multiple of 8. */
+  room: boolean
 }
 
 const { Packr, Unpackr } = msgpackr
@@ -68,7 +72,9 @@ const outcome: Encoded = {
   flags: 0,
   length: 0,
   descriptors: NO_DESCRIPTORS,
-  holes: NO_HOLES
+  holes: NO_HOLES,
+  streamed: false,
+  room: false
 }
 const range = { start: 0, end: 0 }
 
@@ -129,14 +135,27 @@ export class Codec {
       this.#table = undefined // definitions may be in it that were never sent
       throw error
     }
-    if (table.fits()) return outcome
-    this.#table = undefined
+    if (!table.fits()) {
+      this.#table = undefined
+      return pack(detachedPackr, value, RECORDS, slab, position)
+    }
+    outcome.streamed = true
+    return outcome
+  }
+
+  /** The same for a body that waits, or that may overtake one that does: it uses the definitions that were sent, and adds none. */
+  encodeKnown(value: unknown, slab?: Buffer, position = 0): Encoded {
+    const table = this.#table
+    if (!this.records || table === undefined) return this.encode(value, false, slab, position)
+    this.encode(value, true, slab, position)
+    if (!outcome.streamed || !table.added) return outcome
+    this.#table = undefined // it has what was just defined
     return pack(detachedPackr, value, RECORDS, slab, position)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
   forget(): void {
-    this.#table = undefined
+    if (this.#table?.added) this.#table = undefined
   }
 
   /**
@@ -261,7 +280,8 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
     outcome.length = end - start - HEADER
     outcome.descriptors = call.descriptors
     outcome.holes = call.holes
-    for (const hole of call.holes) outcome.length += hole.bytes.byteLength
+    outcome.streamed = false
+    if (call.holes.length > 0) for (const hole of call.holes) outcome.length += hole.bytes.byteLength
     if (end - start > MAX_DEPTH && !shallow(value, MAX_DEPTH))
       throw new PassfdError('ENCODE', { detail: `it is nested deeper than ${MAX_DEPTH}` })
     return outcome
@@ -271,8 +291,6 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
   } finally {
     encoding = false
     collected = call.descriptors
-    call.descriptors = NO_DESCRIPTORS
-    call.holes = NO_HOLES
   }
 }
 
@@ -328,6 +346,8 @@ class EncodingTable {
   readonly #recordIds = shortRing()
   #nextId = FIRST_ID
   #last: string[] | undefined
+  /** The last body has defined shapes. */
+  added = false
 
   /** The Packr for the next body, which must be packed now. */
   begin(): Packer {
@@ -343,7 +363,8 @@ class EncodingTable {
     const nextId = structures.nextId ?? FIRST_ID
     const before = this.#nextId
     const all = structures[slotBefore(before)] !== this.#last // more than there is room for: they have replaced each other
-    if (nextId === before && !all) return true
+    this.added = nextId !== before || all
+    if (!this.added) return true
     const count = all ? STREAMED_RECORDS : (nextId - before + STREAMED_RECORDS) % STREAMED_RECORDS
     for (let i = 0; i < count; i++) if (tooBig(structures[slotBefore(nextId - i)])) return false
     this.#nextId = nextId

@@ -43,16 +43,16 @@ const ECONNRESET = -104
 const ENOTCONN = -107
 const NO_DESCRIPTORS: Descriptor[] = []
 
-/** Sessions that have something to write, and the one tick in which they do. */
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
+/** Sessions that have something to write, and the one tick in which they do. */
 const dirty: Session[] = []
 
 function flushDirty(): void {
   try {
     for (let i = 0; i < dirty.length; i++) dirty[i]!.flush() // a flush may add to the list
   } finally {
-    dirty.length = 0
+    while (dirty.length > 0) dirty.pop() // to set `length` is a call of the runtime
   }
 }
 
@@ -153,7 +153,7 @@ export class Session implements TransportOwner {
   reply(incoming: Incoming, value: unknown): Promise<void> {
     if (!this.#incoming.has(incoming)) return this.#sendLate(value)
     const { id, allowance, cancelled } = incoming
-    const encoded = cancelled ? this.#codec.encode(value, false) : this.#encodeFinal(value)
+    const encoded = cancelled ? this.#codec.encode(value, false) : this.#encodeNext(value)
     if (!this.#incoming.has(incoming)) return this.#comeBack(encoded, value)
     const parcel = this.#checkedParcel(encoded, value, id, allowance)
     if (cancelled) {
@@ -364,7 +364,7 @@ export class Session implements TransportOwner {
 
   #dispatch(kind: number, flags: number, id: number, value: unknown): Promise<void> {
     const final = this.#credit.available > 0 && this.#waiting.length === 0 && this.peer !== undefined
-    const encoded = final ? this.#encodeFinal(value) : this.#encodeWaiting(value)
+    const encoded = final ? this.#encodeNext(value) : this.#encodeWaiting(value)
     if (this.#isOver()) return this.#comeBack(encoded, value) // a getter of the value has ended the channel
     const parcel = this.#checkedParcel(encoded, value, -1, undefined)
     const byReference = encoded.holes.length > 0 ? deferred() : undefined
@@ -375,24 +375,29 @@ export class Session implements TransportOwner {
       this.#schedule()
     } else {
       const kept = this.peer === undefined ? value : undefined
-      this.#waiting.push(new Waiting(kind, flags, id, encoded, parcel, byReference, kept))
+      this.#waiting.push(new Waiting(kind, flags, id, this.#waiting.keep(encoded), parcel, byReference, kept))
     }
     return byReference === undefined ? this.whenDrained() : this.#whenSent(byReference)
   }
 
-  /** For a body whose place in the stream is settled: straight into the outgoing slab. */
-  #encodeFinal(value: unknown): Encoded {
+  /** For a body that is queued for the socket at once: straight into the outgoing slab. */
+  #encodeNext(value: unknown): Encoded {
     refuseNested()
-    const { slab } = this.#transport
-    return this.#codec.encode(value, true, slab, this.#transport.slabEnd)
+    const { slab } = this.#transport // first: it may be a new one
+    const { slabEnd } = this.#transport
+    // It overtakes what waits for credit, whose records must not get another meaning by it
+    if (this.#waiting.streamed > 0) return this.#codec.encodeKnown(value, slab, slabEnd)
+    return this.#codec.encode(value, true, slab, slabEnd)
   }
 
   /** Before the hello nobody knows whether the peer takes records: then the body is encoded so that it can be turned into either. */
   #encodeWaiting(value: unknown): Encoded {
-    if (this.peer !== undefined) return this.#codec.encode(value, false)
+    refuseNested()
+    const { slab } = this.#waiting
+    if (this.peer !== undefined) return this.#codec.encodeKnown(value, slab, this.#waiting.slabEnd)
     this.#codec.records = true
     try {
-      return this.#codec.encode(value, false)
+      return this.#codec.encode(value, false, slab, this.#waiting.slabEnd)
     } finally {
       this.#codec.records = false
     }
@@ -420,18 +425,15 @@ export class Session implements TransportOwner {
   #checkLimits(length: number, count: number, allowance: number | undefined): void {
     const { peer, limits } = this
     const { maxQueued, maxInFlight } = limits
-    const tooLarge = (whose: string, limit: number) =>
-      new PassfdError('MESSAGE_TOO_LARGE', { size: length, whose, limit })
-    if (length > maxQueued) throw tooLarge("this side's queue (maxQueued)", maxQueued)
-    if (peer !== undefined && length > peer.maxMessage) throw tooLarge('the peer', peer.maxMessage)
+    if (length > maxQueued) throw tooLarge(length, "this side's queue (maxQueued)", maxQueued)
+    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, 'the peer', peer.maxMessage)
+    if (this.backlog + length > maxQueued) throw queueFull(this.backlog, maxQueued, 'bytes, maxQueued')
+    if (count === 0) return
     const limit = allowance ?? peer?.maxDescriptors ?? limits.maxDescriptors
     const whose = allowance === undefined ? 'the peer' : 'the request (its option descriptors)'
     if (count > limit) throw new PassfdError('TOO_MANY_DESCRIPTORS', { count, whose, limit })
-    const full = (queued: number, limit: number, option: string) =>
-      new PassfdError('QUEUE_FULL', { queued, limit, option })
-    if (this.backlog + length > maxQueued) throw full(this.backlog, maxQueued, 'bytes, maxQueued')
     if (this.#descriptorsOut + count > maxInFlight)
-      throw full(this.#descriptorsOut, maxInFlight, 'descriptors, maxInFlight')
+      throw queueFull(this.#descriptorsOut, maxInFlight, 'descriptors, maxInFlight')
   }
 
   #sendWaiting(): void {
@@ -440,7 +442,7 @@ export class Session implements TransportOwner {
       () => this.#credit.available > 0,
       ({ kind, flags, id, encoded, parcel, sent }) => {
         this.#credit.available -= this.#costForPeer(encoded, parcel)
-        this.#transport.appendKept(encoded, kind, flags, id, parcel, sent?.resolve)
+        this.#transport.append(encoded, kind, flags, id, parcel, sent?.resolve)
       }
     )
     this.#schedule()
@@ -794,6 +796,7 @@ export class Session implements TransportOwner {
 
   #afterWrite(): void {
     this.#letGoOn()
+    if (this.#waiting.length === 0 && this.#transport.waiting === 0) this.#waiting.release()
     if (this.state === 'leaving' && this.#peerSaidGoodbye && !this.#shutDown && this.#nothingOwed()) {
       this.#shutDown = true
       this.#transport.wire.shutdown()
@@ -834,6 +837,14 @@ function moved(descriptors: readonly Descriptor[], value: unknown, replyTo: numb
   const by = replyTo === -1 ? 'send()' : 'a reply'
   const fds = descriptors.map(descriptor => takeShared(descriptor, by))
   return new Parcel(fds, descriptors, value, replyTo)
+}
+
+function tooLarge(size: number, whose: string, limit: number): PassfdError {
+  return new PassfdError('MESSAGE_TOO_LARGE', { size, whose, limit })
+}
+
+function queueFull(queued: number, limit: number, option: string): PassfdError {
+  return new PassfdError('QUEUE_FULL', { queued, limit, option })
 }
 
 function countError(detail: string): PassfdError {

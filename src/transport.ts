@@ -8,17 +8,14 @@ import { type Descriptor, isForeign } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
+import { giveSlab, ROOM, SLAB, takeSlab } from './slab.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
-const SLAB = 65536
-/** A frame is begun in a slab only if at least this much is free: msgpackr wants 2 KiB and takes another buffer otherwise. */
-const ROOM = 4096
 /** This much waiting is written at once instead of at the end of the turn. */
 const WRITE_AT = 32768
 const MAX_CHUNKS = 64
-/** Bodies that waited are copied into a slab up to this size, so that many share one write. */
-const COPY_UP_TO = 4096
-const POOLED_SLABS = 64
+/** Queues that are used up from the front are cut when so much of them is. */
+const COMPACT_AT = 512
 
 const EAGAIN = -11
 const ENOMEM = -12
@@ -48,8 +45,13 @@ export class Parcel {
     this.descriptors = descriptors
     this.value = value
     this.replyTo = replyTo
-    this.foreign = descriptors.some(isForeign)
+    this.foreign = anyForeign(descriptors)
   }
+}
+
+function anyForeign(descriptors: readonly Descriptor[]): boolean {
+  for (const descriptor of descriptors) if (isForeign(descriptor)) return true
+  return false
 }
 
 export interface TransportOwner {
@@ -95,7 +97,6 @@ class Segment {
 
 const NO_FDS: number[] = []
 const attached = new Int32Array(MAX_RIGHTS)
-const pool: Buffer[] = []
 const PADDING = Buffer.alloc(8)
 
 export class Transport implements FrameSink, WireOwner {
@@ -118,7 +119,9 @@ export class Transport implements FrameSink, WireOwner {
   #attaching = 0
   /** Those that answer a request, by its id: a peer may cancel thousands, so they are not looked for. */
   readonly #replies = new Map<number, Parcel>()
+  /** Descriptors in order of arrival; those in front of #given have been given to their frames. */
   #arrived: number[] = []
+  #given = 0
   #truncated = false
   #target: Buffer | undefined
   #retry: NodeJS.Timeout | undefined
@@ -151,7 +154,7 @@ export class Transport implements FrameSink, WireOwner {
     return this.#slabEnd
   }
 
-  /** Queues the frame that was just encoded. `sent` is called once its binary values are no longer looked at. */
+  /** Queues a frame that was just encoded, or kept since. `sent` is called once its binary values are no longer looked at. */
   append(
     encoded: Encoded,
     kind: number,
@@ -160,10 +163,10 @@ export class Transport implements FrameSink, WireOwner {
     parcel: Parcel | undefined,
     sent?: () => void
   ): void {
-    const { bytes, start, end, length, holes } = encoded
+    const { bytes, start, end, length, holes, room } = encoded
     const count = parcel === undefined ? 0 : parcel.fds.length
     const inSlab = bytes === this.#slab && start === this.#slabEnd
-    const skip = inSlab ? -end & 7 : 0 // keeps the next frame aligned, as msgpackr aligns what it packs
+    const skip = inSlab || room ? -end & 7 : 0 // keeps the next frame aligned, as msgpackr aligns what it packs
     writeHeader(bytes, start, length, kind, count, flags | skip, id)
     if (parcel !== undefined) {
       parcel.start = this.queued
@@ -171,10 +174,8 @@ export class Transport implements FrameSink, WireOwner {
       this.#parcels.push(parcel)
       if (parcel.replyTo !== -1) this.#replies.set(parcel.replyTo, parcel)
     }
-    if (inSlab) {
-      for (let i = 0; i < skip; i++) bytes[end + i] = 0
-      this.#slabEnd = end + skip
-    }
+    for (let i = 0; i < skip; i++) bytes[end + i] = 0
+    if (inSlab) this.#slabEnd = end + skip
     this.#add(bytes, start, end + skip, holes, sent)
     this.queued += HEADER + length + skip
     if (this.waiting >= WRITE_AT) this.flush()
@@ -189,27 +190,6 @@ export class Transport implements FrameSink, WireOwner {
     this.#slabEnd = start + 16
     this.#add(slab, start, start + 16, [], undefined)
     this.queued += 16
-  }
-
-  /** Queues a frame that was encoded into a buffer of its own earlier. */
-  appendKept(
-    kept: Encoded,
-    kind: number,
-    flags: number,
-    id: number,
-    parcel: Parcel | undefined,
-    sent?: () => void
-  ): void {
-    if (kept.holes.length > 0 || kept.end - kept.start > COPY_UP_TO) {
-      this.append(kept, kind, flags, id, parcel, sent)
-      return
-    }
-    const slab = this.slab
-    if (SLAB - this.#slabEnd < kept.end - kept.start + 8) this.#newSlab()
-    const into = this.#slab ?? slab
-    const start = this.#slabEnd
-    const end = start + kept.bytes.copy(into, start, kept.start, kept.end)
-    this.append({ ...kept, bytes: into, start, end }, kind, flags, id, parcel, sent)
   }
 
   /** Writes what waits until nothing is left or the socket is full. */
@@ -248,9 +228,9 @@ export class Transport implements FrameSink, WireOwner {
       left -= here
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
-      if (this.#replies.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
+      if (parcel.replyTo !== -1 && this.#replies.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
       if (parcel.refused) refused.push(parcel)
-      else (parcel.foreign ? closingLater : closing).push(...parcel.fds)
+      else for (const fd of parcel.fds) (parcel.foreign ? closingLater : closing).push(fd)
     }
     if (closing.length > 0) this.wire.close(closing)
     if (closingLater.length > 0) this.wire.discard(closingLater, undefined)
@@ -288,8 +268,9 @@ export class Transport implements FrameSink, WireOwner {
     this.#first = 0
     this.#releaseSlab()
     this.queued = this.sent
-    if (this.#arrived.length > 0) this.wire.discard(this.#arrived, undefined)
+    if (this.#waitingForFrames > 0) this.wire.discard(this.#arrived.slice(this.#given), undefined)
     this.#arrived = []
+    this.#given = 0
     this.wire.end()
     return rest
   }
@@ -312,8 +293,8 @@ export class Transport implements FrameSink, WireOwner {
     try {
       this.reader.received(length)
       if (truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
-      if (this.#arrived.length > MAX_RIGHTS) {
-        const ahead = this.#arrived.length - this.reader.announced
+      if (this.#waitingForFrames > MAX_RIGHTS) {
+        const ahead = this.#waitingForFrames - this.reader.announced
         if (ahead > MAX_RIGHTS) throw new PassfdError('DESCRIPTORS_AHEAD', { count: ahead, limit: MAX_RIGHTS })
       }
     } catch (error) {
@@ -351,22 +332,28 @@ export class Transport implements FrameSink, WireOwner {
   ): boolean {
     let fds = NO_FDS
     if (count > 0) {
-      const arrived = this.#arrived
-      if (arrived.length < count) {
+      const waiting = this.#waitingForFrames
+      if (waiting < count) {
         if (this.#truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
-        throw new PassfdError('DESCRIPTORS_MISSING', { count: arrived.length, expected: count })
+        throw new PassfdError('DESCRIPTORS_MISSING', { count: waiting, expected: count })
       }
-      if (arrived.length === count) {
-        fds = arrived
-        this.#arrived = []
-      } else fds = arrived.splice(0, count)
+      fds = count === 1 ? [this.#arrived[this.#given]!] : this.#arrived.slice(this.#given, this.#given + count)
+      this.#given += count
+      if (waiting === count || this.#given >= COMPACT_AT) {
+        this.#arrived = waiting === count ? [] : this.#arrived.slice(this.#given)
+        this.#given = 0
+      }
     }
     return this.#owner.onFrame(kind, flags, id, bytes, start, end, owned, fds)
   }
 
   /** A frame has begun and not ended, or descriptors wait for theirs. */
   get incomplete(): boolean {
-    return this.reader.partial || this.#arrived.length > 0
+    return this.reader.partial || this.#waitingForFrames > 0
+  }
+
+  get #waitingForFrames(): number {
+    return this.#arrived.length - this.#given
   }
 
   // --- writing
@@ -426,7 +413,7 @@ export class Transport implements FrameSink, WireOwner {
       segment.sent?.()
       if (segment.retires) giveSlab(segment.bytes as Buffer)
     }
-    segments.length = 0
+    while (segments.length > 0) segments.pop() // to set `length` is a call of the runtime
     this.#first = 0
     this.#releaseSlab()
   }
@@ -485,7 +472,7 @@ export class Transport implements FrameSink, WireOwner {
       segments[i]!.retires = true
       break
     }
-    this.#slab = pool.pop() ?? Buffer.allocUnsafeSlow(SLAB)
+    this.#slab = takeSlab()
     this.#slabEnd = 0
   }
 
@@ -496,13 +483,9 @@ export class Transport implements FrameSink, WireOwner {
   }
 
   #compactParcels(): void {
-    if (this.#taking < 512 && this.#taking < this.#parcels.length) return
+    if (this.#taking < COMPACT_AT && this.#taking < this.#parcels.length) return
     this.#parcels.splice(0, this.#taking)
     this.#attaching -= this.#taking
     this.#taking = 0
   }
-}
-
-function giveSlab(slab: Buffer): void {
-  if (pool.length < POOLED_SLABS) pool.push(slab)
 }

@@ -1,9 +1,11 @@
 /** Messages and requests that wait for credit, encoded already, in order. */
 import { detachedToPlain, type Encoded } from './codec.ts'
+import type { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER, RECORDS, REQUEST } from './frame.ts'
 import type { Hello } from './hello.ts'
 import type { Deferred } from './promises.ts'
+import { giveSlab, ROOM, SLAB, takeSlab } from './slab.ts'
 import type { Parcel } from './transport.ts'
 
 export class Waiting {
@@ -29,7 +31,7 @@ export class Waiting {
     this.kind = kind
     this.flags = flags
     this.id = id
-    this.encoded = keep(encoded)
+    this.encoded = encoded
     this.parcel = parcel
     this.sent = sent
     this.value = value
@@ -44,7 +46,7 @@ export class Waiting {
     const count = this.parcel?.fds.length ?? 0
     if (!records && this.flags & RECORDS) {
       const { bytes, start, end, holes } = this.encoded
-      this.encoded = keep(detachedToPlain(bytes, start + HEADER, end, count, holes))
+      this.encoded = copyOf(detachedToPlain(bytes, start + HEADER, end, count, holes))
       this.flags &= ~RECORDS
     }
     const { length } = this.encoded
@@ -58,15 +60,41 @@ export class Waiting {
 export class WaitingQueue {
   /** Bytes of all frames in it. */
   size = 0
+  /** How many of them use record definitions that were sent before. */
+  streamed = 0
   #items: Waiting[] = []
+  /** Bodies are encoded one behind the other, just as they leave later. */
+  #slab: Buffer | undefined
+  #slabEnd = 0
 
   get length(): number {
     return this.#items.length
   }
 
+  /** The slab to encode the next body into; its free place begins at `slabEnd`. */
+  get slab(): Buffer {
+    if (this.#slab === undefined || SLAB - this.#slabEnd < ROOM) {
+      this.#slab = takeSlab() // a full one may still have to leave
+      this.#slabEnd = 0
+    }
+    return this.#slab
+  }
+
+  get slabEnd(): number {
+    return this.#slabEnd
+  }
+
+  /** What was encoded last, to be kept: where it is, if that is the slab. */
+  keep(encoded: Encoded): Encoded {
+    const { bytes, start, end, flags, length, holes, streamed } = encoded
+    if (bytes !== this.#slab || start !== this.#slabEnd) return copyOf(encoded)
+    this.#slabEnd = (end + 7) & ~7
+    return { bytes, start, end, flags, length, descriptors: NO_DESCRIPTORS, holes, streamed, room: true }
+  }
+
   push(item: Waiting): void {
     this.#items.push(item)
-    this.size += item.size
+    this.#count(item, 1)
   }
 
   /** Takes items from the front while `fits` holds, asked before each. */
@@ -74,16 +102,22 @@ export class WaitingQueue {
     let count = 0
     while (count < this.#items.length && fits()) {
       const item = this.#items[count++]!
-      this.size -= item.size
+      this.#count(item, -1)
       take(item)
     }
     if (count > 0) this.#items.splice(0, count)
   }
 
+  /** All that was ever in it has left. */
+  release(): void {
+    if (this.#slab !== undefined) giveSlab(this.#slab)
+    this.#slab = undefined
+  }
+
   takeAll(): Waiting[] {
     const items = this.#items
     this.#items = []
-    this.size = 0
+    this.size = this.streamed = 0
     return items
   }
 
@@ -91,13 +125,21 @@ export class WaitingQueue {
     const at = this.#items.findIndex(item => item.kind === REQUEST && item.id === id)
     if (at < 0) return undefined
     const [item] = this.#items.splice(at, 1) as [Waiting]
-    this.size -= item.size
+    this.#count(item, -1)
     return item
+  }
+
+  #count(item: Waiting, sign: 1 | -1): void {
+    this.size += sign * item.size
+    if (item.encoded.streamed) this.streamed += sign
   }
 }
 
-/** A copy of what was encoded, as the encoder's buffers are used again. */
-function keep(encoded: Encoded): Encoded {
-  const { bytes, start, end } = encoded
-  return { ...encoded, bytes: Buffer.from(bytes.subarray(start, end)), start: 0, end: end - start, descriptors: [] }
+const NO_DESCRIPTORS: Descriptor[] = []
+
+/** The encoder's own buffers are used again. */
+function copyOf({ bytes, start, end, flags, length, holes, streamed }: Encoded): Encoded {
+  const copy = Buffer.from(bytes.subarray(start, end))
+  const descriptors = NO_DESCRIPTORS
+  return { bytes: copy, start: 0, end: end - start, flags, length, descriptors, holes, streamed, room: false }
 }

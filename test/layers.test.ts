@@ -4,7 +4,7 @@ import { test } from './helpers/test.ts'
 
 /** The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line. */
 const LAYERS = [
-  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short'],
+  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
@@ -43,8 +43,9 @@ const ONLY: Record<string, string[]> = {
   native: ['errors'],
   loop: ['errors', 'limits', 'native'],
   wire: ['loop', 'native'],
-  transport: ['descriptor', 'errors', 'frame', 'limits'],
+  transport: ['descriptor', 'errors', 'frame', 'limits', 'slab'],
   credit: [],
+  slab: [],
   share: [],
   promises: []
 }
