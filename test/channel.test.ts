@@ -785,6 +785,31 @@ test('maxUnclaimed: so many descriptors are lent at a time', async t => {
   }
 })
 
+for (const shapes of [1, 31, 32, 33, 70]) {
+  test(`answers that overtake waiting messages leave their records alone: ${shapes} new shapes`, async t => {
+    const shaped = (kind: string, index: number) => ({ [`${kind}${index}`]: index, kind })
+    const [left, right] = await connected({}, { window: 1 })
+    // What left may send is used up by one message that nobody reads, so the rest waits
+    const known = Array.from({ length: 20 }, (_, index) => shaped('known', index))
+    left.serve(({ value }) => shaped('answer', value as number))
+    await left.send(known) // defines the shapes, as it is the first
+    const sent = [...known, shaped('unseen', 1), ...known].map(value => left.send(value))
+    const answers = []
+    for (let index = 0; index < shapes; index++) answers.push(await right.request(index))
+    t.deepEqual(
+      answers,
+      answers.map((_, index) => shaped('answer', index))
+    )
+    const later = [...known, shaped('unseen', 2)].map(value => left.send(value))
+    const came: unknown[] = []
+    right.on('message', ({ value }) => void came.push(value))
+    await until(() => came.length === 1 + sent.length + later.length, 'the messages')
+    t.deepEqual(came, [known, ...known, shaped('unseen', 1), ...known, ...known, shaped('unseen', 2)])
+    t.deepEqual(await right.request(7), shaped('answer', 7))
+    await closeAll(left, right)
+  })
+}
+
 test('window: messages that nobody has been given', async t => {
   const cost = 12 + 3 + 500
   for (const [window, most] of [
