@@ -25,6 +25,11 @@ export const python = (workload: string): Contender => ({
   missing: pythonMissing
 })
 
+/** One layer alone, by the name of its file in layers/: `records`, `plain` or `descriptor`. */
+export const layer = (name: string, variant: string): Contender => ({
+  command: [process.execPath, path(`layers/${name}.mjs`), variant]
+})
+
 function path(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url))
 }

@@ -59,16 +59,7 @@ const MEASURED = 300
 export async function measure(name: string, row: Row, runs: number): Promise<Result> {
   const named = Object.entries(row.peers).filter(([, peer]) => takesPart(peer))
   const times = timesFor(named.length + 1)
-  const contenders: Running[] = []
-  for (const contender of [row.ours, ...named.map(([, peer]) => peer)])
-    contenders.push(await start(contender, row.placement, times)) // one by one, so that they don't warm up at the same time
-  const measured: Measured[][] = contenders.map(() => [])
-  for (let run = 0; run < runs; run++)
-    for (let i = 0; i < contenders.length; i++) {
-      const turn = (run + i) % contenders.length
-      measured[turn]!.push(await contenders[turn]!.measure())
-    }
-  for (const contender of contenders) await contender.end()
+  const measured = await inTurns([row.ours, ...named.map(([, peer]) => peer)], row.placement, times, runs)
   const [ours, ...theirs] = measured.map(all => all.map(({ value }) => value)) as [number[], ...number[][]]
   const peers: Record<string, number> = {}
   const ratios: Record<string, number> = {}
@@ -92,6 +83,29 @@ export async function measure(name: string, row: Row, runs: number): Promise<Res
     better: row.better,
     runs,
     ...(Object.keys(lost).length === 0 ? {} : { lost })
+  }
+}
+
+async function inTurns(
+  all: readonly Contender[],
+  placement: Placement,
+  times: NodeJS.ProcessEnv,
+  runs: number
+): Promise<Measured[][]> {
+  const contenders: Running[] = []
+  try {
+    // One by one, so that they don't warm up at the same time
+    for (const contender of all) contenders.push(await start(contender, placement, times))
+    const measured: Measured[][] = contenders.map(() => [])
+    for (let run = 0; run < runs; run++)
+      for (let i = 0; i < contenders.length; i++) {
+        const turn = (run + i) % contenders.length
+        measured[turn]!.push(await contenders[turn]!.measure())
+      }
+    for (const contender of contenders) await contender.end()
+    return measured
+  } finally {
+    await Promise.all(contenders.map(contender => contender.stop()))
   }
 }
 

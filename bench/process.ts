@@ -15,6 +15,8 @@ export interface Running {
   measure(): Promise<Measured>
   /** Lets it end. Rejects if it fails. */
   end(): Promise<void>
+  /** Ends it, if it still runs. */
+  stop(): Promise<void>
 }
 
 const children = new Set<ChildProcess>()
@@ -51,7 +53,15 @@ export async function start({ command }: Contender, placement: Placement, times:
     await ended
     throw failed('ended early')
   }
-  if ((await line()) !== 'ready') throw failed('is not ready')
+  const stop = async () => {
+    child.kill()
+    await ended.catch(() => {})
+  }
+  const first = await line()
+  if (first !== 'ready') {
+    await stop()
+    throw failed(`is not ready but says ${first}`)
+  }
   return {
     async measure() {
       child.stdin.write('\n')
@@ -62,6 +72,7 @@ export async function start({ command }: Contender, placement: Placement, times:
     async end() {
       child.stdin.end()
       await ended
-    }
+    },
+    stop
   }
 }

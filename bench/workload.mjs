@@ -19,6 +19,9 @@ export const MEBIBYTE = 1048576
 /** The small message: 51 bytes in msgpack. `id` counts, so that the far end sees what is lost or out of order. */
 export const small = id => ({ id, type: 'open', path: '/var/log/app', mode: 420, wait: true })
 
+/** The same with a descriptor. */
+export const withFile = (id, file) => ({ id, type: 'open', path: '/var/log/app', mode: 420, wait: true, file })
+
 /** Node as the far end runs it: on its own core if cores are given out, with the same flags (such as --cpu-prof). */
 export const farCommand = [
   ...(FAR_CPU === undefined ? [] : ['taskset', '-c', FAR_CPU]),
@@ -117,6 +120,19 @@ export const oneWay =
       await turn()
     } while (performance.now() - start < time)
     return rate(count, await mark(), start)
+  }
+
+/** What a layer does with a message, there and here, in one process: `burst(first, count)` resolves when so many have arrived. Gives ns a message. */
+export const eachWay =
+  ({ burst, size = 256 }) =>
+  async time => {
+    const start = performance.now()
+    let count = 0
+    do {
+      await burst(count, size)
+      count += size
+    } while (performance.now() - start < time)
+    return ((performance.now() - start) / count) * 1e6
   }
 
 /** `request(id)` and its answer, one at a time. Gives the median in µs. */

@@ -1,0 +1,131 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type Contender, measure, type Result, type Row } from '../bench/measure.ts'
+import { usocketMissing } from '../bench/missing.ts'
+import { table } from '../bench/report.ts'
+import { start } from './helpers/process.ts'
+import { test, testIf } from './helpers/test.ts'
+
+const SHORT = { BENCH_WARM_UP: '5', BENCH_FLOOR_WARM_UP: '5', BENCH_MEASURED: '5' }
+const bench = (path: string) => fileURLToPath(new URL(`../bench/${path}`, import.meta.url))
+const rows = readdirSync(bench('rows')).map(file => file.replace(/\.ts$/, ''))
+
+function runBench(args: string[], environment: NodeJS.ProcessEnv = {}) {
+  return start(process.execPath, ['--import', 'tsx', bench('run.ts'), ...args], {
+    env: { ...process.env, ...SHORT, ...environment }
+  })
+}
+
+/** A contender that says the same for each line on its stdin. */
+const saying = (answer: string): Contender => ({
+  command: ['sh', '-c', `echo ready; while read line; do echo ${answer}; done`]
+})
+
+const row = (ours: Contender, peers: Row['peers']): Row => ({
+  what: 'nothing',
+  unit: 'things/s',
+  better: 'more',
+  placement: 'unpinned',
+  ours,
+  peers
+})
+
+test('--json: one object, with what was measured of each layer', async t => {
+  const layers = ['layer-frame', 'layer-codec', 'layer-transport', 'layer-channel']
+  const { line, exit } = runBench(['--json', '--runs', '2', ...layers])
+  const { machine, results } = JSON.parse(await line()) as { machine: string; results: Result[] }
+  t.regex(machine, /Node v\d+/)
+  t.deepEqual(
+    results.map(({ name }) => name),
+    layers
+  )
+  for (const { unit, ours, min, max, peers, ratios, runs, lost } of results) {
+    t.is(unit, 'ns')
+    t.is(runs, 2)
+    t.true(min > 0 && min <= ours && ours <= max)
+    t.deepEqual(Object.keys(peers), ['without records', 'with a descriptor'])
+    t.deepEqual(Object.keys(ratios), Object.keys(peers))
+    for (const value of [...Object.values(peers), ...Object.values(ratios)]) t.true(value > 0)
+    t.is(lost, undefined)
+  }
+  const { code, stderr } = await exit
+  t.is(code, 0, stderr)
+  await t.throwsAsync(line(), undefined, 'one line is all')
+})
+
+test('a row that does not exist: those that do', async t => {
+  const { exit } = runBench(['no-such-row'])
+  const { code, stderr } = await exit
+  t.is(code, 1)
+  t.is(stderr.trim(), `unknown row: no-such-row. Rows: ${rows.join(', ')}`)
+})
+
+test('a program that is not there is left out, with one line that says what to do', async t => {
+  const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
+  try {
+    const folder = process.env.PATH!.split(':').find(candidate => existsSync(join(candidate, 'taskset')))
+    symlinkSync(join(folder!, 'taskset'), join(path, 'taskset'))
+    const { line, exit } = runBench(['--json', '--runs', '1', 'descriptors-many'], { PATH: path })
+    const [result] = JSON.parse(await line()).results as Result[]
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+    t.true(result!.ours > 0)
+    for (const peer of Object.keys(result!.peers)) t.notRegex(peer, /^C |^Python$/)
+    const lines = stderr.split('\n').filter(text => !text.includes('usocket') && text !== '')
+    t.is(lines.length, 2, stderr)
+    t.regex(lines[0]!, /^left out: C: gcc can't be run .*ENOENT.*apt-get install build-essential$/)
+    t.regex(lines[1]!, /^left out: Python: python3 can't be run .*ENOENT.*apt-get install python3$/)
+  } finally {
+    rmSync(path, { recursive: true })
+  }
+})
+
+test('what a peer loses is added up and told', async t => {
+  const asked = row(saying('8'), { lossy: saying('4 3'), careful: saying('2 0'), safe: saying('16') })
+  const result = await measure('some', asked, 3)
+  t.is(result.ours, 8)
+  t.deepEqual(result.peers, { lossy: 4, careful: 2, safe: 16 })
+  t.deepEqual(result.ratios, { lossy: 2, careful: 4, safe: 0.5 })
+  t.deepEqual(result.lost, { lossy: 9, careful: 0 })
+  const [ours, lossy, careful, safe] = table(result, asked).split('\n') as [string, string, string, string]
+  t.regex(lossy, /lossy.*lost 9$/)
+  t.regex(careful, /lost 0$/)
+  t.notRegex(ours + safe, /lost/)
+})
+
+test('a contender that fails ends the run, and says why', async t => {
+  const failing: Contender = { command: ['sh', '-c', 'echo ready; read line; echo "two are missing" >&2; exit 3'] }
+  await t.throwsAsync(measure('some', row(saying('8'), { failing }), 1), {
+    message: /ended with 3\n.*two are missing/s
+  })
+})
+
+test('a contender that is not ready, likewise', async t => {
+  const talking: Contender = { command: ['sh', '-c', 'echo hello; read line'] }
+  await t.throwsAsync(measure('some', row(saying('8'), { talking }), 1), { message: /is not ready but says hello/ })
+})
+
+testIf(usocketMissing(), 'usocket: descriptors a second, and how many of them were lost', async t => {
+  for (const workload of ['descriptors', 'request-descriptor']) {
+    const { child, line, exit } = start(process.execPath, [bench('peers/usocket.mjs'), workload], {
+      env: { ...process.env, ...SHORT }
+    })
+    t.is(await line(), 'ready')
+    child.stdin!.write('\n')
+    t.regex(await line(), /^\d+(\.\d+)? \d+$/)
+    child.stdin!.end()
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+  }
+})
+
+test('each row asks for ratios to peers that it has, whose programs exist', async t => {
+  for (const name of rows) {
+    const { default: asked } = (await import(`../bench/rows/${name}.ts`)) as { default: Row }
+    for (const peer of Object.keys(asked.targets ?? {})) t.true(peer in asked.peers, `${name}: ${peer}`)
+    for (const { command } of [asked.ours, ...Object.values(asked.peers)])
+      for (const argument of command) if (/\.(mjs|py)$/.test(argument)) t.true(existsSync(argument), argument)
+  }
+})
