@@ -6,6 +6,7 @@ import { Connection } from './connection.ts'
 import { checkInteger } from './convert.ts'
 import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
 import { abortError, asError, PassfdError } from './errors.ts'
+import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
@@ -65,6 +66,16 @@ export interface ChannelSetup {
   onOpen?(error: Error | undefined): void
   /** The token of the socket's Descriptor, so that it isn't sent through itself. */
   description?: object | undefined
+  /** Whoever made the channel and has to know when it is over. */
+  keeper?: ChannelKeeper | undefined
+}
+
+/** @internal */
+export interface ChannelKeeper {
+  /** After the 'close' event. */
+  onClosed(): void
+  /** It has ended, and nothing that was lent is held any more. Before or after `onClosed`. */
+  onGivenBack(): void
 }
 
 const LISTENERS = "'message' listeners"
@@ -92,7 +103,10 @@ export class Channel<In = unknown, Out = unknown>
   implements AsyncIterable<Message<In>>, AsyncDisposable
 {
   readonly #session: Session
-  readonly #setup: ChannelSetup
+  readonly #wire: Wire
+  readonly #schema: Schema<In> | undefined
+  readonly #keeper: ChannelKeeper | undefined
+  #onOpen: ChannelSetup['onOpen']
   #peer: Peer
   #consumer: Consumer = 'nobody'
   readonly #inbox: Entry<In>[] = []
@@ -102,7 +116,7 @@ export class Channel<In = unknown, Out = unknown>
   #serveOptions: ServeOptions<In> = {}
   #running = 0
   /** Messages with descriptors whose handlers are running. */
-  readonly #handled = new Set<Message<In>>()
+  #handled: Set<Message<In>> | undefined
   /** The message of the loop's body; several if several were asked for at once. */
   readonly #current: Message<In>[] = []
   #readers: ((result: IteratorResult<Message<In>>) => void)[] = []
@@ -113,10 +127,14 @@ export class Channel<In = unknown, Out = unknown>
 
   private constructor(setup: ChannelSetup) {
     super()
-    this.#setup = setup
-    this.#peer = setup.peer
-    const { limits } = setup
-    this.#session = new Session(setup.wire, new Codec(), limits, this.#sessionOwner(), setup.description)
+    // Not the object itself, as what is in it would live as long as the channel
+    const { wire, peer, limits, options, onOpen, description, keeper } = setup
+    this.#wire = wire
+    this.#schema = options.schema
+    this.#keeper = keeper
+    this.#onOpen = onOpen
+    this.#peer = peer
+    this.#session = new Session(wire, new Codec(), limits, new Channel.#Listener(this), description)
     this.#noticeListeners()
   }
 
@@ -168,7 +186,7 @@ export class Channel<In = unknown, Out = unknown>
     })
     quiet(promise) // a request that nobody awaits can't end the process
     const { resolve, reject } = settlement
-    const { wire } = this.#setup
+    const wire = this.#wire
     const outgoing = new OutgoingRequest(
       { succeed: (reply, given) => acceptReply(reply, given, schema, wire, resolve, reject), fail: reject },
       timeout,
@@ -272,7 +290,7 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #receive(entry: Entry<In>): void {
-    const { schema } = this.#setup.options
+    const schema = this.#schema
     if (schema !== undefined) {
       const checked = validate(schema, entry.message.value)
       if (checked instanceof Promise) {
@@ -375,7 +393,10 @@ export class Channel<In = unknown, Out = unknown>
     }
     if (later) {
       this.#running++
-      if (message[ALL].length > 0) this.#handled.add(message)
+      if (message[ALL].length > 0) {
+        this.#handled ??= new Set()
+        this.#handled.add(message)
+      }
       void Promise.resolve(result).then(
         value => this.#settled(message, value),
         error => this.#settled(message, undefined, error ?? new Error('the handler rejected without a reason'))
@@ -385,7 +406,7 @@ export class Channel<In = unknown, Out = unknown>
 
   #settled(message: Message<In>, value: unknown, error?: unknown): void {
     this.#running--
-    this.#handled.delete(message)
+    this.#handled?.delete(message)
     if (error === undefined) this.#answer(message, value)
     else this.#fail(message, error)
     this.#pump()
@@ -427,24 +448,26 @@ export class Channel<In = unknown, Out = unknown>
 
   // --- what the session tells
 
-  #sessionOwner(): SessionOwner {
-    return {
-      onOpen: hello => {
-        this.#peer = { ...this.#peer, agent: hello.agent }
-        if (opened.hasSubscribers) opened.publish({ channel: this, peer: this.#peer })
-        this.#setup.onOpen?.(undefined)
-      },
-      lend: (fds, request) => {
-        const lender = this.#lender(request)
-        return fds.map(fd => lent(fd, lender))
-      },
-      onMessage: (incoming: Incoming | undefined, value, descriptors, cost) => {
-        const message = new Message(value as In, descriptors, this, this.#session, incoming)
-        this.#receive({ message, cost, ready: true, failure: undefined })
-      },
-      onReturned: (state, parcel) => this.#returned(state, parcel),
-      onEnd: error => this.#end(error)
-    }
+  #opened(hello: Hello): void {
+    this.#peer = { ...this.#peer, agent: hello.agent }
+    if (opened.hasSubscribers) opened.publish({ channel: this, peer: this.#peer })
+    this.#settleOpen(undefined)
+  }
+
+  #settleOpen(error: Error | undefined): void {
+    const onOpen = this.#onOpen
+    this.#onOpen = undefined
+    onOpen?.(error)
+  }
+
+  #lend(fds: readonly number[], request: boolean): Descriptor[] {
+    const lender = this.#lender(request)
+    return fds.map(fd => lent(fd, lender))
+  }
+
+  #arrived(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
+    const message = new Message(value as In, descriptors, this, this.#session, incoming)
+    this.#receive({ message, cost, ready: true, failure: undefined })
   }
 
   #lender(request: boolean): Lender {
@@ -465,7 +488,7 @@ export class Channel<In = unknown, Out = unknown>
 
   #returned(state: ReturnState, parcel: Parcel): void {
     const { fds, descriptors, value } = parcel
-    const { wire } = this.#setup
+    const wire = this.#wire
     if (this.listenerCount('returned') === 0) {
       wire.discard(fds, undefined)
       return
@@ -500,10 +523,10 @@ export class Channel<In = unknown, Out = unknown>
 
   #end(error: Error | undefined): void {
     this.#over = true
-    this.#setup.onOpen?.(error ?? new PassfdError('DISCONNECTED'))
+    this.#settleOpen(error ?? new PassfdError('DISCONNECTED'))
     if (ended.hasSubscribers) ended.publish({ channel: this, error })
     // What is not read, or held by a handler that never ends, is closed when it is collected
-    const open = [...this.#inbox.map(({ message }) => message), ...this.#current, ...this.#handled]
+    const open = [...this.#inbox.map(({ message }) => message), ...this.#current, ...(this.#handled ?? [])]
     for (const message of open) for (const descriptor of message[ALL]) guardLoan(descriptor)
     // Not in this tick: whoever is given the channel by a promise must first be able to listen
     setImmediate(() => {
@@ -515,7 +538,41 @@ export class Channel<In = unknown, Out = unknown>
       } catch (failure) {
         throwLater(failure)
       }
+      this.#keeper?.onClosed()
     })
+  }
+
+  /** What the session tells; an object for each channel, but no closures. */
+  static readonly #Listener = class implements SessionOwner {
+    readonly #channel: Channel<any, any>
+
+    constructor(channel: Channel<any, any>) {
+      this.#channel = channel
+    }
+
+    onOpen(hello: Hello): void {
+      this.#channel.#opened(hello)
+    }
+
+    onMessage(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
+      this.#channel.#arrived(incoming, value, descriptors, cost)
+    }
+
+    lend(fds: readonly number[], request: boolean): Descriptor[] {
+      return this.#channel.#lend(fds, request)
+    }
+
+    onReturned(state: ReturnState, parcel: Parcel): void {
+      this.#channel.#returned(state, parcel)
+    }
+
+    onEnd(error: Error | undefined): void {
+      this.#channel.#end(error)
+    }
+
+    onGivenBack(): void {
+      this.#channel.#keeper?.onGivenBack()
+    }
   }
 
   static {

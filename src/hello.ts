@@ -1,4 +1,5 @@
 /** The hello each side says: what it is and what it takes. */
+import { isDeepStrictEqual } from 'node:util'
 import { PassfdError } from './errors.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import type { Limits } from './options.ts'
@@ -45,7 +46,7 @@ export function checkHello(value: unknown): Hello {
   if (typeof agent !== 'string') throw bad('agent is not a string')
   if (!Array.isArray(features) || features.some(feature => typeof feature !== 'string'))
     throw bad('features is not a list of strings')
-  return {
+  return shared({
     version: Math.min(integer('version', undefined, 1, 0xffffffff), PROTOCOL_VERSION),
     agent: agent.slice(0, 128),
     maxMessage: integer('maxMessage', 65536, 0, 0xffffffff),
@@ -53,7 +54,15 @@ export function checkHello(value: unknown): Hello {
     window: integer('window', 0, 0, 0xffffffff),
     descriptorCost: integer('descriptorCost', 1, 0, 0xffffffff),
     features
-  }
+  })
+}
+
+let last: Hello | undefined
+
+/** Mostly all peers say the same: then one object is kept for all their channels. */
+function shared(hello: Hello): Hello {
+  if (last === undefined || !isDeepStrictEqual(hello, last)) last = hello
+  return last
 }
 
 function bad(detail: string): PassfdError {

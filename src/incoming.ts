@@ -33,34 +33,41 @@ export class Incoming {
   }
 }
 
+/** Mostly there is one at a time: a Map is made for the second. */
 export class IncomingTable {
-  readonly #pending = new Map<number, Incoming>()
+  #only: Incoming | undefined
+  #more: Map<number, Incoming> | undefined
 
   get size(): number {
-    return this.#pending.size
+    return (this.#only === undefined ? 0 : 1) + (this.#more?.size ?? 0)
   }
 
   get(id: number): Incoming | undefined {
-    return this.#pending.get(id)
+    return this.#only?.id === id ? this.#only : this.#more?.get(id)
   }
 
   add(incoming: Incoming): void {
-    this.#pending.set(incoming.id, incoming)
+    if (this.#only === undefined) this.#only = incoming
+    else {
+      this.#more ??= new Map()
+      this.#more.set(incoming.id, incoming)
+    }
   }
 
   /** True while it has no answer. */
   has(incoming: Incoming): boolean {
-    return this.#pending.get(incoming.id) === incoming
+    return this.#only === incoming || this.#more?.get(incoming.id) === incoming
   }
 
   /** It is being answered. */
   delete(incoming: Incoming): void {
-    this.#pending.delete(incoming.id)
+    if (this.#only === incoming) this.#only = undefined
+    else this.#more?.delete(incoming.id)
   }
 
   endAll(reason: Error): void {
-    const all = [...this.#pending.values()]
-    this.#pending.clear()
+    const all = [...(this.#only === undefined ? [] : [this.#only]), ...(this.#more?.values() ?? [])]
+    this.#only = this.#more = undefined
     for (const incoming of all) incoming.end(reason)
   }
 }

@@ -30,9 +30,19 @@ export function peerOf(fd: number): Peer {
     pid,
     uid: uid >>> 0,
     gid: gid >>> 0,
-    groups: Array.from(out.subarray(4, 4 + count), group => group >>> 0),
+    groups: sharedGroups(out.subarray(4, 4 + count)),
     agent: ''
   }
+}
+
+let lastGroups: readonly number[] = []
+
+/** Peers of one user have the same, and a channel keeps them as long as it lives. */
+function sharedGroups(signed: Int32Array): readonly number[] {
+  const groups = Array.from(signed, group => group >>> 0)
+  if (groups.length !== lastGroups.length || groups.some((group, index) => group !== lastGroups[index]))
+    lastGroups = Object.freeze(groups)
+  return lastGroups
 }
 
 /** The default: a process of our own user, or root. */

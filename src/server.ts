@@ -4,11 +4,11 @@ import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
 import {
   type Channel,
+  type ChannelKeeper,
   checkServe,
   type Handler,
   hasUnread,
   type ServeOptions,
-  sessionOf,
   throwLater
 } from './channel.ts'
 import { type Address, open } from './connect.ts'
@@ -82,6 +82,8 @@ interface ServerSetup {
 }
 
 let createServer: (setup: ServerSetup) => ChannelServer<any, any>
+let guestClosed: (server: ChannelServer<any, any>, guest: Guest, channel: Channel<any, any>) => void
+let guestGaveBack: (server: ChannelServer<any, any>, guest: Guest) => void
 
 /** Accepts channels. Those whose handshake is done are in `channels`, are emitted as `'channel'`, and can be iterated over. */
 export class ChannelServer<In = unknown, Out = unknown>
@@ -94,7 +96,8 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly closed: Promise<Error | undefined>
   readonly #setup: ServerSetup
   readonly #share: DescriptorShare
-  readonly #collected = new FinalizationRegistry<Part>(part => this.#share.giveBack(part))
+  /** Channels that have ended and of which the application still holds descriptors, while it can reach them. */
+  readonly #collected = new FinalizationRegistry<Guest>(guest => this.#share.giveBack(guest.part))
   readonly #channels = new Set<Channel<In, Out>>()
   readonly #watcher: Watcher
   readonly #users = new Map<number, number>()
@@ -102,12 +105,14 @@ export class ChannelServer<In = unknown, Out = unknown>
   #connections = 0
   #serving: { handler: Handler<In>; options: ServeOptions<In> } | undefined
   /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
-  readonly #unseen = new Map<Channel<In, Out>, () => void>()
+  readonly #unseen = new Map<Channel<In, Out>, Guest>()
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
   #iterating = false
   #closing: Promise<void> | undefined
   #resolveClosed!: (error: Error | undefined) => void
   #pause: NodeJS.Timeout | undefined
+  #lastLimits: Limits | undefined
+  #lastUnclaimed = -1
 
   private constructor(setup: ServerSetup) {
     super()
@@ -209,22 +214,16 @@ export class ChannelServer<In = unknown, Out = unknown>
       return
     }
     const part = this.#share.take(limits.maxUnclaimed)
-    const users = this.#users
+    const guest = new Guest(this, peer.uid, part)
     this.#connections++
-    users.set(peer.uid, (users.get(peer.uid) ?? 0) + 1)
-    const leave = (): void => {
-      this.#connections--
-      const left = users.get(peer.uid)! - 1
-      if (left === 0) users.delete(peer.uid)
-      else users.set(peer.uid, left)
-    }
+    this.#users.set(peer.uid, (this.#users.get(peer.uid) ?? 0) + 1)
     const { signal } = this.#handshakes
     try {
       this.#checkRoom(peer, part.total)
       await authorized(peer, options, limits.handshakeTimeout, signal)
       native.passRights(fd, true)
     } catch (error) {
-      leave()
+      this.#leave(guest)
       this.#share.giveBack(part)
       if (signal.aborted) wire.end()
       else refuse(wire, error as PassfdError)
@@ -233,27 +232,51 @@ export class ChannelServer<In = unknown, Out = unknown>
     }
     let channel: Channel<In, Out>
     try {
-      const setup = { wire, peer, limits: withUnclaimed(limits, part.total), options }
+      const setup = { wire, peer, limits: this.#limitsFor(part.total), options, keeper: guest }
       channel = await open(setup, limits.handshakeTimeout, signal)
     } catch (error) {
-      leave()
+      this.#leave(guest)
       this.#share.giveBack(part)
       if (!wire.ended) wire.end()
       this.#refused(peer, error as Error)
       return
     }
-    this.#giveBackLater(part, channel)
-    if (this.#closing === undefined) this.#opened(channel, leave)
-    else void channel.close().then(leave)
+    if (this.#closing === undefined) this.#opened(channel, guest)
+    else void channel.close()
+    guest.admitted(channel)
   }
 
-  /** A channel's part of the descriptors is free when it has ended and the application holds none of them, or can't reach it any more. */
-  #giveBackLater(part: Part, channel: Channel<In, Out>): void {
-    this.#collected.register(channel, part, part)
-    sessionOf(channel).whenGivenBack(() => {
-      this.#collected.unregister(part)
-      this.#share.giveBack(part)
-    })
+  /** Channels of one server mostly may hold equally much: they share the object. */
+  #limitsFor(unclaimed: number): Limits {
+    if (this.#lastUnclaimed !== unclaimed) {
+      this.#lastLimits = withUnclaimed(this.#setup.limits, unclaimed)
+      this.#lastUnclaimed = unclaimed
+    }
+    return this.#lastLimits!
+  }
+
+  #leave({ uid }: Guest): void {
+    this.#connections--
+    const left = this.#users.get(uid)! - 1
+    if (left === 0) this.#users.delete(uid)
+    else this.#users.set(uid, left)
+  }
+
+  #oneLess(guest: Guest): void {
+    if (--guest.waitsFor === 0) this.#leave(guest)
+  }
+
+  #closed(guest: Guest, channel: Channel<In, Out>): void {
+    this.#channels.delete(channel)
+    this.#oneLess(guest)
+    if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
+    // The loop holds it no longer: if the application lets it go with what it holds, nothing else tells
+    if (!guest.givenBack) this.#collected.register(channel, guest, guest)
+  }
+
+  #giveBack(guest: Guest): void {
+    this.#collected.unregister(guest)
+    this.#share.giveBack(guest.part)
   }
 
   #refused(peer: Peer, error: Error): void {
@@ -281,24 +304,14 @@ export class ChannelServer<In = unknown, Out = unknown>
       throw new PassfdError('BUSY', { detail: 'the descriptors of all its channels are used up (maxUnclaimedTotal)' })
   }
 
-  #opened(channel: Channel<In, Out>, leave: () => void): void {
+  #opened(channel: Channel<In, Out>, guest: Guest): void {
     const reader = this.#readers.shift()
     const unseen = this.#serving === undefined && this.listenerCount('channel') === 0
-    let waitsFor = 1
-    const oneLess = (): void => {
-      if (--waitsFor === 0) leave()
-    }
     if (reader === undefined && (this.#iterating || unseen)) {
-      waitsFor++
-      this.#unseen.set(channel, oneLess)
+      guest.waitsFor++
+      this.#unseen.set(channel, guest)
     }
     this.#channels.add(channel)
-    // Not by the event, which may have been emitted already
-    void channel.closed.then(() => {
-      this.#channels.delete(channel)
-      oneLess()
-      if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
-    })
     if (this.#serving !== undefined) channel.serve(this.#serving.handler, this.#serving.options)
     reader?.({ done: false, value: channel })
     this.#tell(() => this.emit('channel', channel))
@@ -306,9 +319,9 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   /** Somebody knows the channel from now on. */
   #see(channel: Channel<In, Out>): Channel<In, Out> {
-    const oneLess = this.#unseen.get(channel)
+    const guest = this.#unseen.get(channel)
     this.#unseen.delete(channel)
-    oneLess?.()
+    if (guest !== undefined) this.#oneLess(guest)
     return channel
   }
 
@@ -340,5 +353,48 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   static {
     createServer = setup => new ChannelServer(setup)
+    guestClosed = (server, guest, channel) => server.#closed(guest, channel)
+    guestGaveBack = (server, guest) => server.#giveBack(guest)
+  }
+}
+
+/** A connection's place in the server, until it has left and given back its part of the descriptors. */
+class Guest implements ChannelKeeper {
+  readonly uid: number
+  readonly part: Part
+  /** The channel's end, and that it was seen. */
+  waitsFor = 1
+  givenBack = false
+  readonly #server: ChannelServer<any, any>
+  #admitted = false
+  #channel: Channel<any, any> | undefined
+  #over = false
+
+  constructor(server: ChannelServer<any, any>, uid: number, part: Part) {
+    this.#server = server
+    this.uid = uid
+    this.part = part
+  }
+
+  /** The handshake is done. The channel may be over already. */
+  admitted(channel: Channel<any, any>): void {
+    this.#admitted = true
+    this.#channel = channel
+    if (this.givenBack) guestGaveBack(this.#server, this)
+    if (this.#over) this.onClosed()
+  }
+
+  onClosed(): void {
+    this.#over = true
+    const channel = this.#channel
+    if (channel === undefined) return
+    this.#channel = undefined // else it could not be collected
+    guestClosed(this.#server, this, channel)
+  }
+
+  onGivenBack(): void {
+    if (this.givenBack) return
+    this.givenBack = true
+    if (this.#admitted) guestGaveBack(this.#server, this)
   }
 }

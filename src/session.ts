@@ -34,6 +34,8 @@ export interface SessionOwner {
   onReturned(state: ReturnState, parcel: Parcel): void
   /** `error` undefined: both sides said goodbye. */
   onEnd(error: Error | undefined): void
+  /** It has ended, and the application holds nothing any more that was lent to it. */
+  onGivenBack(): void
 }
 
 type State = 'greeting' | 'open' | 'draining' | 'leaving' | 'ended'
@@ -58,7 +60,6 @@ function flushDirty(): void {
 
 export class Session implements TransportOwner {
   readonly limits: Limits
-  readonly requests: RequestTable
   state: State = 'greeting'
   /** What ended it, if that was an error. */
   error: Error | undefined
@@ -70,6 +71,7 @@ export class Session implements TransportOwner {
   readonly #description: object | undefined
   readonly #credit: Credit
   readonly #incoming = new IncomingTable()
+  #requests: RequestTable | undefined
   readonly #waiting = new WaitingQueue()
   #scheduled = false
   /** Arrived descriptors that the peer has not been told of. */
@@ -78,7 +80,6 @@ export class Session implements TransportOwner {
   #controlEnd = 0
   /** Descriptors that the application has been given and has neither claimed nor given back. */
   #lent = 0
-  #onGivenBack: (() => void) | undefined
   /** Numbers to be closed off the loop. */
   #discarded: number[] = []
   /** Descriptors moved and not taken. */
@@ -99,7 +100,12 @@ export class Session implements TransportOwner {
     this.#codec = codec
     this.#transport = new Transport(wire, this)
     this.#credit = new Credit(limits.window)
-    this.requests = new RequestTable(request => this.#cancel(request))
+  }
+
+  /** Requests of this side; most ends of a server never make one. */
+  get requests(): RequestTable {
+    this.#requests ??= new RequestTable(request => this.#cancel(request))
+    return this.#requests
   }
 
   /** Says hello and starts to read. `timeout` in ms for the peer's hello, 0 for none. */
@@ -210,12 +216,6 @@ export class Session implements TransportOwner {
     }
   }
 
-  /** Calls back once the session has ended and the application holds nothing any more that was lent to it. */
-  whenGivenBack(callback: () => void): void {
-    this.#onGivenBack = callback
-    this.#checkLent()
-  }
-
   /** Aborted at the end. */
   get endSignal(): AbortSignal {
     if (this.#ended === undefined) {
@@ -252,7 +252,7 @@ export class Session implements TransportOwner {
     }
     this.#incoming.endAll(closed)
     this.#ended?.abort(closed)
-    this.requests.failAll(closed)
+    this.#requests?.failAll(closed)
     this.#drained?.reject(closed)
     this.#drained = undefined
     this.#owner.onEnd(error)
@@ -510,6 +510,7 @@ export class Session implements TransportOwner {
     this.#credit.receive(hello.window)
     this.#transport.reader.maxBody = this.limits.maxMessage
     clearTimeout(this.#handshakeTimer)
+    this.#handshakeTimer = undefined
     const unfit: { item: Waiting; error: Error }[] = []
     for (const item of this.#waiting.takeAll()) {
       try {
@@ -637,8 +638,7 @@ export class Session implements TransportOwner {
 
   #checkLent(): void {
     if (this.#lent > 0 || this.state !== 'ended') return
-    this.#onGivenBack?.()
-    this.#onGivenBack = undefined
+    this.#owner.onGivenBack()
   }
 
   #decode(
@@ -769,7 +769,7 @@ export class Session implements TransportOwner {
       process.nextTick(() => this.#settle())
       return
     }
-    if (this.requests.size === 0 && this.#waiting.length === 0 && this.#descriptorsOut === 0) this.#sayGoodbye()
+    if (this.#requestsPending() === 0 && this.#waiting.length === 0 && this.#descriptorsOut === 0) this.#sayGoodbye()
   }
 
   #sayGoodbye(): void {
@@ -817,11 +817,15 @@ export class Session implements TransportOwner {
   #nothingOwed(): boolean {
     return (
       this.#incoming.size === 0 &&
-      this.requests.size === 0 &&
+      this.#requestsPending() === 0 &&
       this.#descriptorsOut === 0 &&
       this.#takenOwed === 0 &&
       this.#transport.waiting === 0
     )
+  }
+
+  #requestsPending(): number {
+    return this.#requests?.size ?? 0
   }
 
   #startCloseTimer(): void {

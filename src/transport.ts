@@ -118,7 +118,7 @@ export class Transport implements FrameSink, WireOwner {
   #taking = 0
   #attaching = 0
   /** Those that answer a request, by its id: a peer may cancel thousands, so they are not looked for. */
-  readonly #replies = new Map<number, Parcel>()
+  #replies: Map<number, Parcel> | undefined
   /** Descriptors in order of arrival; those in front of #given have been given to their frames. */
   #arrived: number[] = []
   #given = 0
@@ -172,7 +172,10 @@ export class Transport implements FrameSink, WireOwner {
       parcel.start = this.queued
       parcel.end = this.queued + HEADER + length + skip
       this.#parcels.push(parcel)
-      if (parcel.replyTo !== -1) this.#replies.set(parcel.replyTo, parcel)
+      if (parcel.replyTo !== -1) {
+        this.#replies ??= new Map()
+        this.#replies.set(parcel.replyTo, parcel)
+      }
     }
     for (let i = 0; i < skip; i++) bytes[end + i] = 0
     if (inSlab) this.#slabEnd = end + skip
@@ -228,7 +231,7 @@ export class Transport implements FrameSink, WireOwner {
       left -= here
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
-      if (parcel.replyTo !== -1 && this.#replies.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
+      if (parcel.replyTo !== -1 && this.#replies?.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
       if (parcel.refused) refused.push(parcel)
       else for (const fd of parcel.fds) (parcel.foreign ? closingLater : closing).push(fd)
     }
@@ -249,7 +252,7 @@ export class Transport implements FrameSink, WireOwner {
 
   /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
   refuse(id: number): void {
-    const parcel = this.#replies.get(id)
+    const parcel = this.#replies?.get(id)
     if (parcel !== undefined) parcel.refused = true
   }
 
