@@ -13,7 +13,7 @@ import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
 import type { Peer } from './peer.ts'
 import { quiet } from './promises.ts'
-import { OutgoingRequest } from './requests.ts'
+import { OutgoingRequest, type Settlement } from './requests.ts'
 import { validate } from './schema.ts'
 import { type ReturnState, Session, type SessionOwner } from './session.ts'
 import type { Parcel } from './transport.ts'
@@ -180,21 +180,10 @@ export class Channel<In = unknown, Out = unknown>
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
     checkType(signal, 'signal', 'an AbortSignal', given => given instanceof AbortSignal)
     if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
-    let settlement!: { resolve(value: Reply): void; reject(error: Error): void }
-    const promise = new Promise<Reply>((resolve, reject) => {
-      settlement = { resolve, reject }
-    })
-    quiet(promise) // a request that nobody awaits can't end the process
-    const { resolve, reject } = settlement
-    const wire = this.#wire
-    const outgoing = new OutgoingRequest(
-      { succeed: (reply, given) => acceptReply(reply, given, schema, wire, resolve, reject), fail: reject },
-      timeout,
-      signal
-    )
-    this.#session.request(value, descriptors, outgoing)
+    const settlement = new ReplySettlement<Reply>(schema, this.#wire)
+    this.#session.request(value, descriptors, new OutgoingRequest(settlement, timeout, signal))
     if (sent.hasSubscribers) sent.publish({ channel: this, value, request: true })
-    return promise
+    return settlement.promise
   }
 
   /**
@@ -289,8 +278,13 @@ export class Channel<In = unknown, Out = unknown>
     this.#consumer = by
   }
 
-  #receive(entry: Entry<In>): void {
+  #receive(message: Message<In>, cost: number): void {
     const schema = this.#schema
+    if (schema === undefined && this.#inbox.length === 0 && !this.#pumping && this.#wants()) {
+      this.#giveAtOnce(message, cost)
+      return
+    }
+    const entry: Entry<In> = { message, cost, ready: true, failure: undefined }
     if (schema !== undefined) {
       const checked = validate(schema, entry.message.value)
       if (checked instanceof Promise) {
@@ -304,6 +298,19 @@ export class Channel<In = unknown, Out = unknown>
     if (received.hasSubscribers) received.publish({ channel: this, message: entry.message })
     this.#inbox.push(entry)
     this.#pump()
+  }
+
+  /** What `#pump` would do with it. */
+  #giveAtOnce(message: Message<In>, cost: number): void {
+    if (received.hasSubscribers) received.publish({ channel: this, message })
+    this.#pumping = true
+    this.#session.consumed(cost)
+    try {
+      this.#give(message)
+    } finally {
+      this.#pumping = false
+    }
+    if (this.#inbox.length > 0) this.#pump()
   }
 
   #applySchema(entry: Entry<In>, result: { value: unknown } | { error: PassfdError }): void {
@@ -466,8 +473,7 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #arrived(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
-    const message = new Message(value as In, descriptors, this, this.#session, incoming)
-    this.#receive({ message, cost, ready: true, failure: undefined })
+    this.#receive(new Message(value as In, descriptors, this, this.#session, incoming), cost)
   }
 
   #lender(request: boolean): Lender {
@@ -610,32 +616,51 @@ function onNewListener(this: Channel, name: string | symbol): void {
   if (name === 'message') listened(this)
 }
 
-function acceptReply<Reply>(
-  value: unknown,
-  descriptors: readonly Descriptor[],
-  schema: Schema<Reply> | undefined,
-  wire: Wire,
-  resolve: (value: Reply) => void,
-  reject: (error: Error) => void
-): void {
-  const apply = (result: { value: unknown } | { error: PassfdError }): void => {
-    if ('value' in result) resolve(result.value as Reply)
-    else {
-      // Off the loop, as they are of the peer's choice
-      const open = descriptors.filter(descriptor => !descriptor.closed)
-      if (open.length > 0)
-        wire.discard(
-          open.map(descriptor => takeShared(descriptor, 'its schema')),
-          undefined
-        )
-      reject(result.error)
-    }
+/** The promise of a request, and what becomes of its answer. */
+class ReplySettlement<Reply> implements Settlement {
+  readonly promise: Promise<Reply>
+  readonly #schema: Schema<Reply> | undefined
+  readonly #wire: Wire
+  #resolve!: (value: Reply) => void
+  #reject!: (error: Error) => void
+
+  constructor(schema: Schema<Reply> | undefined, wire: Wire) {
+    this.#schema = schema
+    this.#wire = wire
+    this.promise = new Promise<Reply>((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
   }
-  if (schema === undefined) resolve(value as Reply)
-  else {
-    const result = validate(schema, value)
-    if (result instanceof Promise) void result.then(apply)
-    else apply(result)
+
+  succeed(value: unknown, descriptors: readonly Descriptor[]): void {
+    if (this.#schema === undefined) {
+      this.#resolve(value as Reply)
+      return
+    }
+    const result = validate(this.#schema, value)
+    if (result instanceof Promise) void result.then(checked => this.#apply(checked, descriptors))
+    else this.#apply(result, descriptors)
+  }
+
+  fail(error: Error): void {
+    quiet(this.promise) // a request that nobody awaits can't end the process
+    this.#reject(error)
+  }
+
+  #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {
+    if ('value' in result) {
+      this.#resolve(result.value as Reply)
+      return
+    }
+    // Off the loop, as they are of the peer's choice
+    const open = descriptors.filter(descriptor => !descriptor.closed)
+    if (open.length > 0)
+      this.#wire.discard(
+        open.map(descriptor => takeShared(descriptor, 'its schema')),
+        undefined
+      )
+    this.fail(result.error)
   }
 }
 

@@ -1,5 +1,6 @@
 /** Requests from the peer that have no answer yet. */
 import { PassfdError } from './errors.ts'
+import { IdTable } from './id-table.ts'
 
 export class Incoming {
   readonly id: number
@@ -33,41 +34,34 @@ export class Incoming {
   }
 }
 
-/** Mostly there is one at a time: a Map is made for the second. */
 export class IncomingTable {
-  #only: Incoming | undefined
-  #more: Map<number, Incoming> | undefined
+  #pending = new IdTable<Incoming>()
 
   get size(): number {
-    return (this.#only === undefined ? 0 : 1) + (this.#more?.size ?? 0)
+    return this.#pending.size
   }
 
   get(id: number): Incoming | undefined {
-    return this.#only?.id === id ? this.#only : this.#more?.get(id)
+    return this.#pending.get(id)
   }
 
   add(incoming: Incoming): void {
-    if (this.#only === undefined) this.#only = incoming
-    else {
-      this.#more ??= new Map()
-      this.#more.set(incoming.id, incoming)
-    }
+    this.#pending.add(incoming.id, incoming)
   }
 
   /** True while it has no answer. */
   has(incoming: Incoming): boolean {
-    return this.#only === incoming || this.#more?.get(incoming.id) === incoming
+    return this.#pending.get(incoming.id) === incoming
   }
 
   /** It is being answered. */
   delete(incoming: Incoming): void {
-    if (this.#only === incoming) this.#only = undefined
-    else this.#more?.delete(incoming.id)
+    this.#pending.delete(incoming.id)
   }
 
   endAll(reason: Error): void {
-    const all = [...(this.#only === undefined ? [] : [this.#only]), ...(this.#more?.values() ?? [])]
-    this.#only = this.#more = undefined
+    const all = this.#pending.values()
+    this.#pending = new IdTable()
     for (const incoming of all) incoming.end(reason)
   }
 }

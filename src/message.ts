@@ -118,5 +118,6 @@ export class Message<In = unknown> implements Disposable {
 
 /** @internal The Descriptors that stand alone. */
 export function withoutConnections(descriptors: readonly Descriptor[]): readonly Descriptor[] {
+  if (descriptors.length === 0) return descriptors
   return descriptors.some(isInside) ? descriptors.filter(descriptor => !isInside(descriptor)) : descriptors
 }

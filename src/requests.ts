@@ -1,6 +1,7 @@
 /** Requests that this side has made and that wait for their answer. */
 import type { Descriptor } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
+import { IdTable } from './id-table.ts'
 
 /** What the channel does with an answer. */
 export interface Settlement {
@@ -53,7 +54,7 @@ export class OutgoingRequest {
 export class RequestTable {
   /** The sum of what the replies may carry. */
   allowance = 0
-  readonly #pending = new Map<number, OutgoingRequest>()
+  readonly #pending = new IdTable<OutgoingRequest>()
   readonly #cancel: (request: OutgoingRequest) => void
   #lastId = 0
   #timer: NodeJS.Timeout | undefined
@@ -74,12 +75,12 @@ export class RequestTable {
 
   nextId(): number {
     do this.#lastId = (this.#lastId + 1) >>> 0
-    while (this.#pending.has(this.#lastId))
+    while (this.#pending.get(this.#lastId) !== undefined)
     return this.#lastId
   }
 
   add(request: OutgoingRequest): void {
-    this.#pending.set(request.id, request)
+    this.#pending.add(request.id, request)
     this.allowance += request.allowance
     request.onAbort(error => this.#giveUp(request, error))
     if (request.deadline < this.#timerAt) this.#arm(request.deadline)
@@ -96,7 +97,7 @@ export class RequestTable {
 
   failAll(error: Error): void {
     clearTimeout(this.#timer)
-    for (const request of [...this.#pending.values()]) {
+    for (const request of this.#pending.values()) {
       this.settle(request.id)
       if (!request.cancelled) request.fail(error)
     }
@@ -121,7 +122,7 @@ export class RequestTable {
     this.#timerAt = Number.POSITIVE_INFINITY
     const now = performance.now()
     let next = Number.POSITIVE_INFINITY
-    for (const request of [...this.#pending.values()]) {
+    for (const request of this.#pending.values()) {
       if (request.cancelled) continue
       if (request.deadline <= now) this.#giveUp(request, new PassfdError('TIMEOUT', { timeout: request.timeout }))
       else next = Math.min(next, request.deadline)

@@ -4,7 +4,7 @@ import { test } from './helpers/test.ts'
 
 /** The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line. */
 const LAYERS = [
-  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab'],
+  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab', 'id-table'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
