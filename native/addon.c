@@ -152,6 +152,8 @@ FUNCTION(close_later)
 	return count;
 }
 
+FUNCTION_OF_INT(spin, microseconds, environment_spin(environment, microseconds))
+
 FUNCTION(pending_closes)
 {
 	(void) environment;
@@ -367,7 +369,7 @@ NAPI_MODULE_INIT()
 {
 	static const struct function functions[] = {
 		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"share", call_share}, {"separate", call_separate}, {"close", call_close_number},
-		{"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes},
+		{"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes}, {"spin", call_spin},
 		{"held", call_held}, {"dup", call_duplicate}, {"socketpair", call_make_socketpair}, {"pipe", call_make_pipe},
 		{"socket", call_make_socket}, {"bind", call_bind_unix}, {"listen", call_listen_on},
 		{"accept", call_accept_one}, {"connect", call_connect_to}, {"bindInet", call_bind_inet}, {"kind", call_kind},

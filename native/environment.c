@@ -102,6 +102,40 @@ void environment_close_later(struct environment *environment, struct closer_batc
 	closer_submit(batch);
 }
 
+static void on_spin(uv_idle_t *spinning)
+{
+	struct environment *environment = spinning->data;
+	if (uv_hrtime() >= environment->spin_until)
+		uv_idle_stop(spinning);
+}
+
+/* A loop with an idle handle that is active asks epoll without waiting, and serves everybody else in each round (uv_idle_t). */
+int environment_spin(struct environment *environment, int microseconds)
+{
+	uint64_t until = uv_hrtime() + (uint64_t) (microseconds > 0 ? microseconds : 0) * 1000;
+	if (until > environment->spin_until)
+		environment->spin_until = until;
+	return uv_idle_start(&environment->spinning, on_spin);
+}
+
+static void on_spinning_closed(uv_handle_t *spinning)
+{
+	environment_handle_closed(spinning->data);
+}
+
+static void spinning_create(struct environment *environment)
+{
+	uv_idle_init(environment->loop, &environment->spinning);
+	uv_unref((uv_handle_t *) &environment->spinning);
+	environment->spinning.data = environment;
+	environment->open_handles++;
+}
+
+static void spinning_end(struct environment *environment)
+{
+	uv_close((uv_handle_t *) &environment->spinning, on_spinning_closed);
+}
+
 void environment_dispatch(struct environment *environment, int id, int events)
 {
 	napi_env env = environment->env;
@@ -165,6 +199,7 @@ static void on_end(napi_async_cleanup_hook_handle hook, void *data)
 			napi_delete_reference(environment->env, references[i]);
 	if (environment->context != NULL)
 		napi_async_destroy(environment->env, environment->context);
+	spinning_end(environment);
 	outbox_end(environment->outbox);
 }
 
@@ -191,7 +226,9 @@ struct environment *environment_create(napi_env env)
 	}
 	if (!outbox_create(environment))
 		return NULL;
+	spinning_create(environment);
 	if (napi_add_async_cleanup_hook(env, on_end, environment, &environment->hook) != napi_ok) {
+		spinning_end(environment);
 		outbox_end(environment->outbox);
 		return NULL;
 	}

@@ -27,6 +27,8 @@ struct environment {
 		size_t lowest_free; /* no free slot is below it */
 	} watchers;
 	struct outbox *outbox; /* where closed batches come back */
+	uv_idle_t spinning;    /* active: the loop doesn't sleep */
+	uint64_t spin_until;   /* in ns of uv_hrtime() */
 
 	/* Since setup(): JavaScript's memory, kept by the references. */
 	uint8_t *area;
@@ -46,6 +48,9 @@ void environment_handle_closed(struct environment *environment);
 
 /* Calls JavaScript: afterwards any watcher may be gone. */
 void environment_dispatch(struct environment *environment, int id, int events);
+
+/* For so long the loop looks for events again and again instead of sleeping. */
+int environment_spin(struct environment *environment, int microseconds);
 
 /* The batch and its descriptors are the closer's from here on; with a tag > 0 dispatch follows. */
 void environment_close_later(struct environment *environment, struct closer_batch *batch);

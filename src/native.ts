@@ -172,6 +172,8 @@ export interface Native {
   interest(id: number, events: number): number
   /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
+  /** For this many µs from now the loop doesn't sleep: it looks for events again and again. Keeps no process running. */
+  spin(microseconds: number): number
   unwatch(id: number): number // leaves the loop at once (before any close: epoll(7)); the descriptor stays open
   ref(id: number): void
   unref(id: number): void

@@ -38,6 +38,8 @@ export interface ChannelOptions<In = unknown> {
   maxInFlight?: number
   /** `send()` resolves while fewer bytes than this are queued (and less than half of `maxInFlight`). Default 256 KiB. */
   highWaterMark?: number
+  /** µs, at most 10,000, in which the loop looks for answers without sleeping, after a send or an arrival. It costs that much CPU. Default 0: off. */
+  spin?: number
   /** Use msgpackr's record structures, and with them Map, Set, BigInt and typed arrays, if the peer knows them. Default true. */
   records?: boolean
 }
@@ -70,6 +72,7 @@ export interface Limits {
   readonly maxQueued: number
   readonly maxInFlight: number
   readonly highWaterMark: number
+  readonly spin: number
   readonly records: boolean
 }
 
@@ -91,7 +94,8 @@ const RANGES = {
   maxPending: [1024, 1, MAX_TIMEOUT],
   maxQueued: [64 * MEBIBYTE, 1, Number.MAX_SAFE_INTEGER],
   maxInFlight: [4096, 1, MAX_TIMEOUT],
-  highWaterMark: [262_144, 1, Number.MAX_SAFE_INTEGER]
+  highWaterMark: [262_144, 1, Number.MAX_SAFE_INTEGER],
+  spin: [0, 0, 10_000]
 } as const satisfies Record<string, Range>
 
 /** Checks every option of a channel and fills in the defaults. Throws ERR_PASSFD_INVALID_ARGUMENT. */

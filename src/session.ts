@@ -276,6 +276,7 @@ export class Session implements TransportOwner {
     // What has left just now may make room for credit that was held back
     if (this.#appendControl()) this.#transport.flush()
     this.#afterWrite()
+    this.#spin()
     // To wake a helper thread takes longer than all the rest: an answer does not wait for it
     if (this.#discarded.length > 0) this.#discardNow()
   }
@@ -330,6 +331,7 @@ export class Session implements TransportOwner {
     if (this.state === 'ended') return
     if (this.#takenOwed > 0 || this.#credit.due || this.#discarded.length > 0) this.#schedule()
     this.#watchForStall()
+    this.#spin()
   }
 
   onViolation(error: PassfdError): void {
@@ -683,6 +685,10 @@ export class Session implements TransportOwner {
       else this.#watchForStall()
     }, frameTimeout)
     this.#stallTimer.unref()
+  }
+
+  #spin(): void {
+    if (this.limits.spin > 0) this.#transport.wire.spin(this.limits.spin)
   }
 
   // --- control frames

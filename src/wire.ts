@@ -34,6 +34,8 @@ export interface Wire {
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
   /** How many descriptors of this process are being closed off the loop. */
   readonly closing: number
+  /** The loop is not to sleep for this many µs. */
+  spin(microseconds: number): void
   /** Starts reading. */
   start(owner: WireOwner): void
   ref(): void
@@ -126,6 +128,10 @@ export class SocketWire implements Wire {
 
   get closing(): number {
     return native.pendingCloses()
+  }
+
+  spin(microseconds: number): void {
+    native.spin(microseconds)
   }
 
   ref(): void {

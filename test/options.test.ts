@@ -21,7 +21,8 @@ const CHANNEL: Record<string, [fallback: number, min: number, max: number]> = {
   maxPending: [1024, 1, TIME],
   maxQueued: [64 * MIB, 1, Number.MAX_SAFE_INTEGER],
   maxInFlight: [4096, 1, TIME],
-  highWaterMark: [256 * 1024, 1, Number.MAX_SAFE_INTEGER]
+  highWaterMark: [256 * 1024, 1, Number.MAX_SAFE_INTEGER],
+  spin: [0, 0, 10_000]
 }
 const SERVER: Record<string, [fallback: number, min: number, max: number]> = {
   mode: [0o600, 0, 0o777],

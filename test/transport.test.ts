@@ -16,6 +16,7 @@ function overSocket(results: number[]): { transport: Transport; asked: boolean[]
     send: (_, start, end) => results.shift() ?? end - start,
     sendVector: () => results.shift() ?? EAGAIN,
     awaitWritable: on => asked.push(on),
+    spin: () => {},
     target: nothing,
     shutdown: nothing,
     end: nothing,

@@ -95,6 +95,8 @@ export class FakeSocket implements Wire {
     return this.write(Buffer.concat(chunks).subarray(skip), fds, count)
   }
 
+  spin(): void {}
+
   awaitWritable(on: boolean): void {
     this.wantsWritable = on
   }
