@@ -1,7 +1,7 @@
 /** How each contender is started. A new one is a file in peers/ and a line here. */
 import { fileURLToPath } from 'node:url'
 import type { Contender } from './measure.ts'
-import { floorMissing, floorProgram, nodeIpcMissing, pythonMissing, usocketMissing } from './missing.ts'
+import { dgramMissing, floorMissing, floorProgram, nodeIpcMissing, pythonMissing, usocketMissing } from './missing.ts'
 
 /** System calls and nothing else: floor.c, compiled when it is first asked for. */
 export const floor = (...args: string[]): Contender => ({ command: [floorProgram, ...args], missing: floorMissing })
@@ -20,6 +20,7 @@ export const messagePort = (workload: string): Contender => node('message-port',
 export const memory = (workload: string): Contender => node('memory', workload)
 export const usocket = (workload: string): Contender => ({ ...node('usocket', workload), missing: usocketMissing })
 export const nodeIpc = (workload: string): Contender => ({ ...node('node-ipc', workload), missing: nodeIpcMissing })
+export const unixDgram = (workload: string): Contender => ({ ...node('unix-dgram', workload), missing: dgramMissing })
 export const python = (workload: string): Contender => ({
   command: ['python3', path('peers/python.py'), workload],
   missing: pythonMissing

@@ -35,6 +35,7 @@ export const pythonMissing = once(() => {
 })
 
 export const usocketMissing = once(() => addonMissing('usocket'))
+export const dgramMissing = once(() => addonMissing('unix-dgram'))
 
 export const nodeIpcMissing = once(() => {
   try {

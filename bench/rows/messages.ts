@@ -6,6 +6,7 @@ import {
   passfd,
   processSend,
   socketMsgpackr,
+  unixDgram,
   usocket
 } from '../contenders.ts'
 import type { Row } from '../measure.ts'
@@ -24,7 +25,8 @@ export default {
     'net.Socket + PackrStream': packrStream('messages'),
     MessagePort: messagePort('messages'),
     usocket: usocket('messages'),
-    'node-ipc': nodeIpc('messages')
+    'node-ipc': nodeIpc('messages'),
+    'unix-dgram': unixDgram('messages')
   },
   targets: { 'C one a call': 2, 'process.send': 4.5, 'net.Socket + msgpackr': 1.3 }
 } satisfies Row

@@ -1,4 +1,4 @@
-import { floor, messagePort, nodeIpc, passfd, processSend, socketMsgpackr, usocket } from '../contenders.ts'
+import { floor, messagePort, nodeIpc, passfd, processSend, socketMsgpackr, unixDgram, usocket } from '../contenders.ts'
 import type { Row } from '../measure.ts'
 
 export default {
@@ -14,7 +14,8 @@ export default {
     'net.Socket + msgpackr': socketMsgpackr('request'),
     MessagePort: messagePort('request'),
     usocket: usocket('request'),
-    'node-ipc': nodeIpc('request')
+    'node-ipc': nodeIpc('request'),
+    'unix-dgram': unixDgram('request')
   },
   targets: { 'C epoll': 1.25, MessagePort: 1.1 }
 } satisfies Row
