@@ -49,6 +49,8 @@ const NO_DESCRIPTORS: Descriptor[] = []
 const FEW_CLOSES = 1024
 /** Sessions that have something to write, and the one tick in which they do. */
 const dirty: Session[] = []
+/** When so many have, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
+const MANY_DIRTY = 64
 
 function flushDirty(): void {
   try {
@@ -697,6 +699,8 @@ export class Session implements TransportOwner {
     if (this.#scheduled) return
     this.#scheduled = true
     if (dirty.length === 0) process.nextTick(flushDirty)
+    else if (dirty.length % MANY_DIRTY === 0 && !isEncoding())
+      for (let i = dirty.length - MANY_DIRTY; i < dirty.length; i++) dirty[i]!.#transport.flush()
     dirty.push(this)
   }
 

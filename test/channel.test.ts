@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { readFileSync, writeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { type Channel, type ChannelOptions, connect, Descriptor, listen, type Message, pair } from '../src/index.ts'
+import { native } from '../src/native.ts'
 import { closeAll, connected, file, nextMessage, patched } from './helpers/channels.ts'
 import { startOnPair, stop } from './helpers/child.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
@@ -1125,4 +1126,27 @@ test('two worker threads with channels each', async t => {
   t.is(await child.line(), '[5050,4950]')
   t.is(await child.line(), '0', 'sockets or files are left open')
   t.like(await child.exit, { code: 0, stderr: '' })
+})
+
+test('many channels that write in one turn do not all wait for its end', async t => {
+  const channels: Channel[] = []
+  const numbers: Descriptor[] = []
+  for (let i = 0; i < 200; i++) {
+    const [channel, theirs] = pair()
+    numbers.push(theirs.dup())
+    channels.push(channel, await connect(theirs))
+  }
+  const senders = channels.filter((_, index) => index % 2 === 0)
+  const receivers = channels.filter((_, index) => index % 2 === 1)
+  await until(() => senders.every(({ peer }) => peer.agent !== ''), 'the hellos')
+  const got = receivers.map(receiver => nextMessage(receiver))
+  for (const [index, sender] of senders.entries()) void sender.send({ index })
+  const early = numbers.filter(number => native.pending(number.borrow()) > 0).length
+  t.true(early >= 128 && early < 200, `${early} of 200`)
+  t.deepEqual(
+    (await Promise.all(got)).map(({ value }) => value),
+    senders.map((_, index) => ({ index }))
+  )
+  for (const number of numbers) number.close()
+  await closeAll(...channels)
 })
