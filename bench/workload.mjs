@@ -269,4 +269,4 @@ export async function settle() {
 
 /** In bytes: proc(5). */
 const PAGE = 4096
-const residentSet = () => Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[1]) * PAGE
+export const residentSet = () => Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[1]) * PAGE

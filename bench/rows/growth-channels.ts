@@ -1,0 +1,16 @@
+import { growth } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'CPU time of both ends for a small message, with 1,000 channels on one loop, 16 messages a turn on each',
+  unit: 'ns',
+  better: 'less',
+  placement: 'two cores',
+  ours: growth('channels-1000'),
+  peers: {
+    '1 channel': growth('channels-1'),
+    '10 channels': growth('channels-10'),
+    '100 channels': growth('channels-100')
+  },
+  targets: { '1 channel': 1.5, '10 channels': 1.5, '100 channels': 1.5 }
+} satisfies Row
