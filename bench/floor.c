@@ -3,6 +3,7 @@
  *   floor messages            one small message a sendmsg, one a recvmsg: messages/s
  *   floor descriptors N       N descriptors and a small message a sendmsg, each received and closed: descriptors/s
  *   floor round-trip [1]      a small message there and back, epoll on both ends [with a descriptor there]: µs, median
+ *   floor spinning            the same round trip, both ends asking the socket again and again
  *   floor copy                1 MiB blocks: GB/s
  * The process it was started as is the near end, which sends; its child, pinned to $BENCH_FAR_CPU if that is set, is the far one.
  * Prints "ready", and the value each time that a line comes on stdin.
@@ -179,33 +180,36 @@ static double one_way_phase(int socket, size_t size, int per_message, double sec
 
 /* --- round trips */
 
-static int watch(int socket)
+/* A loop that waits for the socket; none, as -1, for who is spinning. */
+static int watch(int socket, bool spinning)
 {
+	fcntl(socket, F_SETFL, O_NONBLOCK);
+	if (spinning)
+		return -1;
 	int loop = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event event = {.events = EPOLLIN};
-	fcntl(socket, F_SETFL, O_NONBLOCK);
 	if (loop < 0 || epoll_ctl(loop, EPOLL_CTL_ADD, socket, &event) < 0)
 		fail("epoll");
 	return loop;
 }
 
-/* Waits in epoll, then reads one message. */
+/* Waits in epoll, then reads one message. Without a loop it only reads. */
 static ssize_t next_message(int loop, int socket, char *bytes, int64_t *descriptors)
 {
 	struct epoll_event event;
 	ssize_t received;
 	do {
-		if (epoll_wait(loop, &event, 1, -1) < 0 && errno != EINTR)
+		if (loop >= 0 && epoll_wait(loop, &event, 1, -1) < 0 && errno != EINTR)
 			fail("epoll_wait");
 		received = receive_with(socket, bytes, MESSAGE, 1, descriptors);
 	} while (received < 0);
 	return received;
 }
 
-static void round_trip_far(int socket, int per_message)
+static void round_trip_far(int socket, int per_message, bool spinning)
 {
 	char bytes[MESSAGE];
-	int loop = watch(socket), before = open_descriptors();
+	int loop = watch(socket, spinning), before = open_descriptors();
 	int64_t descriptors = 0;
 	for (int64_t count = 1; next_message(loop, socket, bytes, &descriptors) > 0; count++) {
 		send_with(socket, bytes, MESSAGE, -1, 0);
@@ -221,11 +225,11 @@ static int compare(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-static double round_trip_near(int socket, int per_message, double seconds)
+static double round_trip_near(int socket, int per_message, bool spinning, double seconds)
 {
 	static double samples[MAX_SAMPLES];
 	char bytes[MESSAGE] = {0};
-	int loop = watch(socket);
+	int loop = watch(socket, spinning);
 	int64_t descriptors = 0;
 	size_t count = 0;
 	double start = now();
@@ -234,13 +238,14 @@ static double round_trip_near(int socket, int per_message, double seconds)
 		expect(next_message(loop, socket, bytes, &descriptors) == MESSAGE, "a short answer");
 		samples[count++] = now() - sent;
 	}
-	close(loop);
+	if (loop >= 0)
+		close(loop);
 	qsort(samples, count, sizeof *samples, compare);
 	return samples[count / 2] * 1e6;
 }
 
 struct workload {
-	bool round_trip;
+	bool round_trip, spinning;
 	size_t size;
 	int descriptors; /* a message */
 };
@@ -248,7 +253,7 @@ struct workload {
 static double measure(int socket, const struct workload *workload, double seconds)
 {
 	if (workload->round_trip)
-		return round_trip_near(socket, workload->descriptors, seconds);
+		return round_trip_near(socket, workload->descriptors, workload->spinning, seconds);
 	double messages = one_way_phase(socket, workload->size, workload->descriptors, seconds);
 	if (workload->size == BLOCK)
 		return messages * BLOCK / 1e9;
@@ -265,21 +270,23 @@ static void far(int socket, const struct workload *workload)
 		sched_setaffinity(0, sizeof set, &set);
 	}
 	if (workload->round_trip)
-		round_trip_far(socket, workload->descriptors);
+		round_trip_far(socket, workload->descriptors, workload->spinning);
 	one_way_far(socket, workload->size, workload->descriptors);
 }
 
 int main(int argument_count, char **argument)
 {
 	const char *name = argument_count > 1 ? argument[1] : "";
-	bool round_trip = strcmp(name, "round-trip") == 0, copy = strcmp(name, "copy") == 0;
+	bool spinning = strcmp(name, "spinning") == 0, copy = strcmp(name, "copy") == 0;
+	bool round_trip = spinning || strcmp(name, "round-trip") == 0;
 	struct workload workload = {
 		.round_trip = round_trip,
+		.spinning = spinning,
 		.size = copy ? BLOCK : MESSAGE,
 		.descriptors = argument_count > 2 ? atoi(argument[2]) : 0
 	};
 	expect(round_trip || copy || strcmp(name, "messages") == 0 || strcmp(name, "descriptors") == 0,
-		"messages, descriptors N, round-trip [1] or copy?");
+		"messages, descriptors N, round-trip [1], spinning or copy?");
 	expect(workload.descriptors >= 0 && workload.descriptors <= MAX_FDS, "0 to 253 descriptors");
 	int ends[2], status;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)

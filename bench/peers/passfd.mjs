@@ -16,7 +16,7 @@ import {
   workload
 } from '../workload.mjs'
 
-const options = { records: workload !== 'messages' }
+const options = { records: workload !== 'messages', spin: workload === 'request-spin' ? 50 : 0 }
 const descriptorsEach = { descriptors: 1, 'request-descriptor': 1, 'descriptors-many': 64 }[workload] ?? 0
 
 async function far() {
@@ -73,6 +73,7 @@ const workloads = {
     return async time => 64 * (await phase(time))
   },
   request: (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
+  'request-spin': (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
   'request-descriptor': (channel, mark, source) =>
     roundTrips({ mark, request: id => channel.request({ id, file: source.dup() }) }),
   'requests-pipelined': (channel, mark) =>
