@@ -19,9 +19,13 @@ static atomic_int pending;
 
 static void close_batch(struct closer_batch *batch)
 {
-	for (size_t i = 0; i < batch->count; i++) {
-		batch->closed += os_close(batch->fds[i]) != -EBADF;
-		atomic_fetch_sub(&pending, 1);
+	const int32_t *fds = batch->fds;
+	for (size_t i = 0, length; i < batch->count; i += length) {
+		/* What came in one message mostly has numbers in sequence: one call for all of them. */
+		for (length = 1; i + length < batch->count && fds[i + length] == fds[i] + (int32_t) length; length++)
+			;
+		batch->closed += os_close_range(fds[i], length);
+		atomic_fetch_sub(&pending, (int) length);
 	}
 	if (batch->done != NULL)
 		batch->done(batch);

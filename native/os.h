@@ -39,6 +39,9 @@ struct os_message {
 /* Closes: whatever it returns, the number is not the caller's any more. */
 int os_close(int fd);
 
+/* Closes `count` numbers from `first` on, all of which are the caller's. Returns how many were open. */
+int os_close_range(int first, size_t count);
+
 /* Whether closing can't wait for anything: a pipe, or one of the memory devices such as /dev/null. Never waits itself. */
 bool os_closes_at_once(int fd);
 

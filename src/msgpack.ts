@@ -144,8 +144,11 @@ function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocat
 /** Gives the descriptor its index. */
 function collect(descriptor: Descriptor): number {
   assertOpen(descriptor)
+  if (call.descriptors.length === 0) {
+    call.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
+    return 0
+  }
   if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
-  if (call.descriptors.length === 0) call.descriptors = []
   if (call.descriptors.length > MAX_RIGHTS)
     throw new PassfdError('TOO_MANY_DESCRIPTORS', {
       count: `more than ${MAX_RIGHTS}`,
