@@ -47,18 +47,38 @@ const NO_DESCRIPTORS: Descriptor[] = []
 
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
-/** Sessions that have something to write, and the one tick in which they do. */
-const dirty: Session[] = []
-/** When so many have, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
-const MANY_DIRTY = 64
+/** When so many have something to write, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
+const MANY = 64
 
-function flushDirty(): void {
-  try {
-    for (let i = 0; i < dirty.length; i++) dirty[i]!.flush() // a flush may add to the list
-  } finally {
-    while (dirty.length > 0) dirty.pop() // to set `length` is a call of the runtime
+/** Sessions that have something to write, and when they do. */
+class Writers {
+  readonly #sessions: Session[] = []
+  readonly #later: (flush: () => void) => void
+
+  constructor(later: (flush: () => void) => void) {
+    this.#later = later
+  }
+
+  add(session: Session): void {
+    const sessions = this.#sessions
+    if (sessions.length === 0) this.#later(this.#flush)
+    else if (sessions.length % MANY === 0 && !isEncoding())
+      for (let i = sessions.length - MANY; i < sessions.length; i++) sessions[i]!.write()
+    sessions.push(session)
+  }
+
+  readonly #flush = (): void => {
+    const sessions = this.#sessions
+    try {
+      for (let i = 0; i < sessions.length; i++) sessions[i]!.flush() // a flush may add to the list
+    } finally {
+      while (sessions.length > 0) sessions.pop() // to set `length` is a call of the runtime
+    }
   }
 }
+
+const nextTick = new Writers(flush => process.nextTick(flush))
+const microtask = new Writers(flush => void RESOLVED.then(flush))
 
 export class Session implements TransportOwner {
   readonly limits: Limits
@@ -173,7 +193,7 @@ export class Session implements TransportOwner {
     this.#incoming.delete(incoming)
     const byReference = encoded.holes.length > 0 ? deferred() : undefined
     this.#transport.append(encoded, frame.REPLY, encoded.flags, id, parcel, byReference?.resolve)
-    this.#schedule()
+    this.#scheduleSoon()
     return byReference === undefined ? this.whenDrained() : this.#whenSent(byReference)
   }
 
@@ -269,6 +289,11 @@ export class Session implements TransportOwner {
     this.#transport.wire.unref()
   }
 
+  /** Writes what has gathered so far. */
+  write(): void {
+    this.#transport.flush()
+  }
+
   /** Writes what has gathered: confirmations and credit first of all. */
   flush(): void {
     this.#scheduled = false
@@ -331,7 +356,7 @@ export class Session implements TransportOwner {
 
   onReadDone(): void {
     if (this.state === 'ended') return
-    if (this.#takenOwed > 0 || this.#credit.due || this.#discarded.length > 0) this.#schedule()
+    if (this.#scheduled || this.#takenOwed > 0 || this.#credit.due || this.#discarded.length > 0) this.flush()
     this.#watchForStall()
     this.#spin()
   }
@@ -376,7 +401,8 @@ export class Session implements TransportOwner {
     if (final) {
       this.#credit.available -= this.#costForPeer(encoded, parcel)
       this.#transport.append(encoded, kind, flags, id, parcel, byReference?.resolve)
-      this.#schedule()
+      if (kind === frame.REQUEST) this.#scheduleSoon()
+      else this.#schedule()
     } else {
       const kept = this.peer === undefined ? value : undefined
       this.#waiting.push(new Waiting(kind, flags, id, this.#waiting.keep(encoded), parcel, byReference, kept))
@@ -485,7 +511,7 @@ export class Session implements TransportOwner {
     const { slab } = this.#transport
     const encoded = encodeFault(error, this.peer!.maxMessage, slab, this.#transport.slabEnd)
     this.#transport.append(encoded, frame.FAULT, 0, id, undefined)
-    this.#schedule()
+    this.#scheduleSoon()
   }
 
   #appendPlain(kind: number, value: unknown): void {
@@ -695,13 +721,19 @@ export class Session implements TransportOwner {
 
   // --- control frames
 
-  #schedule(): void {
+  /** Writes when the program has sent what it has to send now. Answers to what is being read leave when all of that is read. */
+  #schedule(writers = nextTick): void {
     if (this.#scheduled) return
     this.#scheduled = true
-    if (dirty.length === 0) process.nextTick(flushDirty)
-    else if (dirty.length % MANY_DIRTY === 0 && !isEncoding())
-      for (let i = dirty.length - MANY_DIRTY; i < dirty.length; i++) dirty[i]!.#transport.flush()
-    dirty.push(this)
+    if (!this.#transport.reading) writers.add(this)
+  }
+
+  /**
+   * The same, as soon as the promises that are settled now have had their say: for requests and answers, which somebody waits for. A
+   * program that awaits one `send` after the other would make a write of each.
+   */
+  #scheduleSoon(): void {
+    this.#schedule(microtask)
   }
 
   /**

@@ -107,6 +107,8 @@ export class Transport implements FrameSink, WireOwner {
   sent = 0
   /** The socket is full, or a write has failed: nothing is written until that changes. */
   blocked = false
+  /** Frames that have just arrived are being handed over. */
+  reading = false
 
   readonly #owner: TransportOwner
   readonly #segments: Segment[] = []
@@ -293,6 +295,7 @@ export class Transport implements FrameSink, WireOwner {
     }
     this.received += length
     this.#truncated = truncated
+    this.reading = true
     try {
       this.reader.received(length)
       if (truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
@@ -304,6 +307,8 @@ export class Transport implements FrameSink, WireOwner {
       if (!(error instanceof PassfdError)) throw error
       this.#owner.onViolation(error)
       return
+    } finally {
+      this.reading = false
     }
     this.#owner.onReadDone()
     const { target } = this.reader
