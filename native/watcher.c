@@ -9,6 +9,12 @@
 
 #include "os.h"
 
+/* What one wake-up may read of large bodies, in bytes and in reads: other handles wait meanwhile. */
+enum { LARGE_A_WAKEUP = 1 << 20, READS_A_WAKEUP = 8 };
+
+/* How much is read of what follows a target: mostly another large body, of which only this has to be copied into its own. */
+enum { BEHIND_TARGET = 4096 };
+
 struct watcher {
 	uv_poll_t poll; /* must be first */
 	struct environment *environment;
@@ -60,22 +66,23 @@ static int free_id(struct watchers *watchers)
 	return (int) index + 1;
 }
 
-static int receive(struct watcher *watcher)
+/* The target is filled first, by `most` bytes at most; the area is for what follows it. */
+static int receive(struct watcher *watcher, size_t most)
 {
 	struct environment *environment = watcher->environment;
 	int32_t *results = environment->results;
+	size_t room = environment->area_length - environment->headroom, aimed = watcher->target_length;
+	bool whole = aimed <= most;
 	struct iovec chunks[2] = {
-		{.iov_base = watcher->target, .iov_len = watcher->target_length},
-		{
-			.iov_base = environment->area + environment->headroom,
-			.iov_len = environment->area_length - environment->headroom
-		}
+		{.iov_base = watcher->target, .iov_len = whole ? aimed : most},
+		{.iov_base = environment->area + environment->headroom, .iov_len = room}
 	};
-	bool aimed = watcher->target_length > 0;
+	if (aimed > 0 && room > BEHIND_TARGET)
+		chunks[1].iov_len = BEHIND_TARGET;
 	struct os_rights rights = {
 		.fds = results + RESULT_FIRST, .capacity = environment->results_length - RESULT_FIRST
 	};
-	int bytes = os_receive(watcher->fd, aimed ? chunks : chunks + 1, aimed ? 2 : 1, &rights);
+	int bytes = os_receive(watcher->fd, aimed > 0 ? chunks : chunks + 1, aimed > 0 && whole ? 2 : 1, &rights);
 	size_t kept = 0;
 	for (size_t i = 0; i < rights.count; i++) {
 		int fd = held_take(&environment->held, rights.fds[i]);
@@ -84,7 +91,7 @@ static int receive(struct watcher *watcher)
 		else
 			rights.truncated = true;
 	}
-	if (aimed && bytes > 0) {
+	if (aimed > 0 && bytes > 0) {
 		size_t consumed = (size_t) bytes < watcher->target_length ? (size_t) bytes : watcher->target_length;
 		watcher->target += consumed;
 		watcher->target_length -= consumed;
@@ -98,13 +105,13 @@ static int receive(struct watcher *watcher)
 int watcher_receive(struct environment *environment, int id)
 {
 	struct watcher *watcher = find(environment, id);
-	return watcher == NULL ? -EBADF : receive(watcher);
+	return watcher == NULL ? -EBADF : receive(watcher, LARGE_A_WAKEUP);
 }
 
 /* Whether reading has told something. `failed`: there is an error, which reading tells after the last data. */
 static bool read_on_wakeup(struct watcher *watcher, bool failed)
 {
-	if (receive(watcher) != -EAGAIN) {
+	if (receive(watcher, LARGE_A_WAKEUP) != -EAGAIN) {
 		watcher->failed_before = false;
 		return true;
 	}
@@ -114,6 +121,29 @@ static bool read_on_wakeup(struct watcher *watcher, bool failed)
 	if (hopeless)
 		watcher->environment->results[RESULT_BYTES] = -EIO;
 	return hopeless;
+}
+
+/*
+ * Tells what was read, and goes on reading while a large body is not complete: the rest is mostly there by now, or comes during this. To
+ * wait for it in epoll takes longer, and may put this core to sleep.
+ */
+static void tell_and_read_on(struct watcher *watcher, int events)
+{
+	struct environment *environment = watcher->environment;
+	int id = watcher->id, bytes = environment->results[RESULT_BYTES];
+	size_t most = LARGE_A_WAKEUP;
+	for (int reads = 1;; reads++) {
+		environment_dispatch(environment, id, events);
+		if (bytes <= 0 || (size_t) bytes >= most || reads == READS_A_WAKEUP)
+			return;
+		if (find(environment, id) != watcher || watcher->target_length == 0)
+			return;
+		most -= (size_t) bytes;
+		bytes = receive(watcher, most);
+		if (bytes == -EAGAIN)
+			return;
+		events = READABLE;
+	}
 }
 
 /*
@@ -179,7 +209,9 @@ static void on_ready(uv_poll_t *poll, int status, int ready)
 	}
 	if ((ready & READABLE) != 0 && (!watcher->reads || read_on_wakeup(watcher, failed)))
 		events |= READABLE;
-	if (events != 0)
+	if ((events & READABLE) != 0 && watcher->reads)
+		tell_and_read_on(watcher, events);
+	else if (events != 0)
 		environment_dispatch(environment, id, events);
 	if (failed && find(environment, id) == watcher && watcher->interest != 0)
 		uv_poll_start(&watcher->poll, watcher->interest, on_ready);
