@@ -27,6 +27,6 @@ function line(who: string, value: number, rest: string): string {
   return `  ${who.padEnd(26)}${figure(value).padStart(12)}  ${rest}`
 }
 
-function figure(value: number): string {
+export function figure(value: number): string {
   return value.toLocaleString('en-US', { maximumFractionDigits: value < 100 ? 2 : 0 })
 }

@@ -1,0 +1,67 @@
+/**
+ * `npm run bench:plot [-- RESULTS [FOLDER]]`: turns what `npm run -s bench -- --json` has printed (default docs/bench.json) into the
+ * plots and the tables of FOLDER/performance.md (default docs): everything between two of its markers is written anew.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Result } from './measure.ts'
+import { bars, growth, type Panel, points } from './plots.ts'
+import { targetTable, valueTable } from './tables.ts'
+
+const docs = fileURLToPath(new URL('../docs', import.meta.url))
+const [source = join(docs, 'bench.json'), folder = docs] = process.argv.slice(2)
+const { machine, results } = JSON.parse(readFileSync(source, 'utf8')) as { machine: string; results: Result[] }
+const byName = new Map(results.map(result => [result.name, result]))
+
+await plot('throughput.svg', points, [
+  ['descriptors', 'descriptors a second, one a message'],
+  ['messages-records', 'small messages a second'],
+  ['requests-pipelined', 'requests a second, 100 in flight']
+])
+await plot('round-trips.svg', bars, [
+  ['request', 'a request and its reply, both ends on one core, µs'],
+  ['request-unpinned', 'wherever the kernel puts the two, µs'],
+  ['request-spin', 'with the option spin, µs'],
+  ['request-descriptor', 'with one descriptor, one core, µs']
+])
+await plot('bulk.svg', bars, [
+  ['bulk', '1 MiB Buffers, GB/s'],
+  ['bulk-shared', '1 MiB in shared memory, GB/s']
+])
+await plot('memory.svg', bars, [['memory-channel', 'resident bytes an open channel']])
+await plot('growth.svg', growth, [['growth-channels', 'CPU time a message, both ends, ns']])
+fillIn('performance.md', {
+  machine: `Measured on: ${machine}.`,
+  targets: targetTable(results),
+  layers: valueTable(results.filter(({ name }) => name.startsWith('layer-'))),
+  spin: valueTable(named('request-unpinned', 'request-spin')),
+  memory: valueTable(named('memory-channel', 'memory-flat')),
+  growth: valueTable(named('growth-channels', 'growth-descriptors')),
+  fairness: valueTable(named('fairness'))
+})
+
+function named(...names: string[]): Result[] {
+  return names.flatMap(name => byName.get(name) ?? [])
+}
+
+/** Rows that were not measured are left out. */
+async function plot(file: string, draw: (panels: Panel[]) => Promise<string>, rows: [string, string][]): Promise<void> {
+  const panels = rows.flatMap(([name, title]) => {
+    const result = byName.get(name)
+    return result === undefined ? [] : [{ title, result }]
+  })
+  if (panels.length > 0) writeFileSync(join(folder, file), await draw(panels))
+}
+
+function fillIn(file: string, parts: Record<string, string>): void {
+  const path = join(folder, file)
+  if (!existsSync(path)) return
+  let text = readFileSync(path, 'utf8')
+  for (const [name, content] of Object.entries(parts)) {
+    const place = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(<!-- /${name} -->)`)
+    if (!place.test(text)) throw new Error(`${path} has no place for ${name}`)
+    text = text.replace(place, (_, begin, end) => `${begin}\n${content}\n\n${end}`)
+  }
+  writeFileSync(path, text)
+}

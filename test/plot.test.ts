@@ -1,0 +1,73 @@
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { temporaryPath } from './helpers/path.ts'
+import { start } from './helpers/process.ts'
+import { test } from './helpers/test.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+const result = (name: string, ours: number, peers: Record<string, number>, more = {}) => ({
+  name,
+  unit: 'things',
+  ours,
+  min: ours,
+  max: ours,
+  peers,
+  ratios: Object.fromEntries(Object.entries(peers).map(([peer, value]) => [peer, ours / value])),
+  targets: {},
+  better: 'less',
+  runs: 5,
+  ...more
+})
+
+const results = [
+  result(
+    'descriptors',
+    400_000,
+    { 'C one a call': 200_000, usocket: 1000 },
+    { better: 'more', targets: { usocket: 500 } }
+  ),
+  result('request', 12, { 'C epoll': 8 }, { targets: { 'C epoll': 1.4 } }),
+  result('growth-channels', 1500, { '1 channel': 1000, '10 channels': 1000, '100 channels': 1200 }),
+  result('fairness', 900, { 'without <the> & flood': 90 }, { bound: 2000 })
+]
+
+async function plot(): Promise<Record<string, string>> {
+  const folder = temporaryPath()
+  mkdirSync(folder)
+  cpSync(join(root, 'docs/performance.md'), join(folder, 'performance.md'))
+  const source = join(folder, 'results.json')
+  writeFileSync(source, JSON.stringify({ machine: 'a machine', results }))
+  const { code, stderr } = await start(process.execPath, [
+    ...['--import', 'tsx', join(root, 'bench/plot.ts')],
+    source,
+    folder
+  ]).exit
+  if (code !== 0) throw new Error(stderr)
+  return Object.fromEntries(readdirSync(folder).map(file => [file, readFileSync(join(folder, file), 'utf8')]))
+}
+
+test('bench:plot draws what was measured, always the same, and fills in the tables', async t => {
+  const files = await plot()
+  t.deepEqual(Object.keys(files).sort(), [
+    'growth.svg',
+    'performance.md',
+    'results.json',
+    'round-trips.svg',
+    'throughput.svg'
+  ])
+  for (const [file, text] of Object.entries(files).filter(([file]) => file.endsWith('.svg'))) {
+    t.regex(text, /^<svg [^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"[\s\S]*<\/svg>\n$/, file)
+    t.notRegex(text, /NaN|undefined|<script|<image/, file)
+    const open = [...text.matchAll(/<(\w+)[^>]*(?<!\/)>/g)].map(([, name]) => name).sort()
+    t.deepEqual(open, [...text.matchAll(/<\/(\w+)>/g)].map(([, name]) => name).sort(), `${file}: tags are closed`)
+  }
+  t.regex(files['throughput.svg']!, /200,000 {2}\(passfd 2 ×\)/)
+  const page = files['performance.md']!
+  t.regex(page, /Measured on: a machine\./)
+  t.regex(page, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
+  t.regex(page, /\| `request` +\| × C epoll +\| ≤ 1\.4 +\| 1\.5 +\| \*\*missed\*\* +\|/)
+  t.regex(page, /\| `fairness` +\| things +\| ≤ 2,000 +\| 900 +\| kept +\|/)
+  t.deepEqual(await plot(), files)
+})
