@@ -9,6 +9,7 @@
  */
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
+import { fits, instead, type Shape, setInstead, shapeFor, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
@@ -35,6 +36,12 @@ const MAX_RECORD_BYTES = 4096
 const STREAMED_RECORDS = 32
 /** The byte that stands for the first of them. */
 const FIRST_ID = 0x40
+/** With these a body begins that defines the structure of its value; the id follows. */
+const DEFINES = [0xd4, 0x72] as const
+/** So many shapes are compared with a value before msgpackr looks it up. */
+const MAX_FLAT = 4
+/** What `writeFlat` may need. */
+const FLAT_ROOM = 2048
 const ALL_RECORDS = 64
 
 export { BY_REFERENCE, type Hole } from './msgpack.ts'
@@ -129,6 +136,10 @@ export class Codec {
     if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
     this.#table ??= new EncodingTable()
     const table = this.#table
+    if (slab !== undefined) {
+      if (table.packFlat(value, slab, position)) return outcome
+      value = instead
+    }
     try {
       pack(table.begin(), value, RECORDS, slab, position)
     } catch (error) {
@@ -139,6 +150,7 @@ export class Codec {
       this.#table = undefined
       return pack(detachedPackr, value, RECORDS, slab, position)
     }
+    table.learn(value)
     outcome.streamed = true
     return outcome
   }
@@ -287,7 +299,7 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
     return outcome
   } catch (error) {
     attached = undefined
-    throw error instanceof PassfdError ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
+    throw encodeError(error)
   } finally {
     encoding = false
     collected = call.descriptors
@@ -348,6 +360,8 @@ class EncodingTable {
   #last: string[] | undefined
   /** The last body has defined shapes. */
   added = false
+  /** Some of those in use, for `writeFlat`. */
+  #shapes: readonly Shape[] | undefined
 
   /** The Packr for the next body, which must be packed now. */
   begin(): Packer {
@@ -355,6 +369,57 @@ class EncodingTable {
     packr.structures = this.#structures
     packr.recordIds = this.#recordIds
     return packr
+  }
+
+  /** Packs a flat object of a known shape. If false, `instead` is to be packed by msgpackr. */
+  packFlat(value: unknown, into: Buffer, position: number): boolean {
+    setInstead(value)
+    const start = (position + 7) & ~7
+    const shape = this.#shapeOf(value)
+    if (shape === undefined || into.length - start < FLAT_ROOM) return false
+    refuseNested()
+    encoding = true
+    call.descriptors = NO_DESCRIPTORS
+    try {
+      const end = writeFlat(value as object, shape, into, start + HEADER)
+      if (end < 0) return false
+      outcome.bytes = into
+      outcome.start = start
+      outcome.end = end
+      outcome.flags = RECORDS
+      outcome.length = end - start - HEADER
+      outcome.descriptors = call.descriptors
+      outcome.holes = NO_HOLES
+      outcome.streamed = true
+      this.added = false
+      return true
+    } catch (error) {
+      throw encodeError(error)
+    } finally {
+      encoding = false
+    }
+  }
+
+  /** Remembers the shape of what was packed last. */
+  learn(value: unknown): void {
+    if (!isPlain(value)) return
+    const { bytes, start } = outcome
+    const at = start + HEADER
+    const token = bytes[at] === DEFINES[0] && bytes[at + 1] === DEFINES[1] ? bytes[at + 2]! : bytes[at]!
+    const keys = this.#structures[token - FIRST_ID]
+    if (keys === undefined || this.#shapes?.some(shape => shape.keys === keys)) return
+    const shape = shapeFor(keys, token)
+    if (shape === undefined) return
+    const shapes = this.#shapes?.filter(({ keys, token }) => keys === this.#structures[token - FIRST_ID]) ?? []
+    this.#shapes = [shape, ...shapes].slice(0, MAX_FLAT)
+  }
+
+  #shapeOf(value: unknown): Shape | undefined {
+    const shapes = this.#shapes
+    if (shapes === undefined || !isPlain(value)) return undefined
+    for (const shape of shapes)
+      if (fits(value, shape)) return this.#structures[shape.token - FIRST_ID] === shape.keys ? shape : undefined
+    return undefined
   }
 
   /** Whether what the body has defined is small enough to be kept by the peer. */
@@ -429,6 +494,15 @@ function shallow(value: unknown, depth: number): boolean {
     for (const key in value) if (!shallow((value as Record<string, unknown>)[key], depth - 1)) return false
   }
   return true
+}
+
+function encodeError(error: unknown): PassfdError {
+  return error instanceof PassfdError ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
+}
+
+/** What msgpackr writes as a record whatever else it is. */
+function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && value.constructor === Object
 }
 
 function reason(error: unknown): string {

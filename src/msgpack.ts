@@ -142,7 +142,7 @@ function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocat
 }
 
 /** Gives the descriptor its index. */
-function collect(descriptor: Descriptor): number {
+export function collect(descriptor: Descriptor): number {
   assertOpen(descriptor)
   if (call.descriptors.length === 0) {
     call.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
@@ -164,9 +164,13 @@ function packPlace({ index }: Place, allocate: Allocate): void {
 
 function packIndex(index: number, allocate: Allocate): void {
   const { target, position } = allocate(3)
-  target[position] = 0xd4
-  target[position + 1] = DESCRIPTOR_TYPE
-  target[position + 2] = index
+  packIndexAt(index, target, position)
+}
+
+export function packIndexAt(index: number, into: Uint8Array, at: number): void {
+  into[at] = 0xd4
+  into[at + 1] = DESCRIPTOR_TYPE
+  into[at + 2] = index
 }
 
 /** An extension of the index and the bytes; of one byte it is what a descriptor's looks like. */

@@ -20,6 +20,7 @@ const LAYERS = [
   ['descriptor-stream', 'packet-socket'],
   ['stream-open'],
   ['stream'],
+  ['flat'],
   ['codec'],
   ['fault', 'waiting'],
   ['session'],
