@@ -1,6 +1,7 @@
 #include "environment.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "watcher.h"
@@ -107,6 +108,8 @@ static void on_spin(uv_idle_t *spinning)
 	struct environment *environment = spinning->data;
 	if (uv_hrtime() >= environment->spin_until)
 		uv_idle_stop(spinning);
+	else
+		sched_yield(); /* the one that we wait for may have been put on this core */
 }
 
 /* A loop with an idle handle that is active asks epoll without waiting, and serves everybody else in each round (uv_idle_t). */

@@ -1,6 +1,6 @@
 /**
  * The commonest message is an object of a shape that was sent before, with short strings, numbers, truth values, null and Descriptors
- * in it. It is written here, byte for byte as msgpackr would, in a third of the time; everything else is left to msgpackr.
+ * in it. It is written here, byte for byte as msgpackr would, in about half of the time; everything else is left to msgpackr.
  */
 import { Descriptor } from './descriptor.ts'
 import { collect, packIndexAt } from './msgpack.ts'
