@@ -25,7 +25,7 @@ export const ALLOWANCE_SHIFT = 8
 export const MAX_HELLO = 4096
 
 /** Bodies from this size on get a buffer of their own, which the kernel fills directly. */
-const LARGE = 32768
+const LARGE = 16384
 
 const NO_BYTES = Buffer.alloc(0)
 

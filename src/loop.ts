@@ -5,7 +5,9 @@ import { CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from '
 
 /** Where watchers that read put the bytes: from HEADROOM on. */
 export const HEADROOM = 65536
-export const AREA = Buffer.allocUnsafeSlow(HEADROOM + 65536)
+/** A wake-up reads no more of small messages than this, about 0.1 ms of work: a channel that floods doesn't keep the others waiting. */
+const MOST = 16384
+export const AREA = Buffer.allocUnsafeSlow(HEADROOM + MOST)
 /** And what such a read gave; see RESULT_… in native.ts. */
 export const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
 const batch = new Int32Array(1024)

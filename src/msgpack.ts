@@ -329,6 +329,8 @@ function loadOwnInstance(): typeof Msgpackr {
   const source = readFileSync(file, 'utf8')
     .replaceAll('.__keys__', '[passfdKeys]')
     .replace('return C1;', 'throw new Error("it holds the byte c1, which msgpack does not use");')
+    // It is always a Buffer, and to ask for its `buffer` is a call of the runtime
+    .replace('!source.buffer && source.constructor', 'source.constructor')
     // A view of one byte takes longer to make than all the rest of reading a descriptor's index
     .replace(ONE_BYTE, 'extension(extension.oneByte ? src[position$$1++] : src.subarray(position$$1, ++position$$1))')
     .replace('let recordIdsToRemove = [];', 'this.recordIds = [];')

@@ -12,8 +12,8 @@ interface Frame {
 }
 
 const HEADROOM = 65536
-const AREA = 65536
-const LARGE = 32768
+const AREA = 32768
+const LARGE = 16384
 const KINDS = [0, 1, 2, 3, 4, 5, 6, 7, 8]
 const CARRIERS = [frame.MESSAGE, frame.REQUEST, frame.REPLY]
 const BODILESS = [frame.CANCEL, frame.CREDIT, frame.TAKEN]

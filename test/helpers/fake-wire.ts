@@ -10,7 +10,7 @@ export const ECONNRESET = -104
 export const ETOOMANYREFS = -109
 
 const HEADROOM = 65536
-const ROOM = 65536
+const ROOM = 16384
 /** One for all, as in the real wire: what was read stands there no longer than the reader looks at it. */
 const AREA = Buffer.allocUnsafeSlow(HEADROOM + ROOM)
 const numbers = new Int32Array(3 + 4 * MAX_RIGHTS)
