@@ -82,6 +82,8 @@ const LISTENERS = "'message' listeners"
 type Consumer = 'nobody' | 'serve()' | 'for await' | typeof LISTENERS
 
 const CONCURRENCY = 256
+/** Shared by all whose queues have never been used; nothing is put into it. */
+const NONE: never[] = []
 const opened = diagnostics.channel('passfd:channel:open')
 const ended = diagnostics.channel('passfd:channel:close')
 const sent = diagnostics.channel('passfd:message:sent')
@@ -109,7 +111,7 @@ export class Channel<In = unknown, Out = unknown>
   #onOpen: ChannelSetup['onOpen']
   #peer: Peer
   #consumer: Consumer = 'nobody'
-  readonly #inbox: Entry<In>[] = []
+  #inbox: Entry<In>[] = NONE
   /** How many at its front have been given to the consumer; they leave together. */
   #given = 0
   #handler: Handler<In> | undefined
@@ -118,8 +120,8 @@ export class Channel<In = unknown, Out = unknown>
   /** Messages with descriptors whose handlers are running. */
   #handled: Set<Message<In>> | undefined
   /** The message of the loop's body; several if several were asked for at once. */
-  readonly #current: Message<In>[] = []
-  #readers: ((result: IteratorResult<Message<In>>) => void)[] = []
+  #current: Message<In>[] = NONE
+  #readers: ((result: IteratorResult<Message<In>>) => void)[] = NONE
   #pumping = false
   #over = false
   #closed: { promise: Promise<Error | undefined>; resolve(error: Error | undefined): void } | undefined
@@ -296,6 +298,7 @@ export class Channel<In = unknown, Out = unknown>
       } else this.#applySchema(entry, checked)
     }
     if (received.hasSubscribers) received.publish({ channel: this, message: entry.message })
+    if (this.#inbox === NONE) this.#inbox = []
     this.#inbox.push(entry)
     this.#pump()
   }
@@ -364,6 +367,7 @@ export class Channel<In = unknown, Out = unknown>
   #give(message: Message<In>): void {
     if (this.#consumer === 'serve()') this.#handle(message)
     else if (this.#consumer === 'for await') {
+      if (this.#current === NONE) this.#current = []
       this.#current.push(message)
       this.#readers.shift()!({ done: false, value: message })
     } else {
@@ -379,6 +383,7 @@ export class Channel<In = unknown, Out = unknown>
   #next(): Promise<IteratorResult<Message<In>>> {
     this.#endCurrent()
     return new Promise(resolve => {
+      if (this.#readers === NONE) this.#readers = []
       this.#readers.push(resolve)
       this.#pump()
     })

@@ -12,8 +12,13 @@ export const AREA = Buffer.allocUnsafeSlow(HEADROOM + MOST)
 export const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
 const batch = new Int32Array(1024)
 
+/** Who is told of a watcher's wake-ups. */
+export interface WatchListener {
+  onEvents(events: number): void
+}
+
 /** By a watcher's id. */
-const listeners: (((events: number) => void) | undefined)[] = []
+const listeners: (WatchListener | undefined)[] = []
 const closings = new Map<number, (count: number) => void>()
 let nextClosing = 1
 
@@ -22,11 +27,11 @@ native.setup(AREA, HEADROOM, RESULTS, (id, events) => {
     const done = closings.get(id)
     closings.delete(id)
     done?.(RESULTS[RESULT_BYTES]!)
-  } else listeners[id]?.(events)
+  } else listeners[id]?.onEvents(events)
 })
 
 /** Returns the watcher's id. `reads`: as in `native.watch`. */
-export function watch(fd: number, reads: boolean, listener: (events: number) => void): number {
+export function watch(fd: number, reads: boolean, listener: WatchListener): number {
   const id = native.watch(fd, reads)
   if (id < 0) throw systemError(id, 'epoll_ctl')
   listeners[id] = listener
@@ -47,7 +52,7 @@ export class Watcher {
   #id: number
 
   constructor(fd: number, listener: (events: number) => void) {
-    this.#id = watch(fd, false, listener)
+    this.#id = watch(fd, false, { onEvents: listener })
   }
 
   /** False after `end`. */

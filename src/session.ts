@@ -44,6 +44,8 @@ const EPIPE = -32
 const ECONNRESET = -104
 const ENOTCONN = -107
 const NO_DESCRIPTORS: Descriptor[] = []
+/** Shared by all who discard nothing now; nothing is put into it. */
+const NO_FDS: number[] = []
 
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
@@ -103,7 +105,7 @@ export class Session implements TransportOwner {
   /** Descriptors that the application has been given and has neither claimed nor given back. */
   #lent = 0
   /** Numbers to be closed off the loop. */
-  #discarded: number[] = []
+  #discarded = NO_FDS
   /** Descriptors moved and not taken. */
   #descriptorsOut = 0
   #peerSaidGoodbye = false
@@ -233,7 +235,7 @@ export class Session implements TransportOwner {
     this.#checkLent()
     if (this.state === 'ended') this.#transport.wire.discard([fd], undefined)
     else {
-      this.#discarded.push(fd)
+      this.#discardLater(fd)
       this.#schedule()
     }
   }
@@ -592,7 +594,7 @@ export class Session implements TransportOwner {
     this.#credit.granted -= bodyCost + fds.length * descriptorCost
     if (this.state === 'leaving') {
       // After our goodbye: not confirmed, so that the sender gets them back
-      this.#discarded.push(...this.#drop(flagged, bytes, start, end, fds))
+      for (const fd of this.#drop(flagged, bytes, start, end, fds)) this.#discardLater(fd)
       return
     }
     const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#owner.lend(fds, request)
@@ -682,7 +684,7 @@ export class Session implements TransportOwner {
     try {
       return this.#codec.decode(bytes, start, end, flagged, descriptors, owned)
     } catch (error) {
-      for (const descriptor of descriptors) this.#discarded.push(takeShared(descriptor, ''))
+      for (const descriptor of descriptors) this.#discardLater(takeShared(descriptor, ''))
       throw error
     }
   }
@@ -696,7 +698,7 @@ export class Session implements TransportOwner {
   }
 
   #violate(fds: readonly number[], error: PassfdError): never {
-    this.#discarded.push(...fds)
+    for (const fd of fds) this.#discardLater(fd)
     throw error
   }
 
@@ -761,12 +763,17 @@ export class Session implements TransportOwner {
     return this.#credit.due && this.state !== 'leaving' && this.#transport.waiting <= this.limits.highWaterMark
   }
 
+  #discardLater(fd: number): void {
+    if (this.#discarded === NO_FDS) this.#discarded = []
+    this.#discarded.push(fd)
+  }
+
   /** Their cost returns when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
   #discardNow(): void {
     const fds = this.#discarded
     const { wire } = this.#transport
     const cost = fds.length * this.limits.descriptorCost
-    this.#discarded = []
+    this.#discarded = NO_FDS
     if (wire.closing < FEW_CLOSES) {
       wire.discard(fds, undefined)
       this.consumed(cost)

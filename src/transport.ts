@@ -8,6 +8,7 @@ import { type Descriptor, isForeign } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
+import { roomForOne } from './room.ts'
 import { giveSlab, ROOM, SLAB, takeSlab } from './slab.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
@@ -95,7 +96,9 @@ class Segment {
   }
 }
 
+/** Most channels never have any of these: all share an array that nothing is put into. */
 const NO_FDS: number[] = []
+const NO_PARCELS: Parcel[] = []
 const attached = new Int32Array(MAX_RIGHTS)
 const PADDING = Buffer.alloc(8)
 
@@ -111,18 +114,18 @@ export class Transport implements FrameSink, WireOwner {
   reading = false
 
   readonly #owner: TransportOwner
-  readonly #segments: Segment[] = []
+  readonly #segments = roomForOne<Segment>()
   #first = 0
   #slab: Buffer | undefined
   #slabEnd = 0
   /** Parcels in stream order: [#taking, #attaching) have left, [#attaching, …) have not. */
-  readonly #parcels: Parcel[] = []
+  #parcels = NO_PARCELS
   #taking = 0
   #attaching = 0
   /** Those that answer a request, by its id: a peer may cancel thousands, so they are not looked for. */
   #replies: Map<number, Parcel> | undefined
   /** Descriptors in order of arrival; those in front of #given have been given to their frames. */
-  #arrived: number[] = []
+  #arrived = NO_FDS
   #given = 0
   #truncated = false
   #target: Buffer | undefined
@@ -173,6 +176,7 @@ export class Transport implements FrameSink, WireOwner {
     if (parcel !== undefined) {
       parcel.start = this.queued
       parcel.end = this.queued + HEADER + length + skip
+      if (this.#parcels === NO_PARCELS) this.#parcels = []
       this.#parcels.push(parcel)
       if (parcel.replyTo !== -1) {
         this.#replies ??= new Map()
@@ -266,7 +270,7 @@ export class Transport implements FrameSink, WireOwner {
     const rest = this.#parcels
       .slice(this.#taking)
       .map((parcel, index) => ({ parcel, left: this.#taking + index < this.#attaching }))
-    this.#parcels.length = 0
+    this.#parcels = NO_PARCELS
     this.#taking = this.#attaching = 0
     for (const segment of this.#segments.slice(this.#first)) segment.sent?.()
     this.#segments.length = 0
@@ -274,7 +278,7 @@ export class Transport implements FrameSink, WireOwner {
     this.#releaseSlab()
     this.queued = this.sent
     if (this.#waitingForFrames > 0) this.wire.discard(this.#arrived.slice(this.#given), undefined)
-    this.#arrived = []
+    this.#arrived = NO_FDS
     this.#given = 0
     this.wire.end()
     return rest
@@ -288,6 +292,7 @@ export class Transport implements FrameSink, WireOwner {
   // --- incoming
 
   onReadable(length: number, fds: Int32Array, first: number, count: number, truncated: boolean): void {
+    if (count > 0 && this.#arrived === NO_FDS) this.#arrived = []
     for (let i = 0; i < count; i++) this.#arrived.push(fds[first + i]!)
     if (length <= 0) {
       this.#owner.onReadEnd(length)
@@ -348,7 +353,7 @@ export class Transport implements FrameSink, WireOwner {
       fds = count === 1 ? [this.#arrived[this.#given]!] : this.#arrived.slice(this.#given, this.#given + count)
       this.#given += count
       if (waiting === count || this.#given >= COMPACT_AT) {
-        this.#arrived = waiting === count ? [] : this.#arrived.slice(this.#given)
+        this.#arrived = waiting === count ? NO_FDS : this.#arrived.slice(this.#given)
         this.#given = 0
       }
     }

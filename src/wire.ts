@@ -1,5 +1,5 @@
 /** The seam between a channel and the operating system: one connected socket on this thread's loop. Tests put a fake one here. */
-import { AREA, discard, HEADROOM, RESULTS, unwatch, watch } from './loop.ts'
+import { AREA, discard, HEADROOM, RESULTS, unwatch, type WatchListener, watch } from './loop.ts'
 import {
   native,
   READABLE,
@@ -60,11 +60,10 @@ const LARGE = 65_536
 const batch = new Int32Array(1024)
 
 /** The real wire. It owns `fd`, which the shim holds. */
-export class SocketWire implements Wire {
-  readonly area = AREA
-  readonly headroom = HEADROOM
+export class SocketWire implements Wire, WatchListener {
   readonly fd: number
   ended = false
+  #owner: WireOwner | undefined
   #id = 0
   #refed = true
   #awaitsWritable = false
@@ -76,19 +75,31 @@ export class SocketWire implements Wire {
 
   start(owner: WireOwner): void {
     native.sendBuffer(this.fd, SEND_BUFFER)
-    this.#id = watch(this.fd, true, events => {
-      // Room to write first: what the reading queues may then leave at once
-      if (events & WRITABLE) owner.onWritable()
-      if (events & READABLE && this.#id !== 0)
-        owner.onReadable(
-          RESULTS[RESULT_BYTES]!,
-          RESULTS,
-          RESULT_FIRST,
-          RESULTS[RESULT_DESCRIPTORS]!,
-          (RESULTS[RESULT_FLAGS]! & TRUNCATED) !== 0
-        )
-    })
+    this.#owner = owner
+    this.#id = watch(this.fd, true, this)
     if (!this.#refed) native.unref(this.#id)
+  }
+
+  onEvents(events: number): void {
+    const owner = this.#owner!
+    // Room to write first: what the reading queues may then leave at once
+    if (events & WRITABLE) owner.onWritable()
+    if (events & READABLE && this.#id !== 0)
+      owner.onReadable(
+        RESULTS[RESULT_BYTES]!,
+        RESULTS,
+        RESULT_FIRST,
+        RESULTS[RESULT_DESCRIPTORS]!,
+        (RESULTS[RESULT_FLAGS]! & TRUNCATED) !== 0
+      )
+  }
+
+  get area(): Buffer {
+    return AREA
+  }
+
+  get headroom(): number {
+    return HEADROOM
   }
 
   send(bytes: Uint8Array, start: number, end: number, fds: Int32Array, count: number): number {

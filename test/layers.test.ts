@@ -4,7 +4,7 @@ import { test } from './helpers/test.ts'
 
 /** The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line. */
 const LAYERS = [
-  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab', 'id-table'],
+  ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab', 'id-table', 'room'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
@@ -44,7 +44,7 @@ const ONLY: Record<string, string[]> = {
   native: ['errors'],
   loop: ['errors', 'limits', 'native'],
   wire: ['loop', 'native'],
-  transport: ['descriptor', 'errors', 'frame', 'limits', 'slab'],
+  transport: ['descriptor', 'errors', 'frame', 'limits', 'room', 'slab'],
   credit: [],
   slab: [],
   share: [],

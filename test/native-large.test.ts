@@ -24,11 +24,13 @@ function send(fd: number, bytes: Uint8Array, fds: Int32Array = NONE): number {
 async function firstWakeup(fd: number, target: Buffer, onRead: (id: number, reads: number[]) => void) {
   const reads: number[] = []
   let over = false
-  const id = watch(fd, true, () => {
-    if (over) return
-    if (reads.length === 0) setImmediate(() => (over = true))
-    reads.push(RESULTS[RESULT_BYTES]!)
-    onRead(id, reads)
+  const id = watch(fd, true, {
+    onEvents() {
+      if (over) return
+      if (reads.length === 0) setImmediate(() => (over = true))
+      reads.push(RESULTS[RESULT_BYTES]!)
+      onRead(id, reads)
+    }
   })
   native.target(id, target, 0, target.length)
   await until(() => over, 'a turn of the loop')
