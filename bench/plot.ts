@@ -1,13 +1,14 @@
 /**
  * `npm run bench:plot [-- RESULTS [FOLDER]]`: turns what `npm run -s bench -- --json` has printed (default docs/bench.json) into the
- * plots and the tables of FOLDER/performance.md (default docs): everything between two of its markers is written anew.
+ * plots and the tables of FOLDER/performance.md (default docs) and of the README beside FOLDER: everything between two markers is
+ * written anew.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Result } from './measure.ts'
 import { bars, growth, type Panel, points } from './plots.ts'
-import { targetTable, valueTable } from './tables.ts'
+import { shortTable, targetTable, valueTable } from './tables.ts'
 
 const docs = fileURLToPath(new URL('../docs', import.meta.url))
 const [source = join(docs, 'bench.json'), folder = docs] = process.argv.slice(2)
@@ -21,7 +22,7 @@ await plot('throughput.svg', points, [
 ])
 await plot('round-trips.svg', bars, [
   ['request', 'a request and its reply, both ends on one core, µs'],
-  ['request-unpinned', 'wherever the kernel puts the two, µs'],
+  ['request-two-cores', 'a core for each, which sleeps meanwhile, µs'],
   ['request-spin', 'with the option spin, µs'],
   ['request-descriptor', 'with one descriptor, one core, µs']
 ])
@@ -35,11 +36,12 @@ fillIn('performance.md', {
   machine: `Measured on: ${machine}.`,
   targets: targetTable(results),
   layers: valueTable(results.filter(({ name }) => name.startsWith('layer-'))),
-  spin: valueTable(named('request-unpinned', 'request-spin')),
+  spin: valueTable(named('request-unpinned', 'request-two-cores', 'request-spin')),
   memory: valueTable(named('memory-channel', 'memory-flat')),
   growth: valueTable(named('growth-channels', 'growth-descriptors')),
   fairness: valueTable(named('fairness'))
 })
+fillIn('../README.md', { bench: shortTable(results) })
 
 function named(...names: string[]): Result[] {
   return names.flatMap(name => byName.get(name) ?? [])

@@ -1,5 +1,5 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
@@ -34,8 +34,10 @@ const results = [
 ]
 
 async function plot(): Promise<Record<string, string>> {
-  const folder = temporaryPath()
-  mkdirSync(folder)
+  const above = temporaryPath()
+  const folder = join(above, 'docs')
+  mkdirSync(folder, { recursive: true })
+  cpSync(join(root, 'README.md'), join(above, 'README.md'))
   cpSync(join(root, 'docs/performance.md'), join(folder, 'performance.md'))
   const source = join(folder, 'results.json')
   writeFileSync(source, JSON.stringify({ machine: 'a machine', results }))
@@ -45,12 +47,14 @@ async function plot(): Promise<Record<string, string>> {
     folder
   ]).exit
   if (code !== 0) throw new Error(stderr)
-  return Object.fromEntries(readdirSync(folder).map(file => [file, readFileSync(join(folder, file), 'utf8')]))
+  const files = [join(above, 'README.md'), ...readdirSync(folder).map(file => join(folder, file))]
+  return Object.fromEntries(files.map(file => [basename(file), readFileSync(file, 'utf8')]))
 }
 
 test('bench:plot draws what was measured, always the same, and fills in the tables', async t => {
   const files = await plot()
   t.deepEqual(Object.keys(files).sort(), [
+    'README.md',
     'growth.svg',
     'performance.md',
     'results.json',
@@ -69,5 +73,9 @@ test('bench:plot draws what was measured, always the same, and fills in the tabl
   t.regex(page, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `request` +\| × C epoll +\| ≤ 1\.4 +\| 1\.5 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `fairness` +\| things +\| ≤ 2,000 +\| 900 +\| kept +\|/)
+  t.regex(
+    files['README.md']!,
+    /\| descriptors with a small message each +\| 400,000 things +\| – +\| 200,000 things +\| – +\|/
+  )
   t.deepEqual(await plot(), files)
 })
