@@ -42,7 +42,10 @@ int os_close(int fd);
 /* Closes `count` numbers from `first` on, all of which are the caller's. Returns how many were open. */
 int os_close_range(int first, size_t count);
 
-/* Whether closing can't wait for anything: a pipe, or one of the memory devices such as /dev/null. Never waits itself. */
+/*
+ * Whether closing can't wait for anything: /dev/null and its like. A pipe's close takes its lock, which is held by whoever writes to it from
+ * memory that doesn't come (userfaultfd(2), a file on FUSE); that of anything that can be polled takes those of the epolls it is in.
+ */
 bool os_closes_at_once(int fd);
 
 /* Sets close-on-exec on the caller's descriptor, which stays the caller's. */

@@ -54,7 +54,7 @@ export interface Native {
   closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
   /**
    * Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. Of up to 8 those that can't block
-   * (pipe(2), /dev/null and its like) are closed before this returns.
+   * (/dev/null and its like) are closed before this returns.
    */
   closeLater(fds: Int32Array, start: number, count: number, tag: number): number
   pendingCloses(): number // handed to `closeLater` in this process and not closed yet

@@ -6,10 +6,12 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { z } from 'zod'
+import { take } from '../src/descriptor.ts'
 import { type Channel, connect, Descriptor, listen } from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { connected } from './helpers/channels.ts'
 import { watchedInode } from './helpers/facts.ts'
+import { fromPython } from './helpers/from-python.ts'
 import { socketPath } from './helpers/path.ts'
 import { type Running, start } from './helpers/process.ts'
 import {
@@ -283,6 +285,18 @@ for (const { what, bytes, before, after } of hanging)
     channel.destroy()
     await channel.closed
   })
+
+test('trap 28: the close of a pipe or device whose lock somebody holds does not hold up the loop', async t => {
+  const python = await fromPython([], 'stuck.py')
+  const fds = Int32Array.from(python.descriptors, descriptor => take(descriptor, 'the test'))
+  if (fds.length === 0) t.log('no userfaultfd(2) here')
+  const before = performance.now()
+  for (const at of fds.keys()) native.closeLater(fds, at, 1, 0)
+  t.true(performance.now() - before < 1000)
+  t.is(native.pendingCloses(), fds.length)
+  await python.end()
+  await until(() => native.pendingCloses() === 0, 'the helper threads')
+})
 
 test('trap 28: a close that hangs after a peer was not let in does not hold up the loop', async t => {
   const [ours, theirs] = Descriptor.socketpair()

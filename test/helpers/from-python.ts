@@ -8,10 +8,11 @@ import { SocketWire } from '../../src/wire.ts'
 
 /** Starts a Python process and gives what it sends, by name. */
 export async function fromPython(
-  names: string[]
+  names: string[],
+  program = 'kinds.py'
 ): Promise<{ child: ChildProcess; descriptors: Descriptor[]; end(): Promise<void> }> {
   const [ours, theirs] = Descriptor.socketpair()
-  const fixture = fileURLToPath(new URL('../fixtures/kinds.py', import.meta.url))
+  const fixture = fileURLToPath(new URL(`../fixtures/${program}`, import.meta.url))
   const child = spawn('python3', [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
   theirs.close()
   const wire = new SocketWire(take(ours, 'the test'))
