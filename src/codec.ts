@@ -9,7 +9,7 @@
  */
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
-import { fits, instead, type Shape, setInstead, shapeFor, writeFlat } from './flat.ts'
+import { fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
@@ -138,7 +138,7 @@ export class Codec {
     const table = this.#table
     if (slab !== undefined) {
       if (table.packFlat(value, slab, position)) return outcome
-      value = instead
+      value = takeInstead(value)
     }
     try {
       pack(table.begin(), value, RECORDS, slab, position)
@@ -150,7 +150,7 @@ export class Codec {
       this.#table = undefined
       return pack(detachedPackr, value, RECORDS, slab, position)
     }
-    table.learn(value)
+    table.learn()
     outcome.streamed = true
     return outcome
   }
@@ -371,16 +371,16 @@ class EncodingTable {
     return packr
   }
 
-  /** Packs a flat object of a known shape. If false, `instead` is to be packed by msgpackr. */
+  /** Packs a flat object of a known shape. If false, `takeInstead()` is to be packed by msgpackr. */
   packFlat(value: unknown, into: Buffer, position: number): boolean {
-    setInstead(value)
     const start = (position + 7) & ~7
-    const shape = this.#shapeOf(value)
-    if (shape === undefined || into.length - start < FLAT_ROOM) return false
+    if (this.#shapes === undefined || into.length - start < FLAT_ROOM) return false
     refuseNested()
-    encoding = true
+    encoding = true // even to look for its shape can call what is the program's: the traps of a Proxy, a getter named constructor
     call.descriptors = NO_DESCRIPTORS
     try {
+      const shape = this.#shapeOf(value)
+      if (shape === undefined) return false
       const end = writeFlat(value as object, shape, into, start + HEADER)
       if (end < 0) return false
       outcome.bytes = into
@@ -400,9 +400,8 @@ class EncodingTable {
     }
   }
 
-  /** Remembers the shape of what was packed last. */
-  learn(value: unknown): void {
-    if (!isPlain(value)) return
+  /** Remembers the shape of what was packed last, if that is a record. */
+  learn(): void {
     const { bytes, start } = outcome
     const at = start + HEADER
     const token = bytes[at] === DEFINES[0] && bytes[at + 1] === DEFINES[1] ? bytes[at + 2]! : bytes[at]!
@@ -415,9 +414,8 @@ class EncodingTable {
   }
 
   #shapeOf(value: unknown): Shape | undefined {
-    const shapes = this.#shapes
-    if (shapes === undefined || !isPlain(value)) return undefined
-    for (const shape of shapes)
+    if (!isPlain(value)) return undefined
+    for (const shape of this.#shapes!)
       if (fits(value, shape)) return this.#structures[shape.token - FIRST_ID] === shape.keys ? shape : undefined
     return undefined
   }

@@ -23,11 +23,14 @@ const hasOwn = Object.prototype.hasOwnProperty
 const items: unknown[] = new Array(MAX_KEYS).fill(undefined)
 const number = new DataView(new ArrayBuffer(8))
 
-/** What is to be encoded when `writeFlat` gives it up: the value, or a copy if getters of it were called, which must happen only once. */
-export let instead: unknown
+let instead: object | undefined
 
-export function setInstead(value: unknown): void {
-  instead = value
+/** What is to be encoded when `writeFlat` has given `value` up: a copy, as getters must be called only once. Else the value. */
+export function takeInstead(value: unknown): unknown {
+  if (instead === undefined) return value
+  const copy = instead
+  instead = undefined
+  return copy
 }
 
 /** The shape for `keys`, if objects of it can be written here. */
@@ -46,11 +49,12 @@ export function fits(value: object, { keys, misses }: Shape): boolean {
   return count === keys.length
 }
 
-/** Writes an object that `fits` at `into[at]`, where there are 2 KiB. Returns the end, or -1 after which `instead` is to be encoded. */
+/** Writes an object that `fits` at `into[at]`, where there are 2 KiB. Returns the end, or -1 after which `takeInstead()` is to be encoded. */
 export function writeFlat(value: object, shape: Shape, into: Buffer, at: number): number {
   into[at++] = shape.token
   let count = 0
   for (const key in value) {
+    if (key !== shape.keys[count]) break // a getter has deleted or added one
     const item = (value as Record<string, unknown>)[key]
     items[count++] = item
     at = writeItem(item, into, at)

@@ -199,6 +199,15 @@ test('a getter that deletes a key behind it, or throws, or sends', t => {
     return 1
   })
   t.deepEqual(pass(deleting), { first: 1, second: undefined })
+  t.deepEqual(pass({ first: 1, second: 2, third: 3 }), { first: 1, second: 2, third: 3 })
+  const skipping = Object.assign(
+    shape(() => {
+      delete skipping.second
+      return 1
+    }),
+    { third: 3 }
+  )
+  t.deepEqual(pass(skipping), { first: 1, second: undefined, third: 3 })
   const cause = new Error('no')
   const error = t.throws(() =>
     pass(
@@ -210,6 +219,42 @@ test('a getter that deletes a key behind it, or throws, or sends', t => {
   t.like(error, { code: 'ERR_PASSFD_ENCODE', cause })
   t.throws(() => pass(shape(() => written(codec, { first: 3, second: 4 }))), { code: 'ERR_PASSFD_ENCODE' })
   t.deepEqual(pass({ first: 5, second: 6 }), { first: 5, second: 6 })
+})
+
+test('traps of a Proxy, and a getter named constructor, send nothing in the middle', t => {
+  const codec = newCodec()
+  const receiver = newCodec()
+  const errors: unknown[] = []
+  const encode = (value: unknown): unknown => {
+    const bytes = written(codec, value)
+    return receiver.decode(bytes, 0, bytes.length, true, [], true)
+  }
+  const nested = (): void => {
+    errors.push(t.throws(() => written(codec, { first: 3, second: 4 }))!)
+  }
+  t.deepEqual(encode({ first: 1, second: 2 }), { first: 1, second: 2 })
+  const proxy = new Proxy(
+    { first: 5, second: 6 },
+    {
+      ownKeys(target) {
+        nested()
+        return Reflect.ownKeys(target)
+      }
+    }
+  )
+  t.deepEqual(encode(proxy), { first: 5, second: 6 })
+  let calls = 0
+  const named = {
+    first: 7,
+    get constructor() {
+      nested()
+      return calls++ < 2 ? Object : 8
+    }
+  }
+  encode(named)
+  t.deepEqual(encode({ first: 9, second: 10 }), { first: 9, second: 10 })
+  t.true(errors.length > 3)
+  for (const error of errors) t.like(error, { code: 'ERR_PASSFD_ENCODE' })
 })
 
 test('inherited keys are not its own', t => {
