@@ -282,7 +282,13 @@ export class Channel<In = unknown, Out = unknown>
 
   #receive(message: Message<In>, cost: number): void {
     const schema = this.#schema
-    if (schema === undefined && this.#inbox.length === 0 && !this.#pumping && this.#wants()) {
+    if (
+      schema === undefined &&
+      this.#inbox.length === 0 &&
+      !this.#pumping &&
+      !received.hasSubscribers &&
+      this.#wants()
+    ) {
       this.#giveAtOnce(message, cost)
       return
     }
@@ -305,7 +311,6 @@ export class Channel<In = unknown, Out = unknown>
 
   /** What `#pump` would do with it. */
   #giveAtOnce(message: Message<In>, cost: number): void {
-    if (received.hasSubscribers) received.publish({ channel: this, message })
     this.#pumping = true
     this.#session.consumed(cost)
     try {

@@ -35,7 +35,7 @@ export function peerOf(fd: number): Peer {
   }
 }
 
-let lastGroups: readonly number[] = []
+let lastGroups: readonly number[] = Object.freeze([])
 
 /** Peers of one user have the same, and a channel keeps them as long as it lives. */
 function sharedGroups(signed: Int32Array): readonly number[] {

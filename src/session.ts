@@ -43,7 +43,8 @@ type State = 'greeting' | 'open' | 'draining' | 'leaving' | 'ended'
 const EPIPE = -32
 const ECONNRESET = -104
 const ENOTCONN = -107
-const NO_DESCRIPTORS: Descriptor[] = []
+/** Shared by all messages without any, which give it to the program. */
+const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
 /** Shared by all who discard nothing now; nothing is put into it. */
 const NO_FDS: number[] = []
 

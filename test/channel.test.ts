@@ -1019,6 +1019,16 @@ test('close gives up after closeTimeout, and what is left comes back', async t =
   await child.exit
 })
 
+test("the list of no descriptors is everybody's, and nobody can put anything into it", async t => {
+  const [left, right] = await connected()
+  void left.send('nothing with it')
+  const { descriptors } = await nextMessage(right)
+  t.throws(() => (descriptors as unknown[]).push('mine'), { instanceOf: TypeError })
+  void left.send('nor with this')
+  t.deepEqual((await nextMessage(right)).descriptors, [])
+  await closeAll(left, right)
+})
+
 test('both ends may close at once, and as often as they like', async t => {
   const [left, right] = await connected()
   const closing = [left.close(), right.close(), left.close(), right[Symbol.asyncDispose]()]
