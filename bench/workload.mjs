@@ -33,6 +33,7 @@ export const farCommand = [
 export function socketPath() {
   const directory = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
+  process.once('SIGTERM', () => process.exit(1))
   return join(directory, 'socket')
 }
 
@@ -40,10 +41,15 @@ export function socketPath() {
 export async function startFar(path) {
   const [command, ...args] = [...farCommand, process.argv[1], workload, 'far', path]
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  child.once('exit', code => {
-    if (code !== 0) throw new Error(`the far end exited with ${code}`)
-  })
+  mustEndWell(child)
   await once(child.stdout, 'data')
+}
+
+/** Nothing that is awaited would end else, if the far end has failed. */
+export function mustEndWell(child) {
+  child.once('exit', (code, signal) => {
+    if (code !== 0) throw new Error(`the far end exited with ${code ?? signal}`)
+  })
 }
 
 /** What a mark may ask for: the far end's open descriptors too. */
@@ -80,15 +86,18 @@ export function answered(send) {
       resolve(answer)
     },
     mark: (what = true) => ask({ mark: what }),
-    request: (id, ...more) => ask({ ...small(id), answer: true }, ...more)
+    request: (id, ...more) => ask(small(id), ...more)
   }
 }
+
+/** Nothing in a value says so, as passfd's doesn't either: all carry the same. */
+const REQUESTS = workload.startsWith('request')
 
 /** What the far end of such a thing does with each value: undefined if there is nothing to answer. */
 export function answerTo(value, tally) {
   const report = tally.take(value)
   if (value.block !== undefined) checkBlock(value)
-  return report ?? (value.answer ? { id: value.id } : undefined)
+  return report ?? (REQUESTS ? { id: value.id } : undefined)
 }
 
 /**

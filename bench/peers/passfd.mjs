@@ -13,6 +13,7 @@ import {
   socketPath,
   startFar,
   Tally,
+  withFile,
   workload
 } from '../workload.mjs'
 
@@ -67,7 +68,7 @@ const workloads = {
       }
     }),
   // Descriptors are moved, so each message needs one of its own: making it and closing our copy are part of the work
-  descriptors: (channel, mark, source) => bursts(channel, mark, id => ({ id, file: source.dup() })),
+  descriptors: (channel, mark, source) => bursts(channel, mark, id => withFile(id, source.dup())),
   'descriptors-many': (channel, mark, source) => {
     const phase = bursts(channel, mark, id => ({ id, files: Array.from({ length: 64 }, () => source.dup()) }), 4)
     return async time => 64 * (await phase(time))
@@ -75,7 +76,7 @@ const workloads = {
   request: (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
   'request-spin': (channel, mark) => roundTrips({ mark, request: id => channel.request(small(id)) }),
   'request-descriptor': (channel, mark, source) =>
-    roundTrips({ mark, request: id => channel.request({ id, file: source.dup() }) }),
+    roundTrips({ mark, request: id => channel.request(withFile(id, source.dup())) }),
   'requests-pipelined': (channel, mark) =>
     pipelined({ inFlight: 100, mark, request: id => channel.request(small(id)) }),
   'requests-one-at-a-time': (channel, mark) =>

@@ -9,6 +9,7 @@ import {
   farCommand,
   isFar,
   measure,
+  mustEndWell,
   oneWay,
   pipelined,
   roundTrips,
@@ -36,6 +37,7 @@ async function near() {
   const [execPath, ...execArgv] = farCommand
   // execPath may be taskset, which then runs Node
   const child = fork(process.argv[1], [workload, 'far'], { execPath, execArgv, serialization })
+  mustEndWell(child)
   await once(child, 'message')
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -72,7 +74,7 @@ const workloads = {
       mark,
       size: 16,
       burst: async (first, count) => {
-        for (let id = first; id < first + count; id++) await sent(child, { id }, socket)
+        for (let id = first; id < first + count; id++) await sent(child, small(id), socket)
       }
     }),
   request: (_, mark, request) => roundTrips({ mark, request }),

@@ -1,11 +1,12 @@
 /**
  * What one would write by hand: a net.Socket, msgpackr, a length of four bytes before each message. In its strongest form: the
  * messages of a turn are packed one behind the other into one buffer and leave in one write; the far end decodes where the bytes stand.
+ * One request at a time is written at once: there is nothing to wait for.
  */
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import { RESET_BUFFER_MODE, REUSE_BUFFER_MODE } from 'msgpackr'
-import { LENGTH, packr, unframing } from '../framing.mjs'
+import { framed, LENGTH, packr, unframing } from '../framing.mjs'
 import {
   address,
   answered,
@@ -24,11 +25,14 @@ import {
 } from '../workload.mjs'
 
 const TURN = 65536
+const AT_ONCE = workload === 'request'
 
 /** Collects the messages of a turn in one buffer, behind their lengths. */
 class Writer {
   #socket
   #buffer = Buffer.allocUnsafeSlow(TURN)
+  /** Where this turn's begin: what stands before has been written and may still be read. */
+  #start = 0
   #end = 0
 
   constructor(socket) {
@@ -36,10 +40,11 @@ class Writer {
   }
 
   send(value) {
-    if (this.#end === 0) process.nextTick(() => this.flush())
+    if (AT_ONCE) return void this.#socket.write(framed(value))
+    if (this.#end === this.#start) process.nextTick(() => this.flush())
     const packed = packr.pack(value, REUSE_BUFFER_MODE | RESET_BUFFER_MODE)
     const { start, end } = packed
-    if (this.#end + LENGTH + end - start > TURN) this.flush()
+    if (this.#end + LENGTH + end - start > TURN) this.#renew()
     this.#buffer.writeUInt32LE(end - start, this.#end)
     packed.copy(this.#buffer, this.#end + LENGTH, start, end)
     this.#end += LENGTH + end - start
@@ -47,11 +52,17 @@ class Writer {
 
   /** Writes what there is; false when the socket is full. */
   flush() {
-    if (this.#end === 0) return !this.#socket.writableNeedDrain
-    const buffer = this.#buffer.subarray(0, this.#end)
+    if (this.#end === this.#start) return !this.#socket.writableNeedDrain
+    const bytes = this.#buffer.subarray(this.#start, this.#end)
+    this.#start = this.#end
+    return this.#socket.write(bytes)
+  }
+
+  #renew() {
+    this.flush()
     this.#buffer = Buffer.allocUnsafeSlow(TURN)
+    this.#start = 0
     this.#end = 0
-    return this.#socket.write(buffer)
   }
 
   /** A large value is not copied once more. */

@@ -106,7 +106,7 @@ function counting(mark, make) {
 function descriptors(socket, mark, file, each, size) {
   const fds = Array(each).fill(file)
   const phase = counting(mark, (take, counted) =>
-    bursts(socket, counted, id => socket.write({ data: framed({ id }), fds: take(fds) }), size)
+    bursts(socket, counted, id => socket.write({ data: framed(small(id)), fds: take(fds) }), size)
   )
   return async time => {
     const { value, sent, arrived } = await phase(time)
