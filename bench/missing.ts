@@ -24,6 +24,8 @@ export const floorMissing = once(() => {
   ]
   const { error, status, stderr } = spawnSync('gcc', options, { encoding: 'utf8' })
   if (error !== undefined) return `C: gcc can't be run (${error.message}). apt-get install build-essential`
+  const absent = /^.*(No such file or directory|cannot find).*$/m.exec(stderr)
+  if (absent !== null) return `C: gcc lacks something (${absent[0]}). apt-get install build-essential`
   if (status !== 0) throw new Error(`gcc failed\n${stderr}`)
   return undefined
 })

@@ -59,14 +59,25 @@ export function growth([panel]: Panel[]): Promise<string> {
   } as never)
 }
 
-function draw(panels: Panel[], mark: object, scale: object): Promise<string> {
+/** No axis is drawn: what it would tell is told here. */
+function titleOf({ title, result }: Panel, { type }: Scale): string {
+  return `${title} (${result.better} is better${type === 'log' ? '; logarithmic' : ''})`
+}
+
+interface Scale {
+  type?: 'log'
+  zero?: boolean
+  padding?: number
+}
+
+function draw(panels: Panel[], mark: object, scale: Scale): Promise<string> {
   const y = { field: 'who', type: 'nominal', sort: null, axis: { title: null, domain: false, ticks: false } }
   const color = { condition: { test: "datum.who === 'passfd'", value: OURS }, value: THEIRS }
   const x = { field: 'value', type: 'quantitative', scale, axis: null }
   return render({
     spacing: 18,
     vconcat: panels.map(panel => ({
-      title: { text: panel.title, anchor: 'start', fontSize: 12 },
+      title: { text: titleOf(panel, scale), anchor: 'start', fontSize: 12 },
       width: WIDTH,
       height: { step: 19 },
       data: { values: marksOf(panel) },

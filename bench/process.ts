@@ -19,13 +19,21 @@ export interface Running {
   stop(): Promise<void>
 }
 
+/** In ms: who says nothing for so long has lost something and waits for it. */
+const PATIENCE = 60_000
+
 const children = new Set<ChildProcess>()
 process.on('exit', () => {
   for (const child of children) child.kill()
 })
 
 /** Resolves when it has warmed up. `times`: what its environment is to say of how long things take. */
-export async function start({ command }: Contender, placement: Placement, times: NodeJS.ProcessEnv): Promise<Running> {
+export async function start(
+  { command }: Contender,
+  placement: Placement,
+  times: NodeJS.ProcessEnv,
+  patience = PATIENCE
+): Promise<Running> {
   const { prefix, environment } = placementOf(placement)
   const [program, ...args] = [...prefix, ...command] as [string, ...string[]]
   const env = { ...process.env, ...times, ...environment }
@@ -37,7 +45,11 @@ export async function start({ command }: Contender, placement: Placement, times:
   })
   const failed = (what: string) => new Error(`${program} ${args.join(' ')} ${what}\n${errors}`)
   const ended = new Promise<void>((resolve, reject) => {
-    child.once('error', reject)
+    child.once('error', error => {
+      children.delete(child)
+      const remedy = program === 'taskset' ? '. apt-get install util-linux' : ''
+      reject(new Error(`${program} can't be run (${error.message})${remedy}`, { cause: error }))
+    })
     child.once('close', (code, signal) => {
       children.delete(child)
       if (code === 0) resolve()
@@ -47,12 +59,28 @@ export async function start({ command }: Contender, placement: Placement, times:
   ended.catch(() => {}) // whoever waits for a line or the end hears of it
   child.stdin.on('error', () => {}) // it has ended: likewise
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  const line = async (): Promise<string> => {
+  /** Ends it if `done` takes too long. */
+  const soon = async <T>(done: Promise<T>): Promise<T> => {
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      child.kill('SIGKILL')
+    }, patience)
+    try {
+      return await done
+    } catch (error) {
+      throw late ? failed(`said nothing for ${patience / 1000} s`) : error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+  const next = async (): Promise<string> => {
     const { done, value } = await lines.next()
     if (!done) return value
     await ended
     throw failed('ended early')
   }
+  const line = () => soon(next())
   const stop = async () => {
     child.kill()
     await ended.catch(() => {})
@@ -71,7 +99,7 @@ export async function start({ command }: Contender, placement: Placement, times:
     },
     async end() {
       child.stdin.end()
-      await ended
+      await soon(ended)
     },
     stop
   }

@@ -1,9 +1,10 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Contender, measure, type Result, type Row } from '../bench/measure.ts'
 import { usocketMissing } from '../bench/missing.ts'
+import { start as startContender } from '../bench/process.ts'
 import { table } from '../bench/report.ts'
 import { start } from './helpers/process.ts'
 import { test, testIf } from './helpers/test.ts'
@@ -82,6 +83,34 @@ test('a row that does not exist: those that do', async t => {
   t.is(stderr.trim(), `unknown row: no-such-row. Rows: ${names.join(', ')}`)
 })
 
+for (const [option, said] of [
+  ['--runs=0', /^--runs takes a whole number from 1 on, not 0$/],
+  ['--runs=2.5', /^--runs takes a whole number from 1 on, not 2\.5$/],
+  ['--runs=many', /^--runs takes a whole number from 1 on, not many$/],
+  ['--runs', /'--runs <value>' argument missing\n.*\[--runs N\]/],
+  ['--jsom', /Unknown option '--jsom'.*\n.*\[--json\]/]
+] as const)
+  test(`${option}: what may be said instead`, async t => {
+    const { exit } = runBench(['layer-frame', option])
+    const { code, stderr } = await exit
+    t.is(code, 1)
+    t.regex(stderr.trim(), said)
+    t.notRegex(stderr, /^ +at /m)
+  })
+
+for (const peer of ['passfd', 'process-send', 'socket-msgpackr', 'packr-stream'])
+  test(`${peer}: fails when its far end does`, async t => {
+    const { child, line, exit } = start(process.execPath, [bench(`peers/${peer}.mjs`), 'messages'], {
+      env: { ...process.env, ...SHORT }
+    })
+    t.is(await line(), 'ready')
+    const [far] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ')
+    process.kill(Number(far), 'SIGKILL')
+    const { code, stderr } = await exit
+    t.is(code, 1)
+    t.regex(stderr, /the far end exited with SIGKILL|EPIPE|ECONNRESET|ERR_PASSFD/)
+  })
+
 test('a program that is not there is left out, with one line that says what to do', async t => {
   const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
   try {
@@ -119,6 +148,25 @@ test('a contender that fails ends the run, and says why', async t => {
   const failing: Contender = { command: ['sh', '-c', 'echo ready; read line; echo "two are missing" >&2; exit 3'] }
   await t.throwsAsync(measure('some', row(saying('8'), { failing }), 1), {
     message: /ended with 3\n.*two are missing/s
+  })
+})
+
+test('a contender that says nothing any more is ended', async t => {
+  const silent: Contender = { command: ['sh', '-c', 'echo ready; exec sleep 100'] }
+  const running = await startContender(silent, 'unpinned', {}, 200)
+  await t.throwsAsync(running.measure(), { message: /said nothing for 0\.2 s/ })
+})
+
+test('a contender that does not end, likewise', async t => {
+  const staying: Contender = { command: ['sh', '-c', 'echo ready; exec sleep 100'] }
+  const running = await startContender(staying, 'unpinned', {}, 200)
+  await t.throwsAsync(running.end(), { message: /said nothing for 0\.2 s/ })
+})
+
+test('a contender whose program is not there', async t => {
+  const absent: Contender = { command: ['/no/such/program'] }
+  await t.throwsAsync(measure('some', row(absent, {}), 1), {
+    message: /^\/no\/such\/program can't be run \(.*ENOENT\)$/
   })
 })
 

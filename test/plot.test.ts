@@ -68,6 +68,8 @@ test('bench:plot draws what was measured, always the same, and fills in the tabl
     t.deepEqual(open, [...text.matchAll(/<\/(\w+)>/g)].map(([, name]) => name).sort(), `${file}: tags are closed`)
   }
   t.regex(files['throughput.svg']!, /200,000 {2}\(passfd 2 ×\)/)
+  t.regex(files['throughput.svg']!, /one a message \(more is better; logarithmic\)</)
+  t.regex(files['round-trips.svg']!, /one core, µs \(less is better\)</)
   const page = files['performance.md']!
   t.regex(page, /Measured on: a machine\./)
   t.regex(page, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
