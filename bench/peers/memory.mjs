@@ -12,9 +12,9 @@ import { address, control, isFar, rounds, settle, small, socketPath, startContro
 const CHANNELS = 2000
 const EACH = 20
 /** On one connection that is closed again: V8's new space and compiled code are there before the first figure. */
-const FIRST = 20_000
+const FIRST = 50_000
 const IN_FLIGHT = 100
-const AT_A_TIME = 100
+const AT_A_TIME = 20
 
 let count = 0
 
