@@ -44,13 +44,7 @@ export function shortTable(results: readonly Result[]): string {
     const cells = peers.map(peer => result.peers[peer])
     return [[what, ...[result.ours, ...cells].map(value => (value === undefined ? '–' : short(value, result.unit)))]]
   })
-  const head = [
-    'measured between two processes',
-    'passfd',
-    '`process.send`',
-    'C, one a call',
-    '`net.Socket` + msgpackr'
-  ]
+  const head = ['measured between two processes', 'passfd', '`process.send`', 'C', '`net.Socket` + msgpackr']
   return table(head, rows)
 }
 

@@ -49,7 +49,7 @@ export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
   mode?: number
   /** Connections that wait to be accepted (listen(2)). Default 511. */
   backlog?: number
-  /** Channels at a time, those in the handshake included. Default 1,024. */
+  /** Channels at a time, those in the handshake included; each takes at least one of `maxUnclaimedTotal`, half of which is kept for that. Default 1,024. */
   maxConnections?: number
   /** Of one user. Default: as many as `maxConnections`. */
   maxConnectionsPerUser?: number
