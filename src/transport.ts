@@ -4,7 +4,7 @@
  * Incoming: a queue of descriptors, from which each complete frame takes its own.
  */
 import type { Encoded, Hole } from './codec.ts'
-import { type Descriptor, isForeign } from './descriptor.ts'
+import type { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -32,8 +32,6 @@ export class Parcel {
   readonly value: unknown
   /** The request that this is the reply to, or -1. */
   readonly replyTo: number
-  /** Some came from a peer, so closing them may take long. */
-  readonly foreign: boolean
   /** The peer cancelled that request before it took these. */
   refused = false
   /** Its frame's place in the stream of bytes. */
@@ -46,13 +44,7 @@ export class Parcel {
     this.descriptors = descriptors
     this.value = value
     this.replyTo = replyTo
-    this.foreign = anyForeign(descriptors)
   }
-}
-
-function anyForeign(descriptors: readonly Descriptor[]): boolean {
-  for (const descriptor of descriptors) if (isForeign(descriptor)) return true
-  return false
 }
 
 export interface TransportOwner {
@@ -228,7 +220,6 @@ export class Transport implements FrameSink, WireOwner {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []
-    const closingLater: number[] = []
     const refused: Parcel[] = []
     while (left > 0) {
       const parcel = this.#parcels[this.#taking]!
@@ -239,13 +230,13 @@ export class Transport implements FrameSink, WireOwner {
       this.#taking++
       if (parcel.replyTo !== -1 && this.#replies?.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
       if (parcel.refused) refused.push(parcel)
-      else for (const fd of parcel.fds) (parcel.foreign ? closingLater : closing).push(fd)
+      else for (const fd of parcel.fds) closing.push(fd)
     }
-    if (closing.length > 0) this.wire.close(closing)
-    if (closingLater.length > 0) this.wire.discard(closingLater, undefined)
+    // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
+    if (closing.length > 0) this.wire.discard(closing, undefined)
     this.#compactParcels()
     if (this.#retry !== undefined) this.#tryAgain()
-    return { done: closing.length + closingLater.length, refused }
+    return { done: closing.length, refused }
   }
 
   /** Before anything changes, so that all of them can come back. */

@@ -28,9 +28,7 @@ export interface Wire {
   shutdown(): void
   /** Leaves the loop and closes the socket. */
   end(): void
-  /** Closes our copies of descriptors that the peer has: at once. */
-  close(fds: readonly number[]): void
-  /** Closes descriptors of the peer's choice off the loop, then tells how many. */
+  /** Closes descriptors that a peer has chosen, or has had, off the loop, then tells how many. */
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
   /** How many descriptors of this process are being closed off the loop. */
   readonly closing: number
@@ -57,7 +55,6 @@ const SEND_BUFFER = 212_992
 const LARGE_SEND_BUFFER = 425_984
 /** In bytes: no slab of small messages is longer. */
 const LARGE = 65_536
-const batch = new Int32Array(1024)
 
 /** The real wire. It owns `fd`, which the shim holds. */
 export class SocketWire implements Wire, WatchListener {
@@ -133,14 +130,6 @@ export class SocketWire implements Wire, WatchListener {
     // The peer learns of the end now; the close itself may block on descriptors that nobody has received
     native.shutdown(this.fd, 2)
     discard([this.fd])
-  }
-
-  close(fds: readonly number[]): void {
-    for (let at = 0; at < fds.length; at += batch.length) {
-      const count = Math.min(batch.length, fds.length - at)
-      for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
-      native.closeMany(batch, 0, count)
-    }
   }
 
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {

@@ -167,7 +167,7 @@ test("docs/protocol.md's example is what a passfd channel takes and says", async
     onReadable(length, fds, first, count) {
       said = Buffer.concat([said, wire.area.subarray(wire.headroom, wire.headroom + Math.max(0, length))])
       carried += count
-      wire.close([...fds.subarray(first, first + count)])
+      wire.discard([...fds.subarray(first, first + count)], undefined)
       over ||= length <= 0
     },
     onWritable() {}

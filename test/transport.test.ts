@@ -20,7 +20,6 @@ function overSocket(results: number[]): { transport: Transport; asked: boolean[]
     target: nothing,
     shutdown: nothing,
     end: nothing,
-    close: nothing,
     discard: nothing,
     start: nothing,
     ref: nothing,

@@ -1,7 +1,8 @@
 /** Traps 24, 25 and 28: the open description is shared with others, and the last close of it may hang. */
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { fstatSync, readFileSync } from 'node:fs'
-import { createConnection } from 'node:net'
+import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
@@ -319,4 +320,40 @@ test('trap 28: a close that hangs after a descriptor was passed on does not hold
     peer.close()
     await channel.closed
   }
+})
+
+test('trap 28: a socket of our own that lingers once the peer has taken it does not hold up the loop', async t => {
+  const listener = createServer({ pauseOnConnect: true }).listen(0)
+  await once(listener, 'listening')
+  const client = createConnection((listener.address() as AddressInfo).port)
+  const [[accepted]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
+    [Socket],
+    unknown
+  ]
+  const { channel, peer } = await rawPair()
+  void channel.send(Descriptor.from(client))
+  client.destroy()
+  const got = await peer.next(MESSAGE)
+  // What is written and never read is what close(2) waits for
+  const script = `
+import socket, struct
+s = socket.socket(fileno=0)
+s.setblocking(False)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 5))
+try:
+    while True: s.send(bytes(65536))
+except BlockingIOError: pass`
+  spawnSync('python3', ['-c', script], { stdio: [got.fds[0]!, 'ignore', 'inherit'] })
+  peer.drop(got)
+  await until(() => native.pendingCloses() === 0, 'the copy of the peer')
+  peer.send(taken(1))
+  const before = performance.now()
+  await until(() => native.pendingCloses() === 1, 'the close of our copy')
+  t.true(performance.now() - before < 2000)
+  accepted.destroy()
+  await until(() => native.pendingCloses() === 0, 'the helper thread')
+  listener.close()
+  peer.close()
+  channel.destroy()
+  await channel.closed
 })

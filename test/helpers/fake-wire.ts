@@ -122,10 +122,6 @@ export class FakeSocket implements Wire {
     this.cut()
   }
 
-  close(fds: readonly number[]): void {
-    for (const fd of fds) this.#ledger.pass(fd, ['channel', 'given', 'lent'], 'closed', 'wire.close')
-  }
-
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
     for (const fd of fds) this.#ledger.pass(fd, ['channel', 'given', 'lent'], 'closing', 'wire.discard')
     this.closings.push({ fds, done })
