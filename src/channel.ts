@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events'
 import { Codec, descriptorsIn } from './codec.ts'
 import { Connection } from './connection.ts'
 import { checkInteger } from './convert.ts'
-import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
+import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent } from './descriptor.ts'
 import { abortError, asError, PassfdError } from './errors.ts'
 import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
@@ -13,7 +13,8 @@ import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
 import type { Peer } from './peer.ts'
 import { quiet } from './promises.ts'
-import { OutgoingRequest, type Settlement } from './requests.ts'
+import { ReplySettlement } from './reply.ts'
+import { OutgoingRequest } from './requests.ts'
 import { validate } from './schema.ts'
 import { type ReturnState, Session, type SessionOwner } from './session.ts'
 import type { Parcel } from './transport.ts'
@@ -624,54 +625,6 @@ const DONE: Promise<IteratorResult<never>> = Promise.resolve({ done: true, value
 
 function onNewListener(this: Channel, name: string | symbol): void {
   if (name === 'message') listened(this)
-}
-
-/** The promise of a request, and what becomes of its answer. */
-class ReplySettlement<Reply> implements Settlement {
-  readonly promise: Promise<Reply>
-  readonly #schema: Schema<Reply> | undefined
-  readonly #wire: Wire
-  #resolve!: (value: Reply) => void
-  #reject!: (error: Error) => void
-
-  constructor(schema: Schema<Reply> | undefined, wire: Wire) {
-    this.#schema = schema
-    this.#wire = wire
-    this.promise = new Promise<Reply>((resolve, reject) => {
-      this.#resolve = resolve
-      this.#reject = reject
-    })
-  }
-
-  succeed(value: unknown, descriptors: readonly Descriptor[]): void {
-    if (this.#schema === undefined) {
-      this.#resolve(value as Reply)
-      return
-    }
-    const result = validate(this.#schema, value)
-    if (result instanceof Promise) void result.then(checked => this.#apply(checked, descriptors))
-    else this.#apply(result, descriptors)
-  }
-
-  fail(error: Error): void {
-    quiet(this.promise) // a request that nobody awaits can't end the process
-    this.#reject(error)
-  }
-
-  #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {
-    if ('value' in result) {
-      this.#resolve(result.value as Reply)
-      return
-    }
-    // Off the loop, as they are of the peer's choice
-    const open = descriptors.filter(descriptor => !descriptor.closed)
-    if (open.length > 0)
-      this.#wire.discard(
-        open.map(descriptor => takeShared(descriptor, 'its schema')),
-        undefined
-      )
-    this.fail(result.error)
-  }
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -155,14 +155,16 @@ export class Codec {
     return outcome
   }
 
-  /** The same for a body that waits, or that may overtake one that does: it uses the definitions that were sent, and adds none. */
-  encodeKnown(value: unknown, slab?: Buffer, position = 0): Encoded {
-    const table = this.#table
-    if (!this.records || table === undefined) return this.encode(value, false, slab, position)
-    this.encode(value, true, slab, position)
-    if (!outcome.streamed || !table.added) return outcome
-    this.#table = undefined // it has what was just defined
-    return pack(detachedPackr, value, RECORDS, slab, position)
+  /**
+   * The same for a body that waits, or that may overtake one that does: a flat one uses the definitions that were sent, and none adds any.
+   * Not others, as msgpackr tells only afterwards what it has defined, and getters are called once.
+   */
+  encodeKnown(value: unknown, slab: Buffer, position: number): Encoded {
+    if (this.records && this.#table !== undefined) {
+      if (this.#table.packFlat(value, slab, position)) return outcome
+      value = takeInstead(value)
+    }
+    return this.encode(value, false, slab, position)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */

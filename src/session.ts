@@ -20,6 +20,7 @@ import { type OutgoingRequest, RequestTable } from './requests.ts'
 import { Parcel, Transport, type TransportOwner } from './transport.ts'
 import { Waiting, WaitingQueue } from './waiting.ts'
 import type { Wire } from './wire.ts'
+import { microtask, nextTick } from './writers.ts'
 
 export type ReturnState = 'unsent' | 'unconfirmed' | 'refused'
 
@@ -50,39 +51,6 @@ const NO_FDS: number[] = []
 
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
-/** When so many have something to write, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
-const MANY = 64
-
-/** Sessions that have something to write, and when they do. */
-class Writers {
-  readonly #sessions: Session[] = []
-  readonly #later: (flush: () => void) => void
-
-  constructor(later: (flush: () => void) => void) {
-    this.#later = later
-  }
-
-  add(session: Session): void {
-    const sessions = this.#sessions
-    if (sessions.length === 0) this.#later(this.#flush)
-    else if (sessions.length % MANY === 0 && !isEncoding())
-      for (let i = sessions.length - MANY; i < sessions.length; i++) sessions[i]!.write()
-    sessions.push(session)
-  }
-
-  readonly #flush = (): void => {
-    const sessions = this.#sessions
-    try {
-      for (let i = 0; i < sessions.length; i++) sessions[i]!.flush() // a flush may add to the list
-    } finally {
-      while (sessions.length > 0) sessions.pop() // to set `length` is a call of the runtime
-    }
-  }
-}
-
-const nextTick = new Writers(flush => process.nextTick(flush))
-const microtask = new Writers(flush => void RESOLVED.then(flush))
-
 export class Session implements TransportOwner {
   readonly limits: Limits
   state: State = 'greeting'
@@ -652,8 +620,13 @@ export class Session implements TransportOwner {
   }
 
   #onTaken(count: number): void {
-    const { refused, done } = this.#transport.taken(count)
-    this.#descriptorsOut -= done
+    const { refused, closing } = this.#transport.taken(count)
+    // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
+    if (closing.length > 0)
+      this.#closeAside(closing, () => {
+        this.#descriptorsOut -= closing.length
+        this.#settle()
+      })
     for (const parcel of refused) this.#return('refused', parcel)
     this.#settle()
   }
@@ -769,20 +742,27 @@ export class Session implements TransportOwner {
     this.#discarded.push(fd)
   }
 
-  /** Their cost returns when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
+  /** Their cost returns when they are closed. */
   #discardNow(): void {
     const fds = this.#discarded
-    const { wire } = this.#transport
     const cost = fds.length * this.limits.descriptorCost
     this.#discarded = NO_FDS
-    if (wire.closing < FEW_CLOSES) {
-      wire.discard(fds, undefined)
-      this.consumed(cost)
-      return
-    }
-    wire.discard(fds, () => {
-      if (this.state !== 'ended') this.consumed(cost)
-    })
+    this.#closeAside(fds, () => this.consumed(cost))
+  }
+
+  /** `done` is called when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
+  #closeAside(fds: readonly number[], done: () => void): void {
+    const { wire } = this.#transport
+    const few = wire.closing < FEW_CLOSES
+    wire.discard(
+      fds,
+      few
+        ? undefined
+        : () => {
+            if (this.state !== 'ended') done()
+          }
+    )
+    if (few) done()
   }
 
   #cancel(request: OutgoingRequest): void {

@@ -215,8 +215,8 @@ export class Transport implements FrameSink, WireOwner {
     }
   }
 
-  /** The peer has taken `count` more descriptors. Tells how many were closed here, and the parcels that were refused instead. */
-  taken(count: number): { done: number; refused: Parcel[] } {
+  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the parcels that were refused instead. */
+  taken(count: number): { closing: number[]; refused: Parcel[] } {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []
@@ -232,11 +232,9 @@ export class Transport implements FrameSink, WireOwner {
       if (parcel.refused) refused.push(parcel)
       else for (const fd of parcel.fds) closing.push(fd)
     }
-    // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
-    if (closing.length > 0) this.wire.discard(closing, undefined)
     this.#compactParcels()
     if (this.#retry !== undefined) this.#tryAgain()
-    return { done: closing.length, refused }
+    return { closing, refused }
   }
 
   /** Before anything changes, so that all of them can come back. */

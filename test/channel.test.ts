@@ -811,6 +811,29 @@ for (const shapes of [1, 31, 32, 33, 70]) {
   })
 }
 
+test('getters of what waits are called once, whether or not its shape is known', async t => {
+  const [left, right] = await connected({}, { window: 1 })
+  let calls = 0
+  const value = (name: string, more: unknown) => ({
+    get [name]() {
+      calls++
+      return more
+    }
+  })
+  await left.send([value('known', 1)]) // takes all that may be sent
+  const names = ['known', 'known', 'unseen', 'unseen']
+  for (const name of names) for (const more of [1, [1], 'x'.repeat(100)]) left.send(value(name, more))
+  t.is(calls, 1 + 3 * names.length)
+  const came: unknown[] = []
+  right.on('message', ({ value }) => void came.push(value))
+  await until(() => came.length === calls, 'the messages')
+  t.deepEqual(came, [
+    [{ known: 1 }],
+    ...names.flatMap(name => [1, [1], 'x'.repeat(100)].map(more => ({ [name]: more })))
+  ])
+  await closeAll(left, right)
+})
+
 test('window: messages that nobody has been given', async t => {
   const cost = 12 + 3 + 500
   for (const [window, most] of [

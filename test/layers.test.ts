@@ -22,7 +22,7 @@ const LAYERS = [
   ['stream'],
   ['flat'],
   ['codec'],
-  ['fault', 'waiting'],
+  ['fault', 'waiting', 'writers', 'reply'],
   ['session'],
   ['message'],
   ['channel'],

@@ -47,7 +47,7 @@ class End {
 
   onFrame(kind, flags, id, bytes, start, end, owned, fds) {
     if (kind === TAKEN) {
-      this.transport.taken(id)
+      this.transport.wire.discard(this.transport.taken(id).closing, undefined)
       return true
     }
     const descriptors = fds.map(fd => lent(fd, this.#lender))

@@ -1,0 +1,57 @@
+/** What becomes of the answer to a request. */
+import { type Descriptor, takeShared } from './descriptor.ts'
+import type { PassfdError } from './errors.ts'
+import type { Schema } from './options.ts'
+import { quiet } from './promises.ts'
+import type { Settlement } from './requests.ts'
+import { validate } from './schema.ts'
+import type { Wire } from './wire.ts'
+
+/** The promise of a request, and what becomes of its answer. */
+export class ReplySettlement<Reply> implements Settlement {
+  readonly promise: Promise<Reply>
+  readonly #schema: Schema<Reply> | undefined
+  readonly #wire: Wire
+  #resolve!: (value: Reply) => void
+  #reject!: (error: Error) => void
+
+  constructor(schema: Schema<Reply> | undefined, wire: Wire) {
+    this.#schema = schema
+    this.#wire = wire
+    this.promise = new Promise<Reply>((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+  }
+
+  succeed(value: unknown, descriptors: readonly Descriptor[]): void {
+    if (this.#schema === undefined) {
+      this.#resolve(value as Reply)
+      return
+    }
+    quiet(this.promise) // what a schema makes of it may be a promise that rejects
+    const result = validate(this.#schema, value)
+    if (result instanceof Promise) void result.then(checked => this.#apply(checked, descriptors))
+    else this.#apply(result, descriptors)
+  }
+
+  fail(error: Error): void {
+    quiet(this.promise) // a request that nobody awaits can't end the process
+    this.#reject(error)
+  }
+
+  #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {
+    if ('value' in result) {
+      this.#resolve(result.value as Reply)
+      return
+    }
+    // Off the loop, as they are of the peer's choice
+    const open = descriptors.filter(descriptor => !descriptor.closed)
+    if (open.length > 0)
+      this.#wire.discard(
+        open.map(descriptor => takeShared(descriptor, 'its schema')),
+        undefined
+      )
+    this.fail(result.error)
+  }
+}
