@@ -1,8 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path/posix'
 import { fileURLToPath } from 'node:url'
 import { test } from './helpers/test.ts'
 
-/** The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line. */
+/**
+ * The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line.
+ * Names are paths within src/: 'prefork/join' is src/prefork/join.ts.
+ */
 const LAYERS = [
   ['errors', 'limits', 'version', 'share', 'promises', 'credit', 'short', 'slab', 'id-table', 'room'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
@@ -75,10 +79,20 @@ function importsOf(from: string): Import[] {
     const values = listed.filter(name => name.trim() !== '' && !name.trim().startsWith('type '))
     return {
       from,
-      of: specifier.startsWith('./') ? specifier.slice(2, -3) : specifier,
+      of: resolve(from, specifier),
       typesOnly: type !== undefined || values.length === 0
     }
   })
+}
+
+/** The name of the file that `from` means by a relative specifier; a package's is itself. */
+function resolve(from: string, specifier: string): string {
+  return /^\.\.?\//.test(specifier) ? join(dirname(from), specifier).replace(/\.ts$/, '') : specifier
+}
+
+/** The folder of src/ that a file is in, '' for the core. */
+function folderOf(name: string): string {
+  return name.includes('/') ? name.slice(0, name.indexOf('/')) : ''
 }
 
 const rank = new Map(LAYERS.flatMap((names, index) => names.map(name => [name, index] as const)))
@@ -97,6 +111,23 @@ test('imports are read: as many as there are lines of them', t => {
   }
   t.true(loaded.some(({ from, of }) => from === 'codec' && of === 'frame'))
   t.true(own.some(({ from, of, typesOnly }) => from === 'convert' && of === 'descriptor' && typesOnly))
+})
+
+test('relative imports are understood from the core and from a folder', t => {
+  t.is(resolve('codec', './frame.ts'), 'frame')
+  t.is(resolve('prefork/join', './life/state.ts'), 'prefork/life/state')
+  t.is(resolve('prefork/join', '../channel.ts'), 'channel')
+  t.is(resolve('prefork/life/state', '../../errors.ts'), 'errors')
+  t.is(resolve('index', './prefork/index.ts'), 'prefork/index')
+  t.is(resolve('msgpack', 'msgpackr'), 'msgpackr')
+  t.is(resolve('errors', 'node:util'), 'node:util')
+  t.is(folderOf('prefork/life/state'), 'prefork')
+  t.is(folderOf('codec'), '')
+})
+
+test('what stands on the core is a folder each: the core imports none of them, and none another, not even types', t => {
+  for (const { from, of } of own)
+    t.true(folderOf(of) === '' || folderOf(of) === folderOf(from), `${from} imports ${of}`)
 })
 
 test('imports point one way', t => {
