@@ -39,7 +39,8 @@ const LAYERS = [
   ['datagram-send'],
   ['datagram-message'],
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
-  ['datagram']
+  ['datagram'],
+  ['prefork/restart', 'prefork/exit-status']
 ]
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */

@@ -1,0 +1,75 @@
+/** How a process ended, in words. */
+import { constants } from 'node:os'
+
+/**
+ * What a child's 'exit' event tells, as the end of a sentence that begins with the process: "exited with code 3", "was killed by SIGSEGV
+ * (Segmentation fault)". Codes that have a meaning by themselves are explained: Node's own (its documentation of `process`, Exit codes)
+ * and a shell's.
+ */
+export function exitReason(code: number | null, signal: NodeJS.Signals | null): string {
+  if (signal !== null) return `was killed by ${described(signal)}`
+  if (code === null) return 'ended, and how is not known'
+  const meaning = meaningOf(code)
+  return `exited with code ${code}${meaning === undefined ? '' : ` (${meaning})`}`
+}
+
+/** Those that Node itself exits with once a program runs, and a shell's. Lower ones are every program's own. */
+const MEANINGS: Record<number, string> = {
+  5: 'in Node: a fatal error of V8',
+  7: "in Node: an 'uncaughtException' handler failed itself",
+  9: 'in Node: an option that it does not know or allow, see execArgv',
+  12: 'in Node: the --inspect port is taken or wrong',
+  13: 'in Node: a top-level await was still waiting and nothing was left that could settle it',
+  14: 'in Node: no startup snapshot could be made',
+  126: 'from a shell: the program was found and can not be executed',
+  127: 'from a shell: the program was not found'
+}
+
+function meaningOf(code: number): string | undefined {
+  if (code <= 128) return MEANINGS[code]
+  const name = Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0]
+  if (name === undefined) return undefined
+  return `from a shell or another program in between: killed by ${described(name)}`
+}
+
+function described(signal: string): string {
+  const text = TEXTS[signal]
+  return text === undefined ? signal : `${signal} (${text})`
+}
+
+/** As strsignal(3) says them. */
+const TEXTS: Record<string, string> = {
+  SIGHUP: 'Hangup',
+  SIGINT: 'Interrupt',
+  SIGQUIT: 'Quit',
+  SIGILL: 'Illegal instruction',
+  SIGTRAP: 'Trace/breakpoint trap',
+  SIGABRT: 'Aborted',
+  SIGIOT: 'Aborted',
+  SIGBUS: 'Bus error',
+  SIGFPE: 'Floating point exception',
+  SIGKILL: 'Killed',
+  SIGUSR1: 'User defined signal 1',
+  SIGSEGV: 'Segmentation fault',
+  SIGUSR2: 'User defined signal 2',
+  SIGPIPE: 'Broken pipe',
+  SIGALRM: 'Alarm clock',
+  SIGTERM: 'Terminated',
+  SIGSTKFLT: 'Stack fault',
+  SIGCHLD: 'Child exited',
+  SIGCONT: 'Continued',
+  SIGSTOP: 'Stopped (signal)',
+  SIGTSTP: 'Stopped',
+  SIGTTIN: 'Stopped (tty input)',
+  SIGTTOU: 'Stopped (tty output)',
+  SIGURG: 'Urgent I/O condition',
+  SIGXCPU: 'CPU time limit exceeded',
+  SIGXFSZ: 'File size limit exceeded',
+  SIGVTALRM: 'Virtual timer expired',
+  SIGPROF: 'Profiling timer expired',
+  SIGWINCH: 'Window changed',
+  SIGIO: 'I/O possible',
+  SIGPOLL: 'I/O possible',
+  SIGPWR: 'Power failure',
+  SIGSYS: 'Bad system call'
+}

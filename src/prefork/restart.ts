@@ -1,0 +1,89 @@
+/** Whether, and when, a worker that died is replaced: a pure function of the deaths so far. */
+import { checkInteger, describe } from '../convert.ts'
+import { PassfdError } from '../errors.ts'
+
+/** The end of a worker that nobody asked for. */
+export interface Death {
+  /** It had become ready. */
+  readonly booted: boolean
+  /** From its start to its end, in ms. */
+  readonly uptime: number
+  /** When it ended, in ms of a clock that only goes forward (`performance.now()`). */
+  readonly at: number
+  readonly slot: number
+}
+
+/** `delay`: ms from now to the start of the replacement. `reason`: a sentence, for the one who wonders why nobody serves. */
+export type Decision = { restart: true; delay: number } | { restart: false; reason: string }
+
+/**
+ * Decides on the newest of `deaths`, which are those of all slots, oldest first, as far back as the caller remembers: at least the last
+ * 100, and 16 for each slot, so that no slot's history is pushed out by the others'. `now`: as `Death.at`.
+ */
+export type RestartPolicy = (deaths: readonly Death[], now: number) => Decision
+
+export interface RestartOptions {
+  /** Between the first early death in a slot and the next start, in ms; doubled with each one that follows. Default 100. */
+  initialDelay?: number
+  /** The longest delay, in ms. Default 30,000, or `initialDelay` if that is more. */
+  maxDelay?: number
+  /** A worker that became ready and lived for so many ms is replaced at once, and earlier deaths are forgotten. Default 10,000. */
+  stableAfter?: number
+  /**
+   * So many deaths before being ready, over all slots, and no worker in between that became ready and lived for `stableAfter`: then
+   * there is no further restart. Default 10, at most 100; 0: never give up.
+   */
+  maxBootFailures?: number
+  /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
+  window?: number
+}
+
+const MAX = 0x7fffffff
+/** What every caller remembers. */
+const REMEMBERED = 100
+
+/**
+ * The default policy: each slot backs off exponentially, and workers that can't start at all make the supervisor give up.
+ * @throws `ERR_PASSFD_INVALID_ARGUMENT`
+ */
+export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
+  const { initialDelay, maxDelay, stableAfter, maxBootFailures, window } = checkedOptions(options)
+  const isStable = ({ booted, uptime }: Death): boolean => booted && uptime >= stableAfter
+  /** The deaths since the last stable one or the last long quiet, newest first. */
+  const streak = (deaths: readonly Death[]): Death[] => {
+    const found: Death[] = []
+    for (const death of deaths.toReversed()) {
+      const newer = found.at(-1)
+      if (isStable(death) || (window > 0 && newer !== undefined && newer.at - death.at > window)) break
+      found.push(death)
+    }
+    return found
+  }
+  return (deaths, now) => {
+    const newest = deaths.at(-1)
+    if (newest === undefined || isStable(newest)) return { restart: true, delay: 0 }
+    const bootFailures = streak(deaths).filter(({ booted }) => !booted).length
+    if (!newest.booted && maxBootFailures > 0 && bootFailures >= maxBootFailures)
+      return {
+        restart: false,
+        reason: `${bootFailures} workers in a row ended before they were ready (maxBootFailures)`
+      }
+    const early = streak(deaths.filter(({ slot }) => slot === newest.slot)).length
+    const delay = Math.min(initialDelay * 2 ** Math.min(early - 1, 31), maxDelay)
+    const passed = now - newest.at
+    return { restart: true, delay: passed > 0 ? Math.max(delay - passed, 0) : delay }
+  }
+}
+
+function checkedOptions(options: RestartOptions): Required<RestartOptions> {
+  if (typeof options !== 'object' || options === null)
+    throw new PassfdError('INVALID_ARGUMENT', { what: 'options', expected: 'an object', actual: describe(options) })
+  const { initialDelay = 100, stableAfter = 10_000, maxBootFailures = 10, window = 300_000 } = options
+  checkInteger(initialDelay, 'options.initialDelay', 1, MAX)
+  const { maxDelay = Math.max(initialDelay, 30_000) } = options
+  checkInteger(maxDelay, 'options.maxDelay', initialDelay, MAX)
+  checkInteger(stableAfter, 'options.stableAfter', 1, MAX)
+  checkInteger(maxBootFailures, 'options.maxBootFailures', 0, REMEMBERED)
+  checkInteger(window, 'options.window', 0, MAX)
+  return { initialDelay, maxDelay, stableAfter, maxBootFailures, window }
+}
