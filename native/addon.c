@@ -368,8 +368,8 @@ static bool export_functions(napi_env env, napi_value exports, const struct func
 NAPI_MODULE_INIT()
 {
 	static const struct function functions[] = {
-		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"share", call_share}, {"separate", call_separate}, {"close", call_close_number},
-		{"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes}, {"spin", call_spin},
+		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"share", call_share},
+		{"separate", call_separate}, {"close", call_close_number}, {"closeMany", call_close_many}, {"closeLater", call_close_later}, {"pendingCloses", call_pending_closes}, {"spin", call_spin},
 		{"held", call_held}, {"dup", call_duplicate}, {"socketpair", call_make_socketpair}, {"pipe", call_make_pipe},
 		{"socket", call_make_socket}, {"bind", call_bind_unix}, {"listen", call_listen_on},
 		{"accept", call_accept_one}, {"connect", call_connect_to}, {"bindInet", call_bind_inet}, {"kind", call_kind},
@@ -388,6 +388,7 @@ NAPI_MODULE_INIT()
 	}
 	bool exported = export_functions(env, exports, functions, environment)
 		&& export_functions(env, exports, message_functions, environment)
-		&& export_functions(env, exports, memory_functions, environment);
+		&& export_functions(env, exports, memory_functions, environment)
+		&& export_functions(env, exports, accept_functions, environment);
 	return exported ? exports : NULL;
 }

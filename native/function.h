@@ -14,7 +14,7 @@ struct function {
 };
 
 /* Each ends with a NULL name. */
-extern const struct function message_functions[], memory_functions[];
+extern const struct function message_functions[], memory_functions[], accept_functions[];
 
 typedef int body(struct environment *environment, const napi_value *argument);
 

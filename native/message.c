@@ -203,3 +203,16 @@ int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, 
 	}
 	return (int) received;
 }
+
+int os_peek(int fd, uint8_t *bytes, size_t length)
+{
+	/* A stream would answer as at its end. */
+	if (length == 0)
+		return -EINVAL;
+	ssize_t peeked;
+	do {
+		/* Without room for control messages no descriptor is installed (each peek would install all of them anew). */
+		peeked = recv(fd, bytes, length, MSG_PEEK | MSG_DONTWAIT);
+	} while (peeked < 0 && errno == EINTR);
+	return outcome(peeked);
+}

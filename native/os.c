@@ -1,11 +1,9 @@
 #include "os.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/major.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +19,9 @@
 
 #ifndef SO_PASSRIGHTS /* Linux 6.16 */
 #define SO_PASSRIGHTS 83
+#endif
+#ifndef SYS_close_range /* Linux 5.9; the same number everywhere */
+#define SYS_close_range 436
 #endif
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -97,18 +98,6 @@ int os_listen(int fd, int backlog)
 	return outcome(listen(fd, backlog));
 }
 
-int os_accept(int fd)
-{
-	/* accept(2) has no MSG_DONTWAIT, and anybody who shares the listener may have cleared the flag. */
-	int flags = fcntl(fd, F_GETFL), connection;
-	if (flags < 0 || ((flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
-		return -errno;
-	do {
-		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	} while (connection < 0 && errno == EINTR);
-	return outcome(connection);
-}
-
 int os_connect(int fd, const uint8_t *name, size_t length)
 {
 	struct sockaddr_un address;
@@ -122,74 +111,9 @@ int os_connect(int fd, const uint8_t *name, size_t length)
 	return outcome(result);
 }
 
-union inet_address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-};
-
-/* Returns the length of the address. An IPv6 host may name its interface: fe80::1%eth0. */
-static int inet_address(union inet_address *address, const char *host, int port)
-{
-	memset(address, 0, sizeof *address);
-	if (port < 0 || port > UINT16_MAX)
-		return -EINVAL;
-	if (inet_pton(AF_INET, host, &address->v4.sin_addr) == 1) {
-		address->v4.sin_family = AF_INET;
-		address->v4.sin_port = htons((uint16_t) port);
-		return sizeof address->v4;
-	}
-	char bare[INET6_ADDRSTRLEN];
-	size_t length = strcspn(host, "%");
-	if (length >= sizeof bare)
-		return -EINVAL;
-	memcpy(bare, host, length);
-	bare[length] = 0;
-	memset(address, 0, sizeof *address);
-	if (inet_pton(AF_INET6, bare, &address->v6.sin6_addr) != 1)
-		return -EINVAL;
-	if (host[length] == '%' && (address->v6.sin6_scope_id = if_nametoindex(host + length + 1)) == 0)
-		return -errno;
-	address->v6.sin6_family = AF_INET6;
-	address->v6.sin6_port = htons((uint16_t) port);
-	return sizeof address->v6;
-}
-
 static int set_option(int fd, int level, int option, int value)
 {
 	return outcome(setsockopt(fd, level, option, &value, sizeof value));
-}
-
-static int bind_inet(int fd, const union inet_address *address, int size, bool udp, int backlog, int flags)
-{
-	int error = 0;
-	if (!udp)
-		error = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	if (error == 0 && address->any.sa_family == AF_INET6)
-		error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & OS_IPV6_ONLY) != 0);
-	if (error == 0 && flags & OS_REUSEPORT)
-		error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-	if (error == 0)
-		error = outcome(bind(fd, &address->any, (socklen_t) size));
-	if (error == 0 && !udp)
-		error = os_listen(fd, backlog);
-	return error;
-}
-
-int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags)
-{
-	union inet_address address;
-	int size = inet_address(&address, host, port);
-	if (size < 0)
-		return size;
-	int type = (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
-	int fd = socket(address.any.sa_family, type, 0);
-	if (fd < 0)
-		return -errno;
-	int error = bind_inet(fd, &address, size, udp, backlog, flags);
-	if (error < 0)
-		os_close(fd);
-	return error < 0 ? error : fd;
 }
 
 static int get_option(int fd, int option)

@@ -17,7 +17,8 @@ enum os_kind {
 	OS_OTHER
 };
 
-enum { OS_IPV6_ONLY = 1, OS_REUSEPORT = 2 };
+/* Of os_bind_inet. LATER: once it listens, so that it does only if nobody else listens there, sharing the port or not. */
+enum { OS_IPV6_ONLY = 1, OS_REUSEPORT = 2, OS_REUSEPORT_LATER = 4 };
 
 /* Descriptors that a read brought. */
 struct os_rights {
@@ -80,11 +81,30 @@ int os_listen(int fd, int backlog);
  * non-blocking. */
 int os_accept(int fd);
 
+/*
+ * As many as wait, `most` at most: the first of `fds` are the caller's. Returns how many; an error only if there is none, and nobody
+ * waiting is none. `addresses`, if not NULL, has OS_ADDRESS bytes for each: the length of the peer's textual address (0: not of the
+ * internet), then that.
+ */
+enum { OS_ADDRESS = 64 };
+int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses);
+
 /* Borrows the socket. -EAGAIN: the backlog is full, and no event will tell when it is not. */
 int os_connect(int fd, const uint8_t *name, size_t length);
 
 /* The bound socket (TCP: listening) is the caller's, close-on-exec and non-blocking. */
 int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags);
+
+/* An address of the internet. IPv4 in IPv6 form is IPv4. */
+struct os_inet_name {
+	int family; /* 4 or 6 */
+	int port;
+	size_t length;
+	uint8_t text[OS_ADDRESS]; /* with the interface, if it is of one link: fe80::1%eth0 */
+};
+
+/* Borrows; its own address or its peer's. -EAFNOSUPPORT: it isn't of the internet. */
+int os_inet_name(int fd, bool peer, struct os_inet_name *name);
 
 /* Borrows; returns an os_kind. */
 int os_kind(int fd);
@@ -133,6 +153,24 @@ int os_send_message(
 
 /* One datagram or packet: what `rights` lists afterwards is the caller's, close-on-exec. Returns the bytes read. */
 int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights);
+
+/* Borrows; leaves the bytes where they are, and descriptors that came with them, too. Returns how many it copied; 0: the end. */
+int os_peek(int fd, uint8_t *bytes, size_t length);
+
+/*
+ * A set of sockets that tells of each only what is new: when more bytes, the end or an error have come, not that some are still there
+ * (EPOLLET, epoll(7)). It is the caller's, an epoll, close-on-exec and non-blocking.
+ */
+int os_edge_set(void);
+int os_edge_add(int set, int fd);
+int os_edge_remove(int set, int fd); /* before `fd` is closed: what others hold too would stay in it */
+int os_edge_ready(int set, int32_t *fds, size_t most); /* returns how many there are; those that don't fit come with the next call */
+
+/*
+ * Kills this process `seconds` after the end of process `parent`, its parent, unless it has ended before, even if it runs in an endless
+ * loop. 1: the parent has ended, the time runs already. To be called by the main thread.
+ */
+int os_die_after_parent(int parent, int seconds);
 
 /* Pipes and terminals: never waits, whether or not O_NONBLOCK is set. -EOPNOTSUPP: it must be set to write to this one. */
 int os_read(int fd, uint8_t *bytes, size_t length);

@@ -5,9 +5,17 @@ import { checkInteger, describe } from './convert.ts'
 import { checked, PassfdError } from './errors.ts'
 import { native } from './native.ts'
 
+/** A TCP port. Without a `host` it is every address, of both families if there is IPv6. `backlog`: default 511. */
+export interface PortSpec {
+  port: number
+  host?: string
+  backlog?: number
+  ipv6Only?: boolean
+}
+
 /** Where to bind. Kinds that listen have a `backlog` (default 511). A Descriptor is taken as it is. */
 export type BindSpec<D> =
-  | { port: number; host?: string; backlog?: number; ipv6Only?: boolean }
+  | PortSpec
   | { path: string; mode?: number; backlog?: number }
   | { type: 'udp4' | 'udp6'; port: number; address?: string }
   | D
@@ -44,14 +52,34 @@ export async function bindDescriptor(spec: Exclude<BindSpec<never>, never>): Pro
       spec.address === undefined ? (family === 4 ? '0.0.0.0' : '::') : (await lookup(spec.address, family)).address
     return checked(native.bindInet(true, host, spec.port, 0, 0), 'bind', `${host}:${spec.port}`)
   }
+  return (await bindPort(spec, 0)).fd
+}
+
+/** What is needed to bind another socket to the same place; `host` is numeric. */
+export interface BoundPort {
+  fd: number
+  host: string
+  backlog: number
+  flags: number
+}
+
+/** A held socket that listens; `flags` as of `native.bindInet`, but ipv6Only has its own. */
+export async function bindPort(spec: PortSpec, flags: number): Promise<BoundPort> {
   const { port, backlog = BACKLOG, ipv6Only = false } = spec
+  checkInteger(port, 'port', 0, 65535)
   checkInteger(backlog, 'backlog', 0, 0x7fffffff)
-  const flags = ipv6Only ? IPV6_ONLY : 0
+  const all = ipv6Only ? flags | IPV6_ONLY : flags
   if (spec.host !== undefined) {
     const { address } = await lookup(spec.host)
-    return checked(native.bindInet(false, address, port, backlog, flags), 'bind', `${address}:${port}`)
+    return { fd: listenAt(address, port, backlog, all), host: address, backlog, flags: all }
   }
-  const any = native.bindInet(false, '::', port, backlog, flags)
-  if (any !== EAFNOSUPPORT && any !== EADDRNOTAVAIL) return checked(any, 'bind', `:::${port}`)
-  return checked(native.bindInet(false, '0.0.0.0', port, backlog, 0), 'bind', `0.0.0.0:${port}`)
+  const any = native.bindInet(false, '::', port, backlog, all)
+  if (any !== EAFNOSUPPORT && any !== EADDRNOTAVAIL)
+    return { fd: checked(any, 'bind', `:::${port}`), host: '::', backlog, flags: all }
+  return { fd: listenAt('0.0.0.0', port, backlog, flags), host: '0.0.0.0', backlog, flags }
+}
+
+/** A held socket that listens at a numeric host. */
+export function listenAt(host: string, port: number, backlog: number, flags: number): number {
+  return checked(native.bindInet(false, host, port, backlog, flags), 'bind', `${host}:${port}`)
 }

@@ -40,6 +40,9 @@ export const PLACED = 1024
 export const CUT = 2 // the message was longer than the room for it (`MSG_TRUNC`); the rest is gone
 export const CREDENTIALS = 4 // pid, uid and gid are there (`passCredentials` is on)
 
+/** What `acceptMany` needs of `addresses` for each connection, in bytes. */
+export const ADDRESS = 64
+
 export interface Native {
   /**
    * Once an environment: `area` is where reads go (pinned; bytes are put at `headroom` and after), `results`
@@ -73,8 +76,18 @@ export interface Native {
   bind(fd: number, name: Uint8Array, mode: number): number
   listen(fd: number, backlog: number): number
   accept(fd: number): number // non-blocking
+  /**
+   * As many connections as wait, `most` at most (1 to `fds.length`), each as from `accept`: fills `fds` and returns how many; 0 if nobody
+   * waits. Those that ended while they waited are passed over. An error (-EMFILE, …) is told only if there is none; otherwise the next
+   * call meets it again. `addresses` (if not null, `most` * ADDRESS bytes) tells from where: for the i-th connection at i * ADDRESS the
+   * length of the textual address, 0 if it has none (AF_UNIX), then that in ASCII as `inetName` would give it.
+   */
+  acceptMany(fd: number, fds: Int32Array, most: number, addresses: Uint8Array | null): number
   connect(fd: number, name: Uint8Array): number
-  /** TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT. Returns the descriptor. */
+  /**
+   * TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT, 4 SO_REUSEPORT once it listens alone:
+   * -EADDRINUSE if anybody listens there, with SO_REUSEPORT or without (TCP only). Returns the descriptor.
+   */
   bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
 
   pidfd(pid: number): number // pidfd_open(2)
@@ -97,6 +110,12 @@ export interface Native {
   reopen(fd: number): number
   passCredentials(fd: number, on: boolean): number // SO_PASSCRED, unix(7)
   name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
+  /**
+   * The address of an IPv4 or IPv6 socket or of its peer: `out[0]` is 4 or 6, `out[1]` the port; `text` (ADDRESS bytes are enough)
+   * receives the IP as Node writes it. Returns the text's length. IPv4 in IPv6 form (::ffff:127.0.0.1) is given as IPv4. -EAFNOSUPPORT:
+   * another kind of socket; -ENOTCONN: no peer; -ERANGE: too little room.
+   */
+  inetName(fd: number, peer: boolean, out: Int32Array, text: Uint8Array): number
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
   lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
   limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
@@ -149,10 +168,38 @@ export interface Native {
     count: number,
     name: Uint8Array | null
   ): number
+  /**
+   * What waits to be read, which stays there: so do the descriptors that came with it, none is installed (trap: MSG_PEEK, recv(2), makes
+   * new ones at each call if there is room for them). 0: the end; -EAGAIN: nothing yet; -EINVAL: no room given.
+   */
+  peek(fd: number, bytes: Uint8Array, start: number, end: number): number
   /** Pipes and terminals: never waits, whether or not O_NONBLOCK is set; -EAGAIN instead. */
   readNow(fd: number, bytes: Uint8Array, start: number, end: number): number
   /** The same; -EOPNOTSUPP if O_NONBLOCK must be set first. It may take less than it was given. */
   writeNow(fd: number, bytes: Uint8Array, start: number, end: number): number
+
+  // Many sockets that are waited for together, and not read: for `peek`
+  /**
+   * A descriptor to be watched (`watch(set, false)`) that is readable while there is news of a socket in it: more bytes than before, the
+   * end, an error. That bytes are still there is no news (EPOLLET, epoll(7)), but those that are there at `edgeAdd` are.
+   */
+  edgeSet(): number
+  edgeAdd(set: number, fd: number): number // -EEXIST: is in it
+  /** Before `fd` is closed or released: what a copy of it elsewhere brings would be told under its number. -ENOENT: isn't in it. */
+  edgeRemove(set: number, fd: number): number
+  /** The sockets that there is news of; returns how many. If there are more than `fds` holds, the set stays readable. */
+  edgeReady(set: number, fds: Int32Array): number
+
+  // Processes
+  /**
+   * This process ends with SIGALRM `seconds` (>= 1) after the end of its parent, if it has not by itself, even if its event loop hangs.
+   * `parent` is the parent's pid as this process knows it: returns 1, and the time runs, if that has ended already; else 0. Uses the
+   * highest real-time signal that has no handler (PR_SET_PDEATHSIG, prctl(2)) and, after the parent's end, alarm(2) and SIGALRM's default
+   * action; both stay this process's own: children get neither. The kernel forgets it when this process changes its user or group (setuid(2)):
+   * call it afterwards. That a thread of the parent ends, the one that started us included, does no harm. -EINVAL: also in a worker
+   * thread, with whose end it would be forgotten; -EBUSY: no free signal.
+   */
+  dieAfterParent(seconds: number, parent: number): number
 
   // Memory
   seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none

@@ -15,7 +15,7 @@ const LAYERS = [
   ['convert', 'open-file'],
   ['address', 'options', 'memfd'],
   ['bind', 'hello', 'stream-options'],
-  ['descriptor', 'inject'],
+  ['descriptor', 'inject', 'port-group'],
   ['take-stream', 'shared-memory', 'loan'],
   ['connection', 'memory-pool', 'pool-reader'],
   ['memory'],
@@ -171,6 +171,9 @@ test('the system calls are made by plain C without a header of Node', t => {
   for (const name of [
     'os.c',
     'os.h',
+    'inet.c',
+    'edge.c',
+    'parent.c',
     'message.c',
     'memory.c',
     'terminal.c',

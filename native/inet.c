@@ -1,0 +1,174 @@
+/* Listeners and who connects to them; addresses of the internet. */
+#include "os.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static int outcome(ssize_t result)
+{
+	return result < 0 ? -errno : (int) result;
+}
+
+/* accept(2) has no MSG_DONTWAIT, and anybody who shares the listener may have cleared the flag. */
+static int never_waits(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || ((flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
+		return -errno;
+	return 0;
+}
+
+int os_accept(int fd)
+{
+	int connection, error = never_waits(fd);
+	if (error < 0)
+		return error;
+	do {
+		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	} while (connection < 0 && errno == EINTR);
+	return outcome(connection);
+}
+
+union inet_address {
+	struct sockaddr any; /* of AF_UNIX, too: then the rest of it is cut off */
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+/* Returns the length of the address. An IPv6 host may name its interface: fe80::1%eth0. */
+static int inet_address(union inet_address *address, const char *host, int port)
+{
+	memset(address, 0, sizeof *address);
+	if (port < 0 || port > UINT16_MAX)
+		return -EINVAL;
+	if (inet_pton(AF_INET, host, &address->v4.sin_addr) == 1) {
+		address->v4.sin_family = AF_INET;
+		address->v4.sin_port = htons((uint16_t) port);
+		return sizeof address->v4;
+	}
+	char bare[INET6_ADDRSTRLEN];
+	size_t length = strcspn(host, "%");
+	if (length >= sizeof bare)
+		return -EINVAL;
+	memcpy(bare, host, length);
+	bare[length] = 0;
+	memset(address, 0, sizeof *address);
+	if (inet_pton(AF_INET6, bare, &address->v6.sin6_addr) != 1)
+		return -EINVAL;
+	if (host[length] == '%' && (address->v6.sin6_scope_id = if_nametoindex(host + length + 1)) == 0)
+		return -errno;
+	address->v6.sin6_family = AF_INET6;
+	address->v6.sin6_port = htons((uint16_t) port);
+	return sizeof address->v6;
+}
+
+static int set_option(int fd, int level, int option, int value)
+{
+	return outcome(setsockopt(fd, level, option, &value, sizeof value));
+}
+
+static int bind_inet(int fd, const union inet_address *address, int size, bool udp, int backlog, int flags)
+{
+	int error = 0;
+	if (!udp)
+		error = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (error == 0 && address->any.sa_family == AF_INET6)
+		error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & OS_IPV6_ONLY) != 0);
+	if (error == 0 && flags & OS_REUSEPORT)
+		error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (error == 0)
+		error = outcome(bind(fd, &address->any, (socklen_t) size));
+	if (error == 0 && !udp)
+		error = os_listen(fd, backlog);
+	/* Until here it was alone, or listen(2) would have failed: the kernel looks again at all that listen (inet_csk_listen_start). */
+	if (error == 0 && flags & OS_REUSEPORT_LATER)
+		error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	return error;
+}
+
+int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags)
+{
+	union inet_address address;
+	int size = inet_address(&address, host, port);
+	if (size < 0)
+		return size;
+	int type = (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
+	int fd = socket(address.any.sa_family, type, 0);
+	if (fd < 0)
+		return -errno;
+	int error = bind_inet(fd, &address, size, udp, backlog, flags);
+	if (error < 0)
+		os_close(fd);
+	return error < 0 ? error : fd;
+}
+
+/* As Node writes it, without an end NUL; an IPv4 address in IPv6 form as plain IPv4. Returns its length, at most OS_ADDRESS - 1. */
+static int put_text(const union inet_address *address, uint8_t *text, int *family, int *port)
+{
+	_Static_assert(INET6_ADDRSTRLEN + IF_NAMESIZE < OS_ADDRESS, "the longest is an address, %, and an interface");
+	const struct in6_addr *v6 = &address->v6.sin6_addr;
+	const void *v4 = &address->v4.sin_addr;
+	char *string = (char *) text;
+	bool is_v6 = address->any.sa_family == AF_INET6;
+	if (!is_v6 && address->any.sa_family != AF_INET)
+		return -EAFNOSUPPORT;
+	*port = ntohs(is_v6 ? address->v6.sin6_port : address->v4.sin_port);
+	if (is_v6 && IN6_IS_ADDR_V4MAPPED(v6)) {
+		v4 = v6->s6_addr + 12;
+		is_v6 = false;
+	}
+	*family = is_v6 ? 6 : 4;
+	if (inet_ntop(is_v6 ? AF_INET6 : AF_INET, is_v6 ? (const void *) v6 : v4, string, INET6_ADDRSTRLEN) == NULL)
+		return -errno;
+	size_t length = strlen(string);
+	/* The same address on another link is another host. */
+	if (is_v6 && IN6_IS_ADDR_LINKLOCAL(v6) && if_indextoname(address->v6.sin6_scope_id, string + length + 1) != NULL) {
+		string[length] = '%';
+		length += 1 + strlen(string + length + 1);
+	}
+	return (int) length;
+}
+
+int os_inet_name(int fd, bool peer, struct os_inet_name *name)
+{
+	union inet_address address;
+	socklen_t size = sizeof address;
+	if ((peer ? getpeername : getsockname)(fd, &address.any, &size) < 0)
+		return -errno;
+	int length = put_text(&address, name->text, &name->family, &name->port);
+	name->length = length < 0 ? 0 : (size_t) length;
+	return length < 0 ? length : 0;
+}
+
+/* Connections that ended while they waited: accept(2) tells of them once and goes on. */
+static bool is_over(int error)
+{
+	return error == EINTR || error == ECONNABORTED || error == EPROTO;
+}
+
+int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses)
+{
+	size_t count = 0;
+	int error = never_waits(fd);
+	while (error == 0 && count < most) {
+		union inet_address address;
+		socklen_t size = sizeof address;
+		int connection = addresses == NULL ? accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+			: accept4(fd, &address.any, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (connection < 0) {
+			error = is_over(errno) ? 0 : -errno;
+			continue;
+		}
+		if (addresses != NULL) {
+			int family, port, length = put_text(&address, addresses + count * OS_ADDRESS + 1, &family, &port);
+			addresses[count * OS_ADDRESS] = length < 0 ? 0 : (uint8_t) length;
+		}
+		fds[count++] = connection;
+	}
+	return count > 0 || error == -EAGAIN ? (int) count : error;
+}
