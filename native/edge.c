@@ -5,6 +5,7 @@
 
 #include "os.h"
 
+enum { ENDED = EPOLLRDHUP | EPOLLHUP | EPOLLERR };
 enum { EVENTS = 128 }; /* told by one system call; the set stays readable while there are more */
 
 int os_edge_set(void)
@@ -42,6 +43,6 @@ int os_edge_ready(int set, int32_t *fds, size_t most)
 		count = epoll_wait(set, events, most < EVENTS ? (int) most : EVENTS, 0);
 	} while (count < 0 && errno == EINTR);
 	for (int i = 0; i < count; i++)
-		fds[i] = events[i].data.fd;
+		fds[i] = (events[i].events & ENDED) != 0 ? ~events[i].data.fd : events[i].data.fd;
 	return count < 0 ? -errno : count;
 }
