@@ -40,7 +40,7 @@ const LAYERS = [
   ['datagram-message'],
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
   ['datagram'],
-  ['prefork/restart', 'prefork/exit-status']
+  ['prefork/restart', 'prefork/exit-status', 'prefork/notify']
 ]
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */
