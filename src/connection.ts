@@ -5,7 +5,7 @@ import { inspect } from 'node:util'
 import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
-import { type Accepting, giveTo, prepareServer } from './inject.ts'
+import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
 import { native } from './native.ts'
 import { takeStream } from './take-stream.ts'
 
@@ -19,13 +19,6 @@ export interface TakeOptions {
 export interface StreamOptions {
   /** As for `net.Socket`: false (the default) answers the peer's end with one of ours. Kinds tcp and unix-stream. */
   allowHalfOpen?: boolean
-}
-
-/** What a net.Socket takes besides what the types tell. */
-interface SocketSetup extends StreamOptions {
-  pauseOnCreate?: boolean
-  readableHighWaterMark?: number
-  writableHighWaterMark?: number
 }
 
 const NO_BYTES = Buffer.alloc(0)
@@ -193,13 +186,6 @@ export class Connection implements Disposable {
     descriptorOf = connection => connection.#open()
     connectionOf = (descriptor, head) => new Connection(descriptor, head, WITHIN)
   }
-}
-
-function setupOf({ allowHalfOpen, pauseOnConnect, highWaterMark }: Accepting): SocketSetup {
-  const setup: SocketSetup = { allowHalfOpen: allowHalfOpen === true, pauseOnCreate: pauseOnConnect === true }
-  return highWaterMark === undefined
-    ? setup
-    : { ...setup, readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }
 }
 
 /** The Descriptor in it knows what happened, but its remedies are not all those of a Connection. */

@@ -21,6 +21,14 @@ export interface Accepting extends Server {
   readonly blockList?: { check(address: string, family: string): boolean }
 }
 
+/** What a net.Socket takes besides what the types tell. */
+export interface SocketSetup {
+  allowHalfOpen?: boolean
+  pauseOnCreate?: boolean
+  readableHighWaterMark?: number
+  writableHighWaterMark?: number
+}
+
 const accepted = diagnostics.channel('net.server.socket')
 /** Before Node 21 a server took maxConnections 0 for none. */
 const ZERO_IS_A_LIMIT = Number.parseInt(process.versions.node, 10) >= 21
@@ -28,18 +36,22 @@ const O_PATH = 0x200000
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT, or ERR_PASSFD_SERVER_CLOSED for one that would not notice its connections. */
 export function prepareServer(server: unknown): Accepting {
-  if (!(server instanceof Server))
-    throw new PassfdError('INVALID_ARGUMENT', {
-      what: 'server',
-      expected: 'a net, http, https or http2 server',
-      actual: describe(server)
-    })
-  const accepting = server as Accepting
-  if (server.listening) return accepting
+  const accepting = checkServer(server)
+  if (accepting.listening) return accepting
   // Node counts calls of listen() and close() from 1 on
   if ((accepting._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
   listenUnreachably(accepting)
   return accepting
+}
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function checkServer(server: unknown): Accepting {
+  if (server instanceof Server) return server as Accepting
+  throw new PassfdError('INVALID_ARGUMENT', {
+    what: 'server',
+    expected: 'a net, http, https or http2 server',
+    actual: describe(server)
+  })
 }
 
 /** Counts the socket and gives it to the server's listeners, as onconnection of Node's lib/net.js does. */
@@ -51,8 +63,7 @@ export function giveTo(server: Accepting, socket: Socket): void {
     server.emit('drop', data as never)
     return
   }
-  const family = isIP(socket.remoteAddress ?? '')
-  if (family > 0 && server.blockList?.check(socket.remoteAddress!, `ipv${family}`)) {
+  if (server.blockList !== undefined && isBlocked(server.blockList, socket.remoteAddress)) {
     socket.destroy()
     return
   }
@@ -68,6 +79,19 @@ export function giveTo(server: Accepting, socket: Socket): void {
   })
 }
 
+/** What a server asks of the sockets that it accepts, as net.Socket takes it. */
+export function setupOf({ allowHalfOpen, pauseOnConnect, highWaterMark }: Accepting): SocketSetup {
+  const setup: SocketSetup = { allowHalfOpen: allowHalfOpen === true, pauseOnCreate: pauseOnConnect === true }
+  return highWaterMark === undefined
+    ? setup
+    : { ...setup, readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }
+}
+
+function isBlocked(blockList: NonNullable<Accepting['blockList']>, address: string | undefined): boolean {
+  const family = isIP(address ?? '')
+  return family > 0 && blockList.check(address!, `ipv${family}`)
+}
+
 function isFull({ maxConnections, _connections }: Accepting): boolean {
   if (typeof maxConnections !== 'number' || (maxConnections === 0 && !ZERO_IS_A_LIMIT)) return false
   return _connections >= maxConnections
@@ -77,7 +101,7 @@ function isFull({ maxConnections, _connections }: Accepting): boolean {
  * A server that does not listen enforces no headersTimeout and can't be closed. So it listens, on a Unix socket that nobody can
  * reach: in a directory of mode 0700 that is gone before the server has it. It does not keep the process running.
  */
-function listenUnreachably(server: Accepting): void {
+export function listenUnreachably(server: Accepting): void {
   const fd = unreachableListener()
   try {
     server.listen({ fd, exclusive: true })

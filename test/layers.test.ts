@@ -40,7 +40,9 @@ const LAYERS = [
   ['datagram-message'],
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
   ['datagram'],
-  ['prefork/restart', 'prefork/exit-status', 'prefork/notify']
+  ['prefork/restart', 'prefork/exit-status', 'prefork/notify'],
+  ['prefork/lanes', 'prefork/served-connection'],
+  ['prefork/served']
 ]
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */

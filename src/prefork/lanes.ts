@@ -1,0 +1,154 @@
+/** The listeners from which one server of the user's accepts. */
+import { once } from 'node:events'
+import { createServer, Server, Socket } from 'node:net'
+import { LISTENERS } from '../convert.ts'
+import type { Descriptor } from '../descriptor.ts'
+import { PassfdError } from '../errors.ts'
+import { type Accepting, listenUnreachably, setupOf } from '../inject.ts'
+import { native } from '../native.ts'
+
+/** One listener that a server accepts from. */
+export interface Lane {
+  /** Stops accepting from it, at once. Only our copy is closed; the connections accepted from it live on. */
+  remove(): Promise<void>
+}
+
+/** What Node's servers have and the types don't tell. */
+interface Handle {
+  readonly fd: number
+  close(): void
+  unref?(): void
+}
+interface Handled extends Accepting {
+  _handle: Handle | null
+  _unref?: boolean
+}
+interface Accepted extends Socket {
+  _server: Server | null
+}
+
+/** As many as Node's own. */
+export const BACKLOG = 511
+const BATCH = new Int32Array(256)
+/** Of those that wait at the end; the longest queue that Linux allows by default has 4,096. */
+const MOST = 65_536
+
+/**
+ * The first listener becomes the server's own, so that `listening`, `address()` and its time-outs work. Each further one has a server of
+ * Node's to itself, whose connections go to `receive`.
+ */
+export class Lanes {
+  readonly #server: Handled
+  readonly #receive: (socket: Socket) => void
+  readonly #handles = new Set<Handle>()
+  #begun = false
+  #stopped = false
+
+  constructor(server: Accepting, receive: (socket: Socket) => void) {
+    this.#server = server as Handled
+    this.#receive = receive
+  }
+
+  /** The server listens at least where nobody can reach it: it has what it needs to be given connections. */
+  prepare(): void {
+    if (this.#begun) return
+    if (!this.#server.listening) {
+      this.#checkUnused()
+      listenUnreachably(this.#server)
+    }
+    this.#begun = true
+  }
+
+  async add(listener: Descriptor, backlog: number): Promise<Lane> {
+    if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
+    const { kind } = listener
+    if (!LISTENERS.includes(kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: 'listen()',
+        expected: LISTENERS.join(' or '),
+        actual: kind
+      })
+    const first = !this.#begun && !this.#server.listening
+    if (first) this.#checkUnused()
+    this.#begun = true
+    const acceptor = first ? this.#server : this.#acceptor()
+    acceptor.listen(listener.toListenHandle(), backlog)
+    await once(acceptor, 'listening')
+    const handle = acceptor._handle!
+    this.#handles.add(handle)
+    if (this.#stopped) this.#close(handle)
+    return {
+      remove: async () => {
+        if (!this.#handles.has(handle)) return
+        this.#handles.delete(handle)
+        if (this.#server._handle === handle) this.#replaceOwn()
+        this.#close(handle)
+      }
+    }
+  }
+
+  /** `last`: with everybody who waits in one of the queues now. */
+  stop(last: boolean): void {
+    if (this.#stopped) return
+    this.#stopped = true
+    const waiting: number[] = []
+    for (const handle of this.#handles) {
+      if (last) acceptWaiting(handle.fd, waiting)
+      this.#close(handle)
+    }
+    this.#handles.clear()
+    // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
+    if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
+    for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
+  }
+
+  /** Node counts calls of listen() and close() from 1 on. */
+  #checkUnused(): void {
+    if ((this.#server._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
+  }
+
+  #acceptor(): Handled {
+    const { allowHalfOpen, pauseOnConnect, highWaterMark } = this.#server
+    const acceptor = createServer({ allowHalfOpen, pauseOnConnect, highWaterMark } as never) as Handled
+    acceptor.on('connection', (socket: Accepted) => {
+      // From here on it counts as one of the user's server
+      acceptor._connections--
+      socket._server = null
+      this.#receive(socket)
+    })
+    acceptor.on('error', error => this.#server.emit('error', error))
+    if (this.#server._unref === true) acceptor.unref()
+    return acceptor
+  }
+
+  /** The server's own listener goes; it gets another one's handle, or one that nobody can reach: it has not been closed. */
+  #replaceOwn(): void {
+    const [other] = this.#handles
+    if (other !== undefined) this.#server._handle = other
+    else {
+      const standIn = createServer() as Handled
+      listenUnreachably(standIn)
+      this.#server._handle = standIn._handle
+    }
+    if (this.#server._unref === true) this.#server._handle!.unref?.()
+  }
+
+  #close(handle: Handle): void {
+    if (this.#server._handle === handle) Server.prototype.close.call(this.#server)
+    else handle.close()
+  }
+}
+
+/** A socket with the settings of a server, for a held number, which it takes over. */
+export function socketOf(fd: number, server: Accepting): Socket {
+  const socket = new Socket({ ...setupOf(server), fd })
+  native.release(fd)
+  return socket
+}
+
+function acceptWaiting(fd: number, into: number[]): void {
+  for (let count = 1; count > 0 && into.length < MOST; ) {
+    count = native.acceptMany(fd, BATCH, BATCH.length, null)
+    for (let index = 0; index < count; index++) into.push(BATCH[index]!)
+  }
+}
