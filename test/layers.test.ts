@@ -40,7 +40,7 @@ const LAYERS = [
   ['datagram-message'],
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
   ['datagram'],
-  ['prefork/restart', 'prefork/exit-status', 'prefork/notify'],
+  ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch'],
   ['prefork/lanes', 'prefork/served-connection'],
   ['prefork/served']
 ]

@@ -1,0 +1,170 @@
+/** How workers are started: which descriptors and which environment they get. */
+import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
+import { accessSync, constants, readdirSync, statSync } from 'node:fs'
+import { delimiter, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { systemError } from '../errors.ts'
+import { native } from '../native.ts'
+
+interface Surroundings {
+  readonly cwd?: string | URL | undefined
+  /** Exactly these variables; undefined: `inheritable()`. */
+  readonly env?: NodeJS.ProcessEnv | undefined
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+}
+
+export interface NodeLaunch extends Surroundings {
+  readonly entry: URL | string
+  readonly args?: readonly string[] | undefined
+  /** Options of Node itself. Default: this process' own, but each worker's inspector has a port of its own, which it prints. */
+  readonly execArgv?: readonly string[] | undefined
+}
+
+export interface CommandLaunch extends Surroundings {
+  readonly command: readonly [string, ...string[]]
+  /** It gets SIGTERM when this process (the thread that started it) ends, however that happens: see `canSignalOnDeath`. */
+  readonly deathSignal: boolean
+}
+
+/**
+ * Starts a Node program; `numbers` become its descriptors 3, 4, …, and it gets no others but stdin (nothing), stdout and stderr (ours).
+ * The numbers stay the caller's, and their status flags as they are. It has a session of its own, so that Ctrl-C in the terminal reaches
+ * the supervisor only. What the system refuses comes as the child's 'error' event or is thrown, as `spawn` does it.
+ */
+export function launchNode(options: NodeLaunch, numbers: readonly number[]): ChildProcess {
+  const { entry, args = [], execArgv = ownArguments() } = options
+  const program = entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry
+  return spawn(process.execPath, [...execArgv, '--', program, ...args], spawnOptions(options, numbers))
+}
+
+/**
+ * Starts any program as systemd does with socket activation (sd_listen_fds(3)): the listeners are its descriptors 3, 4, …,
+ * with LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID. The descriptor after them, whose number it finds in PASSFD_CHANNEL, is the application's
+ * channel. The rest is as with `launchNode`; a program that is not there or can't be executed is an 'error' event with ENOENT or EACCES.
+ */
+export function launchCommand(
+  options: CommandLaunch,
+  listeners: readonly { readonly name: string; readonly fd: number }[],
+  extra: Record<'PASSFD_CHANNEL', number>
+): ChildProcess {
+  const { command, deathSignal, env = inheritable() } = options
+  const [name, ...args] = command
+  const numbers = [...listeners.map(({ fd }) => fd), extra.PASSFD_CHANNEL]
+  const environment = {
+    ...env,
+    LISTEN_FDS: `${listeners.length}`,
+    LISTEN_FDNAMES: listeners.map(listener => listener.name).join(':'),
+    PASSFD_CHANNEL: `${FIRST + listeners.length}`
+  }
+  const spawning = spawnOptions({ ...options, env: environment }, numbers)
+  const found = findProgram(name, env.PATH, options.cwd)
+  // Started as it is, it fails: with the error, and by the event, that Node has for it
+  if (found === undefined) return spawn(name, args, spawning)
+  const trampoline = [SHELL, '-c', script(environment), 'sh', `${process.pid}`]
+  // A name that begins with a dash would be an option of bash's exec
+  const program = [...unspeakable(environment, name), name.startsWith('-') ? found : name, ...args]
+  const [first, ...rest] = [...(deathSignal ? [setpriv(), ...DEATH_SIGNAL] : []), ...trampoline, ...program] as [string]
+  return spawn(first, rest, spawning)
+}
+
+/** Whether a program can be told to end with its parent: setpriv(1) of util-linux ≥ 2.33 is there and works. */
+export function canSignalOnDeath(): Promise<boolean> {
+  signalsOnDeath ??= new Promise(settle => {
+    execFile(setpriv(), [...DEATH_SIGNAL, SHELL, '-c', ':'], error => settle(error === null))
+  })
+  return signalsOnDeath
+}
+
+/** The environment without what our own parent, systemd or another supervisor, has told this process for itself. */
+export function inheritable(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !OURS.test(name) || name === SHIM))
+}
+
+const FIRST = 3
+const SHELL = '/bin/sh'
+const DEATH_SIGNAL = ['--pdeathsig', 'TERM', '--']
+const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
+/** Where the native part is: as true for the workers as for us. */
+const SHIM = 'PASSFD_SHIM'
+const SHELL_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
+const ENOENT = -2
+const ENOTDIR = -20
+
+let kept = false
+let signalsOnDeath: Promise<boolean> | undefined
+
+/** Without the source of `node -e`, which would be run instead of the program. */
+function ownArguments(): string[] {
+  const found = [...process.execArgv]
+  const source = found.lastIndexOf((process as { _eval?: string })._eval ?? '')
+  if (source > 0) found.splice(source - 1, 2)
+  return found.some(argument => argument.startsWith('--inspect')) ? [...found, '--inspect-port=0'] : found
+}
+
+function spawnOptions({ cwd, env = inheritable(), uid, gid }: Surroundings, numbers: readonly number[]): SpawnOptions {
+  if (cwd !== undefined) checkDirectory(cwd)
+  keepInherited()
+  return {
+    env,
+    detached: true,
+    stdio: ['ignore', 'inherit', 'inherit', ...numbers],
+    ...(cwd === undefined ? {} : { cwd }),
+    ...(uid === undefined ? {} : { uid }),
+    ...(gid === undefined ? {} : { gid })
+  }
+}
+
+/** Node makes close-on-exec what it was started with, but only as far as the first gap of numbers beyond 15. */
+function keepInherited(): void {
+  if (kept) return
+  kept = true
+  for (const name of readdirSync('/proc/self/fd')) {
+    const fd = Number(name)
+    if (fd >= FIRST && native.hold(fd) >= 0) native.release(fd)
+  }
+}
+
+/** Node would say that the program is not there. */
+function checkDirectory(cwd: string | URL): void {
+  const status = statSync(cwd, { throwIfNoEntry: false })
+  if (status?.isDirectory()) return
+  throw systemError(status === undefined ? ENOENT : ENOTDIR, 'chdir', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
+}
+
+/**
+ * LISTEN_PID must be the program's own (sd_listen_fds(3)), which is known only after the fork: so a shell says it, and becomes the
+ * program. If our process has ended before the death signal was set, nobody would ever send it: then it does not begin.
+ */
+function script({ WATCHDOG_USEC }: NodeJS.ProcessEnv): string {
+  const names = WATCHDOG_USEC === undefined ? 'LISTEN_PID' : 'LISTEN_PID WATCHDOG_PID'
+  return `[ "$PPID" = "$1" ] || exit 143; shift; LISTEN_PID=$$ WATCHDOG_PID=$$; export ${names}; exec "$@"`
+}
+
+/** Variables whose names dash drops, as they can't be its own ("a.b"): env(1) brings them back, unless it would take the program for one. */
+function unspeakable(env: NodeJS.ProcessEnv, program: string): string[] {
+  const lost = Object.entries(env).filter(([name, value]) => !SHELL_NAME.test(name) && value !== undefined)
+  return lost.length === 0 || program.includes('=')
+    ? []
+    : ['env', '--', ...lost.map(([name, value]) => `${name}=${value}`)]
+}
+
+function setpriv(): string {
+  return findProgram('setpriv', `${process.env.PATH ?? ''}:/usr/bin:/bin`, undefined) ?? '/usr/bin/setpriv'
+}
+
+/** What execvp(3) would start. */
+function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
+  const base = cwd === undefined ? process.cwd() : cwd instanceof URL ? fileURLToPath(cwd) : cwd
+  const candidates = name.includes('/') ? [name] : path.split(delimiter).map(folder => `${folder || '.'}/${name}`)
+  return name === '' ? undefined : candidates.map(candidate => resolve(base, candidate)).find(isExecutable)
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
