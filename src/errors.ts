@@ -76,6 +76,15 @@ const TABLE = {
   POOL_UNKNOWN:
     'The memory of this loan did not come with it, and this PoolReader has not mapped it, or has given it up for others (maxPools, maxSize). The peer sends it again with the next loan.',
   POOL_READER_CLOSED: 'This PoolReader was closed by close().',
+  LISTENER_UNKNOWN: 'There is no listener {name}. These have been named: {names}.',
+  LISTENER_SERVED:
+    'The listener {name} has a server already. Give it to one server; one server may serve several listeners.',
+  LISTENER_DISPATCHED:
+    'The supervisor accepts the connections of {name} itself (dispatch), so there is nothing to listen on here. Use worker.listen({name}, server).',
+  NOT_SUPERVISED:
+    'This process was not started by a Supervisor. Start it by one, or say in the option standalone what to listen on when it is started by hand.',
+  SUPERVISOR_STATE:
+    "{operation} can't be called now: this Supervisor is {phase}. It starts once; make another one to start again.",
   NATIVE_MISSING:
     'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
 
@@ -96,6 +105,11 @@ const TABLE = {
     'The request was put aside without an answer. Return a value, call reply() or fail(), or claim() it to answer later.',
   BUSY: 'The peer has no room: {detail}. Try again later.',
   CANCELLED: 'The request was cancelled by the one who made it.',
+
+  // A supervisor's work: rejected
+  WORKER_NOT_READY: 'The worker in slot {slot} (pid {pid}) did not get ready: {detail}.',
+  WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
+  SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
 
   // The end of a channel
   CLOSED: 'The channel has ended{how}: this was not sent or not answered.',

@@ -265,6 +265,11 @@ export class Session implements TransportOwner {
     this.#transport.flush()
   }
 
+  /** Descriptors that were sent and that the peer has not taken. */
+  get descriptorsOut(): number {
+    return this.#descriptorsOut
+  }
+
   /** Writes what has gathered: confirmations and credit first of all. */
   flush(): void {
     this.#scheduled = false

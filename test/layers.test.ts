@@ -42,7 +42,15 @@ const LAYERS = [
   ['datagram'],
   ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch'],
   ['prefork/lanes', 'prefork/served-connection'],
-  ['prefork/served']
+  ['prefork/served'],
+  ['prefork/worker-info', 'prefork/control'],
+  ['prefork/options', 'prefork/bound', 'prefork/heads', 'prefork/worker'],
+  ['prefork/worker-process', 'prefork/join'],
+  ['prefork/shared-listener', 'prefork/per-worker-listener', 'prefork/dispatched-listener'],
+  ['prefork/listener'],
+  ['prefork/admin', 'prefork/signals'],
+  ['prefork/supervisor'],
+  ['prefork/index']
 ]
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */

@@ -53,6 +53,11 @@ export class ServedConnection {
     if (!secure) this.#stream = raw
   }
 
+  /** Its protocol is the application's. */
+  get upgraded(): boolean {
+    return this.#session === undefined && this.#stream?.parser === null
+  }
+
   /** The TLS handshake is done. What is spoken is not known yet. */
   secured(stream: TLSSocket): void {
     this.#stream = stream as Served
@@ -90,7 +95,7 @@ export class ServedConnection {
     const { raw } = this
     if (this.#session !== undefined && !this.#session.destroyed) return
     const stream = this.#session === undefined ? this.#stream : undefined
-    if (stream?.parser === null) return // upgraded: its protocol is the application's
+    if (this.upgraded) return
     if (stream !== undefined && stream.parser === undefined && (foreign || stream === raw)) return
     if (this.#response !== undefined || (stream?._httpMessage ?? null) !== null) return
     if (stream !== raw && raw.bytesRead !== this.#read) {

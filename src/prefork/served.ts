@@ -8,6 +8,7 @@ import { checkInteger, SOCKETS } from '../convert.ts'
 import { type Descriptor, take } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import { type Accepting, checkServer, giveTo } from '../inject.ts'
+import { deferred } from '../promises.ts'
 import { BACKLOG, type Lane, Lanes, socketOf } from './lanes.ts'
 import { type Served, ServedConnection, servedConnection, type Traffic } from './served-connection.ts'
 
@@ -39,6 +40,7 @@ export class ServedServer {
   readonly #forget: (this: Socket) => void
   readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0 }
   readonly #waiting = new Set<() => void>()
+  readonly #requestsDone = deferred()
 
   /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is no server of Node's. */
   constructor(server: Server) {
@@ -51,7 +53,7 @@ export class ServedServer {
       open.delete(this)
       const connection = servedConnection(this)
       if (connection !== undefined) connections.delete(connection)
-      if (open.size === 0) for (const resolve of [...waiting]) resolve()
+      for (const settle of [...waiting]) settle()
     }
     if (!isHttp(server)) server.prependListener('connection', socket => this.#keep(socket, true))
     else this.#observe(server)
@@ -65,6 +67,11 @@ export class ServedServer {
   /** Begun since the start: requests of HTTP, upgrades and CONNECT included; of a net or tls server connections. */
   get requests(): number {
     return this.#traffic.requests
+  }
+
+  /** Resolves in the course of `drain()`: what is still open then is the application's to end (upgraded, or not HTTP at all). */
+  get requestsDone(): Promise<void> {
+    return this.#requestsDone.promise
   }
 
   /** For a server that will only be given connections: it begins to listen (see Connection.injectInto), if it has not. */
@@ -113,12 +120,17 @@ export class ServedServer {
     this.#traffic.idleGrace = idleGrace
     this.#traffic.draining = true
     for (const connection of this.#connections) connection.drain()
-    const sweep = (): void => this.#sweep()
     return new Promise(resolve => {
       const timer = isHttp(this.#server)
-        ? setInterval(sweep, Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
+        ? setInterval(() => sweep(), Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
         : undefined
+      const sweep = (): void => {
+        this.#sweep()
+        done()
+      }
       const done = (): void => {
+        if (signal?.aborted === true || [...this.#connections].every(({ upgraded }) => upgraded))
+          this.#requestsDone.resolve()
         if (this.#open.size > 0 && signal?.aborted !== true) return
         clearInterval(timer)
         signal?.removeEventListener('abort', done)
@@ -128,7 +140,6 @@ export class ServedServer {
       this.#waiting.add(done)
       signal?.addEventListener('abort', done)
       sweep()
-      done()
     })
   }
 

@@ -1,0 +1,140 @@
+/** The admin channel: a supervisor asked and commanded from another process of the same user. */
+import type { EventEmitter } from 'node:events'
+import type { Channel } from '../channel.ts'
+import { describe } from '../convert.ts'
+import { PassfdError } from '../errors.ts'
+import type { Message } from '../message.ts'
+import { listen } from '../server.ts'
+import type { Supervisor, SupervisorEvents } from './supervisor.ts'
+import type { WorkerInfo } from './worker-info.ts'
+
+/** What can be asked for. `connect(path)` from 'passfd' and `request(command)`. */
+export type AdminCommand =
+  /** Answer: AdminStatus. */
+  | { command: 'status' }
+  /** Answered when it is done; fails as the method of that name does. */
+  | { command: 'reload' }
+  | { command: 'scale'; workers: number }
+  /** Answered at once, as the channel ends with the supervisor. */
+  | { command: 'stop' }
+  | { command: 'kill' }
+  /** Answer: OpenMetrics text. */
+  | { command: 'metrics' }
+  /** From then on events come as messages: AdminEvent. */
+  | { command: 'subscribe' }
+
+/** A worker, without what can't be sent. */
+export type AdminWorker = Omit<WorkerInfo, 'channel'>
+
+export interface AdminStatus {
+  pid: number
+  /** How many workers there are to be. */
+  size: number
+  listeners: Record<string, unknown>
+  workers: AdminWorker[]
+}
+
+export interface AdminEvent {
+  event: keyof SupervisorEvents
+  worker?: AdminWorker
+  code?: number | null
+  signal?: string | null
+  error?: { code?: string; message: string }
+}
+
+export interface AdminServer {
+  close(): Promise<void>
+}
+
+/** Events without an answer are waited for by nobody: a subscriber that does not read them misses some. */
+const MAX_QUEUED = 1024 * 1024
+
+const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'routeFailed'] as const
+
+export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
+  const server = await listen<AdminCommand, AdminEvent>(path, { maxQueued: MAX_QUEUED, requestTimeout: 0 })
+  const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
+  const tell = (event: AdminEvent): void => {
+    for (const channel of subscribers) {
+      try {
+        void channel.send(event)
+      } catch {
+        // It doesn't keep up, or has gone
+      }
+    }
+  }
+  const stopListening = forward(supervisor, tell)
+  server.serve(message => answer(message, supervisor, subscribers))
+  return {
+    close: async () => {
+      stopListening()
+      await server.close()
+    }
+  }
+}
+
+function answer(
+  { value, channel }: Message<AdminCommand>,
+  supervisor: Supervisor,
+  subscribers: Set<Channel<any, any>>
+): unknown {
+  switch (value?.command) {
+    case 'status':
+      return statusOf(supervisor)
+    case 'reload':
+      return supervisor.reload()
+    case 'scale':
+      return supervisor.scale(value.workers)
+    case 'stop':
+      setImmediate(() => void supervisor.stop())
+      return
+    case 'kill':
+      setImmediate(() => void supervisor.kill())
+      return
+    case 'subscribe':
+      if (!subscribers.has(channel)) void channel.closed.then(() => subscribers.delete(channel))
+      subscribers.add(channel)
+      return
+    default:
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: 'command',
+        expected: "'status', 'reload', 'scale', 'stop', 'kill', 'metrics' or 'subscribe'",
+        actual: describe((value as { command?: unknown } | null)?.command)
+      })
+  }
+}
+
+function statusOf(supervisor: Supervisor): AdminStatus {
+  return {
+    pid: process.pid,
+    size: supervisor.size,
+    listeners: supervisor.addresses,
+    workers: supervisor.workers.map(sendable)
+  }
+}
+
+function sendable({ channel, ...worker }: WorkerInfo): AdminWorker {
+  return worker
+}
+
+/** Returns what ends it. */
+function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => void): () => void {
+  const listeners = EVENTS.map(event => {
+    const listener = (subject: unknown, code?: number | null, signal?: string | null): void => {
+      if (event === 'exit') tell({ event, worker: sendable(subject as WorkerInfo), code: code!, signal: signal! })
+      else if (event === 'worker' || event === 'state') tell({ event, worker: sendable(subject as WorkerInfo) })
+      else tell({ event, error: errorOf(subject) })
+    }
+    supervisor.on(event, listener)
+    return [event, listener] as const
+  })
+  return () => {
+    for (const [event, listener] of listeners) supervisor.off(event, listener)
+  }
+}
+
+function errorOf(error: unknown): { code?: string; message: string } {
+  if (!(error instanceof Error)) return { message: String(error) }
+  const { code, message } = error as NodeJS.ErrnoException
+  return code === undefined ? { message } : { code, message }
+}

@@ -1,0 +1,57 @@
+/** One bound socket of the supervisor's. */
+import { listenOn, removeFile, type SocketFile, socketName } from '../address.ts'
+import { bindDescriptor } from '../bind.ts'
+import { LISTENERS } from '../convert.ts'
+import { type BindSpec, Descriptor, own } from '../descriptor.ts'
+import { PassfdError } from '../errors.ts'
+import { native } from '../native.ts'
+
+/** Where it is bound. An abstract name begins with `@`. */
+export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: number } | { path: string }
+
+export interface Bound {
+  readonly name: string
+  readonly descriptor: Descriptor
+  /** Of a path: to be removed if it is still ours. */
+  readonly file: SocketFile | undefined
+}
+
+const text = Buffer.alloc(256)
+const facts = new Int32Array(2)
+
+export async function bind(name: string, spec: BindSpec): Promise<Bound> {
+  if (spec instanceof Descriptor) {
+    if (spec.kind !== 'udp' && !LISTENERS.includes(spec.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: `The listener ${name}`,
+        expected: [...LISTENERS, 'udp'].join(', '),
+        actual: spec.kind
+      })
+    return { name, descriptor: Descriptor.adopt(spec.detach()), file: undefined }
+  }
+  if (!('path' in spec)) return { name, descriptor: own(await bindDescriptor(spec)), file: undefined }
+  const { path, mode = 0o600, backlog = 511 } = spec
+  const { fd, file } = await listenOn(socketName({ path }), mode, backlog)
+  return { name, descriptor: own(fd), file }
+}
+
+/** Removes its file if that is still its own, and closes it. */
+export async function closeBound({ descriptor, file }: Bound): Promise<void> {
+  try {
+    if (file !== undefined) await removeFile(file) // first, as who finds it still gets into a queue that is reset
+  } finally {
+    if (!descriptor.closed) descriptor.close()
+  }
+}
+
+export function addressOf(fd: number): ListenAddress {
+  const inet = native.inetName(fd, false, facts, text)
+  if (inet >= 0)
+    return {
+      family: facts[0] === 6 ? 'IPv6' : 'IPv4',
+      address: text.toString('latin1', 0, inet),
+      port: facts[1]!
+    }
+  const length = native.name(fd, false, text)
+  return { path: length > 0 ? text.toString('utf8', 0, length).replace(/^\0/, '@').replace(/\0$/, '') : '' }
+}

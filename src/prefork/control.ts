@@ -1,0 +1,97 @@
+/**
+ * What a supervisor and a worker say to each other, on a channel of their own. It is not part of the public surface: both ends are of one
+ * version of passfd, or the worker says which it is and is refused.
+ */
+import type { Descriptor } from '../descriptor.ts'
+
+export const VERSION = 1
+/** The worker's end of the control channel and of the application's. */
+export const CONTROL_NUMBER = 3
+export const APPLICATION_NUMBER = 4
+/** Set in a worker's environment, to its supervisor's pid. */
+export const SUPERVISOR_VARIABLE = 'PASSFD_SUPERVISOR'
+/** Connections that were sent to one worker and that it has not taken yet: beyond, others get them. */
+export const MAX_UNCONFIRMED = 1024
+
+export interface Join {
+  type: 'join'
+  version: number
+}
+
+/** The answer to `join`. */
+export interface Welcome {
+  slot: number
+  id: number
+  heartbeat: number
+  idleGrace: number
+  stopTimeout: number
+  killTimeout: number
+  /** The supervisor wants to hear of every closed connection. */
+  tellClosed: boolean
+  listeners: Record<string, { lane: number; listener: Descriptor } | { dispatched: true }>
+}
+
+/** The worker serves this listener's connections. `adopts`: it can be lent further lanes of it. */
+export interface Uses {
+  type: 'uses'
+  name: string
+  adopts: boolean
+}
+
+export interface Ready {
+  type: 'ready'
+}
+
+export interface Beat {
+  type: 'beat'
+  connections: number
+  requests: number
+  lag: number
+}
+
+/** So many connections of its servers have closed since the last word. */
+export interface Closed {
+  type: 'closed'
+  count: number
+}
+
+/** It has begun to stop by itself. */
+export interface Stopping {
+  type: 'stopping'
+}
+
+/** Its last word before it crashes. */
+export interface Failed {
+  type: 'failed'
+  name: string
+  message: string
+}
+
+export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed
+
+export interface Lend {
+  type: 'lend'
+  name: string
+  lane: number
+  listener: Descriptor
+}
+
+export interface TakeBack {
+  type: 'takeBack'
+  name: string
+  lane: number
+}
+
+/** `last`: the supervisor has closed its listeners, so what waits in their queues is this worker's to serve. */
+export interface Stop {
+  type: 'stop'
+  last: boolean
+}
+
+export interface Connections {
+  type: 'connections'
+  name: string
+  connections: Descriptor[]
+}
+
+export type FromSupervisor = Lend | TakeBack | Stop | Connections

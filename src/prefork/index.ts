@@ -1,0 +1,9 @@
+/** passfd/prefork: a supervisor and workers that serve the same ports and lose nothing. */
+export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './admin.ts'
+export type { ListenAddress } from './bound.ts'
+export { type JoinOptions, joinSupervisor } from './join.ts'
+export type { Balance, Dispatch, Route, Routed, SpawnSettings, SupervisorOptions, WorkerLimits } from './options.ts'
+export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './restart.ts'
+export { Supervisor, type SupervisorEvents } from './supervisor.ts'
+export type { StopContext, StopHandler, Worker } from './worker.ts'
+export type { WorkerInfo, WorkerState } from './worker-info.ts'

@@ -1,0 +1,224 @@
+/** `joinSupervisor`: how a worker's program finds its supervisor, or does without. */
+import type { Server } from 'node:net'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { isMainThread } from 'node:worker_threads'
+import { removeFile } from '../address.ts'
+import { type Channel, sessionOf } from '../channel.ts'
+import { connect, pair } from '../connect.ts'
+import { type BindSpec, Descriptor } from '../descriptor.ts'
+import { asError, PassfdError } from '../errors.ts'
+import type { Message } from '../message.ts'
+import { native } from '../native.ts'
+import type { ChannelOptions } from '../options.ts'
+import { bind } from './bound.ts'
+import {
+  APPLICATION_NUMBER,
+  CONTROL_NUMBER,
+  type FromSupervisor,
+  type FromWorker,
+  MAX_UNCONFIRMED,
+  SUPERVISOR_VARIABLE,
+  VERSION,
+  type Welcome
+} from './control.ts'
+import { listenersOf } from './options.ts'
+import { type Home, type Lent, Worker } from './worker.ts'
+
+export interface JoinOptions {
+  /** What to listen on when the program was not started by a supervisor. Default: then it is an error. */
+  standalone?: Record<string, BindSpec>
+  /** TERM and INT stop the worker gracefully (a second one cuts off what is left). Default true. */
+  signals?: boolean
+  /** Options of `worker.channel` on this side. */
+  channel?: ChannelOptions
+}
+
+/** How often event-loop lag is measured, in ms. */
+const RESOLUTION = 50
+/** What a standalone worker's supervisor would have said. */
+const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
+/** How long the last words may take, in ms. */
+const LEAVE = 1000
+/** For the supervisor's answers, in ms. */
+const ANSWER = 30_000
+
+let joined: Promise<Worker> | undefined
+
+/**
+ * Joins the supervisor that has started this process. Standalone, it listens itself and stops itself on TERM and INT; the program is the
+ * same. Further calls give the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if nobody has started it and `standalone` is not given, or
+ * with the system's error for what can't be bound.
+ */
+export function joinSupervisor(options: JoinOptions = {}): Promise<Worker> {
+  joined ??= join(options)
+  return joined
+}
+
+async function join({ standalone, signals = true, channel = {} }: JoinOptions): Promise<Worker> {
+  const parent = process.env[SUPERVISOR_VARIABLE]
+  delete process.env[SUPERVISOR_VARIABLE] // its children are not workers
+  let worker: Worker
+  if (parent !== undefined) worker = await joinParent(Number(parent), channel)
+  else if (standalone !== undefined) worker = new Worker(await alone(listenersOf(standalone)))
+  else throw new PassfdError('NOT_SUPERVISED')
+  if (signals) stopOnSignals(worker)
+  return worker
+}
+
+function stopOnSignals(worker: Worker): void {
+  let told = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => {
+      if (told || worker.signal.aborted) worker.hurry()
+      else void worker.stop()
+      told = true
+    })
+}
+
+async function joinParent(parent: number, channelOptions: ChannelOptions): Promise<Worker> {
+  const authorize = (): boolean => true // whoever has started this process
+  const control = await connect<FromSupervisor, FromWorker>(Descriptor.adopt(CONTROL_NUMBER), {
+    authorize,
+    maxUnclaimed: 4 * MAX_UNCONFIRMED,
+    requestTimeout: ANSWER
+  })
+  const channel = await connect(Descriptor.adopt(APPLICATION_NUMBER), { ...channelOptions, authorize })
+  const welcome = await control.request<Welcome>({ type: 'join', version: VERSION }, { descriptors: 253 })
+  const { stopTimeout, killTimeout } = welcome
+  // If it hangs when its supervisor is killed, nobody else would end it
+  if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
+  control.unref()
+  const home = new SupervisedHome(welcome, control, channel.unref())
+  const worker = new Worker(home)
+  home.begin(worker)
+  return worker
+}
+
+class SupervisedHome implements Home {
+  readonly supervised = true
+  readonly slot: number
+  readonly id: number
+  readonly channel: Channel
+  readonly listeners: ReadonlyMap<string, Lent>
+  readonly idleGrace: number
+  readonly stopTimeout: number
+  readonly killTimeout: number
+  readonly #control: Channel<FromSupervisor, FromWorker>
+  readonly #tellClosed: boolean
+  readonly #heartbeat: number
+  readonly #told = new Map<string, boolean>()
+  #closed = 0
+  #leaving = false
+
+  constructor(welcome: Welcome, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
+    this.slot = welcome.slot
+    this.id = welcome.id
+    this.idleGrace = welcome.idleGrace
+    this.stopTimeout = welcome.stopTimeout
+    this.killTimeout = welcome.killTimeout
+    this.listeners = new Map(Object.entries(welcome.listeners))
+    this.channel = channel
+    this.#control = control
+    this.#tellClosed = welcome.tellClosed
+    this.#heartbeat = welcome.heartbeat
+  }
+
+  begin(worker: Worker): void {
+    const control = this.#control
+    control.on('message', ({ value }: Message<FromSupervisor>) => {
+      if (value.type === 'connections') worker.give(value.name, value.connections)
+      else if (value.type === 'lend') worker.lend(value.name, value.lane, value.listener)
+      else if (value.type === 'takeBack') worker.takeBack(value.name, value.lane)
+      else void worker.end({ last: value.last, told: true })
+    })
+    // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
+    control.once('close', () => void (this.#leaving || worker.end({ last: true, told: true })))
+    process.on('uncaughtExceptionMonitor', error => this.#lastWords(error))
+    this.#beat(worker)
+  }
+
+  onServe(server: Server): void {
+    if (!this.#tellClosed) return
+    server.prependListener('connection', socket => socket.once('close', () => this.#oneClosed()))
+  }
+
+  uses(name: string, adopts: boolean): void {
+    if (this.#told.get(name) === true || this.#told.get(name) === adopts) return
+    this.#told.set(name, adopts)
+    this.#say({ type: 'uses', name, adopts })
+  }
+
+  async ready(): Promise<void> {
+    this.#control.ref() // from now on it lives until it is stopped
+    await this.#control.request({ type: 'ready' }, { descriptors: 0 })
+  }
+
+  stopping(): void {
+    this.#say({ type: 'stopping' })
+  }
+
+  async leave(): Promise<void> {
+    this.#leaving = true
+    const closed = Promise.all([this.channel.close(), this.#control.close()])
+    await Promise.race([closed, new Promise(resolve => setTimeout(resolve, LEAVE))])
+  }
+
+  /** A supervisor that is gone hears nothing; its end is noticed apart. */
+  #say(message: FromWorker): void {
+    try {
+      void this.#control.send(message)
+    } catch {
+      // closed by us
+    }
+  }
+
+  #oneClosed(): void {
+    if (this.#closed++ > 0) return
+    setImmediate(() => {
+      this.#say({ type: 'closed', count: this.#closed })
+      this.#closed = 0
+    })
+  }
+
+  #lastWords(thrown: unknown): void {
+    const { name, message } = asError(thrown)
+    this.#say({ type: 'failed', name, message })
+    sessionOf(this.#control).flush()
+  }
+
+  #beat(worker: Worker): void {
+    const delay = monitorEventLoopDelay({ resolution: RESOLUTION })
+    delay.enable()
+    setInterval(() => {
+      const lag = Math.max(0, Math.round(delay.max / 1e6 - RESOLUTION))
+      delay.reset()
+      this.#say({ type: 'beat', connections: worker.connections, requests: worker.requests, lag })
+    }, this.#heartbeat).unref()
+  }
+}
+
+async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
+  const listeners = new Map<string, Lent>()
+  const bound = await Promise.all([...specs].map(([name, spec]) => bind(name, spec)))
+  for (const { name, descriptor } of bound) listeners.set(name, { lane: 0, listener: descriptor })
+  const [channel, theirs] = pair()
+  const nobody = await connect(theirs)
+  nobody.unref().serve(message => {
+    if (message.isRequest) throw new PassfdError('NOT_SUPERVISED')
+  })
+  return {
+    slot: 0,
+    id: 1,
+    supervised: false,
+    channel: channel.unref(),
+    listeners,
+    ...STANDALONE,
+    onServe: () => {},
+    uses: () => {},
+    ready: async () => {},
+    stopping: () => {},
+    leave: async () => {
+      await Promise.all(bound.map(({ file }) => file && removeFile(file)))
+    }
+  }
+}

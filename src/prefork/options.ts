@@ -1,0 +1,216 @@
+/** Options of a Supervisor: their defaults and their checks. */
+import type { SpawnOptions } from 'node:child_process'
+import { availableParallelism } from 'node:os'
+import { checkInteger, describe } from '../convert.ts'
+import { type BindSpec, Descriptor } from '../descriptor.ts'
+import { PassfdError } from '../errors.ts'
+import type { ChannelOptions } from '../options.ts'
+import { type RestartPolicy, restartPolicy } from './restart.ts'
+import type { WorkerInfo } from './worker-info.ts'
+
+/** A connection that waits for its worker, as `route` sees it. */
+export interface Routed {
+  /** The name of the listener that it came to. */
+  readonly listener: string
+  /** Its first bytes, up to `maxHead`. They are looked at, not consumed: the worker reads them again. Valid during the call. */
+  readonly head: Buffer
+  /** Nothing follows `head`: the client has ended, or `maxHead` or `headTimeout` is reached. */
+  readonly ended: boolean
+  /** The client's IP address. Undefined for Unix sockets. */
+  readonly remoteAddress?: string
+}
+
+/**
+ * Chooses a worker for a connection by its first bytes: returns its slot; `'more'` to be asked again when more bytes have come; or
+ * undefined for round-robin, which also happens when that worker is not ready. It is asked once for a connection, so a
+ * keep-alive client's later requests stay with the worker that got its first one.
+ */
+export type Route = (connection: Routed, workers: readonly WorkerInfo[]) => number | 'more' | undefined
+
+/** The dispatch policy: the supervisor accepts, and sends each connection to a worker. */
+export interface Dispatch {
+  /**
+   * `'round-robin'`: in turn; `'least-connections'`: who has the fewest; `'address'`: by the client's IP address, so that a client stays with
+   * its slot (Unix clients: round-robin); or a function that looks at the first bytes.
+   */
+  dispatch: 'round-robin' | 'least-connections' | 'address' | Route
+  /** With a function: how many first bytes it may ask for. Default 16 KiB, at most 1 MiB. */
+  maxHead?: number
+  /** With a function: how long it waits for them, in ms; then it is asked a last time. Default 5,000. */
+  headTimeout?: number
+}
+
+/** How connections come to workers. */
+export type Balance = 'per-worker' | 'shared' | Dispatch
+
+export interface WorkerLimits {
+  /** Resident memory in bytes. */
+  rss?: number
+  /** Time since its start, in ms. */
+  age?: number
+  /** Requests (of servers given to `worker.listen()`; connections of those that don't speak HTTP). */
+  requests?: number
+  /** Each worker's limits are lowered by a random part of up to this, so that not all are replaced at once. 0 to 1, default 0.1. */
+  jitter?: number
+}
+
+export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' | 'gid'> {
+  /** Arguments of the program. */
+  args?: string[]
+  /** Arguments of Node itself. Default: those of this process. */
+  execArgv?: string[]
+}
+
+export interface SupervisorOptions {
+  /** The worker's program, run by Node; it calls `joinSupervisor()`. Or `command`. */
+  entry?: URL | string
+  /** Any program and its arguments. It gets the listeners by LISTEN_FDS, and says that it is ready by NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)). */
+  command?: readonly [string, ...string[]]
+  /** What is listened on, by name. A name has 1 to 255 printable ASCII characters without a colon. A Descriptor is moved in. */
+  listeners: Record<string, BindSpec>
+  /** How many. Default: one for each processor (`os.availableParallelism()`). */
+  workers?: number
+  /** How connections come to workers. Default `'per-worker'`; with `command` `'shared'`, and no dispatch. */
+  balance?: Balance
+  /** How workers are started. */
+  spawn?: SpawnSettings
+  /** How long a worker may take to say that it is ready, in ms. Then it is killed. Default 30,000; 0: no limit. */
+  readyTimeout?: number
+  /** How long a stopping worker may take to finish its requests, in ms. Then it gets TERM. Default 30,000. */
+  stopTimeout?: number
+  /** How long after TERM it gets KILL, in ms. Default 5,000. */
+  killTimeout?: number
+  /** How long a stopping worker leaves a keep-alive connection open that has no request, since its last one, in ms. Default 1,000. */
+  idleGrace?: number
+  /** How often a worker tells how it is, in ms. Default 1,000. */
+  heartbeat?: number
+  /** A worker that has not told anything for this long is killed and replaced, in ms. Default 10,000; 0: never. */
+  hangTimeout?: number
+  /** When a worker that died is replaced: see `restartPolicy()`, the default. */
+  restart?: RestartPolicy
+  /** A worker beyond one of these is replaced: its successor gets ready first. Default: none. */
+  limits?: WorkerLimits
+  /** Options of `worker.channel` on the supervisor's side. */
+  channel?: ChannelOptions
+  /** Where the admin channel listens: a path. Only processes of the same user and root are let in. Default: there is none. */
+  admin?: string
+}
+
+/** Options, checked and complete. */
+export interface Settings {
+  readonly entry: URL | string | undefined
+  readonly command: readonly [string, ...string[]] | undefined
+  readonly listeners: ReadonlyMap<string, BindSpec>
+  readonly workers: number
+  readonly balance: Balance
+  readonly spawn: SpawnSettings
+  readonly readyTimeout: number
+  readonly stopTimeout: number
+  readonly killTimeout: number
+  readonly idleGrace: number
+  readonly heartbeat: number
+  readonly hangTimeout: number
+  readonly restart: RestartPolicy
+  readonly limits: WorkerLimits
+  readonly channel: ChannelOptions
+  readonly admin: string | undefined
+}
+
+const MAX_TIMEOUT = 0x7fffffff
+export const MAX_WORKERS = 1024
+export const MAX_HEAD = 1024 * 1024
+const RULES = ['round-robin', 'least-connections', 'address']
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function settingsOf(options: SupervisorOptions): Settings {
+  if (typeof options !== 'object' || options === null) throw invalid('options', 'an object', options)
+  const { entry, command, listeners, spawn = {}, channel = {}, admin, limits = {}, restart = restartPolicy() } = options
+  if ((entry === undefined) === (command === undefined))
+    throw invalid('options', 'an object with either entry or command', options)
+  if (entry !== undefined && typeof entry !== 'string' && !(entry instanceof URL))
+    throw invalid('options.entry', 'a path or a URL', entry)
+  if (command !== undefined && !isCommand(command))
+    throw invalid('options.command', 'an array of strings, the program first', command)
+  if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
+  if (admin !== undefined && (typeof admin !== 'string' || admin === ''))
+    throw invalid('options.admin', 'a path', admin)
+  const { workers = availableParallelism() } = options
+  checkWorkers(workers)
+  return {
+    entry,
+    command,
+    listeners: listenersOf(listeners),
+    workers,
+    balance: balanceOf(options.balance, command !== undefined),
+    spawn,
+    readyTimeout: time(options.readyTimeout, 'readyTimeout', 30_000, 0),
+    stopTimeout: time(options.stopTimeout, 'stopTimeout', 30_000, 1),
+    killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
+    idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
+    heartbeat: time(options.heartbeat, 'heartbeat', 1000, 10),
+    hangTimeout: time(options.hangTimeout, 'hangTimeout', 10_000, 0),
+    restart,
+    limits: limitsOf(limits),
+    channel,
+    admin
+  }
+}
+
+export function checkWorkers(workers: unknown): asserts workers is number {
+  checkInteger(workers, 'workers', 1, MAX_WORKERS)
+}
+
+/** The same names as LISTEN_FDNAMES (sd_listen_fds(3)) can tell. */
+export function listenersOf(listeners: unknown): Map<string, BindSpec> {
+  if (typeof listeners !== 'object' || listeners === null) throw invalid('options.listeners', 'an object', listeners)
+  const specs = new Map(Object.entries(listeners as Record<string, BindSpec>))
+  if (specs.size === 0 || specs.size > 64) throw invalid('options.listeners', '1 to 64 listeners by name', listeners)
+  for (const [name, spec] of specs) {
+    if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
+      throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
+    if (typeof spec !== 'object' || spec === null)
+      throw invalid(`options.listeners.${name}`, '{ port }, { path }, { type, port } or a Descriptor', spec)
+    if (spec instanceof Descriptor && spec.closed) void spec.kind // throws what became of it
+  }
+  return specs
+}
+
+function balanceOf(balance: unknown, foreign: boolean): Balance {
+  if (balance === undefined) return foreign ? 'shared' : 'per-worker'
+  if (balance === 'per-worker' || balance === 'shared') return balance
+  const { dispatch, maxHead = 16384, headTimeout = 5000 } = (balance ?? {}) as Dispatch
+  if (typeof dispatch !== 'function' && !RULES.includes(dispatch))
+    throw invalid(
+      'options.balance',
+      "'per-worker', 'shared' or { dispatch: 'round-robin', 'least-connections', 'address' or a function }",
+      balance
+    )
+  if (foreign) throw invalid('options.balance', "'shared' or 'per-worker' for a command", balance)
+  checkInteger(maxHead, 'options.balance.maxHead', 1, MAX_HEAD)
+  checkInteger(headTimeout, 'options.balance.headTimeout', 1, MAX_TIMEOUT)
+  return { dispatch, maxHead, headTimeout }
+}
+
+function limitsOf(limits: WorkerLimits): WorkerLimits {
+  if (typeof limits !== 'object' || limits === null) throw invalid('options.limits', 'an object', limits)
+  for (const name of ['rss', 'age', 'requests'] as const)
+    if (limits[name] !== undefined) checkInteger(limits[name], `options.limits.${name}`, 1, Number.MAX_SAFE_INTEGER)
+  const { jitter = 0.1 } = limits
+  if (typeof jitter !== 'number' || !(jitter >= 0 && jitter <= 1))
+    throw invalid('options.limits.jitter', 'a number from 0 to 1', jitter)
+  return { ...limits, jitter }
+}
+
+function time(value: number | undefined, name: string, preset: number, least: number): number {
+  if (value === undefined) return preset
+  checkInteger(value, `options.${name}`, least, MAX_TIMEOUT)
+  return value
+}
+
+function isCommand(command: unknown): boolean {
+  return Array.isArray(command) && command.length > 0 && command.every(part => typeof part === 'string' && part !== '')
+}
+
+function invalid(what: string, expected: string, actual: unknown): PassfdError {
+  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
+}

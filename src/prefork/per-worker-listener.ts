@@ -1,0 +1,70 @@
+/**
+ * The per-worker policy: for each slot a listener of its own (a *lane*), all on one port: the kernel spreads new connections over them
+ * (SO_REUSEPORT, socket(7)). A lane whose worker is gone is lent to another one, with what waits in its queue. Once opened it stays so, though
+ * its slot be removed: closing one resets what waits in it.
+ */
+import { type Descriptor, own } from '../descriptor.ts'
+import type { PortGroup } from '../port-group.ts'
+import { addressOf, type ListenAddress } from './bound.ts'
+import type { Listener } from './listener.ts'
+import type { Loan, WorkerProcess } from './worker-process.ts'
+
+interface Lane {
+  readonly descriptor: Descriptor
+  /** Another slot's worker that accepts from it meanwhile. */
+  borrower: WorkerProcess | undefined
+}
+
+export class PerWorkerListener implements Listener {
+  readonly name: string
+  readonly #group: PortGroup
+  readonly #lanes: Lane[] = []
+
+  constructor(name: string, group: PortGroup) {
+    this.name = name
+    this.#group = group
+    this.#lane(0) // the port is ours from now on
+  }
+
+  loan(slot: number): Loan {
+    return { lane: slot, listener: this.#lane(slot).descriptor.dup() }
+  }
+
+  balance(servers: readonly WorkerProcess[]): void {
+    for (const [slot, lane] of this.#lanes.entries()) {
+      const { borrower } = lane
+      const borrowed = borrower !== undefined && servers.includes(borrower)
+      if (!borrowed) lane.borrower = undefined
+      if (servers.some(server => server.slot === slot)) {
+        if (borrowed) void borrower.send({ type: 'takeBack', name: this.name, lane: slot })
+        lane.borrower = undefined
+      } else if (!borrowed) this.#lend(slot, lane, servers)
+    }
+  }
+
+  giveBack(connections: readonly Descriptor[]): void {
+    for (const connection of connections) connection.close()
+  }
+
+  address(): ListenAddress {
+    return addressOf(this.#lanes[0]!.descriptor.borrow())
+  }
+
+  async close(): Promise<void> {
+    for (const { descriptor } of this.#lanes.splice(0)) descriptor.close()
+  }
+
+  #lane(slot: number): Lane {
+    while (this.#lanes.length <= slot) this.#lanes.push({ descriptor: own(this.#group.open()), borrower: undefined })
+    return this.#lanes[slot]!
+  }
+
+  /** To the one that has the fewest. */
+  #lend(slot: number, lane: Lane, servers: readonly WorkerProcess[]): void {
+    const able = servers.filter(server => server.uses.get(this.name)?.adopts)
+    if (able.length === 0) return // it waits for its slot's next worker
+    const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
+    lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
+    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener: lane.descriptor.dup() })
+  }
+}

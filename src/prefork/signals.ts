@@ -1,0 +1,32 @@
+/** The signals that people know from other servers. */
+import { asError } from '../errors.ts'
+import type { Supervisor } from './supervisor.ts'
+
+/** Returns what makes it stop listening. */
+export function obeySignals(supervisor: Supervisor): () => void {
+  let told = false
+  const stop = (): void => {
+    void (told ? supervisor.kill() : supervisor.stop())
+    told = true
+  }
+  /** What fails leaves the workers as they are. */
+  const attempt = (change: () => Promise<void>) => async (): Promise<void> => {
+    try {
+      await change()
+    } catch (error) {
+      supervisor.emit('reloadFailed', asError(error))
+    }
+  }
+  const handlers: Partial<Record<NodeJS.Signals, () => void>> = {
+    SIGTERM: stop,
+    SIGINT: stop,
+    SIGQUIT: () => void supervisor.kill(),
+    SIGHUP: attempt(() => supervisor.reload()),
+    SIGTTIN: attempt(() => supervisor.scale(supervisor.size + 1)),
+    SIGTTOU: attempt(() => supervisor.scale(Math.max(1, supervisor.size - 1)))
+  }
+  for (const [signal, handler] of Object.entries(handlers)) process.on(signal as NodeJS.Signals, handler)
+  return () => {
+    for (const [signal, handler] of Object.entries(handlers)) process.off(signal as NodeJS.Signals, handler)
+  }
+}

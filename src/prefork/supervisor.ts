@@ -1,0 +1,488 @@
+/** `Supervisor`: owns the listeners, and keeps workers running that serve them. */
+import { EventEmitter } from 'node:events'
+import { throwLater } from '../channel.ts'
+import type { Descriptor } from '../descriptor.ts'
+import { asError, PassfdError } from '../errors.ts'
+import { type Deferred, deferred, quiet } from '../promises.ts'
+import { type AdminServer, openAdmin } from './admin.ts'
+import type { ListenAddress } from './bound.ts'
+import { canSignalOnDeath } from './launch.ts'
+import { type Listener, openListener } from './listener.ts'
+import { NotifySocket } from './notify.ts'
+import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
+import type { Death } from './restart.ts'
+import { obeySignals } from './signals.ts'
+import type { WorkerInfo } from './worker-info.ts'
+import { type Exit, type Loan, type WorkerOwner, WorkerProcess } from './worker-process.ts'
+
+export interface SupervisorEvents {
+  /** A worker is ready. */
+  worker: [WorkerInfo]
+  /** A worker's process has ended and was collected. Both are null if it could not be started. */
+  exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
+  /** A worker's state has changed. */
+  state: [WorkerInfo]
+  /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */
+  gaveUp: [Error]
+  /** A replacement (for a limit, or by a signal) has not got ready; the worker that it was for goes on. */
+  reloadFailed: [Error]
+  /** `route` has thrown; the connection went to whoever's turn it was. */
+  routeFailed: [unknown]
+  /** It has stopped. */
+  stopped: []
+}
+
+/** A worker's place. */
+interface Slot {
+  readonly index: number
+  /** Who serves, or is to. */
+  current: WorkerProcess | undefined
+  /** Who is to replace it and isn't ready yet. */
+  next: WorkerProcess | undefined
+  /** A start that waits for its time. */
+  timer: NodeJS.Timeout | undefined
+  restarts: number
+}
+
+type Phase = 'new' | 'starting' | 'running' | 'stopping' | 'stopped'
+
+/** After a replacement for a limit has failed, the next try is so many ms later. */
+const LIMIT_RETRY = 30_000
+
+/**
+ * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs, so what
+ * waits in them outlives every worker.
+ */
+export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncDisposable {
+  readonly #settings: Settings
+  readonly #listeners = new Map<string, Listener>()
+  readonly #slots: Slot[] = []
+  /** All whose process has not ended. */
+  readonly #living = new Set<WorkerProcess>()
+  readonly #deaths: Death[] = []
+  readonly #exits: Record<string, number> = {}
+  readonly #since = Date.now()
+  readonly #stopped: Deferred = deferred()
+  #phase: Phase = 'new'
+  /** What changes the set of workers happens one after the other. */
+  #queue: Promise<unknown> = Promise.resolve()
+  #notify: NotifySocket | undefined
+  #admin: AdminServer | undefined
+  #deathSignal = false
+  #ids = 0
+  #size = 0
+  #restarts = 0
+  #beat: NodeJS.Timeout | undefined
+  #lastBeat = 0
+  #limitRetry = 0
+  #stopping: Promise<void> | undefined
+  #killing = false
+  #failure: Error | undefined
+
+  /** @throws `ERR_PASSFD_INVALID_ARGUMENT`. Nothing is opened or started yet. */
+  constructor(options: SupervisorOptions) {
+    super()
+    this.#settings = settingsOf(options)
+    this.#size = this.#settings.workers
+  }
+
+  /** How many workers there are to be. */
+  get size(): number {
+    return this.#size
+  }
+
+  /** A snapshot: those whose process has not ended, by slot. A slot may have two while one replaces the other. */
+  get workers(): readonly WorkerInfo[] {
+    return [...this.#living].map(worker => worker.info()).sort((a, b) => a.slot - b.slot || a.id - b.id)
+  }
+
+  /** Where a listener is bound: tells the port that was found for port 0. From `start()` on. */
+  address(name: string): ListenAddress {
+    const listener = this.#listeners.get(name)
+    if (listener === undefined)
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#settings.listeners.keys()].join(', ') })
+    return listener.address()
+  }
+
+  /** Where all of them are bound, by name. */
+  get addresses(): Record<string, ListenAddress> {
+    return Object.fromEntries([...this.#listeners].map(([name, listener]) => [name, listener.address()]))
+  }
+
+  /**
+   * Opens the listeners and starts the workers. Resolves when every worker is ready. If one does not get ready, or a listener can't be
+   * opened, all is stopped again and it rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …).
+   */
+  async start(): Promise<void> {
+    if (this.#phase !== 'new') throw new PassfdError('SUPERVISOR_STATE', { operation: 'start()', phase: this.#phase })
+    this.#phase = 'starting'
+    try {
+      await this.#exclusive(async () => {
+        await this.#open()
+        this.#grow(this.#settings.workers)
+        await this.#allReady(this.#slots)
+        if (this.#phase === 'starting') this.#phase = 'running'
+      })
+    } catch (error) {
+      await this.#stop(true)
+      throw error
+    }
+  }
+
+  /**
+   * Replaces every worker by a new one, one after the other: each old one is stopped when its successor is ready. Resolves when all are
+   * replaced and the old ones have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not get ready: then its
+   * predecessor goes on, and those after it are not touched.
+   */
+  reload(): Promise<void> {
+    this.#assertRunning('reload()')
+    return this.#exclusive(async () => {
+      const old = [...this.#living]
+      for (const slot of [...this.#slots]) await this.#replace(slot)
+      await Promise.all(old.map(worker => worker.exited))
+    })
+  }
+
+  /** Sets the number of workers (1 to 1,024). Resolves when new ones are ready, or those too many have ended. */
+  scale(workers: number): Promise<void> {
+    checkWorkers(workers)
+    this.#assertRunning('scale()')
+    this.#size = workers
+    return this.#exclusive(async () => {
+      const before = this.#slots.length
+      try {
+        if (workers < before) await this.#shrink(workers)
+        else await this.#allReady(this.#grow(workers))
+      } catch (error) {
+        if (this.#size === workers) this.#size = before
+        await this.#shrink(before)
+        throw error
+      }
+    })
+  }
+
+  /**
+   * Stops gracefully: no new connections, requests in flight are finished; after `stopTimeout` the rest gets TERM, then KILL.
+   * Resolves when every process has ended and everything is closed. Never rejects.
+   */
+  stop(): Promise<void> {
+    return this.#stop(false)
+  }
+
+  /** Stops at once: every worker gets KILL. */
+  kill(): Promise<void> {
+    return this.#stop(true)
+  }
+
+  /**
+   * Starts, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once, HUP reloads, TTIN and TTOU
+   * add or remove a worker. `signals: false` leaves them alone. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart
+   * policy has given up every slot. The only method that touches the process: it listens for those signals until it returns.
+   */
+  async run({ signals = true }: { signals?: boolean } = {}): Promise<void> {
+    const ignore = signals ? obeySignals(this) : () => {}
+    try {
+      await this.start()
+      await this.#stopped.promise
+    } finally {
+      ignore()
+    }
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  // --- starting and stopping
+
+  async #open(): Promise<void> {
+    const { listeners, balance, command, admin, heartbeat } = this.#settings
+    for (const [name, spec] of listeners) {
+      const onRouteFailed = (error: unknown): void => this.#tell('routeFailed', error)
+      this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
+    }
+    if (command !== undefined) {
+      this.#notify = await NotifySocket.open()
+      this.#deathSignal = await canSignalOnDeath()
+    }
+    if (admin !== undefined) this.#admin = await openAdmin(admin, this)
+    this.#lastBeat = performance.now()
+    this.#beat = setInterval(() => this.#onBeat(), heartbeat)
+  }
+
+  #stop(now: boolean): Promise<void> {
+    if (now && !this.#killing) {
+      this.#killing = true
+      for (const worker of this.#living) worker.kill('the supervisor was stopped at once')
+    }
+    this.#stopping ??= this.#stopNow()
+    return this.#stopping
+  }
+
+  async #stopNow(): Promise<void> {
+    const began = this.#phase
+    this.#phase = 'stopping'
+    for (const slot of this.#slots) clearTimeout(slot.timer)
+    // First the supervisor's own copies: then the workers know that what waits in the queues is theirs to serve
+    await this.#closeListeners()
+    for (const worker of this.#living) {
+      if (this.#killing) worker.kill()
+      else void worker.stop({ last: true })
+    }
+    await Promise.all([...this.#living].map(worker => worker.exited))
+    // What was queued behind fails by itself: its workers have ended
+    await this.#queue.catch(() => {})
+    await Promise.all([...this.#living].map(worker => worker.exited))
+    await this.#closeListeners()
+    clearInterval(this.#beat)
+    await this.#notify?.close()
+    await this.#admin?.close()
+    this.#phase = 'stopped'
+    if (began !== 'new') this.#tell('stopped')
+    this.#stopped.resolve()
+  }
+
+  async #closeListeners(): Promise<void> {
+    for (const [name, listener] of [...this.#listeners]) {
+      this.#listeners.delete(name)
+      await listener.close().catch(error => throwLater(error)) // a file that can't be removed stops nobody
+    }
+  }
+
+  #assertRunning(operation: string): void {
+    if (this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STATE', { operation, phase: this.#phase })
+  }
+
+  /** After what was asked for before. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(() => {
+      if (this.#phase === 'stopping' || this.#phase === 'stopped') throw new PassfdError('SUPERVISOR_STOPPED')
+      return work()
+    })
+    this.#queue = quiet(result)
+    return result
+  }
+
+  // --- slots
+
+  #grow(workers: number): Slot[] {
+    const added: Slot[] = []
+    while (this.#slots.length < workers) {
+      const slot: Slot = {
+        index: this.#slots.length,
+        current: undefined,
+        next: undefined,
+        timer: undefined,
+        restarts: 0
+      }
+      this.#slots.push(slot)
+      added.push(slot)
+    }
+    for (const slot of added) slot.current = this.#launch(slot)
+    return added
+  }
+
+  async #shrink(workers: number): Promise<void> {
+    const removed = this.#slots.splice(workers)
+    for (const { timer, current } of removed) {
+      clearTimeout(timer)
+      if (current !== undefined) current.replaced = true
+    }
+    const leaving = [...this.#living].filter(worker => worker.slot >= workers)
+    this.#rebalance(worker => !leaving.includes(worker))
+    await Promise.all(leaving.map(worker => worker.stop()))
+  }
+
+  #launch(slot: Slot): WorkerProcess {
+    if (this.#phase !== 'starting' && this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STOPPED')
+    const { balance } = this.#settings
+    const loans = new Map<string, Loan>()
+    try {
+      for (const [name, listener] of this.#listeners) loans.set(name, listener.loan(slot.index))
+    } catch (error) {
+      for (const loan of loans.values()) if ('listener' in loan) loan.listener.close()
+      throw error
+    }
+    const worker = new WorkerProcess({
+      slot: slot.index,
+      id: ++this.#ids,
+      settings: this.#settings,
+      owner: this.#owner,
+      notify: this.#notify,
+      deathSignal: this.#deathSignal,
+      loans,
+      tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
+      restarts: () => slot.restarts
+    })
+    if (this.#settings.command !== undefined) for (const name of loans.keys()) worker.uses.set(name, { adopts: false })
+    this.#living.add(worker)
+    return worker
+  }
+
+  async #allReady(slots: readonly Slot[]): Promise<void> {
+    await Promise.all(slots.map(slot => slot.current?.ready))
+  }
+
+  /** Another worker for the slot; when that is ready, the one that has been there is stopped. */
+  async #replace(slot: Slot): Promise<void> {
+    if (this.#slots[slot.index] !== slot) return
+    clearTimeout(slot.timer)
+    const old = slot.current
+    const next = this.#launch(slot)
+    slot.next = next
+    try {
+      await next.ready
+    } catch (error) {
+      // Its predecessor may have died meanwhile
+      if (slot.current === undefined) this.#vacated(slot, next)
+      throw error
+    } finally {
+      slot.next = undefined
+    }
+    slot.current = next
+    if (old !== undefined) {
+      old.replaced = true
+      void old.stop()
+    }
+  }
+
+  /** The worker of a slot has gone, or goes, and nobody asked for it. */
+  #vacated(slot: Slot, worker: WorkerProcess): void {
+    slot.current = undefined
+    slot.restarts++
+    this.#restarts++
+    const now = performance.now()
+    this.#deaths.push({ booted: worker.booted, uptime: worker.uptime, at: now, slot: slot.index })
+    const most = Math.max(100, 16 * this.#slots.length)
+    if (this.#deaths.length > most) this.#deaths.splice(0, this.#deaths.length - most)
+    if (slot.next !== undefined || this.#phase !== 'running') return
+    const decision = this.#settings.restart(this.#deaths, now)
+    if (decision.restart) {
+      slot.timer = setTimeout(() => this.#restart(slot), decision.delay)
+      return
+    }
+    const error = new PassfdError('WORKERS_DIE', { slot: slot.index, reason: decision.reason })
+    this.#tell('gaveUp', error)
+    if (this.#slots.some(({ current, next, timer }) => current ?? next ?? timer)) return
+    this.#failure = error
+    void this.stop()
+  }
+
+  #restart(slot: Slot): void {
+    slot.timer = undefined
+    if (this.#phase !== 'running' || slot.next !== undefined || slot.current !== undefined) return
+    try {
+      slot.current = this.#launch(slot)
+    } catch (error) {
+      // No descriptors, most likely: the same as a worker that did not start
+      this.#tell('reloadFailed', asError(error))
+      slot.timer = setTimeout(() => this.#restart(slot), 1000)
+    }
+  }
+
+  // --- what workers tell
+
+  readonly #owner: WorkerOwner = {
+    onState: worker => {
+      this.#tell('state', worker.info())
+      if (worker.state === 'starting') return
+      if (worker.state !== 'exited') this.#rebalance()
+      if (worker.state === 'ready') this.#tell('worker', worker.info())
+      // By its own wish: its successor need not wait for its end
+      if (worker.state === 'stopping' && !worker.told) this.#left(worker)
+    },
+    onUses: () => this.#rebalance(),
+    onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),
+    onExit: (worker, exit) => this.#onExit(worker, exit)
+  }
+
+  #onExit(worker: WorkerProcess, { code, signal }: Exit): void {
+    this.#living.delete(worker)
+    const how = signal ?? (code === null ? 'not started' : String(code))
+    this.#exits[how] = (this.#exits[how] ?? 0) + 1
+    this.#rebalance()
+    this.#tell('exit', worker.info(), code, signal)
+    this.#left(worker)
+  }
+
+  #left(worker: WorkerProcess): void {
+    const slot = this.#slots[worker.slot]
+    if (worker.replaced || slot?.current !== worker) return
+    worker.replaced = true
+    this.#vacated(slot, worker)
+  }
+
+  /** Nobody else may have them while the worker lives: it could have taken them, and not said so. */
+  #giveBack(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void {
+    void worker.exited.then(() => {
+      const listener = this.#listeners.get(name)
+      if (listener !== undefined) listener.giveBack(connections)
+      else for (const connection of connections) connection.close()
+    })
+  }
+
+  #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {
+    const ready = [...this.#living].filter(worker => worker.state === 'ready' && !worker.replaced && stays(worker))
+    for (const [name, listener] of this.#listeners)
+      listener.balance(
+        ready.filter(({ uses }) => uses.has(name)),
+        this.#slots.length
+      )
+  }
+
+  // --- health
+
+  #onBeat(): void {
+    const { hangTimeout, heartbeat } = this.#settings
+    const now = performance.now()
+    const late = now - this.#lastBeat > 2 * heartbeat
+    this.#lastBeat = now
+    for (const worker of this.#living) {
+      worker.measure()
+      // If this process was late itself, what they have said may be unread
+      if (late) worker.heard = now
+      const silent = now - worker.heard > hangTimeout && hangTimeout > 0
+      if (silent && worker.watched && (worker.state === 'ready' || worker.state === 'stopping')) worker.hung()
+    }
+    this.#checkLimits(now)
+  }
+
+  #checkLimits(now: number): void {
+    if (now < this.#limitRetry || this.#phase !== 'running') return
+    for (const slot of this.#slots) {
+      const worker = slot.current
+      if (worker?.state !== 'ready' || slot.next !== undefined || !this.#isBeyond(worker)) continue
+      this.#limitRetry = Infinity // one at a time
+      this.#exclusive(() => (slot.current === worker ? this.#replace(slot) : Promise.resolve())).then(
+        () => {
+          this.#limitRetry = 0
+        },
+        error => {
+          this.#limitRetry = performance.now() + LIMIT_RETRY
+          if (this.#phase === 'running') this.#tell('reloadFailed', asError(error))
+        }
+      )
+      return
+    }
+  }
+
+  #isBeyond(worker: WorkerProcess): boolean {
+    const { rss, age, requests, jitter = 0 } = this.#settings.limits
+    const part = 1 - jitter * worker.spread
+    return (
+      (rss !== undefined && worker.rss > rss * part) ||
+      (age !== undefined && worker.uptime > age * part) ||
+      (requests !== undefined && worker.requests >= requests * part)
+    )
+  }
+
+  /** Nothing that a listener throws disturbs the supervisor. */
+  #tell<Name extends keyof SupervisorEvents>(name: Name, ...values: SupervisorEvents[Name]): void {
+    try {
+      this.emit(name, ...(values as never))
+    } catch (error) {
+      throwLater(error)
+    }
+  }
+}

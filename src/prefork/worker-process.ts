@@ -1,0 +1,410 @@
+/** The supervisor's view of one worker: its process, its state, what it says, and its end. */
+import type { ChildProcess } from 'node:child_process'
+import { type Channel, sessionOf } from '../channel.ts'
+import { pair } from '../connect.ts'
+import type { Descriptor } from '../descriptor.ts'
+import { PassfdError } from '../errors.ts'
+import type { Message } from '../message.ts'
+import { type Deferred, deferred } from '../promises.ts'
+import {
+  type FromSupervisor,
+  type FromWorker,
+  MAX_UNCONFIRMED,
+  SUPERVISOR_VARIABLE,
+  VERSION,
+  type Welcome
+} from './control.ts'
+import { exitReason } from './exit-status.ts'
+import { inheritable, launchCommand, launchNode } from './launch.ts'
+import type { NotifySocket } from './notify.ts'
+import type { Settings } from './options.ts'
+import type { WorkerInfo, WorkerState } from './worker-info.ts'
+
+/** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
+const LAST_WORDS = 1000
+
+/** A process's end: one of the two is null. Both are if it could not be started. */
+export interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+/** Of a listener, for one worker. A Descriptor here is a dup, and the worker's. */
+export type Loan = { lane: number; listener: Descriptor } | { dispatched: true }
+
+/** Who has to know what a worker does. */
+export interface WorkerOwner {
+  onState(worker: WorkerProcess): void
+  onUses(worker: WorkerProcess, name: string, adopts: boolean): void
+  /** Connections that it had not taken before it ended. */
+  onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
+  /** After its state is 'exited', and after all that it had said. */
+  onExit(worker: WorkerProcess, exit: Exit): void
+}
+
+export interface WorkerSetup {
+  readonly slot: number
+  readonly id: number
+  readonly settings: Settings
+  readonly owner: WorkerOwner
+  /** For `command`. */
+  readonly notify: NotifySocket | undefined
+  readonly deathSignal: boolean
+  readonly loans: ReadonlyMap<string, Loan>
+  readonly tellClosed: boolean
+  restarts(): number
+}
+
+export class WorkerProcess {
+  readonly slot: number
+  readonly id: number
+  /** For the application's own messages. */
+  readonly channel: Channel
+  /** Of the listeners: those that it serves, and whether it can be lent more of them. */
+  readonly uses = new Map<string, { adopts: boolean }>()
+  /** Its share of each limit, drawn once: see `limits.jitter`. */
+  readonly spread = Math.random()
+  state: WorkerState = 'starting'
+  connections = 0
+  /** Connections that it was sent and has not closed, if it tells (`tellClosed`). */
+  sent = 0
+  requests = 0
+  lag = 0
+  rss = 0
+  /** When it was last heard of, on the clock of performance.now(). */
+  heard = performance.now()
+  /** It has become ready once. */
+  booted = false
+  /** It was told to end by us. */
+  told = false
+  /** A successor has taken its place, or is being looked for. */
+  replaced = false
+  /** Why it was killed, or what it said at last. */
+  reason: string | undefined
+
+  readonly #setup: WorkerSetup
+  readonly #control: Channel<FromWorker, FromSupervisor> | undefined
+  readonly #child: ChildProcess | undefined
+  readonly #started = performance.now()
+  readonly #ready: Deferred = deferred()
+  readonly #exited: Deferred = deferred()
+  #timer: NodeJS.Timeout | undefined
+  #watchdog = false
+  #ending = false
+
+  constructor(setup: WorkerSetup) {
+    this.#setup = setup
+    this.slot = setup.slot
+    this.id = setup.id
+    const { settings } = setup
+    const [channel, application] = pair(settings.channel)
+    this.channel = channel.unref()
+    try {
+      if (settings.command === undefined) {
+        const [control, theirs] = pair<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
+        this.#control = control.unref()
+        this.#hear(control)
+        try {
+          this.#child = this.#launchNode(theirs, application)
+        } finally {
+          theirs.close()
+        }
+      } else this.#child = this.#launchCommand(settings.command, application)
+      this.#follow(this.#child)
+    } catch (error) {
+      // Some failures of spawn(2) are thrown, others emitted
+      process.nextTick(() => this.#failedToStart(error as Error))
+    } finally {
+      application.close()
+    }
+    if (settings.readyTimeout > 0) this.#timer = setTimeout(() => this.#notReady(), settings.readyTimeout)
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
+  get uptime(): number {
+    return performance.now() - this.#started
+  }
+
+  /** Resolves when it says so; rejects with ERR_PASSFD_WORKER_NOT_READY if it ends or is stopped before. */
+  get ready(): Promise<void> {
+    return this.#ready.promise
+  }
+
+  /** Resolves when its process was collected and all it had said is read. */
+  get exited(): Promise<void> {
+    return this.#exited.promise
+  }
+
+  /** It can't hang unnoticed: it tells how it is. */
+  get watched(): boolean {
+    return this.#control !== undefined ? this.state !== 'starting' : this.#watchdog
+  }
+
+  /** Connections on their way to it that it has not taken. */
+  get unconfirmed(): number {
+    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut
+  }
+
+  /** Looks at what it doesn't tell itself. */
+  measure(): void {
+    // rss is to come
+  }
+
+  info(): WorkerInfo {
+    const { slot, id, pid, state, uptime, connections, requests, lag, channel } = this
+    return {
+      slot,
+      id,
+      pid,
+      state,
+      uptime: Math.round(uptime),
+      restarts: this.#setup.restarts(),
+      connections,
+      requests,
+      lag,
+      rss: this.rss,
+      channel
+    }
+  }
+
+  /** The Descriptors in it are moved in any case. Resolves when it has room for more. */
+  async send(message: FromSupervisor): Promise<void> {
+    try {
+      await this.#control?.send(message)
+    } catch (error) {
+      if ((error as PassfdError).code === 'ERR_PASSFD_CLOSED') return // they come back as 'returned'
+      // Its channel has ended, and its exit is about to be told. What was in the message is not lost:
+      if (message.type === 'connections')
+        this.#setup.owner.onReturned(
+          this,
+          message.name,
+          message.connections.filter(one => !one.closed)
+        )
+      else if (message.type === 'lend') message.listener[Symbol.dispose]()
+      else if ((error as PassfdError).code !== 'ERR_PASSFD_CHANNEL_CLOSED') this.kill(`it can't be told: ${error}`)
+    }
+  }
+
+  /** Gracefully; after `stopTimeout` with TERM, after `killTimeout` with KILL. Resolves when it has ended. */
+  stop({ last = false } = {}): Promise<void> {
+    const { settings } = this.#setup
+    if (this.state === 'exited' || (this.told && this.state === 'stopping')) return this.exited
+    this.told = true
+    const serves = this.state === 'ready' || this.state === 'stopping'
+    if (serves) this.#become('stopping')
+    else this.reason ??= 'it was stopped before it was ready'
+    if (this.#control !== undefined && serves) {
+      this.send({ type: 'stop', last })
+      this.#after(settings.stopTimeout, () => {
+        this.#signal('SIGTERM')
+        this.#after(settings.killTimeout, () => this.kill())
+      })
+    } else {
+      this.#signal('SIGTERM')
+      this.#after(serves ? settings.stopTimeout : settings.killTimeout, () => this.kill())
+    }
+    return this.exited
+  }
+
+  /** With KILL, at once. */
+  kill(reason?: string): void {
+    this.reason ??= reason
+    clearTimeout(this.#timer)
+    this.#signal('SIGKILL')
+  }
+
+  /** Nothing was heard of it for too long. */
+  hung(): void {
+    const { hangTimeout } = this.#setup.settings
+    this.#become('hung')
+    this.kill(`it has not been heard of for ${hangTimeout} ms (hangTimeout)`)
+  }
+
+  #become(state: WorkerState): void {
+    if (this.state === state || this.state === 'exited') return
+    this.state = state
+    this.#setup.owner.onState(this)
+  }
+
+  #after(milliseconds: number, action: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(action, milliseconds)
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    if (this.#child?.pid !== undefined) this.#child.kill(signal)
+  }
+
+  // --- its start
+
+  #launchNode(control: Descriptor, application: Descriptor): ChildProcess {
+    const { entry, spawn } = this.#setup.settings
+    const env = { ...(spawn.env ?? inheritable()), [SUPERVISOR_VARIABLE]: String(process.pid) }
+    return launchNode({ ...spawn, entry: entry!, env }, [control.borrow(), application.borrow()])
+  }
+
+  #launchCommand(command: readonly [string, ...string[]], application: Descriptor): ChildProcess {
+    const { settings, deathSignal, loans, notify } = this.#setup
+    const env: NodeJS.ProcessEnv = { ...(settings.spawn.env ?? inheritable()), NOTIFY_SOCKET: notify!.address }
+    if (settings.hangTimeout > 0) env.WATCHDOG_USEC = String(settings.hangTimeout * 1000)
+    const listeners = [...loans].map(([name, loan]) => ({
+      name,
+      listener: (loan as { listener: Descriptor }).listener
+    }))
+    try {
+      return launchCommand(
+        { ...settings.spawn, command, env, deathSignal },
+        listeners.map(({ name, listener }) => ({ name, fd: listener.borrow() })),
+        { PASSFD_CHANNEL: application.borrow() }
+      )
+    } finally {
+      for (const { listener } of listeners) listener.close()
+    }
+  }
+
+  #follow(child: ChildProcess): void {
+    child.once('error', error => {
+      if (child.pid === undefined) this.#failedToStart(error)
+    })
+    child.once('exit', (code, signal) => void this.#ended({ code, signal }))
+    if (child.pid === undefined) return
+    this.#setup.notify?.watch(child.pid, fields => this.#onNotification(fields))
+  }
+
+  #failedToStart(error: Error): void {
+    this.reason = error.message
+    void this.#ended({ code: null, signal: null })
+  }
+
+  #notReady(): void {
+    const { readyTimeout } = this.#setup.settings
+    this.kill(`it did not say so within ${readyTimeout} ms (readyTimeout)`)
+  }
+
+  #becomeReady(): void {
+    if (this.state !== 'starting' || this.told) return
+    clearTimeout(this.#timer)
+    this.booted = true
+    this.heard = performance.now()
+    this.#become('ready')
+    this.#ready.resolve()
+  }
+
+  // --- what it says
+
+  #hear(control: Channel<FromWorker, FromSupervisor>): void {
+    control.serve(message => this.#onMessage(message), {
+      onError: error => this.kill(`it said something that is not understood: ${error.message}`)
+    })
+    control.on('returned', returned => {
+      const { value } = returned
+      if (value.type !== 'connections') return
+      returned.claim()
+      this.#setup.owner.onReturned(this, value.name, returned.descriptors)
+    })
+    control.once('close', error => {
+      // A worker without it can't be told to stop. Most likely it is about to end: its exit status tells more than a kill
+      if (this.#ending || this.state === 'stopping') return
+      this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
+    })
+  }
+
+  #onMessage({ value }: Message<FromWorker>): unknown {
+    this.heard = performance.now()
+    const { owner } = this.#setup
+    switch (value.type) {
+      case 'join':
+        return this.#welcome(value.version)
+      case 'uses':
+        if (!this.#setup.loans.has(value.name)) throw new Error(`there is no listener ${value.name}`)
+        this.uses.set(value.name, { adopts: value.adopts })
+        owner.onUses(this, value.name, value.adopts)
+        return
+      case 'ready':
+        this.#becomeReady()
+        return
+      case 'beat':
+        this.connections = value.connections
+        this.requests = value.requests
+        this.lag = value.lag
+        return
+      case 'closed':
+        this.sent = Math.max(0, this.sent - value.count)
+        return
+      case 'stopping':
+        this.#stopsByItself()
+        return
+      case 'failed':
+        this.reason ??= `it failed with ${value.name}: ${value.message}`
+        return
+      default:
+        throw new Error(`unknown type ${(value as { type: unknown }).type}`)
+    }
+  }
+
+  #welcome(version: number): Welcome {
+    if (version !== VERSION)
+      throw new Error(
+        `the supervisor speaks version ${VERSION} of the control protocol, not ${version}: use the same passfd`
+      )
+    const { settings, loans, tellClosed } = this.#setup
+    const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
+    const { slot, id } = this
+    const listeners = Object.fromEntries(loans)
+    return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
+  }
+
+  /** It was sent TERM by somebody, or its program wants to end. */
+  #stopsByItself(): void {
+    if (this.state !== 'ready') return
+    const { settings } = this.#setup
+    this.#become('stopping')
+    this.#after(settings.stopTimeout, () => {
+      this.#signal('SIGTERM')
+      this.#after(settings.killTimeout, () => this.kill())
+    })
+  }
+
+  #onNotification(fields: ReadonlyMap<string, string>): void {
+    this.heard = performance.now()
+    if (fields.get('WATCHDOG') === '1') this.#watchdog = true
+    if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
+    if (fields.get('READY') === '1') this.#becomeReady()
+    if (fields.get('STOPPING') === '1') this.#stopsByItself()
+    if (fields.has('ERRNO')) this.reason ??= `it reports errno ${fields.get('ERRNO')}`
+  }
+
+  // --- its end
+
+  async #ended(exit: Exit): Promise<void> {
+    if (this.#ending) return
+    this.#ending = true
+    clearTimeout(this.#timer)
+    if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
+    await lastWords(this.#control)
+    for (const loan of this.#setup.loans.values()) if ('listener' in loan) loan.listener[Symbol.dispose]()
+    if (!this.booted) this.#ready.reject(this.#whyNotReady(exit))
+    this.#become('exited')
+    this.#setup.owner.onExit(this, exit)
+    this.#exited.resolve()
+    await lastWords(this.channel)
+  }
+
+  #whyNotReady(exit: Exit): PassfdError {
+    const how = this.pid === undefined ? '' : ` (${exitReason(exit.code, exit.signal)})`
+    const reason = this.reason ?? `it ${exitReason(exit.code, exit.signal)}; its standard error may tell more`
+    const detail = this.reason === undefined ? reason : `${reason}${how}`
+    return new PassfdError('WORKER_NOT_READY', { slot: this.slot, pid: this.pid ?? 'none', detail })
+  }
+}
+
+/** Resolves when the channel has ended. */
+async function lastWords(channel: Channel<any, any> | undefined): Promise<void> {
+  if (channel === undefined) return
+  const timer = setTimeout(() => channel.destroy(), LAST_WORDS)
+  await channel.closed
+  clearTimeout(timer)
+}

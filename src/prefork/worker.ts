@@ -1,0 +1,259 @@
+/** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
+import type { Server } from 'node:net'
+import type { Channel } from '../channel.ts'
+import { describe } from '../convert.ts'
+import type { Descriptor, ListenHandle } from '../descriptor.ts'
+import { asError, PassfdError } from '../errors.ts'
+import { deferred } from '../promises.ts'
+import { type Lane, ServedServer } from './served.ts'
+
+export interface StopContext {
+  /** Aborted when the time is over (`stopTimeout`): what is left is cut off, and the process ends soon. */
+  readonly signal: AbortSignal
+}
+
+export type StopHandler = (context: StopContext) => unknown
+
+/** A listener that was lent to this process, or whose connections are sent to it. */
+export type Lent = { lane: number; listener: Descriptor } | { dispatched: true }
+
+/** Where a worker comes from: a supervisor, or nobody. */
+export interface Home {
+  readonly slot: number
+  readonly id: number
+  readonly supervised: boolean
+  readonly channel: Channel
+  readonly listeners: ReadonlyMap<string, Lent>
+  readonly idleGrace: number
+  readonly stopTimeout: number
+  readonly killTimeout: number
+  /** To be told of each server that is served, once. */
+  onServe(server: Server): void
+  uses(name: string, adopts: boolean): void
+  ready(): Promise<void>
+  /** It stops by its own wish. */
+  stopping(): void
+  /** The last thing: nothing is served any more. */
+  leave(): Promise<void>
+}
+
+interface Serving {
+  readonly served: ServedServer
+  /** By number: the listeners it was lent beyond its own. */
+  readonly lanes: Map<number, Promise<Lane>>
+}
+
+/** This process as a worker: what `joinSupervisor()` resolves to. */
+export class Worker {
+  readonly #home: Home
+  readonly #servers = new Map<Server, ServedServer>()
+  readonly #serving = new Map<string, Serving>()
+  readonly #handlers: StopHandler[] = []
+  readonly #stop = new AbortController()
+  readonly #hurry = new AbortController()
+  #stopped: Promise<void> | undefined
+
+  /** @internal */
+  constructor(home: Home) {
+    this.#home = home
+  }
+
+  /** Its place among the workers, 0 to n-1; its replacement gets the same. Standalone: 0. */
+  get slot(): number {
+    return this.#home.slot
+  }
+
+  /** Its own number, never used again by its supervisor. Standalone: 1. */
+  get id(): number {
+    return this.#home.id
+  }
+
+  /** False if the program was started by hand. */
+  get supervised(): boolean {
+    return this.#home.supervised
+  }
+
+  /** For the application's own messages to and from the supervisor. Standalone: requests on it are answered with ERR_PASSFD_NOT_SUPERVISED. */
+  get channel(): Channel {
+    return this.#home.channel
+  }
+
+  /** Aborted when the worker begins to stop: time to end what would last for ever, such as event streams. */
+  get signal(): AbortSignal {
+    return this.#stop.signal
+  }
+
+  /** @internal */
+  get connections(): number {
+    return sum(this.#servers.values(), served => served.connections)
+  }
+
+  /** @internal */
+  get requests(): number {
+    return sum(this.#servers.values(), served => served.requests)
+  }
+
+  /**
+   * Serves the connections of the listener `name` with a net, tls, http, https or http2 server, whatever the balancing is. Resolves when it does.
+   * The graceful stop looks after the server: don't close it.
+   * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED` if it has a server already.
+   */
+  async listen(name: string, server: Server): Promise<void> {
+    const lent = this.#lent(name)
+    if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
+    const served = this.#servedBy(server)
+    this.#serving.set(name, { served, lanes: new Map() })
+    if ('listener' in lent) {
+      if (lent.listener.kind === 'udp')
+        throw new PassfdError('DESCRIPTOR_KIND', {
+          operation: 'listen()',
+          expected: 'tcp-listener, unix-stream-listener',
+          actual: 'udp (use descriptor(name).toDatagram())'
+        })
+      await served.add(lent.listener.dup())
+    } else served.prepare()
+    if (this.#stopped === undefined) this.#home.uses(name, true)
+  }
+
+  /**
+   * For a `server.listen()` of your own: a handle on the listener `name`, which the graceful stop does not look after.
+   * @throws `ERR_PASSFD_LISTENER_UNKNOWN`, `ERR_PASSFD_LISTENER_DISPATCHED`.
+   */
+  listener(name: string): ListenHandle {
+    return this.descriptor(name).toListenHandle()
+  }
+
+  /** The listener `name` as a Descriptor (a dup, yours), a UDP socket for example. Throws as `listener()` does. */
+  descriptor(name: string): Descriptor {
+    const lent = this.#lent(name)
+    if ('dispatched' in lent) throw new PassfdError('LISTENER_DISPATCHED', { name })
+    const descriptor = lent.listener.dup()
+    this.#home.uses(name, false)
+    return descriptor
+  }
+
+  /**
+   * Calls `handler` when the worker stops and its HTTP requests are finished: the place to close WebSockets and databases. They run one
+   * after the other, the last one registered first, within `stopTimeout`.
+   */
+  onStop(handler: StopHandler): void {
+    if (typeof handler !== 'function')
+      throw new PassfdError('INVALID_ARGUMENT', { what: 'handler', expected: 'a function', actual: describe(handler) })
+    this.#handlers.push(handler)
+  }
+
+  /** Tells the supervisor that it serves: connections may come, and the one that it replaces may stop. Resolves when the supervisor knows. */
+  ready(): Promise<void> {
+    return this.#home.ready()
+  }
+
+  /** Stops gracefully and ends the process; the supervisor starts another one. Never resolves. */
+  async stop(): Promise<void> {
+    await this.end({ last: !this.supervised, told: false })
+    return deferred().promise
+  }
+
+  /** @internal More of a listener, until it is taken back. */
+  lend(name: string, lane: number, listener: Descriptor): void {
+    const serving = this.#serving.get(name)
+    if (serving === undefined || this.#stopped !== undefined || serving.lanes.has(lane)) {
+      listener.close()
+      return
+    }
+    serving.lanes.set(lane, serving.served.add(listener.claim()))
+  }
+
+  /** @internal */
+  takeBack(name: string, lane: number): void {
+    const lanes = this.#serving.get(name)?.lanes
+    const lent = lanes?.get(lane)
+    lanes?.delete(lane)
+    void lent?.then(one => one.remove())
+  }
+
+  /** @internal */
+  give(name: string, connections: readonly Descriptor[]): void {
+    const served = this.#serving.get(name)?.served
+    for (const connection of connections) {
+      if (served === undefined) connection.close()
+      else served.give(connection)
+    }
+  }
+
+  /** @internal Time is over: what is left is cut off. */
+  hurry(): void {
+    this.#hurry.abort()
+  }
+
+  /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
+  end({ last, told }: { last: boolean; told: boolean }): Promise<void> {
+    if (this.#stopped === undefined) {
+      if (!told) this.#home.stopping()
+      this.#stopped = this.#endNow(last)
+    }
+    return this.#stopped
+  }
+
+  async #endNow(last: boolean): Promise<void> {
+    const { idleGrace, stopTimeout, killTimeout } = this.#home
+    const { signal } = this.#hurry
+    const limit = setTimeout(() => this.hurry(), stopTimeout)
+    signal.addEventListener('abort', () => {
+      clearTimeout(limit)
+      setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
+    })
+    this.#stop.abort()
+    const all = [...this.#servers.values()]
+    await Promise.all(all.map(served => served.stopAccepting({ last })))
+    this.#closeListeners()
+    const drained = all.map(served => served.drain({ idleGrace, signal }))
+    await Promise.all(all.map(served => served.requestsDone))
+    const failed = await this.#runHandlers()
+    await Promise.all(drained)
+    for (const served of all) served.destroyAll()
+    await this.#home.leave()
+    process.exit(failed || signal.aborted ? 1 : (process.exitCode ?? 0))
+  }
+
+  /** Returns whether one has failed. */
+  async #runHandlers(): Promise<boolean> {
+    let failed = false
+    for (const handler of this.#handlers.toReversed()) {
+      try {
+        await handler({ signal: this.#hurry.signal })
+      } catch (error) {
+        failed = true
+        process.emitWarning(asError(error))
+      }
+    }
+    return failed
+  }
+
+  #closeListeners(): void {
+    for (const lent of this.#home.listeners.values())
+      if ('listener' in lent && !lent.listener.closed) lent.listener.close()
+  }
+
+  #lent(name: string): Lent {
+    const lent = this.#home.listeners.get(name)
+    if (lent === undefined)
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
+    return lent
+  }
+
+  #servedBy(server: Server): ServedServer {
+    let served = this.#servers.get(server)
+    if (served === undefined) {
+      served = new ServedServer(server)
+      this.#servers.set(server, served)
+      this.#home.onServe(server)
+    }
+    return served
+  }
+}
+
+function sum<T>(values: Iterable<T>, of: (value: T) => number): number {
+  let total = 0
+  for (const value of values) total += of(value)
+  return total
+}
