@@ -1,7 +1,18 @@
 /** How each contender is started. A new one is a file in peers/ and a line here. */
 import { fileURLToPath } from 'node:url'
 import type { Contender } from './measure.ts'
-import { dgramMissing, floorMissing, floorProgram, nodeIpcMissing, pythonMissing, usocketMissing } from './missing.ts'
+import {
+  dgramMissing,
+  floorMissing,
+  floorProgram,
+  loadMissing,
+  loadProgram,
+  nodeIpcMissing,
+  pm2Missing,
+  preforkMissing,
+  pythonMissing,
+  usocketMissing
+} from './missing.ts'
 
 /** System calls and nothing else: floor.c, compiled when it is first asked for. */
 export const floor = (...args: string[]): Contender => ({ command: [floorProgram, ...args], missing: floorMissing })
@@ -31,6 +42,30 @@ export const python = (workload: string): Contender => ({
 /** One layer alone, by the name of its file in layers/: `records`, `plain` or `descriptor`. */
 export const layer = (name: string, variant: string): Contender => ({
   command: [process.execPath, path(`layers/${name}.mjs`), variant]
+})
+
+/** Serves connections to load.c: a program of peers/, the variant of it, and what the load does. */
+const serving =
+  (name: string, variant: string) =>
+  (mode: 'close' | 'keep-alive' | 'bare'): Contender => ({
+    command: [process.execPath, path(`peers/${name}.mjs`), `${variant}:${mode}`, 'near', loadProgram],
+    missing: loadMissing
+  })
+
+const prefork =
+  (variant: string): ReturnType<typeof serving> =>
+  mode => ({ ...serving('passfd-prefork', variant)(mode), missing: () => loadMissing() ?? preforkMissing() })
+export const preforkPerWorker = prefork('per-worker')
+export const preforkShared = prefork('shared')
+export const preforkDispatch = prefork('dispatch')
+export const clusterRoundRobin = serving('cluster', 'round-robin')
+export const clusterNone = serving('cluster', 'none')
+export const oneProcess = serving('one-process', 'one')
+export const netServerSend = serving('net-server', 'passfd')
+export const netServerProcessSend = serving('net-server', 'process-send')
+export const pm2: ReturnType<typeof serving> = mode => ({
+  ...serving('pm2', 'cluster')(mode),
+  missing: () => loadMissing() ?? pm2Missing()
 })
 
 function path(name: string): string {

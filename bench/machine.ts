@@ -25,6 +25,8 @@ export function describeMachine(): string {
 export function placementOf(placement: Placement): { prefix: string[]; environment: Record<string, string> } {
   if (placement === 'unpinned') return { prefix: [], environment: {} }
   const near = cores[0]!
+  if (placement === 'sharing two cores')
+    return { prefix: ['taskset', '-c', cores.slice(0, 2).join(',')], environment: {} }
   const far = placement === 'one core' ? near : (cores[1] ?? near)
   return { prefix: ['taskset', '-c', String(near)], environment: { BENCH_FAR_CPU: String(far) } }
 }

@@ -3,7 +3,8 @@ import { type Measured, type Running, start } from './process.ts'
 
 /**
  * A program that measures one workload between itself and the far end it starts: it warms up, prints "ready", and then a value for each
- * line on its stdin, until that ends; `value lost` if it is known to lose some. It fails when anything else is lost or left open.
+ * line on its stdin, until that ends; `value lost` if it is known to lose some, and `name=value` for what else it has measured
+ * meanwhile. It fails when anything else is lost or left open.
  */
 export interface Contender {
   command: readonly string[]
@@ -11,8 +12,8 @@ export interface Contender {
   missing?(): string | undefined
 }
 
-/** Where the two ends run: on a core each, on one core together, or wherever the kernel likes. */
-export type Placement = 'two cores' | 'one core' | 'unpinned'
+/** Where its processes run: both ends on a core each, on one core together, all of many on two, or wherever the kernel likes. */
+export type Placement = 'two cores' | 'one core' | 'sharing two cores' | 'unpinned'
 
 export interface Row {
   /** One sentence: what is measured. */
@@ -27,6 +28,18 @@ export interface Row {
   targets?: Readonly<Record<string, number>>
   /** What our own value must keep to, in `unit`: likewise. */
   bound?: number
+  /** In ms: how long each warms up, if there is time. Default 1,200. */
+  warmUp?: number
+}
+
+/** What the contenders of another row say besides, in the same runs. */
+export interface SideRow extends Pick<Row, 'what' | 'unit' | 'better' | 'targets' | 'bound'> {
+  /** The name of that row. */
+  of: string
+  /** By which name they say it. */
+  side: string
+  /** Who of them is shown. */
+  peers: readonly string[]
 }
 
 export interface Result {
@@ -55,34 +68,64 @@ const START = 400
 const WARM_UP = 1200
 const MEASURED = 300
 
-/** Starts all contenders of the row, then lets each measure once, `runs` times; each round begins with another one. */
-export async function measure(name: string, row: Row, runs: number): Promise<Result> {
+/**
+ * Starts all contenders of the row, then lets each measure once, `runs` times; each round begins with another one. The first result is
+ * the row's, the others those of `sides`.
+ */
+export async function measure(
+  name: string,
+  row: Row,
+  runs: number,
+  sides: Readonly<Record<string, SideRow>> = {}
+): Promise<[Result, ...Result[]]> {
   const named = Object.entries(row.peers).filter(([, peer]) => takesPart(peer))
-  const times = timesFor(named.length + 1)
-  const measured = await inTurns([row.ours, ...named.map(([, peer]) => peer)], row.placement, times, runs)
-  const [ours, ...theirs] = measured.map(all => all.map(({ value }) => value)) as [number[], ...number[][]]
+  const times = timesFor(named.length + 1, row.warmUp)
+  const [ours, ...theirs] = (await inTurns(
+    [row.ours, ...named.map(([, peer]) => peer)],
+    row.placement,
+    times,
+    runs
+  )) as [Measured[], ...Measured[][]]
+  const peers = Object.fromEntries(named.map(([peer], index) => [peer, theirs[index]!]))
+  const whole = resultOf(name, row, ours, peers, ({ value }) => value)
+  const beside = Object.entries(sides).map(([sideName, side]) => {
+    const shown = Object.entries(peers).filter(([peer]) => side.peers.includes(peer))
+    return resultOf(sideName, side, ours, Object.fromEntries(shown), ({ sides }) => sides[side.side]!)
+  })
+  const lost: Record<string, number> = {}
+  for (const [peer, measured] of Object.entries(peers)) {
+    const losses = measured.flatMap(({ lost }) => lost ?? [])
+    if (losses.length > 0) lost[peer] = losses.reduce((sum, loss) => sum + loss)
+  }
+  return [Object.keys(lost).length === 0 ? whole : { ...whole, lost }, ...beside]
+}
+
+function resultOf(
+  name: string,
+  { unit, better, targets, bound }: Pick<Row, 'unit' | 'better' | 'targets' | 'bound'>,
+  measured: readonly Measured[],
+  others: Readonly<Record<string, readonly Measured[]>>,
+  figureOf: (measured: Measured) => number
+): Result {
+  const ours = measured.map(figureOf)
   const peers: Record<string, number> = {}
   const ratios: Record<string, number> = {}
-  const lost: Record<string, number> = {}
-  for (const [index, [peer]] of named.entries()) {
-    peers[peer] = rounded(median(theirs[index]!))
-    ratios[peer] = rounded(median(ours.map((value, run) => value / theirs[index]![run]!)))
-    const losses = measured[index + 1]!.flatMap(({ lost }) => lost ?? [])
-    if (losses.length > 0) lost[peer] = losses.reduce((sum, loss) => sum + loss)
+  for (const [peer, theirs] of Object.entries(others)) {
+    peers[peer] = rounded(median(theirs.map(figureOf)))
+    ratios[peer] = rounded(median(ours.map((value, run) => value / figureOf(theirs[run]!))))
   }
   return {
     name,
-    unit: row.unit,
+    unit,
     ours: rounded(median(ours)),
     min: rounded(Math.min(...ours)),
     max: rounded(Math.max(...ours)),
     peers,
     ratios,
-    targets: { ...row.targets },
-    ...(row.bound === undefined ? {} : { bound: row.bound }),
-    better: row.better,
-    runs,
-    ...(Object.keys(lost).length === 0 ? {} : { lost })
+    targets: { ...targets },
+    ...(bound === undefined ? {} : { bound }),
+    better,
+    runs: measured.length
   }
 }
 
@@ -112,7 +155,7 @@ async function inTurns(
 const told = new Set<string>()
 
 /** Who can't is left out; one line on stderr tells, once. */
-function takesPart({ missing }: Contender): boolean {
+export function takesPart({ missing }: Contender): boolean {
   const reason = missing?.()
   if (reason === undefined) return true
   if (!told.has(reason)) console.error(`left out: ${reason}`)
@@ -121,10 +164,9 @@ function takesPart({ missing }: Contender): boolean {
 }
 
 /** What workload.mjs and floor.c are told by the environment, in ms, unless whoever runs the bench has told them already. */
-function timesFor(contenders: number): NodeJS.ProcessEnv {
-  const share = (ROW / contenders - START) / (WARM_UP + RUNS * MEASURED)
-  if (share >= 1) return {}
-  const { BENCH_WARM_UP = `${Math.round(WARM_UP * share)}`, BENCH_MEASURED = `${Math.round(MEASURED * share)}` } =
+function timesFor(contenders: number, warmUp = WARM_UP): NodeJS.ProcessEnv {
+  const share = Math.min(1, (ROW / contenders - START) / (warmUp + RUNS * MEASURED))
+  const { BENCH_WARM_UP = `${Math.round(warmUp * share)}`, BENCH_MEASURED = `${Math.round(MEASURED * share)}` } =
     process.env
   return { BENCH_WARM_UP, BENCH_MEASURED }
 }

@@ -1,6 +1,6 @@
 /** Why a contender can't take part on this machine, and what to do about that; undefined if it can. Each is found out once. */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,26 +9,24 @@ import { fileURLToPath } from 'node:url'
 const folder = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 export const floorProgram = join(folder, 'floor')
+export const loadProgram = join(folder, 'load')
 const require = createRequire(import.meta.url)
 
 /** Compiles floor.c into `floorProgram`. */
-export const floorMissing = once(() => {
-  const options = [
-    '-std=gnu11',
-    '-O2',
-    '-Wall',
-    '-Wextra',
-    '-o',
-    floorProgram,
-    fileURLToPath(new URL('floor.c', import.meta.url))
-  ]
+export const floorMissing = once(() => compile('floor.c', floorProgram))
+/** Compiles load.c into `loadProgram`. */
+export const loadMissing = once(() => compile('load.c', loadProgram))
+
+function compile(source: string, program: string): string | undefined {
+  const path = fileURLToPath(new URL(source, import.meta.url))
+  const options = ['-std=gnu11', '-O2', '-Wall', '-Wextra', '-o', program, path]
   const { error, status, stderr } = spawnSync('gcc', options, { encoding: 'utf8' })
   if (error !== undefined) return `C: gcc can't be run (${error.message}). apt-get install build-essential`
   const absent = /^.*(No such file or directory|cannot find).*$/m.exec(stderr)
   if (absent !== null) return `C: gcc lacks something (${absent[0]}). apt-get install build-essential`
   if (status !== 0) throw new Error(`gcc failed\n${stderr}`)
   return undefined
-})
+}
 
 export const pythonMissing = once(() => {
   const { error, status } = spawnSync('python3', ['-c', 'import socket; socket.send_fds'])
@@ -39,14 +37,23 @@ export const pythonMissing = once(() => {
 export const usocketMissing = once(() => addonMissing('usocket'))
 export const dgramMissing = once(() => addonMissing('unix-dgram'))
 
-export const nodeIpcMissing = once(() => {
+export const nodeIpcMissing = once(() => packageMissing('node-ipc'))
+export const pm2Missing = once(() => packageMissing('pm2'))
+
+function packageMissing(name: string): string | undefined {
   try {
-    require.resolve('node-ipc')
+    require.resolve(name)
     return undefined
   } catch {
-    return 'node-ipc: not installed. npm ci'
+    return `${name}: not installed. npm ci`
   }
-})
+}
+
+export const preforkMissing = once(() =>
+  existsSync(new URL('../dist/prefork/index.js', import.meta.url))
+    ? undefined
+    : 'passfd/prefork: not built. npm run build'
+)
 
 /** A package that npm compiles when it installs it, if its install scripts are allowed. */
 function addonMissing(name: string): string | undefined {

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Result } from './measure.ts'
 import { bars, growth, type Panel, points } from './plots.ts'
-import { shortTable, targetTable, valueTable } from './tables.ts'
+import { serverTable, shortTable, targetTable, valueTable } from './tables.ts'
 
 const docs = fileURLToPath(new URL('../docs', import.meta.url))
 const [source = join(docs, 'bench.json'), folder = docs] = process.argv.slice(2)
@@ -32,6 +32,11 @@ await plot('bulk.svg', bars, [
 ])
 await plot('memory.svg', bars, [['memory-channel', 'resident bytes an open channel']])
 await plot('growth.svg', growth, [['growth-channels', 'CPU time a message, both ends, ns']])
+const servers = await plot('prefork.svg', bars, [
+  ['prefork-close', 'HTTP, a connection for each request, requests/s'],
+  ['prefork-keepalive', 'HTTP, connections kept alive, requests/s'],
+  ['dispatch-bare', 'connections passed on to workers that close them, a second']
+])
 fillIn('performance.md', {
   machine: `Measured on: ${machine}.`,
   targets: targetTable(results),
@@ -39,7 +44,10 @@ fillIn('performance.md', {
   spin: valueTable(named('request-unpinned', 'request-two-cores', 'request-spin')),
   memory: valueTable(named('memory-channel', 'memory-flat')),
   growth: valueTable(named('growth-channels', 'growth-descriptors')),
-  fairness: valueTable(named('fairness'))
+  fairness: valueTable(named('fairness')),
+  prefork: serverTable(results),
+  dispatch: valueTable(named('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu')),
+  ...(servers ? { 'prefork plot': '![Servers with two workers](prefork.svg)' } : {})
 })
 fillIn('../README.md', { bench: shortTable(results) })
 
@@ -47,13 +55,19 @@ function named(...names: string[]): Result[] {
   return names.flatMap(name => byName.get(name) ?? [])
 }
 
-/** Rows that were not measured are left out. */
-async function plot(file: string, draw: (panels: Panel[]) => Promise<string>, rows: [string, string][]): Promise<void> {
+/** Rows that were not measured are left out; false if that is all of them. */
+async function plot(
+  file: string,
+  draw: (panels: Panel[]) => Promise<string>,
+  rows: [string, string][]
+): Promise<boolean> {
   const panels = rows.flatMap(([name, title]) => {
     const result = byName.get(name)
     return result === undefined ? [] : [{ title, result }]
   })
-  if (panels.length > 0) writeFileSync(join(folder, file), await draw(panels))
+  if (panels.length === 0) return false
+  writeFileSync(join(folder, file), await draw(panels))
+  return true
 }
 
 function fillIn(file: string, parts: Record<string, string>): void {

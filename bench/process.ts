@@ -8,6 +8,8 @@ export interface Measured {
   value: number
   /** What was lost meanwhile, if the contender counts that. */
   lost: number | undefined
+  /** What else it says of the same time, by name. */
+  sides: Record<string, number>
 }
 
 export interface Running {
@@ -93,9 +95,11 @@ export async function start(
   return {
     async measure() {
       child.stdin.write('\n')
-      const [value, lost] = (await line()).split(' ').map(Number.parseFloat) as [number, number?]
+      const words = (await line()).split(' ')
+      const [value, lost] = words.filter(word => !word.includes('=')).map(Number.parseFloat) as [number, number?]
       if (!Number.isFinite(value)) throw failed(`measured ${value}`)
-      return { value, lost }
+      const named = words.map(word => word.split('=')).filter(({ length }) => length === 2) as [string, string][]
+      return { value, lost, sides: Object.fromEntries(named.map(([name, side]) => [name, Number.parseFloat(side)])) }
     },
     async end() {
       child.stdin.end()

@@ -1,11 +1,11 @@
 /** The results for people. */
-import { keeps, type Result, type Row } from './measure.ts'
+import { keeps, type Result, type Row, type SideRow } from './measure.ts'
 
-export function heading(name: string, { what, unit, better, placement }: Row): string {
+export function heading(name: string, { what, unit, better }: Row | SideRow, { placement }: Row): string {
   return `${name}: ${what} (${unit}, ${better} is better; ${placement})`
 }
 
-export function table({ ours, min, max, peers, ratios, targets, bound, better, lost }: Result, { unit }: Row): string {
+export function table({ unit, ours, min, max, peers, ratios, targets, bound, better, lost }: Result): string {
   const range = `${figure(min)} – ${figure(max)} ${unit}`
   const lines = [line('passfd', ours, bound === undefined ? range : `${range}, ${verdict(ours, bound, better)}`)]
   for (const [peer, value] of Object.entries(peers)) {

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { describeMachine } from './machine.ts'
-import { measure, type Row, RUNS } from './measure.ts'
+import { measure, type Row, RUNS, type SideRow, takesPart } from './measure.ts'
 import { heading, table } from './report.ts'
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1)) // with what is to be done then
@@ -17,18 +17,39 @@ const unknown = positionals.filter(name => !names.includes(name))
 if (unknown.length > 0) fail(`unknown row: ${unknown.join(', ')}. Rows: ${names.join(', ')}`)
 if (!existsSync(new URL('../dist/index.js', import.meta.url))) fail('dist/ is not built: npm run build')
 
-const chosen = positionals.length > 0 ? positionals : names
 const machine = describeMachine()
 const results = []
 if (!options.json) console.log(`${machine}\nmedians of ${runs} runs\n`)
-for (const name of chosen) {
-  const { default: row } = (await import(`./rows/${name}.ts`)) as { default: Row }
-  if (!options.json) console.log(heading(name, row))
-  const result = await measure(name, row, runs).catch(error => fail(`${name}: ${error.message}`))
-  if (!options.json) console.log(table(result, row))
-  results.push(result)
+for (const [name, sides] of await grouped(positionals.length > 0 ? positionals : names)) {
+  const row = (await load(name)) as Row
+  if (!takesPart(row.ours)) continue
+  if (!options.json) console.log(heading(name, row, row))
+  const measured = await measure(name, row, runs, sides).catch(error => fail(`${name}: ${error.message}`))
+  for (const result of measured) {
+    const side = sides[result.name]
+    if (!options.json)
+      console.log(side === undefined ? table(result) : `${heading(result.name, side, row)}\n${table(result)}`)
+    if (positionals.length === 0 || positionals.includes(result.name)) results.push(result)
+  }
 }
 if (options.json) console.log(JSON.stringify({ machine, results }))
+
+/** The rows to measure, each with those that its contenders answer besides. */
+async function grouped(chosen: readonly string[]): Promise<Map<string, Record<string, SideRow>>> {
+  const groups = new Map<string, Record<string, SideRow>>()
+  for (const name of chosen) {
+    const row = await load(name)
+    const main = 'of' in row ? row.of : name
+    const sides = groups.get(main) ?? {}
+    if ('of' in row) sides[name] = row
+    groups.set(main, sides)
+  }
+  return groups
+}
+
+async function load(name: string): Promise<Row | SideRow> {
+  return ((await import(`./rows/${name}.ts`)) as { default: Row | SideRow }).default
+}
 
 function parsed() {
   try {

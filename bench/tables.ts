@@ -27,6 +27,30 @@ export function valueTable(results: readonly Result[]): string {
   return table(['row', 'who', 'median', 'passfd / this'], rows)
 }
 
+/** Who serves with two workers how well: the rows of the prefork server side by side, a line for each contender. */
+export function serverTable(results: readonly Result[]): string {
+  const columns = [
+    ['prefork-close', 'requests/s, a connection each'],
+    ['prefork-close-balance', 'busiest worker, %'],
+    ['prefork-keepalive', 'requests/s, kept alive'],
+    ['prefork-balance', 'busiest worker, %'],
+    ['prefork-dispatch-cpu', "parent's µs a connection"]
+  ] as const
+  const byColumn = columns.map(([row]) => {
+    const result = results.find(({ name }) => name === row)
+    if (result === undefined) return {}
+    // Of prefork-dispatch ours is what the others call by the name of that balance
+    const ours = row === 'prefork-dispatch-cpu' ? 'passfd dispatch' : 'passfd'
+    return { [ours]: result.ours, ...result.peers } as Record<string, number>
+  })
+  const who = [...new Set(byColumn.flatMap(Object.keys))]
+  const rows = who.map(name => [
+    name,
+    ...byColumn.map(column => (column[name] === undefined ? '–' : figure(column[name])))
+  ])
+  return table(['who', ...columns.map(([, title]) => title)], rows)
+}
+
 /** The rows that the README shows, and whose figures stand beside ours: process.send's, C's, net.Socket's. */
 const SHOWN: readonly [row: string, what: string, peers: readonly string[]][] = [
   ['descriptors', 'descriptors with a small message each', ['process.send handle', 'C one a call', '']],

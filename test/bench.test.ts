@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Contender, measure, type Result, type Row } from '../bench/measure.ts'
+import { type Contender, measure, type Result, type Row, type SideRow } from '../bench/measure.ts'
 import { usocketMissing } from '../bench/missing.ts'
 import { start as startContender } from '../bench/process.ts'
 import { table } from '../bench/report.ts'
@@ -14,7 +14,12 @@ const bench = (path: string) => fileURLToPath(new URL(`../bench/${path}`, import
 const names = readdirSync(bench('rows')).map(file => file.replace(/\.ts$/, ''))
 // Not within a test: what compiles TypeScript may open what it keeps
 const rows = new Map<string, Row>()
-for (const name of names) rows.set(name, (await import(`../bench/rows/${name}.ts`)).default)
+const sideRows = new Map<string, SideRow>()
+for (const name of names) {
+  const { default: row } = (await import(`../bench/rows/${name}.ts`)) as { default: Row | SideRow }
+  if ('of' in row) sideRows.set(name, row)
+  else rows.set(name, row)
+}
 
 function runBench(args: string[], environment: NodeJS.ProcessEnv = {}) {
   return start(process.execPath, ['--import', 'tsx', bench('run.ts'), ...args], {
@@ -131,17 +136,66 @@ test('a program that is not there is left out, with one line that says what to d
   }
 })
 
+test('a row whose own contender can not run is left out', async t => {
+  const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
+  try {
+    const { line, exit } = runBench(['--json', '--runs', '1', 'prefork-dispatch', 'prefork-dispatch-cpu'], {
+      PATH: path
+    })
+    t.deepEqual(JSON.parse(await line()).results, [])
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+    t.regex(stderr, /^left out: C: gcc can't be run .*ENOENT.*apt-get install build-essential$/m)
+  } finally {
+    rmSync(path, { recursive: true })
+  }
+})
+
 test('what a peer loses is added up and told', async t => {
   const asked = row(saying('8'), { lossy: saying('4 3'), careful: saying('2 0'), safe: saying('16') })
-  const result = await measure('some', asked, 3)
+  const [result] = await measure('some', asked, 3)
   t.is(result.ours, 8)
   t.deepEqual(result.peers, { lossy: 4, careful: 2, safe: 16 })
   t.deepEqual(result.ratios, { lossy: 2, careful: 4, safe: 0.5 })
   t.deepEqual(result.lost, { lossy: 9, careful: 0 })
-  const [ours, lossy, careful, safe] = table(result, asked).split('\n') as [string, string, string, string]
+  const [ours, lossy, careful, safe] = table(result).split('\n') as [string, string, string, string]
   t.regex(lossy, /lossy.*lost 9$/)
   t.regex(careful, /lost 0$/)
   t.notRegex(ours + safe, /lost/)
+})
+
+test('what contenders measure besides is a row of its own', async t => {
+  const asked = row(saying('8 cpu=6 other=1'), { one: saying('4 cpu=3 other=1'), two: saying('2 0 cpu=12') })
+  const side: SideRow = {
+    of: 'some',
+    side: 'cpu',
+    what: 'CPU time',
+    unit: 'µs',
+    better: 'less',
+    peers: ['two'],
+    targets: { two: 0.2 },
+    bound: 5
+  }
+  const [result, beside, ...rest] = await measure('some', asked, 3, { 'some-cpu': side })
+  t.deepEqual(result.peers, { one: 4, two: 2 })
+  t.deepEqual(result.lost, { two: 0 })
+  t.deepEqual(beside, {
+    name: 'some-cpu',
+    unit: 'µs',
+    ours: 6,
+    min: 6,
+    max: 6,
+    peers: { two: 12 },
+    ratios: { two: 0.5 },
+    targets: { two: 0.2 },
+    bound: 5,
+    better: 'less',
+    runs: 3
+  })
+  t.deepEqual(rest, [])
+  const [ours, two] = table(beside!).split('\n') as [string, string]
+  t.regex(ours, /passfd +6 .*bound ≤ 5, missed/)
+  t.regex(two, /two +12 .*= 0\.5, bound ≤ 0\.2, missed/)
 })
 
 test('a contender that fails ends the run, and says why', async t => {
@@ -178,6 +232,13 @@ test('a contender that is not ready, likewise', async t => {
 testIf(usocketMissing(), 'usocket: descriptors a second, and how many of them were lost', async t => {
   for (const workload of ['descriptors', 'request-descriptor'])
     t.regex(await measuredBy('peers/usocket.mjs', workload), /^\d+(\.\d+)? \d+$/)
+})
+
+test('a row that is measured beside another one asks for peers that this has, and shows them', t => {
+  for (const [name, { of, peers, targets }] of sideRows) {
+    for (const peer of peers) t.true(peer in rows.get(of)!.peers, `${name}: ${peer}`)
+    for (const peer of Object.keys(targets ?? {})) t.true(peers.includes(peer), `${name}: ${peer}`)
+  }
 })
 
 test('each row asks for ratios to peers that it has, whose programs exist', t => {

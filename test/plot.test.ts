@@ -30,6 +30,9 @@ const results = [
   ),
   result('request', 12, { 'C epoll': 8 }, { targets: { 'C epoll': 1.4 } }),
   result('growth-channels', 1500, { '1 channel': 1000, '10 channels': 1000, '100 channels': 1200 }),
+  result('prefork-close', 15_000, { 'passfd dispatch': 13_000, pm2: 7500 }, { better: 'more' }),
+  result('prefork-balance', 52, { pm2: 51 }, { bound: 58 }),
+  result('prefork-dispatch-cpu', 5, { pm2: 50, 'net.Server + send': 40 }),
   result('fairness', 900, { 'without <the> & flood': 90 }, { bound: 2000 })
 ]
 
@@ -57,6 +60,7 @@ test('bench:plot draws what was measured, always the same, and fills in the tabl
     'README.md',
     'growth.svg',
     'performance.md',
+    'prefork.svg',
     'results.json',
     'round-trips.svg',
     'throughput.svg'
@@ -75,6 +79,11 @@ test('bench:plot draws what was measured, always the same, and fills in the tabl
   t.regex(page, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `request` +\| × C epoll +\| ≤ 1\.4 +\| 1\.5 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `fairness` +\| things +\| ≤ 2,000 +\| 900 +\| kept +\|/)
+  t.regex(page, /!\[.+\]\(prefork\.svg\)/)
+  t.regex(page, /\| passfd +\| 15,000 +\| – +\| – +\| 52 +\| – +\|/)
+  t.regex(page, /\| passfd dispatch +\| 13,000 +\| – +\| – +\| – +\| 5 +\|/)
+  t.regex(page, /\| pm2 +\| 7,500 +\| – +\| – +\| 51 +\| 50 +\|/)
+  t.regex(page, /\| net\.Server \+ send +\| – +\| – +\| – +\| – +\| 40 +\|/)
   t.regex(
     files['README.md']!,
     /\| descriptors with a small message each +\| 400,000 things +\| – +\| 200,000 things +\| – +\|/

@@ -1,0 +1,23 @@
+/** passfd/prefork. The variant is the balance: `per-worker`, `shared`, or `dispatch` (round robin). */
+import { joinSupervisor, Supervisor } from '../../dist/prefork/index.js'
+import { listenAt, near, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
+
+async function parent() {
+  const supervisor = new Supervisor({
+    entry: new URL(import.meta.url),
+    spawn: { args: [process.argv[2], 'worker'] },
+    listeners: { bench: listenAt },
+    workers: WORKERS,
+    balance: variant === 'dispatch' ? { dispatch: 'round-robin' } : variant
+  })
+  await supervisor.start()
+  await untilEnd(() => supervisor.stop())
+}
+
+async function worker() {
+  const joined = await joinSupervisor()
+  await joined.listen('bench', newServer())
+  await joined.ready()
+}
+
+await { near: () => near({ strict: true }), parent, worker }[role]()

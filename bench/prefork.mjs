@@ -1,0 +1,175 @@
+/**
+ * What all that serve connections have in common: the server, how it is started and stopped, the load and the book-keeping. A contender
+ * of this kind is one program in three roles: `near` (drives load.c), `parent`, `worker`. Its workload is `VARIANT:MODE`, MODE one of
+ * load.c's.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { createServer as createNetServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+const [workload, named = 'near', loadProgram] = process.argv.slice(2)
+export const [variant, mode] = workload.split(':')
+export const role = process.env.BENCH_ROLE ?? named
+/** Where the server listens, and the file in which each worker leaves how many it has served. */
+const { address, counts } = role === 'near' ? newPlace() : JSON.parse(process.env.BENCH_PLACE)
+export const listenAt = address
+export const folder = join(counts, '..')
+export const WORKERS = 2
+
+/** In ms. */
+const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 1200)
+const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
+/** Connections of the load. */
+const CONNECTIONS = 64
+const PATIENCE = Number(process.env.BENCH_PATIENCE ?? 5000)
+const SERVES = 'serves'
+
+/** A loopback address of one's own, by the process id, so that all contenders of a row can wait at once; none is written to. */
+function newPlace() {
+  const path = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
+  process.on('exit', () => rmSync(path, { recursive: true, force: true }))
+  const { pid } = process
+  const host = `127.${64 + ((pid >> 16) & 63)}.${(pid >> 8) & 255}.${pid & 255}`
+  return {
+    counts: join(path, 'counts'),
+    address: mode === 'bare' ? { path: join(path, 'server') } : { host, port: 8080 }
+  }
+}
+
+// --- The worker
+
+/** Of everybody the same: answers with its process id, or, in the mode bare, closes the connection. */
+export function newServer() {
+  let served = 0
+  process.on('exit', () => {
+    if (existsSync(folder)) appendFileSync(counts, `${process.pid} ${served}\n`) // else nobody asks any more
+  })
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit())
+  if (mode === 'bare')
+    return createNetServer(socket => {
+      served++
+      socket.destroy()
+    })
+  const body = `${process.pid}\n`
+  return createHttpServer((_, response) => {
+    served++
+    response.end(body)
+  })
+}
+
+// --- The parent
+
+/** Says that it serves, and calls `stop` when its stdin ends. */
+export async function untilEnd(stop) {
+  process.stdout.write(`${SERVES}\n`) // pm2 takes console.log for its own
+  for await (const _ of createInterface({ input: process.stdin }));
+  await stop()
+}
+
+// --- The near end
+
+/** Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. */
+export async function near({ strict = false } = {}) {
+  const parent = spawn(process.execPath, [...process.execArgv, process.argv[1], workload, 'parent'], {
+    env: { ...process.env, BENCH_PLACE: JSON.stringify({ address, counts }) },
+    stdio: ['pipe', 'pipe', 'inherit']
+  })
+  const exited = once(parent, 'exit')
+  process.once('exit', () => parent.kill('SIGKILL')) // its workers end by themselves then
+  process.once('SIGTERM', () => process.exit(1))
+  await serves(parent)
+  const load = startLoad(parent.pid)
+  const all = new Map()
+  let total = 0
+  const phase = async time => {
+    const { completed, besides, seconds, cpu, failed, workers } = await load.run(time)
+    if (completed === 0) throw new Error(`nothing was answered: ${JSON.stringify(failed)}`)
+    total += completed + besides
+    for (const [pid, count] of Object.entries(workers)) all.set(pid, (all.get(pid) ?? 0) + count)
+    const lost = Object.values(failed).reduce((sum, count) => sum + count)
+    if (strict && lost > 0) throw new Error(`requests failed: ${JSON.stringify(failed)}`)
+    const rest = { cpu: (cpu / completed) * 1e6, ...(mode === 'bare' ? {} : { busiest: busiest(workers) }) }
+    return [completed / seconds, lost, ...Object.entries(rest).map(([name, value]) => `${name}=${value}`)].join(' ')
+  }
+  await phase(WARM_UP)
+  const processes = [parent.pid, ...childrenOf(parent.pid)]
+  const before = processes.map(openDescriptors)
+  console.log('ready')
+  for await (const _ of createInterface({ input: process.stdin })) console.log(await phase(MEASURED))
+  await load.end()
+  const deadline = performance.now() + PATIENCE
+  while (processes.some((pid, index) => openDescriptors(pid) > before[index])) {
+    if (performance.now() > deadline) throw new Error('descriptors are left open')
+    await sleep(20)
+  }
+  parent.stdin.end()
+  const [code, signal] = await exited
+  if (code !== 0) throw new Error(`the parent exited with ${code ?? signal}`)
+  checkCounts(total, all)
+}
+
+/** It may have more to say, such as pm2 has. */
+async function serves(parent) {
+  const lines = createInterface({ input: parent.stdout })
+  await new Promise((resolve, reject) => {
+    lines.on('line', line => line.endsWith(SERVES) && resolve())
+    parent.once('exit', () => reject(new Error('the parent has ended')))
+  })
+}
+
+function startLoad(pid) {
+  const { path = address.host, port = 0 } = address
+  const load = spawn(loadProgram, [mode, CONNECTIONS, path, port, pid].map(String), {
+    stdio: ['pipe', 'pipe', 'inherit']
+  })
+  const exited = once(load, 'exit')
+  process.once('exit', () => load.kill())
+  const lines = createInterface({ input: load.stdout })[Symbol.asyncIterator]()
+  return {
+    async run(time) {
+      load.stdin.write(`${time}\n`)
+      const { done, value } = await lines.next()
+      if (done) throw new Error('the load has ended')
+      return JSON.parse(value)
+    },
+    async end() {
+      load.stdin.end()
+      const [code, signal] = await exited
+      if (code !== 0) throw new Error(`the load exited with ${code ?? signal}`)
+    }
+  }
+}
+
+/** The busiest worker's share of the answers, in percent. */
+function busiest(workers) {
+  const counts = Object.values(workers)
+  return (Math.max(...counts) / counts.reduce((sum, count) => sum + count)) * 100
+}
+
+/** What the workers say they have served is what the load has got, from each of them. */
+function checkCounts(total, all) {
+  const served = readFileSync(counts, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map(line => line.split(' '))
+  const sum = served.reduce((sum, [, count]) => sum + Number(count), 0)
+  if (sum < total) throw new Error(`the workers have served ${sum}, the load has got ${total}`)
+  for (const [pid, count] of all) {
+    const own = Number(served.find(([worker]) => worker === pid)?.[1])
+    if (!(own >= count)) throw new Error(`${pid} has served ${own}, the load has got ${count} from it`)
+  }
+}
+
+const openDescriptors = pid => readdirSync(`/proc/${pid}/fd`).length
+
+function childrenOf(pid) {
+  return readdirSync(`/proc/${pid}/task`)
+    .flatMap(task => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' '))
+    .filter(child => child !== '')
+}

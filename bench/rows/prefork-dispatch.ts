@@ -1,0 +1,18 @@
+import { clusterRoundRobin, netServerProcessSend, netServerSend, pm2, preforkDispatch } from '../contenders.ts'
+import type { Row } from '../measure.ts'
+
+export default {
+  what: 'HTTP requests to two workers, a connection for each, 64 under way; the parent accepts and passes them on',
+  unit: 'requests/s',
+  better: 'more',
+  placement: 'sharing two cores',
+  warmUp: 2400,
+  ours: preforkDispatch('close'),
+  peers: {
+    'cluster round robin': clusterRoundRobin('close'),
+    pm2: pm2('close'),
+    'net.Server + send': netServerSend('close'),
+    'process.send handle': netServerProcessSend('close')
+  },
+  targets: { 'cluster round robin': 1.5 }
+} satisfies Row

@@ -1,0 +1,196 @@
+import { randomUUID } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer, type Server } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { loadMissing, loadProgram, pm2Missing } from '../bench/missing.ts'
+import { temporaryPath } from './helpers/path.ts'
+import { start } from './helpers/process.ts'
+import { testIf, until } from './helpers/test.ts'
+
+const SHORT = { BENCH_WARM_UP: '20', BENCH_MEASURED: '20' }
+const missing = loadMissing()
+
+/** A contender, with a mark in its environment that all of its processes have. */
+function contender(name: string, workload: string, more: NodeJS.ProcessEnv = {}) {
+  const mark = randomUUID()
+  const path = fileURLToPath(new URL(`../bench/peers/${name}.mjs`, import.meta.url))
+  const running = start(process.execPath, [path, workload, 'near', loadProgram], {
+    env: { ...process.env, ...SHORT, ...more, BENCH_MARK: mark }
+  })
+  return { ...running, alive: () => marked(mark) }
+}
+
+/** The ids of processes that have it in their environment. */
+function marked(mark: string): string[] {
+  return readdirSync('/proc').filter(pid => {
+    if (!/^\d+$/.test(pid)) return false
+    try {
+      return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(mark)
+    } catch {
+      return false // it has ended
+    }
+  })
+}
+
+const CONTENDERS: readonly [name: string, variant: string, modes: readonly string[], missing?: string | undefined][] = [
+  ['cluster', 'round-robin', ['close', 'keep-alive', 'bare']],
+  ['cluster', 'none', ['close']],
+  ['net-server', 'passfd', ['close', 'bare']],
+  ['net-server', 'process-send', ['bare']],
+  ['one-process', 'one', ['close']],
+  ['pm2', 'cluster', ['close'], pm2Missing()]
+]
+
+for (const [name, variant, modes, absent] of CONTENDERS)
+  testIf(missing ?? absent, `${name} ${variant}: what it serves, and nothing is left of it`, async t => {
+    for (const mode of modes) {
+      const { child, line, exit, alive } = contender(name, `${variant}:${mode}`)
+      t.is(await line(), 'ready')
+      child.stdin!.write('\n')
+      const said = await line()
+      const [, rate, busiest] =
+        /^(\d+(?:\.\d+)?) 0 cpu=\d+(?:\.\d+)?(?:e-\d+)?(?: busiest=(\d+(?:\.\d+)?))?$/.exec(said) ?? []
+      t.true(Number(rate) > 0, said)
+      if (mode === 'bare') t.is(busiest, undefined)
+      else if (name !== 'one-process') t.true(Number(busiest) >= 50 && Number(busiest) < 100, said)
+      else t.is(busiest, '100')
+      child.stdin!.end()
+      const { code, stderr } = await exit
+      t.is(code, 0, stderr)
+      t.deepEqual(alive(), [])
+    }
+  })
+
+for (const [name, variant, , absent] of CONTENDERS.filter(
+  ([, variant]) => variant !== 'none' && variant !== 'process-send'
+))
+  testIf(missing ?? absent, `${name} ${variant}: nothing is left of it when it is ended`, async t => {
+    const { child, line, exit, alive } = contender(name, `${variant}:close`)
+    t.is(await line(), 'ready')
+    t.true(alive().length >= 3)
+    child.kill()
+    await exit
+    await until(() => alive().length === 0, 'its processes end')
+  })
+
+for (const [signal, said] of [
+  ['SIGKILL', /the parent (exited with SIGKILL|has ended)|clock_gettime|nothing was answered/],
+  ['SIGSTOP', /nothing was answered: .*"tooLate":64/]
+] as const)
+  testIf(missing, `a parent that has got ${signal} while it was measured: it fails`, async t => {
+    const { child, line, exit, alive } = contender('one-process', 'one:close', { BENCH_PATIENCE: '300' })
+    t.is(await line(), 'ready')
+    const [parent] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ')
+    process.kill(Number(parent), signal)
+    child.stdin!.end('\n')
+    const { code, stderr } = await exit
+    t.is(code, 1)
+    t.regex(stderr, said)
+    await until(() => alive().length === 0, 'its processes end')
+  })
+
+// --- load.c
+
+interface Told {
+  /** While the clock ran. */
+  completed: number
+  /** Before and after. */
+  besides: number
+  seconds: number
+  cpu: number
+  failed: Record<string, number>
+  workers: Record<string, number>
+}
+
+/** What it says of 20 ms with a server, which is closed. `patience` ms is how long it waits for any answer. */
+async function load(mode: string, server: Server, patience = 5000): Promise<Told> {
+  const path = temporaryPath()
+  await new Promise<void>(resolve => server.listen(mode === 'bare' ? path : { port: 0, host: '127.0.0.1' }, resolve))
+  const [address, port] = mode === 'bare' ? [path, 0] : ['127.0.0.1', (server.address() as AddressInfo).port]
+  const { child, line, exit } = start(loadProgram, [mode, 4, address, port, process.pid].map(String), {
+    env: { ...process.env, BENCH_PATIENCE: String(patience) }
+  })
+  child.stdin!.end('20\n')
+  const told = JSON.parse(await line()) as Told
+  const { code, stderr } = await exit
+  if (code !== 0) throw new Error(stderr)
+  await new Promise(resolve => server.close(resolve))
+  return told
+}
+
+const failures = ({ failed }: Told) => Object.entries(failed).filter(([, count]) => count > 0)
+/** Answers what it is told to anything that it reads, and ends or breaks off the connection. */
+const answering = (text: string, end: 'end' | 'resetAndDestroy' | undefined) =>
+  createServer(socket => {
+    socket.on('error', () => {}) // its other end resets it in the end
+    socket.once('data', () => {
+      if (end === 'resetAndDestroy') socket.resetAndDestroy()
+      else if (end === 'end') socket.end(text)
+      else socket.write(text)
+    })
+  })
+
+for (const mode of ['close', 'keep-alive', 'bare'])
+  testIf(missing, `load ${mode}: counts what the server counts`, async t => {
+    let served = 0
+    const server =
+      mode === 'bare'
+        ? createServer(socket => {
+            served++
+            socket.destroy()
+          })
+        : createHttpServer((_, response) => {
+            served++
+            response.end(`${1 + (served & 1)}\n`)
+          })
+    const told = await load(mode, server)
+    t.deepEqual(failures(told), [])
+    t.is(told.completed + told.besides, served)
+    if (mode === 'keep-alive') t.true(told.besides >= 4, 'the first on each connection goes unclocked')
+    t.true(told.completed > 0 && told.seconds >= 0.02 && told.cpu > 0)
+    const answers = Object.entries(told.workers)
+    t.is(
+      answers.reduce((sum, [, count]) => sum + count, 0),
+      mode === 'bare' ? 0 : served
+    )
+    if (mode !== 'bare') t.deepEqual(answers.map(([pid]) => pid).sort(), ['1', '2'])
+  })
+
+const ANSWER = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n'
+for (const [what, kind, mode, server] of [
+  ['a reset', 'reset', 'close', answering('', 'resetAndDestroy')],
+  ['a reset', 'reset', 'keep-alive', answering('', 'resetAndDestroy')],
+  ['the end', 'reset', 'keep-alive', answering('', 'end')],
+  ['the end', 'cutShort', 'close', answering('', 'end')],
+  ['half an answer', 'cutShort', 'close', answering(`${ANSWER}12`, 'end')],
+  ['another status', 'wrong', 'close', answering('HTTP/1.1 503 Busy\r\n\r\n', 'end')],
+  ['another status', 'wrong', 'keep-alive', answering('HTTP/1.1 503 Busy\r\n\r\n', undefined)],
+  ['no process id', 'wrong', 'close', answering(`${ANSWER}who?\n`, 'end')],
+  ['more than it says', 'wrong', 'close', answering(`${ANSWER}1234\n6`, 'end')],
+  ['too much', 'wrong', 'close', answering('x'.repeat(5000), 'end')],
+  ['a byte', 'wrong', 'bare', createServer(socket => socket.on('error', () => {}).end('x'))]
+] as const)
+  testIf(missing, `load ${mode}: ${what} instead of an answer is ${kind}`, async t => {
+    const told = await load(mode, server, 50)
+    t.deepEqual(
+      failures(told).map(([kind]) => kind),
+      [kind]
+    )
+    t.is(told.completed, 0)
+    t.deepEqual(told.workers, {})
+  })
+
+testIf(missing, 'load: nobody listens', async t => {
+  const { child, line, exit } = start(loadProgram, ['close', '2', '127.0.0.1', '1', '0'], {
+    env: { ...process.env, BENCH_PATIENCE: '100' }
+  })
+  child.stdin!.end('20\n')
+  const told = JSON.parse(await line()) as Told
+  t.deepEqual(
+    failures(told).map(([kind]) => kind),
+    ['refused']
+  )
+  t.is(told.cpu, 0)
+  t.is((await exit).code, 0)
+})
