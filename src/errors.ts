@@ -87,6 +87,8 @@ const TABLE = {
     "{operation} can't be called now: this Supervisor is {phase}. It starts once; make another one to start again.",
   NATIVE_MISSING:
     'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
+  METRICS_MISSING:
+    'Metrics need prom-client 15, which {detail}. Run "npm install prom-client@15" where your program is.',
 
   // A datagram: rejected, or dropped
   DATAGRAM_TOO_LARGE:

@@ -40,7 +40,7 @@ const LAYERS = [
   ['datagram-message'],
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
   ['datagram'],
-  ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch'],
+  ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch', 'prefork/procfs', 'prefork/metrics'],
   ['prefork/lanes', 'prefork/served-connection'],
   ['prefork/served'],
   ['prefork/worker-info', 'prefork/control'],
@@ -174,6 +174,17 @@ test('packages are imported by one file each, and all are dependencies', t => {
     if (!typesOnly || of in PACKAGES) t.true(PACKAGES[of]?.includes(from) ?? false, `${from} imports ${of}`)
   }
   t.deepEqual([...new Set(foreign.map(({ of }) => of))].sort(), Object.keys(dependencies).sort())
+})
+
+test('a package that is imported only when it is asked for is an optional peer', t => {
+  const { peerDependencies, peerDependenciesMeta } = JSON.parse(
+    readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  )
+  const found = files.flatMap(from =>
+    [...readFileSync(`${folder}${from}.ts`, 'utf8').matchAll(/await import\('([^']*)'\)/g)].map(([, of]) => [from, of!])
+  )
+  t.deepEqual(found, [['prefork/metrics', 'prom-client']])
+  for (const [, of] of found) t.true(of! in peerDependencies && peerDependenciesMeta[of!].optional)
 })
 
 test('the system calls are made by plain C without a header of Node', t => {
