@@ -164,7 +164,8 @@ int os_peek(int fd, uint8_t *bytes, size_t length);
 int os_edge_set(void);
 int os_edge_add(int set, int fd);
 int os_edge_remove(int set, int fd); /* before `fd` is closed: what others hold too would stay in it */
-int os_edge_ready(int set, int32_t *fds, size_t most); /* returns how many there are; those that don't fit come with the next call */
+/* Returns how many there are; ~fd if the peer sends no more. Those that don't fit come with the next call. */
+int os_edge_ready(int set, int32_t *fds, size_t most);
 
 /*
  * Kills this process `seconds` after the end of process `parent`, its parent, unless it has ended before, even if it runs in an endless

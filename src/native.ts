@@ -187,7 +187,10 @@ export interface Native {
   edgeAdd(set: number, fd: number): number // -EEXIST: is in it
   /** Before `fd` is closed or released: what a copy of it elsewhere brings would be told under its number. -ENOENT: isn't in it. */
   edgeRemove(set: number, fd: number): number
-  /** The sockets that there is news of, as the complement (~fd) if the peer sends no more; returns how many. If there are more than `fds` holds, the set stays readable. */
+  /**
+   * The sockets that there is news of, as the complement (~fd) if the peer sends no more; returns how many. If there are more than `fds`
+   * holds, the set stays readable.
+   */
   edgeReady(set: number, fds: Int32Array): number
 
   // Processes

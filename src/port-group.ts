@@ -45,7 +45,7 @@ export class PortGroup {
 
   /**
    * A listener of the group: held, bound and listening, the caller's to close. At any time, but at least one must be open all the while:
-   * with the last one the port goes. The first call gives the one that `PortGroup.open` made.
+   * with the last one the port goes; and by the same effective user (EADDRINUSE otherwise). The first call gives the one that `PortGroup.open` made.
    */
   open(): number {
     const first = this.#first
