@@ -87,7 +87,7 @@ async function joinParent(parent: number, channelOptions: ChannelOptions): Promi
   const { stopTimeout, killTimeout } = welcome
   // If it hangs when its supervisor is killed, nobody else would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
-  control.unref()
+  // The control channel keeps the process running, as a worker lives until it is stopped
   const home = new SupervisedHome(welcome, control, channel.unref())
   const worker = new Worker(home)
   home.begin(worker)
@@ -149,7 +149,6 @@ class SupervisedHome implements Home {
   }
 
   async ready(): Promise<void> {
-    this.#control.ref() // from now on it lives until it is stopped
     await this.#control.request({ type: 'ready' }, { descriptors: 0 })
   }
 

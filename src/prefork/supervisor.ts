@@ -20,7 +20,7 @@ export interface SupervisorEvents {
   worker: [WorkerInfo]
   /** A worker's process has ended and was collected. Both are null if it could not be started. */
   exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
-  /** A worker's state has changed. */
+  /** A worker's state has changed; its first one is 'starting'. */
   state: [WorkerInfo]
   /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */
   gaveUp: [Error]
@@ -317,6 +317,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     })
     if (this.#settings.command !== undefined) for (const name of loans.keys()) worker.uses.set(name, { adopts: false })
     this.#living.add(worker)
+    this.#tell('state', worker.info())
     return worker
   }
 
