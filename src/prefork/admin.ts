@@ -85,6 +85,8 @@ function answer(
       return supervisor.reload()
     case 'scale':
       return supervisor.scale(value.workers)
+    case 'metrics':
+      return supervisor.metrics()
     case 'stop':
       setImmediate(() => void supervisor.stop())
       return

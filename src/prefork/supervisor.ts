@@ -8,6 +8,7 @@ import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
 import { canSignalOnDeath } from './launch.ts'
 import { type Listener, openListener } from './listener.ts'
+import { metricsOf } from './metrics.ts'
 import { NotifySocket } from './notify.ts'
 import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
 import type { Death } from './restart.ts'
@@ -188,6 +189,21 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       ignore()
     }
     if (this.#failure !== undefined) throw this.#failure
+  }
+
+  /**
+   * What it knows, as OpenMetrics text (for Prometheus). Needs the package prom-client.
+   * @throws `ERR_PASSFD_METRICS_MISSING` (rejects) if that is not installed.
+   */
+  metrics(): Promise<string> {
+    // What a foreign program serves is not known
+    const unknown = { connections: undefined, requests: undefined, lag: undefined }
+    const foreign = this.#settings.command !== undefined ? unknown : {}
+    const workers = this.workers.flatMap(worker => {
+      const { pid } = worker
+      return pid === undefined ? [] : { ...worker, pid, ...foreign }
+    })
+    return metricsOf({ workers, exits: this.#exits, restarts: this.#restarts, since: this.#since })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -18,6 +18,7 @@ import { exitReason } from './exit-status.ts'
 import { inheritable, launchCommand, launchNode } from './launch.ts'
 import type { NotifySocket } from './notify.ts'
 import type { Settings } from './options.ts'
+import { rss } from './procfs.ts'
 import type { WorkerInfo, WorkerState } from './worker-info.ts'
 
 /** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
@@ -150,7 +151,7 @@ export class WorkerProcess {
 
   /** Looks at what it doesn't tell itself. */
   measure(): void {
-    // rss is to come
+    if (this.pid !== undefined && this.state !== 'exited') this.rss = rss(this.pid) ?? this.rss
   }
 
   info(): WorkerInfo {
