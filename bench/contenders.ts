@@ -9,7 +9,6 @@ import {
   loadProgram,
   nodeIpcMissing,
   pm2Missing,
-  preforkMissing,
   pythonMissing,
   usocketMissing
 } from './missing.ts'
@@ -52,12 +51,9 @@ const serving =
     missing: loadMissing
   })
 
-const prefork =
-  (variant: string): ReturnType<typeof serving> =>
-  mode => ({ ...serving('passfd-prefork', variant)(mode), missing: () => loadMissing() ?? preforkMissing() })
-export const preforkPerWorker = prefork('per-worker')
-export const preforkShared = prefork('shared')
-export const preforkDispatch = prefork('dispatch')
+export const preforkPerWorker = serving('passfd-prefork', 'per-worker')
+export const preforkShared = serving('passfd-prefork', 'shared')
+export const preforkDispatch = serving('passfd-prefork', 'dispatch')
 export const clusterRoundRobin = serving('cluster', 'round-robin')
 export const clusterNone = serving('cluster', 'none')
 export const oneProcess = serving('one-process', 'one')

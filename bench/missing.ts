@@ -1,6 +1,6 @@
 /** Why a contender can't take part on this machine, and what to do about that; undefined if it can. Each is found out once. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -48,12 +48,6 @@ function packageMissing(name: string): string | undefined {
     return `${name}: not installed. npm ci`
   }
 }
-
-export const preforkMissing = once(() =>
-  existsSync(new URL('../dist/prefork/index.js', import.meta.url))
-    ? undefined
-    : 'passfd/prefork: not built. npm run build'
-)
 
 /** A package that npm compiles when it installs it, if its install scripts are allowed. */
 function addonMissing(name: string): string | undefined {

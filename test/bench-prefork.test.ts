@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server } from 'node:net'
@@ -21,6 +22,11 @@ function contender(name: string, workload: string, more: NodeJS.ProcessEnv = {})
   return { ...running, alive: () => marked(mark) }
 }
 
+function childrenOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  return children.split(' ').filter(Boolean).map(Number)
+}
+
 /** The ids of processes that have it in their environment. */
 function marked(mark: string): string[] {
   return readdirSync('/proc').filter(pid => {
@@ -34,6 +40,9 @@ function marked(mark: string): string[] {
 }
 
 const CONTENDERS: readonly [name: string, variant: string, modes: readonly string[], missing?: string | undefined][] = [
+  ['passfd-prefork', 'per-worker', ['close', 'keep-alive', 'bare']],
+  ['passfd-prefork', 'shared', ['close']],
+  ['passfd-prefork', 'dispatch', ['close', 'bare']],
   ['cluster', 'round-robin', ['close', 'keep-alive', 'bare']],
   ['cluster', 'none', ['close']],
   ['net-server', 'passfd', ['close', 'bare']],
@@ -74,6 +83,30 @@ for (const [name, variant, , absent] of CONTENDERS.filter(
     await until(() => alive().length === 0, 'its processes end')
   })
 
+for (const [name, variant, said] of [
+  ['passfd-prefork', 'dispatch', /requests failed: .*"tooLate":[1-9]/],
+  ['cluster', 'round-robin', /^\d+(\.\d+)? [1-9]\d* /]
+] as const)
+  testIf(missing, `${name}: a worker that has stopped loses requests`, async t => {
+    const { child, line, exit, alive } = contender(name, `${variant}:close`, { BENCH_PATIENCE: '300' })
+    t.is(await line(), 'ready')
+    const parent = childrenOf(child.pid!).find(pid => childrenOf(pid).length > 0)!
+    const worker = childrenOf(parent)[0]!
+    process.kill(worker, 'SIGSTOP')
+    child.stdin!.write('\n')
+    // Ours may lose none, so it fails; of a peer the losses are told
+    if (name === 'cluster') t.regex(await line(), said)
+    else child.stdin!.end()
+    if (name === 'cluster') child.kill()
+    const ended = once(child, 'exit')
+    if (child.exitCode === null && child.signalCode === null) await ended
+    process.kill(worker, 'SIGKILL')
+    const { code, stderr } = await exit
+    t.is(code, 1)
+    if (name !== 'cluster') t.regex(stderr, said)
+    await until(() => alive().length === 0, 'its processes end')
+  })
+
 for (const [signal, said] of [
   ['SIGKILL', /the parent (exited with SIGKILL|has ended)|clock_gettime|nothing was answered/],
   ['SIGSTOP', /nothing was answered: .*"tooLate":64/]
@@ -81,8 +114,7 @@ for (const [signal, said] of [
   testIf(missing, `a parent that has got ${signal} while it was measured: it fails`, async t => {
     const { child, line, exit, alive } = contender('one-process', 'one:close', { BENCH_PATIENCE: '300' })
     t.is(await line(), 'ready')
-    const [parent] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ')
-    process.kill(Number(parent), signal)
+    process.kill(childrenOf(child.pid!)[0]!, signal)
     child.stdin!.end('\n')
     const { code, stderr } = await exit
     t.is(code, 1)
