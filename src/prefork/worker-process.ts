@@ -243,13 +243,13 @@ export class WorkerProcess {
 
   #launchNode(control: Descriptor, application: Descriptor): ChildProcess {
     const { entry, spawn } = this.#setup.settings
-    const env = { ...(spawn.env ?? inheritable()), [SUPERVISOR_VARIABLE]: String(process.pid) }
+    const env = { ...inheritable(spawn.env), [SUPERVISOR_VARIABLE]: String(process.pid) }
     return launchNode({ ...spawn, entry: entry!, env }, [control.borrow(), application.borrow()])
   }
 
   #launchCommand(command: readonly [string, ...string[]], application: Descriptor): ChildProcess {
     const { settings, deathSignal, loans, notify } = this.#setup
-    const env: NodeJS.ProcessEnv = { ...(settings.spawn.env ?? inheritable()), NOTIFY_SOCKET: notify!.address }
+    const env: NodeJS.ProcessEnv = { ...inheritable(settings.spawn.env), NOTIFY_SOCKET: notify!.address }
     if (settings.hangTimeout > 0) env.WATCHDOG_USEC = String(settings.hangTimeout * 1000)
     const listeners = [...loans].map(([name, loan]) => ({
       name,

@@ -1,6 +1,7 @@
 /** Workers that are not JavaScript. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { Supervisor, type SupervisorOptions, type WorkerInfo } from '../../src/prefork/index.ts'
@@ -226,6 +227,32 @@ test('one that goes on saying WATCHDOG=1 is left alone, and so is one that never
     })
     t.deepEqual(exits, [])
   }))
+
+test('what systemd has told the supervisor for itself is not told its workers, not even by spawn.env', t => {
+  const theirs = {
+    LISTEN_FDS: '7',
+    LISTEN_PIDFDID: '1',
+    NOTIFY_SOCKET: '@theirs',
+    WATCHDOG_PID: '1',
+    WATCHDOG_USEC: '1'
+  }
+  const spawn = { env: { ...process.env, ...theirs, MINE: 'mine' } }
+  return supervised(
+    [interpreter, bad, 'deaf'],
+    { workers: 1, hangTimeout: 0, stopTimeout: 1, spawn },
+    async supervisor => {
+      await supervisor.start()
+      const [{ pid }] = supervisor.workers as [WorkerInfo]
+      const entries = readFileSync(`/proc/${pid}/environ`, 'utf8')
+        .split('\0')
+        .map(line => line.split(/=(.*)/s))
+      const environment = Object.fromEntries(entries) as Record<string, string>
+      t.like(environment, { LISTEN_FDS: '1', LISTEN_FDNAMES: 'http', LISTEN_PID: `${pid}`, MINE: 'mine' })
+      t.regex(environment.NOTIFY_SOCKET!, /^@passfd-/)
+      for (const name of ['LISTEN_PIDFDID', 'WATCHDOG_PID', 'WATCHDOG_USEC']) t.false(name in environment, name)
+    }
+  )
+})
 
 test('trap 36: a supervisor killed with KILL leaves no worker behind', async t => {
   const supervisor = startFixture('prefork-foreign', [interpreter, example])
