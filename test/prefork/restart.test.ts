@@ -161,7 +161,7 @@ function simulate(
     if (next.start.at > duration) continue
     starts.push(next.start)
     deaths.push({ slot: next.start.slot, at: next.end, uptime: next.end - next.start.at, booted: next.booted })
-    if (deaths.length > 100) deaths.shift()
+    if (deaths.length > Math.max(100, 16 * slots)) deaths.shift()
     const decision = policy(deaths, next.end)
     if (!decision.restart) return { starts, gaveUp: decision.reason }
     alive.push({ slot: next.start.slot, at: next.end + decision.delay })
@@ -202,6 +202,16 @@ test('trap 35: eight slots whose workers crash right after they were ready are s
   const lastHalf = starts.filter(({ at }) => at > 1_800_000)
   t.true(densest(lastHalf, 29_000) <= 8)
   t.true(lastHalf.length >= 8 * 59, 'and it goes on trying')
+})
+
+test('trap 35: many slots back off as one does', t => {
+  const { starts } = simulate(restartPolicy(), 64, 600_000, () => ({ uptime: 50, booted: true }))
+  t.true(
+    densest(
+      starts.filter(({ at }) => at > 100_000),
+      29_000
+    ) <= 64
+  )
 })
 
 test('trap 35: however long workers live, the starts within any time are bounded', t => {
