@@ -1,5 +1,5 @@
 // A worker of prefork-http.ts. By hand it is a plain server:
-//   node --import tsx examples/prefork-http-worker.ts
+//   node --import tsx examples/prefork-http-worker.ts 3000
 import { createServer } from 'node:http'
 import { joinSupervisor } from 'passfd/prefork'
 
@@ -7,6 +7,6 @@ const server = createServer((_, response) => {
   response.end(`Process ${process.pid} in slot ${worker.slot} greets you.\n`)
 })
 
-const worker = await joinSupervisor({ standalone: { http: { port: 3000 } } })
+const worker = await joinSupervisor({ standalone: { http: { port: Number(process.argv[2] ?? 3000) } } })
 await worker.listen('http', server)
 await worker.ready()

@@ -7,6 +7,7 @@ import { errorCodes } from '../src/errors.ts'
 import * as passfd from '../src/index.ts'
 import { native } from '../src/native.ts'
 import { channelLimits, serverLimits } from '../src/options.ts'
+import { settingsOf } from '../src/prefork/options.ts'
 import { SocketWire } from '../src/wire.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { type Running, start } from './helpers/process.ts'
@@ -111,24 +112,40 @@ test('the documents name only codes that exist', t => {
       t.true(known.has(code), `${code} in ${document}`)
 })
 
-test("the README's option tables are those of the sources", t => {
-  const tables = [...read('README.md').matchAll(/^\| option .*\n\|[- |]+\n((?:\|.*\n)+)/gm)].map(([, rows]) => rows!)
-  const interfaces = [
+/** The tables of a document, in its order, and what they are of. */
+const OPTION_TABLES = {
+  'README.md': [
     ['src/options.ts', 'ChannelOptions'],
     ['src/options.ts', 'ListenOptions'],
     ['src/channel.ts', 'RequestOptions'],
     ['src/channel.ts', 'ServeOptions']
-  ] as const
-  const used: Record<string, unknown> = { ...channelLimits({}), ...serverLimits({}, 1 << 20) }
-  t.is(tables.length, interfaces.length)
-  for (const [index, [file, name]] of interfaces.entries()) {
-    const documented = [...tables[index]!.matchAll(/^\| `(\w+)` +\| (.*?) *\|/gm)].map(([, option, cell]) => ({
-      option,
-      fallback: leadingValue(cell!)
-    }))
-    t.deepEqual(documented, optionsOf(file, name))
-    for (const { option, fallback } of documented)
-      if (fallback !== undefined && option! in used) t.is(fallback, used[option!] as number, option)
+  ],
+  'docs/prefork.md': [
+    ['src/prefork/options.ts', 'SupervisorOptions'],
+    ['src/prefork/join.ts', 'JoinOptions'],
+    ['src/prefork/restart.ts', 'RestartOptions']
+  ]
+} as const
+const SUPERVISED = { entry: 'worker.js', listeners: { http: { port: 0 } } }
+
+test('the option tables are those of the sources', t => {
+  const used: Record<string, Record<string, unknown>> = {
+    'README.md': { ...channelLimits({}), ...serverLimits({}, 1 << 20) },
+    'docs/prefork.md': { ...settingsOf(SUPERVISED) }
+  }
+  for (const [document, interfaces] of Object.entries(OPTION_TABLES)) {
+    const tables = [...read(document).matchAll(/^\| option .*\n\|[- |]+\n((?:\|.*\n)+)/gm)].map(([, rows]) => rows!)
+    t.is(tables.length, interfaces.length)
+    for (const [index, [file, name]] of interfaces.entries()) {
+      const documented = [...tables[index]!.matchAll(/^\| `(\w+)` +\| (.*?) *\|/gm)].map(([, option, cell]) => ({
+        option,
+        fallback: leadingValue(cell!)
+      }))
+      t.deepEqual(documented, optionsOf(file, name))
+      for (const { option, fallback } of documented)
+        if (fallback !== undefined && option! in used[document]!)
+          t.is(fallback, used[document]![option!] as number, option)
+    }
   }
 })
 

@@ -1,11 +1,14 @@
 /** The examples do what their comments and the README say. They import the built package, as users do. */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { socketPath } from './helpers/path.ts'
+import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
 import { test, testIf } from './helpers/test.ts'
 
@@ -74,6 +77,65 @@ test('notify hears what a service says, and keeps its file', async t => {
   await ends(t, notify)
 })
 
+test('the echo server: children serve what the parent accepts, and are reaped', async t => {
+  const echo = example('echo-server')
+  const { pid } = echo.child
+  t.is(await echo.line(), `parent: process ${pid} accepts, and 3 children serve`)
+  const served: string[] = []
+  for (let i = 0; i < 3; i++)
+    served.push(/^client: This is process (\d+). Does it echo\?$/.exec(await echo.line())![1]!)
+  t.is(new Set(served).size, 3)
+  const [, victim] = /^parent: child (\d+) was reaped: SIGKILL$/.exec(await echo.line())!
+  t.true(served.includes(victim!))
+  t.is(await echo.line(), 'parent: another one serves in slot 0')
+  t.regex(await echo.line(), /^client: This is process \d+. Does it echo\?$/)
+  for (let i = 0; i < 3; i++) t.regex(await echo.line(), /^parent: child \d+ was reaped: 0$/)
+  await ends(t, echo)
+})
+
+test('the echo server serves a port until it is told to stop', async t => {
+  const port = await freePort()
+  const echo = example('echo-server', String(port))
+  const answer = await retry(() => sayTo(port, 'hello'))
+  t.regex(answer, /^This is process \d+.\nhello$/)
+  echo.child.kill('SIGTERM')
+  t.deepEqual(await echo.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('the http server brings new workers on HUP, and ends on TERM', async t => {
+  const port = await freePort()
+  const server = example('prefork-http', String(port))
+  t.is(await server.line(), `supervisor: process ${server.child.pid}`)
+  const ready = [await server.line(), await server.line()]
+  t.deepEqual(ready.map(general).sort(), ['slot …: process … serves', 'slot …: process … serves'])
+  const greeting = await (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+  t.true(ready.some(line => line.includes(/^Process (\d+) in slot/.exec(greeting)![1]!)))
+  server.child.kill('SIGHUP')
+  const lines = [await server.line(), await server.line(), await server.line(), await server.line()]
+  t.is(lines.filter(line => / serves$/.test(line)).length, 2)
+  t.is(lines.filter(line => / ended: 0$/.test(line)).length, 2)
+  server.child.kill('SIGTERM')
+  await ends(t, server)
+})
+
+test('a worker by hand is a plain server', async t => {
+  const port = await freePort()
+  const worker = example('prefork-http-worker', String(port))
+  const greeting = await retry(async () => (await fetch(`http://127.0.0.1:${port}/`)).text())
+  t.is(greeting, `Process ${worker.child.pid} in slot 0 greets you.\n`)
+  worker.child.kill('SIGTERM')
+  await ends(t, worker)
+})
+
+test('what one worker is told, all of them know', async t => {
+  const broadcast = example('broadcast')
+  const lines = [await broadcast.line(), await broadcast.line(), await broadcast.line()]
+  const answers = lines.map(line => JSON.parse(line))
+  t.deepEqual(answers.map(({ slot }) => slot).sort(), [0, 1, 2])
+  t.true(answers.every(({ motto }) => motto === 'nothing is lost'))
+  await ends(t, broadcast)
+})
+
 test('the Python peer fits on a page', t => {
   t.true(readFileSync(join(root, 'examples/python/peer.py'), 'utf8').split('\n').length <= 80)
 })
@@ -89,4 +151,22 @@ async function ends(t: ExecutionContext, running: Running): Promise<void> {
 /** Without what differs from run to run. */
 function general(line: string): string {
   return line.replace(/\S+\/demo\.sock|\d+/g, '…')
+}
+
+/** It does not say when it listens. */
+async function retry<T>(attempt: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await attempt()
+    } catch (error) {
+      const { code } = ((error as Error).cause ?? error) as NodeJS.ErrnoException
+      if (code !== 'ECONNREFUSED') throw error
+    }
+  }
+}
+
+async function sayTo(port: number, words: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  socket.end(words)
+  return text(socket)
 }

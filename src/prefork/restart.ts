@@ -29,10 +29,7 @@ export interface RestartOptions {
   maxDelay?: number
   /** A worker that became ready and lived for so many ms is replaced at once, and earlier deaths are forgotten. Default 10,000. */
   stableAfter?: number
-  /**
-   * So many deaths before being ready, over all slots, and no worker in between that became ready and lived for `stableAfter`: then
-   * there is no further restart. Default 10, at most 100; 0: never give up.
-   */
+  /** So many deaths before being ready, over all slots, none of a worker that had lived for `stableAfter` in between: then it gives up. Default 10, at most 100; 0: never. */
   maxBootFailures?: number
   /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
   window?: number

@@ -112,7 +112,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   /**
    * Opens the listeners and starts the workers. Resolves when every worker is ready. If one does not get ready, or a listener can't be
-   * opened, all is stopped again and it rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …).
+   * opened, all is stopped again and it rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …). With
+   * ERR_PASSFD_SUPERVISOR_STOPPED if `stop()` was called meanwhile.
    */
   async start(): Promise<void> {
     if (this.#phase !== 'new') throw new PassfdError('SUPERVISOR_STATE', { operation: 'start()', phase: this.#phase })
@@ -125,8 +126,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         if (this.#phase === 'starting') this.#phase = 'running'
       })
     } catch (error) {
-      await this.#stop(true)
-      throw error
+      const told = this.#stopping !== undefined
+      await this.#stop(false)
+      throw told ? new PassfdError('SUPERVISOR_STOPPED', {}, { cause: error }) : error
     }
   }
 
@@ -185,6 +187,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     try {
       await this.start()
       await this.#stopped.promise
+    } catch (error) {
+      if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
     } finally {
       ignore()
     }
