@@ -1,7 +1,7 @@
 /** One bound socket of the supervisor's. */
 import { listenOn, removeFile, type SocketFile, socketName } from '../address.ts'
 import { bindDescriptor } from '../bind.ts'
-import { LISTENERS } from '../convert.ts'
+import { checkInteger, LISTENERS } from '../convert.ts'
 import { type BindSpec, Descriptor, own } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import { native } from '../native.ts'
@@ -12,6 +12,8 @@ export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: nu
 export interface Bound {
   readonly name: string
   readonly descriptor: Descriptor
+  /** As it was asked for. Node sets it anew whenever it listens, for all who share the listener. */
+  readonly backlog: number | undefined
   /** Of a path: to be removed if it is still ours. */
   readonly file: SocketFile | undefined
 }
@@ -27,12 +29,15 @@ export async function bind(name: string, spec: BindSpec): Promise<Bound> {
         expected: [...LISTENERS, 'udp'].join(', '),
         actual: spec.kind
       })
-    return { name, descriptor: Descriptor.adopt(spec.detach()), file: undefined }
+    return { name, descriptor: Descriptor.adopt(spec.detach()), backlog: undefined, file: undefined }
   }
-  if (!('path' in spec)) return { name, descriptor: own(await bindDescriptor(spec)), file: undefined }
-  const { path, mode = 0o600, backlog = 511 } = spec
-  const { fd, file } = await listenOn(socketName({ path }), mode, backlog)
-  return { name, descriptor: own(fd), file }
+  const { backlog } = spec as { backlog?: number }
+  if (!('path' in spec)) return { name, descriptor: own(await bindDescriptor(spec)), backlog, file: undefined }
+  const { path, mode } = spec
+  checkInteger(mode ?? 0, `the mode of ${name}`, 0, 0o777)
+  checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
+  const { fd, file } = await listenOn(socketName({ path }), mode ?? 0o600, backlog ?? 511)
+  return { name, descriptor: own(fd), backlog, file }
 }
 
 /** Removes its file if that is still its own, and closes it. */

@@ -18,6 +18,9 @@ export interface Join {
   version: number
 }
 
+/** Of a listener, for one worker. The Descriptor is a dup, and the worker's. */
+export type Loan = { lane: number; listener: Descriptor; backlog: number | undefined } | { dispatched: true }
+
 /** The answer to `join`. */
 export interface Welcome {
   slot: number
@@ -28,7 +31,7 @@ export interface Welcome {
   killTimeout: number
   /** The supervisor wants to hear of every closed connection. */
   tellClosed: boolean
-  listeners: Record<string, { lane: number; listener: Descriptor } | { dispatched: true }>
+  listeners: Record<string, Loan>
 }
 
 /** The worker serves this listener's connections. `adopts`: it can be lent further lanes of it. */
@@ -74,6 +77,7 @@ export interface Lend {
   name: string
   lane: number
   listener: Descriptor
+  backlog: number | undefined
 }
 
 export interface TakeBack {

@@ -6,11 +6,11 @@ import { type Descriptor, own, take } from '../descriptor.ts'
 import { Watcher } from '../loop.ts'
 import { ADDRESS, FAILED, native } from '../native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
-import { MAX_UNCONFIRMED } from './control.ts'
+import { type Loan, MAX_UNCONFIRMED } from './control.ts'
 import { Heads } from './heads.ts'
 import type { Listener, ListenerEvents } from './listener.ts'
 import type { Dispatch, Route } from './options.ts'
-import type { Loan, WorkerProcess } from './worker-process.ts'
+import type { WorkerProcess } from './worker-process.ts'
 
 /** Connections accepted in one call. */
 const ACCEPT_BATCH = 64

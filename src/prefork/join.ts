@@ -16,13 +16,14 @@ import {
   CONTROL_NUMBER,
   type FromSupervisor,
   type FromWorker,
+  type Loan,
   MAX_UNCONFIRMED,
   SUPERVISOR_VARIABLE,
   VERSION,
   type Welcome
 } from './control.ts'
 import { listenersOf } from './options.ts'
-import { type Home, type Lent, Worker } from './worker.ts'
+import { type Home, Worker } from './worker.ts'
 
 export interface JoinOptions {
   /** What to listen on when the program was not started by a supervisor. Default: then it is an error. */
@@ -99,7 +100,7 @@ class SupervisedHome implements Home {
   readonly slot: number
   readonly id: number
   readonly channel: Channel
-  readonly listeners: ReadonlyMap<string, Lent>
+  readonly listeners: ReadonlyMap<string, Loan>
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
@@ -127,7 +128,7 @@ class SupervisedHome implements Home {
     const control = this.#control
     control.on('message', ({ value }: Message<FromSupervisor>) => {
       if (value.type === 'connections') worker.give(value.name, value.connections)
-      else if (value.type === 'lend') worker.lend(value.name, value.lane, value.listener)
+      else if (value.type === 'lend') worker.lend(value.name, value.lane, value.listener, value.backlog)
       else if (value.type === 'takeBack') worker.takeBack(value.name, value.lane)
       else void worker.end({ last: value.last, told: true })
     })
@@ -197,9 +198,9 @@ class SupervisedHome implements Home {
 }
 
 async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
-  const listeners = new Map<string, Lent>()
+  const listeners = new Map<string, Loan>()
   const bound = await Promise.all([...specs].map(([name, spec]) => bind(name, spec)))
-  for (const { name, descriptor } of bound) listeners.set(name, { lane: 0, listener: descriptor })
+  for (const { name, descriptor, backlog } of bound) listeners.set(name, { lane: 0, listener: descriptor, backlog })
   const [channel, theirs] = pair()
   const nobody = await connect(theirs)
   nobody.unref().serve(message => {

@@ -3,11 +3,12 @@ import { LISTENERS } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PortGroup } from '../port-group.ts'
 import { bind, type ListenAddress } from './bound.ts'
+import type { Loan } from './control.ts'
 import { DispatchedListener } from './dispatched-listener.ts'
 import type { Balance } from './options.ts'
 import { PerWorkerListener } from './per-worker-listener.ts'
 import { SharedListener } from './shared-listener.ts'
-import type { Loan, WorkerProcess } from './worker-process.ts'
+import type { WorkerProcess } from './worker-process.ts'
 
 /** One listener under a policy. The three policies are three classes with these methods. */
 export interface Listener {
@@ -36,7 +37,7 @@ export async function openListener(
   events: ListenerEvents
 ): Promise<Listener> {
   if (balance === 'per-worker' && !(spec instanceof Descriptor) && 'port' in spec && !('type' in spec))
-    return new PerWorkerListener(name, await PortGroup.open(spec))
+    return new PerWorkerListener(name, await PortGroup.open(spec), spec.backlog)
   const bound = await bind(name, spec)
   // Datagrams are not accepted: every worker reads them from the one socket
   if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind)) return new SharedListener(bound)

@@ -6,8 +6,9 @@
 import { type Descriptor, own } from '../descriptor.ts'
 import type { PortGroup } from '../port-group.ts'
 import { addressOf, type ListenAddress } from './bound.ts'
+import type { Loan } from './control.ts'
 import type { Listener } from './listener.ts'
-import type { Loan, WorkerProcess } from './worker-process.ts'
+import type { WorkerProcess } from './worker-process.ts'
 
 interface Lane {
   readonly descriptor: Descriptor
@@ -18,16 +19,18 @@ interface Lane {
 export class PerWorkerListener implements Listener {
   readonly name: string
   readonly #group: PortGroup
+  readonly #backlog: number | undefined
   readonly #lanes: Lane[] = []
 
-  constructor(name: string, group: PortGroup) {
+  constructor(name: string, group: PortGroup, backlog: number | undefined) {
     this.name = name
     this.#group = group
+    this.#backlog = backlog
     this.#lane(0) // the port is ours from now on
   }
 
   loan(slot: number): Loan {
-    return { lane: slot, listener: this.#lane(slot).descriptor.dup() }
+    return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog }
   }
 
   balance(servers: readonly WorkerProcess[]): void {
@@ -65,6 +68,7 @@ export class PerWorkerListener implements Listener {
     if (able.length === 0) return // it waits for its slot's next worker
     const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
     lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
-    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener: lane.descriptor.dup() })
+    const listener = lane.descriptor.dup()
+    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog })
   }
 }

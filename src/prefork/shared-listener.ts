@@ -1,8 +1,8 @@
 /** The shared policy: one socket, and every worker accepts from it. */
 import type { Descriptor } from '../descriptor.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
+import type { Loan } from './control.ts'
 import type { Listener } from './listener.ts'
-import type { Loan } from './worker-process.ts'
 
 export class SharedListener implements Listener {
   readonly name: string
@@ -14,7 +14,8 @@ export class SharedListener implements Listener {
   }
 
   loan(): Loan {
-    return { lane: 0, listener: this.#bound.descriptor.dup() }
+    const { descriptor, backlog } = this.#bound
+    return { lane: 0, listener: descriptor.dup(), backlog }
   }
 
   /** Whoever is left goes on accepting. */

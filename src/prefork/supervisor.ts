@@ -6,6 +6,7 @@ import { asError, PassfdError } from '../errors.ts'
 import { type Deferred, deferred, quiet } from '../promises.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
+import type { Loan } from './control.ts'
 import { canSignalOnDeath } from './launch.ts'
 import { type Listener, openListener } from './listener.ts'
 import { metricsOf } from './metrics.ts'
@@ -14,7 +15,7 @@ import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from 
 import type { Death } from './restart.ts'
 import { obeySignals } from './signals.ts'
 import type { WorkerInfo } from './worker-info.ts'
-import { type Exit, type Loan, type WorkerOwner, WorkerProcess } from './worker-process.ts'
+import { type Exit, type WorkerOwner, WorkerProcess } from './worker-process.ts'
 
 export interface SupervisorEvents {
   /** A worker is ready. */

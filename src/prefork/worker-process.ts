@@ -9,6 +9,7 @@ import { type Deferred, deferred } from '../promises.ts'
 import {
   type FromSupervisor,
   type FromWorker,
+  type Loan,
   MAX_UNCONFIRMED,
   SUPERVISOR_VARIABLE,
   VERSION,
@@ -29,9 +30,6 @@ export interface Exit {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
 }
-
-/** Of a listener, for one worker. A Descriptor here is a dup, and the worker's. */
-export type Loan = { lane: number; listener: Descriptor } | { dispatched: true }
 
 /** Who has to know what a worker does. */
 export interface WorkerOwner {

@@ -5,6 +5,7 @@ import { describe } from '../convert.ts'
 import type { Descriptor, ListenHandle } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
+import type { Loan } from './control.ts'
 import { type Lane, ServedServer } from './served.ts'
 
 export interface StopContext {
@@ -14,16 +15,13 @@ export interface StopContext {
 
 export type StopHandler = (context: StopContext) => unknown
 
-/** A listener that was lent to this process, or whose connections are sent to it. */
-export type Lent = { lane: number; listener: Descriptor } | { dispatched: true }
-
 /** Where a worker comes from: a supervisor, or nobody. */
 export interface Home {
   readonly slot: number
   readonly id: number
   readonly supervised: boolean
   readonly channel: Channel
-  readonly listeners: ReadonlyMap<string, Lent>
+  readonly listeners: ReadonlyMap<string, Loan>
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
@@ -110,7 +108,7 @@ export class Worker {
           expected: 'tcp-listener, unix-stream-listener',
           actual: 'udp (use descriptor(name).toDatagram())'
         })
-      await served.add(lent.listener.dup())
+      await served.add(lent.listener.dup(), lent.backlog)
     } else served.prepare()
     if (this.#stopped === undefined) this.#home.uses(name, true)
   }
@@ -120,7 +118,9 @@ export class Worker {
    * @throws `ERR_PASSFD_LISTENER_UNKNOWN`, `ERR_PASSFD_LISTENER_DISPATCHED`.
    */
   listener(name: string): ListenHandle {
-    return this.descriptor(name).toListenHandle()
+    const handle = this.descriptor(name).toListenHandle()
+    const { backlog } = this.#lent(name) as { backlog?: number }
+    return backlog === undefined ? handle : Object.assign(handle, { backlog })
   }
 
   /** The listener `name` as a Descriptor (a dup, yours), a UDP socket for example. Throws as `listener()` does. */
@@ -154,13 +154,13 @@ export class Worker {
   }
 
   /** @internal More of a listener, until it is taken back. */
-  lend(name: string, lane: number, listener: Descriptor): void {
+  lend(name: string, lane: number, listener: Descriptor, backlog: number | undefined): void {
     const serving = this.#serving.get(name)
     if (serving === undefined || this.#stopped !== undefined || serving.lanes.has(lane)) {
       listener.close()
       return
     }
-    serving.lanes.set(lane, serving.served.add(listener.claim()))
+    serving.lanes.set(lane, serving.served.add(listener.claim(), backlog))
   }
 
   /** @internal */
@@ -234,7 +234,7 @@ export class Worker {
       if ('listener' in lent && !lent.listener.closed) lent.listener.close()
   }
 
-  #lent(name: string): Lent {
+  #lent(name: string): Loan {
     const lent = this.#home.listeners.get(name)
     if (lent === undefined)
       throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
