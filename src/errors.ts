@@ -109,7 +109,8 @@ const TABLE = {
   CANCELLED: 'The request was cancelled by the one who made it.',
 
   // A supervisor's work: rejected
-  WORKER_NOT_READY: 'The worker in slot {slot} (pid {pid}) did not get ready: {detail}.',
+  WORKER_NOT_READY:
+    'The worker in slot {slot} (pid {pid}) did not get ready: {detail}. Its standard error may tell more.',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
 

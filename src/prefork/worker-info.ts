@@ -31,6 +31,8 @@ export interface WorkerInfo {
   readonly lag: number
   /** Resident memory, in bytes; 0 if it is not known. */
   readonly rss: number
+  /** Why it has ended, in words; undefined until then. */
+  readonly reason: string | undefined
   /** For the application's own messages to and from this worker. */
   readonly channel: Channel
 }

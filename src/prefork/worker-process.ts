@@ -80,6 +80,8 @@ export class WorkerProcess {
   replaced = false
   /** Why it was killed, or what it said at last. */
   reason: string | undefined
+  /** Why it has ended, in words. */
+  ended: string | undefined
 
   readonly #setup: WorkerSetup
   readonly #control: Channel<FromWorker, FromSupervisor> | undefined
@@ -165,6 +167,7 @@ export class WorkerProcess {
       requests,
       lag,
       rss: this.rss,
+      reason: this.ended,
       channel
     }
   }
@@ -385,18 +388,20 @@ export class WorkerProcess {
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await lastWords(this.#control)
     for (const loan of this.#setup.loans.values()) if ('listener' in loan) loan.listener[Symbol.dispose]()
-    if (!this.booted) this.#ready.reject(this.#whyNotReady(exit))
+    const { slot, pid = 'none' } = this
+    const detail = (this.ended = this.#why(exit))
+    if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))
     this.#become('exited')
     this.#setup.owner.onExit(this, exit)
     this.#exited.resolve()
     await lastWords(this.channel)
   }
 
-  #whyNotReady(exit: Exit): PassfdError {
-    const how = this.pid === undefined ? '' : ` (${exitReason(exit.code, exit.signal)})`
-    const reason = this.reason ?? `it ${exitReason(exit.code, exit.signal)}; its standard error may tell more`
-    const detail = this.reason === undefined ? reason : `${reason}${how}`
-    return new PassfdError('WORKER_NOT_READY', { slot: this.slot, pid: this.pid ?? 'none', detail })
+  /** In words. */
+  #why({ code, signal }: Exit): string {
+    if (this.pid === undefined) return this.reason ?? 'it could not be started'
+    const how = exitReason(code, signal)
+    return this.reason === undefined ? `it ${how}` : `${this.reason} (${how})`
   }
 }
 
