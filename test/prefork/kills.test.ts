@@ -1,0 +1,58 @@
+/** Workers are killed with KILL, and every request that fails because of it is accounted for. */
+import { once } from 'node:events'
+import {
+  type Accepted,
+  BALANCES,
+  nameOf,
+  startClient,
+  startKiller,
+  startSupervisor,
+  type Told,
+  type WorkerFacts
+} from '../helpers/prefork.ts'
+import { test } from '../helpers/test.ts'
+
+for (const balance of BALANCES) {
+  const kills = balance === 'per-worker' ? 50 : 20
+  test(`${nameOf(balance)}: of ${kills} workers killed under load only what they had accepted fails`, async t => {
+    const supervisor = await startSupervisor(t, { workers: 4, balance, restartDelay: 5 })
+    const killer = startKiller(t)
+    const options = { close: true, connections: 12 }
+    const clients = [
+      startClient(t, supervisor.port, options),
+      startClient(t, supervisor.port, { ...options, think: 5 })
+    ]
+    const accepted: Accepted[] = []
+    for (let i = 0; i < kills; i++) {
+      const { pid } = await victim(supervisor)
+      accepted.push(...(await killer.kill(pid)))
+      t.is((await supervisor.exit(pid)).signal, 'SIGKILL')
+    }
+    await victim(supervisor)
+    const outcomes = await Promise.all(clients.map(end => end()))
+    await killer.end()
+    t.is(supervisor.ended.length, kills)
+    const failures = outcomes.flatMap(outcome => outcome.failures)
+    const ports = new Set(accepted.map(({ port }) => port))
+    t.deepEqual(
+      failures.filter(({ port }) => port === undefined || !ports.has(port)),
+      [],
+      'a request failed that no killed worker had'
+    )
+    const failed = new Set(failures.map(({ port }) => port))
+    const answered = outcomes.reduce((sum, outcome) => sum + outcome.answered, 0)
+    t.log(
+      `${answered} answered; ${accepted.length} were at killed workers, which had read from ` +
+        `${accepted.filter(({ read }) => read).length}; ${failures.length} failed`
+    )
+    t.true(answered > kills && failed.size === failures.length)
+    t.true(failures.length > 0, 'no worker was killed at its work')
+    t.is(await supervisor.end(), '')
+  })
+}
+
+/** One that serves, of at least two. */
+async function victim({ serving, events }: Told): Promise<WorkerFacts> {
+  while (serving.length < 2) await once(events, 'worker')
+  return serving[Math.floor(Math.random() * serving.length)]!
+}

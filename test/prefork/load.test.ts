@@ -1,0 +1,70 @@
+/** Under load workers are replaced, added and removed, and no request fails. */
+import type { ExecutionContext } from 'ava'
+import { BALANCES, nameOf, startClient, startSupervisor, startWrk, type Told, WRK } from '../helpers/prefork.ts'
+import { missing } from '../helpers/programs.ts'
+import { testIf } from '../helpers/test.ts'
+
+const withoutWrk = missing(WRK, 'wrk')
+let total = 0
+
+/** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
+async function underLoad(t: ExecutionContext, supervisor: Told, change: () => Promise<void>): Promise<void> {
+  const { port } = supervisor
+  const wrk = startWrk(t, port, 8)
+  const clients = [{ connections: 4 }, { connections: 16, think: 10 }].map(options => startClient(t, port, options))
+  await change()
+  const { requests, errors } = await wrk()
+  let answered = requests
+  for (const outcome of await Promise.all(clients.map(end => end()))) {
+    t.deepEqual(outcome.failures, [])
+    t.true(outcome.answered > 0)
+    answered += outcome.answered
+  }
+  t.deepEqual(errors, { connect: 0, read: 0, write: 0, status: 0, timeout: 0 })
+  t.true(requests > 0)
+  t.is(await supervisor.end(), '')
+  t.log(`${answered} requests`)
+  total += answered
+}
+
+for (const balance of BALANCES) {
+  const reloads = balance === 'per-worker' ? 20 : 4
+  testIf(withoutWrk, `${nameOf(balance)}: ${reloads} reloads under load, and no request fails`, async t => {
+    const supervisor = await startSupervisor(t, { workers: 2, balance })
+    const first = (await supervisor.workers()).map(({ pid }) => pid)
+    await underLoad(t, supervisor, async () => {
+      for (let i = 0; i < reloads; i++) await supervisor.ask('reload')
+      const last = await supervisor.workers()
+      t.deepEqual(
+        last.map(({ slot, id, state }) => [slot, id, state]),
+        [
+          [0, 2 * reloads + 1, 'ready'],
+          [1, 2 * reloads + 2, 'ready']
+        ]
+      )
+      t.false(last.some(({ pid }) => first.includes(pid)))
+    })
+  })
+
+  testIf(withoutWrk, `${nameOf(balance)}: scaled from 1 to 8 to 1 under load, and no request fails`, async t => {
+    const supervisor = await startSupervisor(t, { workers: 1, balance })
+    await underLoad(t, supervisor, async () => {
+      for (const size of [8, 1]) {
+        await supervisor.ask('scale', size)
+        t.is((await supervisor.workers()).length, size)
+      }
+    })
+  })
+}
+
+testIf(withoutWrk, 'these were more than 100,000 requests', async t => {
+  // On a slow machine there is more to be done
+  while (total < 100_000) {
+    const supervisor = await startSupervisor(t, { workers: 2 })
+    await underLoad(t, supervisor, async () => {
+      for (let i = 0; i < 4; i++) await supervisor.ask('reload')
+    })
+  }
+  t.log(`${total} requests`)
+  t.pass()
+})
