@@ -162,7 +162,7 @@ test('a worker that is never ready is killed, and start() says so', t =>
     t.regex(error!.message, /within 300 ms \(readyTimeout\).*SIGKILL/)
     const [first, second] = exits
     t.is(first!.how, 'SIGKILL')
-    t.regex(second!.how, /^SIG(KILL|TERM)$/) // its own time was over, too, or it was stopped with all the rest
+    t.regex(String(second!.how), /^SIG(KILL|TERM)$/) // its own time was over, too, or it was stopped with all the rest
   }))
 
 test('a worker that crashes at boot: start() says how it ended', t =>
