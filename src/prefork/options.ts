@@ -116,7 +116,7 @@ export interface Settings {
   readonly admin: string | undefined
 }
 
-const MAX_TIMEOUT = 0x7fffffff
+export const MAX_TIMEOUT = 0x7fffffff
 export const MAX_WORKERS = 1024
 export const MAX_HEAD = 1024 * 1024
 const RULES = ['round-robin', 'least-connections', 'address']

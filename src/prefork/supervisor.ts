@@ -1,9 +1,9 @@
 /** `Supervisor`: owns the listeners, and keeps workers running that serve them. */
 import { EventEmitter } from 'node:events'
 import { throwLater } from '../channel.ts'
-import type { Descriptor } from '../descriptor.ts'
+import { Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
-import { type Deferred, deferred, quiet } from '../promises.ts'
+import { type Deferred, deferred } from '../promises.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
@@ -11,8 +11,8 @@ import { canSignalOnDeath } from './launch.ts'
 import { type Listener, openListener } from './listener.ts'
 import { metricsOf } from './metrics.ts'
 import { NotifySocket } from './notify.ts'
-import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
-import type { Death } from './restart.ts'
+import { checkWorkers, MAX_TIMEOUT, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
+import type { Death, Decision } from './restart.ts'
 import { obeySignals } from './signals.ts'
 import type { WorkerInfo } from './worker-info.ts'
 import { type Exit, type WorkerOwner, WorkerProcess } from './worker-process.ts'
@@ -125,11 +125,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         this.#grow(this.#settings.workers)
         await this.#allReady(this.#slots)
         if (this.#phase === 'starting') this.#phase = 'running'
+        for (const slot of this.#slots) this.#refill(slot) // one that was ready may have died meanwhile
       })
     } catch (error) {
-      const told = this.#stopping !== undefined
       await this.#stop(false)
-      throw told ? new PassfdError('SUPERVISOR_STOPPED', {}, { cause: error }) : error
+      throw error
     }
   }
 
@@ -219,9 +219,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   async #open(): Promise<void> {
     const { listeners, balance, command, admin, heartbeat } = this.#settings
-    for (const [name, spec] of listeners) {
-      const onRouteFailed = (error: unknown): void => this.#tell('routeFailed', error)
-      this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
+    const onRouteFailed = (error: unknown): void => this.#tell('routeFailed', error)
+    try {
+      for (const [name, spec] of listeners)
+        this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
+    } finally {
+      // Moved in, whatever has come of them
+      for (const spec of listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
     }
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
@@ -253,7 +257,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     }
     await Promise.all([...this.#living].map(worker => worker.exited))
     // What was queued behind fails by itself: its workers have ended
-    await this.#queue.catch(() => {})
+    await this.#queue
     await Promise.all([...this.#living].map(worker => worker.exited))
     await this.#closeListeners()
     clearInterval(this.#beat)
@@ -275,20 +279,25 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     if (this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STATE', { operation, phase: this.#phase })
   }
 
+  #hasStopped(): boolean {
+    return this.#phase === 'stopping' || this.#phase === 'stopped'
+  }
+
   /** After what was asked for before. */
   #exclusive<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#queue.then(() => {
-      if (this.#phase === 'stopping' || this.#phase === 'stopped') throw new PassfdError('SUPERVISOR_STOPPED')
-      return work()
+      if (this.#hasStopped()) throw new PassfdError('SUPERVISOR_STOPPED')
+      return work().catch(cause => {
+        throw this.#hasStopped() ? new PassfdError('SUPERVISOR_STOPPED', {}, { cause }) : cause
+      })
     })
-    this.#queue = quiet(result)
+    this.#queue = result.catch(() => {}) // whose failure is nothing to those behind it
     return result
   }
 
   // --- slots
 
   #grow(workers: number): Slot[] {
-    const added: Slot[] = []
     while (this.#slots.length < workers) {
       const slot: Slot = {
         index: this.#slots.length,
@@ -298,10 +307,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         restarts: 0
       }
       this.#slots.push(slot)
-      added.push(slot)
     }
-    for (const slot of added) slot.current = this.#launch(slot)
-    return added
+    const empty = this.#slots.filter(isEmpty) // those that were given up, too
+    for (const slot of empty) slot.current = this.#launch(slot)
+    return empty
   }
 
   async #shrink(workers: number): Promise<void> {
@@ -319,23 +328,24 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     if (this.#phase !== 'starting' && this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STOPPED')
     const { balance } = this.#settings
     const loans = new Map<string, Loan>()
+    let worker: WorkerProcess
     try {
       for (const [name, listener] of this.#listeners) loans.set(name, listener.loan(slot.index))
+      worker = new WorkerProcess({
+        slot: slot.index,
+        id: ++this.#ids,
+        settings: this.#settings,
+        owner: this.#owner,
+        notify: this.#notify,
+        deathSignal: this.#deathSignal,
+        loans,
+        tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
+        restarts: () => slot.restarts
+      })
     } catch (error) {
-      for (const loan of loans.values()) if ('listener' in loan) loan.listener.close()
+      for (const loan of loans.values()) if ('listener' in loan) loan.listener[Symbol.dispose]()
       throw error
     }
-    const worker = new WorkerProcess({
-      slot: slot.index,
-      id: ++this.#ids,
-      settings: this.#settings,
-      owner: this.#owner,
-      notify: this.#notify,
-      deathSignal: this.#deathSignal,
-      loans,
-      tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
-      restarts: () => slot.restarts
-    })
     if (this.#settings.command !== undefined) for (const name of loans.keys()) worker.uses.set(name, { adopts: false })
     this.#living.add(worker)
     this.#tell('state', worker.info())
@@ -349,19 +359,19 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** Another worker for the slot; when that is ready, the one that has been there is stopped. */
   async #replace(slot: Slot): Promise<void> {
     if (this.#slots[slot.index] !== slot) return
-    clearTimeout(slot.timer)
     const old = slot.current
     const next = this.#launch(slot)
+    clearTimeout(slot.timer)
+    slot.timer = undefined
     slot.next = next
     try {
       await next.ready
     } catch (error) {
-      // Its predecessor may have died meanwhile
-      if (slot.current === undefined) this.#vacated(slot, next)
-      throw error
-    } finally {
       slot.next = undefined
+      if (slot.current === undefined) this.#vacated(slot, next) // its predecessor has died meanwhile
+      throw error
     }
+    slot.next = undefined
     slot.current = next
     if (old !== undefined) {
       old.replaced = true
@@ -374,21 +384,36 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     slot.current = undefined
     slot.restarts++
     this.#restarts++
-    const now = performance.now()
-    this.#deaths.push({ booted: worker.booted, uptime: worker.uptime, at: now, slot: slot.index })
+    this.#deaths.push({ booted: worker.booted, uptime: worker.uptime, at: performance.now(), slot: slot.index })
     const most = Math.max(100, 16 * this.#slots.length)
     if (this.#deaths.length > most) this.#deaths.splice(0, this.#deaths.length - most)
-    if (slot.next !== undefined || this.#phase !== 'running') return
-    const decision = this.#settings.restart(this.#deaths, now)
+    this.#refill(slot)
+  }
+
+  /** If nobody is there and nobody is to come, somebody is started when the policy says so. */
+  #refill(slot: Slot): void {
+    if (!isEmpty(slot) || this.#phase !== 'running') return
+    const decision = this.#decide()
     if (decision.restart) {
-      slot.timer = setTimeout(() => this.#restart(slot), decision.delay)
+      slot.timer = setTimeout(() => this.#restart(slot), Math.min(decision.delay, MAX_TIMEOUT))
       return
     }
     const error = new PassfdError('WORKERS_DIE', { slot: slot.index, reason: decision.reason })
     this.#tell('gaveUp', error)
-    if (this.#slots.some(({ current, next, timer }) => current ?? next ?? timer)) return
+    if (!this.#slots.every(isEmpty)) return
     this.#failure = error
     void this.stop()
+  }
+
+  /** A policy of the user's that fails has given up. */
+  #decide(): Decision {
+    try {
+      const decision = this.#settings.restart(this.#deaths, performance.now())
+      if (decision.restart ? decision.delay >= 0 : typeof decision.reason === 'string') return decision
+      return { restart: false, reason: `options.restart has returned ${JSON.stringify(decision)}` }
+    } catch (error) {
+      return { restart: false, reason: `options.restart has failed: ${asError(error).message}` }
+    }
   }
 
   #restart(slot: Slot): void {
@@ -507,4 +532,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       throwLater(error)
     }
   }
+}
+
+/** Nobody is there, and nobody is to come. */
+function isEmpty({ current, next, timer }: Slot): boolean {
+  return current === undefined && next === undefined && timer === undefined
 }

@@ -141,7 +141,7 @@ export class WorkerProcess {
 
   /** It can't hang unnoticed: it tells how it is. */
   get watched(): boolean {
-    return this.#control !== undefined ? this.state !== 'starting' : this.#watchdog
+    return this.#control !== undefined ? this.booted : this.#watchdog
   }
 
   /** Connections on their way to it that it has not taken. */
@@ -195,9 +195,9 @@ export class WorkerProcess {
     const { settings } = this.#setup
     if (this.state === 'exited' || (this.told && this.state === 'stopping')) return this.exited
     this.told = true
-    const serves = this.state === 'ready' || this.state === 'stopping'
-    if (serves) this.#become('stopping')
-    else this.reason ??= 'it was stopped before it was ready'
+    const serves = this.booted && this.state !== 'hung'
+    if (!this.booted) this.reason ??= 'it was stopped before it was ready'
+    if (this.state !== 'hung') this.#become('stopping')
     if (this.#control !== undefined && serves) {
       this.send({ type: 'stop', last })
       this.#after(settings.stopTimeout, () => {

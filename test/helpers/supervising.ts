@@ -1,0 +1,125 @@
+/** Supervisors with workers that are fixtures, and what tests do with them again and again. */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import * as http from 'node:http'
+import type { ExecutionContext } from 'ava'
+import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
+import { temporaryPath } from './path.ts'
+import { until } from './test.ts'
+
+export interface Log {
+  /** `slot/id state`, in order. */
+  readonly states: string[]
+  /** `slot/id code or signal`. */
+  readonly exits: string[]
+  /** Of the other events: their names and messages. */
+  readonly told: string[]
+  /** The same of one worker, from 'starting' on. */
+  of(id: number): string[]
+}
+
+export function fixture(name: string): URL {
+  return new URL(`../fixtures/prefork-${name}.mjs`, import.meta.url)
+}
+
+/** A program that is only written when the test runs: for what changes, or is none. */
+export function program(
+  source: string,
+  path: string = temporaryPath('program.mjs').replace(/-(\d+)$/, '-$1.mjs')
+): string {
+  const join = new URL('../../dist/prefork/index.js', import.meta.url).href
+  writeFileSync(path, `import { joinSupervisor } from ${JSON.stringify(join)}\n${source}\n`)
+  return path
+}
+
+/** A worker that gets ready and waits. */
+export const WAITS = 'const worker = await joinSupervisor(); await worker.ready()'
+
+/**
+ * A Supervisor whose workers are started without this process' own options of Node. After `body` it is stopped with KILL; then no process
+ * of it may be left.
+ */
+export async function supervising(
+  t: ExecutionContext,
+  options: Partial<SupervisorOptions>,
+  body: (supervisor: Supervisor, log: Log) => Promise<void>
+): Promise<void> {
+  const { spawn, ...rest } = options
+  const supervisor = new Supervisor({
+    ...(rest.command === undefined ? { entry: fixture('obeys') } : {}),
+    listeners: { http: { port: 0, host: '127.0.0.1' } },
+    workers: 1,
+    heartbeat: 50,
+    idleGrace: 50,
+    ...rest,
+    spawn: { execArgv: [], ...spawn }
+  })
+  const pids = new Set<number | undefined>()
+  supervisor.on('state', ({ pid }) => pids.add(pid))
+  try {
+    await body(supervisor, logOf(supervisor))
+  } finally {
+    await supervisor.kill()
+  }
+  t.deepEqual(supervisor.workers, [])
+  const left = childrenOf(process.pid).filter(({ pid }) => pids.has(pid))
+  t.deepEqual(left, [], 'processes are left')
+}
+
+export function logOf(supervisor: Supervisor): Log {
+  const states: string[] = []
+  const exits: string[] = []
+  const told: string[] = []
+  supervisor.on('state', ({ slot, id, state }) => states.push(`${slot}/${id} ${state}`))
+  supervisor.on('exit', ({ slot, id }, code, signal) => exits.push(`${slot}/${id} ${signal ?? code}`))
+  for (const event of ['gaveUp', 'reloadFailed'] as const)
+    supervisor.on(event, (error: Error) => told.push(`${event} ${error.message}`))
+  const of = (id: number): string[] =>
+    states.filter(line => line.split(/[/ ]/)[1] === `${id}`).map(line => line.split(' ')[1]!)
+  return { states, exits, told, of }
+}
+
+/** The children of a process, zombies too. */
+export function childrenOf(parent: number): { pid: number; state: string }[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .flatMap(pid => {
+      try {
+        // The name of the program is in parentheses and may have any in it (proc(5))
+        const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+        const [state = '', ppid] = text.slice(text.lastIndexOf(')') + 2).split(' ')
+        return Number(ppid) === parent ? [{ pid: Number(pid), state }] : []
+      } catch {
+        return [] // it has ended meanwhile
+      }
+    })
+}
+
+/** The body of an answer to a request on a connection of its own. */
+export function get(supervisor: Supervisor, name = 'http', path = '/'): Promise<string> {
+  const address = supervisor.address(name)
+  const where = 'path' in address ? { socketPath: address.path } : { host: '127.0.0.1', port: address.port }
+  return new Promise((resolve, reject) => {
+    http
+      .get({ ...where, path, agent: false }, response => {
+        let text = ''
+        response.setEncoding('utf8').on('data', part => {
+          text += part
+        })
+        response.on('end', () => resolve(text)).on('error', reject)
+      })
+      .on('error', reject)
+  })
+}
+
+/** Has a worker (the fixture `obeys`) do something. */
+export function command(supervisor: Supervisor, order: object, slot = 0): void {
+  const worker = supervisor.workers.filter(one => one.slot === slot && one.state === 'ready').at(-1)
+  if (worker === undefined) throw new Error(`no worker is ready in slot ${slot}`)
+  worker.channel.send(order)
+}
+
+/** Until exactly the workers with these ids are ready, and there are no others. */
+export async function only(supervisor: Supervisor, ...ids: number[]): Promise<void> {
+  const now = () => supervisor.workers.map(({ id, state }) => `${id} ${state}`).join()
+  await until(() => now() === ids.map(id => `${id} ready`).join(), `workers ${ids}`)
+}
