@@ -109,7 +109,13 @@ async function freeze(session: Session<Duplex>): Promise<Session<Connection> | u
   client.unpipe(terminal)
   terminal.unpipe(client)
   const signal = AbortSignal.timeout(PATIENCE)
-  const take = (stream: Duplex) => Connection.take(stream, { signal }).catch(() => stream)
+  const take = async (stream: Duplex) => {
+    try {
+      return await Connection.take(stream, { signal })
+    } catch {
+      return stream // somebody does not read, or has just left: then take() itself throws
+    }
+  }
   const [first, second] = await Promise.all([take(client), take(terminal)])
   if (first instanceof Connection && second instanceof Connection) return { ...rest, client: first, terminal: second }
   attach({ ...rest, client: streamOf(first), terminal: streamOf(second) })

@@ -104,6 +104,32 @@ test('who does not read, or leaves in the middle of it, keeps nobody from moving
   await next.running.exit
 })
 
+test('who has left at the moment of the move keeps nobody else from moving', async t => {
+  const directory = mkdtempSync(temporaryPath('daemon'))
+  // A stream is destroyed some time before it is closed, and that is the moment
+  const daemon = await startDaemon(directory, 'late-close')
+  const clients = await Promise.all(['reads', 'leaves'].map(() => connectTo(join(directory, 'shell.sock'))))
+  const [reads, leaves] = clients as [net.Socket, net.Socket]
+  const [output, other] = clients.map(input => createInterface({ input })[Symbol.asyncIterator]())
+  for (const client of clients) client.write('stty -echo; PS1=; echo shell $$\n')
+  const shell = await lineLike(output!, /shell (\d+)/)
+  const lost = await lineLike(other!, /shell (\d+)/)
+  leaves.destroy()
+  t.is(await daemon.running.line(), 'destroyed')
+  t.true(runs(Number(lost)))
+
+  const next = await startDaemon(directory)
+  t.is(next.says, `daemon: process ${next.running.child.pid} has 1 shells`)
+  t.deepEqual(await daemon.running.exit, { code: 0, signal: null, stderr: '' })
+  await until(() => !runs(Number(lost)), 'the shell of the one who left has ended')
+  reads.write('echo still $$\n')
+  t.is(await lineLike(output!, /still (\d+)/), shell)
+  reads.destroy()
+  await until(() => !runs(Number(shell)), 'the shell has ended')
+  next.running.child.kill()
+  await next.running.exit
+})
+
 async function connectTo(path: string): Promise<net.Socket> {
   const client = net.connect(path)
   await once(client, 'connect')
@@ -115,9 +141,11 @@ async function bytesOf(client: net.Socket, count: number): Promise<void> {
   await until(() => client.bytesRead - from > count, `${count} bytes more`)
 }
 
-async function startDaemon(directory: string): Promise<{ running: Running; says: string }> {
+/** `preload`: a fixture that is loaded before it. */
+async function startDaemon(directory: string, preload?: string): Promise<{ running: Running; says: string }> {
   const program = fileURLToPath(new URL('../examples/pty-daemon.ts', import.meta.url))
-  const running = start(process.execPath, ['--import', import.meta.resolve('tsx'), program, directory])
+  const before = preload === undefined ? [] : ['--import', new URL(`./fixtures/${preload}.mjs`, import.meta.url).href]
+  const running = start(process.execPath, [...before, '--import', import.meta.resolve('tsx'), program, directory])
   return { running, says: await running.line() }
 }
 
