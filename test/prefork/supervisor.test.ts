@@ -41,7 +41,7 @@ test('start, serve, stop: each worker goes through its states in order, and the 
 })
 
 const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; code: number | string | null }> = {
-  'throws before it joins': { entry: "throw new Error('no config')", says: /exited with code 1;/, code: 1 },
+  'throws before it joins': { entry: "throw new Error('no config')", says: /exited with code 1\./, code: 1 },
   'throws when it has joined': {
     entry: "await joinSupervisor(); throw new RangeError('no config')",
     says: /it failed with RangeError: no config \(exited with code 1\)/,
@@ -52,10 +52,10 @@ const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; cod
     says: /it failed with Error: lost \(exited with code 1\)/,
     code: 1
   },
-  'exits with a code': { entry: 'process.exit(3)', says: /exited with code 3;/, code: 3 },
-  'exits with 0': { entry: 'process.exit(0)', says: /exited with code 0;/, code: 0 },
+  'exits with a code': { entry: 'process.exit(3)', says: /exited with code 3\./, code: 3 },
+  'exits with 0': { entry: 'process.exit(0)', says: /exited with code 0\./, code: 0 },
   'kills itself': { entry: "process.kill(process.pid, 'SIGKILL')", says: /was killed by SIGKILL/, code: 'SIGKILL' },
-  'is no JavaScript': { entry: 'this is none', says: /exited with code 1;/, code: 1 },
+  'is no JavaScript': { entry: 'this is none', says: /exited with code 1\./, code: 1 },
   'gets an option that Node does not know': {
     entry: WAITS,
     says: /exited with code 9 \(in Node: an option/,
