@@ -84,10 +84,12 @@ void closer_submit(struct closer_batch *batch)
 		*last = batch;
 		last = &batch->next;
 		queued++;
-		pthread_cond_signal(&submitted);
 	}
 	pthread_mutex_unlock(&mutex);
-	if (!helped) /* no thread can be had: better to wait here than to leak */
+	/* Only now: a helper that wakes up before would wait once more, for the mutex. */
+	if (helped)
+		pthread_cond_signal(&submitted);
+	else /* no thread can be had: better to wait here than to leak */
 		close_batch(batch);
 }
 

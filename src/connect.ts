@@ -8,7 +8,7 @@ import { refuse } from './fault.ts'
 import { native } from './native.ts'
 import { type ChannelOptions, channelLimits } from './options.ts'
 import { peerOf } from './peer.ts'
-import { SocketWire } from './wire.ts'
+import { SocketWire, TrustedWire } from './wire.ts'
 
 /** Where a channel server is: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in (socket activation, inherited stdio). */
 export type Address = string | { path: string } | { abstract: string } | Descriptor
@@ -53,13 +53,22 @@ export async function connect<In = unknown, Out = unknown>(
  * What is sent before that waits. `authorize` isn't asked: the other end is wherever you send it.
  */
 export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
+  return pairOn(SocketWire, options)
+}
+
+/** @internal The same for an end whose owner is trusted: see TrustedWire. */
+export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
+  return pairOn(TrustedWire, options)
+}
+
+function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const out = new Int32Array(2)
   checked(native.socketpair(1, out), 'socketpair')
   const [mine, theirs] = out as unknown as [number, number]
   const descriptor = own(theirs)
   const setup: ChannelSetup = {
-    wire: new SocketWire(mine),
+    wire: new Wire(mine),
     peer: peerOf(mine),
     limits,
     options,

@@ -104,6 +104,17 @@ export function discard(fds: readonly number[], done?: (count: number) => void):
   }
 }
 
+/** Closes numbers that nothing makes wait. Returns how many were closed. */
+export function closeNow(fds: readonly number[]): number {
+  let closed = 0
+  for (let at = 0; at < fds.length; at += batch.length) {
+    const count = Math.min(batch.length, fds.length - at)
+    for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
+    closed += native.closeMany(batch, 0, count)
+  }
+  return closed
+}
+
 /** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
 export function closeListener(fd: number, timeout: number): Promise<void> {
   return new Promise(resolve => {

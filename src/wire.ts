@@ -1,5 +1,5 @@
 /** The seam between a channel and the operating system: one connected socket on this thread's loop. Tests put a fake one here. */
-import { AREA, discard, HEADROOM, RESULTS, unwatch, type WatchListener, watch } from './loop.ts'
+import { AREA, closeNow, discard, HEADROOM, RESULTS, unwatch, type WatchListener, watch } from './loop.ts'
 import {
   native,
   READABLE,
@@ -157,5 +157,13 @@ export class SocketWire implements Wire, WatchListener {
   #makeRoom(): void {
     this.#sendsLarge = true
     native.sendBuffer(this.fd, LARGE_SEND_BUFFER)
+  }
+}
+
+/** To somebody who sees to it that no close(2) of what he was sent waits: it is closed on the loop, which takes a third of the time. */
+export class TrustedWire extends SocketWire {
+  override discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
+    const count = closeNow(fds)
+    done?.(count)
   }
 }

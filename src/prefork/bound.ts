@@ -16,7 +16,15 @@ export interface Bound {
   readonly backlog: number | undefined
   /** Of a path: to be removed if it is still ours. */
   readonly file: SocketFile | undefined
+  /**
+   * To close a connection of it never waits. It does if one of another user's has left descriptors in a Unix socket that wait when they are
+   * closed: a TCP socket with SO_LINGER (socket(7)), for example.
+   */
+  readonly closesAtOnce: boolean
 }
+
+/** The modes of a socket's file by which others may connect. */
+const OTHERS = 0o022
 
 const text = Buffer.alloc(256)
 const facts = new Int32Array(2)
@@ -29,15 +37,19 @@ export async function bind(name: string, spec: BindSpec): Promise<Bound> {
         expected: [...LISTENERS, 'udp'].join(', '),
         actual: spec.kind
       })
-    return { name, descriptor: Descriptor.adopt(spec.detach()), backlog: undefined, file: undefined }
+    const closesAtOnce = spec.kind === 'tcp-listener'
+    return { name, descriptor: Descriptor.adopt(spec.detach()), backlog: undefined, file: undefined, closesAtOnce }
   }
   const { backlog } = spec as { backlog?: number }
-  if (!('path' in spec)) return { name, descriptor: own(await bindDescriptor(spec)), backlog, file: undefined }
-  const { path, mode } = spec
-  checkInteger(mode ?? 0, `the mode of ${name}`, 0, 0o777)
+  if (!('path' in spec)) {
+    const descriptor = own(await bindDescriptor(spec))
+    return { name, descriptor, backlog, file: undefined, closesAtOnce: true }
+  }
+  const { path, mode = 0o600 } = spec
+  checkInteger(mode, `the mode of ${name}`, 0, 0o777)
   checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
-  const { fd, file } = await listenOn(socketName({ path }), mode ?? 0o600, backlog ?? 511)
-  return { name, descriptor: own(fd), backlog, file }
+  const { fd, file } = await listenOn(socketName({ path }), mode, backlog ?? 511)
+  return { name, descriptor: own(fd), backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
 }
 
 /** Removes its file if that is still its own, and closes it. */

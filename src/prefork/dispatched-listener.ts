@@ -3,6 +3,7 @@
  * on, many in one message. A worker that dies before it has taken them gives them back, and others get them.
  */
 import { type Descriptor, own, take } from '../descriptor.ts'
+import { MAX_RIGHTS } from '../limits.ts'
 import { Watcher } from '../loop.ts'
 import { ADDRESS, FAILED, native } from '../native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
@@ -19,11 +20,20 @@ const ACCEPT_PAUSE = 50
 
 type Place = WorkerProcess | 'anybody'
 
+/** What one worker is about to be sent. */
+interface Share {
+  readonly worker: WorkerProcess
+  /** So many more it may be sent. */
+  room: number
+  readonly fds: number[]
+}
+
 const accepted = new Int32Array(ACCEPT_BATCH)
 const addresses = Buffer.alloc(ACCEPT_BATCH * ADDRESS)
 
 export class DispatchedListener implements Listener {
   readonly name: string
+  readonly closesAtOnce: boolean
   readonly #bound: Bound
   readonly #rule: Dispatch['dispatch']
   readonly #heads: Heads<Place> | undefined
@@ -40,13 +50,14 @@ export class DispatchedListener implements Listener {
 
   constructor(bound: Bound, { dispatch, maxHead, headTimeout }: Dispatch, events: ListenerEvents) {
     this.name = bound.name
+    this.closesAtOnce = bound.closesAtOnce
     this.#bound = bound
     this.#rule = dispatch
     this.#events = events
     if (typeof dispatch === 'function')
       this.#heads = new Heads<Place>(maxHead!, headTimeout!, {
         decide: (head, ended, address) => this.#route(dispatch, head, ended, address),
-        take: (fd, place) => (place === 'anybody' ? this.#place([fd]) : this.#send(new Map([[place, [fd]]])))
+        take: (fd, place) => this.#give(fd, place)
       })
     this.#watcher = new Watcher(bound.descriptor.borrow(), happened => this.#accept(happened))
     this.#watcher.want(false, false)
@@ -71,7 +82,7 @@ export class DispatchedListener implements Listener {
     return addressOf(this.#bound.descriptor.borrow())
   }
 
-  /** What waits in the queue still goes to the workers. */
+  /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
@@ -80,7 +91,6 @@ export class DispatchedListener implements Listener {
     while (this.#servers.length > 0 && this.#acceptBatch() === ACCEPT_BATCH);
     this.#heads?.close()
     this.#place(this.#waiting.splice(0))
-    for (const fd of this.#waiting.splice(0)) native.close(fd) // there is nobody left
     await closeBound(this.#bound)
   }
 
@@ -89,7 +99,7 @@ export class DispatchedListener implements Listener {
   /** Gives out what waits; accepts if somebody has room for more. */
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
-    this.#want(this.#waiting.length === 0 && this.#candidates().length > 0)
+    this.#want(this.#waiting.length === 0 && this.#servers.some(server => this.#roomOf(server) > 0))
   }
 
   #want(accepting: boolean): void {
@@ -109,13 +119,18 @@ export class DispatchedListener implements Listener {
     const wanted = this.#heads !== undefined || this.#rule === 'address'
     const count = native.acceptMany(this.#bound.descriptor.borrow(), accepted, ACCEPT_BATCH, wanted ? addresses : null)
     if (count <= 0) return count
-    if (this.#heads !== undefined) for (let i = 0; i < count; i++) this.#heads.add(accepted[i]!, addressAt(i))
-    else if (this.#rule === 'address') this.#placeByAddress(count)
-    else this.#place(Array.from(accepted.subarray(0, count)))
+    const fds = Array.from(accepted.subarray(0, count))
+    if (!wanted) this.#place(fds)
+    else {
+      const from = fds.map((_, index) => addressAt(index)) // all: a route function may call what accepts the next ones
+      if (this.#heads === undefined) this.#placeByAddress(fds, from)
+      else for (let i = 0; i < count; i++) this.#heads.add(fds[i]!, from[i])
+    }
     return count
   }
 
   #rest(): void {
+    if (this.#closed) return
     this.#want(false)
     clearTimeout(this.#pause)
     this.#pause = setTimeout(() => this.#resume(), ACCEPT_PAUSE)
@@ -123,49 +138,55 @@ export class DispatchedListener implements Listener {
 
   // --- choosing
 
-  #candidates(): readonly WorkerProcess[] {
-    return this.#servers.filter(server => server.unconfirmed < MAX_UNCONFIRMED)
+  /** How many more connections a worker may be sent that it has not taken. */
+  #roomOf(worker: WorkerProcess): number {
+    return (this.#closed ? 2 : 1) * MAX_UNCONFIRMED - worker.unconfirmed
+  }
+
+  #shares(): Share[] {
+    const shares: Share[] = []
+    for (const worker of this.#servers) {
+      const room = this.#roomOf(worker)
+      if (room > 0) shares.push({ worker, room, fds: [] })
+    }
+    return shares
   }
 
   /** To whoever's turn it is. */
-  #place(fds: readonly number[]): void {
-    const candidates = this.#candidates()
-    const chosen = new Map<WorkerProcess, number[]>()
+  #place(fds: readonly number[], shares = this.#shares()): void {
     for (const fd of fds) {
-      const worker = this.#choose(candidates, chosen)
-      if (worker === undefined) this.#waiting.push(fd)
-      else push(chosen, worker, fd)
+      const share = this.#choose(shares)
+      if (share !== undefined) add(share, fd)
+      else if (!this.#closed) this.#waiting.push(fd)
+      else native.close(fd) // there is nobody left
     }
-    this.#send(chosen)
+    this.#send(shares)
   }
 
-  #choose(
-    candidates: readonly WorkerProcess[],
-    chosen: ReadonlyMap<WorkerProcess, readonly number[]>
-  ): WorkerProcess | undefined {
-    if (candidates.length === 0) return undefined
-    this.#turn = (this.#turn + 1) % candidates.length
-    const next = candidates[this.#turn]!
-    if (this.#rule !== 'least-connections') return next
-    const burden = (worker: WorkerProcess) => worker.sent + (chosen.get(worker)?.length ?? 0)
-    return candidates.reduce((least, worker) => (burden(worker) < burden(least) ? worker : least), next)
+  #choose(shares: readonly Share[]): Share | undefined {
+    let chosen: Share | undefined
+    for (let i = 0; i < shares.length; i++) {
+      this.#turn = (this.#turn + 1) % shares.length
+      const share = shares[this.#turn]!
+      if (share.room === 0) continue
+      if (this.#rule !== 'least-connections') return share
+      if (chosen === undefined || burden(share) < burden(chosen)) chosen = share
+    }
+    if (chosen !== undefined) this.#turn = shares.indexOf(chosen) // among equals it is the next one's turn then
+    return chosen
   }
 
-  #placeByAddress(count: number): void {
-    const chosen = new Map<WorkerProcess, number[]>()
+  #placeByAddress(fds: readonly number[], from: readonly (string | undefined)[]): void {
+    const shares = this.#shares()
     const rest: number[] = []
-    for (let i = 0; i < count; i++) {
-      const address = addressAt(i)
-      const worker = address === undefined ? undefined : this.#inSlot(hash(address) % this.#slots)
-      if (worker === undefined) rest.push(accepted[i]!)
-      else push(chosen, worker, accepted[i]!)
+    for (const [index, fd] of fds.entries()) {
+      const address = from[index]
+      const slot = address === undefined ? -1 : hash(address) % this.#slots
+      const share = shares.find(({ worker, room }) => worker.slot === slot && room > 0)
+      if (share === undefined) rest.push(fd)
+      else add(share, fd)
     }
-    this.#send(chosen)
-    this.#place(rest)
-  }
-
-  #inSlot(slot: number): WorkerProcess | undefined {
-    return this.#servers.find(server => server.slot === slot && server.unconfirmed < MAX_UNCONFIRMED)
+    this.#place(rest, shares)
   }
 
   /** The worker, or 'anybody'; undefined: more bytes are wanted. */
@@ -179,23 +200,40 @@ export class DispatchedListener implements Listener {
       this.#events.onRouteFailed(error)
     }
     if (answer === 'more' && !ended) return undefined
-    return (typeof answer === 'number' ? this.#inSlot(answer) : undefined) ?? 'anybody'
+    return this.#servers.find(({ slot }) => slot === answer) ?? 'anybody'
   }
 
-  #send(chosen: ReadonlyMap<WorkerProcess, readonly number[]>): void {
-    for (const [worker, fds] of chosen) {
+  #give(fd: number, place: Place): void {
+    const shares = this.#shares()
+    const share = shares.find(({ worker }) => worker === place)
+    if (share === undefined) this.#place([fd], shares)
+    else {
+      add(share, fd)
+      this.#send([share])
+    }
+  }
+
+  #send(shares: readonly Share[]): void {
+    for (const { worker, fds, room } of shares) {
+      if (fds.length === 0) continue
       worker.sent += fds.length
-      const room = worker.send({ type: 'connections', name: this.name, connections: fds.map(own) })
-      if (worker.unconfirmed >= MAX_UNCONFIRMED) void room.then(() => this.#resume())
+      for (let at = 0; at < fds.length; at += MAX_RIGHTS) {
+        const connections = fds.slice(at, at + MAX_RIGHTS).map(own)
+        const sent = worker.send({ type: 'connections', name: this.name, connections })
+        if (room === 0 && at + MAX_RIGHTS >= fds.length) void sent.then(() => this.#resume())
+      }
     }
     if (this.#waiting.length > 0) this.#want(false)
   }
 }
 
-function push(chosen: Map<WorkerProcess, number[]>, worker: WorkerProcess, fd: number): void {
-  const fds = chosen.get(worker)
-  if (fds === undefined) chosen.set(worker, [fd])
-  else fds.push(fd)
+function add(share: Share, fd: number): void {
+  share.fds.push(fd)
+  share.room--
+}
+
+function burden({ worker, fds }: Share): number {
+  return worker.sent + fds.length
 }
 
 function addressAt(index: number): string | undefined {

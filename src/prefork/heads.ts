@@ -3,8 +3,9 @@ import { checked } from '../errors.ts'
 import { Watcher } from '../loop.ts'
 import { native } from '../native.ts'
 
-/** More than these wait for no bytes any more: what is there has to do. */
+/** So many wait, and no more of them than a quarter of the descriptors that this process may have. */
 const MAX_WAITING = 4096
+const DESCRIPTORS_EACH = 4
 const EVENTS = 64
 const EAGAIN = -11
 
@@ -21,6 +22,8 @@ interface Waiting {
   readonly until: number
   /** How many bytes it was asked about. */
   seen: number
+  /** Decided on: who is asked may close us, so that it is asked once more meanwhile. */
+  gone: boolean
 }
 
 export class Heads<Place> {
@@ -30,24 +33,27 @@ export class Heads<Place> {
   /** In the order of their time limits. */
   readonly #waiting = new Map<number, Waiting>()
   readonly #told = new Int32Array(EVENTS)
-  #set = -1
-  #watcher: Watcher | undefined
+  readonly #set: number
+  readonly #watcher: Watcher
   #timer: NodeJS.Timeout | undefined
+  #closed = false
 
-  /** `timeout` in ms. */
+  /** `timeout` in ms. Throws the system's error if there are no descriptors for it. */
   constructor(maxHead: number, timeout: number, reader: HeadReader<Place>) {
     this.#buffer = Buffer.allocUnsafeSlow(maxHead)
     this.#timeout = timeout
     this.#reader = reader
+    this.#set = checked(native.edgeSet(), 'epoll_create')
+    this.#watcher = new Watcher(this.#set, () => this.#happened())
   }
 
-  /** A connection to be decided on. */
+  /** A connection to be decided on. If too many wait, the one that has waited longest waits no more: what is there has to do. */
   add(fd: number, address: string | undefined): void {
-    const waiting = { address, until: performance.now() + this.#timeout, seen: 0 }
-    if (this.#look(fd, waiting, this.#waiting.size >= MAX_WAITING)) return
-    if (this.#set === -1) this.#open()
-    // It tells of news only: bytes that are there and don't suffice would keep the loop busy
-    if (native.edgeAdd(this.#set, fd) < 0) {
+    const waiting = { address, until: performance.now() + this.#timeout, seen: 0, gone: false }
+    if (this.#look(fd, waiting, this.#closed)) return
+    if (this.#waiting.size >= Math.min(MAX_WAITING, native.limit() / DESCRIPTORS_EACH)) this.#lookAtOldest()
+    // Who is asked may close us. The set tells of news only: bytes that are there and don't suffice would keep the loop busy
+    if (this.#closed || native.edgeAdd(this.#set, fd) < 0) {
       this.#look(fd, waiting, true)
       return
     }
@@ -57,16 +63,12 @@ export class Heads<Place> {
 
   /** All have to do with what is there. */
   close(): void {
+    if (this.#closed) return
+    this.#closed = true
     clearTimeout(this.#timer)
     for (const [fd, waiting] of this.#waiting) this.#look(fd, waiting, true)
-    this.#watcher?.end()
-    if (this.#set !== -1) native.close(this.#set)
-    this.#set = -1
-  }
-
-  #open(): void {
-    this.#set = checked(native.edgeSet(), 'epoll_create')
-    this.#watcher = new Watcher(this.#set, () => this.#happened())
+    this.#watcher.end()
+    native.close(this.#set)
   }
 
   #happened(): void {
@@ -79,26 +81,34 @@ export class Heads<Place> {
     }
   }
 
+  #lookAtOldest(): void {
+    for (const [fd, waiting] of this.#waiting) {
+      this.#look(fd, waiting, true)
+      return
+    }
+  }
+
   /** Returns whether it has gone. `last`: nothing more is to be waited for. */
   #look(fd: number, waiting: Waiting, last: boolean): boolean {
     const length = native.peek(fd, this.#buffer, 0, this.#buffer.length)
     const ended = last || length === 0 || length === this.#buffer.length
     if (length < 0 && length !== EAGAIN) {
-      this.#forget(fd)
+      this.#forget(fd, waiting)
       native.close(fd) // it was reset: there is nobody to serve
       return true
     }
     if (!ended && (length === EAGAIN || length === waiting.seen)) return false
     waiting.seen = Math.max(0, length)
     const place = this.#reader.decide(this.#buffer.subarray(0, waiting.seen), ended, waiting.address)
-    if (place === undefined) return false
-    this.#forget(fd)
+    if (place === undefined || waiting.gone) return waiting.gone
+    this.#forget(fd, waiting)
     this.#reader.take(fd, place)
     return true
   }
 
   /** Before it is sent away or closed: epoll(7) would go on telling of it. */
-  #forget(fd: number): void {
+  #forget(fd: number, waiting: Waiting): void {
+    waiting.gone = true
     if (this.#waiting.delete(fd)) native.edgeRemove(this.#set, fd)
   }
 

@@ -1,5 +1,4 @@
 /** `joinSupervisor`: how a worker's program finds its supervisor, or does without. */
-import type { Server } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { isMainThread } from 'node:worker_threads'
 import { removeFile } from '../address.ts'
@@ -104,8 +103,8 @@ class SupervisedHome implements Home {
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
+  readonly onClosed: (() => void) | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
-  readonly #tellClosed: boolean
   readonly #heartbeat: number
   readonly #told = new Map<string, boolean>()
   #closed = 0
@@ -120,7 +119,7 @@ class SupervisedHome implements Home {
     this.listeners = new Map(Object.entries(welcome.listeners))
     this.channel = channel
     this.#control = control
-    this.#tellClosed = welcome.tellClosed
+    this.onClosed = welcome.tellClosed ? () => this.#oneClosed() : undefined
     this.#heartbeat = welcome.heartbeat
   }
 
@@ -136,11 +135,6 @@ class SupervisedHome implements Home {
     control.once('close', () => void (this.#leaving || worker.end({ last: true, told: true })))
     process.on('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
-  }
-
-  onServe(server: Server): void {
-    if (!this.#tellClosed) return
-    server.prependListener('connection', socket => socket.once('close', () => this.#oneClosed()))
   }
 
   uses(name: string, adopts: boolean): void {
@@ -213,7 +207,7 @@ async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
     channel: channel.unref(),
     listeners,
     ...STANDALONE,
-    onServe: () => {},
+    onClosed: undefined,
     uses: () => {},
     ready: async () => {},
     stopping: () => {},

@@ -2,7 +2,7 @@
 import { LISTENERS } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PortGroup } from '../port-group.ts'
-import { bind, type ListenAddress } from './bound.ts'
+import { bind, closeBound, type ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
 import { DispatchedListener } from './dispatched-listener.ts'
 import type { Balance } from './options.ts'
@@ -13,6 +13,8 @@ import type { WorkerProcess } from './worker-process.ts'
 /** One listener under a policy. The three policies are three classes with these methods. */
 export interface Listener {
   readonly name: string
+  /** To close what workers have been sent of it never waits. */
+  readonly closesAtOnce: boolean
   /** What a worker that starts in `slot` gets. */
   loan(slot: number): Loan
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
@@ -41,5 +43,10 @@ export async function openListener(
   const bound = await bind(name, spec)
   // Datagrams are not accepted: every worker reads them from the one socket
   if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind)) return new SharedListener(bound)
-  return new DispatchedListener(bound, balance, events)
+  try {
+    return new DispatchedListener(bound, balance, events)
+  } catch (error) {
+    await closeBound(bound)
+    throw error
+  }
 }

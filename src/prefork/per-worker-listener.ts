@@ -18,6 +18,7 @@ interface Lane {
 
 export class PerWorkerListener implements Listener {
   readonly name: string
+  readonly closesAtOnce = true // listeners of which we have another copy
   readonly #group: PortGroup
   readonly #backlog: number | undefined
   readonly #lanes: Lane[] = []

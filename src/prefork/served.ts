@@ -4,9 +4,8 @@ import type { ServerHttp2Session } from 'node:http2'
 import * as https from 'node:https'
 import type { Server, Socket } from 'node:net'
 import * as tls from 'node:tls'
-import { checkInteger, SOCKETS } from '../convert.ts'
+import { checkInteger } from '../convert.ts'
 import { type Descriptor, take } from '../descriptor.ts'
-import { PassfdError } from '../errors.ts'
 import { type Accepting, checkServer, giveTo } from '../inject.ts'
 import { deferred } from '../promises.ts'
 import { BACKLOG, type Lane, Lanes, socketOf } from './lanes.ts'
@@ -90,16 +89,15 @@ export class ServedServer {
 
   /**
    * Serves a connection that was accepted elsewhere, which is used up, as if the server had accepted it. Also after `stopAccepting()`: what
-   * was under way is served.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND unless its kind is tcp or unix-stream; ERR_PASSFD_SERVER_CLOSED as `add()`.
+   * was under way is served. Its kind, tcp or unix-stream, is not looked at: that takes five system calls. `onClosed` is called when it has
+   * closed, even if the server did not want it.
+   * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
-  give(connection: Descriptor): void {
-    const { kind } = connection
-    if (!SOCKETS.includes(kind))
-      throw new PassfdError('DESCRIPTOR_KIND', { operation: 'give()', expected: SOCKETS.join(' or '), actual: kind })
+  give(connection: Descriptor, onClosed?: () => void): void {
     this.#lanes.prepare()
-    connection.borrow() // a number of its own
-    this.#receive(socketOf(take(connection, 'give()'), this.#server))
+    const socket = socketOf(take(connection, 'give()'), this.#server)
+    if (onClosed !== undefined) socket.once('close', onClosed)
+    this.#receive(socket)
   }
 
   /**

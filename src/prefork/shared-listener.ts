@@ -6,6 +6,7 @@ import type { Listener } from './listener.ts'
 
 export class SharedListener implements Listener {
   readonly name: string
+  readonly closesAtOnce = true // listeners of which we have another copy
   readonly #bound: Bound
 
   constructor(bound: Bound) {

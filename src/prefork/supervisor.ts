@@ -339,6 +339,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         notify: this.#notify,
         deathSignal: this.#deathSignal,
         loans,
+        closesAtOnce: [...this.#listeners.values()].every(({ closesAtOnce }) => closesAtOnce),
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
         restarts: () => slot.restarts
       })

@@ -1,7 +1,7 @@
 /** The supervisor's view of one worker: its process, its state, what it says, and its end. */
 import type { ChildProcess } from 'node:child_process'
 import { type Channel, sessionOf } from '../channel.ts'
-import { pair } from '../connect.ts'
+import { pair, trustedPair } from '../connect.ts'
 import type { Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import type { Message } from '../message.ts'
@@ -50,6 +50,8 @@ export interface WorkerSetup {
   readonly notify: NotifySocket | undefined
   readonly deathSignal: boolean
   readonly loans: ReadonlyMap<string, Loan>
+  /** Closing what it has taken never waits. */
+  readonly closesAtOnce: boolean
   readonly tellClosed: boolean
   restarts(): number
 }
@@ -102,7 +104,8 @@ export class WorkerProcess {
     this.channel = channel.unref()
     try {
       if (settings.command === undefined) {
-        const [control, theirs] = pair<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
+        const pairUp = setup.closesAtOnce ? trustedPair : pair
+        const [control, theirs] = pairUp<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
         this.#control = control.unref()
         this.#hear(control)
         try {

@@ -25,8 +25,8 @@ export interface Home {
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
-  /** To be told of each server that is served, once. */
-  onServe(server: Server): void
+  /** To be called for each connection that it was sent, when it has closed. Undefined: nobody wants to know. */
+  readonly onClosed: (() => void) | undefined
   uses(name: string, adopts: boolean): void
   ready(): Promise<void>
   /** It stops by its own wish. */
@@ -175,8 +175,11 @@ export class Worker {
   give(name: string, connections: readonly Descriptor[]): void {
     const served = this.#serving.get(name)?.served
     for (const connection of connections) {
-      if (served === undefined) connection.close()
-      else served.give(connection)
+      if (served !== undefined) served.give(connection, this.#home.onClosed)
+      else {
+        connection.close()
+        this.#home.onClosed?.()
+      }
     }
   }
 
@@ -246,7 +249,6 @@ export class Worker {
     if (served === undefined) {
       served = new ServedServer(server)
       this.#servers.set(server, served)
-      this.#home.onServe(server)
     }
     return served
   }
