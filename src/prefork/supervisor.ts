@@ -309,7 +309,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       this.#slots.push(slot)
     }
     const empty = this.#slots.filter(isEmpty) // those that were given up, too
-    for (const slot of empty) slot.current = this.#launch(slot)
+    try {
+      for (const slot of empty) slot.current = this.#launch(slot)
+    } finally {
+      this.#rebalance() // a new lane gets its share of new clients at once, and its worker isn't there yet
+    }
     return empty
   }
 

@@ -1,5 +1,6 @@
 /** What /proc tells of processes. */
 import { readdirSync, readFileSync } from 'node:fs'
+import { until } from './test.ts'
 
 /** The children of a process that have ended and whose status nobody has asked for. */
 export function zombies(parent: number): number[] {
@@ -7,17 +8,32 @@ export function zombies(parent: number): number[] {
     .filter(name => /^\d+$/.test(name))
     .map(Number)
     .filter(pid => {
-      // The name of the program is in parentheses and may have any in it (proc(5))
-      const text = stat(pid)
-      const [state, ppid] = text.slice(text.lastIndexOf(')') + 2).split(' ')
+      const [state, ppid] = stat(pid)
       return state === 'Z' && Number(ppid) === parent
     })
 }
 
-function stat(pid: number): string {
+/** Until a process has ended, whether or not its parent has asked for its status. */
+export async function gone(pid: number): Promise<void> {
+  await until(() => ['Z', 'X', ''].includes(stat(pid)[0]!), `the end of ${pid}`)
+}
+
+/** Stops processes as a debugger would; resolves when they have stopped. */
+export async function suspend(...pids: number[]): Promise<void> {
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  for (const pid of pids) await until(() => stat(pid)[0] === 'T', `${pid} to stop`)
+}
+
+export function resume(...pids: number[]): void {
+  for (const pid of pids) process.kill(pid, 'SIGCONT')
+}
+
+/** From its state on: the name of the program, before that, is in parentheses and may have any in it (proc_pid_stat(5)). */
+function stat(pid: number): string[] {
   try {
-    return readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')
   } catch {
-    return '' // it has ended meanwhile
+    return [''] // it has ended meanwhile
   }
 }
