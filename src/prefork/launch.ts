@@ -94,12 +94,21 @@ const ENOTDIR = -20
 let kept = false
 let signalsOnDeath: Promise<boolean> | undefined
 
-/** Without the source of `node -e`, which would be run instead of the program. */
 function ownArguments(): string[] {
-  const found = [...process.execArgv]
-  const source = found.lastIndexOf((process as { _eval?: string })._eval ?? '')
-  if (source > 0) found.splice(source - 1, 2)
-  return found.some(argument => argument.startsWith('--inspect')) ? [...found, '--inspect-port=0'] : found
+  const found = withoutSource(process.execArgv, (process as { _eval?: string })._eval)
+  return found.some(argument => argument.startsWith('--inspect')) ? [...found, '--inspect-port=0'] : [...found]
+}
+
+/** The source of `node -e` would be run instead of the program, and start workers itself; --input-type is allowed with a source only. */
+function withoutSource(given: readonly string[], source: string | undefined): readonly string[] {
+  if (source === undefined) return given
+  const kept: string[] = []
+  for (let at = 0; at < given.length; at++) {
+    const argument = given[at]!
+    if (argument === '--input-type' || given[at + 1] === source) at++
+    else if (!argument.startsWith('--input-type=') && !argument.endsWith(`=${source}`)) kept.push(argument)
+  }
+  return kept
 }
 
 function spawnOptions({ cwd, env = inheritable(), uid, gid }: Surroundings, numbers: readonly number[]): SpawnOptions {

@@ -20,6 +20,8 @@ import { test, testIf } from '../helpers/test.ts'
 
 const python = '/usr/bin/python3'
 const reporter = fileURLToPath(new URL('../fixtures/prefork-report.py', import.meta.url))
+/** For processes of their own. */
+const built = JSON.stringify(new URL('../../dist/prefork/launch.js', import.meta.url))
 const withoutCompiler = missing('/usr/bin/cc', 'build-essential')
 const O_NONBLOCK = 0o4000
 
@@ -144,7 +146,7 @@ test('what this process was given when it was started goes to no worker', async 
   // Numbers 3 to 7, and 40 after a gap, are open in it from the start and not close-on-exec
   const gap = 'import os, sys; os.dup2(0, 40); os.execv(sys.argv[1], sys.argv[1:])'
   const source = `
-    import { launchCommand, launchNode } from ${JSON.stringify(new URL('../../src/prefork/launch.ts', import.meta.url))}
+    import { launchCommand, launchNode } from ${built}
     import { once } from 'node:events'
     process.execPath = '${python}'
     await once(launchNode({ execArgv: ['${reporter}'], entry: '', args: ['3'] }, [8]), 'exit')
@@ -162,14 +164,10 @@ test('what this process was given when it was started goes to no worker', async 
     PASSFD_SLOT: '1',
     KEPT: 'yes'
   }
-  const { child, exit } = start(
-    python,
-    ['-c', gap, process.execPath, '--import', 'tsx', '--input-type=module', '-e', source],
-    {
-      env,
-      stdio: ['ignore', 'pipe', 'pipe', ...Array<number>(5).fill(fs.constants.O_RDONLY), 'pipe', 'pipe']
-    }
-  )
+  const { child, exit } = start(python, ['-c', gap, process.execPath, '--input-type=module', '-e', source], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe', ...Array<number>(5).fill(fs.constants.O_RDONLY), 'pipe', 'pipe']
+  })
   const reports = await Promise.all([8, 9].map(index => textOf(child.stdio[index] as NodeJS.ReadableStream)))
   t.like(await exit, { code: 0, stderr: '' })
   const [node, command] = reports.map(text => JSON.parse(text) as Report)
@@ -259,16 +257,30 @@ test('an entry is a path or a file URL, and Node itself is given the arguments a
 })
 
 test("without execArgv it is this process' own, but not the source of node -e, nor the inspector's port", t => {
-  const source = `
-    import { launchNode } from ${JSON.stringify(new URL('../../src/prefork/launch.ts', import.meta.url))}
-    const { spawnargs } = launchNode({ entry: '/dev/null' }, [])
-    console.log(JSON.stringify(spawnargs.slice(1)))`
-  const args = ['--import', 'tsx', '--no-warnings', '--input-type=module', '-e', source]
-  const run = (...more: string[]) =>
-    JSON.parse(execFileSync(process.execPath, [...more, ...args], { stdio: ['ignore', 'pipe', 'ignore'] }).toString())
-  const kept = ['--import', 'tsx', '--no-warnings', '--input-type=module']
-  t.deepEqual(run(), [...kept, '--', '/dev/null'])
-  t.deepEqual(run('--inspect=0'), ['--inspect=0', ...kept, '--inspect-port=0', '--', '/dev/null'])
+  const module = temporaryPath('launches')
+  fs.writeFileSync(
+    `${module}.mjs`,
+    `import { launchNode } from ${built}
+    const child = launchNode({ entry: '/dev/null', env: { ...process.env, NESTED: 'yes' } }, [])
+    child.on('exit', code => console.log(JSON.stringify([code, ...child.spawnargs.slice(1)])))`
+  )
+  // A worker that has got the source ends with 9
+  const source = `process.env.NESTED ? process.exit(9) : void import('${module}.mjs')`
+  const run = (...args: string[]) => {
+    const output = execFileSync(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] }).toString()
+    return JSON.parse(output.trim().split('\n').at(-1)!)
+  }
+  const kept = ['--no-warnings', '--import', 'node:fs']
+  for (const given of [
+    ['-e', source],
+    ['-pe', source],
+    ['--eval', source],
+    [`--eval=${source}`],
+    ['--input-type=module', '-e', source],
+    ['--input-type', 'module', '-e', source]
+  ])
+    t.deepEqual(run(...kept, ...given), [0, ...kept, '--', '/dev/null'], given.slice(0, -1).join(' '))
+  t.deepEqual(run('--inspect=0', '-e', source), [0, '--inspect=0', '--inspect-port=0', '--', '/dev/null'])
 })
 
 /** The error that comes instead of the process. */
@@ -326,9 +338,9 @@ testIf(
   async t => {
     t.true(await canSignalOnDeath())
     const source = `
-    import { launchCommand } from ${JSON.stringify(new URL('../../src/prefork/launch.ts', import.meta.url))}
-    launchCommand({ command: ['sh', '-c', ${JSON.stringify(TRAP)}], deathSignal: true }, [], { PASSFD_CHANNEL: 1 })`
-    const supervisor = start(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', source])
+    import { launchCommand } from ${built}
+    launchCommand({ command: ['${python}', '-c', ${JSON.stringify(WAITS)}], deathSignal: true }, [], { PASSFD_CHANNEL: 1 })`
+    const supervisor = start(process.execPath, ['--input-type=module', '-e', source])
     t.is(await supervisor.line(), 'waits')
     supervisor.child.kill('SIGKILL')
     t.is(await supervisor.line(), 'ends')
@@ -337,7 +349,13 @@ testIf(
 )
 
 /** Waits until it is told to end, and ends in a minute whatever happens. */
-const TRAP = `trap 'echo ends; kill $!; exit' TERM; sleep 60 & echo waits; wait`
+const WAITS = `
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.alarm(60)
+print('waits', flush=True)
+signal.sigwait([signal.SIGTERM])
+print('ends', flush=True)`
 
 test('trap 36: a command whose supervisor has ended before its death signal was set does not begin', async t => {
   // The shell's parent is not the one it was told
@@ -353,9 +371,9 @@ test('without setpriv, or with one that knows no death signal, there is none', t
   const folder = fs.mkdtempSync(temporaryPath('programs'))
   fs.writeFileSync(join(folder, 'setpriv'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
   const source = `
-    import { canSignalOnDeath } from ${JSON.stringify(new URL('../../src/prefork/launch.ts', import.meta.url))}
+    import { canSignalOnDeath } from ${built}
     console.log(await canSignalOnDeath())`
-  const args = ['--import', 'tsx', '--input-type=module', '-e', source]
+  const args = ['--input-type=module', '-e', source]
   const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` }
   t.is(execFileSync(process.execPath, args, { env }).toString(), 'false\n')
 })

@@ -211,13 +211,13 @@ testIf(withoutSystemd, 'systemd-notify waits for its barrier, and not for ever',
 )
 
 test('it does not keep the process running', async t => {
-  const child = start(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', UNREF])
+  const child = start(process.execPath, ['--input-type=module', '-e', UNREF])
   t.is(await child.line(), 'open')
   t.is((await child.exit).code, 0)
 })
 
 const UNREF = `
-import { NotifySocket } from ${JSON.stringify(new URL('../../src/prefork/notify.ts', import.meta.url))}
+import { NotifySocket } from ${JSON.stringify(new URL('../../dist/prefork/notify.js', import.meta.url))}
 const socket = await NotifySocket.open()
 socket.watch(1, () => {})
 console.log('open')`
