@@ -5,11 +5,12 @@
  * - *streamed* (flag RECORDS): objects as sequential record structures, ids 0-31, which last for the channel. Only for a body
  *   whose place in the stream is final.
  * - *detached* (flag RECORDS): the same types, but every body defines the structures it uses, ids 32-63, and
- *   nothing of it lasts. For bodies that others may overtake, if they have new structures, and for those whose structures are too big to keep.
+ *   nothing of it lasts. For bodies that wait or may overtake one that does, unless they are flat and of a shape that was sent before,
+ *   and for those whose structures are too big to keep.
  */
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
-import { fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
+import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
@@ -40,8 +41,6 @@ const FIRST_ID = 0x40
 const DEFINES = [0xd4, 0x72] as const
 /** So many shapes are compared with a value before msgpackr looks it up. */
 const MAX_FLAT = 4
-/** What `writeFlat` may need. */
-const FLAT_ROOM = 2048
 const ALL_RECORDS = 64
 
 export { BY_REFERENCE, type Hole } from './msgpack.ts'

@@ -14,7 +14,8 @@ export interface Shape {
   misses: number
 }
 
-/** With values of at most LONGEST bytes these fit into the 2 KiB that a slab has at least. */
+/** What `writeFlat` may need, in bytes: MAX_KEYS values of at most LONGEST. */
+export const FLAT_ROOM = 2048
 const MAX_KEYS = 24
 const LONGEST = 65
 const MAX_MISSES = 8
