@@ -399,11 +399,14 @@ test('inetName gives IPv4 in IPv6 form as IPv4, and UDP as well', async t => {
   t.is(place[0], 6)
   close(fds[0]!, listener)
   await destroyed(...sockets)
-  const udp = native.bindInet(true, '0.0.0.0', 0, 0, 0)
-  t.is(native.inetName(udp, false, place, text), 7)
-  t.is(text.toString('latin1', 0, 7), '0.0.0.0')
-  t.true(place[1]! > 0)
-  close(udp)
+  for (const host of ['0.0.0.0', '127.0.0.1', '127.9.10.99', '127.100.109.110', '127.199.200.255']) {
+    const udp = native.bindInet(true, host, 0, 0, 0)
+    t.is(native.inetName(udp, false, place, text), host.length)
+    t.is(text.toString('latin1', 0, host.length), host)
+    t.is(place[0], 4)
+    t.true(place[1]! > 0)
+    close(udp)
+  }
 })
 
 test('inetName refuses other sockets, those without a peer, and too little room', t => {
