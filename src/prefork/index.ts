@@ -2,6 +2,7 @@
 export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './admin.ts'
 export type { ListenAddress } from './bound.ts'
 export { type JoinOptions, joinSupervisor } from './join.ts'
+export { METRICS_CONTENT_TYPE } from './metrics.ts'
 export type { Balance, Dispatch, Route, Routed, SpawnSettings, SupervisorOptions, WorkerLimits } from './options.ts'
 export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './restart.ts'
 export { Supervisor, type SupervisorEvents } from './supervisor.ts'

@@ -18,7 +18,7 @@ export type Decision = { restart: true; delay: number } | { restart: false; reas
 
 /**
  * Decides on the newest of `deaths`, which are those of all slots, oldest first, as far back as the caller remembers: at least the last
- * 100, and 16 for each slot, so that no slot's history is pushed out by the others'. `now`: as `Death.at`.
+ * 16 for each slot. `now`: as `Death.at`.
  */
 export type RestartPolicy = (deaths: readonly Death[], now: number) => Decision
 
@@ -29,18 +29,18 @@ export interface RestartOptions {
   maxDelay?: number
   /** A worker that became ready and lived for so many ms is replaced at once, and earlier deaths are forgotten. Default 10,000. */
   stableAfter?: number
-  /** So many deaths before being ready, over all slots, none of a worker that had lived for `stableAfter` in between: then it gives up. Default 10, at most 100; 0: never. */
+  /** So many deaths before being ready in one slot, and none of a worker that had lived for `stableAfter` in between: then it gives the slot up. Default 10 (50 s with the default delays), at most 16; 0: never. */
   maxBootFailures?: number
   /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
   window?: number
 }
 
 const MAX = 0x7fffffff
-/** What every caller remembers. */
-const REMEMBERED = 100
+/** What every caller remembers of a slot. */
+const REMEMBERED = 16
 
 /**
- * The default policy: each slot backs off exponentially, and workers that can't start at all make the supervisor give up.
+ * The default policy: each slot backs off exponentially, and one whose workers can't start at all is given up.
  * @throws `ERR_PASSFD_INVALID_ARGUMENT`
  */
 export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
@@ -59,14 +59,14 @@ export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
   return (deaths, now) => {
     const newest = deaths.at(-1)
     if (newest === undefined || isStable(newest)) return { restart: true, delay: 0 }
-    const bootFailures = streak(deaths).filter(({ booted }) => !booted).length
+    const early = streak(deaths.filter(({ slot }) => slot === newest.slot))
+    const bootFailures = early.filter(({ booted }) => !booted).length
     if (!newest.booted && maxBootFailures > 0 && bootFailures >= maxBootFailures)
       return {
         restart: false,
         reason: `${bootFailures} workers in a row ended before they were ready (maxBootFailures)`
       }
-    const early = streak(deaths.filter(({ slot }) => slot === newest.slot)).length
-    const delay = Math.min(initialDelay * 2 ** Math.min(early - 1, 31), maxDelay)
+    const delay = Math.min(initialDelay * 2 ** Math.min(early.length - 1, 31), maxDelay)
     const passed = now - newest.at
     return { restart: true, delay: passed > 0 ? Math.max(delay - passed, 0) : delay }
   }

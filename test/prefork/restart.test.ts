@@ -34,8 +34,8 @@ test('one slot does not wait for what happens in another', t => {
   t.is(delayOf(restartPolicy(), [death(0), ...others, death(2000)]), 200)
 })
 
-test('it gives up when workers of any slot die before they are ready, ten times in a row', t => {
-  const failures = Array.from({ length: 10 }, (_, slot) => death(slot, { slot, booted: false }))
+test('it gives up a slot whose workers die before they are ready, ten times in a row', t => {
+  const failures = Array.from({ length: 10 }, (_, at) => death(at, { booted: false }))
   const policy = restartPolicy()
   for (let count = 1; count < 10; count++) t.true(policy(failures.slice(0, count), 0).restart, `${count}`)
   t.deepEqual(policy(failures, 10), {
@@ -43,6 +43,8 @@ test('it gives up when workers of any slot die before they are ready, ten times 
     reason: '10 workers in a row ended before they were ready (maxBootFailures)'
   })
   t.true(policy(failures.slice(1), 10).restart)
+  t.true(policy([...failures.slice(0, 9), { ...failures[9]!, slot: 1 }], 10).restart, "another slot's")
+  t.false(policy([...failures.slice(0, 9), death(9, { slot: 1, uptime: 10_000 }), failures[9]!], 10).restart)
   t.true(policy([...failures.slice(0, 9), death(9, { uptime: 10_000 }), failures[9]!], 10).restart, 'one lived')
   t.false(policy([...failures.slice(0, 9), death(9), failures[9]!], 10).restart, 'one was ready, and died at once')
   t.true(policy([...failures.slice(0, 9), death(10)], 10).restart, 'this one did get ready')
@@ -80,7 +82,7 @@ test('options are checked', t => {
     initialDelay: [1, 0x7fffffff],
     maxDelay: [100, 0x7fffffff],
     stableAfter: [1, 0x7fffffff],
-    maxBootFailures: [0, 100],
+    maxBootFailures: [0, 16],
     window: [0, 0x7fffffff]
   } as const
   for (const [name, [min, max]] of Object.entries(ranges)) {
@@ -108,7 +110,7 @@ const anyOptions = fc.record({
   initialDelay: fc.integer({ min: 1, max: 5000 }),
   maxDelay: fc.integer({ min: 5000, max: 100_000 }),
   stableAfter: fc.integer({ min: 1, max: 100_000 }),
-  maxBootFailures: fc.nat(100),
+  maxBootFailures: fc.nat(16),
   window: fc.nat(1_000_000)
 })
 
@@ -147,7 +149,7 @@ function simulate(
   policy: RestartPolicy,
   slots: number,
   duration: number,
-  lives: (slot: number) => { uptime: number; booted: boolean }
+  lives: (slot: number, at: number) => { uptime: number; booted: boolean }
 ): { starts: { at: number; slot: number }[]; gaveUp: string | undefined } {
   const starts: { at: number; slot: number }[] = []
   const deaths: Death[] = []
@@ -169,7 +171,7 @@ function simulate(
   return { starts, gaveUp: undefined }
 
   function plan(start: { slot: number; at: number }): { end: number; booted: boolean } {
-    const { uptime, booted } = lives(start.slot)
+    const { uptime, booted } = lives(start.slot, start.at)
     const made = { end: start.at + uptime, booted }
     plans.set(start, made)
     return made
@@ -189,10 +191,17 @@ function densest(starts: readonly { at: number }[], width: number): number {
   return most
 }
 
-test('trap 35: eight slots whose workers crash at boot are given up after ten starts', t => {
-  const { starts, gaveUp } = simulate(restartPolicy(), 8, 3_600_000, () => ({ uptime: 50, booted: false }))
+test('trap 35: a slot whose workers crash at boot is given up after ten starts, in less than a minute', t => {
+  const { starts, gaveUp } = simulate(restartPolicy(), 1, 3_600_000, () => ({ uptime: 50, booted: false }))
   t.is(gaveUp, '10 workers in a row ended before they were ready (maxBootFailures)')
   t.is(starts.length, 10)
+  t.true(starts[9]!.at > 50_000 && starts[9]!.at < 60_000)
+})
+
+test('trap 35: what keeps eight slots from starting for half a minute does not end them', t => {
+  const lives = (_: number, at: number) =>
+    at < 30_000 ? { uptime: 50, booted: false } : { uptime: 3_600_000, booted: true }
+  t.is(simulate(restartPolicy(), 8, 3_600_000, lives).gaveUp, undefined)
 })
 
 test('trap 35: eight slots whose workers crash right after they were ready are started less and less often', t => {
