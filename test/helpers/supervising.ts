@@ -123,3 +123,9 @@ export async function only(supervisor: Supervisor, ...ids: number[]): Promise<vo
   const now = () => supervisor.workers.map(({ id, state }) => `${id} ${state}`).join()
   await until(() => now() === ids.map(id => `${id} ready`).join(), `workers ${ids}`)
 }
+
+/** All have ended, one way or the other, before the first failure is told: none is left in the way of the next test. */
+export async function allOf(promises: Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(promises)
+  await Promise.all(promises)
+}

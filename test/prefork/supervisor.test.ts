@@ -6,7 +6,7 @@ import { createServer } from 'node:net'
 import { Descriptor } from '../../src/index.ts'
 import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
 import { socketPath } from '../helpers/path.ts'
-import { get, logOf, only, program, supervising, WAITS } from '../helpers/supervising.ts'
+import { allOf, get, logOf, only, program, supervising, WAITS } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
 
 const STOPPED = { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' }
@@ -65,7 +65,7 @@ const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; cod
 }
 
 test('start() rejects with what became of a worker, and leaves nothing behind', async t => {
-  await Promise.all(
+  await allOf(
     Object.entries(CRASHES).map(async ([what, { entry, says, spawn = {}, code }]) => {
       const path = socketPath()
       const supervisor = new Supervisor({
@@ -349,7 +349,7 @@ test('a policy that throws, or answers nonsense, has given up; one that wants to
     [() => ({ restart: true, delay: Number.NaN }), /returned .*"delay":null/],
     [() => ({}), /returned \{\}/]
   ] // prettier-ignore
-  await Promise.all(
+  await allOf(
     wrong.map(([restart, says]) =>
       supervising(t, { entry, restart: restart as never }, async (supervisor, { told }) => {
         const running = supervisor.run({ signals: false })
