@@ -21,7 +21,11 @@ export async function gone(pid: number): Promise<void> {
 /** Stops processes as a debugger would; resolves when they have stopped. */
 export async function suspend(...pids: number[]): Promise<void> {
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
-  for (const pid of pids) await until(() => stat(pid)[0] === 'T', `${pid} to stop`)
+  for (const pid of pids) await stopped(pid)
+}
+
+export async function stopped(pid: number): Promise<void> {
+  await until(() => stat(pid)[0] === 'T', `${pid} to stop`)
 }
 
 export function resume(...pids: number[]): void {

@@ -37,7 +37,7 @@ async function textOf(socket: Socket): Promise<string> {
     code = (error as NodeJS.ErrnoException).code
   })
   await new Promise(resolve => socket.once('close', resolve))
-  return code ?? (/^HTTP\/1.1 200 [\s\S]*\r\n\r\n([\s\S]*)$/.exec(text)?.[1] || `ended: ${text}`)
+  return code ?? (/^HTTP\/1\.[01] 200 [\s\S]*\r\n\r\n([\s\S]*)$/.exec(text)?.[1] || `ended: ${text}`)
 }
 
 /** How many connections wait in the queues of the listeners on a port of 127.0.0.1: for each socket, in no order (proc_net_tcp(5)). */
