@@ -22,6 +22,7 @@ interface Handle {
 interface Handled extends Accepting {
   _handle: Handle | null
   _unref?: boolean
+  _pipeName?: string
 }
 interface Accepted extends Socket {
   _server: Server | null
@@ -29,6 +30,8 @@ interface Accepted extends Socket {
 
 /** As many as Node's own. */
 export const BACKLOG = 511
+/** Of sun_path, unix(7). */
+const MAX_NAME = 108
 const BATCH = new Int32Array(256)
 /** Of those that wait at the end; the longest queue that Linux allows by default has 4,096. */
 const MOST = 65_536
@@ -72,6 +75,7 @@ export class Lanes {
     if (first) this.#checkUnused()
     this.#begun = true
     const acceptor = first ? this.#server : this.#acceptor()
+    if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // what address() tells
     acceptor.listen(listener.toListenHandle(), backlog)
     await once(acceptor, 'listening')
     const handle = acceptor._handle!
@@ -144,6 +148,12 @@ export function socketOf(fd: number, server: Accepting): Socket {
   const socket = new Socket({ ...setupOf(server), fd })
   native.release(fd)
   return socket
+}
+
+function nameOf(listener: Descriptor): string {
+  const name = Buffer.alloc(MAX_NAME)
+  const length = Math.max(native.name(listener.borrow(), false, name), 0)
+  return name.toString('utf8', 0, length).replace(/\0$/, '')
 }
 
 function acceptWaiting(fd: number, into: number[]): void {

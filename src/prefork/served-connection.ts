@@ -28,7 +28,7 @@ interface Response extends ServerResponse {
 }
 
 const SERVED: unique symbol = Symbol('passfd.served')
-/** The highest there is: streams that are under way to us are still taken (RFC 9113, 6.8). */
+/** The highest there is: it leaves open which streams are still taken. */
 const LAST_STREAM = 2 ** 31 - 1
 let observing = false
 
@@ -38,6 +38,9 @@ export class ServedConnection {
   /** What HTTP/1 is spoken on, if it is: the socket, or TLS on top of it once that is agreed upon. */
   #stream: Served | undefined
   #session: ServerHttp2Session | undefined
+  #streams = 0
+  /** It was told to begin no more streams. */
+  #warned = false
   /** That of the newest request, until it has left. */
   #response: Response | undefined
   /** When something happened last, in ms of `performance.now()`. */
@@ -66,7 +69,15 @@ export class ServedConnection {
 
   opened(session: ServerHttp2Session): void {
     this.#session = session
-    if (this.#traffic.draining) finish(session, this.#traffic.idleGrace)
+    this.#active = performance.now()
+    session.on('stream', stream => {
+      this.#streams++
+      stream.once('close', () => {
+        this.#streams--
+        this.#active = performance.now()
+      })
+      if (this.#traffic.draining) this.#warn(session)
+    })
   }
 
   begun(response: ServerResponse): void {
@@ -83,7 +94,7 @@ export class ServedConnection {
 
   /** The draining has begun. */
   drain(): void {
-    if (this.#session !== undefined) finish(this.#session, this.#traffic.idleGrace)
+    if (this.#session !== undefined && this.#streams > 0) this.#warn(this.#session)
     if (this.#response !== undefined && !this.#response.headersSent) this.#closeAfter(this.#response)
   }
 
@@ -93,21 +104,42 @@ export class ServedConnection {
    */
   sweep(now: number, between: () => ReadonlySet<unknown>, foreign: boolean): void {
     const { raw } = this
-    if (this.#session !== undefined && !this.#session.destroyed) return
+    if (this.#session !== undefined && !this.#session.destroyed) {
+      if (this.#streams === 0 && this.#isQuiet(now)) this.#session.close()
+      return
+    }
     const stream = this.#session === undefined ? this.#stream : undefined
     if (this.upgraded) return
     if (stream !== undefined && stream.parser === undefined && (foreign || stream === raw)) return
-    if (this.#response !== undefined || (stream?._httpMessage ?? null) !== null) return
     if (stream !== raw && raw.bytesRead !== this.#read) {
       this.#read = raw.bytesRead
       this.#active = now
     }
-    if (now - this.#active < this.#traffic.idleGrace) return
-    if (stream?.parser !== undefined && stream.bytesRead !== 0 && !between().has(stream)) return
-    const fd = raw._handle?.fd ?? -1
-    if (fd >= 0 && native.pending(fd) > 0) return
+    if (this.#response !== undefined || (stream?._httpMessage ?? null) !== null) return
+    if (!this.#isQuiet(now)) return
+    if (stream?.parser !== undefined && stream.bytesRead !== 0 && !between().has(stream)) {
+      this.#active = now // a request is arriving, maybe one that was answered before its end
+      return
+    }
     if (stream === undefined || stream === raw) raw.destroy()
     else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
+  }
+
+  /**
+   * GOAWAY, RFC 9113 6.8. Once it has left, nghttp2 passes over new streams, and without an open one Node reads no more: so it is sent while
+   * there is one, and before its answer, for a client to see it before it begins another. What comes in the same read as the first
+   * is still taken; the second GOAWAY tells which streams were not, and may be sent again elsewhere.
+   */
+  #warn(session: ServerHttp2Session): void {
+    if (this.#warned || session.closed || session.destroyed) return
+    this.#warned = true
+    session.goaway(0, LAST_STREAM)
+    setImmediate(() => session.close())
+  }
+
+  #isQuiet(now: number): boolean {
+    const fd = this.raw._handle?.fd ?? -1
+    return now - this.#active >= this.#traffic.idleGrace && (fd < 0 || native.pending(fd) <= 0)
   }
 
   /** Pipelined requests behind it are answered, too: only the last of them says close. */
@@ -147,21 +179,6 @@ function observe(): void {
     const { socket, response } = message as Exchange
     socket[SERVED]?.finished(response)
   })
-}
-
-/**
- * The graceful shutdown of RFC 9113, 6.8: GOAWAY for the streams that the client has not begun; once it has answered a ping, what it sent
- * before is here; then the end as soon as the streams have ended.
- */
-function finish(session: ServerHttp2Session, limit: number): void {
-  if (session.closed || session.destroyed) return
-  const close = (): void => {
-    clearTimeout(timer)
-    if (!session.destroyed) session.close()
-  }
-  const timer = setTimeout(close, limit)
-  session.goaway(0, LAST_STREAM)
-  session.ping(close)
 }
 
 /** Headers as given to writeHead(), their Connection saying close if they have one. */

@@ -127,8 +127,7 @@ export class ServedServer {
         done()
       }
       const done = (): void => {
-        if (signal?.aborted === true || [...this.#connections].every(({ upgraded }) => upgraded))
-          this.#requestsDone.resolve()
+        if (signal?.aborted === true || this.#areUpgraded()) this.#requestsDone.resolve()
         if (this.#open.size > 0 && signal?.aborted !== true) return
         clearInterval(timer)
         signal?.removeEventListener('abort', done)
@@ -178,6 +177,12 @@ export class ServedServer {
     }
     const count = (): void => void this.#traffic.requests++
     for (const event of HANDOVERS) besideOthers(server, event, count)
+  }
+
+  /** Stops at the first that is not: it is asked at the end of each connection. */
+  #areUpgraded(): boolean {
+    for (const { upgraded } of this.#connections) if (!upgraded) return false
+    return true
   }
 
   #sweep(): void {
