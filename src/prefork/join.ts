@@ -9,7 +9,7 @@ import { asError, PassfdError } from '../errors.ts'
 import type { Message } from '../message.ts'
 import { native } from '../native.ts'
 import type { ChannelOptions } from '../options.ts'
-import { bind } from './bound.ts'
+import { type Bound, bind, closeBound } from './bound.ts'
 import {
   APPLICATION_NUMBER,
   CONTROL_NUMBER,
@@ -50,17 +50,20 @@ let joined: Promise<Worker> | undefined
  * with the system's error for what can't be bound.
  */
 export function joinSupervisor(options: JoinOptions = {}): Promise<Worker> {
-  joined ??= join(options)
+  const { [SUPERVISOR_VARIABLE]: parent } = process.env
+  joined ??= parent === undefined ? standAlone(options).catch(again) : joinParent(Number(parent), options)
   return joined
 }
 
-async function join({ standalone, signals = true, channel = {} }: JoinOptions): Promise<Worker> {
-  const parent = process.env[SUPERVISOR_VARIABLE]
-  delete process.env[SUPERVISOR_VARIABLE] // its children are not workers
-  let worker: Worker
-  if (parent !== undefined) worker = await joinParent(Number(parent), channel)
-  else if (standalone !== undefined) worker = new Worker(await alone(listenersOf(standalone)))
-  else throw new PassfdError('NOT_SUPERVISED')
+/** Nothing has happened yet: the next call may fare better. */
+function again(error: Error): never {
+  joined = undefined
+  throw error
+}
+
+async function standAlone({ standalone, signals = true }: JoinOptions): Promise<Worker> {
+  if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
+  const worker = new Worker(await alone(listenersOf(standalone)))
   if (signals) stopOnSignals(worker)
   return worker
 }
@@ -75,14 +78,15 @@ function stopOnSignals(worker: Worker): void {
     })
 }
 
-async function joinParent(parent: number, channelOptions: ChannelOptions): Promise<Worker> {
+async function joinParent(parent: number, { signals = true, channel: options = {} }: JoinOptions): Promise<Worker> {
+  delete process.env[SUPERVISOR_VARIABLE] // its children are not workers
   const authorize = (): boolean => true // whoever has started this process
   const control = await connect<FromSupervisor, FromWorker>(Descriptor.adopt(CONTROL_NUMBER), {
     authorize,
     maxUnclaimed: 4 * MAX_UNCONFIRMED,
     requestTimeout: ANSWER
   })
-  const channel = await connect(Descriptor.adopt(APPLICATION_NUMBER), { ...channelOptions, authorize })
+  const channel = await connect(Descriptor.adopt(APPLICATION_NUMBER), { ...options, authorize })
   const welcome = await control.request<Welcome>({ type: 'join', version: VERSION }, { descriptors: 253 })
   const { stopTimeout, killTimeout } = welcome
   // If it hangs when its supervisor is killed, nobody else would end it
@@ -91,6 +95,7 @@ async function joinParent(parent: number, channelOptions: ChannelOptions): Promi
   const home = new SupervisedHome(welcome, control, channel.unref())
   const worker = new Worker(home)
   home.begin(worker)
+  if (signals) stopOnSignals(worker)
   return worker
 }
 
@@ -191,9 +196,22 @@ class SupervisedHome implements Home {
   }
 }
 
+/** All of them, or none. */
+async function bindAll(specs: ReadonlyMap<string, BindSpec>): Promise<Bound[]> {
+  const attempts = [...specs].map(([name, spec]) => bind(name, spec))
+  try {
+    return await Promise.all(attempts)
+  } catch (error) {
+    for (const attempt of await Promise.allSettled(attempts))
+      if (attempt.status === 'fulfilled') await closeBound(attempt.value)
+    for (const spec of specs.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
+    throw error
+  }
+}
+
 async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
   const listeners = new Map<string, Loan>()
-  const bound = await Promise.all([...specs].map(([name, spec]) => bind(name, spec)))
+  const bound = await bindAll(specs)
   for (const { name, descriptor, backlog } of bound) listeners.set(name, { lane: 0, listener: descriptor, backlog })
   const [channel, theirs] = pair()
   const nobody = await connect(theirs)

@@ -99,17 +99,25 @@ export class Worker {
   async listen(name: string, server: Server): Promise<void> {
     const lent = this.#lent(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
+    if ('listener' in lent && lent.listener.kind === 'udp')
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: 'listen()',
+        expected: 'tcp-listener, unix-stream-listener',
+        actual: 'udp (use descriptor(name).toDatagram())'
+      })
     const served = this.#servedBy(server)
     this.#serving.set(name, { served, lanes: new Map() })
-    if ('listener' in lent) {
-      if (lent.listener.kind === 'udp')
-        throw new PassfdError('DESCRIPTOR_KIND', {
-          operation: 'listen()',
-          expected: 'tcp-listener, unix-stream-listener',
-          actual: 'udp (use descriptor(name).toDatagram())'
-        })
-      await served.add(lent.listener.dup(), lent.backlog)
-    } else served.prepare()
+    let copy: Descriptor | undefined
+    try {
+      if ('listener' in lent) {
+        copy = lent.listener.dup()
+        await served.add(copy, lent.backlog)
+      } else served.prepare()
+    } catch (error) {
+      copy?.[Symbol.dispose]()
+      this.#serving.delete(name) // for another server
+      throw error
+    }
     if (this.#stopped === undefined) this.#home.uses(name, true)
   }
 
