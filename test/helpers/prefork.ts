@@ -130,14 +130,27 @@ export interface ClientOptions {
   close?: boolean
 }
 
-/** See the fixture prefork-client. Returns what ends it. */
-export function startClient(t: ExecutionContext, port: number, options: ClientOptions): () => Promise<Outcome> {
-  const client = endWith(t, startFixture('prefork-client', [JSON.stringify({ port, ...options })]))
-  return async () => {
-    client.child.stdin?.write('end\n')
-    const outcome = JSON.parse(await client.line())
-    await client.exit
-    return outcome
+export interface Client {
+  /** Resolves when so many more requests were answered. */
+  more(count: number): Promise<unknown>
+  end(): Promise<Outcome>
+}
+
+/** See the fixture prefork-client. */
+export function startClient(t: ExecutionContext, port: number, options: ClientOptions): Client {
+  const args = [fixture('prefork-client.mjs'), JSON.stringify({ port, ...options })]
+  const client = endWith(t, startNice(process.execPath, args))
+  return {
+    more: count => {
+      client.child.stdin?.write(`${count}\n`)
+      return client.line()
+    },
+    end: async () => {
+      client.child.stdin?.write('end\n')
+      const outcome = JSON.parse(await client.line())
+      await client.exit
+      return outcome
+    }
   }
 }
 
@@ -152,7 +165,7 @@ export const WRK = '/usr/bin/wrk'
 export function startWrk(t: ExecutionContext, port: number, connections: number): () => Promise<WrkOutcome> {
   const script = fixture('prefork-wrk.lua')
   const limits = ['-t1', `-c${connections}`, '-d100s', '--timeout', '20s']
-  const wrk = endWith(t, start(WRK, [...limits, '-s', script, `http://127.0.0.1:${port}/`]))
+  const wrk = endWith(t, startNice(WRK, [...limits, '-s', script, `http://127.0.0.1:${port}/`]))
   return async () => {
     wrk.child.kill('SIGINT')
     for (;;) {
@@ -183,6 +196,11 @@ export function startKiller(t: ExecutionContext): { kill(pid: number): Promise<A
       return killer.exit
     }
   }
+}
+
+/** Clients take what the workers leave of the processors, so that new ones get ready soon. */
+function startNice(command: string, args: readonly string[]): Running {
+  return start('nice', ['-n', '10', command, ...args])
 }
 
 /** A test that fails leaves nothing running. */

@@ -29,7 +29,7 @@ for (const balance of BALANCES) {
       t.is((await supervisor.exit(pid)).signal, 'SIGKILL')
     }
     await victim(supervisor)
-    const outcomes = await Promise.all(clients.map(end => end()))
+    const outcomes = await Promise.all(clients.map(client => client.end()))
     await killer.end()
     t.is(supervisor.ended.length, kills)
     const failures = outcomes.flatMap(outcome => outcome.failures)

@@ -1,6 +1,15 @@
 /** Under load workers are replaced, added and removed, and no request fails. */
 import type { ExecutionContext } from 'ava'
-import { BALANCES, nameOf, startClient, startSupervisor, startWrk, type Told, WRK } from '../helpers/prefork.ts'
+import {
+  BALANCES,
+  type Client,
+  nameOf,
+  startClient,
+  startSupervisor,
+  startWrk,
+  type Told,
+  WRK
+} from '../helpers/prefork.ts'
 import { missing } from '../helpers/programs.ts'
 import { testIf } from '../helpers/test.ts'
 
@@ -8,14 +17,18 @@ const withoutWrk = missing(WRK, 'wrk')
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
-async function underLoad(t: ExecutionContext, supervisor: Told, change: () => Promise<void>): Promise<void> {
+async function underLoad(
+  t: ExecutionContext,
+  supervisor: Told,
+  change: (client: Client) => Promise<void>
+): Promise<void> {
   const { port } = supervisor
   const wrk = startWrk(t, port, 8)
   const clients = [{ connections: 4 }, { connections: 16, think: 10 }].map(options => startClient(t, port, options))
-  await change()
+  await change(clients[0]!)
   const { requests, errors } = await wrk()
   let answered = requests
-  for (const outcome of await Promise.all(clients.map(end => end()))) {
+  for (const outcome of await Promise.all(clients.map(client => client.end()))) {
     t.deepEqual(outcome.failures, [])
     t.true(outcome.answered > 0)
     answered += outcome.answered
@@ -48,10 +61,12 @@ for (const balance of BALANCES) {
 
   testIf(withoutWrk, `${nameOf(balance)}: scaled from 1 to 8 to 1 under load, and no request fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 1, balance })
-    await underLoad(t, supervisor, async () => {
+    await underLoad(t, supervisor, async client => {
+      await client.more(200)
       for (const size of [8, 1]) {
         await supervisor.ask('scale', size)
         t.is((await supervisor.workers()).length, size)
+        await client.more(500)
       }
     })
   })
