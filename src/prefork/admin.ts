@@ -48,11 +48,17 @@ export interface AdminServer {
 
 /** Events without an answer are waited for by nobody: a subscriber that does not read them misses some. */
 const MAX_QUEUED = 1024 * 1024
+/** How long the end of the supervisor may wait for who does not read, in ms. */
+const CLOSE = 1000
 
 const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'routeFailed'] as const
 
 export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
-  const server = await listen<AdminCommand, AdminEvent>(path, { maxQueued: MAX_QUEUED, requestTimeout: 0 })
+  const server = await listen<AdminCommand, AdminEvent>(path, {
+    maxQueued: MAX_QUEUED,
+    requestTimeout: 0,
+    closeTimeout: CLOSE
+  })
   const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
   const tell = (event: AdminEvent): void => {
     for (const channel of subscribers) {

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { checkInteger, describe } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
-import type { ChannelOptions } from '../options.ts'
+import { type ChannelOptions, channelLimits } from '../options.ts'
 import { type RestartPolicy, restartPolicy } from './restart.ts'
 import type { WorkerInfo } from './worker-info.ts'
 
@@ -55,7 +55,7 @@ export interface WorkerLimits {
 }
 
 export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' | 'gid'> {
-  /** Arguments of the program. */
+  /** Arguments of `entry`; a `command` has its own. */
   args?: string[]
   /** Arguments of Node itself. Default: those of this process. */
   execArgv?: string[]
@@ -119,6 +119,8 @@ export interface Settings {
 export const MAX_TIMEOUT = 0x7fffffff
 export const MAX_WORKERS = 1024
 export const MAX_HEAD = 1024 * 1024
+/** The highest user (credentials(7)); the one above means none. */
+const MAX_ID = 0xfffffffe
 const RULES = ['round-robin', 'least-connections', 'address']
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
@@ -134,6 +136,8 @@ export function settingsOf(options: SupervisorOptions): Settings {
   if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
   if (admin !== undefined && (typeof admin !== 'string' || admin === ''))
     throw invalid('options.admin', 'a path', admin)
+  checkSpawn(spawn, command !== undefined)
+  channelLimits(channel)
   const { workers = availableParallelism() } = options
   checkWorkers(workers)
   return {
@@ -153,6 +157,24 @@ export function settingsOf(options: SupervisorOptions): Settings {
     limits: limitsOf(limits),
     channel,
     admin
+  }
+}
+
+/** Node would say so for every worker, and each time anew. */
+function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
+  if (typeof spawn !== 'object' || spawn === null) throw invalid('options.spawn', 'an object', spawn)
+  const { cwd, env, uid, gid, args, execArgv } = spawn
+  if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
+    throw invalid('options.spawn.cwd', 'a path or a URL', cwd)
+  if (env !== undefined && (typeof env !== 'object' || env === null))
+    throw invalid('options.spawn.env', 'an object', env)
+  if (uid !== undefined) checkInteger(uid, 'options.spawn.uid', 0, MAX_ID)
+  if (gid !== undefined) checkInteger(gid, 'options.spawn.gid', 0, MAX_ID)
+  for (const [name, list] of Object.entries({ args, execArgv })) {
+    if (list === undefined) continue
+    if (foreign) throw invalid(`options.spawn.${name}`, 'undefined: a command has its arguments in itself', list)
+    if (!Array.isArray(list) || list.some(part => typeof part !== 'string'))
+      throw invalid(`options.spawn.${name}`, 'an array of strings', list)
   }
 }
 

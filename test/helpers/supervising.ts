@@ -51,7 +51,7 @@ export async function supervising(
     heartbeat: 50,
     idleGrace: 50,
     ...rest,
-    spawn: { execArgv: [], ...spawn }
+    spawn: { ...(rest.command === undefined ? { execArgv: [] } : {}), ...spawn }
   })
   const pids = new Set<number | undefined>()
   supervisor.on('state', ({ pid }) => pids.add(pid))

@@ -1,0 +1,120 @@
+/** Options of a Supervisor: misuse throws at the call, and nothing is opened or moved. */
+import { Descriptor } from '../../src/index.ts'
+import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
+import { settingsOf } from '../../src/prefork/options.ts'
+import { test } from '../helpers/test.ts'
+
+const entry = '/srv/worker.js'
+const listeners = { http: { port: 0 } }
+
+const WRONG: [string, object][] = [
+  ['an object', null as never],
+  ['either entry or command', { listeners }],
+  ['either entry or command', { entry, command: ['a'], listeners }],
+  ['options.entry', { entry: 5, listeners }],
+  ...[[], ['a', 5], [''], 'a'].map((command): [string, object] => ['options.command', { command, listeners }]),
+  ...[undefined, null, {}].map((wrong): [string, object] => ['options.listeners', { entry, listeners: wrong }]),
+  ['1 to 64', { entry, listeners: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`n${i}`, { port: 0 }])) }],
+  ...['a:b', '', 'ä', 'x'.repeat(256)].map((name): [string, object] => [
+    'the name of a listener',
+    { entry, listeners: { [name]: { port: 0 } } }
+  ]),
+  ['options.listeners.http', { entry, listeners: { http: 3000 } }],
+  ...[0, 1025, 1.5, '2', Number.NaN].map((workers): [string, object] => ['workers', { entry, listeners, workers }]),
+  ...['random', {}, { dispatch: 'random' }, null].map((balance): [string, object] => [
+    'options.balance',
+    { entry, listeners, balance }
+  ]),
+  ['options.balance', { command: ['a'], listeners, balance: { dispatch: 'round-robin' } }],
+  ['maxHead', { entry, listeners, balance: { dispatch: () => 0, maxHead: 0 } }],
+  ['maxHead', { entry, listeners, balance: { dispatch: () => 0, maxHead: 1024 * 1024 + 1 } }],
+  ['headTimeout', { entry, listeners, balance: { dispatch: () => 0, headTimeout: 0 } }],
+  ['options.restart', { entry, listeners, restart: true }],
+  ['options.admin', { entry, listeners, admin: '' }],
+  ...(['readyTimeout', 'stopTimeout', 'killTimeout', 'idleGrace', 'heartbeat', 'hangTimeout'] as const).flatMap(name =>
+    [-1, 2 ** 31, '5', Number.NaN].map((value): [string, object] => [name, { entry, listeners, [name]: value }])
+  ),
+  ...(['stopTimeout', 'killTimeout', 'heartbeat'] as const).map((name): [string, object] => [
+    name,
+    { entry, listeners, [name]: 0 }
+  ]),
+  ['options.limits', { entry, listeners, limits: null }],
+  ...(['rss', 'age', 'requests'] as const).map((name): [string, object] => [
+    `options.limits.${name}`,
+    { entry, listeners, limits: { [name]: 0 } }
+  ]),
+  ...[-0.1, 1.1, '0', Number.NaN].map((jitter): [string, object] => [
+    'options.limits.jitter',
+    { entry, listeners, limits: { jitter } }
+  ]),
+  ['options.spawn', { entry, listeners, spawn: null }],
+  ['options.spawn.cwd', { entry, listeners, spawn: { cwd: 5 } }],
+  ['options.spawn.env', { entry, listeners, spawn: { env: 'A=b' } }],
+  ['options.spawn.uid', { entry, listeners, spawn: { uid: 'nobody' } }],
+  ['options.spawn.gid', { entry, listeners, spawn: { gid: -1 } }],
+  ['options.spawn.args', { entry, listeners, spawn: { args: 'a b' } }],
+  ['options.spawn.execArgv', { entry, listeners, spawn: { execArgv: [5] } }],
+  ['options.spawn.args', { command: ['a'], listeners, spawn: { args: ['b'] } }],
+  ['options.maxMessage', { entry, listeners, channel: { maxMessage: 0 } }]
+]
+
+test('what is wrong throws, and says what would be right', t => {
+  for (const [what, options] of WRONG) {
+    const error = t.throws<NodeJS.ErrnoException>(
+      () => new Supervisor(options as SupervisorOptions),
+      undefined,
+      `${what} ${JSON.stringify(options)}`
+    )
+    t.is(error?.code, 'ERR_PASSFD_INVALID_ARGUMENT', what)
+    t.true(error?.message.includes(what), `${what}: ${error?.message}`)
+  }
+})
+
+test('a Descriptor of the wrong kind, or closed; one that is refused is not moved', async t => {
+  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+  t.throws(() => new Supervisor({ entry, listeners: { http: listener }, workers: 0 }), {
+    code: 'ERR_PASSFD_INVALID_ARGUMENT'
+  })
+  t.false(listener.closed)
+  listener.close()
+  t.throws(() => new Supervisor({ entry, listeners: { http: listener } }), { code: 'ERR_PASSFD_DESCRIPTOR_CLOSED' })
+  const file = Descriptor.openSync('/dev/null')
+  const supervisor = new Supervisor({ entry, listeners: { http: file } })
+  await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_DESCRIPTOR_KIND' })
+  t.true(file.closed)
+})
+
+test('defaults, and the least and the most', t => {
+  const settings = settingsOf({ entry, listeners })
+  t.like(settings, {
+    balance: 'per-worker',
+    readyTimeout: 30_000,
+    stopTimeout: 30_000,
+    killTimeout: 5000,
+    idleGrace: 1000,
+    heartbeat: 1000,
+    hangTimeout: 10_000
+  })
+  t.true(settings.workers >= 1)
+  t.is(settings.limits.jitter, 0.1)
+  t.is(settingsOf({ command: ['python3', 'worker.py'], listeners }).balance, 'shared')
+  t.like(
+    settingsOf({
+      entry: new URL('file:///srv/worker.js'),
+      listeners,
+      workers: 1024,
+      hangTimeout: 0,
+      idleGrace: 0,
+      readyTimeout: 0
+    }),
+    {
+      workers: 1024,
+      hangTimeout: 0
+    }
+  )
+  t.deepEqual(settingsOf({ entry, listeners, balance: { dispatch: 'address' } }).balance, {
+    dispatch: 'address',
+    maxHead: 16_384,
+    headTimeout: 5000
+  })
+})
