@@ -128,6 +128,7 @@ export interface ClientOptions {
   connections: number
   think?: number
   close?: boolean
+  most?: number
 }
 
 export interface Client {

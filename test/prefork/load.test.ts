@@ -14,6 +14,7 @@ import { missing } from '../helpers/programs.ts'
 import { testIf } from '../helpers/test.ts'
 
 const withoutWrk = missing(WRK, 'wrk')
+const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
@@ -24,7 +25,12 @@ async function underLoad(
 ): Promise<void> {
   const { port } = supervisor
   const wrk = startWrk(t, port, 8)
-  const clients = [{ connections: 4 }, { connections: 16, think: 10 }].map(options => startClient(t, port, options))
+  // wrk stays on its connections; some of ours go to another worker now and then
+  const clients = [
+    { connections: 4, most: 50 },
+    { connections: 8, think: 10, most: 10 },
+    { connections: 8, think: 10 }
+  ].map(options => startClient(t, port, options))
   await change(clients[0]!)
   const { requests, errors } = await wrk()
   let answered = requests
@@ -33,7 +39,7 @@ async function underLoad(
     t.true(outcome.answered > 0)
     answered += outcome.answered
   }
-  t.deepEqual(errors, { connect: 0, read: 0, write: 0, status: 0, timeout: 0 })
+  t.deepEqual(errors, NONE)
   t.true(requests > 0)
   t.is(await supervisor.end(), '')
   t.log(`${answered} requests`)
@@ -63,11 +69,16 @@ for (const balance of BALANCES) {
     const supervisor = await startSupervisor(t, { workers: 1, balance })
     await underLoad(t, supervisor, async client => {
       await client.more(200)
-      for (const size of [8, 1]) {
-        await supervisor.ask('scale', size)
-        t.is((await supervisor.workers()).length, size)
-        await client.more(500)
-      }
+      await supervisor.ask('scale', 8)
+      t.is((await supervisor.workers()).length, 8)
+      const later = startWrk(t, supervisor.port, 16) // has connections to all of them
+      await client.more(500)
+      await supervisor.ask('scale', 1)
+      t.is((await supervisor.workers()).length, 1)
+      await client.more(500)
+      const { requests, errors } = await later()
+      t.deepEqual(errors, NONE)
+      t.true(requests > 0)
     })
   })
 }
