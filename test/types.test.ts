@@ -38,7 +38,7 @@ import {
   type ServerEvents,
   version
 } from '../src/index.ts'
-import { start } from './helpers/process.ts'
+import { compile } from './helpers/compile.ts'
 import { test } from './helpers/test.ts'
 
 const file = z.object({ name: z.string(), file: z.instanceof(Descriptor) })
@@ -229,28 +229,6 @@ async function assertions(): Promise<void> {
 }
 
 void assertions
-
-/** Compiles a file with the project's settings; gives what the compiler says. */
-async function compile(path: string): Promise<{ code: number | null; output: string }> {
-  const root = fileURLToPath(new URL('..', import.meta.url))
-  const folder = mkdtempSync(join(tmpdir(), 'passfd-types-'))
-  try {
-    const config = join(folder, 'tsconfig.json')
-    const typeRoots = [join(root, 'node_modules/@types')]
-    writeFileSync(
-      config,
-      JSON.stringify({ extends: join(root, 'tsconfig.json'), compilerOptions: { typeRoots }, include: [path] })
-    )
-    const { child, exit } = start(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', config])
-    let output = ''
-    child.stdout!.on('data', text => {
-      output += text
-    })
-    return { code: (await exit).code, output }
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
 
 test('the public types are what they should be', async t => {
   t.deepEqual(await compile(fileURLToPath(import.meta.url)), { code: 0, output: '' })
