@@ -65,12 +65,7 @@ test('random commands and deaths', async t => {
       checkStates(states)
     })
   })
-  await fc.assert(whole, {
-    numRuns: 5,
-    interruptAfterTimeLimit: 8000,
-    markInterruptAsFailure: false,
-    endOnFailure: true
-  })
+  await fc.assert(whole, { numRuns: 4, endOnFailure: true })
 })
 
 async function perform(supervisor: Supervisor, step: Step, entry: string): Promise<void> {
