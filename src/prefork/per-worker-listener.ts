@@ -1,7 +1,7 @@
 /**
  * The per-worker policy: for each slot a listener of its own (a *lane*), all on one port: the kernel spreads new connections over them
  * (SO_REUSEPORT, socket(7)). A lane whose worker is gone is lent to another one, with what waits in its queue. Once opened it stays so, though
- * its slot be removed: closing one resets what waits in it.
+ * its slot be removed: closing one resets what waits in it. Only where workers can't be lent any (they listen by themselves) it goes with its slot.
  */
 import { type Descriptor, own } from '../descriptor.ts'
 import type { PortGroup } from '../port-group.ts'
@@ -34,7 +34,8 @@ export class PerWorkerListener implements Listener {
     return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog }
   }
 
-  balance(servers: readonly WorkerProcess[]): void {
+  balance(servers: readonly WorkerProcess[], slots: number): void {
+    if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
     for (const [slot, lane] of this.#lanes.entries()) {
       const { borrower } = lane
       const borrowed = borrower !== undefined && servers.includes(borrower)
@@ -63,9 +64,18 @@ export class PerWorkerListener implements Listener {
     return this.#lanes[slot]!
   }
 
+  #adopts(server: WorkerProcess): boolean {
+    return server.uses.get(this.name)?.adopts === true
+  }
+
+  /** Of removed slots: nobody would ever accept from them, and they get their share of all who come. They live until their workers end. */
+  #drop(slots: number): void {
+    for (const { descriptor } of this.#lanes.splice(Math.max(1, slots))) descriptor.close()
+  }
+
   /** To the one that has the fewest. */
   #lend(slot: number, lane: Lane, servers: readonly WorkerProcess[]): void {
-    const able = servers.filter(server => server.uses.get(this.name)?.adopts)
+    const able = servers.filter(server => this.#adopts(server))
     if (able.length === 0) return // it waits for its slot's next worker
     const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
     lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))

@@ -5,10 +5,12 @@ import { native } from '../../src/native.ts'
 import { PortGroup } from '../../src/port-group.ts'
 import { BALANCES, fixture, nameOf, startSupervisor } from '../helpers/prefork.ts'
 import { gone, resume, stopped, suspend } from '../helpers/processes.ts'
-import { test, until } from '../helpers/test.ts'
+import { missing } from '../helpers/programs.ts'
+import { test, testIf, until } from '../helpers/test.ts'
 import { connectClients, queues } from '../helpers/waiting-clients.ts'
 
 const CLIENTS = 40
+const PYTHON = '/usr/bin/python3'
 const total = (numbers: readonly number[]): number => numbers.reduce((sum, one) => sum + one, 0)
 
 for (const balance of BALANCES) {
@@ -121,3 +123,23 @@ test('trap 34: a listener that was lent to a worker that does not serve it, or i
   await supervisor.end()
   t.regex((await scaled) as string, /^ERR_PASSFD_WORKER_NOT_READY|^ERR_PASSFD_SUPERVISOR_STOPPED/)
 })
+
+testIf(
+  missing(PYTHON, 'python3'),
+  'trap 34: the listener of a removed slot gets no more clients if nobody can be lent it',
+  async t => {
+    const command = [PYTHON, fixture('../../examples/python/prefork_worker.py')]
+    const supervisor = await startSupervisor(t, { command, workers: 4, balance: 'per-worker' })
+    for (const size of [2, 1, 3, 1]) {
+      await supervisor.ask('scale', size)
+      t.is(queues(supervisor.port).length, size)
+      const pids = (await supervisor.workers()).map(({ pid }) => pid)
+      const answers = await (await connectClients(supervisor.port, CLIENTS)).answers()
+      t.deepEqual(
+        answers.filter(answer => !pids.includes(Number.parseInt(answer, 10))),
+        []
+      )
+    }
+    t.is(await supervisor.end(), '')
+  }
+)
