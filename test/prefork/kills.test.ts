@@ -13,7 +13,7 @@ import {
 import { test } from '../helpers/test.ts'
 
 for (const balance of BALANCES) {
-  const kills = balance === 'per-worker' ? 50 : 20
+  const kills = balance === 'per-worker' ? 50 : 15
   test(`${nameOf(balance)}: of ${kills} workers killed under load only what they had accepted fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 4, balance, restartDelay: 5 })
     const killer = startKiller(t)

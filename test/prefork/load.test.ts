@@ -47,7 +47,7 @@ async function underLoad(
 }
 
 for (const balance of BALANCES) {
-  const reloads = balance === 'per-worker' ? 20 : 4
+  const reloads = balance === 'per-worker' ? 20 : 3
   testIf(withoutWrk, `${nameOf(balance)}: ${reloads} reloads under load, and no request fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 2, balance })
     const first = (await supervisor.workers()).map(({ pid }) => pid)
