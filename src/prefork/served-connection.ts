@@ -38,6 +38,8 @@ export class ServedConnection {
   /** What HTTP/1 is spoken on, if it is: the socket, or TLS on top of it once that is agreed upon. */
   #stream: Served | undefined
   #session: ServerHttp2Session | undefined
+  /** At the last look a request was, that has no response to be finished. */
+  #arriving = false
   #streams = 0
   /** It was told to begin no more streams. */
   #warned = false
@@ -116,11 +118,13 @@ export class ServedConnection {
       this.#active = now
     }
     if (this.#response !== undefined || (stream?._httpMessage ?? null) !== null) return
-    if (!this.#isQuiet(now)) return
     if (stream?.parser !== undefined && stream.bytesRead !== 0 && !between().has(stream)) {
-      this.#active = now // a request is arriving, maybe one that was answered before its end
+      this.#arriving = true // maybe a request that was answered before its end
       return
     }
+    if (this.#arriving) this.#active = now
+    this.#arriving = false
+    if (!this.#isQuiet(now)) return
     if (stream === undefined || stream === raw) raw.destroy()
     else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
   }
