@@ -3,10 +3,11 @@ import type { Channel } from '../channel.ts'
 
 /**
  *     starting ──ready()──▶ ready ──stop, reload, limit, its own wish──▶ stopping ──▶ exited
- *         │                   │                                             ▲            ▲
- *         │                   └──nothing heard for hangTimeout──▶ hung ─────│────────────┤
- *         └──────────told to stop before it was ready───────────────────────┘            │
- *     any of them ──it ends, or is killed────────────────────────────────────────────────┘
+ *         │                   │                                           ▲    │        ▲
+ *         │                   └──nothing heard for hangTimeout──▶ hung ◀──┼────┘        │
+ *         │                                                        └──────┼─────────────┤
+ *         └──────────told to stop before it was ready─────────────────────┘             │
+ *     any of them ──it ends, or is killed───────────────────────────────────────────────┘
  */
 export type WorkerState = 'starting' | 'ready' | 'stopping' | 'hung' | 'exited'
 

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { Descriptor } from '../../src/index.ts'
 import { Supervisor } from '../../src/prefork/index.ts'
+import { patched } from '../helpers/channels.ts'
 import { socketPath } from '../helpers/path.ts'
 import { allOf, get, logOf, only, program, supervising, WAITS } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
@@ -194,5 +195,25 @@ test('stop() while it starts: graceful, and start() says so', async t => {
   await supervising(t, {}, async supervisor => {
     await supervisor.stop()
     await t.throwsAsync(supervisor.start(), STATE)
+  })
+})
+
+test('no descriptors for another worker: start() rejects; later it is told, and tried again', async t => {
+  const full = () => () => -24 // EMFILE
+  await supervising(t, {}, async supervisor => {
+    await patched('socketpair', full, async () => {
+      await t.throwsAsync(supervisor.start(), { code: 'EMFILE' })
+    })
+  })
+  await supervising(t, { restart: () => ({ restart: true, delay: 0 }) }, async (supervisor, { told }) => {
+    await supervisor.start()
+    await patched('socketpair', full, async () => {
+      await t.throwsAsync(supervisor.reload(), { code: 'EMFILE' })
+      await only(supervisor, 1)
+      process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+      await until(() => told.length === 1, 'that there are none')
+    })
+    t.regex(told[0]!, /reloadFailed .*EMFILE/)
+    await until(() => supervisor.workers[0]?.state === 'ready', 'the next try')
   })
 })

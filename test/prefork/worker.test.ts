@@ -32,9 +32,13 @@ async function report(supervisor: Supervisor): Promise<unknown> {
 test('listen: one server for several names, names that are not there, twice, UDP, no server', async t => {
   const entry = reports(`
     const other = createServer()
+    const over = createServer().listen(0, '127.0.0.1')
+    await new Promise(resolve => over.on('listening', resolve))
+    await new Promise(resolve => over.close(resolve))
     return {
       unknown: [await code(() => worker.listen('none', server)), await code(() => worker.listener('none')), await code(() => worker.descriptor('none'))],
       wrong: await code(() => worker.listen('http', {})),
+      over: await code(() => worker.listen('http', over)),
       udp: [await code(() => worker.listen('dns', server)), await code(() => worker.listen('dns', server))],
       first: await code(() => worker.listen('http', server)),
       twice: [await code(() => worker.listen('http', server)), await code(() => worker.listen('http', other))],
@@ -51,6 +55,7 @@ test('listen: one server for several names, names that are not there, twice, UDP
     t.deepEqual(await report(supervisor), {
       unknown: Array(3).fill('LISTENER_UNKNOWN'),
       wrong: 'INVALID_ARGUMENT',
+      over: 'SERVER_CLOSED',
       udp: Array(2).fill('DESCRIPTOR_KIND'),
       first: 'fine',
       twice: Array(2).fill('LISTENER_SERVED'),
