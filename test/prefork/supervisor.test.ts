@@ -102,10 +102,10 @@ test('an entry that is missing, and a program that is', async t => {
 
 test('a worker that does not get ready in time is killed', async t => {
   const entry = program('await joinSupervisor(); setInterval(() => {}, 1000)')
-  await supervising(t, { entry, readyTimeout: 1000 }, async (supervisor, { exits, of }) => {
+  await supervising(t, { entry, readyTimeout: 300 }, async (supervisor, { exits, of }) => {
     await t.throwsAsync(supervisor.start(), {
       code: NOT_READY,
-      message: /1000 ms \(readyTimeout\) \(was killed by SIGKILL/
+      message: /300 ms \(readyTimeout\) \(was killed by SIGKILL/
     })
     t.deepEqual(exits, ['0/1 SIGKILL'])
     t.deepEqual(of(1), ['starting', 'exited'])
@@ -163,14 +163,17 @@ test('an admin path that is taken: the listeners are closed again', async t => {
 test('a worker that dies while others are still starting is replaced', async t => {
   const entry = program(
     `const worker = await joinSupervisor()
-    if (worker.id === 2) setTimeout(() => worker.ready(), 1500)
-    else await worker.ready()
-    if (worker.id === 1) setTimeout(() => process.exit(1), 1)
-    setInterval(() => {}, 1000)`
+    if (worker.id === 2) await new Promise(resolve => worker.channel.once('message', resolve))
+    await worker.ready()`
   )
-  await supervising(t, { entry, workers: 2 }, async (supervisor, { exits }) => {
-    await supervisor.start()
-    t.deepEqual(exits, ['0/1 1'])
+  await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {
+    const starting = supervisor.start()
+    await until(() => of(1).includes('ready'), 'the first one')
+    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+    await until(() => exits.length === 1, 'its end')
+    t.deepEqual(exits, ['0/1 SIGKILL'])
+    supervisor.workers[0]!.channel.send('go on')
+    await starting
     await only(supervisor, 3, 2)
     t.like(supervisor.workers, [{ restarts: 1 }, { restarts: 0 }])
   })

@@ -81,8 +81,8 @@ test('beyond a limit of requests, age or memory a worker is replaced, its succes
       }
     }
   ]
-  for (const { limits, push } of cases)
-    await supervising(t, { workers: 2, limits }, async (supervisor, { states, exits, of, told }) => {
+  const replaced = cases.map(({ limits, push }) =>
+    supervising(t, { workers: 2, limits }, async (supervisor, { states, exits, of, told }) => {
       let starting = 0
       let most = 0
       await supervisor.start()
@@ -107,6 +107,8 @@ test('beyond a limit of requests, age or memory a worker is replaced, its succes
       t.deepEqual(told, [])
       t.true(supervisor.workers.every(({ restarts }) => restarts === 0))
     })
+  )
+  await allOf(replaced)
 })
 
 test('a successor for a limit that does not get ready: the old one goes on, and it is told', async t => {
