@@ -502,21 +502,21 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   #checkLimits(now: number): void {
     if (now < this.#limitRetry || this.#phase !== 'running') return
-    for (const slot of this.#slots) {
-      const worker = slot.current
-      if (worker?.state !== 'ready' || slot.next !== undefined || !this.#isBeyond(worker)) continue
-      this.#limitRetry = Infinity // one at a time
-      this.#exclusive(() => (slot.current === worker ? this.#replace(slot) : Promise.resolve())).then(
-        () => {
-          this.#limitRetry = 0
-        },
-        error => {
-          this.#limitRetry = performance.now() + LIMIT_RETRY
-          if (this.#phase === 'running') this.#tell('reloadFailed', asError(error))
-        }
-      )
-      return
-    }
+    // The oldest first: one whose successors are beyond it at once keeps no other waiting
+    const beyond = this.#slots.filter(slot => slot.current?.state === 'ready' && this.#isBeyond(slot.current))
+    const [slot] = beyond.sort((a, b) => a.current!.id - b.current!.id)
+    if (slot === undefined) return
+    const worker = slot.current
+    this.#limitRetry = Infinity // one at a time
+    this.#exclusive(() => (slot.current === worker ? this.#replace(slot) : Promise.resolve())).then(
+      () => {
+        this.#limitRetry = 0
+      },
+      error => {
+        this.#limitRetry = performance.now() + LIMIT_RETRY
+        if (this.#phase === 'running') this.#tell('reloadFailed', asError(error))
+      }
+    )
   }
 
   #isBeyond(worker: WorkerProcess): boolean {
