@@ -57,6 +57,8 @@ export class Session implements TransportOwner {
   /** What ended it, if that was an error. */
   error: Error | undefined
   peer: Hello | undefined
+  /** Called when the peer has taken all descriptors that it was sent. */
+  onAllTaken: (() => void) | undefined
 
   readonly #owner: SessionOwner
   readonly #transport: Transport
@@ -631,6 +633,7 @@ export class Session implements TransportOwner {
       this.#closeAside(closing, () => {
         this.#descriptorsOut -= closing.length
         this.#settle()
+        if (this.#descriptorsOut === 0) this.onAllTaken?.()
       })
     for (const parcel of refused) this.#return('refused', parcel)
     this.#settle()

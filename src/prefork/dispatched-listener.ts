@@ -73,6 +73,10 @@ export class DispatchedListener implements Listener {
     this.#resume()
   }
 
+  workerIsFree(): void {
+    this.#resume()
+  }
+
   giveBack(connections: readonly Descriptor[]): void {
     for (const connection of connections) this.#waiting.push(take(connection, 'the supervisor'))
     this.#resume()
@@ -96,10 +100,18 @@ export class DispatchedListener implements Listener {
 
   // --- accepting
 
-  /** Gives out what waits; accepts if somebody has room for more. */
+  /** Gives out what waits; accepts if somebody has taken all that was sent to it. */
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
-    this.#want(this.#waiting.length === 0 && this.#servers.some(server => this.#roomOf(server) > 0))
+    this.#want(this.#waiting.length === 0 && this.#isAwaited())
+  }
+
+  /**
+   * While every worker still has something to take, new connections wait in the kernel: to accept each as it comes would wake this
+   * process, and a worker, for every single one. So what has come meanwhile goes out in one message, and nobody waits if a worker is idle.
+   */
+  #isAwaited(): boolean {
+    return this.#servers.some(({ unconfirmed }) => unconfirmed === 0)
   }
 
   #want(accepting: boolean): void {
@@ -223,7 +235,7 @@ export class DispatchedListener implements Listener {
         if (room === 0 && at + MAX_RIGHTS >= fds.length) void sent.then(() => this.#resume())
       }
     }
-    if (this.#waiting.length > 0) this.#want(false)
+    if (this.#waiting.length > 0 || !this.#isAwaited()) this.#want(false)
   }
 }
 

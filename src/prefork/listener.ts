@@ -19,6 +19,8 @@ export interface Listener {
   loan(slot: number): Loan
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
   balance(servers: readonly WorkerProcess[], slots: number): void
+  /** A worker has taken all connections that it was sent. */
+  workerIsFree(): void
   /** Connections come back from a worker that has ended without having taken them. They are the listener's now. */
   giveBack(connections: readonly Descriptor[]): void
   /** Where it is bound. */

@@ -47,6 +47,8 @@ export class PerWorkerListener implements Listener {
     }
   }
 
+  workerIsFree(): void {}
+
   giveBack(connections: readonly Descriptor[]): void {
     for (const connection of connections) connection.close()
   }

@@ -1,7 +1,7 @@
 /** What Linux tells of a process (proc(5)). */
 import { readFileSync } from 'node:fs'
 
-/** The resident memory of a process, in bytes; undefined if there is none, as it has ended. */
+/** The resident memory of a process, in bytes; undefined if it can't be told, as the process has ended for example. */
 export function rss(pid: number): number | undefined {
   const [, pages = 0] = statm(pid) ?? []
   return pages > 0 ? pages * (pageSize ??= ownPageSize()) : undefined
@@ -26,9 +26,7 @@ function ownPageSize(): number {
 function read(pid: number | 'self', name: string): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT' || code === 'ESRCH') return undefined
-    throw error
+  } catch {
+    return undefined // it has ended, or there is no descriptor left to ask with
   }
 }

@@ -22,6 +22,8 @@ export class SharedListener implements Listener {
   /** Whoever is left goes on accepting. */
   balance(): void {}
 
+  workerIsFree(): void {}
+
   giveBack(connections: readonly Descriptor[]): void {
     for (const connection of connections) connection.close()
   }

@@ -445,6 +445,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       if (worker.state === 'stopping' && !worker.told) this.#left(worker)
     },
     onUses: () => this.#rebalance(),
+    onAllTaken: () => {
+      for (const listener of this.#listeners.values()) listener.workerIsFree()
+    },
     onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),
     onExit: (worker, exit) => this.#onExit(worker, exit)
   }

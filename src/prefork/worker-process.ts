@@ -35,6 +35,8 @@ export interface Exit {
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, adopts: boolean): void
+  /** It has taken all connections that it was sent. */
+  onAllTaken(worker: WorkerProcess): void
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
   /** After its state is 'exited', and after all that it had said. */
@@ -301,6 +303,7 @@ export class WorkerProcess {
   // --- what it says
 
   #hear(control: Channel<FromWorker, FromSupervisor>): void {
+    sessionOf(control).onAllTaken = () => this.#setup.owner.onAllTaken(this)
     control.serve(message => this.#onMessage(message), {
       onError: error => this.kill(`it said something that is not understood: ${error.message}`)
     })
