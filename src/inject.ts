@@ -21,12 +21,18 @@ export interface Accepting extends Server {
   readonly blockList?: { check(address: string, family: string): boolean }
 }
 
+/** What a net.Server sets in sockets that it accepts. */
+interface Given extends Socket {
+  server?: Server
+  _server?: Server
+}
+
 /** What a net.Socket takes besides what the types tell. */
 export interface SocketSetup {
   allowHalfOpen?: boolean
   pauseOnCreate?: boolean
-  readableHighWaterMark?: number
-  writableHighWaterMark?: number
+  readableHighWaterMark?: number | undefined
+  writableHighWaterMark?: number | undefined
 }
 
 const accepted = diagnostics.channel('net.server.socket')
@@ -70,7 +76,8 @@ export function giveTo(server: Accepting, socket: Socket): void {
   if (server.noDelay) socket.setNoDelay(true)
   if (server.keepAlive) socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000)
   server._connections++
-  Object.assign(socket, { server, _server: server })
+  const given = socket as Given
+  given.server = given._server = server
   // An http.Server sets up its time-outs when it hears 'listening', which a listen() just now has put into this queue
   process.nextTick(() => {
     if (socket.destroyed) return
