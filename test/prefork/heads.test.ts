@@ -259,6 +259,8 @@ test('the descriptors of a first message are not installed by looking at it', as
   await until(() => asked.length === 1, 'asked')
   t.is(native.held(), held)
   native.send(theirs.borrow(), Buffer.from('\n'), 0, 1, new Int32Array(1), 0, 0)
+  await turns()
+  t.deepEqual(asked, ['here']) // the kernel shows nothing beyond them
   theirs.close()
   await until(() => taken.length === 1, 'taken')
   const bytes = Buffer.alloc(16)
