@@ -38,14 +38,13 @@ test('under load from keep-alive clients workers are drained and replaced, and n
   }
   let workers = [await startWorker(), await startWorker()]
   const clients = startFixture('prefork-load', [String(port), '16'])
+  t.is(await clients.line(), 'all')
   let served = 0
   for (let round = 0; round < 6; round++) {
     const [old, other] = workers as [Running, Running]
     const replacement = await startWorker()
     old.child.stdin?.write('stop\n')
-    const requests = Number(await old.line())
-    t.true(requests > 0)
-    served += requests
+    served += Number(await old.line())
     t.is((await old.exit).code, 0)
     workers = [other, replacement]
   }
@@ -59,7 +58,7 @@ test('under load from keep-alive clients workers are drained and replaced, and n
   }
   t.deepEqual(failures, [])
   t.is(served, answered)
-  t.true(connections > 16 && answered > 100, `${connections} ${answered}`)
+  t.true(connections >= 32, 'each had to change once at least')
   listener.close()
 })
 
