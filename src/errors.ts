@@ -113,6 +113,7 @@ const TABLE = {
     'The worker in slot {slot} (pid {pid}) did not get ready: {detail}. Its standard error may tell more.',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
+  STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
 
   // The end of a channel
   CLOSED: 'The channel has ended{how}: this was not sent or not answered.',

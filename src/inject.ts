@@ -55,8 +55,8 @@ export function checkServer(server: unknown): Accepting {
   if (server instanceof Server) return server as Accepting
   throw new PassfdError('INVALID_ARGUMENT', {
     what: 'server',
-    expected: 'a net, http, https or http2 server',
-    actual: describe(server)
+    expected: 'a net, tls, http, https or http2 server',
+    actual: typeof server === 'function' ? 'a function: make one of it by http.createServer()' : describe(server)
   })
 }
 

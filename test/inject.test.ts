@@ -326,7 +326,11 @@ test('what is no server, and what is no connection of a server', t => {
   const [left, right] = Descriptor.socketpair()
   const connection = new Connection(left)
   const code = 'ERR_PASSFD_INVALID_ARGUMENT'
-  t.throws(() => connection.injectInto({} as net.Server), { code, message: /^server must be a net, http/ })
+  t.throws(() => connection.injectInto({} as net.Server), { code, message: /^server must be a net, tls, http/ })
+  t.throws(() => connection.injectInto((() => {}) as never), {
+    code,
+    message: /it is a function.*http\.createServer\(\)/
+  })
   const { readable, writable } = Descriptor.pipe()
   const pipe = new Connection(readable)
   t.throws(() => pipe.injectInto(net.createServer()), { code: 'ERR_PASSFD_DESCRIPTOR_KIND', message: /injectInto/ })

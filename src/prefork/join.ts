@@ -63,7 +63,7 @@ function again(error: Error): never {
 
 async function standAlone({ standalone, signals = true }: JoinOptions): Promise<Worker> {
   if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
-  const worker = new Worker(await alone(listenersOf(standalone)))
+  const worker = new Worker(await alone(listenersOf(standalone, 'options.standalone')))
   if (signals) stopOnSignals(worker)
   return worker
 }

@@ -62,7 +62,7 @@ export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' 
 }
 
 export interface SupervisorOptions {
-  /** The worker's program, run by Node; it calls `joinSupervisor()`. Or `command`. */
+  /** The worker's program, run by Node: a URL, or a path (from `spawn.cwd`, not from this file). It calls `joinSupervisor()`. Or `command`. */
   entry?: URL | string
   /** Any program and its arguments. It gets the listeners by LISTEN_FDS, and says that it is ready by NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)). */
   command?: readonly [string, ...string[]]
@@ -128,7 +128,11 @@ export function settingsOf(options: SupervisorOptions): Settings {
   if (typeof options !== 'object' || options === null) throw invalid('options', 'an object', options)
   const { entry, command, listeners, spawn = {}, channel = {}, admin, limits = {}, restart = restartPolicy() } = options
   if ((entry === undefined) === (command === undefined))
-    throw invalid('options', 'an object with either entry or command', options)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'options',
+      expected: 'an object with either entry or command',
+      actual: `one with ${entry === undefined ? 'neither' : 'both'}`
+    })
   if (entry !== undefined && typeof entry !== 'string' && !(entry instanceof URL))
     throw invalid('options.entry', 'a path or a URL', entry)
   if (command !== undefined && !isCommand(command))
@@ -143,7 +147,7 @@ export function settingsOf(options: SupervisorOptions): Settings {
   return {
     entry,
     command,
-    listeners: listenersOf(listeners),
+    listeners: listenersOf(listeners, 'options.listeners'),
     workers,
     balance: balanceOf(options.balance, command !== undefined),
     spawn,
@@ -182,17 +186,21 @@ export function checkWorkers(workers: unknown): asserts workers is number {
   checkInteger(workers, 'workers', 1, MAX_WORKERS)
 }
 
-/** The same names as LISTEN_FDNAMES (sd_listen_fds(3)) can tell. */
-export function listenersOf(listeners: unknown): Map<string, BindSpec> {
-  if (typeof listeners !== 'object' || listeners === null) throw invalid('options.listeners', 'an object', listeners)
+/** The same names as LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is what the user calls them. */
+export function listenersOf(listeners: unknown, option: string): Map<string, BindSpec> {
+  if (typeof listeners !== 'object' || listeners === null) throw invalid(option, 'an object', listeners)
   const specs = new Map(Object.entries(listeners as Record<string, BindSpec>))
-  if (specs.size === 0 || specs.size > 64) throw invalid('options.listeners', '1 to 64 listeners by name', listeners)
+  if (specs.size === 0 || specs.size > 64) throw invalid(option, '1 to 64 listeners by name', listeners)
   for (const [name, spec] of specs) {
     if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
       throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
     if (typeof spec !== 'object' || spec === null)
-      throw invalid(`options.listeners.${name}`, '{ port }, { path }, { type, port } or a Descriptor', spec)
-    if (spec instanceof Descriptor && spec.closed) void spec.kind // throws what became of it
+      throw invalid(`${option}.${name}`, '{ port }, { path }, { type, port } or a Descriptor', spec)
+    if (spec instanceof Descriptor) {
+      if (spec.closed) void spec.kind // throws what became of it
+    } else if (!('path' in spec)) checkInteger(spec.port, `${option}.${name}.port`, 0, 65535)
+    else if (typeof spec.path !== 'string' || spec.path === '' || spec.path.includes('\0'))
+      throw invalid(`${option}.${name}.path`, 'a path', spec.path)
   }
   return specs
 }

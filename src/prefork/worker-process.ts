@@ -95,6 +95,8 @@ export class WorkerProcess {
   readonly #exited: Deferred = deferred()
   #timer: NodeJS.Timeout | undefined
   #watchdog = false
+  /** Its program has called joinSupervisor(). */
+  #joined = false
   #ending = false
 
   constructor(setup: WorkerSetup) {
@@ -205,15 +207,21 @@ export class WorkerProcess {
     if (this.state !== 'hung') this.#become('stopping')
     if (this.#control !== undefined && serves) {
       this.send({ type: 'stop', last })
-      this.#after(settings.stopTimeout, () => {
-        this.#signal('SIGTERM')
-        this.#after(settings.killTimeout, () => this.kill())
-      })
+      this.#limitStop()
     } else {
       this.#signal('SIGTERM')
       this.#after(serves ? settings.stopTimeout : settings.killTimeout, () => this.kill())
     }
     return this.exited
+  }
+
+  #limitStop(): void {
+    const { stopTimeout, killTimeout } = this.#setup.settings
+    this.#after(stopTimeout, () => {
+      this.reason ??= `it has not stopped within ${stopTimeout} ms (stopTimeout)`
+      this.#signal('SIGTERM')
+      this.#after(killTimeout, () => this.kill())
+    })
   }
 
   /** With KILL, at once. */
@@ -288,7 +296,13 @@ export class WorkerProcess {
 
   #notReady(): void {
     const { readyTimeout } = this.#setup.settings
-    this.kill(`it did not say so within ${readyTimeout} ms (readyTimeout)`)
+    this.kill(`it has not ${this.#missing()} within ${readyTimeout} ms (readyTimeout)`)
+  }
+
+  /** What it owes us before it is ready. */
+  #missing(): string {
+    if (this.#control === undefined) return 'said READY=1 to NOTIFY_SOCKET'
+    return this.#joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }
 
   #becomeReady(): void {
@@ -358,6 +372,7 @@ export class WorkerProcess {
       throw new Error(
         `the supervisor speaks version ${VERSION} of the control protocol, not ${version}: use the same passfd`
       )
+    this.#joined = true
     const { settings, loans, tellClosed } = this.#setup
     const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
     const { slot, id } = this
@@ -368,12 +383,8 @@ export class WorkerProcess {
   /** It was sent TERM by somebody, or its program wants to end. */
   #stopsByItself(): void {
     if (this.state !== 'ready') return
-    const { settings } = this.#setup
     this.#become('stopping')
-    this.#after(settings.stopTimeout, () => {
-      this.#signal('SIGTERM')
-      this.#after(settings.killTimeout, () => this.kill())
-    })
+    this.#limitStop()
   }
 
   #onNotification(fields: ReadonlyMap<string, string>): void {
@@ -407,6 +418,7 @@ export class WorkerProcess {
   #why({ code, signal }: Exit): string {
     if (this.pid === undefined) return this.reason ?? 'it could not be started'
     const how = exitReason(code, signal)
+    if (code === 0 && !this.booted && !this.told) return `it ${how} and has not ${this.#missing()}`
     return this.reason === undefined ? `it ${how}` : `${this.reason} (${how})`
   }
 }

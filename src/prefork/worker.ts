@@ -234,7 +234,7 @@ export class Worker {
         await handler({ signal: this.#hurry.signal })
       } catch (error) {
         failed = true
-        process.emitWarning(asError(error))
+        process.emitWarning(new PassfdError('STOP_HANDLER', { message: asError(error).message }, { cause: error }))
       }
     }
     return failed

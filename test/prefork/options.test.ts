@@ -9,8 +9,8 @@ const listeners = { http: { port: 0 } }
 
 const WRONG: [string, object][] = [
   ['an object', null as never],
-  ['either entry or command', { listeners }],
-  ['either entry or command', { entry, command: ['a'], listeners }],
+  ['either entry or command; it is one with neither', { listeners }],
+  ['either entry or command; it is one with both', { entry, command: ['a'], listeners }],
   ['options.entry', { entry: 5, listeners }],
   ...[[], ['a', 5], [''], 'a'].map((command): [string, object] => ['options.command', { command, listeners }]),
   ...[undefined, null, {}].map((wrong): [string, object] => ['options.listeners', { entry, listeners: wrong }]),
@@ -20,6 +20,14 @@ const WRONG: [string, object][] = [
     { entry, listeners: { [name]: { port: 0 } } }
   ]),
   ['options.listeners.http', { entry, listeners: { http: 3000 } }],
+  ...[5, '', '\0name', undefined].map((path): [string, object] => [
+    'options.listeners.http.path must be a path',
+    { entry, listeners: { http: { path } } }
+  ]),
+  ...['3000', 65536, undefined].map((port): [string, object] => [
+    'options.listeners.http.port',
+    { entry, listeners: { http: { port } } }
+  ]),
   ...[0, 1025, 1.5, '2', Number.NaN].map((workers): [string, object] => ['workers', { entry, listeners, workers }]),
   ...['random', {}, { dispatch: 'random' }, null].map((balance): [string, object] => [
     'options.balance',

@@ -54,7 +54,11 @@ const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; cod
     code: 1
   },
   'exits with a code': { entry: 'process.exit(3)', says: /exited with code 3\./, code: 3 },
-  'exits with 0': { entry: 'process.exit(0)', says: /exited with code 0\./, code: 0 },
+  'exits with 0': {
+    entry: 'process.exit(0)',
+    says: /exited with code 0 and has not called joinSupervisor\(\)\./,
+    code: 0
+  },
   'kills itself': { entry: "process.kill(process.pid, 'SIGKILL')", says: /was killed by SIGKILL/, code: 'SIGKILL' },
   'is no JavaScript': { entry: 'this is none', says: /exited with code 1\./, code: 1 },
   'gets an option that Node does not know': {
@@ -110,6 +114,20 @@ test('a worker that does not get ready in time is killed', async t => {
     t.deepEqual(exits, ['0/1 SIGKILL'])
     t.deepEqual(of(1), ['starting', 'exited'])
   })
+})
+
+test('a program that is no worker: start() says what it has not done', async t => {
+  const programs: [string, number, RegExp][] = [
+    ['setInterval(() => {}, 1000)', 500, /not called joinSupervisor\(\) within 500 ms/],
+    ['await joinSupervisor(); process.exit()', 0, /exited with code 0 and has not called worker\.ready\(\)/]
+  ]
+  await Promise.all(
+    programs.map(([source, readyTimeout, message]) =>
+      supervising(t, { entry: program(source), readyTimeout, workers: 1 }, async supervisor => {
+        await t.throwsAsync(supervisor.start(), { code: NOT_READY, message })
+      })
+    )
+  )
 })
 
 test('one that fails ends the others, too', async t => {

@@ -63,8 +63,13 @@ test('TERM is ignored and handlers never end: the time limits end it', async t =
     await worker.ready()`
   )
   await supervising(t, { entry, stopTimeout: 200, killTimeout: 200 }, async (supervisor, { exits, of }) => {
+    let reason: string | undefined
+    supervisor.on('exit', worker => {
+      reason = worker.reason
+    })
     await supervisor.start()
     await supervisor.stop()
+    t.regex(reason!, /^it has not stopped within 200 ms \(stopTimeout\) \((exited|was killed)/)
     t.regex(exits.join(), /^0\/1 (SIGKILL|1)$/) // its own limit, or the supervisor's
     t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
   })

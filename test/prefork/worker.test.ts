@@ -114,7 +114,7 @@ test('onStop: the last one first, one after the other; one that fails disturbs n
     await supervisor.start()
     supervisor.workers[0]!.channel.serve(({ value }) => void told.push(value))
     await supervisor.stop()
-    t.deepEqual(told.toSorted(), ['first false true', 'last', 'no'])
+    t.deepEqual(told.toSorted(), ['A handler of worker.onStop() has failed: no', 'first false true', 'last'])
     t.is(told[0], 'last')
     t.deepEqual(exits, ['0/1 1'])
   })
