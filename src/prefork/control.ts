@@ -58,7 +58,7 @@ export interface Closed {
   count: number
 }
 
-/** It has begun to stop by itself. */
+/** It stops by itself. The answer: whether the supervisor has closed its listeners, as with `Stop.last`. */
 export interface Stopping {
   type: 'stopping'
 }

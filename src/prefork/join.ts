@@ -72,7 +72,8 @@ function stopOnSignals(worker: Worker): void {
   let told = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => {
-      if (told || worker.signal.aborted) worker.hurry()
+      // The first one says no more than the supervisor may have said already: it is sent to all of a service's processes by systemd
+      if (told) worker.hurry()
       else void worker.stop()
       told = true
     })
@@ -152,8 +153,17 @@ class SupervisedHome implements Home {
     await this.#control.request({ type: 'ready' }, { descriptors: 0 })
   }
 
-  stopping(): void {
-    this.#say({ type: 'stopping' })
+  async stopping(): Promise<boolean> {
+    // What was sent and not taken goes to others, the sooner the better
+    const allSent = [...this.listeners.values()].every(loan => 'dispatched' in loan)
+    if (allSent) this.#say({ type: 'stopping' })
+    try {
+      return (
+        !allSent && (await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE }))
+      )
+    } catch (error) {
+      return (error as PassfdError).code !== 'ERR_PASSFD_TIMEOUT' // it has gone; or it is stopped, and has its listeners
+    }
   }
 
   async leave(): Promise<void> {
@@ -228,7 +238,7 @@ async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
     onClosed: undefined,
     uses: () => {},
     ready: async () => {},
-    stopping: () => {},
+    stopping: async () => true,
     leave: async () => {
       await Promise.all(bound.map(({ file }) => file && removeFile(file)))
     }

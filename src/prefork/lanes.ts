@@ -86,14 +86,15 @@ export class Lanes {
     this.#begun = true
     const acceptor = first ? this.#server : this.#acceptor()
     if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // what address() tells
+    const listening = once(acceptor, 'listening') // or its 'error'
     acceptor.listen(listener.toListenHandle(), backlog)
-    await once(acceptor, 'listening')
-    const handle = acceptor._handle!
-    this.#handles.add(handle)
-    if (this.#stopped) this.#close(handle)
+    const handle = acceptor._handle
+    // At once: a stop() in this very turn has to accept who waits in it
+    if (handle !== null) this.#handles.add(handle)
+    await listening
     return {
       remove: async () => {
-        if (!this.#handles.has(handle)) return
+        if (handle === null || !this.#handles.has(handle)) return
         this.#handles.delete(handle)
         if (this.#server._handle === handle) this.#replaceOwn()
         this.#close(handle)
@@ -101,18 +102,27 @@ export class Lanes {
     }
   }
 
-  /** `last`: with everybody who waits in one of the queues now. */
-  stop(last: boolean): void {
+  /** `last`: with everybody who waits in one of the queues now, or then, if that is to be told later: until then nobody is accepted. */
+  async stop(last: boolean | Promise<boolean>): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
     const waiting: number[] = []
+    const queues: number[] = []
     for (const handle of this.#handles) {
-      if (last) acceptWaiting(handle.fd, waiting)
+      if (last === true) acceptWaiting(handle.fd, waiting)
+      else if (last !== false) queues.push(native.dup(handle.fd))
       this.#close(handle)
     }
     this.#handles.clear()
     // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
     if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
+    for (const fd of waiting.splice(0)) this.#receive(socketOf(fd, this.#server))
+    const isLast = await last
+    for (const fd of queues) {
+      if (fd < 0) continue // there was no descriptor for it
+      if (isLast) acceptWaiting(fd, waiting)
+      native.close(fd)
+    }
     for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
   }
 

@@ -82,7 +82,7 @@ export interface SupervisorOptions {
   killTimeout?: number
   /** How long a stopping worker leaves a keep-alive connection open that has no request, since its last one, in ms. Default 1,000. */
   idleGrace?: number
-  /** How often a worker tells how it is, in ms. Default 1,000. */
+  /** How often a worker tells how it is, in ms; at least twice in `hangTimeout`. Default 1,000. */
   heartbeat?: number
   /** A worker that has not told anything for this long is killed and replaced, in ms. Default 10,000; 0: never. */
   hangTimeout?: number
@@ -144,6 +144,8 @@ export function settingsOf(options: SupervisorOptions): Settings {
   channelLimits(channel)
   const { workers = availableParallelism() } = options
   checkWorkers(workers)
+  const heartbeat = time(options.heartbeat, 'heartbeat', 1000, 10)
+  const hangTimeout = time(options.hangTimeout, 'hangTimeout', 10_000, 0)
   return {
     entry,
     command,
@@ -155,8 +157,9 @@ export function settingsOf(options: SupervisorOptions): Settings {
     stopTimeout: time(options.stopTimeout, 'stopTimeout', 30_000, 1),
     killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
     idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
-    heartbeat: time(options.heartbeat, 'heartbeat', 1000, 10),
-    hangTimeout: time(options.hangTimeout, 'hangTimeout', 10_000, 0),
+    // One that comes late is no hung worker
+    heartbeat: hangTimeout === 0 ? heartbeat : Math.min(heartbeat, Math.max(10, Math.floor(hangTimeout / 2))),
+    hangTimeout,
     restart,
     limits: limitsOf(limits),
     channel,

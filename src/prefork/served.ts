@@ -102,10 +102,10 @@ export class ServedServer {
 
   /**
    * Stops accepting from all listeners, at once. `last`: nobody else has these listeners any more, so that who waits in their queues would be
-   * reset: they are accepted first. The connections live on.
+   * reset: they are accepted first. It may be told later. The connections live on.
    */
-  async stopAccepting({ last }: { last: boolean }): Promise<void> {
-    this.#lanes.stop(last)
+  stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
+    return this.#lanes.stop(last)
   }
 
   /**

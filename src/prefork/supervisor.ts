@@ -1,5 +1,6 @@
 /** `Supervisor`: owns the listeners, and keeps workers running that serve them. */
 import { EventEmitter } from 'node:events'
+import { setImmediate } from 'node:timers/promises'
 import { throwLater } from '../channel.ts'
 import { Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
@@ -73,6 +74,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #deathSignal = false
   #ids = 0
   #size = 0
+  /** Calls of scale() that are not done. */
+  #scalings = 0
   #restarts = 0
   #beat: NodeJS.Timeout | undefined
   #lastBeat = 0
@@ -152,16 +155,18 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     checkWorkers(workers)
     this.#assertRunning('scale()')
     this.#size = workers
+    this.#scalings++
     return this.#exclusive(async () => {
       const before = this.#slots.length
       try {
         if (workers < before) await this.#shrink(workers)
         else await this.#allReady(this.#grow(workers))
       } catch (error) {
-        if (this.#size === workers) this.#size = before
         await this.#shrink(before)
         throw error
       }
+    }).finally(() => {
+      if (--this.#scalings === 0) this.#size = this.#slots.length
     })
   }
 
@@ -220,13 +225,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   async #open(): Promise<void> {
     const { listeners, balance, command, admin, heartbeat } = this.#settings
     const onRouteFailed = (error: unknown): void => this.#tell('routeFailed', error)
-    try {
-      for (const [name, spec] of listeners)
-        this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
-    } finally {
-      // Moved in, whatever has come of them
-      for (const spec of listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
-    }
+    for (const [name, spec] of listeners)
+      this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
@@ -260,6 +260,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     await this.#queue
     await Promise.all([...this.#living].map(worker => worker.exited))
     await this.#closeListeners()
+    // Moved in, whatever has come of them
+    for (const spec of this.#settings.listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
     clearInterval(this.#beat)
     await this.#notify?.close()
     await this.#admin?.close()
@@ -447,6 +449,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     onUses: () => this.#rebalance(),
     onAllTaken: () => {
       for (const listener of this.#listeners.values()) listener.workerIsFree()
+    },
+    isLeaving: async () => {
+      await setImmediate() // libuv tells of signals after all else that has come with them
+      return this.#hasStopped()
     },
     onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),
     onExit: (worker, exit) => this.#onExit(worker, exit)

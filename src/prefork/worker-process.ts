@@ -37,6 +37,8 @@ export interface WorkerOwner {
   onUses(worker: WorkerProcess, name: string, adopts: boolean): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
+  /** Whether it has closed its listeners, or does by a signal that has come already: then what waits is the workers' to serve. */
+  isLeaving(): Promise<boolean>
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
   /** After its state is 'exited', and after all that it had said. */
@@ -358,7 +360,7 @@ export class WorkerProcess {
         return
       case 'stopping':
         this.#stopsByItself()
-        return
+        return owner.isLeaving()
       case 'failed':
         this.reason ??= `it failed with ${value.name}: ${value.message}`
         return

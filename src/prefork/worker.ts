@@ -29,8 +29,8 @@ export interface Home {
   readonly onClosed: (() => void) | undefined
   uses(name: string, adopts: boolean): void
   ready(): Promise<void>
-  /** It stops by its own wish. */
-  stopping(): void
+  /** It stops by its own wish. Resolves to whether what waits in the queues is its own to serve. */
+  stopping(): Promise<boolean>
   /** The last thing: nothing is served any more. */
   leave(): Promise<void>
 }
@@ -157,7 +157,7 @@ export class Worker {
 
   /** Stops gracefully and ends the process; the supervisor starts another one. Never resolves. */
   async stop(): Promise<void> {
-    await this.end({ last: !this.supervised, told: false })
+    await this.end({ last: false, told: false })
     return deferred().promise
   }
 
@@ -198,14 +198,11 @@ export class Worker {
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
   end({ last, told }: { last: boolean; told: boolean }): Promise<void> {
-    if (this.#stopped === undefined) {
-      if (!told) this.#home.stopping()
-      this.#stopped = this.#endNow(last)
-    }
+    this.#stopped ??= this.#endNow(last, told)
     return this.#stopped
   }
 
-  async #endNow(last: boolean): Promise<void> {
+  async #endNow(last: boolean, told: boolean): Promise<void> {
     const { idleGrace, stopTimeout, killTimeout } = this.#home
     const { signal } = this.#hurry
     const limit = setTimeout(() => this.hurry(), stopTimeout)
@@ -214,8 +211,10 @@ export class Worker {
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
     })
     this.#stop.abort()
+    // The supervisor may be about to stop, too, and then nobody else would serve who waits
+    const isLast = told ? last : this.#home.stopping()
     const all = [...this.#servers.values()]
-    await Promise.all(all.map(served => served.stopAccepting({ last })))
+    await Promise.all(all.map(served => served.stopAccepting({ last: isLast })))
     this.#closeListeners()
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))

@@ -92,6 +92,27 @@ test('a Descriptor of the wrong kind, or closed; one that is refused is not move
   t.true(file.closed)
 })
 
+test('a Descriptor of a supervisor that is stopped before it has opened anything is closed', async t => {
+  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+  await new Supervisor({ entry, listeners: { http: listener } }).stop()
+  t.true(listener.closed)
+  const other = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+  const supervisor = new Supervisor({ entry, listeners: { http: other } })
+  const starting = t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
+  await supervisor.stop()
+  await starting
+  t.true(other.closed)
+})
+
+test('workers tell how they are at least twice in hangTimeout', t => {
+  const heartbeat = (options: Partial<SupervisorOptions>) => settingsOf({ entry, listeners, ...options }).heartbeat
+  t.is(heartbeat({ heartbeat: 20_000 }), 5000)
+  t.is(heartbeat({ heartbeat: 20_000, hangTimeout: 0 }), 20_000)
+  t.is(heartbeat({ heartbeat: 500, hangTimeout: 1000 }), 500)
+  t.is(heartbeat({ heartbeat: 501, hangTimeout: 1001 }), 500)
+  t.is(heartbeat({ hangTimeout: 1 }), 10)
+})
+
 test('defaults, and the least and the most', t => {
   const settings = settingsOf({ entry, listeners })
   t.like(settings, {

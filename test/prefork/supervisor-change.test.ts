@@ -66,6 +66,14 @@ test('scale: up, down, to the same, out of bounds; what does not get ready is ta
     program(WAITS, entry)
     await supervisor.scale(3) // what has failed before is nothing to it
     await only(supervisor, 1, 2, 5)
+    program('process.exit(5)', entry)
+    const failing = supervisor.scale(4).catch(() => program(WAITS, entry))
+    const scaled = supervisor.scale(4)
+    await failing
+    t.is(supervisor.size, 4)
+    await scaled
+    t.is(supervisor.size, 4)
+    await only(supervisor, 1, 2, 5, 7)
   })
 })
 

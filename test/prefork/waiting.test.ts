@@ -67,6 +67,45 @@ for (const balance of BALANCES) {
   })
 }
 
+for (const balance of ['per-worker', 'shared'])
+  test(`trap 33: ${balance}: who waits is served when all are told to stop at once, as systemd does it`, async t => {
+    const supervisor = await startSupervisor(t, { workers: 2, balance })
+    const pids = (await supervisor.workers()).map(({ pid }) => pid)
+    await suspend(...pids)
+    const clients = await connectClients(supervisor.port, CLIENTS)
+    await until(() => total(queues(supervisor.port)) === CLIENTS, 'the clients to wait')
+    const answers = clients.answers()
+    for (const pid of pids) process.kill(pid, 'SIGTERM')
+    const ended = supervisor.end()
+    await t.throwsAsync(supervisor.ask('address', 'http')) // its listeners are closed
+    resume(...pids)
+    t.deepEqual(
+      (await answers).filter(answer => !/^[01]$/.test(answer)),
+      []
+    )
+    t.is(await ended, '')
+    t.deepEqual(
+      supervisor.ended.map(({ code }) => code),
+      [0, 0]
+    )
+  })
+
+test('trap 33: who waits in a listener that is lent right before the end is served', async t => {
+  const supervisor = await startSupervisor(t, { workers: 2, restartDelay: 60_000 })
+  const [killed, living] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
+  await suspend(killed, living)
+  const clients = await connectClients(supervisor.port, CLIENTS)
+  t.true(queues(supervisor.port).every(count => count > 0))
+  const answers = clients.answers()
+  process.kill(killed, 'SIGKILL')
+  await supervisor.exit(killed)
+  const ended = supervisor.end()
+  await t.throwsAsync(supervisor.ask('address', 'http'))
+  resume(living)
+  t.deepEqual(await answers, Array(CLIENTS).fill('1'))
+  t.is(await ended, '')
+})
+
 for (const balance of BALANCES)
   test(`${nameOf(balance)}: who comes to a worker that ends by its own wish, and has not said so, is served`, async t => {
     const entry = fixture('prefork-pausing.mjs')

@@ -1,7 +1,9 @@
 /** What becomes of a worker that does not do what it should, and of what waits for it. */
+import { setTimeout } from 'node:timers/promises'
 import type { Supervisor } from '../../src/prefork/index.ts'
 import { allOf, command, get, only, program, supervising, WAITS } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
+import { queues } from '../helpers/waiting-clients.ts'
 
 /** Requests on many connections: with two workers some come to each one's queue. */
 function getMany(supervisor: Supervisor): Promise<string[]> {
@@ -153,6 +155,24 @@ test('a worker that ends by itself is replaced', async t => {
       })
     )
   )
+})
+
+test('TERM from somebody when it has begun to stop already: the request in flight is answered', async t => {
+  await supervising(t, {}, async (supervisor, { exits }) => {
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    const pid = pidOf(supervisor, 1)
+    const answer = get(supervisor, 'http', '/slow')
+    await until(() => (supervisor.workers[0]?.requests ?? 0) === 1, 'the request')
+    const stopped = supervisor.stop()
+    await until(() => queues(port).length === 0, 'the end of accepting')
+    process.kill(pid, 'SIGTERM')
+    await setTimeout(50) // its handler does nothing that could be waited for
+    process.kill(pid, 'SIGUSR2')
+    t.regex(await answer, /^0 1 /)
+    await stopped
+    t.deepEqual(exits, ['0/1 0'])
+  })
 })
 
 test('TERM from somebody: the request in flight is answered, and the successor need not wait for that', async t => {
