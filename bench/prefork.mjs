@@ -46,21 +46,38 @@ function newPlace() {
 
 /** Of everybody the same: answers with its process id, or, in the mode bare, closes the connection. */
 export function newServer() {
+  const count = counter()
+  if (mode === 'bare')
+    return createNetServer(socket => {
+      count()
+      socket.destroy()
+    })
+  const body = `${process.pid}\n`
+  return createHttpServer((_, response) => {
+    count()
+    response.end(body)
+  })
+}
+
+/** In the mode bare, of those whose workers get the connection as a Descriptor: closes it. */
+export function newReceiver() {
+  const count = counter()
+  return connection => {
+    count()
+    connection.close()
+  }
+}
+
+/** Counts, and tells the parent at the end. */
+function counter() {
   let served = 0
   process.on('exit', () => {
     if (existsSync(folder)) appendFileSync(counts, `${process.pid} ${served}\n`) // else nobody asks any more
   })
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit())
-  if (mode === 'bare')
-    return createNetServer(socket => {
-      served++
-      socket.destroy()
-    })
-  const body = `${process.pid}\n`
-  return createHttpServer((_, response) => {
+  return () => {
     served++
-    response.end(body)
-  })
+  }
 }
 
 // --- The parent

@@ -6,7 +6,7 @@ import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { Connection, connect, Descriptor, pair } from '../../dist/index.js'
-import { listenAt, near, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
+import { listenAt, mode, near, newReceiver, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
 
 const WORKER = [process.argv[1], process.argv[2], 'worker']
 
@@ -53,7 +53,8 @@ async function parent() {
 }
 
 async function worker() {
-  const server = newServer()
+  const receive = mode === 'bare' && variant === 'passfd' ? newReceiver() : undefined
+  const server = receive === undefined ? newServer() : undefined
   if (variant === 'process-send') {
     process.on('message', (_, socket) => socket && server.emit('connection', socket))
     process.once('disconnect', () => process.exit())
@@ -61,7 +62,9 @@ async function worker() {
     return
   }
   const channel = await connect(Descriptor.adopt(3))
-  channel.on('message', ({ value }) => new Connection(value).injectInto(server))
+  channel.on('message', ({ value }) =>
+    receive === undefined ? new Connection(value).injectInto(server) : receive(value.claim())
+  )
   channel.send('ready')
   await channel.closed
   process.exit()

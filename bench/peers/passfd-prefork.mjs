@@ -1,6 +1,6 @@
 /** passfd/prefork. The variant is the balance: `per-worker`, `shared`, or `dispatch` (round robin). */
 import { joinSupervisor, Supervisor } from '../../dist/prefork/index.js'
-import { listenAt, near, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
+import { listenAt, mode, near, newReceiver, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
 
 async function parent() {
   const supervisor = new Supervisor({
@@ -16,7 +16,8 @@ async function parent() {
 
 async function worker() {
   const joined = await joinSupervisor()
-  await joined.listen('bench', newServer())
+  if (mode === 'bare') await joined.receive('bench', newReceiver())
+  else await joined.listen('bench', newServer())
   await joined.ready()
 }
 

@@ -10,15 +10,9 @@ import { type Accepting, checkServer, giveTo } from '../inject.ts'
 import { deferred } from '../promises.ts'
 import { BACKLOG, type Lane, Lanes, socketOf } from './lanes.ts'
 import { type Served, ServedConnection, servedConnection, type Traffic } from './served-connection.ts'
+import type { DrainOptions, Serving } from './serving.ts'
 
 export type { Lane } from './lanes.ts'
-
-export interface DrainOptions {
-  /** How long, in ms, an idle keep-alive connection stays open, counted from its last activity: its client may be about to use it. */
-  idleGrace: number
-  /** Ends the waiting; what is left stays as it is. */
-  signal?: AbortSignal
-}
 
 /** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether anybody listens for them. */
 const HANDOVERS = ['upgrade', 'connect']
@@ -31,7 +25,7 @@ const LONGEST = 100
  * it only gets listeners for 'connection', 'secureConnection', 'session' and 'stream' (each as its kind has them), and one for 'upgrade'
  * and 'connect' as long as it has others for these.
  */
-export class ServedServer {
+export class ServedServer implements Serving {
   readonly #server: Accepting
   readonly #lanes: Lanes
   readonly #open = new Set<Socket>()

@@ -6,7 +6,10 @@ import type { Descriptor, ListenHandle } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
 import type { Loan } from './control.ts'
-import { type Lane, ServedServer } from './served.ts'
+import type { Lane } from './lanes.ts'
+import { type ConnectionHandler, Receiver } from './receiver.ts'
+import { ServedServer } from './served.ts'
+import type { Serving } from './serving.ts'
 
 export interface StopContext {
   /** Aborted when the time is over (`stopTimeout`): what is left is cut off, and the process ends soon. */
@@ -35,8 +38,8 @@ export interface Home {
   leave(): Promise<void>
 }
 
-interface Serving {
-  readonly served: ServedServer
+interface ServedListener {
+  readonly served: Serving
   /** By number: the listeners it was lent beyond its own. */
   readonly lanes: Map<number, Promise<Lane>>
 }
@@ -45,7 +48,8 @@ interface Serving {
 export class Worker {
   readonly #home: Home
   readonly #servers = new Map<Server, ServedServer>()
-  readonly #serving = new Map<string, Serving>()
+  readonly #receivers: Receiver[] = []
+  readonly #serving = new Map<string, ServedListener>()
   readonly #handlers: StopHandler[] = []
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
@@ -83,12 +87,12 @@ export class Worker {
 
   /** @internal */
   get connections(): number {
-    return sum(this.#servers.values(), served => served.connections)
+    return sum(this.#all(), served => served.connections)
   }
 
   /** @internal */
   get requests(): number {
-    return sum(this.#servers.values(), served => served.requests)
+    return sum(this.#all(), served => served.requests)
   }
 
   /**
@@ -97,15 +101,33 @@ export class Worker {
    * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED` if it has a server already.
    */
   async listen(name: string, server: Server): Promise<void> {
+    await this.#serve(name, 'listen()', () => this.#servedBy(server))
+  }
+
+  /**
+   * Calls `handler` with each connection of the listener `name` as a Descriptor, which is the handler's own: for what is no server of Node's,
+   * to be sent on for example. Nothing of it has been read. Otherwise as `listen()`; the graceful stop does not look after the connections.
+   */
+  async receive(name: string, handler: ConnectionHandler): Promise<void> {
+    if (typeof handler !== 'function')
+      throw new PassfdError('INVALID_ARGUMENT', { what: 'handler', expected: 'a function', actual: describe(handler) })
+    await this.#serve(name, 'receive()', () => {
+      const receiver = new Receiver(handler)
+      this.#receivers.push(receiver)
+      return receiver
+    })
+  }
+
+  async #serve(name: string, operation: string, serving: () => Serving): Promise<void> {
     const lent = this.#lent(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
     if ('listener' in lent && lent.listener.kind === 'udp')
       throw new PassfdError('DESCRIPTOR_KIND', {
-        operation: 'listen()',
+        operation,
         expected: 'tcp-listener, unix-stream-listener',
         actual: 'udp (use descriptor(name).toDatagram())'
       })
-    const served = this.#servedBy(server)
+    const served = serving()
     this.#serving.set(name, { served, lanes: new Map() })
     let copy: Descriptor | undefined
     try {
@@ -213,7 +235,7 @@ export class Worker {
     this.#stop.abort()
     // The supervisor may be about to stop, too, and then nobody else would serve who waits
     const isLast = told ? last : this.#home.stopping()
-    const all = [...this.#servers.values()]
+    const all = this.#all()
     await Promise.all(all.map(served => served.stopAccepting({ last: isLast })))
     this.#closeListeners()
     const drained = all.map(served => served.drain({ idleGrace, signal }))
@@ -249,6 +271,10 @@ export class Worker {
     if (lent === undefined)
       throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
     return lent
+  }
+
+  #all(): Serving[] {
+    return [...this.#servers.values(), ...this.#receivers]
   }
 
   #servedBy(server: Server): ServedServer {

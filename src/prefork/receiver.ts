@@ -1,0 +1,116 @@
+/** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
+import { throwLater } from '../channel.ts'
+import { LISTENERS } from '../convert.ts'
+import { type Descriptor, own, take } from '../descriptor.ts'
+import { PassfdError } from '../errors.ts'
+import { Watcher } from '../loop.ts'
+import { FAILED, native } from '../native.ts'
+import type { Lane } from './lanes.ts'
+import type { Serving } from './serving.ts'
+
+export type ConnectionHandler = (connection: Descriptor) => unknown
+
+const BATCH = new Int32Array(64)
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+
+export class Receiver implements Serving {
+  /** Who has a connection does not say when it ends. */
+  readonly connections = 0
+  readonly requestsDone = Promise.resolve()
+  requests = 0
+  readonly #handler: ConnectionHandler
+  readonly #lanes = new Set<ReceivingLane>()
+
+  constructor(handler: ConnectionHandler) {
+    this.#handler = handler
+  }
+
+  prepare(): void {}
+
+  async add(listener: Descriptor): Promise<Lane> {
+    if (!LISTENERS.includes(listener.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: 'receive()',
+        expected: LISTENERS.join(' or '),
+        actual: listener.kind
+      })
+    const lane = new ReceivingLane(take(listener, 'receive()'), fd => this.#handle(own(fd)))
+    this.#lanes.add(lane)
+    return {
+      remove: async () => {
+        if (this.#lanes.delete(lane)) lane.end(false)
+      }
+    }
+  }
+
+  give(connection: Descriptor, onClosed?: () => void): void {
+    this.#handle(connection.claim())
+    onClosed?.()
+  }
+
+  async stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
+    const lanes = [...this.#lanes]
+    this.#lanes.clear()
+    for (const lane of lanes) lane.pause()
+    const isLast = await last
+    for (const lane of lanes) lane.end(isLast)
+  }
+
+  async drain(): Promise<void> {}
+
+  destroyAll(): void {}
+
+  /** What it throws is the program's to hear of, and the connection is nobody's then. */
+  #handle(connection: Descriptor): void {
+    this.requests++
+    try {
+      this.#handler(connection)
+    } catch (error) {
+      connection[Symbol.dispose]()
+      throwLater(error)
+    }
+  }
+}
+
+class ReceivingLane {
+  readonly #fd: number
+  readonly #receive: (fd: number) => void
+  readonly #watcher: Watcher
+  #rest: NodeJS.Timeout | undefined
+  #ended = false
+
+  constructor(fd: number, receive: (fd: number) => void) {
+    this.#fd = fd
+    this.#receive = receive
+    this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
+  }
+
+  /** Accepts nobody for the time being. */
+  pause(): void {
+    clearTimeout(this.#rest)
+    this.#watcher.end()
+  }
+
+  /** `last`: who waits now is taken first. */
+  end(last: boolean): void {
+    if (this.#ended) return
+    this.pause()
+    while (last && this.#batch() > 0);
+    this.#ended = true
+    native.close(this.#fd)
+  }
+
+  #accept(failed: boolean): void {
+    if (this.#batch() >= 0 && !failed) return
+    this.#watcher.want(false, false)
+    this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
+  }
+
+  /** Returns how many, or what is wrong. */
+  #batch(): number {
+    const count = native.acceptMany(this.#fd, BATCH, BATCH.length, null)
+    for (const fd of Array.from(BATCH.subarray(0, Math.max(0, count)))) this.#receive(fd)
+    return count
+  }
+}
