@@ -84,7 +84,7 @@ const TABLE = {
   NOT_SUPERVISED:
     'This process was not started by a Supervisor. Start it by one, or say in the option standalone what to listen on when it is started by hand.',
   SUPERVISOR_STATE:
-    "{operation} can't be called now: this Supervisor is {phase}. It starts once; make another one to start again.",
+    "{operation} can't be called now: this Supervisor is {phase}. It starts once: wait for start(), or make another one.",
   NATIVE_MISSING:
     'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
   METRICS_MISSING:
@@ -114,6 +114,10 @@ const TABLE = {
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
   STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
+
+  // A warning
+  UNSERVED:
+    'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If that is meant, listen to the event unserved.',
 
   // The end of a channel
   CLOSED: 'The channel has ended{how}: this was not sent or not answered.',

@@ -138,7 +138,12 @@ class SupervisedHome implements Home {
       else void worker.end({ last: value.last, told: true })
     })
     // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
-    control.once('close', () => void (this.#leaving || worker.end({ last: true, told: true })))
+    control.once('close', error => {
+      if (this.#leaving) return
+      // Not its supervisor's end, but something here: no descriptors left to take connections with, most likely
+      if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
+      void worker.end({ last: true, told: true })
+    })
     process.on('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
   }

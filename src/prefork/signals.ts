@@ -1,4 +1,5 @@
 /** The signals that people know from other servers. */
+import { throwLater } from '../channel.ts'
 import { asError } from '../errors.ts'
 import type { Supervisor } from './supervisor.ts'
 
@@ -14,7 +15,11 @@ export function obeySignals(supervisor: Supervisor): () => void {
     try {
       await change()
     } catch (error) {
-      supervisor.emit('reloadFailed', asError(error))
+      try {
+        supervisor.emit('reloadFailed', asError(error))
+      } catch (thrown) {
+        throwLater(thrown)
+      }
     }
   }
   const handlers: Partial<Record<NodeJS.Signals, () => void>> = {

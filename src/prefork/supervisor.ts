@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { throwLater } from '../channel.ts'
 import { Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
+import { MAX_RIGHTS } from '../limits.ts'
 import { type Deferred, deferred } from '../promises.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
@@ -31,6 +32,10 @@ export interface SupervisorEvents {
   reloadFailed: [Error]
   /** `route` has thrown; the connection went to whoever's turn it was. */
   routeFailed: [unknown]
+  /** Every worker is ready: `start()` is about to resolve. */
+  started: []
+  /** All workers are ready, and none of them serves this listener. Without a listener for this event it is a warning of the process. */
+  unserved: [name: string]
   /** It has stopped. */
   stopped: []
 }
@@ -130,6 +135,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         if (this.#phase === 'starting') this.#phase = 'running'
         for (const slot of this.#slots) this.#refill(slot) // one that was ready may have died meanwhile
       })
+      this.#tell('started')
+      this.#warnOfUnserved()
     } catch (error) {
       await this.#stop(false)
       throw error
@@ -141,9 +148,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
    * replaced and the old ones have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not get ready: then its
    * predecessor goes on, and those after it are not touched.
    */
-  reload(): Promise<void> {
+  async reload(): Promise<void> {
     this.#assertRunning('reload()')
-    return this.#exclusive(async () => {
+    await this.#exclusive(async () => {
       const old = [...this.#living]
       for (const slot of [...this.#slots]) await this.#replace(slot)
       await Promise.all(old.map(worker => worker.exited))
@@ -151,12 +158,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   /** Sets the number of workers (1 to 1,024). Resolves when new ones are ready, or those too many have ended. */
-  scale(workers: number): Promise<void> {
+  async scale(workers: number): Promise<void> {
     checkWorkers(workers)
     this.#assertRunning('scale()')
     this.#size = workers
     this.#scalings++
-    return this.#exclusive(async () => {
+    await this.#exclusive(async () => {
       const before = this.#slots.length
       try {
         if (workers < before) await this.#shrink(workers)
@@ -184,14 +191,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   /**
-   * Starts, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once, HUP reloads, TTIN and TTOU
+   * Starts, if that hasn't been done, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once, HUP reloads, TTIN and TTOU
    * add or remove a worker. `signals: false` leaves them alone. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart
    * policy has given up every slot. The only method that touches the process: it listens for those signals until it returns.
    */
   async run({ signals = true }: { signals?: boolean } = {}): Promise<void> {
     const ignore = signals ? obeySignals(this) : () => {}
     try {
-      await this.start()
+      if (this.#phase !== 'running') await this.start()
       await this.#stopped.promise
     } catch (error) {
       if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
@@ -274,6 +281,15 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     for (const [name, listener] of [...this.#listeners]) {
       this.#listeners.delete(name)
       await listener.close().catch(error => throwLater(error)) // a file that can't be removed stops nobody
+    }
+  }
+
+  /** Most likely a worker's program has forgotten to call `listen()`, and its clients would wait without an answer. */
+  #warnOfUnserved(): void {
+    for (const name of this.#listeners.keys()) {
+      if ([...this.#living].some(({ uses }) => uses.has(name))) continue
+      if (this.listenerCount('unserved') > 0) this.#tell('unserved', name)
+      else process.emitWarning(new PassfdError('UNSERVED', { name }))
     }
   }
 
@@ -479,8 +495,20 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     void worker.exited.then(() => {
       const listener = this.#listeners.get(name)
       if (listener !== undefined) listener.giveBack(connections)
-      else for (const connection of connections) connection.close()
+      else this.#giveToAnybody(name, connections)
     })
+  }
+
+  /** While it stops: workers that stop, too, still serve what they are sent. From one that has said goodbye they come back. */
+  #giveToAnybody(name: string, connections: readonly Descriptor[]): void {
+    const able = [...this.#living].find(
+      ({ state, uses }) => uses.has(name) && (state === 'ready' || state === 'stopping')
+    )
+    for (let at = 0; at < connections.length; at += MAX_RIGHTS) {
+      const some = connections.slice(at, at + MAX_RIGHTS)
+      if (able !== undefined) void able.send({ type: 'connections', name, connections: some })
+      else for (const connection of some) connection.close()
+    }
   }
 
   #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {

@@ -53,6 +53,7 @@ export async function supervising(
     ...rest,
     spawn: { ...(rest.command === undefined ? { execArgv: [] } : {}), ...spawn }
   })
+  supervisor.on('unserved', () => {})
   const pids = new Set<number | undefined>()
   supervisor.on('state', ({ pid }) => pids.add(pid))
   try {

@@ -51,7 +51,7 @@ test('scale: up, down, to the same, out of bounds; what does not get ready is ta
   await supervising(t, { entry }, async (supervisor, { of, exits }) => {
     await supervisor.start()
     for (const wrong of [0, -1, 1.5, 1025, Number.NaN, '2', undefined])
-      t.throws(() => supervisor.scale(wrong as number), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+      await t.throwsAsync(supervisor.scale(wrong as number), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
     await supervisor.scale(1)
     await supervisor.scale(3)
     await only(supervisor, 1, 2, 3)

@@ -35,8 +35,8 @@ test('start, serve, stop: each worker goes through its states in order, and the 
     t.deepEqual(exits.toSorted(), ['0/1 0', '1/2 0'])
     t.false(existsSync(path))
     await t.throwsAsync(supervisor.start(), STATE)
-    t.throws(() => supervisor.reload(), STATE)
-    t.throws(() => supervisor.scale(3), STATE)
+    await t.throwsAsync(supervisor.reload(), STATE)
+    await t.throwsAsync(supervisor.scale(3), STATE)
     await supervisor.stop() // and once more
   })
 })
