@@ -41,6 +41,39 @@ test('start, serve, stop: each worker goes through its states in order, and the 
   })
 })
 
+test('a listener that no worker serves is told of, and a supervisor that has started can be run', async t => {
+  const entry = program(WAITS)
+  const supervisor = new Supervisor({
+    entry,
+    listeners: { http: { port: 0 }, dns: { type: 'udp4', port: 0 } },
+    workers: 2
+  })
+  const warnings: Error[] = []
+  const emitWarning = process.emitWarning
+  process.emitWarning = ((warning: Error) => warnings.push(warning)) as never
+  try {
+    await supervisor.start()
+  } finally {
+    process.emitWarning = emitWarning
+  }
+  t.deepEqual(
+    warnings.map(warning => (warning as NodeJS.ErrnoException).code),
+    Array(2).fill('ERR_PASSFD_UNSERVED')
+  )
+  t.regex(warnings[0]!.message, /listener http:.*worker\.listen\(\)/)
+  const stopped = supervisor.run({ signals: false })
+  await supervisor.stop()
+  await stopped
+
+  await supervising(t, { entry }, async told => {
+    const events: string[] = []
+    told.on('unserved', name => events.push(`unserved ${name}`))
+    told.on('started', () => events.push('started'))
+    await told.start()
+    t.deepEqual(events, ['started', 'unserved http'])
+  })
+})
+
 const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; code: number | string | null }> = {
   'throws before it joins': { entry: "throw new Error('no config')", says: /exited with code 1\./, code: 1 },
   'throws when it has joined': {
