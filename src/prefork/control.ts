@@ -19,7 +19,10 @@ export interface Join {
 }
 
 /** Of a listener, for one worker. The Descriptor is a dup, and the worker's. */
-export type Loan = { lane: number; listener: Descriptor; backlog: number | undefined } | { dispatched: true }
+export type Loan =
+  | { lane: number; listener: Descriptor; backlog: number | undefined }
+  /** The supervisor accepts. Only when that is gone the worker does, so that who waits in the queue is not lost with it. */
+  | { dispatched: true; listener: Descriptor }
 
 /** The answer to `join`. */
 export interface Welcome {

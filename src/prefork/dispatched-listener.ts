@@ -64,7 +64,7 @@ export class DispatchedListener implements Listener {
   }
 
   loan(): Loan {
-    return { dispatched: true }
+    return { dispatched: true, listener: this.#bound.descriptor.dup() }
   }
 
   balance(servers: readonly WorkerProcess[], slots: number): void {

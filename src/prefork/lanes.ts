@@ -109,7 +109,7 @@ export class Lanes {
     const waiting: number[] = []
     const queues: number[] = []
     for (const handle of this.#handles) {
-      if (last === true) acceptWaiting(handle.fd, waiting)
+      if (last === true) waiting.push(...acceptWaiting(handle.fd))
       else if (last !== false) queues.push(native.dup(handle.fd))
       this.#close(handle)
     }
@@ -120,7 +120,7 @@ export class Lanes {
     const isLast = await last
     for (const fd of queues) {
       if (fd < 0) continue // there was no descriptor for it
-      if (isLast) acceptWaiting(fd, waiting)
+      if (isLast) waiting.push(...acceptWaiting(fd))
       native.close(fd)
     }
     for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
@@ -187,9 +187,12 @@ function nameOf(listener: Descriptor): string {
   return name.toString('utf8', 0, length).replace(/\0$/, '')
 }
 
-function acceptWaiting(fd: number, into: number[]): void {
-  for (let count = 1; count > 0 && into.length < MOST; ) {
+/** All who wait in the queue of a listener now. */
+export function acceptWaiting(fd: number): number[] {
+  const waiting: number[] = []
+  for (let count = 1; count > 0 && waiting.length < MOST; ) {
     count = native.acceptMany(fd, BATCH, BATCH.length, null)
-    for (let index = 0; index < count; index++) into.push(BATCH[index]!)
+    for (let index = 0; index < count; index++) waiting.push(BATCH[index]!)
   }
+  return waiting
 }

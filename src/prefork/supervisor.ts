@@ -366,7 +366,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         restarts: () => slot.restarts
       })
     } catch (error) {
-      for (const loan of loans.values()) if ('listener' in loan) loan.listener[Symbol.dispose]()
+      for (const loan of loans.values()) loan.listener[Symbol.dispose]()
       throw error
     }
     if (this.#settings.command !== undefined) for (const name of loans.keys()) worker.uses.set(name, { adopts: false })

@@ -406,7 +406,7 @@ export class WorkerProcess {
     clearTimeout(this.#timer)
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await lastWords(this.#control)
-    for (const loan of this.#setup.loans.values()) if ('listener' in loan) loan.listener[Symbol.dispose]()
+    for (const loan of this.#setup.loans.values()) loan.listener[Symbol.dispose]()
     const { slot, pid = 'none' } = this
     const detail = (this.ended = this.#why(exit))
     if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))

@@ -2,11 +2,11 @@
 import type { Server } from 'node:net'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
-import type { Descriptor, ListenHandle } from '../descriptor.ts'
+import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
 import type { Loan } from './control.ts'
-import type { Lane } from './lanes.ts'
+import { acceptWaiting, type Lane } from './lanes.ts'
 import { type ConnectionHandler, Receiver } from './receiver.ts'
 import { ServedServer } from './served.ts'
 import type { Serving } from './serving.ts'
@@ -121,7 +121,7 @@ export class Worker {
   async #serve(name: string, operation: string, serving: () => Serving): Promise<void> {
     const lent = this.#lent(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
-    if ('listener' in lent && lent.listener.kind === 'udp')
+    if (lent.listener.kind === 'udp')
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation,
         expected: 'tcp-listener, unix-stream-listener',
@@ -131,10 +131,11 @@ export class Worker {
     this.#serving.set(name, { served, lanes: new Map() })
     let copy: Descriptor | undefined
     try {
-      if ('listener' in lent) {
+      if ('dispatched' in lent) served.prepare()
+      else {
         copy = lent.listener.dup()
         await served.add(copy, lent.backlog)
-      } else served.prepare()
+      }
     } catch (error) {
       copy?.[Symbol.dispose]()
       this.#serving.delete(name) // for another server
@@ -237,6 +238,7 @@ export class Worker {
     const isLast = told ? last : this.#home.stopping()
     const all = this.#all()
     await Promise.all(all.map(served => served.stopAccepting({ last: isLast })))
+    if (await isLast) this.#acceptDispatched()
     this.#closeListeners()
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))
@@ -261,9 +263,14 @@ export class Worker {
     return failed
   }
 
+  /** Nobody else accepts from them any more. */
+  #acceptDispatched(): void {
+    for (const [name, lent] of this.#home.listeners)
+      if ('dispatched' in lent) this.give(name, acceptWaiting(lent.listener.borrow()).map(own))
+  }
+
   #closeListeners(): void {
-    for (const lent of this.#home.listeners.values())
-      if ('listener' in lent && !lent.listener.closed) lent.listener.close()
+    for (const lent of this.#home.listeners.values()) if (!lent.listener.closed) lent.listener.close()
   }
 
   #lent(name: string): Loan {

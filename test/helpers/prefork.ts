@@ -1,5 +1,6 @@
 /** A supervisor in a process of its own, and those who put it under load. */
 import { EventEmitter, once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { type Running, start, startFixture } from './process.ts'
@@ -63,6 +64,10 @@ export async function startSupervisor(t: ExecutionContext, options: Record<strin
     if (index >= 0) serving.splice(index, 1)
     ended.push(worker)
   })
+  // If the test fails, some may be suspended
+  t.teardown(() => {
+    for (const { pid } of serving) endFixture(pid)
+  })
   let count = 0
   const listen = async (): Promise<void> => {
     for (;;) {
@@ -107,6 +112,14 @@ export async function startSupervisor(t: ExecutionContext, options: Record<strin
       if (code !== 0) throw new Error(`the supervisor ended with ${code ?? signal}: ${stderr}`)
       return stderr
     }
+  }
+}
+
+function endFixture(pid: number): void {
+  try {
+    if (readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('/fixtures/')) process.kill(pid, 'SIGKILL')
+  } catch {
+    // it has ended
   }
 }
 
