@@ -1,5 +1,4 @@
 /** `joinSupervisor`: how a worker's program finds its supervisor, or does without. */
-import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { isMainThread } from 'node:worker_threads'
 import { removeFile } from '../address.ts'
 import { type Channel, sessionOf } from '../channel.ts'
@@ -201,12 +200,18 @@ class SupervisedHome implements Home {
   }
 
   #beat(worker: Worker): void {
-    const delay = monitorEventLoopDelay({ resolution: RESOLUTION })
-    delay.enable()
+    let lag = 0
+    let due = performance.now() + RESOLUTION
+    // Not monitorEventLoopDelay() of Node: with it a request took 24.1 µs of CPU time, without it 21.6
     setInterval(() => {
-      const lag = Math.max(0, Math.round(delay.max / 1e6 - RESOLUTION))
-      delay.reset()
-      this.#say({ type: 'beat', connections: worker.connections, requests: worker.requests, lag })
+      const now = performance.now()
+      lag = Math.max(lag, now - due)
+      due = now + RESOLUTION
+    }, RESOLUTION).unref()
+    setInterval(() => {
+      const late = Math.round(Math.max(lag, performance.now() - due, 0))
+      lag = 0
+      this.#say({ type: 'beat', connections: worker.connections, requests: worker.requests, lag: late })
     }, this.#heartbeat).unref()
   }
 }
