@@ -41,13 +41,12 @@ for (const balance of BALANCES) {
       [],
       'a request failed that no killed worker had'
     )
-    const failed = new Set(failures.map(({ port }) => port))
     const answered = outcomes.reduce((sum, outcome) => sum + outcome.answered, 0)
     t.log(
       `${answered} answered; ${accepted.length} were at killed workers, which had read from ` +
         `${accepted.filter(({ read }) => read).length}; ${failures.length} failed`
     )
-    t.true(answered > 0 && failed.size === failures.length)
+    t.true(answered > 0 && failures.length <= accepted.length) // a client's port may have come up twice
     t.true(accepted.length > 0, 'no worker was killed at its work')
     t.is(await supervisor.end(), '')
   })
