@@ -1,0 +1,62 @@
+/**
+ * What a value is, by its internal slots. So a value of another realm (`node:vm`, Jest, Vitest) is what it is here, and no
+ * `constructor`, prototype or `Symbol.hasInstance` makes a value look like another. A Proxy is none of these.
+ */
+import { types } from 'node:util'
+
+export const {
+  isAnyArrayBuffer,
+  isArrayBuffer,
+  isBoxedPrimitive,
+  isDate,
+  isMap,
+  isNativeError,
+  isPromise,
+  isProxy,
+  isRegExp,
+  isSet,
+  isSharedArrayBuffer,
+  isUint8Array
+} = types
+
+const TypedArray = Object.getPrototypeOf(Uint8Array.prototype)
+
+/** An accessor as the language defines it: own properties of a value can't stand in front of it. */
+function getter<T>(prototype: object, name: string | symbol): (value: unknown) => T {
+  const { get } = Object.getOwnPropertyDescriptor(prototype, name)!
+  return Function.prototype.call.bind(get as () => T)
+}
+
+const viewName = getter<string | undefined>(TypedArray, Symbol.toStringTag)
+const arrayBuffer = getter<ArrayBufferLike>(TypedArray, 'buffer')
+const arrayOffset = getter<number>(TypedArray, 'byteOffset')
+const arrayLength = getter<number>(TypedArray, 'byteLength')
+const dataBuffer = getter<ArrayBufferLike>(DataView.prototype, 'buffer')
+const dataOffset = getter<number>(DataView.prototype, 'byteOffset')
+const dataLength = getter<number>(DataView.prototype, 'byteLength')
+const arrayKeys = TypedArray.keys
+
+/** 'Uint8Array', 'Float64Array' … of whatever realm or subclass; undefined for all that is no typed array. */
+export function typedArrayName(value: unknown): string | undefined {
+  return viewName(value)
+}
+
+/**
+ * The bytes of a typed array, DataView, ArrayBuffer or SharedArrayBuffer: a Uint8Array of this realm and of a fixed length, over
+ * the same memory. Throws a TypeError if that was detached, or has become too short for the view.
+ */
+export function bytesOf(value: ArrayBufferView | ArrayBufferLike): Uint8Array {
+  if (!ArrayBuffer.isView(value)) return new Uint8Array(value, 0, arrayLength(new Uint8Array(value))) // else it might follow a resize
+  if (viewName(value) === undefined) return new Uint8Array(dataBuffer(value), dataOffset(value), dataLength(value))
+  const length = arrayLength(value)
+  if (length === 0) arrayKeys.call(value) // which throws if the view has lost its memory
+  return new Uint8Array(arrayBuffer(value), arrayOffset(value), length)
+}
+
+/** The `Symbol.toStringTag` that a value inherits: platform objects (Headers, Event, Blob …) have one, plain objects don't. */
+export function inheritedTag(value: object): string | undefined {
+  const prototype = Object.getPrototypeOf(value) as { [Symbol.toStringTag]?: unknown } | null
+  if (prototype === null) return undefined
+  const tag = Reflect.get(prototype, Symbol.toStringTag, value)
+  return typeof tag === 'string' ? tag : undefined
+}
