@@ -15,18 +15,18 @@ import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
   call,
-  checksIds,
   EMPTY,
   type Hole,
-  msgpackr,
   NO_DESCRIPTORS,
   NO_HOLES,
-  type Packed,
-  type Packer,
+  Packr,
   Place,
+  RESERVE_START_SPACE,
+  REUSE_BUFFER_MODE,
   refuseFunction,
   type Structures,
-  type Unpacker
+  shapeOf,
+  Unpackr
 } from './msgpack.ts'
 import { copyShort, SHORT, short } from './short.ts'
 
@@ -61,8 +61,7 @@ export interface Encoded {
   room: boolean
 }
 
-const { Packr, Unpackr } = msgpackr
-const PACK_MODE = msgpackr.REUSE_BUFFER_MODE | msgpackr.RESERVE_START_SPACE | HEADER
+const PACK_MODE = REUSE_BUFFER_MODE | RESERVE_START_SPACE | HEADER
 
 let encoding = false
 /** What the last encoding met, also if it failed. */
@@ -90,7 +89,7 @@ const plainPackr = new Packr({
   encodeUndefinedAsNil: true,
   variableMapSize: true,
   writeFunction: refuseFunction
-} as object) as Packer
+})
 const detachedPackr = new Packr({
   useRecords: true,
   moreTypes: true,
@@ -99,22 +98,30 @@ const detachedPackr = new Packr({
   maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
   shouldShareStructure: () => false,
   writeFunction: refuseFunction
-} as object) as Packer
+})
 
 const plainUnpackr = new Unpackr({
   useRecords: false,
   mapsAsObjects: true,
   int64AsType: 'auto',
-  copyBuffers: true
-} as object) as Unpacker
-const streamedPackr = newStreamedPackr()
+  copyBuffers: true,
+  shapeOf
+})
+const streamedPackr = new Packr({
+  sequential: true,
+  moreTypes: true,
+  maxSharedStructures: 0,
+  maxOwnStructures: STREAMED_RECORDS,
+  writeFunction: refuseFunction
+})
 /** For flagged bodies: each channel puts its structures in. */
 const recordsUnpackr = new Unpackr({
   sequential: true,
   structures: [],
   int64AsType: 'bigint',
-  copyBuffers: true
-} as object) as Unpacker
+  copyBuffers: true,
+  shapeOf
+})
 // An unflagged body that defines a record structure fails here, since nothing can be added
 plainUnpackr.structures = Object.freeze([]) as unknown as Structures
 
@@ -187,7 +194,7 @@ export class Codec {
       throw new PassfdError('UNDECODABLE', { detail: 'it uses records, which were not agreed on' })
     if (start === end) throw new PassfdError('UNDECODABLE', { detail: 'it is empty' })
     if (!flagged) return unpack(plainUnpackr, bytes, start, end, false, received, own)
-    this.#structures ??= emptyStructures()
+    this.#structures ??= roomForFew()
     recordsUnpackr.structures = this.#structures
     const value = unpack(recordsUnpackr, bytes, start, end, true, received, own)
     if (end - start > MAX_RECORD_KEYS) this.#checkStructures(this.#structures)
@@ -220,7 +227,7 @@ export function detachedToPlain(
 ): Encoded {
   const places = Array.from({ length: count }, (_, index) => new Place(index))
   const whole = missing.length === 0 ? bytes.subarray(start, end) : fillHoles(bytes.subarray(start, end), missing)
-  recordsUnpackr.structures = emptyStructures()
+  recordsUnpackr.structures = roomForFew()
   const value = unpack(recordsUnpackr, whole, 0, whole.length, true, places as unknown as Descriptor[], true)
   return pack(plainPackr, value, 0)
 }
@@ -268,7 +275,7 @@ export function decodePlain(bytes: Buffer, start: number, end: number): unknown 
   return start === end ? undefined : unpack(plainUnpackr, bytes, start, end, false, NO_DESCRIPTORS, false)
 }
 
-function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
+function pack(packr: Packr, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
   refuseNested()
   const into = slab ?? (scratch ??= Buffer.allocUnsafeSlow(65536))
   encoding = true
@@ -282,7 +289,7 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
       attached = into
     }
     packr.position = position
-    const packed = packr.pack(value, PACK_MODE) as Packed
+    const packed = packr.pack(value, PACK_MODE)
     const { start, end } = packed
     // It did not fit: msgpackr has gone on in a buffer of its own
     if (!Object.is(packed, into)) attached = undefined
@@ -308,7 +315,7 @@ function pack(packr: Packer, value: unknown, flags: number, slab?: Buffer, posit
 }
 
 function unpack(
-  unpackr: Unpacker,
+  unpackr: Unpackr,
   bytes: Buffer,
   start: number,
   end: number,
@@ -332,7 +339,7 @@ function unpack(
   }
   let value: unknown
   try {
-    value = unpackr.unpack(bytes, range as never)
+    value = unpackr.unpack(bytes, range)
   } catch (error) {
     throw error instanceof PassfdError
       ? error
@@ -349,12 +356,8 @@ function unpack(
   return value
 }
 
-/**
- * The shapes that one channel's peer has been told of. All tables take turns at one Packr; if that keeps something of them to itself (see
- * `loadOwnInstance`), each has its own.
- */
+/** The shapes that one channel's peer has been told of. All tables take turns at one Packr. */
 class EncodingTable {
-  readonly #packr = 'recordIds' in streamedPackr ? streamedPackr : newStreamedPackr()
   readonly #structures: Structures = roomForFew()
   readonly #recordIds = shortRing()
   #nextId = FIRST_ID
@@ -365,11 +368,10 @@ class EncodingTable {
   #shapes: readonly Shape[] | undefined
 
   /** The Packr for the next body, which must be packed now. */
-  begin(): Packer {
-    const packr = this.#packr
-    packr.structures = this.#structures
-    packr.recordIds = this.#recordIds
-    return packr
+  begin(): Packr {
+    streamedPackr.structures = this.#structures
+    streamedPackr.recordIds = this.#recordIds
+    return streamedPackr
   }
 
   /** Packs a flat object of a known shape. If false, `takeInstead()` is to be packed by msgpackr. */
@@ -447,22 +449,6 @@ function shortRing(): object[] {
 /** Where the shape stands that was defined before the one that gets this id. */
 function slotBefore(id: number): number {
   return (id - FIRST_ID - 1 + 2 * STREAMED_RECORDS) % STREAMED_RECORDS
-}
-
-function newStreamedPackr(): Packer {
-  return new Packr({
-    sequential: true,
-    moreTypes: true,
-    maxSharedStructures: 0,
-    maxOwnStructures: STREAMED_RECORDS,
-    writeFunction: refuseFunction
-  } as object) as Packer
-}
-
-/** For what a peer defines, under ids up to ALL_RECORDS. */
-function emptyStructures(): Structures {
-  if (checksIds) return roomForFew()
-  return Object.preventExtensions(new Array(ALL_RECORDS).fill(undefined)) // to define others throws
 }
 
 /** Most peers know a shape or two: what is pushed into an empty array makes room for 17. */

@@ -1,18 +1,17 @@
 /**
  * An instance of msgpackr of our own, with the extensions of the protocol and no others. Its pack target and extension table are
  * globals of its module: this way another user of msgpackr in the process can't pack into our buffers, nor can its
- * extensions change the wire.
+ * extensions change the wire. scripts/msgpackr.mjs makes it.
  */
 import { EventEmitter } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { compileFunction } from 'node:vm'
-import type * as Msgpackr from 'msgpackr'
 import { Connection, connectionOf, descriptorOf } from './connection.ts'
 import { assertOpen, Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
+import { addExtension, type Packr } from './msgpackr/pack.js'
+
+export { Packr, RESERVE_START_SPACE, REUSE_BUFFER_MODE, type Structures, Unpackr } from './msgpackr/pack.js'
 
 /** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
 export const BY_REFERENCE = 65536
@@ -47,18 +46,6 @@ class ConnectionPlace extends Place {
   }
 }
 
-export type Packer = Msgpackr.Packr & {
-  position: number
-  structures: Structures
-  /** The ring of known shapes, oldest first: there only if the instance was made by us to have it (see `loadOwnInstance`). */
-  recordIds?: object[]
-  moreTypes: boolean
-  pack(value: unknown, mode: number): Packed
-}
-export type Packed = Buffer & { start: number; end: number }
-export type Structures = (string[] | undefined)[] & { nextId?: number }
-export type Unpacker = Msgpackr.Unpackr & { copyBuffers: boolean; structures: Structures }
-
 /** What the extensions see of the call in progress; the codec sets it before each. */
 export const call = {
   /** Encoding: where the frame begins in `target`, and what was collected. */
@@ -83,35 +70,33 @@ export function refuseFunction(): never {
 
 type Allocate = (size: number) => { target: Buffer; targetView: DataView; position: number }
 
-function addExtensions({ addExtension }: typeof Msgpackr): void {
-  const add = addExtension as (extension: object) => void
+function addExtensions(): void {
   const TypedArray = Object.getPrototypeOf(Uint8Array)
-  refuseClass(add, Error, 'it holds an Error; send its code and message')
-  refuseClass(add, RegExp, 'it holds a RegExp; send its source')
-  refuseClass(add, Promise, 'it holds a Promise; await it first')
+  refuseClass(Error, 'it holds an Error; send its code and message')
+  refuseClass(RegExp, 'it holds a RegExp; send its source')
+  refuseClass(Promise, 'it holds a Promise; await it first')
   for (const Weak of [WeakMap, WeakSet, WeakRef])
-    refuseClass(add, Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
+    refuseClass(Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
   refuseClass(
-    add,
     EventEmitter,
     'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it), or await Connection.take(it)'
   )
   // msgpackr itself would make nothing of a DataView in plain bodies
-  add({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
-  add({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
-  add({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
-  add({ type: 0x42, unpack: unpackBigInt })
-  add({ type: 0xff, unpack: unpackTimestamp })
-  add({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
-  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) add({ type, unpack: refuseType })
-  add({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
-  add({ Class: ConnectionPlace, type: CONNECTION_TYPE, pack: packConnectionPlace, unpack: unpackConnection })
-  add({ Class: Connection, type: CONNECTION_TYPE, pack: packConnection, unpack: unpackConnection })
-  add({ Class: Descriptor, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
+  addExtension({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
+  addExtension({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
+  addExtension({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
+  addExtension({ type: 0x42, unpack: unpackBigInt })
+  addExtension({ type: 0xff, unpack: unpackTimestamp })
+  addExtension({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
+  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) addExtension({ type, unpack: refuseType })
+  addExtension({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
+  addExtension({ Class: ConnectionPlace, type: CONNECTION_TYPE, pack: packConnectionPlace, unpack: unpackConnection })
+  addExtension({ Class: Connection, type: CONNECTION_TYPE, pack: packConnection, unpack: unpackConnection })
+  addExtension({ Class: Descriptor, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
 }
 
-function refuseClass(add: (extension: object) => void, Class: unknown, detail: string): void {
-  add({
+function refuseClass(Class: unknown, detail: string): void {
+  addExtension({
     Class,
     type: 0x65,
     pack: () => {
@@ -238,7 +223,7 @@ const ARRAY_BUFFER = 16
 const DATA_VIEW = 17
 
 /** A typed array or DataView: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
-function packView(this: Packer, view: Uint8Array | DataView, allocate: Allocate): void {
+function packView(this: Packr, view: Uint8Array | DataView, allocate: Allocate): void {
   const typed = this.moreTypes && !(view instanceof Buffer)
   const length = view.byteLength + (typed ? 1 : 0)
   const prefix = length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
@@ -313,54 +298,13 @@ function unpackBigInt(data: Uint8Array): bigint {
   return BigInt.asIntN(data.length * 8, magnitude)
 }
 
-/** Where msgpackr reads an extension of one byte. Without the change of this place, in another version, it only takes longer. */
-const ONE_BYTE = 'extension(src.subarray(position$1, ++position$1))'
-
-/**
- * msgpackr keeps the shapes it knows in a tree that branches by key, and notes the end of a shape in the same place by the name
- * `__keys__`: an object with that key is taken for another. In our instance the note has a name that is no key. And the byte c1,
- * which msgpack does not use, is an error instead of an object that stands for it.
- *
- * It also lets channels share what is large: the ring of shapes, a local of each Packr's, becomes a property, so that one Packr can
- * serve many tables; and the readers that it compiles for a shape are kept by shape instead of by channel.
- */
-function loadOwnInstance(): typeof Msgpackr {
-  const file = createRequire(import.meta.url).resolve('msgpackr')
-  const source = readFileSync(file, 'utf8')
-    .replaceAll('.__keys__', '[passfdKeys]')
-    .replaceAll('Object.create(null)', 'new PassfdNode()')
-    .replace('return C1;', 'throw new Error("it holds the byte c1, which msgpack does not use");')
-    // It is always a Buffer, and to ask for its `buffer` is a call of the runtime
-    .replace('!source.buffer && source.constructor', 'source.constructor')
-    // A view of one byte takes longer to make than all the rest of reading a descriptor's index
-    .replace(ONE_BYTE, 'extension(extension.oneByte ? src[position$$1++] : src.subarray(position$$1, ++position$$1))')
-    .replace('let recordIdsToRemove = [];', 'this.recordIds = [];')
-    .replaceAll(/\brecordIdsToRemove\b/g, 'packr.recordIds')
-    .replace(DEFINITION, `structure = shapeOf(structure, highByte);$&`)
-    .replace('structure.read = createStructureReader(structure, firstByte)', match => match.replace('=', '||='))
-  checksIds = source.includes('shapeOf(')
-  const module = { exports: {} as typeof Msgpackr }
-  const names = ['exports', 'require', 'module', 'passfdKeys', 'PassfdNode', 'shapeOf']
-  const run = compileFunction(source, names, { filename: file })
-  run(module.exports, createRequire(file), module, Symbol('keys'), Node, shapeOf)
-  addExtensions(module.exports)
-  return module.exports
-}
-
-/** A place in the tree of shapes. It inherits nothing either, but is a sixth in size of what Object.create(null) makes. */
-function Node(): void {}
-Node.prototype = Object.create(null)
-
-const DEFINITION = 'let existingStructure = currentStructures[id];'
-/** Our instance refuses ids of two bytes, so a body defines none but 0-63. */
-export let checksIds = false
 const MAX_SHAPES = 256
 const MAX_SHAPE_KEYS = 32
 const MAX_SHAPE_LENGTH = 512
 const shapes = new Map<string, string[]>()
 
 /** One list of keys, with the reader compiled for it, for all channels that are sent the same. Large ones are each channel's own. */
-function shapeOf(keys: string[], secondByte: number | undefined): string[] {
+export function shapeOf(keys: string[], secondByte: number | undefined): string[] {
   if (secondByte !== undefined)
     throw new PassfdError('UNDECODABLE', { detail: 'it defines a record whose id has two bytes' })
   if (!Array.isArray(keys) || keys.length > MAX_SHAPE_KEYS) return keys
@@ -373,4 +317,4 @@ function shapeOf(keys: string[], secondByte: number | undefined): string[] {
   return keys
 }
 
-export const msgpackr = loadOwnInstance()
+addExtensions()

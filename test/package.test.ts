@@ -105,6 +105,38 @@ test('the tarball has what is needed and nothing else', t => {
   )
 })
 
+test('it depends on two packages, neither of which runs anything when it is installed', t => {
+  const published = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
+  t.deepEqual(Object.keys(published.dependencies).sort(), ['@standard-schema/spec', 'bindings'])
+  t.false('optionalDependencies' in published)
+  for (const name of ['bindings', 'file-uri-to-path', '@standard-schema/spec']) {
+    const { scripts = {}, gypfile } = JSON.parse(
+      fs.readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8')
+    )
+    for (const script of ['preinstall', 'install', 'postinstall']) t.false(script in scripts, `${name} ${script}`)
+    t.is(gypfile, undefined)
+  }
+  const lock = fs.readFileSync(join(folder, 'package-lock.json'), 'utf8')
+  t.notRegex(lock, /msgpackr|hasInstallScript/)
+})
+
+test('its codec is in the tarball as ES modules, with its licence, and no package of that name is imported', t => {
+  const path = (name: string): string => join(installed, 'dist/msgpackr', name)
+  t.deepEqual(fs.readdirSync(path('')).sort(), ['LICENSE', 'pack.d.ts', 'pack.js', 'unpack.js'])
+  const licence = fs.readFileSync(path('LICENSE'), 'utf8')
+  t.is(licence, fs.readFileSync(join(root, 'node_modules/msgpackr/LICENSE'), 'utf8'))
+  t.regex(licence, /MIT License\s+Copyright/)
+  for (const name of ['pack.js', 'unpack.js'])
+    t.true(
+      fs.readFileSync(path(name), 'utf8').startsWith(`// msgpackr ${manifest.devDependencies.msgpackr}, changed by`)
+    )
+  for (const { path } of packed.files.filter(({ path }) => /\.(js|ts)$/.test(path))) {
+    const source = fs.readFileSync(join(installed, path), 'utf8')
+    t.notRegex(source, /(from|import\(|require\(|resolve\()\s*['"]msgpackr/, path)
+    t.false(source.includes('compileFunction'), path)
+  }
+})
+
 test('installing it runs nothing', t => {
   // npm runs node-gyp by itself where it finds a binding.gyp at the root
   t.false(packed.files.some(({ path }) => path === 'binding.gyp'))
@@ -166,7 +198,7 @@ test('its paths may hold what URLs escape', async t => {
   const odd = join(temporary, 'a folder with spaces, % and #é')
   fs.cpSync(folder, odd, { recursive: true, verbatimSymlinks: true })
   fs.rmSync(join(odd, 'node_modules/.bin'), { recursive: true, force: true })
-  for (const name of ['msgpackr', 'bindings', 'file-uri-to-path']) {
+  for (const name of ['bindings', 'file-uri-to-path']) {
     fs.rmSync(join(odd, 'node_modules', name))
     fs.symlinkSync(join(root, 'node_modules', name), join(odd, 'node_modules', name))
   }
