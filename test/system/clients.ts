@@ -1,0 +1,78 @@
+/** The clients of client.mjs in a process of their own, and what they count. */
+import { fileURLToPath } from 'node:url'
+import type { ExecutionContext } from 'ava'
+import { start } from '../helpers/process.ts'
+
+export type Kind = 'close' | 'keepAlive' | 'parts' | 'upload' | 'events' | 'webSocket' | 'http2' | 'raw'
+
+export interface Mix {
+  kind: Kind
+  clients?: number
+  /** ms between an answer and the next request. */
+  think?: number
+  /** ms between the parts of a request, or of an event stream. */
+  pause?: number
+  size?: number
+  events?: number
+  /** Requests on one connection. */
+  most?: number
+  expect?: 'echo' | 'any'
+}
+
+export type Target = { port: number; host?: string } | { path: string }
+
+export interface LoadOptions {
+  mix: Mix[]
+  tls?: true | 'psk'
+  /** ms. */
+  timeout?: number
+  /** It ends by itself after so many seconds, or requests. */
+  seconds?: number
+  requests?: number
+}
+
+export type Counts = Record<'answered' | 'refused' | 'reset' | 'empty' | 'timedOut' | 'wrong', number>
+
+export interface Counted {
+  total: Counts
+  kinds: Partial<Record<Kind, Counts>>
+  /** The first 100 that are neither answered nor refused. */
+  failures: { kind: Kind; outcome: keyof Counts; code: string; at: number; ms: number; used: number; port?: number }[]
+}
+
+export interface Load {
+  /** Resolves when so many more requests were answered, or refused. */
+  more(count: number, outcome?: 'answered' | 'refused'): Promise<void>
+  /** Ends them. */
+  end(): Promise<Counted>
+  /** Waits until they have ended by themselves. */
+  ended(): Promise<Counted>
+}
+
+/** Clients that ask all the time. They go with the test. */
+export function startLoad(t: ExecutionContext, target: Target, options: LoadOptions): Load {
+  const program = fileURLToPath(new URL('client.mjs', import.meta.url))
+  const running = start(process.execPath, [program, JSON.stringify({ ...target, ...options })])
+  t.teardown(() => void running.child.kill('SIGKILL'))
+  const ended = async (): Promise<Counted> => {
+    const counted = JSON.parse(await running.line())
+    await running.exit
+    return counted
+  }
+  return {
+    more: async (count, outcome = 'answered') => {
+      running.child.stdin?.write(`${outcome} ${count}\n`)
+      await running.line()
+    },
+    end: () => {
+      running.child.stdin?.write('end\n')
+      return ended()
+    },
+    ended
+  }
+}
+
+/** Runs them until they end by themselves. */
+export function load(t: ExecutionContext, target: Target, options: LoadOptions): Promise<Counted> {
+  return startLoad(t, target, options).ended()
+}
