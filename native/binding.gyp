@@ -3,7 +3,7 @@
   'targets': [{
     'target_name': 'passfd',
     'sources': [
-      'os.c', 'inet.c', 'edge.c', 'parent.c', 'message.c', 'memory.c', 'terminal.c', 'closer.c', 'held.c', 'watcher.c',
+      'os.c', 'inet.c', 'edge.c', 'parent.c', 'process.c', 'message.c', 'memory.c', 'terminal.c', 'closer.c', 'held.c', 'watcher.c',
       'environment.c', 'argument.c', 'addon.c', 'addon_accept.c', 'addon_message.c', 'addon_memory.c'
     ],
     'defines': ['NAPI_VERSION=8', '_GNU_SOURCE'],

@@ -173,6 +173,16 @@ int os_edge_ready(int set, int32_t *fds, size_t most);
  */
 int os_die_after_parent(int parent, int seconds);
 
+/* Sends a signal to the process of a borrowed pidfd, never to another one that has its number by now (0: only asks). -ESRCH: it was collected. */
+int os_signal(int pidfd, int number);
+
+/* 1: the kernel makes orphans this process's children (PID 1 of its namespace, or PR_SET_CHILD_SUBREAPER), and the caller is its main thread. */
+int os_is_reaper(void);
+/* The pid of a child of this thread that has ended and waits to be collected; it goes on waiting. 0: there is none. */
+int os_ended_child(void);
+/* Collects that child. Returns its pid; 0: it has not ended, or was collected already. */
+int os_collect(int pid);
+
 /* Pipes and terminals: never waits, whether or not O_NONBLOCK is set. -EOPNOTSUPP: it must be set to write to this one. */
 int os_read(int fd, uint8_t *bytes, size_t length);
 int os_write(int fd, const uint8_t *bytes, size_t length);

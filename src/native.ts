@@ -203,6 +203,17 @@ export interface Native {
    * thread, with whose end it would be forgotten; -EBUSY: no free signal.
    */
   dieAfterParent(seconds: number, parent: number): number
+  /**
+   * Sends a signal (pidfd_send_signal(2), Linux 5.1) to the process of a pidfd, never to another one that has its number by now; `number` 0
+   * only asks. -ESRCH: the process was collected.
+   */
+  signal(pidfd: number, number: number): number
+  /** 1: orphans become this process's children (it is PID 1 of its namespace, or PR_SET_CHILD_SUBREAPER, prctl(2)), and this is its main thread. */
+  isReaper(): number
+  /** The pid of a child, forked by this thread or re-parented to it, that has ended. It is not collected (WNOWAIT, waitid(2)). 0: there is none. */
+  endedChild(): number
+  /** Collects that child. Returns its pid; 0: it has not ended, or somebody else has collected it. */
+  collect(pid: number): number
 
   // Memory
   seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none

@@ -66,14 +66,19 @@ export interface Stopping {
   type: 'stopping'
 }
 
-/** Its last word before it crashes. */
+/** An exception that nobody has caught: the last word, unless the program handles it. */
 export interface Failed {
   type: 'failed'
   name: string
   message: string
 }
 
-export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed
+/** The program has handled it, and goes on. */
+export interface Recovered {
+  type: 'recovered'
+}
+
+export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered
 
 export interface Lend {
   type: 'lend'

@@ -143,7 +143,8 @@ class SupervisedHome implements Home {
       if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
       void worker.end({ last: true, told: true })
     })
-    process.on('uncaughtExceptionMonitor', error => this.#lastWords(error))
+    // First: another listener may throw
+    process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
   }
 
@@ -197,6 +198,8 @@ class SupervisedHome implements Home {
     const { name, message } = asError(thrown)
     this.#say({ type: 'failed', name, message })
     sessionOf(this.#control).flush()
+    // It comes to that if a listener to 'uncaughtException', a domain or a capture callback has returned; after an exit or a throw there it does not
+    process.nextTick(() => this.#say({ type: 'recovered' }))
   }
 
   #beat(worker: Worker): void {

@@ -59,6 +59,11 @@ export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' 
   args?: string[]
   /** Arguments of Node itself. Default: those of this process. */
   execArgv?: string[]
+  /**
+   * True: what is left of a worker's session (setsid(2)) when its own process has ended goes on. Default: it gets TERM, and KILL after
+   * `killTimeout`; after a stop that was asked for it has what is left of `stopTimeout` first.
+   */
+  leaveGroup?: boolean
 }
 
 export interface SupervisorOptions {
@@ -170,11 +175,13 @@ export function settingsOf(options: SupervisorOptions): Settings {
 /** Node would say so for every worker, and each time anew. */
 function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
   if (typeof spawn !== 'object' || spawn === null) throw invalid('options.spawn', 'an object', spawn)
-  const { cwd, env, uid, gid, args, execArgv } = spawn
+  const { cwd, env, uid, gid, args, execArgv, leaveGroup } = spawn
   if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
     throw invalid('options.spawn.cwd', 'a path or a URL', cwd)
   if (env !== undefined && (typeof env !== 'object' || env === null))
     throw invalid('options.spawn.env', 'an object', env)
+  if (leaveGroup !== undefined && typeof leaveGroup !== 'boolean')
+    throw invalid('options.spawn.leaveGroup', 'true or false', leaveGroup)
   if (uid !== undefined) checkInteger(uid, 'options.spawn.uid', 0, MAX_ID)
   if (gid !== undefined) checkInteger(gid, 'options.spawn.gid', 0, MAX_ID)
   for (const [name, list] of Object.entries({ args, execArgv })) {

@@ -7,6 +7,43 @@ export function rss(pid: number): number | undefined {
   return pages > 0 ? pages * (pageSize ??= ownPageSize()) : undefined
 }
 
+/** A process as its line in /proc/PID/stat tells of it (proc_pid_stat(5)). */
+export interface ProcessStat {
+  readonly pid: number
+  /** False: a zombie, or nearly one. */
+  readonly lives: boolean
+  readonly parent: number
+  readonly group: number
+  readonly session: number
+  /** In clock ticks since the machine was started: tells two processes with one number apart. */
+  readonly started: string
+}
+
+/** Undefined if there is no such process, or it can't be told. */
+export function statOf(pid: number): ProcessStat | undefined {
+  const text = read(pid, 'stat')
+  if (text === undefined) return undefined
+  // The name of the program is in parentheses and may have any in it
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  const [state = 'X', parent, group, session] = fields
+  // Other threads may outlive the first one
+  const lives = (state !== 'Z' || Number(fields[17]) > 1) && state !== 'X'
+  return {
+    pid,
+    lives,
+    parent: Number(parent),
+    group: Number(group),
+    session: Number(session),
+    started: fields[19] ?? ''
+  }
+}
+
+/** Whether a process has a handler for this signal. */
+export function catches(pid: number, signal: number): boolean {
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(read(pid, 'status') ?? '')?.[1] ?? '0'
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n
+}
+
 let pageSize: number | undefined
 
 function statm(pid: number | 'self'): number[] | undefined {

@@ -246,7 +246,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #stop(now: boolean): Promise<void> {
     if (now && !this.#killing) {
       this.#killing = true
-      for (const worker of this.#living) worker.kill('the supervisor was stopped at once')
+      for (const worker of this.#living) worker.killAll('the supervisor was stopped at once')
     }
     this.#stopping ??= this.#stopNow()
     return this.#stopping
@@ -259,7 +259,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     // First the supervisor's own copies: then the workers know that what waits in the queues is theirs to serve
     await this.#closeListeners()
     for (const worker of this.#living) {
-      if (this.#killing) worker.kill()
+      if (this.#killing) worker.killAll('the supervisor was stopped at once')
       else void worker.stop({ last: true })
     }
     await Promise.all([...this.#living].map(worker => worker.exited))
@@ -460,7 +460,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       if (worker.state !== 'exited') this.#rebalance()
       if (worker.state === 'ready') this.#tell('worker', worker.info())
       // By its own wish: its successor need not wait for its end
-      if (worker.state === 'stopping' && !worker.told) this.#left(worker)
+      if (worker.state === 'stopping' && !worker.told && !worker.ended) this.#left(worker)
     },
     onUses: () => this.#rebalance(),
     onAllTaken: () => {

@@ -32,7 +32,7 @@ export interface WorkerInfo {
   readonly lag: number
   /** Resident memory, in bytes; 0 if it is not known. */
   readonly rss: number
-  /** Why it has ended, in words; undefined until then. */
+  /** Why it has ended, or why it is to end (beyond a limit), in words; undefined before. */
   readonly reason: string | undefined
   /** For the application's own messages to and from this worker. */
   readonly channel: Channel

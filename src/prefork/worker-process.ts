@@ -20,6 +20,7 @@ import { inheritable, launchCommand, launchNode } from './launch.ts'
 import type { NotifySocket } from './notify.ts'
 import type { Settings } from './options.ts'
 import { rss } from './procfs.ts'
+import { Remainder } from './remainder.ts'
 import type { WorkerInfo, WorkerState } from './worker-info.ts'
 
 /** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
@@ -84,10 +85,8 @@ export class WorkerProcess {
   told = false
   /** A successor has taken its place, or is being looked for. */
   replaced = false
-  /** Why it was killed, or what it said at last. */
+  /** Why it has ended, or is to end, in words. */
   reason: string | undefined
-  /** Why it has ended, in words. */
-  ended: string | undefined
 
   readonly #setup: WorkerSetup
   readonly #control: Channel<FromWorker, FromSupervisor> | undefined
@@ -99,7 +98,23 @@ export class WorkerProcess {
   #watchdog = false
   /** Its program has called joinSupervisor(). */
   #joined = false
-  #ending = false
+  /** When its own process has ended; others of its session may be left. */
+  #endedAt: number | undefined
+  #remainder: Remainder | undefined
+  /** When the time for its graceful stop is over. */
+  #stopBy = 0
+  /** Nothing of it is given any time. */
+  #atOnce = false
+  /** Why it could not be started. */
+  #startFailure: string | undefined
+  /** What we have killed it for. */
+  #killedFor: string | undefined
+  /** Which time limit of its stop it has exceeded. */
+  #overdue: string | undefined
+  /** The exception that it is about to end by. */
+  #failure: string | undefined
+  /** What it has told of its failure by sd_notify(3). */
+  #errno: string | undefined
 
   constructor(setup: WorkerSetup) {
     this.#setup = setup
@@ -135,7 +150,7 @@ export class WorkerProcess {
   }
 
   get uptime(): number {
-    return performance.now() - this.#started
+    return (this.#endedAt ?? performance.now()) - this.#started
   }
 
   /** Resolves when it says so; rejects with ERR_PASSFD_WORKER_NOT_READY if it ends or is stopped before. */
@@ -143,13 +158,19 @@ export class WorkerProcess {
     return this.#ready.promise
   }
 
-  /** Resolves when its process was collected and all it had said is read. */
+  /** Resolves when its process was collected, all it had said is read, and nobody of its session is left. */
   get exited(): Promise<void> {
     return this.#exited.promise
   }
 
+  /** Its own process has ended. */
+  get ended(): boolean {
+    return this.#endedAt !== undefined
+  }
+
   /** It can't hang unnoticed: it tells how it is. */
   get watched(): boolean {
+    if (this.ended) return false
     return this.#control !== undefined ? this.booted : this.#watchdog
   }
 
@@ -160,7 +181,7 @@ export class WorkerProcess {
 
   /** Looks at what it doesn't tell itself. */
   measure(): void {
-    if (this.pid !== undefined && this.state !== 'exited') this.rss = rss(this.pid) ?? this.rss
+    if (this.pid !== undefined && !this.ended) this.rss = rss(this.pid) ?? this.rss
   }
 
   info(): WorkerInfo {
@@ -176,7 +197,7 @@ export class WorkerProcess {
       requests,
       lag,
       rss: this.rss,
-      reason: this.ended,
+      reason: this.reason,
       channel
     }
   }
@@ -199,28 +220,35 @@ export class WorkerProcess {
     }
   }
 
-  /** Gracefully; after `stopTimeout` with TERM, after `killTimeout` with KILL. Resolves when it has ended. */
-  stop({ last = false } = {}): Promise<void> {
+  /**
+   * Gracefully; after `stopTimeout` with TERM, after `killTimeout` with KILL. Resolves when it has ended. `reason`: why, as a sentence
+   * about it.
+   */
+  stop({ last = false, reason }: { last?: boolean; reason?: string } = {}): Promise<void> {
     const { settings } = this.#setup
     if (this.state === 'exited' || (this.told && this.state === 'stopping')) return this.exited
     this.told = true
+    if (this.ended) return this.exited
     const serves = this.booted && this.state !== 'hung'
-    if (!this.booted) this.reason ??= 'it was stopped before it was ready'
+    this.reason ??= this.booted ? reason : 'it was stopped before it was ready'
     if (this.state !== 'hung') this.#become('stopping')
     if (this.#control !== undefined && serves) {
       this.send({ type: 'stop', last })
       this.#limitStop()
     } else {
       this.#signal('SIGTERM')
-      this.#after(serves ? settings.stopTimeout : settings.killTimeout, () => this.kill())
+      const [time, limit] = serves ? [settings.stopTimeout, 'stopTimeout'] : [settings.killTimeout, 'killTimeout']
+      if (serves) this.#stopBy = performance.now() + time
+      this.#after(time, () => this.kill(`it has not stopped within ${time} ms (${limit})`))
     }
     return this.exited
   }
 
   #limitStop(): void {
     const { stopTimeout, killTimeout } = this.#setup.settings
+    this.#stopBy = performance.now() + stopTimeout
     this.#after(stopTimeout, () => {
-      this.reason ??= `it has not stopped within ${stopTimeout} ms (stopTimeout)`
+      this.#overdue = `it has not stopped within ${stopTimeout} ms (stopTimeout)`
       this.#signal('SIGTERM')
       this.#after(killTimeout, () => this.kill())
     })
@@ -228,9 +256,17 @@ export class WorkerProcess {
 
   /** With KILL, at once. */
   kill(reason?: string): void {
-    this.reason ??= reason
+    if (this.ended) return
+    this.#killedFor ??= reason
     clearTimeout(this.#timer)
     this.#signal('SIGKILL')
+  }
+
+  /** The same, and all others of its session. */
+  killAll(reason?: string): void {
+    this.#atOnce = true
+    this.kill(reason)
+    this.#remainder?.kill()
   }
 
   /** Nothing was heard of it for too long. */
@@ -292,7 +328,7 @@ export class WorkerProcess {
   }
 
   #failedToStart(error: Error): void {
-    this.reason = error.message
+    this.#startFailure = error.message
     void this.#ended({ code: null, signal: null })
   }
 
@@ -331,7 +367,7 @@ export class WorkerProcess {
     })
     control.once('close', error => {
       // A worker without it can't be told to stop. Most likely it is about to end: its exit status tells more than a kill
-      if (this.#ending || this.state === 'stopping') return
+      if (this.ended || this.state === 'stopping') return
       this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
     })
   }
@@ -362,7 +398,10 @@ export class WorkerProcess {
         this.#stopsByItself()
         return owner.isLeaving()
       case 'failed':
-        this.reason ??= `it failed with ${value.name}: ${value.message}`
+        this.#failure = `it failed with ${value.name}: ${value.message}`
+        return
+      case 'recovered':
+        this.#failure = undefined
         return
       default:
         throw new Error(`unknown type ${(value as { type: unknown }).type}`)
@@ -395,20 +434,23 @@ export class WorkerProcess {
     if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
     if (fields.get('READY') === '1') this.#becomeReady()
     if (fields.get('STOPPING') === '1') this.#stopsByItself()
-    if (fields.has('ERRNO')) this.reason ??= `it reports errno ${fields.get('ERRNO')}`
+    // Whoever goes on telling has survived what it told before
+    const errno = fields.get('ERRNO')
+    this.#errno = errno === undefined || errno === '0' ? undefined : `it reports errno ${errno}`
   }
 
   // --- its end
 
   async #ended(exit: Exit): Promise<void> {
-    if (this.#ending) return
-    this.#ending = true
+    if (this.ended) return
+    this.#endedAt = performance.now()
     clearTimeout(this.#timer)
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await lastWords(this.#control)
     for (const loan of this.#setup.loans.values()) loan.listener[Symbol.dispose]()
     const { slot, pid = 'none' } = this
-    const detail = (this.ended = this.#why(exit))
+    const detail = (this.reason = this.#why(exit))
+    await this.#endSession(exit)
     if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))
     this.#become('exited')
     this.#setup.owner.onExit(this, exit)
@@ -416,12 +458,33 @@ export class WorkerProcess {
     await lastWords(this.channel)
   }
 
-  /** In words. */
+  /** What is left of its session is ended. After a stop that was asked for it has what is left of `stopTimeout` first. */
+  async #endSession({ signal }: Exit): Promise<void> {
+    const { spawn, killTimeout } = this.#setup.settings
+    if (this.pid === undefined || spawn.leaveGroup === true) return
+    const remainder = await Remainder.of(this.pid)
+    if (remainder === undefined) return
+    this.#remainder = remainder
+    if (this.#atOnce) remainder.kill()
+    const stops = this.state === 'stopping'
+    this.#become('stopping')
+    const grace = stops ? Math.max(0, this.#stopBy - performance.now()) : 0
+    // A shell that TERM has killed has not sent it on
+    await remainder.end({ grace, term: stops && signal === 'SIGTERM', killTimeout })
+  }
+
+  /** In words: of this end, not of what happened before. */
   #why({ code, signal }: Exit): string {
-    if (this.pid === undefined) return this.reason ?? 'it could not be started'
+    if (this.pid === undefined) return this.#startFailure ?? 'it could not be started'
     const how = exitReason(code, signal)
-    if (code === 0 && !this.booted && !this.told) return `it ${how} and has not ${this.#missing()}`
-    return this.reason === undefined ? `it ${how}` : `${this.reason} (${how})`
+    const why = this.#cause(code, signal) ?? this.reason
+    if (why !== undefined) return `${why} (${how})`
+    return code === 0 && !this.booted && !this.told ? `it ${how} and has not ${this.#missing()}` : `it ${how}`
+  }
+
+  #cause(code: number | null, signal: NodeJS.Signals | null): string | undefined {
+    if (signal === 'SIGKILL' && this.#killedFor !== undefined) return this.#killedFor
+    return this.#failure ?? this.#overdue ?? (code === null || code === 0 ? undefined : this.#errno)
   }
 }
 

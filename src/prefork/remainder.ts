@@ -1,0 +1,154 @@
+/** What is left of a worker when the process that was started has ended: the others of its session. */
+import { readdir } from 'node:fs/promises'
+import { constants } from 'node:os'
+import { setImmediate } from 'node:timers/promises'
+import { type Descriptor, own } from '../descriptor.ts'
+import { Watcher } from '../loop.ts'
+import { native } from '../native.ts'
+import { type Deferred, deferred } from '../promises.ts'
+import { catches, type ProcessStat, statOf } from './procfs.ts'
+
+const { SIGTERM, SIGKILL } = constants.signals
+/** Processes that are looked at in one turn of the event loop: about 1 ms. */
+const SCANNED_AT_ONCE = 64
+/** In ms: for processes whose end no event can tell, as there is no descriptor left for a pidfd. */
+const LOOK_AGAIN = 100
+
+export interface RemainderLimits {
+  /** They have this long by themselves, in ms. */
+  grace: number
+  /** Those that handle SIGTERM get it at once, before `grace`: nobody can have sent it to them. */
+  term: boolean
+  /** From TERM to KILL, in ms. */
+  killTimeout: number
+}
+
+/** One process. The pidfd keeps its number from meaning another process. */
+interface Member {
+  readonly stat: ProcessStat
+  readonly pidfd: Descriptor | undefined
+  readonly watcher: Watcher | undefined
+}
+
+/**
+ * The processes of a session, or of its first process group, whose leader has ended and was collected. The kernel gives the leader's number
+ * to nobody while one of them is there (setsid(2), credentials(7)). Zombies count as ended: to collect them is their parent's task. A process that
+ * has called setsid(2) itself is none of them.
+ */
+export class Remainder {
+  readonly #leader: number
+  readonly #members = new Map<number, Member>()
+  #killing = false
+  /** Something has happened: a member has ended, or all are to be killed. */
+  #news: Deferred = deferred()
+
+  private constructor(leader: number) {
+    this.#leader = leader
+  }
+
+  /** Resolves to undefined if nobody is left. `leader`: the pid of a session's leader, which has been collected. */
+  static async of(leader: number): Promise<Remainder | undefined> {
+    const found = new Remainder(leader)
+    await found.#look(0)
+    return found.#members.size === 0 ? undefined : found
+  }
+
+  /** Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. */
+  async end({ grace, term, killTimeout }: RemainderLimits): Promise<void> {
+    const began = performance.now()
+    if (term) for (const member of this.#members.values()) if (catches(member.stat.pid, SIGTERM)) send(member, SIGTERM)
+    let sent = 0
+    while (this.#members.size > 0) {
+      const passed = performance.now() - began
+      const due = this.#killing || passed >= grace + killTimeout ? SIGKILL : passed >= grace ? SIGTERM : 0
+      if (due !== sent) for (const member of this.#members.values()) send(member, due)
+      sent = due
+      const next = due === SIGKILL ? Number.POSITIVE_INFINITY : due === SIGTERM ? grace + killTimeout : grace
+      await this.#wait(next - passed)
+      if (this.#members.size === 0) await this.#look(sent) // what they have started meanwhile
+    }
+  }
+
+  /** KILL, at once. */
+  kill(): void {
+    this.#killing = true
+    this.#news.resolve()
+  }
+
+  /** Finds members that are not known yet; they get the signal that the others have got (0: none). */
+  async #look(signal: number): Promise<void> {
+    for (const stat of await sessionOf(this.#leader)) {
+      if (this.#members.has(stat.pid)) continue
+      const member = this.#watch(stat)
+      if (member === undefined) continue
+      this.#members.set(stat.pid, member)
+      if (signal > 0) send(member, signal)
+    }
+  }
+
+  #watch(stat: ProcessStat): Member | undefined {
+    const number = native.pidfd(stat.pid)
+    if (number < 0) return isSame(stat) ? { stat, pidfd: undefined, watcher: undefined } : undefined
+    const pidfd = own(number)
+    try {
+      // It may be another process's number by now
+      if (!isSame(stat)) throw new Error('it has ended')
+      return { stat, pidfd, watcher: new Watcher(pidfd.borrow(), () => this.#ended(stat.pid)) }
+    } catch {
+      pidfd.close()
+      return isSame(stat) ? { stat, pidfd: undefined, watcher: undefined } : undefined
+    }
+  }
+
+  #ended(pid: number): void {
+    const member = this.#members.get(pid)
+    this.#members.delete(pid)
+    member?.watcher?.end()
+    member?.pidfd?.close()
+    this.#news.resolve()
+  }
+
+  /** Until there is news, or so many ms have passed. */
+  async #wait(milliseconds: number): Promise<void> {
+    const unwatched = [...this.#members.values()].filter(({ pidfd }) => pidfd === undefined)
+    const limit = Math.min(milliseconds, unwatched.length > 0 ? LOOK_AGAIN : Number.POSITIVE_INFINITY)
+    const timer = limit < Number.POSITIVE_INFINITY ? setTimeout(() => this.#news.resolve(), limit) : undefined
+    await this.#news.promise
+    clearTimeout(timer)
+    this.#news = deferred()
+    for (const { stat } of unwatched) if (!isSame(stat)) this.#ended(stat.pid)
+  }
+}
+
+function send({ stat, pidfd }: Member, signal: number): void {
+  if (pidfd !== undefined && native.signal(pidfd.borrow(), signal) !== ENOSYS) return
+  if (!isSame(stat)) return
+  try {
+    process.kill(stat.pid, signal)
+  } catch {
+    // It has ended meanwhile, or runs as a user whom we may not signal
+  }
+}
+
+const ENOSYS = -38
+
+function isSame({ pid, started }: ProcessStat): boolean {
+  const now = statOf(pid)
+  return now?.lives === true && now.started === started
+}
+
+/** Those who live of the session or process group that this ended process has led. */
+async function sessionOf(leader: number): Promise<ProcessStat[]> {
+  const found: ProcessStat[] = []
+  let scanned = 0
+  for (const name of await readdir('/proc').catch(() => [])) {
+    const pid = Number(name)
+    if (!(pid > 0)) continue
+    if (++scanned % SCANNED_AT_ONCE === 0) await setImmediate()
+    const stat = statOf(pid)
+    // Its number is given anew: then nobody was left
+    if (pid === leader && stat !== undefined) return []
+    if (stat?.lives && (stat.session === leader || stat.group === leader)) found.push(stat)
+  }
+  return found
+}
