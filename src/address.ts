@@ -2,7 +2,7 @@
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describe } from './convert.ts'
+import { checkPathText, describe, hasLoneSurrogate, printable } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { native } from './native.ts'
 
@@ -39,22 +39,27 @@ export function socketName(address: unknown): SocketName {
     typeof address === 'string' ? { path: address } : (address as Partial<Record<'path' | 'abstract', unknown>> | null)
   const { path, abstract } = given ?? {}
   const name = path ?? abstract
-  if (
-    typeof name !== 'string' ||
-    name === '' ||
-    (path !== undefined && name.includes('\0')) ||
-    (path !== undefined && abstract !== undefined)
-  )
+  if (typeof name !== 'string' || name === '' || (path !== undefined && abstract !== undefined))
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'address',
       expected: 'a path, { path }, { abstract } or a Descriptor',
       actual: describe(address)
     })
-  return path === undefined ? { abstract: name } : { path: name }
+  if (path !== undefined) {
+    checkPathText(name, 'address')
+    return { path: name }
+  }
+  if (hasLoneSurrogate(name))
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'address',
+      expected: 'an abstract name without lone surrogates',
+      actual: describe(name)
+    })
+  return { abstract: name }
 }
 
 export function displayName(name: SocketName): string {
-  return 'path' in name ? name.path : `@${name.abstract}`
+  return 'path' in name ? name.path : `@${printable(name.abstract)}`
 }
 
 /**
@@ -170,7 +175,7 @@ function abstractBytes({ abstract }: { abstract: string }): Buffer {
   const bytes = Buffer.from(`\0${abstract}`)
   if (bytes.length > MAX_NAME + 1)
     throw new PassfdError('ADDRESS_TOO_LONG', {
-      address: `@${abstract}`,
+      address: `@${printable(abstract)}`,
       detail: `an abstract name has at most ${MAX_NAME} bytes`
     })
   return bytes

@@ -2,7 +2,7 @@
 import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { native } from './native.ts'
-import { type Peer, sameUserOrRoot } from './peer.ts'
+import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
 
 /** Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */
 export function holdRights(fd: number): void {
@@ -38,10 +38,23 @@ export async function authorized(
     )
   } catch (cause) {
     if (signal?.aborted) throw abortError(signal)
-    if (cause === TIMED_OUT) throw new PassfdError('HANDSHAKE_TIMEOUT', { timeout })
+    if (cause === TIMED_OUT)
+      throw new PassfdError('HANDSHAKE_TIMEOUT', {
+        who: 'authorize() did not answer',
+        timeout,
+        remedy: 'Raise handshakeTimeout if it takes longer.'
+      })
     throw new PassfdError('AUTHORIZE_FAILED', {}, { cause })
   }
-  if (verdict !== true) throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid })
+  if (verdict !== true)
+    throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid, why: reason(verdict, options.authorize) })
+}
+
+/** Only `true` lets somebody in. The type is told, never the value, as the peer reads it. */
+function reason(verdict: unknown, authorize: unknown): string {
+  if (typeof verdict === 'boolean') return whyRefused(authorize)
+  const given = verdict === undefined || verdict === null ? String(verdict) : `a value of type ${typeof verdict}`
+  return `authorize() gave ${given}, and only true lets a peer in`
 }
 
 const TIMED_OUT = Symbol('timed out')

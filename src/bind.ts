@@ -50,7 +50,7 @@ export async function bindDescriptor(spec: Exclude<BindSpec<never>, never>): Pro
     const family = spec.type === 'udp4' ? 4 : 6
     const host =
       spec.address === undefined ? (family === 4 ? '0.0.0.0' : '::') : (await lookup(spec.address, family)).address
-    return checked(native.bindInet(true, host, spec.port, 0, 0), 'bind', `${host}:${spec.port}`)
+    return bound(native.bindInet(true, host, spec.port, 0, 0), host, spec.port)
   }
   return (await bindPort(spec, 0)).fd
 }
@@ -75,11 +75,18 @@ export async function bindPort(spec: PortSpec, flags: number): Promise<BoundPort
   }
   const any = native.bindInet(false, '::', port, backlog, all)
   if (any !== EAFNOSUPPORT && any !== EADDRNOTAVAIL)
-    return { fd: checked(any, 'bind', `:::${port}`), host: '::', backlog, flags: all }
+    return { fd: bound(any, '::', port), host: '::', backlog, flags: all }
   return { fd: listenAt('0.0.0.0', port, backlog, flags), host: '0.0.0.0', backlog, flags }
 }
 
 /** A held socket that listens at a numeric host. */
 export function listenAt(host: string, port: number, backlog: number, flags: number): number {
-  return checked(native.bindInet(false, host, port, backlog, flags), 'bind', `${host}:${port}`)
+  return bound(native.bindInet(false, host, port, backlog, flags), host, port)
+}
+
+/** The shim makes several calls: these errors are those of the first one. */
+const OF_SOCKET: readonly number[] = [EAFNOSUPPORT, -23 /* ENFILE */, -24 /* EMFILE */]
+
+function bound(result: number, host: string, port: number): number {
+  return checked(result, OF_SOCKET.includes(result) ? 'socket' : 'bind', `${host}:${port}`)
 }

@@ -145,9 +145,38 @@ export function checkOneOf(value: unknown, what: string, allowed: readonly strin
 
 /** A few words about any value, for an error's sentence. */
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
-  if (typeof value === 'object' && value !== null) return `an object (${value.constructor?.name ?? 'no class'})`
+  if (typeof value === 'string') return `'${printable(value.length > 60 ? `${value.slice(0, 60)}…` : value)}'`
+  if (typeof value === 'object' && value !== null) return `an object (${className(value)})`
   return typeof value === 'function' ? 'a function' : String(value)
+}
+
+/** Its control characters and lone surrogates as escapes: a sentence is printed on terminals. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cs}]/gu, found => `\\u{${found.codePointAt(0)!.toString(16)}}`)
+}
+
+/** A program's object may throw when it is looked at. */
+function className(value: object): string {
+  try {
+    const { name } = value.constructor ?? {}
+    return typeof name === 'string' ? name : 'no class'
+  } catch {
+    return 'no class'
+  }
+}
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT for a path that would be cut off at its NUL, or lead elsewhere because it is no Unicode text. */
+export function checkPathText(path: string, what: string): void {
+  if (path.includes('\0')) throw notAPath(what, 'a path without NUL bytes', path)
+  if (hasLoneSurrogate(path)) throw notAPath(what, 'a path without lone surrogates', path)
+}
+
+export function hasLoneSurrogate(text: string): boolean {
+  return /\p{Cs}/u.test(text)
+}
+
+function notAPath(what: string, expected: string, path: string): PassfdError {
+  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(path) })
 }
 
 function property(object: unknown, name: string): unknown {

@@ -24,7 +24,7 @@ export function attach(socket: UnixDgramSocket, options: QueueOptions = {}): Att
   const fd = numberOf(socket)
   if (fd === undefined) throw invalid('socket', 'a socket of unix-dgram', socket)
   if (fd < 0) throw closed()
-  const kind = KINDS[checked(native.kind(fd), 'fstat')]!
+  const kind = KINDS[checked(native.kind(fd), 'statx', String(fd))]!
   if (kind !== 'unix-dgram')
     throw new PassfdError('DESCRIPTOR_KIND', { operation: 'attach()', expected: 'unix-dgram', actual: kind })
   return make(socket, options)

@@ -57,6 +57,13 @@ interface Letter {
   release(): void
 }
 
+const BY = "a socket's send()"
+const FULL = {
+  maxQueued: 'The destination does not keep up, and its queue is full of bytes',
+  maxQueuedTotal: 'The destinations do not keep up, and their queues are full of bytes',
+  maxQueuedDescriptors: 'The destinations do not keep up, and their queues are full of descriptors'
+} as const
+
 interface Lane {
   readonly to: Destination | undefined
   readonly letters: Letter[]
@@ -113,7 +120,7 @@ export class Outbox {
       if (result instanceof Error) return quiet(Promise.reject(result))
       if (result >= 0) {
         const foreign = descriptors.some(isForeign)
-        const numbers = descriptors.map(descriptor => take(descriptor, 'send()'))
+        const numbers = descriptors.map(descriptor => take(descriptor, BY))
         closeAll(numbers, foreign)
         return RESOLVED
       }
@@ -166,8 +173,14 @@ export class Outbox {
   #checkRoom(lane: Lane | undefined, bytes: number, descriptors: number): void {
     const { maxQueued, maxQueuedTotal, maxQueuedDescriptors } = this.#limits
     const size = bytes + OVERHEAD
-    const full = (queued: number, limit: number, option: string) =>
-      new PassfdError('QUEUE_FULL', { queued, limit, option })
+    const full = (queued: number, limit: number, option: 'maxQueued' | 'maxQueuedTotal' | 'maxQueuedDescriptors') =>
+      new PassfdError('QUEUE_FULL', {
+        what: FULL[option],
+        queued,
+        limit,
+        option,
+        remedy: 'Await send() before sending more'
+      })
     if (lane !== undefined && lane.size + size > maxQueued) throw full(lane.size, maxQueued, 'maxQueued')
     if (this.#size > 0 && this.#size + size > maxQueuedTotal) throw full(this.#size, maxQueuedTotal, 'maxQueuedTotal')
     if (descriptors > 0 && this.#descriptors + descriptors > maxQueuedDescriptors)
@@ -195,7 +208,7 @@ export class Outbox {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
       descriptors,
       foreign: descriptors.some(isForeign),
-      fds: descriptors.map(descriptor => take(descriptor, 'send()')),
+      fds: descriptors.map(descriptor => take(descriptor, BY)),
       sent,
       release: () => signal?.removeEventListener('abort', onAbort)
     }

@@ -106,7 +106,13 @@ function bytesOf(data: unknown): Uint8Array {
 function checkDescriptors(descriptors: unknown): asserts descriptors is readonly Descriptor[] {
   if (!Array.isArray(descriptors)) throw invalid('options.descriptors', 'an array of Descriptors', descriptors)
   if (descriptors.length > MAX_RIGHTS)
-    throw new PassfdError('TOO_MANY_DESCRIPTORS', { count: descriptors.length, whose: 'the kernel', limit: MAX_RIGHTS })
+    throw new PassfdError('TOO_MANY_DESCRIPTORS', {
+      what: 'The datagram',
+      count: descriptors.length,
+      whose: 'the kernel (SCM_MAX_FD, unix(7))',
+      limit: MAX_RIGHTS,
+      remedy: 'Spread them over several datagrams'
+    })
   for (const descriptor of descriptors) {
     if (!(descriptor instanceof Descriptor)) throw invalid('options.descriptors', 'an array of Descriptors', descriptor)
     assertOpen(descriptor)

@@ -12,7 +12,7 @@ import { assertOpen, Descriptor, take } from './descriptor.ts'
 import { abortError, asError, checked, PassfdError, systemError } from './errors.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
-import { sameUserOrRoot } from './peer.ts'
+import { sameUserOrRoot, whyRefused } from './peer.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
 const BATCH = 64
@@ -338,8 +338,8 @@ export class DatagramSocket
       if (typeof verdict !== 'boolean') throw new TypeError('authorize() must return true or false at once')
       if (!verdict)
         return sender === undefined
-          ? new PassfdError('UNKNOWN_SENDER')
-          : new PassfdError('UNAUTHORIZED', { pid: sender.pid, uid: sender.uid })
+          ? new PassfdError('UNKNOWN_SENDER', { why: whyRefused(options.authorize) })
+          : new PassfdError('UNAUTHORIZED', { pid: sender.pid, uid: sender.uid, why: whyRefused(options.authorize) })
     } catch (cause) {
       return new PassfdError('AUTHORIZE_FAILED', {}, { cause })
     }
@@ -347,9 +347,11 @@ export class DatagramSocket
     if (truncated) return new PassfdError('DESCRIPTORS_TRUNCATED')
     if (fds.length <= limits.maxDescriptors) return undefined
     return new PassfdError('TOO_MANY_DESCRIPTORS', {
+      what: 'A datagram was dropped that',
       count: fds.length,
-      whose: 'this socket',
-      limit: limits.maxDescriptors
+      whose: 'this socket (maxDescriptors)',
+      limit: limits.maxDescriptors,
+      remedy: 'Raise maxDescriptors if they are welcome'
     })
   }
 
@@ -450,7 +452,13 @@ export class DatagramSocket
     const { closeTimeout } = this.#setup.limits
     let timer: NodeJS.Timeout | undefined
     const timeout = new Promise<Error>(resolve => {
-      timer = setTimeout(() => resolve(new PassfdError('CLOSE_TIMEOUT', { timeout: closeTimeout })), closeTimeout)
+      timer = setTimeout(
+        () =>
+          resolve(
+            new PassfdError('CLOSE_TIMEOUT', { timeout: closeTimeout, whom: 'the queue to leave', fate: 'rejected' })
+          ),
+        closeTimeout
+      )
       if (!this.#referenced) timer.unref()
     })
     const first = await Promise.race([this.#outbox.whenEmpty(), timeout])

@@ -217,8 +217,13 @@ export class DescriptorStream extends Duplex {
     if (this.writableEnded && !this.destroyed && !this.#readEnded) throw new PassfdError('STREAM_ENDED')
     const queued = this.#outbox.waiting + count
     if (queued > this.#maxDescriptors) {
-      const details = { queued: `${this.#outbox.waiting} descriptors`, limit: this.#maxDescriptors }
-      throw new PassfdError('QUEUE_FULL', { ...details, option: 'maxDescriptors' })
+      throw new PassfdError('QUEUE_FULL', {
+        what: 'The peer does not keep up, and the queue is full of descriptors',
+        queued: this.#outbox.waiting,
+        limit: this.#maxDescriptors,
+        option: 'maxDescriptors',
+        remedy: "Wait for 'drain' before writing more"
+      })
     }
     return chunk
   }

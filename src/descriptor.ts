@@ -90,6 +90,31 @@ const GONE = {
 } as const
 type Gone = keyof typeof GONE
 
+const CALLER = { owner: 'what that call made owns it now', remedy: 'Pass a dup() to keep one' }
+/** Who has a moved one, if not the channel and then the peer; by what moved it. */
+const OWNERS: Record<string, { owner: string; remedy: string }> = {
+  "a socket's send()": { owner: 'it belongs to the socket, then to the peer', remedy: 'Send a dup() to keep one' },
+  'writeWithDescriptors()': {
+    owner: 'it belongs to the stream, then to the peer',
+    remedy: 'Write a dup() to keep one'
+  },
+  'its schema': {
+    owner: 'the reply that it came with does not fit the schema, so it was closed',
+    remedy: 'Have the schema accept the reply'
+  }
+}
+for (const by of [
+  'bind()',
+  'connect()',
+  'connectPackets()',
+  'listen()',
+  'listenPackets()',
+  'DescriptorStream.from()',
+  'PacketSocket.from()',
+  'SharedMemory.map()'
+])
+  OWNERS[by] = CALLER
+
 /** Nobody else has it: whoever calls the constructor without it hands a number over. */
 const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
@@ -170,16 +195,19 @@ export class Descriptor implements Disposable {
    * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal from which Node has read bytes already.
    */
   static from(source: DescriptorSource): Descriptor {
-    return own(checked(native.dup(convert.numberOf(source)), 'dup'))
+    const number = convert.numberOf(source)
+    return own(checked(native.dup(number), 'dup', String(number)))
   }
 
   /** Opens a file as `fs.open` does (flags default `'r'`, mode 0o666). Rejects with Node's own error. */
   static async open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
+    checkPath(path)
     return adoptOpened(await openNumber(path, flags, mode))
   }
 
   /** `open` without waiting. */
   static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
+    checkPath(path)
     return adoptOpened(fs.openSync(path, flags, mode))
   }
 
@@ -223,7 +251,7 @@ export class Descriptor implements Disposable {
    */
   static pidfd(pid: number): Descriptor {
     convert.checkInteger(pid, 'pid', 1, 0x7fffffff)
-    return own(checked(native.pidfd(pid), 'pidfd_open'))
+    return own(checked(native.pidfd(pid), 'pidfd_open', String(pid)))
   }
 
   /** What it is open on, as the kernel tells; remembered after the first look. Untrusted when it came from a peer. */
@@ -377,10 +405,15 @@ export class Descriptor implements Disposable {
   }
 
   #goneError(): PassfdError {
-    const details = { kind: this.#kind ?? 'descriptor', by: this.#by }
+    const details = { kind: this.#kind ?? 'descriptor', by: this.#by, ...OWNERS[this.#by] }
     const lender = this.#lender
     if (this.#gone === 'DESCRIPTOR_UNCLAIMED' && lender !== undefined)
-      return new PassfdError(this.#gone, { ...details, message: lender.message, pid: lender.pid, ended: lender.ended })
+      return new PassfdError(this.#gone, {
+        ...details,
+        message: lender.message,
+        from: from(lender),
+        ended: lender.ended
+      })
     return new PassfdError(this.#gone as ErrorKey, details)
   }
 
@@ -508,11 +541,20 @@ export function lent(fd: number, lender: Lender): Descriptor {
   return new Descriptor(fd, HELD, lender)
 }
 
+function from({ pid }: Lender): string {
+  return pid > 0 ? `pid ${pid}` : 'a process that the kernel does not name'
+}
+
+/** The rest is Node's to check, which takes Buffers and URLs, too. */
+function checkPath(path: unknown): void {
+  if (typeof path === 'string') convert.checkPathText(path, 'path')
+}
+
 function adopt(fd: number): void {
   convert.checkInteger(fd, 'fd', 0, 0x7fffffff)
   const result = native.hold(fd)
   if (result === EEXIST) throw new PassfdError('DESCRIPTOR_OWNED', { fd })
-  if (result < 0) throw systemError(result, 'fcntl')
+  if (result < 0) throw systemError(result, 'fcntl', String(fd))
 }
 
 /**

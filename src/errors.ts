@@ -11,13 +11,12 @@ const TABLE = {
   // Misuse: thrown at the call, nothing has moved
   INVALID_ARGUMENT: '{what} must be {expected}; it is {actual}.',
   DESCRIPTOR_CLOSED: 'This {kind} was closed by close(). Use it before closing it, or keep a dup().',
-  DESCRIPTOR_MOVED:
-    'This {kind} was moved away by {by}: it belongs to the channel, then to the peer. Send a dup() to keep one.',
+  DESCRIPTOR_MOVED: 'This {kind} was moved away by {by}: {owner}. {remedy}.',
   DESCRIPTOR_DETACHED: 'This {kind} was given up by detach(): the caller of detach() owns the number now.',
   DESCRIPTOR_CONVERTED:
     'This {kind} was used up by {by}: the object that call returned owns it. Convert a dup() to keep one.',
   DESCRIPTOR_UNCLAIMED:
-    'This {kind} came in a {message} from pid {pid} and was closed when {ended}, because nothing had claimed it: call claim() on it before that.',
+    'This {kind} came in a {message} from {from} and was closed when {ended}, because nothing had claimed it: call claim() on it before that.',
   DESCRIPTOR_OWNED:
     'Descriptor number {fd} already belongs to a Descriptor or a channel of passfd. Adopt a number once; use dup() for a second owner.',
   DESCRIPTOR_KIND: '{operation} needs a descriptor of kind {expected}; this one is a {actual}.',
@@ -36,14 +35,13 @@ const TABLE = {
   CONNECTION_GONE: 'This connection {how}. It can be sent or used once, and only before that.',
   SERVER_CLOSED:
     "The server was closed, or its listen() has not finished: it can't be given a connection. Wait for its 'listening' event, or use another one.",
-  OWN_SOCKET: "A channel can't be sent through itself: the descriptor is this channel's own socket.",
+  OWN_SOCKET:
+    "A connection can't be sent through itself: the descriptor is the socket that it would be sent through. Send a Descriptor of something else.",
   ENCODE: "The value can't be sent: {detail}.",
   MESSAGE_TOO_LARGE:
-    'The encoded value takes {size} bytes; the limit of {whose} (maxMessage) is {limit}. Split it, or send a file or a pipe instead.',
-  TOO_MANY_DESCRIPTORS:
-    'The value carries {count} descriptors; the limit of {whose} (maxDescriptors) is {limit}. Spread them over several messages.',
-  QUEUE_FULL:
-    "The peer does not keep up: the queue holds {queued} of {limit} ({option}). Await send(), or 'drain', before sending more.",
+    'The encoded value takes {size} bytes; the limit of {whose} is {limit}. Split it, or send a file or a pipe instead.',
+  TOO_MANY_DESCRIPTORS: '{what} carries {count} descriptors; the limit of {whose} is {limit}. {remedy}.',
+  QUEUE_FULL: '{what}: {queued} of {limit} ({option}). {remedy}.',
   TOO_MANY_REQUESTS:
     '{count} requests are waiting for an answer, the limit (maxPending). Await some before making more.',
   EMPTY_WRITE:
@@ -96,7 +94,7 @@ const TABLE = {
   DATAGRAM_CUT:
     'A datagram of {size} bytes or more was dropped, as it is longer than maxMessage ({limit}), or another process reads this socket, too.',
   UNKNOWN_SENDER:
-    'A datagram was dropped because the kernel does not know who sent it: it came before this socket asked for credentials. See authorize.',
+    'A datagram was dropped. The kernel does not know who sent it, because it came before this socket asked for credentials, and {why}.',
 
   // A request: rejected
   TIMEOUT:
@@ -120,17 +118,16 @@ const TABLE = {
     'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If that is meant, listen to the event unserved.',
 
   // The end of a channel
-  CLOSED: 'The channel has ended{how}: this was not sent or not answered.',
+  CLOSED: 'The {what} has ended{how}: this was not sent or not answered.',
   DISCONNECTED: 'The peer went away without saying goodbye: its process has probably ended.',
   REFUSED: 'The peer said goodbye before hello: it does not want this channel.',
   DESTROYED: 'The channel was ended by destroy(), without an error to tell.',
   PEER: 'The peer ended the channel with {code}: {message}',
   CONNECT_TIMEOUT:
     'The listener did not let us in within {timeout} ms (handshakeTimeout): its queue is full or its process hangs.',
-  HANDSHAKE_TIMEOUT:
-    'The peer did not say hello within {timeout} ms (handshakeTimeout). Is a passfd channel at the other end?',
-  CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for the peer; what was left is returned.',
-  UNAUTHORIZED: 'Process {pid} of user {uid} is not let in. By default only the same user and root are: see authorize.',
+  HANDSHAKE_TIMEOUT: '{who} within {timeout} ms (handshakeTimeout). {remedy}',
+  CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for {whom}; what was left is {fate}.',
+  UNAUTHORIZED: 'Process {pid} of user {uid} is not let in: {why}.',
   AUTHORIZE_FAILED: 'authorize() failed, so the peer was not let in.',
   BAD_HELLO: "The peer's hello is wrong: {detail}.",
   BAD_FRAME: 'The peer broke the framing: {detail}.',
@@ -150,6 +147,23 @@ const TABLE = {
   UNDECODABLE: "A body from the peer can't be decoded: {detail}.",
   HANDLER: 'The handler failed on a plain message, and there is no onError: {message}'
 } as const
+
+/** What a sentence says where the place that throws has nothing else to say. */
+const USUAL = {
+  DESCRIPTOR_MOVED: { owner: 'it belongs to the channel, then to the peer', remedy: 'Send a dup() to keep one' },
+  MESSAGE_TOO_LARGE: { whose: 'the peer (maxMessage)' },
+  TOO_MANY_DESCRIPTORS: {
+    what: 'The value',
+    whose: 'the peer (maxDescriptors)',
+    remedy: 'Spread them over several messages'
+  },
+  HANDSHAKE_TIMEOUT: {
+    who: 'The peer did not say hello',
+    remedy: 'Is a passfd channel at the other end?'
+  },
+  CLOSED: { what: 'channel' },
+  CLOSE_TIMEOUT: { whom: 'the peer', fate: 'returned' }
+} as const satisfies Partial<Record<keyof typeof TABLE, Details>>
 
 export type ErrorKey = keyof typeof TABLE
 export type ErrorCode = `ERR_PASSFD_${string}`
@@ -174,7 +188,10 @@ export class PassfdError extends Error {
     details: Details = {},
     extra: { cause?: unknown; remote?: RemoteError; data?: unknown } = {}
   ) {
-    super(fill(TABLE[key], details), extra.cause === undefined ? undefined : { cause: extra.cause })
+    super(
+      fill(TABLE[key], details, (USUAL as Partial<Record<ErrorKey, Details>>)[key]),
+      extra.cause === undefined ? undefined : { cause: extra.cause }
+    )
     this.code = `ERR_PASSFD_${key}`
     if (extra.remote !== undefined) this.remote = extra.remote
     if (extra.data !== undefined) this.data = extra.data
@@ -226,6 +243,20 @@ export function abortError(signal: AbortSignal): Error {
   return Object.assign(error, { code: 'ABORT_ERR' })
 }
 
-function fill(template: string, details: Details): string {
-  return template.replace(/\{(\w+)\}/g, (_, name: string) => String(details[name] ?? ''))
+/** Lead-ins shorter than this are no sentence that would be said twice. */
+const LEAD = 10
+
+/**
+ * Fills in the sentence. A detail that is itself this sentence, as a copy of passfd at the other end or in this process made it, stands
+ * alone: the lead-in is not said twice. A detail that ends with a full stop does not get a second one.
+ */
+function fill(template: string, details: Details, usual: Details | undefined): string {
+  const lead = template.slice(0, template.indexOf('{'))
+  let repeated: string | undefined
+  const sentence = template.replace(/\{(\w+)\}/g, (place, name: string, at: number) => {
+    const text = String(details[name] ?? usual?.[name] ?? '')
+    if (lead.length >= LEAD && text.startsWith(lead)) repeated = text
+    return template[at + place.length] === '.' ? text.replace(/[.!?]+$/, '') : text
+  })
+  return repeated ?? sentence
 }

@@ -15,7 +15,7 @@ export const TAKEN = 7
 export const GOODBYE = 8
 
 /** Flag bits 0-2: bytes to skip after the body. */
-export const SKIP_MASK = 7
+const SKIP_MASK = 7
 /** Flag bit 3: the body uses record structures and msgpackr's further types. */
 export const RECORDS = 8
 /** Flag bits 8-15 of a request: how many descriptors its reply may carry. */

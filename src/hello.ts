@@ -5,7 +5,7 @@ import { MAX_RIGHTS } from './limits.ts'
 import type { Limits } from './options.ts'
 import { version } from './version.ts'
 
-export const PROTOCOL_VERSION = 1
+const PROTOCOL_VERSION = 1
 
 export interface Hello {
   readonly version: number

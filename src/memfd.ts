@@ -1,6 +1,7 @@
 /** Anonymous memory in a file without a name: memfd_create(2). */
+import { ftruncateSync } from 'node:fs'
 import { checkInteger, checkOneOf, describe } from './convert.ts'
-import { checked, PassfdError } from './errors.ts'
+import { checked, PassfdError, systemError } from './errors.ts'
 import { native } from './native.ts'
 
 /** A change that can never be made again to a memory file: see fcntl(2), F_ADD_SEALS. `'seal'` forbids more seals. */
@@ -20,15 +21,28 @@ export function createMemory(name: string, { size = 0, seals = [] }: MemfdOption
   if (typeof name !== 'string' || name.includes('\0') || Buffer.byteLength(name) > MAX_NAME)
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'name',
-      expected: `a text of at most ${MAX_NAME} bytes`,
+      expected: `a text of at most ${MAX_NAME} bytes without NUL`,
       actual: describe(name)
     })
   checkInteger(size, 'size', 0, Number.MAX_SAFE_INTEGER)
   for (const seal of seals) checkOneOf(seal, 'seals', Object.keys(SEALS))
-  const fd = checked(native.memfd(name, size), 'memfd_create')
-  const bits = seals.reduce((sum, seal) => sum | SEALS[seal], 0)
-  const result = bits === 0 ? 0 : native.seal(fd, bits)
-  if (result < 0) native.close(fd)
-  checked(result, 'fcntl')
-  return fd
+  const fd = checked(native.memfd(name, 0), 'memfd_create', name)
+  try {
+    if (size > 0) resize(fd, name, size)
+    const bits = seals.reduce((sum, seal) => sum | SEALS[seal], 0)
+    if (bits !== 0) checked(native.seal(fd, bits), 'fcntl')
+    return fd
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}
+
+/** The error says how large it was to be: EFBIG (RLIMIT_FSIZE, getrlimit(2)) or ENOMEM. */
+function resize(fd: number, name: string, size: number): void {
+  try {
+    ftruncateSync(fd, size)
+  } catch (error) {
+    throw systemError((error as NodeJS.ErrnoException).errno!, 'ftruncate', `${name}, ${size} bytes`)
+  }
 }

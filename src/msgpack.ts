@@ -137,7 +137,7 @@ export function collect(descriptor: Descriptor): number {
   if (call.descriptors.length > MAX_RIGHTS)
     throw new PassfdError('TOO_MANY_DESCRIPTORS', {
       count: `more than ${MAX_RIGHTS}`,
-      whose: 'the protocol',
+      whose: 'the protocol (SCM_MAX_FD, unix(7))',
       limit: MAX_RIGHTS
     })
   return call.descriptors.push(descriptor) - 1

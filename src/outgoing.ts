@@ -47,7 +47,7 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
 export function copiesOf(fds: readonly number[]): number[] {
   const copies: number[] = []
   try {
-    for (const fd of fds) copies.push(checked(native.dup(fd), 'dup'))
+    for (const fd of fds) copies.push(checked(native.dup(fd), 'dup', String(fd)))
   } catch (error) {
     native.closeMany(Int32Array.from(copies), 0, copies.length)
     throw error

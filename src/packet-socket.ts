@@ -109,7 +109,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     const chunk = checkCount(bytes, descriptors.length, 0)
     if (this.#ending !== undefined && !this.#readEnded) throw new PassfdError('STREAM_ENDED')
     this.#checkRoom(descriptors.length)
-    const cargo = cargoOf(descriptors, 'send()', this.#description)
+    const cargo = cargoOf(descriptors, "a socket's send()", this.#description)
     const sent = deferred()
     const failure = this.#writeFailure ?? (this.#ending !== undefined || this.#socket.ended ? closedError() : undefined)
     if (failure !== undefined) {
@@ -200,11 +200,9 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   #checkRoom(count: number): void {
     const { maxQueued, maxDescriptors } = this.#limits
-    if (this.#outgoing.length >= maxQueued)
-      throw new PassfdError('QUEUE_FULL', { queued: this.#outgoing.length, limit: maxQueued, option: 'maxQueued' })
+    if (this.#outgoing.length >= maxQueued) throw queueFull('packets', this.#outgoing.length, maxQueued, 'maxQueued')
     const queued = this.#waitingDescriptors
-    if (queued + count > maxDescriptors)
-      throw new PassfdError('QUEUE_FULL', { queued, limit: maxDescriptors, option: 'maxDescriptors' })
+    if (queued + count > maxDescriptors) throw queueFull('descriptors', queued, maxDescriptors, 'maxDescriptors')
   }
 
   #flush(): void {
@@ -335,5 +333,10 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 const EMSGSIZE = -90
 
 function closedError(): PassfdError {
-  return new PassfdError('CLOSED', { how: '' })
+  return new PassfdError('CLOSED', { what: 'socket' })
+}
+
+function queueFull(things: string, queued: number, limit: number, option: string): PassfdError {
+  const what = `The peer does not keep up, and the queue is full of ${things}`
+  return new PassfdError('QUEUE_FULL', { what, queued, limit, option, remedy: 'Await send() before sending more' })
 }

@@ -50,6 +50,13 @@ export function sameUserOrRoot(peer: Pick<Peer, 'uid'>): boolean {
   return peer.uid === 0 || peer.uid === ownUser()
 }
 
+/** Why somebody is not let in, for the error's sentence. The peer reads it, too. */
+export function whyRefused(authorize: unknown): string {
+  return authorize === undefined
+    ? 'by default only processes of the same user and of root are let in (see the option authorize)'
+    : 'authorize() refused'
+}
+
 const ERANGE = -34
 
 function ownUser(): number {

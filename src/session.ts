@@ -140,9 +140,11 @@ export class Session implements TransportOwner {
     const queued = this.requests.allowance + allowance
     if (queued > maxUnclaimed)
       throw new PassfdError('QUEUE_FULL', {
+        what: 'Too many descriptors are allowed to the replies that are awaited',
         queued,
         limit: maxUnclaimed,
-        option: 'descriptors of replies, maxUnclaimed'
+        option: 'maxUnclaimed',
+        remedy: 'Await some replies first, or allow fewer with the option descriptors of request()'
       })
     request.id = this.requests.nextId()
     request.allowance = allowance
@@ -434,14 +436,21 @@ export class Session implements TransportOwner {
     const { peer, limits } = this
     const { maxQueued, maxInFlight } = limits
     if (length > maxQueued) throw tooLarge(length, "this side's queue (maxQueued)", maxQueued)
-    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, 'the peer', peer.maxMessage)
-    if (this.backlog + length > maxQueued) throw queueFull(this.backlog, maxQueued, 'bytes, maxQueued')
+    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, 'the peer (maxMessage)', peer.maxMessage)
+    if (this.backlog + length > maxQueued) throw queueFull(this.backlog, maxQueued, 'maxQueued')
     if (count === 0) return
     const limit = allowance ?? peer?.maxDescriptors ?? limits.maxDescriptors
-    const whose = allowance === undefined ? 'the peer' : 'the request (its option descriptors)'
-    if (count > limit) throw new PassfdError('TOO_MANY_DESCRIPTORS', { count, whose, limit })
-    if (this.#descriptorsOut + count > maxInFlight)
-      throw queueFull(this.#descriptorsOut, maxInFlight, 'descriptors, maxInFlight')
+    if (count > limit)
+      throw allowance === undefined
+        ? new PassfdError('TOO_MANY_DESCRIPTORS', { count, limit })
+        : new PassfdError('TOO_MANY_DESCRIPTORS', {
+            what: 'The reply',
+            count,
+            whose: 'the request (its option descriptors)',
+            limit,
+            remedy: 'The requester can allow more with the option descriptors of request()'
+          })
+    if (this.#descriptorsOut + count > maxInFlight) throw queueFull(this.#descriptorsOut, maxInFlight, 'maxInFlight')
   }
 
   #sendWaiting(): void {
@@ -505,7 +514,8 @@ export class Session implements TransportOwner {
   #closedError(): PassfdError {
     const { error } = this
     if (error === undefined) return new PassfdError('CLOSED')
-    return new PassfdError('CLOSED', { how: ` (${error.message})` }, { cause: error })
+    const how = ` (${error.message.replace(/[.]$/, '')})`
+    return new PassfdError('CLOSED', { how }, { cause: error })
   }
 
   // --- receiving, inside
@@ -885,8 +895,18 @@ function tooLarge(size: number, whose: string, limit: number): PassfdError {
   return new PassfdError('MESSAGE_TOO_LARGE', { size, whose, limit })
 }
 
-function queueFull(queued: number, limit: number, option: string): PassfdError {
-  return new PassfdError('QUEUE_FULL', { queued, limit, option })
+/** A channel has no 'drain' event: the promises of `send()` and `request()` tell. */
+function queueFull(queued: number, limit: number, option: 'maxQueued' | 'maxInFlight'): PassfdError {
+  return new PassfdError('QUEUE_FULL', {
+    what:
+      option === 'maxQueued'
+        ? 'The peer does not keep up, and the queue is full of bytes'
+        : 'The peer has not taken the descriptors that it was sent',
+    queued,
+    limit,
+    option,
+    remedy: 'Await send() or request() before sending more'
+  })
 }
 
 function countError(detail: string): PassfdError {

@@ -273,11 +273,6 @@ export class Transport implements FrameSink, WireOwner {
     return rest
   }
 
-  /** Nothing more is written, though reading goes on. */
-  stopWriting(): void {
-    this.#writing = false
-  }
-
   // --- incoming
 
   onReadable(length: number, fds: Int32Array, first: number, count: number, truncated: boolean): void {

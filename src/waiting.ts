@@ -50,10 +50,9 @@ export class Waiting {
       this.flags &= ~RECORDS
     }
     const { length } = this.encoded
-    if (length > hello.maxMessage)
-      throw new PassfdError('MESSAGE_TOO_LARGE', { size: length, whose: 'the peer', limit: hello.maxMessage })
+    if (length > hello.maxMessage) throw new PassfdError('MESSAGE_TOO_LARGE', { size: length, limit: hello.maxMessage })
     if (count > hello.maxDescriptors)
-      throw new PassfdError('TOO_MANY_DESCRIPTORS', { count, whose: 'the peer', limit: hello.maxDescriptors })
+      throw new PassfdError('TOO_MANY_DESCRIPTORS', { count, limit: hello.maxDescriptors })
   }
 }
 

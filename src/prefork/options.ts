@@ -1,7 +1,7 @@
 /** Options of a Supervisor: their defaults and their checks. */
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { checkInteger, describe } from '../convert.ts'
+import { checkInteger, checkPathText, describe } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import { type ChannelOptions, channelLimits } from '../options.ts'
@@ -123,7 +123,7 @@ export interface Settings {
 
 export const MAX_TIMEOUT = 0x7fffffff
 export const MAX_WORKERS = 1024
-export const MAX_HEAD = 1024 * 1024
+const MAX_HEAD = 1024 * 1024
 /** The highest user (credentials(7)); the one above means none. */
 const MAX_ID = 0xfffffffe
 const RULES = ['round-robin', 'least-connections', 'address']
@@ -142,9 +142,12 @@ export function settingsOf(options: SupervisorOptions): Settings {
     throw invalid('options.entry', 'a path or a URL', entry)
   if (command !== undefined && !isCommand(command))
     throw invalid('options.command', 'an array of strings, the program first', command)
+  if (typeof entry === 'string') checkPathText(entry, 'options.entry')
+  for (const [index, part] of (command ?? []).entries()) checkNoNul(part, `options.command[${index}]`)
   if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
   if (admin !== undefined && (typeof admin !== 'string' || admin === ''))
     throw invalid('options.admin', 'a path', admin)
+  if (admin !== undefined) checkPathText(admin, 'options.admin')
   checkSpawn(spawn, command !== undefined)
   channelLimits(channel)
   const { workers = availableParallelism() } = options
@@ -178,10 +181,15 @@ function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
   const { cwd, env, uid, gid, args, execArgv, leaveGroup } = spawn
   if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
     throw invalid('options.spawn.cwd', 'a path or a URL', cwd)
+  if (typeof cwd === 'string') checkPathText(cwd, 'options.spawn.cwd')
   if (env !== undefined && (typeof env !== 'object' || env === null))
     throw invalid('options.spawn.env', 'an object', env)
   if (leaveGroup !== undefined && typeof leaveGroup !== 'boolean')
     throw invalid('options.spawn.leaveGroup', 'true or false', leaveGroup)
+  for (const [name, value] of Object.entries(env ?? {})) {
+    checkNoNul(name, 'the name of a variable in options.spawn.env')
+    checkNoNul(String(value), `options.spawn.env.${name}`)
+  }
   if (uid !== undefined) checkInteger(uid, 'options.spawn.uid', 0, MAX_ID)
   if (gid !== undefined) checkInteger(gid, 'options.spawn.gid', 0, MAX_ID)
   for (const [name, list] of Object.entries({ args, execArgv })) {
@@ -189,6 +197,7 @@ function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
     if (foreign) throw invalid(`options.spawn.${name}`, 'undefined: a command has its arguments in itself', list)
     if (!Array.isArray(list) || list.some(part => typeof part !== 'string'))
       throw invalid(`options.spawn.${name}`, 'an array of strings', list)
+    for (const [index, part] of list.entries()) checkNoNul(part, `options.spawn.${name}[${index}]`)
   }
 }
 
@@ -209,8 +218,9 @@ export function listenersOf(listeners: unknown, option: string): Map<string, Bin
     if (spec instanceof Descriptor) {
       if (spec.closed) void spec.kind // throws what became of it
     } else if (!('path' in spec)) checkInteger(spec.port, `${option}.${name}.port`, 0, 65535)
-    else if (typeof spec.path !== 'string' || spec.path === '' || spec.path.includes('\0'))
+    else if (typeof spec.path !== 'string' || spec.path === '')
       throw invalid(`${option}.${name}.path`, 'a path', spec.path)
+    else checkPathText(spec.path, `${option}.${name}.path`)
   }
   return specs
 }
@@ -245,6 +255,11 @@ function time(value: number | undefined, name: string, preset: number, least: nu
   if (value === undefined) return preset
   checkInteger(value, `options.${name}`, least, MAX_TIMEOUT)
   return value
+}
+
+/** What a program is started with ends at a NUL (execve(2)). */
+function checkNoNul(text: string, what: string): void {
+  if (text.includes('\0')) throw invalid(what, 'a text without NUL bytes', text)
 }
 
 function isCommand(command: unknown): boolean {
