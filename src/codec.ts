@@ -28,7 +28,6 @@ import {
   shapeOf,
   Unpackr
 } from './msgpack.ts'
-import { copyShort, SHORT, short } from './short.ts'
 
 /** What a kept record definition may hold: keys, and bytes of keys (each key counts one more). */
 const MAX_RECORD_KEYS = 256
@@ -331,12 +330,6 @@ function unpack(
   unpackr.copyBuffers = !own
   range.start = start
   range.end = end
-  if (!own && end - start <= SHORT) {
-    copyShort(bytes, start, end)
-    bytes = short
-    range.start = 0
-    range.end = end - start
-  }
   let value: unknown
   try {
     value = unpackr.unpack(bytes, range)

@@ -1066,6 +1066,49 @@ test('small maps for hello, fault and goodbye are plain', t => {
   )
 })
 
+test('strings of every length arrive as UTF-8 has them, wherever they stand, also at a byte order mark and in keys', t => {
+  const texts = ['a', 'é', '€', '😀', '\ufeff', '\0', '\x7f', '\u0080', '\uffff']
+  for (const mode of MODES) {
+    const sender = newCodec(true)
+    const receiver = newCodec(true)
+    for (let length = 0; length < 300; length += length < 80 ? 1 : 37) {
+      for (const text of texts) {
+        const string = text.repeat(length)
+        const mixed = `${text}${'b'.repeat(length)}${text}`
+        const value = { string, list: [mixed, string], [`key ${string}`]: 1, '': { [mixed]: string } }
+        if (!isDeepStrictEqual(decode(receiver, encode(sender, mode, value)), value))
+          t.fail(`${mode}: ${length} × ${text}`)
+      }
+    }
+  }
+  t.pass()
+})
+
+test('what is no UTF-8 becomes what TextDecoder makes of it, at every length of a string', t => {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  const codec = newCodec(true)
+  const header = (length: number): number[] =>
+    length < 32 ? [0xa0 | length] : length < 256 ? [0xd9, length] : [0xda, length >> 8, length & 255]
+  const bytes = fc.array(
+    fc.oneof(fc.constantFrom(0x61, 0x80, 0xbf, 0xc0, 0xc3, 0xe2, 0x82, 0xac, 0xed, 0xf0, 0xf4, 0xff), fc.nat(255)),
+    { maxLength: 300, size: 'max' }
+  )
+  fc.assert(
+    fc.property(
+      bytes,
+      bytes.map(list => list.slice(0, 31)),
+      (list, key) => {
+        const body = Buffer.from([0x82, ...header(key.length), ...key, ...header(list.length), ...list, 0xa1, 0x7a, 1])
+        const expected = { [decoder.decode(Uint8Array.from(key))]: decoder.decode(Uint8Array.from(list)), z: 1 }
+        const names = Object.keys(expected)
+        if (names.length < 2) return
+        t.deepEqual(decode(codec, { bytes: body, flagged: false, descriptors: [], holes: 0 }), expected)
+      }
+    ),
+    { numRuns: 300 }
+  )
+})
+
 // --- trap 40
 
 const require = createRequire(import.meta.url)

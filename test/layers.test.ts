@@ -8,7 +8,7 @@ import { test } from './helpers/test.ts'
  * Names are paths within src/: 'prefork/join' is src/prefork/join.ts.
  */
 const LAYERS = [
-  ['errors', 'limits', 'version', 'brand', 'share', 'promises', 'credit', 'short', 'slab', 'id-table', 'room'],
+  ['errors', 'limits', 'version', 'brand', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
   ['native', 'frame', 'schema', 'requests', 'incoming'],
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],

@@ -113,3 +113,58 @@ test('a build with a change that does not match fails, and says which', async t 
     /^msgpackr's pack\.js can't be changed: "the end of a shape .*" matches 7 times instead of 8/
   )
 })
+
+/** Sends values of each kind over a channel, often enough for compiled readers; prints what came. */
+const PROGRAM = `
+  const [left, end] = pair()
+  connect(end).then(async right => {
+    right.serve(({ value }) => ({ ...value, text: value.text + '!', map: value.map.get('key') }))
+    for (let n = 0; n < 50; n++) {
+      const value = { n, text: 'é'.repeat(n), map: new Map([['key', [{ a: 1, 'not a name': 2n }, new Date(5)]]]), odd: { __keys__: 1 } }
+      deepStrictEqual(await left.request(value), { ...value, text: value.text + '!', map: value.map.get('key') })
+    }
+    const { kind } = (await left.request({ text: '', map: new Map(), file: Descriptor.openSync('/etc/hostname') }, { descriptors: 1 })).file
+    await Promise.all([left.close(), right.close()])
+    console.log(kind)
+  })`
+
+test('where code must not be made of strings, records are read without a compiled reader', async t => {
+  const source = `
+    import { deepStrictEqual, throws } from 'node:assert'
+    import { connect, Descriptor, pair } from ${JSON.stringify(pathToFileURL(join(root, 'dist/index.js')).href)}
+    throws(() => new Function('1'))
+    ${PROGRAM}`
+  const flags = ['--disallow-code-generation-from-strings', '--input-type=module', '--eval']
+  t.deepEqual(await run(process.execPath, [...flags, source]), { stdout: 'file\n', stderr: '' })
+})
+
+test('a bundler follows it: a program bundled into one file encodes and decodes', async t => {
+  const folder = fs.mkdtempSync(join(tmpdir(), 'passfd-bundle-'))
+  process.once('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
+  const input = join(folder, 'program.mjs')
+  fs.writeFileSync(
+    input,
+    `import { deepStrictEqual } from 'node:assert'
+    import { connect, Descriptor, pair } from ${JSON.stringify(join(root, 'dist/index.js'))}
+    ${PROGRAM}`
+  )
+  const output = join(folder, 'bundle.mjs')
+  const metafile = join(folder, 'metafile.json')
+  // `bindings` is CommonJS, and looks at the stack for the place of its caller
+  const banner = `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url); const __filename = ${JSON.stringify(output)}`
+  const flags = ['--bundle', '--minify', '--platform=node', '--format=esm', '--log-level=warning']
+  const { stderr } = await run(join(root, 'node_modules/.bin/esbuild'), [
+    input,
+    ...flags,
+    `--banner:js=${banner}`,
+    `--outfile=${output}`,
+    `--metafile=${metafile}`
+  ])
+  t.is(stderr, '', 'no warnings')
+  const bundled = Object.keys(JSON.parse(fs.readFileSync(metafile, 'utf8')).inputs)
+  t.true(bundled.some(name => name.endsWith('dist/msgpackr/unpack.js')))
+  t.false(bundled.some(name => name.includes('node_modules/msgpackr')))
+  const shim = join(root, 'native/build/Release/passfd.node')
+  const { stdout } = await run(process.execPath, [output], { cwd: folder, env: { ...process.env, PASSFD_SHIM: shim } })
+  t.is(stdout, 'file\n')
+})
