@@ -110,6 +110,12 @@ const TABLE = {
   WORKER_NOT_READY:
     'The worker in slot {slot} (pid {pid}) did not get ready: {detail}. Its standard error may tell more.',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
+  CRASH_LOOP:
+    'The last {count} workers in slot {slot} have ended soon after their start, the newest one because {reason}. See the standard error of the workers.',
+  BEYOND_LIMIT:
+    'The worker in slot {slot} is beyond a limit as soon as it is ready: {detail}. It is not replaced for that again until reload() or scale(). Raise the limit.',
+  ROUTE_FAILED:
+    "The route function of options.balance has thrown: {message}. Such connections go to whoever's turn it is; listen to the event routeFailed to hear of each.",
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
   STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
 

@@ -43,6 +43,8 @@ export interface AdminEvent {
 }
 
 export interface AdminServer {
+  /** How many listeners of its own this event has that tell nobody, as nobody has subscribed. */
+  unheard(event: keyof SupervisorEvents): number
   close(): Promise<void>
 }
 
@@ -51,7 +53,7 @@ const MAX_QUEUED = 1024 * 1024
 /** How long the end of the supervisor may wait for who does not read, in ms. */
 const CLOSE = 1000
 
-const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'routeFailed'] as const
+const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit', 'routeFailed'] as const
 
 export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
   const server = await listen<AdminCommand, AdminEvent>(path, {
@@ -72,6 +74,7 @@ export async function openAdmin(path: string, supervisor: Supervisor): Promise<A
   const stopListening = forward(supervisor, tell)
   server.serve(message => answer(message, supervisor, subscribers))
   return {
+    unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
     close: async () => {
       stopListening()
       await server.close()

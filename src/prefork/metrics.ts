@@ -26,6 +26,8 @@ export interface MetricsSnapshot {
   readonly restarts: number
   /** When the supervisor was started, in ms since 1970 (`Date.now()`). */
   readonly since: number
+  /** How many workers were replaced for a limit, by its name ('rss'). Undefined: not known, and left out. */
+  readonly replacements?: Readonly<Record<string, number>>
 }
 
 /** For the Content-Type of a response with the text. */
@@ -54,7 +56,7 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     for (const [labels, value = Number.NaN] of samples)
       if (value >= 0 && value < Number.POSITIVE_INFINITY) metric.inc(labels, value)
   }
-  const { workers, exits, restarts, since } = snapshot
+  const { workers, exits, restarts, since, replacements } = snapshot
   const ofWorkers = (kind: Kind, name: string, help: string, value: (worker: WorkerMetrics) => number | undefined) =>
     add(
       kind,
@@ -92,6 +94,14 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     [],
     [[{}, restarts]]
   )
+  if (replacements !== undefined)
+    add(
+      'Counter',
+      'passfd_limit_replacements_total',
+      'Workers that were replaced because they were beyond a limit, by limit.',
+      ['limit'],
+      Object.entries(replacements).map(([limit, count]) => [{ limit }, count])
+    )
   const slots = new Map<number, number>()
   for (const { slot, restarts: own } of workers) slots.set(slot, Math.max(own, slots.get(slot) ?? 0))
   add(

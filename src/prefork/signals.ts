@@ -1,11 +1,11 @@
 /** The signals that people know from other servers. */
-import { throwLater } from '../channel.ts'
 import { asError } from '../errors.ts'
 import type { Supervisor } from './supervisor.ts'
 
-/** Returns what makes it stop listening. */
-export function obeySignals(supervisor: Supervisor): () => void {
+/** Returns what makes it stop listening. `onFailure` is told of each failed change once, however many signals have asked for it. */
+export function obeySignals(supervisor: Supervisor, onFailure: (error: Error) => void): () => void {
   let told = false
+  const failures = new WeakSet<Error>()
   const stop = (): void => {
     void (told ? supervisor.kill() : supervisor.stop())
     told = true
@@ -15,11 +15,9 @@ export function obeySignals(supervisor: Supervisor): () => void {
     try {
       await change()
     } catch (error) {
-      try {
-        supervisor.emit('reloadFailed', asError(error))
-      } catch (thrown) {
-        throwLater(thrown)
-      }
+      const failure = asError(error)
+      if (!failures.has(failure)) onFailure(failure)
+      failures.add(failure)
     }
   }
   const handlers: Partial<Record<NodeJS.Signals, () => void>> = {

@@ -30,6 +30,13 @@ export interface SupervisorEvents {
   gaveUp: [Error]
   /** A replacement (for a limit, or by a signal) has not got ready; the worker that it was for goes on. */
   reloadFailed: [Error]
+  /** Three workers in a row have ended soon after their start in one slot, unasked. ERR_PASSFD_CRASH_LOOP. */
+  crashLoop: [Error]
+  /**
+   * The successor of a worker that was replaced for a limit is beyond that limit as soon as it is ready. It is not replaced for it again, until
+   * `reload()` or `scale()`. Told once for a slot and a limit. ERR_PASSFD_BEYOND_LIMIT.
+   */
+  beyondLimit: [Error]
   /** `route` has thrown; the connection went to whoever's turn it was. */
   routeFailed: [unknown]
   /** Every worker is ready: `start()` is about to resolve. */
@@ -50,12 +57,30 @@ interface Slot {
   /** A start that waits for its time. */
   timer: NodeJS.Timeout | undefined
   restarts: number
+  /** Deaths in a row, each soon after the start. */
+  early: number
+  /** Limits that workers here exceed as soon as they are ready. True: no worker is replaced for it. */
+  readonly useless: Map<Limit, boolean>
 }
+
+type Limit = 'rss' | 'age' | 'requests'
+/** Events that are warnings of the process if `run()` runs it and nobody listens. */
+type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit' | 'routeFailed'
 
 type Phase = 'new' | 'starting' | 'running' | 'stopping' | 'stopped'
 
 /** After a replacement for a limit has failed, the next try is so many ms later. */
 const LIMIT_RETRY = 30_000
+/** Workers of one slot that stop at the same time. With as many, the next successor there waits until one has ended. */
+const MAX_STOPPING = 4
+/** For a slot with that many, so many ms until the next look. */
+const STOPPING_RETRY = 100
+/** So many deaths in a row, each within so many ms of the start, are a crash loop. */
+const CRASHES = 3
+const EARLY = 10_000
+/** A worker below this part of a limit was not beyond it from the start. */
+const WELL_BELOW = 0.9
+const UNITS: Record<Limit, string> = { rss: 'bytes', age: 'ms', requests: 'requests' }
 
 /**
  * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs, so what
@@ -85,6 +110,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #beat: NodeJS.Timeout | undefined
   #lastBeat = 0
   #limitRetry = 0
+  /** Of reload(): one that was asked for and has not begun. */
+  #nextReload: { done: Promise<void> } | undefined
+  /** run() was called. */
+  #runs = false
+  #routeWarned = false
+  readonly #replacements: Record<string, number> = {}
   #stopping: Promise<void> | undefined
   #killing = false
   #failure: Error | undefined
@@ -146,15 +177,32 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /**
    * Replaces every worker by a new one, one after the other: each old one is stopped when its successor is ready. Resolves when all are
    * replaced and the old ones have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not get ready: then its
-   * predecessor goes on, and those after it are not touched.
+   * predecessor goes on, and those after it are not touched. The next reload() or scale() does not wait for old workers that still stop; a call
+   * while the one before it still waits to begin is the same reload. Of one slot at most 4 workers stop at a time: the next successor there
+   * waits until one has ended.
    */
   async reload(): Promise<void> {
     this.#assertRunning('reload()')
-    await this.#exclusive(async () => {
-      const old = [...this.#living]
+    if (this.#nextReload === undefined) {
+      const next = {
+        done: this.#reload(() => {
+          if (this.#nextReload === next) this.#nextReload = undefined
+        })
+      }
+      this.#nextReload = next
+    }
+    await this.#nextReload.done
+  }
+
+  async #reload(onBegin: () => void): Promise<void> {
+    const old = await this.#exclusive(async () => {
+      onBegin()
+      for (const { useless } of this.#slots) useless.clear()
+      const replaced = [...this.#living]
       for (const slot of [...this.#slots]) await this.#replace(slot)
-      await Promise.all(old.map(worker => worker.exited))
+      return replaced
     })
+    await Promise.all(old.map(worker => worker.exited))
   }
 
   /** Sets the number of workers (1 to 1,024). Resolves when new ones are ready, or those too many have ended. */
@@ -163,18 +211,27 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     this.#assertRunning('scale()')
     this.#size = workers
     this.#scalings++
-    await this.#exclusive(async () => {
-      const before = this.#slots.length
-      try {
-        if (workers < before) await this.#shrink(workers)
-        else await this.#allReady(this.#grow(workers))
-      } catch (error) {
-        await this.#shrink(before)
-        throw error
-      }
-    }).finally(() => {
+    this.#nextReload = undefined // what is asked for after this happens after this
+    let leaving: readonly WorkerProcess[] = []
+    try {
+      await this.#exclusive(async () => {
+        const before = this.#slots.length
+        for (const { useless } of this.#slots) useless.clear()
+        try {
+          if (workers < before) leaving = this.#shrink(workers)
+          else {
+            await this.#roomFor(workers)
+            await this.#allReady(this.#grow(workers))
+          }
+        } catch (error) {
+          leaving = this.#shrink(before)
+          throw error
+        }
+      })
+    } finally {
       if (--this.#scalings === 0) this.#size = this.#slots.length
-    })
+      await Promise.all(leaving.map(worker => worker.exited))
+    }
   }
 
   /**
@@ -193,10 +250,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /**
    * Starts, if that hasn't been done, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once, HUP reloads, TTIN and TTOU
    * add or remove a worker. `signals: false` leaves them alone. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart
-   * policy has given up every slot. The only method that touches the process: it listens for those signals until it returns.
+   * policy has given up every slot. 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are warnings of the process from then on if nobody
+   * listens to them. The only method that touches the process: it listens for those signals until it returns.
    */
   async run({ signals = true }: { signals?: boolean } = {}): Promise<void> {
-    const ignore = signals ? obeySignals(this) : () => {}
+    this.#runs = true
+    const ignore = signals ? obeySignals(this, error => this.#warn('reloadFailed', error)) : () => {}
     try {
       if (this.#phase !== 'running') await this.start()
       await this.#stopped.promise
@@ -220,7 +279,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       const { pid } = worker
       return pid === undefined ? [] : { ...worker, pid, ...foreign }
     })
-    return metricsOf({ workers, exits: this.#exits, restarts: this.#restarts, since: this.#since })
+    return metricsOf({
+      workers,
+      exits: this.#exits,
+      restarts: this.#restarts,
+      since: this.#since,
+      replacements: this.#replacements
+    })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -231,7 +296,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   async #open(): Promise<void> {
     const { listeners, balance, command, admin, heartbeat } = this.#settings
-    const onRouteFailed = (error: unknown): void => this.#tell('routeFailed', error)
+    const onRouteFailed = (error: unknown): void => this.#onRouteFailed(error)
     for (const [name, spec] of listeners)
       this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
     if (command !== undefined) {
@@ -322,7 +387,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         current: undefined,
         next: undefined,
         timer: undefined,
-        restarts: 0
+        restarts: 0,
+        early: 0,
+        useless: new Map()
       }
       this.#slots.push(slot)
     }
@@ -335,7 +402,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     return empty
   }
 
-  async #shrink(workers: number): Promise<void> {
+  /** Returns those who stop for it. */
+  #shrink(workers: number): WorkerProcess[] {
     const removed = this.#slots.splice(workers)
     for (const { timer, current } of removed) {
       clearTimeout(timer)
@@ -343,7 +411,30 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     }
     const leaving = [...this.#living].filter(worker => worker.slot >= workers)
     this.#rebalance(worker => !leaving.includes(worker))
-    await Promise.all(leaving.map(worker => worker.stop()))
+    for (const worker of leaving) void worker.stop()
+    return leaving
+  }
+
+  /** Those of a slot whose successor is there, or that need none. */
+  #stoppingIn(index: number): WorkerProcess[] {
+    return [...this.#living].filter(({ slot, state }) => slot === index && state !== 'starting' && state !== 'ready')
+  }
+
+  /** Resolves when one more worker may be started in the slot. */
+  async #room(index: number): Promise<void> {
+    for (;;) {
+      const stopping = this.#stoppingIn(index)
+      if (stopping.length < MAX_STOPPING) return
+      await Promise.race(stopping.map(worker => worker.exited))
+    }
+  }
+
+  async #roomFor(workers: number): Promise<void> {
+    const empty = Array.from({ length: workers }, (_, index) => index).filter(index => {
+      const slot = this.#slots[index]
+      return slot === undefined || isEmpty(slot)
+    })
+    await Promise.all(empty.map(index => this.#room(index)))
   }
 
   #launch(slot: Slot): WorkerProcess {
@@ -380,10 +471,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   /** Another worker for the slot; when that is ready, the one that has been there is stopped. */
-  async #replace(slot: Slot): Promise<void> {
+  async #replace(slot: Slot, limit?: Exceeded): Promise<void> {
+    await this.#room(slot.index)
     if (this.#slots[slot.index] !== slot) return
     const old = slot.current
     const next = this.#launch(slot)
+    next.replaces = limit?.limit
     clearTimeout(slot.timer)
     slot.timer = undefined
     slot.next = next
@@ -398,7 +491,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     slot.current = next
     if (old !== undefined) {
       old.replaced = true
-      void old.stop()
+      if (limit !== undefined) this.#replacements[limit.limit] = (this.#replacements[limit.limit] ?? 0) + 1
+      void old.stop(limit === undefined ? {} : { reason: limit.reason })
     }
   }
 
@@ -410,6 +504,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     this.#deaths.push({ booted: worker.booted, uptime: worker.uptime, at: performance.now(), slot: slot.index })
     const most = Math.max(100, 16 * this.#slots.length)
     if (this.#deaths.length > most) this.#deaths.splice(0, this.#deaths.length - most)
+    slot.early = worker.uptime < EARLY ? slot.early + 1 : 0
+    if (slot.early === CRASHES && this.#phase === 'running') {
+      const reason = worker.reason ?? 'it was stopped by somebody else'
+      this.#warn('crashLoop', new PassfdError('CRASH_LOOP', { slot: slot.index, count: CRASHES, reason }))
+    }
     this.#refill(slot)
   }
 
@@ -422,7 +521,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       return
     }
     const error = new PassfdError('WORKERS_DIE', { slot: slot.index, reason: decision.reason })
-    this.#tell('gaveUp', error)
+    this.#warn('gaveUp', error)
     if (!this.#slots.every(isEmpty)) return
     this.#failure = error
     void this.stop()
@@ -442,11 +541,15 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #restart(slot: Slot): void {
     slot.timer = undefined
     if (this.#phase !== 'running' || slot.next !== undefined || slot.current !== undefined) return
+    if (this.#stoppingIn(slot.index).length >= MAX_STOPPING) {
+      slot.timer = setTimeout(() => this.#restart(slot), STOPPING_RETRY)
+      return
+    }
     try {
       slot.current = this.#launch(slot)
     } catch (error) {
       // No descriptors, most likely: the same as a worker that did not start
-      this.#tell('reloadFailed', asError(error))
+      this.#warn('reloadFailed', asError(error))
       slot.timer = setTimeout(() => this.#restart(slot), 1000)
     }
   }
@@ -540,30 +643,68 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #checkLimits(now: number): void {
     if (now < this.#limitRetry || this.#phase !== 'running') return
     // The oldest first: one whose successors are beyond it at once keeps no other waiting
-    const beyond = this.#slots.filter(slot => slot.current?.state === 'ready' && this.#isBeyond(slot.current))
-    const [slot] = beyond.sort((a, b) => a.current!.id - b.current!.id)
-    if (slot === undefined) return
-    const worker = slot.current
+    const beyond = this.#slots.flatMap(slot => {
+      const exceeded = slot.current?.state === 'ready' ? this.#exceeds(slot, slot.current) : undefined
+      return exceeded === undefined ? [] : { slot, worker: slot.current!, exceeded }
+    })
+    const [first] = beyond.sort((a, b) => a.worker.id - b.worker.id)
+    if (first === undefined) return
+    const { slot, worker, exceeded } = first
     this.#limitRetry = Infinity // one at a time
-    this.#exclusive(() => (slot.current === worker ? this.#replace(slot) : Promise.resolve())).then(
+    this.#exclusive(() => (slot.current === worker ? this.#replace(slot, exceeded) : Promise.resolve())).then(
       () => {
         this.#limitRetry = 0
       },
       error => {
         this.#limitRetry = performance.now() + LIMIT_RETRY
-        if (this.#phase === 'running') this.#tell('reloadFailed', asError(error))
+        if (this.#phase === 'running') this.#warn('reloadFailed', asError(error))
       }
     )
   }
 
-  #isBeyond(worker: WorkerProcess): boolean {
-    const { rss, age, requests, jitter = 0 } = this.#settings.limits
-    const part = 1 - jitter * worker.spread
-    return (
-      (rss !== undefined && worker.rss > rss * part) ||
-      (age !== undefined && worker.uptime > age * part) ||
-      (requests !== undefined && worker.requests >= requests * part)
-    )
+  /** The limit that a worker is to be replaced for. */
+  #exceeds(slot: Slot, worker: WorkerProcess): Exceeded | undefined {
+    const { limits } = this.#settings
+    const part = 1 - (limits.jitter ?? 0) * worker.spread
+    const values: Record<Limit, number> = { rss: worker.rss, age: worker.uptime, requests: worker.requests }
+    const first = !worker.checked
+    worker.checked = true
+    let exceeded: Exceeded | undefined
+    for (const limit of ['rss', 'age', 'requests'] as const) {
+      const value = Math.round(values[limit])
+      const bound = (limits[limit] ?? Infinity) * part
+      if (value < bound * WELL_BELOW && slot.useless.get(limit) === true) slot.useless.set(limit, false)
+      if (value < bound || (value === bound && limit !== 'requests')) continue
+      const detail = `${value} of ${Math.floor(bound)} ${UNITS[limit]} (limits.${limit})`
+      if (first && worker.replaces === limit) {
+        const told = slot.useless.has(limit)
+        slot.useless.set(limit, true)
+        if (!told) this.#warn('beyondLimit', new PassfdError('BEYOND_LIMIT', { slot: slot.index, detail }))
+      }
+      if (slot.useless.get(limit) !== true) exceeded ??= { limit, reason: `it was beyond a limit: ${detail}` }
+    }
+    return exceeded
+  }
+
+  /** Tells it; if this process is ours to run, and nobody listens, as a warning. */
+  #warn(name: Exclude<Warned, 'routeFailed'>, error: Error): void {
+    // Who hears of each end hears of the loop
+    const heard = this.#isHeard(name) || (name === 'crashLoop' && this.#isHeard('exit'))
+    this.#tell(name, error)
+    if (!heard) process.emitWarning(error)
+  }
+
+  /** The warning comes once: it may fail for every connection. */
+  #onRouteFailed(cause: unknown): void {
+    const heard = this.#isHeard('routeFailed')
+    this.#tell('routeFailed', cause)
+    if (heard || this.#routeWarned) return
+    this.#routeWarned = true
+    process.emitWarning(new PassfdError('ROUTE_FAILED', { message: asError(cause).message }, { cause }))
+  }
+
+  #isHeard(name: Warned | 'exit'): boolean {
+    return !this.#runs || this.listenerCount(name) > (this.#admin?.unheard(name) ?? 0)
   }
 
   /** Nothing that a listener throws disturbs the supervisor. */
@@ -574,6 +715,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       throwLater(error)
     }
   }
+}
+
+interface Exceeded {
+  readonly limit: Limit
+  /** As a sentence about the worker. */
+  readonly reason: string
 }
 
 /** Nobody is there, and nobody is to come. */

@@ -85,6 +85,10 @@ export class WorkerProcess {
   told = false
   /** A successor has taken its place, or is being looked for. */
   replaced = false
+  /** The limit that its predecessor was replaced for. */
+  replaces: string | undefined
+  /** It was looked at since it is ready, for its limits. */
+  checked = false
   /** Why it has ended, or is to end, in words. */
   reason: string | undefined
 

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import * as http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
+import { temporaryPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { fixture, program, supervising, WAITS } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
@@ -20,7 +21,10 @@ interface Told {
   exit: Promise<{ code: number | null; signal: string | null; stderr: string }>
 }
 
-function run(options: Partial<SupervisorOptions> & { signals?: boolean } = {}, spawning = {}): Told {
+function run(
+  options: Partial<SupervisorOptions> & { signals?: boolean; silent?: boolean; most?: number } = {},
+  spawning = {}
+): Told {
   const whole = { entry: `${fixture('obeys')}`, listeners: { http: { port: 0, host: '127.0.0.1' } }, ...options }
   const { child, line, exit } = startFixture('prefork-runs', [JSON.stringify(whole)], spawning)
   const pids = new Map<number, number>()
@@ -114,6 +118,25 @@ test('what fails after a signal is told, and changes nothing', async t => {
   supervisor.kill('SIGTERM')
   t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
   t.is((await supervisor.exit).code, 0)
+})
+
+test('what nobody listens to is a warning: a burst of HUPs that fail, a crash loop, the end of the last slot', async t => {
+  const entry = program(WAITS)
+  const supervisor = run({ entry, silent: true, most: 4, admin: temporaryPath('admin') })
+  await supervisor.until('ERR_PASSFD_UNSERVED')
+  program('process.exit(3)', entry)
+  for (let count = 0; count < 10; count++) supervisor.kill('SIGHUP')
+  const told = await supervisor.until('ERR')
+  t.deepEqual(told, ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY'])
+  program(`${WAITS}; setTimeout(() => process.exit(4), 20)`, entry)
+  supervisor.killWorker(1, 'SIGKILL')
+  const rest = await supervisor.until('stopped')
+  t.deepEqual(
+    rest.filter(line => line.startsWith('ERR')),
+    ['ERR_PASSFD_CRASH_LOOP', 'ERR_PASSFD_WORKERS_DIE']
+  )
+  t.is(rest.at(-1), 'stopped ERR_PASSFD_WORKERS_DIE 000000')
+  t.regex((await supervisor.exit).stderr, /the newest one because it exited with code 4\./)
 })
 
 test('signals: false leaves them alone; the workers end after their supervisor', async t => {

@@ -1,5 +1,6 @@
 /** Reloading, scaling and stopping, in every order. */
-import { only, program, supervising, WAITS } from '../helpers/supervising.ts'
+import { setImmediate as turn } from 'node:timers/promises'
+import { get, only, program, supervising, WAITS } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
 
 const STOPPED = { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' }
@@ -89,6 +90,57 @@ test('what is asked for at the same time happens one after the other', async t =
     for (const one of asked) await t.throwsAsync(one, STOPPED)
     await stopped
     t.deepEqual(exits.slice(0, 4), ['0/1 0', '1/2 0', '1/4 0', '0/3 0'])
+  })
+})
+
+test('what comes next does not wait for old workers that still stop; of one slot 4 stop at a time', async t => {
+  await supervising(t, {}, async (supervisor, { of, states }) => {
+    await supervisor.start()
+    const pids: number[] = []
+    const slow: Promise<string>[] = []
+    const reloads: Promise<void>[] = []
+    const ended: number[] = []
+    for (let id = 1; id <= 4; id++) {
+      pids.push(supervisor.workers.at(-1)!.pid!)
+      slow.push(get(supervisor, 'http', '/slow'))
+      await until(() => supervisor.workers.at(-1)!.requests === 1, 'the request')
+      reloads.push(supervisor.reload().then(() => void ended.push(id)))
+      await until(() => of(id + 1).includes('ready') && of(id).includes('stopping'), `reload ${id}`)
+    }
+    await supervisor.scale(2)
+    await supervisor.scale(1)
+    t.deepEqual(ended, [])
+    t.deepEqual(
+      supervisor.workers.map(({ state }) => state),
+      ['stopping', 'stopping', 'stopping', 'stopping', 'ready']
+    )
+    const fifth = supervisor.reload() // there is no room for one more yet
+    for (let round = 0; round < 20; round++) await turn()
+    t.false(states.includes('0/7 starting'))
+    process.kill(pids[0]!, 'SIGUSR2')
+    t.regex(await slow[0]!, /^0 1 /)
+    await reloads[0]
+    await until(() => of(7).includes('ready'), 'the fifth')
+    for (const pid of pids.slice(1)) process.kill(pid, 'SIGUSR2')
+    for (const [index, answer] of (await Promise.all(slow)).entries()) t.regex(answer, new RegExp(`^0 ${index + 1} `))
+    await Promise.all([...reloads, fifth])
+    await only(supervisor, 7)
+  })
+})
+
+test('many reloads at once are two; each call hears of its own', async t => {
+  const entry = program(WAITS)
+  await supervising(t, { entry }, async (supervisor, { states }) => {
+    await supervisor.start()
+    const first = supervisor.reload()
+    await until(() => states.includes('0/2 starting'), 'the first')
+    await Promise.all([first, supervisor.reload(), supervisor.reload(), supervisor.reload()])
+    await only(supervisor, 3)
+    program('process.exit(5)', entry)
+    const failing = [supervisor.reload(), supervisor.reload()]
+    for (const reload of failing) await t.throwsAsync(reload, { code: NOT_READY, message: /code 5/ })
+    await only(supervisor, 3)
+    t.is(states.filter(line => line.endsWith('starting')).length, 4)
   })
 })
 

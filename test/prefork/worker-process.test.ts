@@ -119,6 +119,27 @@ test('beyond a limit of requests, age or memory a worker is replaced, its succes
   await allOf(replaced)
 })
 
+test('the limit is the reason; beyond it from the start: replaced once, and told once', async t => {
+  const limits = { rss: 1e6, jitter: 0 }
+  await supervising(t, { entry: program(WAITS), workers: 2, limits }, async (supervisor, { states, exits }) => {
+    const useless: Error[] = []
+    const reasons: (string | undefined)[] = []
+    supervisor.on('beyondLimit', error => useless.push(error))
+    supervisor.on('state', ({ state, reason }) => state === 'stopping' && reasons.push(reason))
+    await supervisor.start()
+    await until(() => useless.length === 2 && exits.length === 2, 'both slots')
+    await only(supervisor, 3, 4)
+    for (const reason of reasons) t.regex(`${reason}`, /^it was beyond a limit: \d+ of 1000000 bytes \(limits\.rss\)$/)
+    for (const error of useless) t.like(error, { code: 'ERR_PASSFD_BEYOND_LIMIT' })
+    t.regex(await supervisor.metrics(), /^passfd_limit_replacements_total\{limit="rss"\} 2$/m)
+    const beats = supervisor.workers.map(({ uptime }) => uptime)
+    await until(() => supervisor.workers.every(({ uptime }, index) => uptime > beats[index]! + 200), 'some beats')
+    t.is(states.filter(line => line.endsWith('starting')).length, 4)
+    await supervisor.reload() // tries again
+    await until(() => useless.length === 4, 'told again')
+  })
+})
+
 test('a successor for a limit that does not get ready: the old one goes on, and it is told', async t => {
   const entry = program(WAITS)
   await supervising(t, { entry, limits: { age: 400, jitter: 0 } }, async (supervisor, { told, exits }) => {
