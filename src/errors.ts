@@ -110,6 +110,7 @@ const TABLE = {
   WORKER_NOT_READY:
     'The worker in slot {slot} (pid {pid}) did not get ready: {detail}. Its standard error may tell more.',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
+  ENTRY: "The workers' program {path} {problem}. options.entry is a file that Node can run.",
   CRASH_LOOP:
     'The last {count} workers in slot {slot} have ended soon after their start, the newest one because {reason}. See the standard error of the workers.',
   BEYOND_LIMIT:

@@ -1,10 +1,17 @@
 /**
- * What a supervisor and a worker say to each other, on a channel of their own. It is not part of the public surface: both ends are of one
- * version of passfd, or the worker says which it is and is refused.
+ * What a supervisor and a worker say to each other, on a channel of their own. It is not part of the public surface, but the two may be of
+ * different releases of passfd: a deployment brings a new one to the workers first. So:
+ *
+ * - Each end speaks the versions from LEAST to NEWEST. The worker's `join` names both of its own, the supervisor's answer the highest that both
+ *   speak. A `join` without `newest`, or an answer without `version`, is of version 1.
+ * - Both ends ignore kinds of messages, and fields, that they do not know. Version 1 did not: what it does not know is not sent to it.
  */
 import type { Descriptor } from '../descriptor.ts'
 
-export const VERSION = 1
+export const LEAST = 1
+export const NEWEST = 2
+/** All that a worker of version 1 knows: it would stop for anything else. */
+export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
 export const CONTROL_NUMBER = 3
 export const APPLICATION_NUMBER = 4
@@ -15,7 +22,12 @@ export const MAX_UNCONFIRMED = 1024
 
 export interface Join {
   type: 'join'
+  /** The lowest that the worker speaks. */
   version: number
+  /** The highest. Undefined: it is the only one. */
+  newest?: number
+  /** Where its inspector listens when it is opened by SIGUSR1. */
+  debugPort?: number
 }
 
 /** Of a listener, for one worker. The Descriptor is a dup, and the worker's. */
@@ -26,6 +38,8 @@ export type Loan =
 
 /** The answer to `join`. */
 export interface Welcome {
+  /** What both speak from now on. Undefined: 1. */
+  version?: number
   slot: number
   id: number
   heartbeat: number
@@ -53,6 +67,8 @@ export interface Beat {
   connections: number
   requests: number
   lag: number
+  /** Where its inspector listens, if it is open. */
+  inspector?: string | undefined
 }
 
 /** So many connections of its servers have closed since the last word. */
@@ -73,7 +89,7 @@ export interface Failed {
   message: string
 }
 
-/** The program has handled it, and goes on. */
+/** The program has handled it, and goes on. Since version 2. */
 export interface Recovered {
   type: 'recovered'
 }

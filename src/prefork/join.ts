@@ -14,10 +14,11 @@ import {
   CONTROL_NUMBER,
   type FromSupervisor,
   type FromWorker,
+  LEAST,
   type Loan,
   MAX_UNCONFIRMED,
+  NEWEST,
   SUPERVISOR_VARIABLE,
-  VERSION,
   type Welcome
 } from './control.ts'
 import { listenersOf } from './options.ts'
@@ -87,16 +88,26 @@ async function joinParent(parent: number, { signals = true, channel: options = {
     requestTimeout: ANSWER
   })
   const channel = await connect(Descriptor.adopt(APPLICATION_NUMBER), { ...options, authorize })
-  const welcome = await control.request<Welcome>({ type: 'join', version: VERSION }, { descriptors: 253 })
+  const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
+  const welcome = await control.request<Welcome>(join, { descriptors: 253 })
   const { stopTimeout, killTimeout } = welcome
   // If it hangs when its supervisor is killed, nobody else would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
   // The control channel keeps the process running, as a worker lives until it is stopped
-  const home = new SupervisedHome(welcome, control, channel.unref())
+  const home = new SupervisedHome(welcome, control, channel.unref(), await inspectorOf())
   const worker = new Worker(home)
   home.begin(worker)
   if (signals) stopOnSignals(worker)
   return worker
+}
+
+interface Inspector {
+  url(): string | undefined
+}
+
+/** A Node that was built without it has none. */
+async function inspectorOf(): Promise<Inspector | undefined> {
+  return await import('node:inspector').catch(() => undefined)
 }
 
 class SupervisedHome implements Home {
@@ -111,11 +122,20 @@ class SupervisedHome implements Home {
   readonly onClosed: (() => void) | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
   readonly #heartbeat: number
+  readonly #version: number
+  readonly #inspector: Inspector | undefined
   readonly #told = new Map<string, boolean>()
   #closed = 0
   #leaving = false
 
-  constructor(welcome: Welcome, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
+  constructor(
+    welcome: Welcome,
+    control: Channel<FromSupervisor, FromWorker>,
+    channel: Channel,
+    inspector: Inspector | undefined
+  ) {
+    this.#version = welcome.version ?? 1
+    this.#inspector = inspector
     this.slot = welcome.slot
     this.id = welcome.id
     this.idleGrace = welcome.idleGrace
@@ -131,10 +151,10 @@ class SupervisedHome implements Home {
   begin(worker: Worker): void {
     const control = this.#control
     control.on('message', ({ value }: Message<FromSupervisor>) => {
-      if (value.type === 'connections') worker.give(value.name, value.connections)
-      else if (value.type === 'lend') worker.lend(value.name, value.lane, value.listener, value.backlog)
-      else if (value.type === 'takeBack') worker.takeBack(value.name, value.lane)
-      else void worker.end({ last: value.last, told: true })
+      if (value?.type === 'connections') worker.give(value.name, value.connections)
+      else if (value?.type === 'lend') worker.lend(value.name, value.lane, value.listener, value.backlog)
+      else if (value?.type === 'takeBack') worker.takeBack(value.name, value.lane)
+      else if (value?.type === 'stop') void worker.end({ last: value.last, told: true })
     })
     // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
     control.once('close', error => {
@@ -195,11 +215,13 @@ class SupervisedHome implements Home {
   }
 
   #lastWords(thrown: unknown): void {
+    // A supervisor of version 1 can't be told that it was handled
+    if (this.#version < 2 && isHandled()) return
     const { name, message } = asError(thrown)
     this.#say({ type: 'failed', name, message })
     sessionOf(this.#control).flush()
     // It comes to that if a listener to 'uncaughtException', a domain or a capture callback has returned; after an exit or a throw there it does not
-    process.nextTick(() => this.#say({ type: 'recovered' }))
+    if (this.#version >= 2) process.nextTick(() => this.#say({ type: 'recovered' }))
   }
 
   #beat(worker: Worker): void {
@@ -214,9 +236,15 @@ class SupervisedHome implements Home {
     setInterval(() => {
       const late = Math.round(Math.max(lag, performance.now() - due, 0))
       lag = 0
-      this.#say({ type: 'beat', connections: worker.connections, requests: worker.requests, lag: late })
+      const { connections, requests } = worker
+      this.#say({ type: 'beat', connections, requests, lag: late, inspector: this.#inspector?.url() })
     }, this.#heartbeat).unref()
   }
+}
+
+/** Somebody handles uncaught exceptions. */
+function isHandled(): boolean {
+  return process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()
 }
 
 /** All of them, or none. */

@@ -1,9 +1,9 @@
 /** How workers are started: which descriptors and which environment they get. */
 import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
-import { accessSync, constants, readdirSync, statSync } from 'node:fs'
-import { delimiter, resolve } from 'node:path'
+import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs'
+import { basename, delimiter, dirname, isAbsolute, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { systemError } from '../errors.ts'
+import { PassfdError, systemError } from '../errors.ts'
 import { native } from '../native.ts'
 
 interface Surroundings {
@@ -34,8 +34,12 @@ export interface CommandLaunch extends Surroundings {
  */
 export function launchNode(options: NodeLaunch, numbers: readonly number[]): ChildProcess {
   const { entry, args = [], execArgv = ownArguments() } = options
-  const program = entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry
-  return spawn(process.execPath, [...execArgv, '--', program, ...args], spawnOptions(options, numbers))
+  const path = pathOf(entry)
+  const whole = resolve(baseOf(options.cwd) ?? '/', path)
+  const cwd = directoryFor(options.cwd, dirname(whole))
+  // As it is given where that means the same: a link is followed by each new process
+  const program = cwd === options.cwd ? path : whole
+  return spawn(executable(), [...execArgv, '--', program, ...args], spawnOptions({ ...options, cwd }, numbers))
 }
 
 /**
@@ -57,8 +61,10 @@ export function launchCommand(
     LISTEN_FDNAMES: listeners.map(listener => listener.name).join(':'),
     PASSFD_CHANNEL: `${FIRST + listeners.length}`
   }
-  const spawning = spawnOptions({ ...options, env: environment }, numbers)
-  const found = findProgram(name, env.PATH, options.cwd)
+  const base = baseOf(options.cwd)
+  const cwd = directoryFor(options.cwd, dirname(resolve(base ?? '/', name.includes('/') ? name : '/')))
+  const spawning = spawnOptions({ ...options, cwd, env: environment }, numbers)
+  const found = findProgram(name, env.PATH, cwd ?? base)
   // Started as it is, it fails: with the error, and by the event, that Node has for it
   if (found === undefined) return spawn(name, args, spawning)
   const trampoline = [SHELL, '-c', script(environment), 'sh', `${process.pid}`]
@@ -141,6 +147,82 @@ function checkDirectory(cwd: string | URL): void {
   throw systemError(status === undefined ? ENOENT : ENOTDIR, 'chdir', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
 }
 
+function pathOf(entry: URL | string): string {
+  return entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry
+}
+
+/** What relative paths are relative to. Undefined: to nothing, as this process has lost its working directory before it was ever asked for. */
+function baseOf(cwd: string | URL | undefined): string | undefined {
+  const own = ownDirectory()
+  if (cwd === undefined) return own
+  return resolve(own ?? '/', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
+}
+
+/** The path of our working directory, as Node remembers it: it may be gone. */
+export function ownDirectory(): string | undefined {
+  try {
+    return process.cwd()
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Where a worker is to run. Without a `cwd` of its own it inherits ours (undefined). If that was removed, as an old release is, it runs in what
+ * stands in its place by now, or in `folder`.
+ */
+function directoryFor(cwd: string | URL | undefined, folder: string): string | URL | undefined {
+  if (cwd instanceof URL || (cwd !== undefined && isAbsolute(cwd))) return cwd
+  const own = ownDirectory()
+  if (own !== undefined && isSameDirectory('.', own)) return cwd
+  if (cwd !== undefined) return resolve(own ?? '/', cwd)
+  return own !== undefined && statSync(own, { throwIfNoEntry: false })?.isDirectory() ? own : folder
+}
+
+function isSameDirectory(one: string, other: string): boolean {
+  try {
+    const [first, second] = [statSync(one), statSync(other)]
+    return first.dev === second.dev && first.ino === second.ino
+  } catch {
+    return false
+  }
+}
+
+/** Node itself may have been part of an old release: the kernel still runs what this process is. */
+function executable(): string {
+  return existsSync(process.execPath) ? process.execPath : '/proc/self/exe'
+}
+
+/** Node's own words for this stand on the worker's standard error only. What Node may still find (another extension, a package's main) is left to it. */
+export function checkEntry({ entry, cwd }: Pick<NodeLaunch, 'entry' | 'cwd'>): void {
+  const base = baseOf(cwd) ?? '/'
+  if (cwd !== undefined && statSync(base, { throwIfNoEntry: false })?.isDirectory() !== true) return // spawn says that
+  const path = resolve(base, pathOf(entry))
+  const refuse = (problem: string): never => {
+    throw new PassfdError('ENTRY', { path, problem })
+  }
+  const status = statSync(path, { throwIfNoEntry: false })
+  const names = (folder: string): string[] => {
+    try {
+      return readdirSync(folder)
+    } catch {
+      return []
+    }
+  }
+  if (status === undefined) {
+    if (!names(dirname(path)).some(name => name.startsWith(`${basename(path)}.`))) refuse('does not exist')
+  } else if (status.isDirectory()) {
+    if (!names(path).some(name => name === 'package.json' || name.startsWith('index.')))
+      refuse('is a folder without package.json or index.js')
+  } else {
+    try {
+      accessSync(path, constants.R_OK)
+    } catch (error) {
+      refuse(`can't be read (${(error as NodeJS.ErrnoException).code})`)
+    }
+  }
+}
+
 /**
  * LISTEN_PID must be the program's own (sd_listen_fds(3)), which is known only after the fork: so a shell says it, and becomes the
  * program. If our process has ended before the death signal was set, nobody would ever send it: then it does not begin.
@@ -164,7 +246,7 @@ function setpriv(): string {
 
 /** What execvp(3) would start. */
 function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
-  const base = cwd === undefined ? process.cwd() : cwd instanceof URL ? fileURLToPath(cwd) : cwd
+  const base = baseOf(cwd) ?? '/'
   const candidates = name.includes('/') ? [name] : path.split(delimiter).map(folder => `${folder || '.'}/${name}`)
   return name === '' ? undefined : candidates.map(candidate => resolve(base, candidate)).find(isExecutable)
 }

@@ -123,6 +123,8 @@ export interface Settings {
 
 export const MAX_TIMEOUT = 0x7fffffff
 export const MAX_WORKERS = 1024
+/** Each worker is sent all of them in one message. */
+const MAX_LISTENERS = 64
 const MAX_HEAD = 1024 * 1024
 /** The highest user (credentials(7)); the one above means none. */
 const MAX_ID = 0xfffffffe
@@ -209,7 +211,12 @@ export function checkWorkers(workers: unknown): asserts workers is number {
 export function listenersOf(listeners: unknown, option: string): Map<string, BindSpec> {
   if (typeof listeners !== 'object' || listeners === null) throw invalid(option, 'an object', listeners)
   const specs = new Map(Object.entries(listeners as Record<string, BindSpec>))
-  if (specs.size === 0 || specs.size > 64) throw invalid(option, '1 to 64 listeners by name', listeners)
+  if (specs.size === 0 || specs.size > MAX_LISTENERS)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: option,
+      expected: `an object with 1 to ${MAX_LISTENERS} listeners by name`,
+      actual: `one with ${specs.size}`
+    })
   for (const [name, spec] of specs) {
     if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
       throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)

@@ -1,5 +1,5 @@
 /** What Linux tells of a process (proc(5)). */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
 /** The resident memory of a process, in bytes; undefined if it can't be told, as the process has ended for example. */
 export function rss(pid: number): number | undefined {
@@ -42,6 +42,40 @@ export function statOf(pid: number): ProcessStat | undefined {
 export function catches(pid: number, signal: number): boolean {
   const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(read(pid, 'status') ?? '')?.[1] ?? '0'
   return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n
+}
+
+/** Whether a debugger such as gdb is attached (ptrace(2)). */
+export function isTraced(pid: number): boolean {
+  return Number(/^TracerPid:\s*(\d+)$/m.exec(read(pid, 'status') ?? '')?.[1] ?? 0) > 0
+}
+
+/** Whether a process has a TCP connection that came to one of these ports. Reads all connections of its network namespace. */
+export function hasConnection(pid: number, ports: readonly number[]): boolean {
+  const wanted = new Set(ports.map(port => port.toString(16).toUpperCase().padStart(4, '0')))
+  const inodes = new Set<string>()
+  for (const table of ['net/tcp', 'net/tcp6'])
+    for (const line of (read(pid, table) ?? '').split('\n')) {
+      const [, local = '', , state, , , , , , inode = ''] = line.trim().split(/\s+/)
+      if (state === ESTABLISHED && wanted.has(local.slice(local.lastIndexOf(':') + 1))) inodes.add(`socket:[${inode}]`)
+    }
+  return inodes.size > 0 && linksOf(pid).some(link => inodes.has(link))
+}
+
+const ESTABLISHED = '01'
+
+/** What its descriptors are. */
+function linksOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map(fd => {
+      try {
+        return readlinkSync(`/proc/${pid}/fd/${fd}`)
+      } catch {
+        return '' // closed meanwhile
+      }
+    })
+  } catch {
+    return []
+  }
 }
 
 let pageSize: number | undefined

@@ -9,7 +9,7 @@ import { type Deferred, deferred } from '../promises.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
-import { canSignalOnDeath } from './launch.ts'
+import { canSignalOnDeath, ownDirectory } from './launch.ts'
 import { type Listener, openListener } from './listener.ts'
 import { metricsOf } from './metrics.ts'
 import { NotifySocket } from './notify.ts'
@@ -124,6 +124,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   constructor(options: SupervisorOptions) {
     super()
     this.#settings = settingsOf(options)
+    ownDirectory() // Node remembers it, and it may be gone when a worker is started
     this.#size = this.#settings.workers
   }
 
@@ -635,7 +636,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       // If this process was late itself, what they have said may be unread
       if (late) worker.heard = now
       const silent = now - worker.heard > hangTimeout && hangTimeout > 0
-      if (silent && worker.watched && (worker.state === 'ready' || worker.state === 'stopping')) worker.hung()
+      if (!silent || !worker.watched || (worker.state !== 'ready' && worker.state !== 'stopping')) continue
+      if (worker.debugged) worker.heard = now
+      else worker.hung()
     }
     this.#checkLimits(now)
   }

@@ -9,22 +9,29 @@ import { type Deferred, deferred } from '../promises.ts'
 import {
   type FromSupervisor,
   type FromWorker,
+  type Join,
+  LEAST,
   type Loan,
   MAX_UNCONFIRMED,
+  NEWEST,
   SUPERVISOR_VARIABLE,
-  VERSION,
+  TO_FIRST_WORKERS,
   type Welcome
 } from './control.ts'
 import { exitReason } from './exit-status.ts'
-import { inheritable, launchCommand, launchNode } from './launch.ts'
+import { checkEntry, inheritable, launchCommand, launchNode } from './launch.ts'
 import type { NotifySocket } from './notify.ts'
 import type { Settings } from './options.ts'
-import { rss } from './procfs.ts'
+import { hasConnection, isTraced, rss } from './procfs.ts'
 import { Remainder } from './remainder.ts'
 import type { WorkerInfo, WorkerState } from './worker-info.ts'
 
 /** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
 const LAST_WORDS = 1000
+
+/** Where Node's inspector listens if nothing else was said, and the options that make it wait for a debugger. */
+const DEBUG_PORT = 9229
+const WAITING = /^--inspect-(brk|wait)\b/
 
 /** A process's end: one of the two is null. Both are if it could not be started. */
 export interface Exit {
@@ -100,6 +107,10 @@ export class WorkerProcess {
   readonly #exited: Deferred = deferred()
   #timer: NodeJS.Timeout | undefined
   #watchdog = false
+  /** Of the control protocol. */
+  #version = 1
+  /** Ports of loopback or elsewhere where its inspector may listen. */
+  #debugPorts: number[] = [DEBUG_PORT]
   /** Its program has called joinSupervisor(). */
   #joined = false
   /** When its own process has ended; others of its session may be left. */
@@ -117,6 +128,8 @@ export class WorkerProcess {
   #overdue: string | undefined
   /** The exception that it is about to end by. */
   #failure: string | undefined
+  /** Why it was refused; it may end before the kill. */
+  #refused: string | undefined
   /** What it has told of its failure by sd_notify(3). */
   #errno: string | undefined
 
@@ -178,6 +191,12 @@ export class WorkerProcess {
     return this.#control !== undefined ? this.booted : this.#watchdog
   }
 
+  /** A debugger is attached, so that a pause is no hang. */
+  get debugged(): boolean {
+    if (this.pid === undefined || this.ended) return false
+    return isTraced(this.pid) || (!this.booted && this.#waitsForDebugger()) || hasConnection(this.pid, this.#debugPorts)
+  }
+
   /** Connections on their way to it that it has not taken. */
   get unconfirmed(): number {
     return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut
@@ -208,6 +227,7 @@ export class WorkerProcess {
 
   /** The Descriptors in it are moved in any case. Resolves when it has room for more. */
   async send(message: FromSupervisor): Promise<void> {
+    if (this.#version < 2 && !TO_FIRST_WORKERS.includes(message.type)) return
     try {
       await this.#control?.send(message)
     } catch (error) {
@@ -299,6 +319,7 @@ export class WorkerProcess {
 
   #launchNode(control: Descriptor, application: Descriptor): ChildProcess {
     const { entry, spawn } = this.#setup.settings
+    checkEntry({ entry: entry!, cwd: spawn.cwd })
     const env = { ...inheritable(spawn.env), [SUPERVISOR_VARIABLE]: String(process.pid) }
     return launchNode({ ...spawn, entry: entry!, env }, [control.borrow(), application.borrow()])
   }
@@ -338,6 +359,10 @@ export class WorkerProcess {
 
   #notReady(): void {
     const { readyTimeout } = this.#setup.settings
+    if (this.debugged) {
+      this.#after(readyTimeout, () => this.#notReady())
+      return
+    }
     this.kill(`it has not ${this.#missing()} within ${readyTimeout} ms (readyTimeout)`)
   }
 
@@ -345,6 +370,12 @@ export class WorkerProcess {
   #missing(): string {
     if (this.#control === undefined) return 'said READY=1 to NOTIFY_SOCKET'
     return this.#joined ? 'called worker.ready()' : 'called joinSupervisor()'
+  }
+
+  /** `--inspect-brk`, `--inspect-wait`: until a debugger is there nothing runs. */
+  #waitsForDebugger(): boolean {
+    const { execArgv = process.execArgv, env = process.env } = this.#setup.settings.spawn
+    return [...execArgv, ...(env.NODE_OPTIONS ?? '').split(' ')].some(option => WAITING.test(option))
   }
 
   #becomeReady(): void {
@@ -361,7 +392,10 @@ export class WorkerProcess {
   #hear(control: Channel<FromWorker, FromSupervisor>): void {
     sessionOf(control).onAllTaken = () => this.#setup.owner.onAllTaken(this)
     control.serve(message => this.#onMessage(message), {
-      onError: error => this.kill(`it said something that is not understood: ${error.message}`)
+      onError: error => {
+        this.#refused = `it said something that is not understood: ${error.message}`
+        this.kill(this.#refused)
+      }
     })
     control.on('returned', returned => {
       const { value } = returned
@@ -379,9 +413,9 @@ export class WorkerProcess {
   #onMessage({ value }: Message<FromWorker>): unknown {
     this.heard = performance.now()
     const { owner } = this.#setup
-    switch (value.type) {
+    switch (value?.type) {
       case 'join':
-        return this.#welcome(value.version)
+        return this.#welcome(value)
       case 'uses':
         if (!this.#setup.loans.has(value.name)) throw new Error(`there is no listener ${value.name}`)
         this.uses.set(value.name, { adopts: value.adopts })
@@ -394,6 +428,7 @@ export class WorkerProcess {
         this.connections = value.connections
         this.requests = value.requests
         this.lag = value.lag
+        this.#inspectorAt(value.inspector)
         return
       case 'closed':
         this.sent = Math.max(0, this.sent - value.count)
@@ -407,22 +442,29 @@ export class WorkerProcess {
       case 'recovered':
         this.#failure = undefined
         return
-      default:
-        throw new Error(`unknown type ${(value as { type: unknown }).type}`)
+      default: // of a newer version: see control.ts
     }
   }
 
-  #welcome(version: number): Welcome {
-    if (version !== VERSION)
-      throw new Error(
-        `the supervisor speaks version ${VERSION} of the control protocol, not ${version}: use the same passfd`
-      )
+  #welcome({ version: least, newest = least, debugPort }: Join): Welcome {
+    const version = Math.min(NEWEST, newest)
+    if (!(version >= Math.max(LEAST, least))) {
+      this.#refused = `the supervisor speaks versions ${LEAST} to ${NEWEST} of the control protocol, and the worker ${least} to ${newest}: use closer releases of passfd`
+      throw new Error(this.#refused)
+    }
+    this.#version = version
+    if (typeof debugPort === 'number') this.#debugPorts = [debugPort]
     this.#joined = true
     const { settings, loans, tellClosed } = this.#setup
     const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
     const { slot, id } = this
     const listeners = Object.fromEntries(loans)
-    return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
+    return { version, slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
+  }
+
+  #inspectorAt(url: string | undefined): void {
+    const port = url === undefined ? undefined : Number(/:(\d+)\//.exec(url)?.[1])
+    if (port !== undefined && !this.#debugPorts.includes(port)) this.#debugPorts.push(port)
   }
 
   /** It was sent TERM by somebody, or its program wants to end. */
@@ -488,7 +530,7 @@ export class WorkerProcess {
 
   #cause(code: number | null, signal: NodeJS.Signals | null): string | undefined {
     if (signal === 'SIGKILL' && this.#killedFor !== undefined) return this.#killedFor
-    return this.#failure ?? this.#overdue ?? (code === null || code === 0 ? undefined : this.#errno)
+    return this.#failure ?? this.#refused ?? this.#overdue ?? (code === null || code === 0 ? undefined : this.#errno)
   }
 }
 
