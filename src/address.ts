@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { checkPathText, describe, hasLoneSurrogate, printable } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { native } from './native.ts'
+import { whenAborted } from './signals.ts'
 
 /** A path, or a name in Linux' abstract namespace, which has no permissions at all: there `authorize` is the only door. */
 export type SocketName = { path: string } | { abstract: string }
@@ -163,12 +164,25 @@ export async function connectTo(
           { timeout },
           { cause: systemError(result, 'connect', displayName(name)) }
         )
-      await delay(CONNECT_RETRY[Math.min(attempt, CONNECT_RETRY.length - 1)], undefined, { signal }).catch(() => {})
+      await pause(CONNECT_RETRY[Math.min(attempt, CONNECT_RETRY.length - 1)]!, signal)
     }
   } catch (error) {
     native.close(fd)
     throw error
   }
+}
+
+/** Resolves after `delay` ms, or when the signal is aborted. */
+function pause(delay: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise(resolve => {
+    const done = (): void => {
+      clearTimeout(timer)
+      forget()
+      resolve()
+    }
+    const timer = setTimeout(done, delay)
+    const forget = whenAborted(signal, done)
+  })
 }
 
 function abstractBytes({ abstract }: { abstract: string }): Buffer {

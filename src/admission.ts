@@ -3,6 +3,7 @@ import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { native } from './native.ts'
 import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
+import { whenAborted } from './signals.ts'
 
 /** Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */
 export function holdRights(fd: number): void {
@@ -67,13 +68,12 @@ function abortable(
 ): boolean | Promise<boolean> {
   if (!(verdict instanceof Promise)) return verdict
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal!))
     const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const forget = whenAborted(signal, () => reject(abortError(signal!)))
     verdict.then(resolve, reject)
     const done = (): void => {
       clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
+      forget()
     }
     verdict.then(done, done)
   })

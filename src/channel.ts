@@ -1,11 +1,11 @@
 /** `Channel`: the surface of one connection. What happens on the wire is `session.ts`; here are the three ways to consume it. */
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
-import { Codec, descriptorsIn } from './codec.ts'
-import { Connection } from './connection.ts'
+import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
-import { Descriptor, endLoan, giveBack, guardLoan, type Lender, lent } from './descriptor.ts'
-import { abortError, asError, PassfdError } from './errors.ts'
+import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
+import { abortError, asError, isPassfdError, PassfdError, textOf } from './errors.ts'
+import { descriptorsGiven } from './given.ts'
 import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -17,7 +17,7 @@ import { ReplySettlement } from './reply.ts'
 import { OutgoingRequest } from './requests.ts'
 import { validate } from './schema.ts'
 import { type ReturnState, Session, type SessionOwner } from './session.ts'
-import type { Parcel } from './transport.ts'
+import { Parcel } from './transport.ts'
 import type { Wire } from './wire.ts'
 
 export type Handler<In = unknown> = (message: Message<In>) => unknown
@@ -25,7 +25,10 @@ export type Handler<In = unknown> = (message: Message<In>) => unknown
 export interface ServeOptions<In = unknown> {
   /** Handlers running at a time; further messages wait. Default 256. */
   concurrency?: number
-  /** Failures that nobody is told of by an answer. Without it such a failure ends the channel. */
+  /**
+   * Failures that nobody is told of by an answer, and answers that can't be sent: their descriptors have come back by `'returned'`. Without
+   * it a failure that nobody is told of ends the channel.
+   */
   onError?(error: Error, message: Message<In>): void
 }
 
@@ -116,7 +119,8 @@ export class Channel<In = unknown, Out = unknown>
   /** How many at its front have been given to the consumer; they leave together. */
   #given = 0
   #handler: Handler<In> | undefined
-  #serveOptions: ServeOptions<In> = {}
+  #concurrency = CONCURRENCY
+  #onError: ServeOptions<In>['onError']
   #running = 0
   /** Messages with descriptors whose handlers are running. */
   #handled: Set<Message<In>> | undefined
@@ -196,8 +200,10 @@ export class Channel<In = unknown, Out = unknown>
   serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
     checkServe(handler, options)
     this.#consume('serve()')
+    const { concurrency = CONCURRENCY, onError } = options // read now, as a getter may fail later
     this.#handler = handler
-    this.#serveOptions = options
+    this.#concurrency = concurrency
+    this.#onError = onError
     this.#pumpSoon()
   }
 
@@ -215,6 +221,7 @@ export class Channel<In = unknown, Out = unknown>
   destroy(error?: Error): void {
     this.#closedByUs = true
     this.#session.end(error === undefined || error === null ? undefined : asError(error), true)
+    this.#destroyed = true
     for (const { message } of this.#inbox.splice(this.#given)) message[END]('the channel was destroyed', false)
   }
 
@@ -262,6 +269,7 @@ export class Channel<In = unknown, Out = unknown>
   // --- consuming
 
   #closedByUs = false
+  #destroyed = false
 
   #notClosedByUs(): void {
     if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
@@ -305,6 +313,11 @@ export class Channel<In = unknown, Out = unknown>
       } else this.#applySchema(entry, checked)
     }
     if (received.hasSubscribers) received.publish({ channel: this, message: entry.message })
+    if (this.#destroyed) {
+      // By the schema or a subscriber
+      message[END]('the channel was destroyed', false)
+      return
+    }
     if (this.#inbox === NONE) this.#inbox = []
     this.#inbox.push(entry)
     this.#pump()
@@ -358,7 +371,7 @@ export class Channel<In = unknown, Out = unknown>
   #wants(): boolean {
     switch (this.#consumer) {
       case 'serve()':
-        return this.#running < (this.#serveOptions.concurrency ?? CONCURRENCY)
+        return this.#running < this.#concurrency
       case 'for await':
         return this.#readers.length > 0
       case LISTENERS:
@@ -415,18 +428,24 @@ export class Channel<In = unknown, Out = unknown>
         this.#handled ??= new Set()
         this.#handled.add(message)
       }
-      void Promise.resolve(result).then(
-        value => this.#settled(message, value),
-        error => this.#settled(message, undefined, error ?? new Error('the handler rejected without a reason'))
-      )
+      void this.#await(message, result)
     } else this.#answer(message, result)
   }
 
-  #settled(message: Message<In>, value: unknown, error?: unknown): void {
+  /** `await` takes the program's object for what it is, even if its `then` or `constructor` throws. */
+  async #await(message: Message<In>, result: unknown): Promise<void> {
+    let value: unknown
+    let failed = false
+    try {
+      value = await result
+    } catch (error) {
+      failed = true
+      value = error ?? new Error('the handler rejected without a reason')
+    }
     this.#running--
     this.#handled?.delete(message)
-    if (error === undefined) this.#answer(message, value)
-    else this.#fail(message, error)
+    if (failed) this.#fail(message, value)
+    else this.#answer(message, value)
     this.#pump()
   }
 
@@ -435,30 +454,42 @@ export class Channel<In = unknown, Out = unknown>
       try {
         void message.reply(value)
       } catch (error) {
-        // What a handler returns was given away, so it is closed if it can't be sent
-        for (const descriptor of [...descriptorsIn(value), ...partsOf(value)])
-          if (descriptor instanceof Descriptor || descriptor instanceof Connection) descriptor[Symbol.dispose]()
-        this.#fail(message, error)
+        this.#answerFailed(message, value, error)
         return
       }
     }
     message[END]('its serve handler returned', true)
   }
 
+  /** What a handler returns was given away, so it comes back if it can't be sent. The requester hears why, and so does onError. */
+  #answerFailed(message: Message<In>, value: unknown, error: unknown): void {
+    const descriptors = descriptorsGiven(value, takeMet())
+    void message.fail(error as Error)
+    if (descriptors.length > 0) {
+      const fds = descriptors.map(descriptor => takeShared(descriptor, 'an answer'))
+      this.#returned('unsent', new Parcel(fds, descriptors, value, -1))
+    }
+    this.#tellFailure(error, message)
+    message[END]('its serve handler returned', true)
+  }
+
+  #tellFailure(error: unknown, message: Message<In>): void {
+    const onError = this.#onError
+    try {
+      onError?.(asError(error), message)
+    } catch (failure) {
+      throwLater(failure)
+    }
+  }
+
   /** The requester hears of it; if nobody waits for an answer, onError does; without that the channel ends with it. */
   #fail(message: Message<In>, thrown: unknown): void {
     const error = asError(thrown)
-    const { onError } = this.#serveOptions
     if (!message[ANSWERED]) void message.fail(error)
-    else if (onError !== undefined) {
-      try {
-        onError(error, message)
-      } catch (failure) {
-        throwLater(failure)
-      }
-    } else
+    else if (this.#onError !== undefined) this.#tellFailure(error, message)
+    else
       this.#session.end(
-        error instanceof PassfdError ? error : new PassfdError('HANDLER', { message: error.message }, { cause: error }),
+        isPassfdError(error) ? error : new PassfdError('HANDLER', { message: textOf(error) }, { cause: error }),
         true
       )
     message[END]('its serve handler failed', true)
@@ -629,15 +660,6 @@ function onNewListener(this: Channel, name: string | symbol): void {
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
-}
-
-/** The encoder may fail before it has met what stands right in an answer. */
-function partsOf(value: unknown): unknown[] {
-  try {
-    return Object.values(value as object)
-  } catch {
-    return [] // nothing has parts, or a getter failed
-  }
 }
 
 /** @internal The exception of a listener is the program's, not the channel's: it is thrown where it can't disturb the reading. */

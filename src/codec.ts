@@ -9,7 +9,7 @@
  *   and for those whose structures are too big to keep.
  */
 import { Descriptor } from './descriptor.ts'
-import { PassfdError } from './errors.ts'
+import { isPassfdError, PassfdError, propertyOf, textOf } from './errors.ts'
 import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
@@ -251,14 +251,8 @@ export function refuseNested(): void {
   if (encoding) throw new PassfdError('ENCODE', { detail: 'a getter or toJSON() inside it sends a message itself' })
 }
 
-/** The open Descriptors in a value, in the encoder's order; of one that can't be encoded those that come before the reason. */
-export function descriptorsIn(value: unknown): readonly Descriptor[] {
-  if (encoding) return NO_DESCRIPTORS
-  try {
-    pack(detachedPackr, value, RECORDS)
-  } catch {
-    // the reason is known already
-  }
+/** The Descriptors that the last encoding has met, in its order; if it failed, those before the reason. */
+export function takeMet(): readonly Descriptor[] {
   const found = collected
   collected = NO_DESCRIPTORS
   return found
@@ -393,6 +387,7 @@ class EncodingTable {
       throw encodeError(error)
     } finally {
       encoding = false
+      collected = call.descriptors
     }
   }
 
@@ -475,7 +470,7 @@ function shallow(value: unknown, depth: number): boolean {
 }
 
 function encodeError(error: unknown): PassfdError {
-  return error instanceof PassfdError ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
+  return isPassfdError(error) ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
 }
 
 /** What msgpackr writes as a record whatever else it is. */
@@ -484,7 +479,8 @@ function isPlain(value: unknown): value is object {
 }
 
 function reason(error: unknown): string {
-  if (error instanceof RangeError && /call stack/i.test(error.message))
+  const text = textOf(error)
+  if (propertyOf(error, 'name') === 'RangeError' && /call stack/i.test(text))
     return 'it is nested too deep or refers to itself'
-  return error instanceof Error ? error.message.slice(0, 200) : String(error)
+  return text.slice(0, 200)
 }

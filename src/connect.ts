@@ -8,6 +8,7 @@ import { refuse } from './fault.ts'
 import { native } from './native.ts'
 import { type ChannelOptions, channelLimits } from './options.ts'
 import { peerOf } from './peer.ts'
+import { whenAborted } from './signals.ts'
 import { SocketWire, TrustedWire } from './wire.ts'
 
 /** Where a channel server is: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in (socket activation, inherited stdio). */
@@ -87,16 +88,15 @@ export function open(
 ): Promise<Channel<any, any>> {
   return new Promise((resolve, reject) => {
     let settled = false
-    const onAbort = (): void => sessionOf(channel).end(abortError(signal!), false)
     const onOpen = (error: Error | undefined): void => {
       if (settled) return
       settled = true
-      signal?.removeEventListener('abort', onAbort)
+      forget()
       if (error === undefined) resolve(channel)
       else reject(error)
     }
     const channel = createChannel({ ...setup, onOpen })
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const forget = whenAborted(signal, () => sessionOf(channel).end(abortError(signal!), false))
     startChannel(channel, timeout)
   })
 }

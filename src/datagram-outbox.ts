@@ -18,6 +18,7 @@ import { MAX_RIGHTS } from './limits.ts'
 import { discard, Watcher } from './loop.ts'
 import { native } from './native.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from './promises.ts'
+import { whenAborted } from './signals.ts'
 
 /** The socket that an outbox sends through. */
 export interface Port {
@@ -203,16 +204,14 @@ export class Outbox {
 
   #push(lane: Lane, bytes: Uint8Array, descriptors: readonly Descriptor[], signal: AbortSignal | undefined): void {
     const sent = deferred()
-    const onAbort = (): void => this.#fail(lane, letter, abortError(signal!))
     const letter: Letter = {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
       descriptors,
       foreign: descriptors.some(isForeign),
       fds: descriptors.map(descriptor => take(descriptor, BY)),
       sent,
-      release: () => signal?.removeEventListener('abort', onAbort)
+      release: whenAborted(signal, () => this.#fail(lane, letter, abortError(signal!)))
     }
-    signal?.addEventListener('abort', onAbort, { once: true })
     lane.letters.push(letter)
     this.#count(lane, letter, 1)
   }

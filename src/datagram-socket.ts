@@ -1,4 +1,5 @@
 /** `bind`, `connect` and `unnamed`: AF_UNIX datagrams with descriptors, both ways (unix(7)). */
+
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
@@ -13,6 +14,7 @@ import { abortError, asError, checked, PassfdError, systemError } from './errors
 import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
 import { sameUserOrRoot, whyRefused } from './peer.ts'
+import { whenAborted } from './signals.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
 const BATCH = 64
@@ -147,7 +149,7 @@ export class DatagramSocket
   #rest: NodeJS.Timeout | undefined
   #state: 'open' | 'closing' | 'closed' = 'open'
   #resolveClosed!: (error: Error | undefined) => void
-  readonly #ended = new AbortController()
+  readonly #forgetSignal: () => void
 
   private constructor(setup: Setup) {
     super()
@@ -171,10 +173,7 @@ export class DatagramSocket
       reply: (data, replyOptions, to) => this.send(data, peer === undefined ? { ...replyOptions, to } : replyOptions)
     }
     native.passRights(setup.fd, limits.maxDescriptors > 0)
-    options.signal?.addEventListener('abort', () => this.destroy(abortError(options.signal!)), {
-      once: true,
-      signal: this.#ended.signal
-    })
+    this.#forgetSignal = whenAborted(options.signal, () => this.destroy(abortError(options.signal!)))
     this.#noticeListeners()
   }
 
@@ -478,7 +477,7 @@ export class DatagramSocket
     const fd = this.#fd
     this.#fd = -1
     native.close(fd)
-    this.#ended.abort()
+    this.#forgetSignal()
     guardLoans(this.#current.flatMap(({ descriptors }) => descriptors))
     const { file } = this.#setup
     const removed = file === undefined ? undefined : await removeFile(file).catch(asError)

@@ -1,5 +1,5 @@
 /** The one error class, the table of its codes, and operating system errors in Node's own shape. */
-import { getSystemErrorMap } from 'node:util'
+import { getSystemErrorMap, types } from 'node:util'
 
 type Details = Record<string, string | number>
 
@@ -225,17 +225,51 @@ export function systemError(errno: number, syscall: string, address?: string): N
   return error
 }
 
-/** Whatever was thrown, as an Error whose message is a string. */
+/**
+ * Whatever was thrown, as an Error whose message was a string when it was read. A getter may still answer differently the next
+ * time, or throw: read properties of an error that is not passfd's own by `propertyOf` and `textOf`.
+ */
 export function asError(thrown: unknown): Error {
   try {
-    if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
-    return new Error(thrown instanceof Error ? 'an Error whose message is no string' : String(thrown), {
+    const isError = thrown instanceof Error || types.isNativeError(thrown) // one of another realm is one, too
+    if (isError && typeof thrown.message === 'string') return thrown
+    return new Error(isError ? 'an Error whose message is no string' : String(thrown), {
       cause: thrown
     })
   } catch {
-    return new Error("something was thrown that can't be shown", { cause: thrown })
+    return new Error(NOT_SHOWN, { cause: thrown })
   }
 }
+
+/** A property of something that the program made: undefined if reading it throws. */
+export function propertyOf(given: unknown, name: string): unknown {
+  try {
+    return (given as Record<string, unknown>)[name]
+  } catch {
+    return undefined
+  }
+}
+
+/** The message of whatever was thrown, or what was thrown as text. It never throws. */
+export function textOf(thrown: unknown): string {
+  try {
+    const message = thrown instanceof Error || types.isNativeError(thrown) ? thrown.message : thrown
+    return typeof message === 'string' ? message : String(message)
+  } catch {
+    return NOT_SHOWN
+  }
+}
+
+/** Whether it is an error of passfd's own. A Proxy may throw when it is asked for its class. */
+export function isPassfdError(thrown: unknown): thrown is PassfdError {
+  try {
+    return thrown instanceof PassfdError
+  } catch {
+    return false
+  }
+}
+
+const NOT_SHOWN = "something was thrown that can't be shown"
 
 /** Returns `result` if it is no failure, else throws it as a system error. */
 export function checked(result: number, syscall: string, address?: string): number {

@@ -1,6 +1,6 @@
 /** What one side tells the other of an error: the bodies of faults and goodbyes. */
 import { decodePlain, type Encoded, encodePlain } from './codec.ts'
-import { PassfdError, type RemoteError } from './errors.ts'
+import { PassfdError, propertyOf, type RemoteError, textOf } from './errors.ts'
 import { GOODBYE, writeHeader } from './frame.ts'
 import type { Wire } from './wire.ts'
 
@@ -21,18 +21,31 @@ export function decodeError(bytes: Buffer, start: number, end: number, mayBeEmpt
   }
 }
 
+/** What is told of an error. */
+export interface Told {
+  readonly code: string
+  readonly message: string
+  /** As the program has attached it: encoding it may still call its getters. */
+  readonly data: unknown
+}
+
+/** Reads `code` (or `name`), `message` and `data` of an error, each once. A getter that throws counts as absent. */
+export function tell(error: unknown): Told {
+  const code = propertyOf(error, 'code')
+  const name = typeof code === 'string' ? code : propertyOf(error, 'name')
+  return {
+    code: (typeof name === 'string' ? name.slice(0, MAX_CODE) : '') || 'Error',
+    message: textOf(error).slice(0, MAX_TEXT),
+    data: propertyOf(error, 'data')
+  }
+}
+
 /** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then message, then code. */
-export function encodeFault(
-  error: Error & { code?: unknown; data?: unknown },
-  limit: number,
-  slab: Buffer,
-  position: number
-): Encoded {
-  const code = codeOf(error)
-  const message = String(error.message).slice(0, MAX_TEXT)
-  if (error.data !== undefined) {
+export function encodeFault(told: Told, limit: number, slab: Buffer, position: number): Encoded {
+  const { code, message, data } = told
+  if (data !== undefined) {
     try {
-      const encoded = encodePlain({ code, message, data: error.data }, slab, position)
+      const encoded = encodePlain({ code, message, data }, slab, position)
       if (encoded.length <= limit && encoded.descriptors.length === 0 && encoded.holes.length === 0) return encoded
     } catch {
       // data that can't be encoded stays here
@@ -48,13 +61,8 @@ export function encodeLastWords(
   slab: Buffer,
   position: number
 ): Encoded | undefined {
-  const error = reason ?? new PassfdError('DESTROYED')
-  const code = codeOf(error)
-  return firstThatFits([{ code, message: String(error.message).slice(0, MAX_TEXT) }, { code }], limit, slab, position)
-}
-
-function codeOf(error: Error & { code?: unknown }): string {
-  return String(typeof error.code === 'string' ? error.code : error.name).slice(0, MAX_CODE) || 'Error'
+  const { code, message } = tell(reason ?? new PassfdError('DESTROYED'))
+  return firstThatFits([{ code, message }, { code }], limit, slab, position)
 }
 
 /** Tells a peer that is not let in why, before any hello, and closes the wire. */

@@ -8,6 +8,7 @@ import { Watcher } from './loop.ts'
 import { native } from './native.ts'
 import { checkType } from './options.ts'
 import { SharedMemory } from './shared-memory.ts'
+import { whenAborted } from './signals.ts'
 
 export interface MemoryPoolOptions {
   /** How many there are: so many can be out at a time. Default 8. */
@@ -167,7 +168,7 @@ export class MemoryPool implements Disposable {
     return new Promise((resolve, reject) => {
       const leave = () => {
         this.#waiting.delete(waiter)
-        signal?.removeEventListener('abort', abort)
+        forget()
         if (this.#waiting.size === 0) for (const { watcher } of this.#out.values()) watcher?.unref()
       }
       const waiter: Waiter = {
@@ -180,8 +181,7 @@ export class MemoryPool implements Disposable {
           reject(error)
         }
       }
-      const abort = () => waiter.reject(abortError(signal!))
-      signal?.addEventListener('abort', abort, { once: true })
+      const forget = whenAborted(signal, () => waiter.reject(abortError(signal!)))
       this.#waiting.add(waiter)
       for (const out of this.#out.values()) this.#watch(out)
     })

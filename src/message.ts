@@ -27,6 +27,7 @@ export class Message<In = unknown> implements Disposable {
   readonly #incoming: Incoming | undefined
   #answered = false
   #claimed = false
+  #signal: AbortSignal | undefined
 
   /** @internal */
   constructor(
@@ -56,9 +57,11 @@ export class Message<In = unknown> implements Disposable {
     return this.#incoming !== undefined
   }
 
-  /** Aborted when the peer cancels the request, or the channel ends. */
+  /** Aborted when the peer cancels the request, or the channel ends. It is this message's own. */
   get signal(): AbortSignal {
-    return this.#incoming === undefined || this.#answered ? this.#session.endSignal : this.#incoming.signal
+    if (this.#incoming !== undefined && !this.#answered) return this.#incoming.signal
+    this.#signal ??= this.#session.makeEndSignal()
+    return this.#signal
   }
 
   /**
@@ -75,7 +78,7 @@ export class Message<In = unknown> implements Disposable {
   /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */
   fail(error: Error): Promise<void> {
     const incoming = this.#unanswered()
-    this.#answered = true
+    this.#answered = true // first, as a getter of the error may look
     this.#session.fault(incoming, error)
     return this.#session.whenDrained()
   }

@@ -2,6 +2,7 @@
 import type { Descriptor } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { IdTable } from './id-table.ts'
+import { whenAborted } from './signals.ts'
 
 /** What the channel does with an answer. */
 export interface Settlement {
@@ -20,7 +21,7 @@ export class OutgoingRequest {
   readonly timeout: number
   readonly #settlement: Settlement
   readonly #signal: AbortSignal | undefined
-  #onAbort: (() => void) | undefined
+  #forgetSignal: () => void = nothing
 
   constructor(settlement: Settlement, timeout: number, signal: AbortSignal | undefined) {
     this.#settlement = settlement
@@ -39,15 +40,13 @@ export class OutgoingRequest {
     this.#settlement.fail(error)
   }
 
+  /** `cancel` is called once, at once if the signal is aborted already: a getter of the request's own value may have done that. */
   onAbort(cancel: (error: Error) => void): void {
     const signal = this.#signal
     if (signal === undefined) return
-    this.#onAbort = () => cancel(abortError(signal))
-    signal.addEventListener('abort', this.#onAbort, { once: true })
-  }
-
-  #forgetSignal(): void {
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
+    const onAbort = (): void => cancel(abortError(signal))
+    if (signal.aborted) onAbort()
+    else this.#forgetSignal = whenAborted(signal, onAbort)
   }
 }
 
@@ -83,7 +82,7 @@ export class RequestTable {
     this.#pending.add(request.id, request)
     this.allowance += request.allowance
     request.onAbort(error => this.#giveUp(request, error))
-    if (request.deadline < this.#timerAt) this.#arm(request.deadline)
+    if (request.deadline < this.#timerAt && !request.cancelled) this.#arm(request.deadline)
   }
 
   /** The answer has come (or never will): the request leaves the table. */
@@ -130,3 +129,5 @@ export class RequestTable {
     if (next < this.#timerAt) this.#arm(next)
   }
 }
+
+function nothing(): void {}

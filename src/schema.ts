@@ -1,6 +1,6 @@
 /** Checks of values by any Standard Schema (zod, valibot, arktype, …). */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import { PassfdError } from './errors.ts'
+import { PassfdError, textOf } from './errors.ts'
 
 type Checked = { value: unknown } | { error: PassfdError }
 
@@ -8,7 +8,16 @@ type Checked = { value: unknown } | { error: PassfdError }
 export function validate(schema: StandardSchemaV1, value: unknown): Checked | Promise<Checked> {
   try {
     const result = schema['~standard'].validate(value)
-    return isThenable(result) ? Promise.resolve(result).then(outcome).catch(failed) : outcome(result)
+    return isThenable(result) ? later(result) : outcome(result)
+  } catch (error) {
+    return failed(error)
+  }
+}
+
+/** `await` takes the program's object for what it is, even if its `then` or `constructor` throws. It never rejects. */
+async function later(result: PromiseLike<StandardSchemaV1.Result<unknown>>): Promise<Checked> {
+  try {
+    return outcome(await result)
   } catch (error) {
     return failed(error)
   }
@@ -16,9 +25,9 @@ export function validate(schema: StandardSchemaV1, value: unknown): Checked | Pr
 
 function outcome(result: StandardSchemaV1.Result<unknown>): Checked {
   if (result.issues === undefined) return { value: result.value }
-  const issues = result.issues.map(({ message, path = [] }) => ({
-    message,
-    path: path.map(key => String(typeof key === 'object' ? key.key : key))
+  const issues = Array.from(result.issues, ({ message, path = [] }) => ({
+    message: String(message),
+    path: Array.from(path, key => String(typeof key === 'object' ? key.key : key))
   }))
   const text = issues
     .map(({ message, path }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
@@ -28,7 +37,7 @@ function outcome(result: StandardSchemaV1.Result<unknown>): Checked {
 
 function failed(cause: unknown): Checked {
   return {
-    error: new PassfdError('SCHEMA', { issues: cause instanceof Error ? cause.message : String(cause) }, { cause })
+    error: new PassfdError('SCHEMA', { issues: textOf(cause) }, { cause })
   }
 }
 

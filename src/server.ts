@@ -1,5 +1,5 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
-import { EventEmitter, setMaxListeners } from 'node:events'
+import { EventEmitter } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
 import {
@@ -27,6 +27,7 @@ import {
 } from './options.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { DescriptorShare, type Part } from './share.ts'
+import { whenAborted } from './signals.ts'
 import { SocketWire } from './wire.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
@@ -113,6 +114,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   #pause: NodeJS.Timeout | undefined
   #lastLimits: Limits | undefined
   #lastUnclaimed = -1
+  readonly #forgetSignal: () => void
 
   private constructor(setup: ServerSetup) {
     super()
@@ -124,11 +126,9 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { bounds, fd, options } = setup
     this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
     holdRights(fd) // accepted sockets inherit it
-    setMaxListeners(0, this.#handshakes.signal) // one for each handshake
     this.#watcher = new Watcher(fd, events => this.#accept(events))
     const { signal } = options
-    const onAbort = (): void => void this.#close(true, abortError(signal!))
-    signal?.addEventListener('abort', onAbort, { once: true, signal: this.#handshakes.signal })
+    this.#forgetSignal = whenAborted(signal, () => void this.#close(true, abortError(signal!)))
   }
 
   /** The open channels. */
@@ -312,9 +312,17 @@ export class ChannelServer<In = unknown, Out = unknown>
       this.#unseen.set(channel, guest)
     }
     this.#channels.add(channel)
-    if (this.#serving !== undefined) channel.serve(this.#serving.handler, this.#serving.options)
+    if (this.#serving !== undefined) this.#serveOn(channel, this.#serving)
     reader?.({ done: false, value: channel })
     this.#tell(() => this.emit('channel', channel))
+  }
+
+  #serveOn(channel: Channel<In, Out>, { handler, options }: { handler: Handler<In>; options: ServeOptions<In> }): void {
+    try {
+      channel.serve(handler, options)
+    } catch {
+      // A subscriber of passfd:channel:open reads it: the channel is that one's
+    }
   }
 
   /** Somebody knows the channel from now on. */
@@ -334,6 +342,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { fd, file, limits } = this.#setup
     clearTimeout(this.#pause)
     this.#watcher.end()
+    this.#forgetSignal()
     this.#handshakes.abort()
     let failure = error
     try {

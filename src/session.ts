@@ -5,11 +5,13 @@
  *                                └────────────────peer's goodbye─────────────▶┘
  *   any state ──violation, destroy(), lost peer──▶ ended
  */
+
 import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from './codec.ts'
 import { Credit } from './credit.ts'
 import { assertOpen, type Descriptor, isDescription, own, received, takeShared } from './descriptor.ts'
-import { PassfdError, systemError } from './errors.ts'
-import { decodeError, encodeFault, encodeLastWords, peerError } from './fault.ts'
+import { EndSignals } from './end-signals.ts'
+import { PassfdError, systemError, textOf } from './errors.ts'
+import { decodeError, encodeFault, encodeLastWords, peerError, tell } from './fault.ts'
 import * as frame from './frame.ts'
 import { checkHello, type Hello, sayHello } from './hello.ts'
 import { Incoming, IncomingTable } from './incoming.ts'
@@ -82,7 +84,7 @@ export class Session implements TransportOwner {
   #peerSaidGoodbye = false
   #shutDown = false
   #drained: Deferred | undefined
-  #ended: AbortController | undefined
+  #endSignals: EndSignals | undefined
   #handshakeTimer: NodeJS.Timeout | undefined
   #closeTimer: NodeJS.Timeout | undefined
   #stallTimer: NodeJS.Timeout | undefined
@@ -149,7 +151,8 @@ export class Session implements TransportOwner {
     request.id = this.requests.nextId()
     request.allowance = allowance
     void this.#dispatch(frame.REQUEST, allowance << frame.ALLOWANCE_SHIFT, request.id, value)
-    this.requests.add(request)
+    if (this.#isOver()) request.fail(this.#closedError())
+    else this.requests.add(request)
   }
 
   /** Answers a request with a value. Throws, and answers nothing, if the value or its descriptors can't be sent. */
@@ -173,7 +176,12 @@ export class Session implements TransportOwner {
   }
 
   /** Answers a request with an error: its `code`, `message` and `data`. */
-  fault(incoming: Incoming, error: Error): void {
+  fault(incoming: Incoming, error: unknown): void {
+    if (isEncoding()) {
+      // A getter has put the request aside, or has failed it; the slab is being written to
+      process.nextTick(() => this.fault(incoming, error))
+      return
+    }
     if (!this.#incoming.has(incoming)) return
     this.#incoming.delete(incoming)
     this.#fault(incoming.id, error)
@@ -213,13 +221,11 @@ export class Session implements TransportOwner {
     }
   }
 
-  /** Aborted at the end. */
-  get endSignal(): AbortSignal {
-    if (this.#ended === undefined) {
-      this.#ended = new AbortController()
-      if (this.state === 'ended') this.#ended.abort(this.#closedError())
-    }
-    return this.#ended.signal
+  /** A new signal that is aborted at the end; aborted already if it has ended. */
+  makeEndSignal(): AbortSignal {
+    if (this.state === 'ended') return AbortSignal.abort(this.#closedError())
+    this.#endSignals ??= new EndSignals()
+    return this.#endSignals.make()
   }
 
   // --- closing
@@ -248,7 +254,7 @@ export class Session implements TransportOwner {
       if (parcel !== undefined) this.#return('unsent', parcel)
     }
     this.#incoming.endAll(closed)
-    this.#ended?.abort(closed)
+    this.#endSignals?.abort(closed)
     this.#requests?.failAll(closed)
     this.#drained?.reject(closed)
     this.#drained = undefined
@@ -448,7 +454,7 @@ export class Session implements TransportOwner {
             count,
             whose: 'the request (its option descriptors)',
             limit,
-            remedy: 'The requester can allow more with the option descriptors of request()'
+            remedy: `The requester can allow them: request(value, { descriptors: ${count} })`
           })
     if (this.#descriptorsOut + count > maxInFlight) throw queueFull(this.#descriptorsOut, maxInFlight, 'maxInFlight')
   }
@@ -493,10 +499,12 @@ export class Session implements TransportOwner {
     )
   }
 
-  #fault(id: number, error: Error): void {
-    refuseNested()
+  #fault(id: number, error: unknown): void {
+    const told = tell(error)
+    if (this.#isOver()) return // by a getter of the error
     const { slab } = this.#transport
-    const encoded = encodeFault(error, this.peer!.maxMessage, slab, this.#transport.slabEnd)
+    const encoded = encodeFault(told, this.peer!.maxMessage, slab, this.#transport.slabEnd)
+    if (this.#isOver()) return // by a getter of its data
     this.#transport.append(encoded, frame.FAULT, 0, id, undefined)
     this.#scheduleSoon()
   }
@@ -514,7 +522,7 @@ export class Session implements TransportOwner {
   #closedError(): PassfdError {
     const { error } = this
     if (error === undefined) return new PassfdError('CLOSED')
-    const how = ` (${error.message.replace(/[.]$/, '')})`
+    const how = ` (${textOf(error).replace(/[.]$/, '')})`
     return new PassfdError('CLOSED', { how }, { cause: error })
   }
 
@@ -824,6 +832,7 @@ export class Session implements TransportOwner {
     this.state = 'leaving'
     this.#startCloseTimer()
     for (const item of this.#waiting.takeAll()) this.#giveUp(item, this.#closedError())
+    if (this.#isOver()) return // by a listener of what has come back
     if (this.#takenOwed > 0) this.#confirm()
     this.#appendPlain(frame.GOODBYE, {})
     this.#schedule()

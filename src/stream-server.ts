@@ -6,6 +6,7 @@ import { abortError, systemError } from './errors.ts'
 import { closeListener, discard, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 import { type Peer, peerOf } from './peer.ts'
+import { whenAborted } from './signals.ts'
 import type { AdmissionOptions } from './stream-options.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next. */
@@ -62,6 +63,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   readonly #setup: StreamServerSetup<Address, Connection>
   readonly #watcher: Watcher
   readonly #admissions = new AbortController()
+  readonly #forgetSignal: () => void
   readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
   /** Let in, but whoever wanted one has gone meanwhile: the next ones who come get them. */
   readonly #unclaimed = new Set<Connection>()
@@ -87,10 +89,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     super.on('newListener' as never, onListener as never)
     super.on('removeListener' as never, onListener as never)
     const { signal } = setup.options
-    signal?.addEventListener('abort', () => void this.#close(abortError(signal)), {
-      once: true,
-      signal: this.#admissions.signal
-    })
+    this.#forgetSignal = whenAborted(signal, () => void this.#close(abortError(signal!)))
   }
 
   /** Stops accepting, and removes the socket file if it is still this server's. Connections live on. */
@@ -243,6 +242,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     const { fd, file } = this.#setup
     clearTimeout(this.#pause)
     this.#watcher.end()
+    this.#forgetSignal()
     this.#admissions.abort()
     for (const connection of this.#unclaimed) connection.destroy()
     let failure = error

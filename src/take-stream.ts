@@ -10,6 +10,7 @@ import { type Descriptor, KINDS, own } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
 import { native } from './native.ts'
 import { PollStream } from './poll-stream.ts'
+import { whenAborted } from './signals.ts'
 
 /** The other side of `take`: both are the caller's. */
 export interface Taken {
@@ -63,15 +64,14 @@ function drain(stream: Live, held: HeldStream, signal: AbortSignal | undefined):
     }
     const settle = (error: Error | undefined): void => {
       stream.off('error', onError).off('close', onClose).off('finish', onFinish)
-      signal?.removeEventListener('abort', onAbort)
+      forget()
       if (error === undefined) resolve()
       else reject(error)
     }
     const onClose = (): void => settle(failure ?? refusal(stream, CLOSED_MEANWHILE))
     const onFinish = (): void => settle(undefined)
-    const onAbort = (): void => settle(abortError(signal!))
     stream.on('error', onError).on('close', onClose)
-    signal?.addEventListener('abort', onAbort)
+    const forget = whenAborted(signal, () => settle(abortError(signal!)))
     if (stream.writableEnded) stream.on('finish', onFinish)
     // An empty write is called back once those before it are done; if that fails, 'close' follows
     else

@@ -489,7 +489,7 @@ test('a handler that fails on a plain message, without onError, ends the channel
   }
 })
 
-test('an answer that can’t be sent is answered with a fault, and its descriptors are closed', async t => {
+test('an answer that can’t be sent is answered with a fault, and its descriptors are closed if nobody listens', async t => {
   const [left, right] = await connected({}, {})
   const cyclic: any = { list: [], map: new Map(), file: undefined }
   cyclic.list.push(cyclic)

@@ -9,7 +9,8 @@ import { test } from './helpers/test.ts'
  */
 const LAYERS = [
   ['errors', 'limits', 'version', 'brand', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
-  ['native', 'frame', 'schema', 'requests', 'incoming'],
+  ['native', 'frame', 'schema', 'signals', 'end-signals'],
+  ['requests', 'incoming'],
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
   ['convert', 'open-file'],
@@ -26,7 +27,7 @@ const LAYERS = [
   ['stream'],
   ['flat'],
   ['codec'],
-  ['fault', 'waiting', 'writers', 'reply'],
+  ['fault', 'waiting', 'writers', 'reply', 'given'],
   ['session'],
   ['message'],
   ['channel'],

@@ -141,7 +141,7 @@ test('a limit is called by the option that sets it', async t => {
   const { message } = await rejection(() => left.request(1))
   t.regex(
     message,
-    /The reply carries 2 descriptors; the limit of the request \(its option descriptors\) is 1\. .*request\(\)/
+    /The reply carries 2 descriptors; the limit of the request \(its option descriptors\) is 1\. .*request\(value, \{ descriptors: 2 \}\)/
   )
   left.destroy()
   await Promise.all([left.closed, right.closed])

@@ -8,6 +8,7 @@ import { checkInteger } from '../convert.ts'
 import { type Descriptor, take } from '../descriptor.ts'
 import { type Accepting, checkServer, giveTo } from '../inject.ts'
 import { deferred } from '../promises.ts'
+import { whenAborted } from '../signals.ts'
 import { BACKLOG, type Lane, Lanes, socketOf } from './lanes.ts'
 import { type Served, ServedConnection, servedConnection, type Traffic } from './served-connection.ts'
 import type { DrainOptions, Serving } from './serving.ts'
@@ -124,12 +125,12 @@ export class ServedServer implements Serving {
         if (signal?.aborted === true || this.#areUpgraded()) this.#requestsDone.resolve()
         if (this.#open.size > 0 && signal?.aborted !== true) return
         clearInterval(timer)
-        signal?.removeEventListener('abort', done)
+        forget()
         this.#waiting.delete(done)
         resolve()
       }
       this.#waiting.add(done)
-      signal?.addEventListener('abort', done)
+      const forget = whenAborted(signal, done)
       sweep()
     })
   }

@@ -1,0 +1,30 @@
+/** Signals that are aborted when a channel ends: each message has its own, so that what listens to it does not pile up on one signal. */
+
+/** What aborts the signals of one channel that anybody may still see. */
+export class EndSignals {
+  readonly #controllers = new Set<AbortController>()
+
+  /**
+   * A new signal. `AbortSignal.any` has Node keep it as long as it has listeners, even if the program holds it no longer, and let it be
+   * collected otherwise. Its controller leaves the set then.
+   */
+  make(): AbortSignal {
+    const controller = new AbortController()
+    const signal = AbortSignal.any([controller.signal])
+    this.#controllers.add(controller)
+    collected.register(signal, { controllers: this.#controllers, controller })
+    return signal
+  }
+
+  /** The channel has ended. */
+  abort(reason: Error): void {
+    for (const controller of this.#controllers) {
+      this.#controllers.delete(controller)
+      controller.abort(reason)
+    }
+  }
+}
+
+const collected = new FinalizationRegistry<{ controllers: Set<AbortController>; controller: AbortController }>(
+  ({ controllers, controller }) => controllers.delete(controller)
+)
