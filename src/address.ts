@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { checkPathText, describe, hasLoneSurrogate, printable } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
 import { whenAborted } from './signals.ts'
 
@@ -34,11 +35,14 @@ const EAGAIN = -11
 const EADDRINUSE = -98
 const ECONNREFUSED = -111
 
+const NAMES: KnownOptions<{ path?: unknown; abstract?: unknown }> = { path: true, abstract: true }
+
 /** Reads an address as users give it. Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function socketName(address: unknown): SocketName {
-  const given =
-    typeof address === 'string' ? { path: address } : (address as Partial<Record<'path' | 'abstract', unknown>> | null)
-  const { path, abstract } = given ?? {}
+  const isObject = typeof address === 'object' && address !== null
+  const { path, abstract }: { path?: unknown; abstract?: unknown } = isObject
+    ? readOptions(address, NAMES, 'address')
+    : { path: address }
   const name = path ?? abstract
   if (typeof name !== 'string' || name === '' || (path !== undefined && abstract !== undefined))
     throw new PassfdError('INVALID_ARGUMENT', {

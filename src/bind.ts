@@ -3,6 +3,7 @@ import { lookup } from 'node:dns/promises'
 import { listenOn, socketName } from './address.ts'
 import { checkInteger, describe } from './convert.ts'
 import { checked, PassfdError } from './errors.ts'
+import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
 
 /** A TCP port. Without a `host` it is every address, of both families if there is IPv6. `backlog`: default 511. */
@@ -20,19 +21,36 @@ export type BindSpec<D> =
   | { type: 'udp4' | 'udp6'; port: number; address?: string }
   | D
 
+type PathSpec = Extract<BindSpec<never>, { path: string }>
+type DatagramSpec = Extract<BindSpec<never>, { type: string }>
+type Spec = Exclude<BindSpec<never>, never>
+
+const PORT = { port: true, host: true, backlog: true, ipv6Only: true } as const satisfies KnownOptions<PortSpec>
+const PATH = { path: true, mode: true, backlog: true } as const satisfies KnownOptions<PathSpec>
+const DATAGRAM = { type: true, port: true, address: true } as const satisfies KnownOptions<DatagramSpec>
+const ANY = { ...PORT, ...PATH, ...DATAGRAM }
+
+/** Reads a spec as users give it. `what`: how errors call it. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function readSpec(given: unknown, what: string): Spec {
+  if (typeof given !== 'object' || given === null)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what,
+      expected: '{ port }, { path }, { type, port } or a Descriptor',
+      actual: describe(given)
+    })
+  const spec = readOptions<object>(given, ANY, what)
+  checkOptions(spec, 'path' in given ? PATH : 'type' in given ? DATAGRAM : PORT, what)
+  return ('path' in given ? { path: undefined, ...spec } : spec) as Spec
+}
+
 const BACKLOG = 511
 const IPV6_ONLY = 1
 const EAFNOSUPPORT = -97
 const EADDRNOTAVAIL = -99
 
 /** The number of a bound, held socket. */
-export async function bindDescriptor(spec: Exclude<BindSpec<never>, never>): Promise<number> {
-  if (typeof spec !== 'object' || spec === null)
-    throw new PassfdError('INVALID_ARGUMENT', {
-      what: 'spec',
-      expected: '{ port }, { path }, { type, port } or a Descriptor',
-      actual: describe(spec)
-    })
+export async function bindDescriptor(given: Spec): Promise<number> {
+  const spec = readSpec(given, 'spec')
   if ('path' in spec) {
     const { path, mode = 0o600, backlog = BACKLOG } = spec
     checkInteger(mode, 'mode', 0, 0o777)

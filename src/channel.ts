@@ -8,6 +8,7 @@ import { abortError, asError, isPassfdError, PassfdError, textOf } from './error
 import { descriptorsGiven } from './given.ts'
 import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
+import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
@@ -32,6 +33,8 @@ export interface ServeOptions<In = unknown> {
   onError?(error: Error, message: Message<In>): void
 }
 
+const SERVE_OPTIONS = { concurrency: true, onError: 'method' } as const satisfies KnownOptions<ServeOptions>
+
 export interface RequestOptions<Reply = unknown> {
   /** How many descriptors the reply may carry. Default 1, at most 253. */
   descriptors?: number
@@ -42,6 +45,13 @@ export interface RequestOptions<Reply = unknown> {
   /** Checks the reply: any Standard Schema. A reply that fails is ERR_PASSFD_SCHEMA. */
   schema?: Schema<Reply>
 }
+
+const REQUEST_OPTIONS = {
+  descriptors: true,
+  signal: true,
+  timeout: true,
+  schema: true
+} as const satisfies KnownOptions<RequestOptions>
 
 /** A message whose descriptors were moved and not taken. Its Descriptors are open again, until the listeners return. */
 export interface Returned<Out = unknown> {
@@ -182,6 +192,7 @@ export class Channel<In = unknown, Out = unknown>
    */
   request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
     this.#notClosedByUs()
+    checkOptions(options, REQUEST_OPTIONS)
     const { descriptors = 1, signal, timeout = this.#session.limits.requestTimeout, schema } = options
     checkInteger(descriptors, 'options.descriptors', 0, MAX_RIGHTS)
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
@@ -197,8 +208,8 @@ export class Channel<In = unknown, Out = unknown>
    * Calls `handler` for every message and request, several at a time. What it returns (or its promise resolves to)
    * is the answer to a request; what it throws is answered as a fault. Throws ERR_PASSFD_CONSUMED if something else reads this channel.
    */
-  serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
-    checkServe(handler, options)
+  serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
+    const options = serveOptions(handler, given)
     this.#consume('serve()')
     const { concurrency = CONCURRENCY, onError } = options // read now, as a getter may fail later
     this.#handler = handler
@@ -636,11 +647,14 @@ export class Channel<In = unknown, Out = unknown>
 }
 
 /** @internal Throws ERR_PASSFD_INVALID_ARGUMENT. */
-export function checkServe(handler: unknown, { concurrency, onError }: ServeOptions<any>): void {
+export function serveOptions<In>(handler: unknown, given: ServeOptions<In>): ServeOptions<In> {
+  const options = readOptions(given, SERVE_OPTIONS)
+  const { concurrency, onError } = options
   const isFunction = (given: unknown): boolean => typeof given === 'function'
   checkType(handler ?? null, 'handler', 'a function', isFunction)
   if (concurrency !== undefined) checkInteger(concurrency, 'options.concurrency', 1, 0x7fffffff)
   checkType(onError, 'onError', 'a function', isFunction)
+  return options
 }
 
 /** A message in the inbox. */

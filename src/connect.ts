@@ -5,8 +5,9 @@ import { type Channel, type ChannelSetup, createChannel, sessionOf, startChannel
 import { Descriptor, descriptionOf, own } from './descriptor.ts'
 import { abortError, checked } from './errors.ts'
 import { refuse } from './fault.ts'
+import { readOptions } from './known-options.ts'
 import { native } from './native.ts'
-import { type ChannelOptions, channelLimits } from './options.ts'
+import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from './options.ts'
 import { peerOf } from './peer.ts'
 import { whenAborted } from './signals.ts'
 import { SocketWire, TrustedWire } from './wire.ts'
@@ -21,20 +22,21 @@ export type Address = string | { path: string } | { abstract: string } | Descrip
  */
 export async function connect<In = unknown, Out = unknown>(
   address: Address,
-  options: ChannelOptions<In> = {}
+  given: ChannelOptions<In> = {}
 ): Promise<Channel<In, Out>> {
+  const options = readOptions(given, CHANNEL_OPTIONS)
   const limits = channelLimits(options)
   const { signal } = options
   if (signal?.aborted) throw abortError(signal)
   const began = performance.now()
-  const given = address instanceof Descriptor
-  const description = given ? descriptionOf(address) : undefined
-  const fd = given
+  const isGiven = address instanceof Descriptor
+  const description = isGiven ? descriptionOf(address) : undefined
+  const fd = isGiven
     ? moveIn(address, 'unix-stream', 'connect()')
     : await connectTo(socketName(address), limits.handshakeTimeout, signal, holdRights)
   const wire = new SocketWire(fd)
   try {
-    if (given) holdRights(fd)
+    if (isGiven) holdRights(fd)
     const peer = peerOf(fd)
     await authorized(peer, options, limits.handshakeTimeout, signal).catch(error => {
       if (!signal?.aborted) refuse(wire, error)
@@ -54,7 +56,7 @@ export async function connect<In = unknown, Out = unknown>(
  * What is sent before that waits. `authorize` isn't asked: the other end is wherever you send it.
  */
 export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
-  return pairOn(SocketWire, options)
+  return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS))
 }
 
 /** @internal The same for an end whose owner is trusted: see TrustedWire. */

@@ -6,6 +6,7 @@ import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
 import { takeStream } from './take-stream.ts'
 
@@ -16,10 +17,14 @@ export interface TakeOptions {
   signal?: AbortSignal
 }
 
+const TAKE_OPTIONS = { head: true, signal: true } as const satisfies KnownOptions<TakeOptions>
+
 export interface StreamOptions {
   /** As for `net.Socket`: false (the default) answers the peer's end with one of ours. Kinds tcp and unix-stream. */
   allowHalfOpen?: boolean
 }
+
+const STREAM_OPTIONS = { allowHalfOpen: true } as const satisfies KnownOptions<StreamOptions>
 
 const NO_BYTES = Buffer.alloc(0)
 const WITHIN: unique symbol = Symbol('within')
@@ -77,7 +82,7 @@ export class Connection implements Disposable {
    * the socket's own error if it fails meanwhile, or with an AbortError: then the stream goes on as it was.
    */
   static take(stream: Socket | Duplex, options: TakeOptions = {}): Promise<Connection> {
-    const { head = NO_BYTES, signal } = options
+    const { head = NO_BYTES, signal } = readOptions(options, TAKE_OPTIONS)
     checkBytes('options.head', head)
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw invalid('options.signal', 'an AbortSignal', signal)
@@ -101,12 +106,12 @@ export class Connection implements Disposable {
 
   /** A `net.Socket`, paused until it is read, that gives `head` first. Kinds: tcp, unix-stream. Uses this up. */
   toSocket(options: StreamOptions = {}): Socket {
-    return this.#toSocket('toSocket()', checkOptions(options))
+    return this.#toSocket('toSocket()', streamOptions(options))
   }
 
   /** The same for the kinds pipe and tty, too: see `Descriptor.toDuplex()`. Uses this up. */
   toDuplex(options: StreamOptions = {}): Duplex {
-    const setup = checkOptions(options)
+    const setup = streamOptions(options)
     const descriptor = this.#open()
     if (SOCKETS.includes(descriptor.kind)) return this.#toSocket('toDuplex()', setup)
     const unread = this.#head.length > 0
@@ -208,7 +213,8 @@ function checkKind(operation: string, actual: Kind, kinds: readonly Kind[]): voi
     throw new PassfdError('DESCRIPTOR_KIND', { operation, expected: kinds.join(' or '), actual })
 }
 
-function checkOptions({ allowHalfOpen = false }: StreamOptions): StreamOptions {
+function streamOptions(options: StreamOptions): StreamOptions {
+  const { allowHalfOpen = false } = readOptions(options, STREAM_OPTIONS)
   if (typeof allowHalfOpen !== 'boolean') throw invalid('options.allowHalfOpen', 'a boolean', allowHalfOpen)
   return { allowHalfOpen }
 }

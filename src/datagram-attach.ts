@@ -1,10 +1,11 @@
 /** `attach`: descriptors through a socket of the package unix-dgram, which has no way to send them. */
 import { addressOf, type Destination, destinationOf } from './datagram-address.ts'
-import { type QueueOptions, queueLimits } from './datagram-options.ts'
+import { QUEUE_OPTIONS, type QueueOptions, queueLimits } from './datagram-options.ts'
 import { Outbox } from './datagram-outbox.ts'
 import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './datagram-send.ts'
 import { KINDS } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
+import { readOptions } from './known-options.ts'
 import { native } from './native.ts'
 
 /** What unix-dgram's `createSocket()`, or ours, returns: it has an `fd`, less than 0 once it is closed. */
@@ -20,7 +21,8 @@ const ENOTCONN = -107
  * descriptors, as ever (for those use `createSocket` or `bind`). After its `close()`, `send` throws ERR_PASSFD_SOCKET_CLOSED, and what
  * is still queued is rejected with it. To hear of that, `close` of this one object is wrapped.
  */
-export function attach(socket: UnixDgramSocket, options: QueueOptions = {}): AttachedSocket {
+export function attach(socket: UnixDgramSocket, given: QueueOptions = {}): AttachedSocket {
+  const options = readOptions(given, QUEUE_OPTIONS)
   const fd = numberOf(socket)
   if (fd === undefined) throw invalid('socket', 'a socket of unix-dgram', socket)
   if (fd < 0) throw closed()

@@ -1,8 +1,8 @@
 /** Options of datagram sockets: defaults and checks. */
 import type { SocketName } from './address.ts'
-import { checkInteger, describe } from './convert.ts'
+import { checkInteger } from './convert.ts'
 import type { Sender } from './datagram-receive.ts'
-import { PassfdError } from './errors.ts'
+import type { KnownOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { checkType } from './options.ts'
 
@@ -35,6 +35,22 @@ export interface BindOptions extends DatagramOptions {
   /** Permissions of the socket file, from its first instant. Default 0o600. */
   mode?: number
 }
+
+export const QUEUE_OPTIONS = {
+  maxQueued: true,
+  maxQueuedTotal: true,
+  maxQueuedDescriptors: true
+} as const satisfies KnownOptions<QueueOptions>
+export const DATAGRAM_OPTIONS = {
+  ...QUEUE_OPTIONS,
+  authorize: 'method',
+  maxMessage: true,
+  maxDescriptors: true,
+  maxUnclaimed: true,
+  closeTimeout: true,
+  signal: true
+} as const satisfies KnownOptions<DatagramOptions>
+export const BIND_OPTIONS = { ...DATAGRAM_OPTIONS, mode: true } as const satisfies KnownOptions<BindOptions>
 
 export interface QueueLimits {
   readonly maxQueued: number
@@ -85,13 +101,7 @@ export function checkSignal(signal: unknown): void {
   checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
 }
 
-export function checkOptions(options: unknown): asserts options is object {
-  if (typeof options !== 'object' || options === null)
-    throw new PassfdError('INVALID_ARGUMENT', { what: 'options', expected: 'an object', actual: describe(options) })
-}
-
 function numbers(options: object, ranges: Ranges): Record<string, number> {
-  checkOptions(options)
   const found: Record<string, number> = {}
   for (const [name, [fallback, min, max]] of Object.entries(ranges)) {
     const { [name]: value = fallback } = options as Record<string, number | undefined>

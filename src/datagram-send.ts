@@ -1,10 +1,11 @@
 /** Sending one datagram: what is asked for, and the system call. */
 import { describe } from './convert.ts'
 import { type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
-import { checkOptions, checkSignal } from './datagram-options.ts'
+import { checkSignal } from './datagram-options.ts'
 import { isBackPressure, type Outbox } from './datagram-outbox.ts'
 import { assertOpen, Descriptor } from './descriptor.ts'
 import { abortError, PassfdError, systemError } from './errors.ts'
+import { checkOptions, type KnownOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { native } from './native.ts'
 import { quiet } from './promises.ts'
@@ -20,6 +21,8 @@ export interface SendOptions {
   /** Gives a datagram up that has not left: it rejects with Node's AbortError. */
   signal?: AbortSignal
 }
+
+const SEND_OPTIONS = { to: true, descriptors: true, signal: true } as const satisfies KnownOptions<SendOptions>
 
 /** A datagram that may be sent. */
 export interface Parcel {
@@ -37,7 +40,7 @@ const ECONNREFUSED = -111
 
 /** Checks all that the caller can get wrong. */
 export function parcelOf(data: DatagramData, options: SendOptions, connected: boolean): Parcel {
-  checkOptions(options)
+  checkOptions(options, SEND_OPTIONS)
   const { to, descriptors = [], signal } = options
   const bytes = bytesOf(data)
   checkSignal(signal)

@@ -5,12 +5,20 @@ import { EventEmitter } from 'node:events'
 import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
 import { addressOf, type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
 import { DatagramMessage, END, guardLoans, type MessageOwner } from './datagram-message.ts'
-import { type BindOptions, type DatagramLimits, type DatagramOptions, datagramLimits } from './datagram-options.ts'
+import {
+  BIND_OPTIONS,
+  type BindOptions,
+  DATAGRAM_OPTIONS,
+  type DatagramLimits,
+  type DatagramOptions,
+  datagramLimits
+} from './datagram-options.ts'
 import { Outbox } from './datagram-outbox.ts'
 import { type Received, receiveDatagram, type Sender } from './datagram-receive.ts'
 import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './datagram-send.ts'
 import { assertOpen, Descriptor, take } from './descriptor.ts'
 import { abortError, asError, checked, PassfdError, systemError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
 import { sameUserOrRoot, whyRefused } from './peer.ts'
@@ -49,12 +57,16 @@ export interface ConnectOptions extends BindOptions {
   from?: DatagramAddress | true
 }
 
+const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies KnownOptions<Omit<SendOptions, 'to'>>
+const CONNECT_OPTIONS = { ...BIND_OPTIONS, from: true } as const satisfies KnownOptions<ConnectOptions>
+
 /**
  * A socket with a name, to which anybody may send whom `authorize` lets in. Without an address it gets a random abstract name. A socket
  * file is treated as `listen` treats it: mode 0600 from its first instant, a dead one is replaced, `close()` removes it if it is still
  * ours. A Descriptor (kind unix-dgram: socket activation, say) is moved in. Rejects with the system's error (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
  */
-export async function bind(address?: DatagramAddress | Descriptor, options: BindOptions = {}): Promise<DatagramSocket> {
+export async function bind(address?: DatagramAddress | Descriptor, given: BindOptions = {}): Promise<DatagramSocket> {
+  const options = readOptions(given, BIND_OPTIONS)
   const limits = datagramLimits(options)
   if (options.signal?.aborted) throw abortError(options.signal)
   const base =
@@ -68,8 +80,9 @@ export async function bind(address?: DatagramAddress | Descriptor, options: Bind
  */
 export async function connect(
   address: DatagramAddress | Descriptor,
-  options: ConnectOptions = {}
+  given: ConnectOptions = {}
 ): Promise<DatagramSocket> {
+  const options = readOptions(given, CONNECT_OPTIONS)
   const limits = datagramLimits(options)
   const { signal, from } = options
   if (signal?.aborted) throw abortError(signal)
@@ -88,7 +101,8 @@ export async function connect(
 }
 
 /** A socket without a name, that sends to any address (`send(…, { to })`) and can't be answered. */
-export function unnamed(options: DatagramOptions = {}): DatagramSocket {
+export function unnamed(given: DatagramOptions = {}): DatagramSocket {
+  const options = readOptions(given, DATAGRAM_OPTIONS)
   const limits = datagramLimits(options)
   if (options.signal?.aborted) throw abortError(options.signal)
   return createSocket({ ...unnamedSocket(undefined), limits, options })
@@ -170,7 +184,8 @@ export class DatagramSocket
     )
     this.#messageOwner = {
       discard: fds => this.#discard(fds),
-      reply: (data, replyOptions, to) => this.send(data, peer === undefined ? { ...replyOptions, to } : replyOptions)
+      reply: (data, replyOptions, to) =>
+        this.send(data, peer === undefined ? { ...readOptions(replyOptions, REPLY_OPTIONS), to } : replyOptions)
     }
     native.passRights(setup.fd, limits.maxDescriptors > 0)
     this.#forgetSignal = whenAborted(options.signal, () => this.destroy(abortError(options.signal!)))

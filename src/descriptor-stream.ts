@@ -3,13 +3,14 @@ import { Duplex, finished } from 'node:stream'
 import { checkKind } from './admission.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
+import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies, Outbox } from './outbox.ts'
 import { cargoOf, checkCount, copiesOf } from './outgoing.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from './raw-socket.ts'
-import { type StreamOptions, streamLimits } from './stream-options.ts'
+import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './stream-options.ts'
 
 /** Bytes, and the descriptors that came with the first of them. */
 export interface StreamPart {
@@ -90,7 +91,8 @@ export class DescriptorStream extends Duplex {
    * A stream on a connected socket: of a socketpair, inherited, received. The Descriptor (kind `unix-stream`) is moved in.
    * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; the Descriptor is the caller's then.
    */
-  static override from(descriptor: Descriptor, options: StreamOptions = {}): DescriptorStream {
+  static override from(descriptor: Descriptor, given: StreamOptions = {}): DescriptorStream {
+    const options = readOptions(given, STREAM_OPTIONS)
     streamLimits(options)
     const by = 'DescriptorStream.from()'
     checkKind(descriptor, 'unix-stream', by)

@@ -9,6 +9,7 @@ import { isMainThread } from 'node:worker_threads'
 import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
 import * as convert from './convert.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { createMemory, type MemfdOptions } from './memfd.ts'
 import { native } from './native.ts'
@@ -77,6 +78,8 @@ export interface Lender {
   /** The borrower is done with it: the lender closes the number, off the event loop. */
   discard(fd: number): void
 }
+
+const PAIR_OPTIONS = { type: true } as const satisfies KnownOptions<{ type?: unknown }>
 
 const SOCKET_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const
 
@@ -229,7 +232,7 @@ export class Descriptor implements Disposable {
 
   /** Two connected Unix sockets (socketpair(2)). Default type: `'stream'`. */
   static socketpair(options: { type?: 'stream' | 'dgram' | 'seqpacket' } = {}): [Descriptor, Descriptor] {
-    const { type = 'stream' } = options
+    const { type = 'stream' } = readOptions(options, PAIR_OPTIONS)
     convert.checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
     checked(native.socketpair(SOCKET_TYPES[type], numbers), 'socketpair')
     const [left, right] = numbers as unknown as [number, number]

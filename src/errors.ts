@@ -155,6 +155,11 @@ const TABLE = {
   HANDLER: 'The handler failed on a plain message, and there is no onError: {message}'
 } as const
 
+/** Second sentences of a code, where the first would not say what happened. */
+const OTHERS = {
+  UNKNOWN_OPTION: '{what} has the unknown option {option}{hint}'
+} as const
+
 /** What a sentence says where the place that throws has nothing else to say. */
 const USUAL = {
   DESCRIPTOR_MOVED: { owner: 'it belongs to the channel, then to the peer', remedy: 'Send a dup() to keep one' },
@@ -193,10 +198,14 @@ export class PassfdError extends Error {
   constructor(
     key: ErrorKey,
     details: Details = {},
-    extra: { cause?: unknown; remote?: RemoteError; data?: unknown } = {}
+    extra: { cause?: unknown; remote?: RemoteError; data?: unknown; sentence?: keyof typeof OTHERS } = {}
   ) {
     super(
-      fill(TABLE[key], details, (USUAL as Partial<Record<ErrorKey, Details>>)[key]),
+      fill(
+        extra.sentence === undefined ? TABLE[key] : OTHERS[extra.sentence],
+        details,
+        (USUAL as Partial<Record<ErrorKey, Details>>)[key]
+      ),
       extra.cause === undefined ? undefined : { cause: extra.cause }
     )
     this.code = `ERR_PASSFD_${key}`

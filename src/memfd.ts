@@ -2,6 +2,7 @@
 import { ftruncateSync } from 'node:fs'
 import { checkInteger, checkOneOf, describe } from './convert.ts'
 import { checked, PassfdError, systemError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
 
 /** A change that can never be made again to a memory file: see fcntl(2), F_ADD_SEALS. `'seal'` forbids more seals. */
@@ -13,11 +14,14 @@ export interface MemfdOptions {
   seals?: readonly Seal[]
 }
 
+const MEMFD_OPTIONS = { size: true, seals: true } as const satisfies KnownOptions<MemfdOptions>
+
 const SEALS = { seal: 1, shrink: 2, grow: 4, write: 8, 'future-write': 16 } as const
 const MAX_NAME = 249
 
 /** The number of the memory, held. */
-export function createMemory(name: string, { size = 0, seals = [] }: MemfdOptions): number {
+export function createMemory(name: string, options: MemfdOptions): number {
+  const { size = 0, seals = [] } = readOptions(options, MEMFD_OPTIONS)
   if (typeof name !== 'string' || name.includes('\0') || Buffer.byteLength(name) > MAX_NAME)
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'name',
@@ -25,11 +29,13 @@ export function createMemory(name: string, { size = 0, seals = [] }: MemfdOption
       actual: describe(name)
     })
   checkInteger(size, 'size', 0, Number.MAX_SAFE_INTEGER)
+  if (!Array.isArray(seals))
+    throw new PassfdError('INVALID_ARGUMENT', { what: 'seals', expected: 'an array of names', actual: describe(seals) })
   for (const seal of seals) checkOneOf(seal, 'seals', Object.keys(SEALS))
   const fd = checked(native.memfd(name, 0), 'memfd_create', name)
   try {
     if (size > 0) resize(fd, name, size)
-    const bits = seals.reduce((sum, seal) => sum | SEALS[seal], 0)
+    const bits = (seals as readonly Seal[]).reduce((sum, seal) => sum | SEALS[seal], 0)
     if (bits !== 0) checked(native.seal(fd, bits), 'fcntl')
     return fd
   } catch (error) {

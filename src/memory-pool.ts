@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { checkInteger, describe } from './convert.ts'
 import { own } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
+import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
 import { type Loan, MAPPED } from './loan.ts'
 import { Watcher } from './loop.ts'
 import { native } from './native.ts'
@@ -18,6 +19,9 @@ export interface MemoryPoolOptions {
   /** Shown in /proc/PID/maps, at most 249 bytes. Default 'passfd-pool'. */
   name?: string
 }
+
+const POOL_OPTIONS = { slots: true, slotSize: true, name: true } as const satisfies KnownOptions<MemoryPoolOptions>
+const ACQUIRE_OPTIONS = { signal: true } as const satisfies KnownOptions<{ signal?: AbortSignal }>
 
 /** A slot that is out. */
 interface Out {
@@ -88,7 +92,8 @@ export class MemoryPool implements Disposable {
   readonly #mapped = new WeakSet<object>()
 
   /** Maps `slots` × `slotSize` bytes, at most 4 GiB. @throws system errors: `ENOMEM`, `EMFILE`, … */
-  constructor({ slots = 8, slotSize = 1048576, name = 'passfd-pool' }: MemoryPoolOptions = {}) {
+  constructor(options: MemoryPoolOptions = {}) {
+    const { slots = 8, slotSize = 1048576, name = 'passfd-pool' } = readOptions(options, POOL_OPTIONS)
     checkInteger(slots, 'options.slots', 1, 65536)
     checkInteger(slotSize, 'options.slotSize', 1, 2 ** 32)
     this.slots = slots
@@ -115,7 +120,9 @@ export class MemoryPool implements Disposable {
    * Resolves to a slot that nobody else has: at once, or when one comes back. First come, first served. Rejects with
    * ERR_PASSFD_POOL_CLOSED, also if `close()` is called while it waits, or with Node's AbortError by `signal`.
    */
-  acquire({ signal }: { signal?: AbortSignal } = {}): Promise<Slot> {
+  acquire(options: { signal?: AbortSignal } = {}): Promise<Slot> {
+    checkOptions(options, ACQUIRE_OPTIONS)
+    const { signal } = options
     checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
     if (signal?.aborted) return Promise.reject(abortError(signal))
     if (this.closed) return Promise.reject(new PassfdError('POOL_CLOSED'))

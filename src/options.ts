@@ -2,6 +2,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
+import type { KnownOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import type { Peer } from './peer.ts'
 
@@ -44,6 +45,26 @@ export interface ChannelOptions<In = unknown> {
   records?: boolean
 }
 
+export const CHANNEL_OPTIONS = {
+  schema: true,
+  authorize: 'method',
+  signal: true,
+  handshakeTimeout: true,
+  requestTimeout: true,
+  closeTimeout: true,
+  frameTimeout: true,
+  maxMessage: true,
+  maxDescriptors: true,
+  maxUnclaimed: true,
+  window: true,
+  maxPending: true,
+  maxQueued: true,
+  maxInFlight: true,
+  highWaterMark: true,
+  spin: true,
+  records: true
+} as const satisfies KnownOptions<ChannelOptions>
+
 export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
   /** Permissions of the socket file, from its first instant. Default 0o600. */
   mode?: number
@@ -56,6 +77,15 @@ export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
   /** Received descriptors that all channels together may hold unclaimed. Default: half of `RLIMIT_NOFILE`. */
   maxUnclaimedTotal?: number
 }
+
+export const LISTEN_OPTIONS = {
+  ...CHANNEL_OPTIONS,
+  mode: true,
+  backlog: true,
+  maxConnections: true,
+  maxConnectionsPerUser: true,
+  maxUnclaimedTotal: true
+} as const satisfies KnownOptions<ListenOptions>
 
 /** The options of one channel with every default filled in. */
 export interface Limits {

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events'
 import { checkKind } from './admission.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { asError, PassfdError, systemError } from './errors.ts'
+import { readOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { discard } from './loop.ts'
 import { CREDENTIALS, CUT, MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
@@ -11,7 +12,7 @@ import { type Cargo, cargoOf, checkCount } from './outgoing.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { type Deferred, deferred } from './promises.ts'
 import { isBackPressure, RawSocket, RECEIVED } from './raw-socket.ts'
-import { type PacketOptions, packetLimits } from './stream-options.ts'
+import { PACKET_OPTIONS, type PacketOptions, packetLimits } from './stream-options.ts'
 
 export interface Packet {
   readonly bytes: Buffer
@@ -92,7 +93,8 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
    * On a connected socket: of a pair, inherited, received. The Descriptor (kind `unix-seqpacket`) is moved in.
    * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; the Descriptor is the caller's then.
    */
-  static from(descriptor: Descriptor, options: PacketOptions = {}): PacketSocket {
+  static from(descriptor: Descriptor, given: PacketOptions = {}): PacketSocket {
+    const options = readOptions(given, PACKET_OPTIONS)
     packetLimits(options)
     const by = 'PacketSocket.from()'
     checkKind(descriptor, 'unix-seqpacket', by)

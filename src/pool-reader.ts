@@ -3,6 +3,7 @@ import { readlinkSync } from 'node:fs'
 import { checkInteger, describe } from './convert.ts'
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { type Loan, MAPPED, UNKNOWN } from './loan.ts'
 import { native } from './native.ts'
 import { mapReceived } from './shared-memory.ts'
@@ -13,6 +14,8 @@ export interface PoolReaderOptions {
   /** Their sizes together, in bytes. Default 1 GiB. */
   maxSize?: number
 }
+
+const READER_OPTIONS = { maxPools: true, maxSize: true } as const satisfies KnownOptions<PoolReaderOptions>
 
 interface Mapped {
   readonly buffer: ArrayBuffer
@@ -36,7 +39,8 @@ export class PoolReader implements Disposable {
   #size = 0
   #closed = false
 
-  constructor({ maxPools = 16, maxSize = 2 ** 30 }: PoolReaderOptions = {}) {
+  constructor(options: PoolReaderOptions = {}) {
+    const { maxPools = 16, maxSize = 2 ** 30 } = readOptions(options, READER_OPTIONS)
     checkInteger(maxPools, 'options.maxPools', 1, 65536)
     checkInteger(maxSize, 'options.maxSize', 1, Number.MAX_SAFE_INTEGER)
     this.#maxPools = maxPools

@@ -5,20 +5,23 @@ import { authorized, holdRights, moveIn } from './admission.ts'
 import {
   type Channel,
   type ChannelKeeper,
-  checkServe,
   type Handler,
   hasUnread,
   type ServeOptions,
+  serveOptions,
   throwLater
 } from './channel.ts'
 import { type Address, open } from './connect.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { refuse } from './fault.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { closeListener, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 import {
   channelLimits,
+  checkType,
+  LISTEN_OPTIONS,
   type Limits,
   type ListenOptions,
   type ServerLimits,
@@ -52,8 +55,9 @@ export interface ServerEvents<In = unknown, Out = unknown> {
  */
 export async function listen<In = unknown, Out = unknown>(
   address: Address,
-  options: ListenOptions<In> = {}
+  given: ListenOptions<In> = {}
 ): Promise<ChannelServer<In, Out>> {
+  const options = readOptions(given, LISTEN_OPTIONS)
   const limits = channelLimits(options)
   const bounds = serverLimits(options, native.limit())
   const { signal } = options
@@ -72,6 +76,8 @@ export async function listen<In = unknown, Out = unknown>(
   }
   return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
 }
+
+const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
 
 interface ServerSetup {
   fd: number
@@ -137,8 +143,8 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   /** Serves every channel, now and later, as `channel.serve` does. */
-  serve(handler: Handler<In>, options: ServeOptions<In> = {}): void {
-    checkServe(handler, options)
+  serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
+    const options = serveOptions(handler, given)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
     this.#serving = { handler, options }
     for (const channel of new Set([...this.#channels, ...this.#unseen.keys()])) channel.serve(handler, options)
@@ -147,7 +153,9 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   /** Stops accepting, removes the socket file if it is still this server's, and closes the channels unless `channels` is false. */
   close(options: { channels?: boolean } = {}): Promise<void> {
-    return this.#close(options.channels ?? true, undefined)
+    const { channels = true } = readOptions(options, CLOSE_OPTIONS)
+    checkType(channels, 'channels', 'true or false', value => typeof value === 'boolean')
+    return this.#close(channels, undefined)
   }
 
   ref(): this {

@@ -4,6 +4,7 @@ import * as fs from 'node:fs'
 import { checkInteger, describe } from './convert.ts'
 import { assertOpen, Descriptor, own, take } from './descriptor.ts'
 import { checked, PassfdError, systemError } from './errors.ts'
+import { type KnownOptions, readOptions } from './known-options.ts'
 import { createMemory } from './memfd.ts'
 import { native } from './native.ts'
 import { checkType } from './options.ts'
@@ -27,6 +28,10 @@ export interface MapMemoryOptions {
   /** In bytes, from the beginning. Default: all of it; more than 1 GiB has to be asked for. */
   size?: number
 }
+
+const CREATE_OPTIONS = { name: true, peersWrite: true } as const satisfies KnownOptions<CreateMemoryOptions>
+const MAP_OPTIONS = { writable: true, size: true } as const satisfies KnownOptions<MapMemoryOptions>
+const DESCRIPTOR_OPTIONS = { writable: true } as const satisfies KnownOptions<{ writable?: boolean }>
 
 // fcntl(2)
 const F_SEAL_SEAL = 1
@@ -72,7 +77,8 @@ export class SharedMemory implements Disposable {
    * Sealed against shrinking, growing and further seals (memfd_create(2)); no other user may open it (mode 0600).
    * @throws `ENOMEM`, `EMFILE`, … as system errors.
    */
-  static create(size: number, { name = 'passfd', peersWrite = true }: CreateMemoryOptions = {}): SharedMemory {
+  static create(size: number, options: CreateMemoryOptions = {}): SharedMemory {
+    const { name = 'passfd', peersWrite = true } = readOptions(options, CREATE_OPTIONS)
     checkInteger(size, 'size', 1, MAX_SIZE)
     checkType(peersWrite, 'peersWrite', 'true or false', value => typeof value === 'boolean')
     const fd = createMemory(name, { size, seals: ['shrink', 'grow'] })
@@ -92,7 +98,8 @@ export class SharedMemory implements Disposable {
    * @throws `ERR_PASSFD_MEMORY_KIND` if it is no plain memory, `_MEMORY_SEALS` if it could shrink under the map, `_MEMORY_SIZE` if it
    * is smaller than `size`, `_MEMORY_READ_ONLY` if it is to be writable and may not be.
    */
-  static map(descriptor: Descriptor, { writable = false, size }: MapMemoryOptions = {}): SharedMemory {
+  static map(descriptor: Descriptor, options: MapMemoryOptions = {}): SharedMemory {
+    const { writable = false, size } = readOptions(options, MAP_OPTIONS)
     const buffer = mapReceived(descriptor, writable, size, MAX_UNASKED)
     return new SharedMemory(take(descriptor, 'SharedMemory.map()'), buffer)
   }
@@ -119,7 +126,8 @@ export class SharedMemory implements Disposable {
    * A new descriptor of it, to send. `writable: false`: one that can't be mapped writable; a process of the same user can open it
    * anew for writing (proc_pid_fd(5)), unless the memory was created with `peersWrite: false`. Default: like the one it comes from.
    */
-  descriptor({ writable = true }: { writable?: boolean } = {}): Descriptor {
+  descriptor(options: { writable?: boolean } = {}): Descriptor {
+    const { writable = true } = readOptions(options, DESCRIPTOR_OPTIONS)
     const fd = this.#open()
     checkType(writable, 'writable', 'true or false', value => typeof value === 'boolean')
     return writable ? own(checked(native.dup(fd), 'dup')) : Descriptor.openSync(`/proc/self/fd/${fd}`, 'r')

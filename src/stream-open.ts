@@ -5,6 +5,7 @@ import { authorized, moveIn } from './admission.ts'
 import { Descriptor, descriptionOf, type Kind } from './descriptor.ts'
 import { createStream, type DescriptorStream } from './descriptor-stream.ts'
 import { abortError, checked } from './errors.ts'
+import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { native } from './native.ts'
 import { createPacketSocket, type PacketSocket } from './packet-socket.ts'
@@ -12,6 +13,10 @@ import { type Peer, peerOf } from './peer.ts'
 import {
   type AdmissionOptions,
   admissionLimits,
+  CONNECT_PACKET_OPTIONS,
+  CONNECT_STREAM_OPTIONS,
+  LISTEN_PACKET_OPTIONS,
+  LISTEN_STREAM_OPTIONS,
   listenLimits,
   type PacketOptions,
   packetLimits,
@@ -30,8 +35,9 @@ export type StreamAddress = string | { path: string } | { abstract: string } | D
  */
 export async function connect(
   address: StreamAddress,
-  options: StreamOptions & AdmissionOptions = {}
+  given: StreamOptions & AdmissionOptions = {}
 ): Promise<DescriptorStream> {
+  const options = readOptions(given, CONNECT_STREAM_OPTIONS)
   streamLimits(options)
   const { fd, peer, description } = await reach(address, options, STREAM, 'unix-stream', 'connect()')
   return createStream(fd, peer, options, description)
@@ -40,8 +46,9 @@ export async function connect(
 /** The same for packets (`SOCK_SEQPACKET`; a Descriptor of kind `unix-seqpacket`). */
 export async function connectPackets(
   address: StreamAddress,
-  options: PacketOptions & AdmissionOptions = {}
+  given: PacketOptions & AdmissionOptions = {}
 ): Promise<PacketSocket> {
+  const options = readOptions(given, CONNECT_PACKET_OPTIONS)
   packetLimits(options)
   const { fd, peer, description } = await reach(address, options, PACKETS, 'unix-seqpacket', 'connectPackets()')
   return createPacketSocket(fd, peer, options, description)
@@ -53,8 +60,9 @@ export async function connectPackets(
  */
 export async function listen(
   address: StreamAddress,
-  options: StreamOptions & ServerOptions = {}
+  given: StreamOptions & ServerOptions = {}
 ): Promise<StreamServer<DescriptorStream, StreamAddress>> {
+  const options = readOptions(given, LISTEN_STREAM_OPTIONS)
   streamLimits(options)
   return serve(address, options, STREAM, 'unix-stream-listener', 'listen()', (fd, peer) =>
     createStream(fd, peer, options)
@@ -64,8 +72,9 @@ export async function listen(
 /** The same for packets. */
 export async function listenPackets(
   address: StreamAddress,
-  options: PacketOptions & ServerOptions = {}
+  given: PacketOptions & ServerOptions = {}
 ): Promise<StreamServer<PacketSocket, StreamAddress>> {
+  const options = readOptions(given, LISTEN_PACKET_OPTIONS)
   packetLimits(options)
   return serve(address, options, PACKETS, 'unix-seqpacket-listener', 'listenPackets()', (fd, peer) =>
     createPacketSocket(fd, peer, options)

@@ -1,6 +1,7 @@
 /** Options of raw streams, packet sockets and their servers: defaults and checks. */
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
+import type { KnownOptions } from './known-options.ts'
 import { checkType } from './options.ts'
 import type { Peer } from './peer.ts'
 
@@ -44,6 +45,35 @@ export interface ServerOptions extends AdmissionOptions {
   /** Connections at a time; more wait in the listener's queue. Default 1,024. */
   maxConnections?: number
 }
+
+const ADMISSION = {
+  authorize: 'method',
+  handshakeTimeout: true,
+  signal: true
+} as const satisfies KnownOptions<AdmissionOptions>
+const SERVER = {
+  ...ADMISSION,
+  mode: true,
+  backlog: true,
+  maxConnections: true
+} as const satisfies KnownOptions<ServerOptions>
+
+export const STREAM_OPTIONS = {
+  maxDescriptors: true,
+  keepDescriptors: true,
+  highWaterMark: true,
+  allowHalfOpen: true
+} as const satisfies KnownOptions<StreamOptions>
+export const PACKET_OPTIONS = {
+  maxPacket: true,
+  maxQueued: true,
+  maxDescriptors: true,
+  allowHalfOpen: true
+} as const satisfies KnownOptions<PacketOptions>
+export const CONNECT_STREAM_OPTIONS = { ...STREAM_OPTIONS, ...ADMISSION }
+export const CONNECT_PACKET_OPTIONS = { ...PACKET_OPTIONS, ...ADMISSION }
+export const LISTEN_STREAM_OPTIONS = { ...STREAM_OPTIONS, ...SERVER }
+export const LISTEN_PACKET_OPTIONS = { ...PACKET_OPTIONS, ...SERVER }
 
 const MAX = 0x7fffffff
 

@@ -14,6 +14,7 @@ const LAYERS = [
   ['loop'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
   ['convert', 'open-file'],
+  ['known-options'],
   ['address', 'options', 'memfd'],
   ['bind', 'hello', 'stream-options'],
   ['descriptor', 'inject', 'port-group'],

@@ -3,6 +3,7 @@ import type { EventEmitter } from 'node:events'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
 import { PassfdError } from '../errors.ts'
+import { checkOptions, type KnownOptions } from '../known-options.ts'
 import type { Message } from '../message.ts'
 import { listen } from '../server.ts'
 import type { Supervisor, SupervisorEvents } from './supervisor.ts'
@@ -54,6 +55,8 @@ const MAX_QUEUED = 1024 * 1024
 const CLOSE = 1000
 
 const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit', 'routeFailed'] as const
+const COMMAND: KnownOptions<{ command: string }> = { command: true }
+const SCALE = { command: true, workers: true } as const satisfies KnownOptions<AdminCommand & { command: 'scale' }>
 
 export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
   const server = await listen<AdminCommand, AdminEvent>(path, {
@@ -87,6 +90,8 @@ function answer(
   supervisor: Supervisor,
   subscribers: Set<Channel<any, any>>
 ): unknown {
+  if (typeof value === 'object' && value !== null)
+    checkOptions(value, value.command === 'scale' ? SCALE : COMMAND, 'The command', SCALE)
   switch (value?.command) {
     case 'status':
       return statusOf(supervisor)

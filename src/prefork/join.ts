@@ -5,9 +5,10 @@ import { type Channel, sessionOf } from '../channel.ts'
 import { connect, pair } from '../connect.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
+import { type KnownOptions, readOptions } from '../known-options.ts'
 import type { Message } from '../message.ts'
 import { native } from '../native.ts'
-import type { ChannelOptions } from '../options.ts'
+import { CHANNEL_OPTIONS, type ChannelOptions, checkType } from '../options.ts'
 import { type Bound, bind, closeBound } from './bound.ts'
 import {
   APPLICATION_NUMBER,
@@ -33,6 +34,8 @@ export interface JoinOptions {
   channel?: ChannelOptions
 }
 
+const JOIN_OPTIONS = { standalone: true, signals: true, channel: true } as const satisfies KnownOptions<JoinOptions>
+
 /** How often event-loop lag is measured, in ms. */
 const RESOLUTION = 50
 /** What a standalone worker's supervisor would have said. */
@@ -49,7 +52,10 @@ let joined: Promise<Worker> | undefined
  * same. Further calls give the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if nobody has started it and `standalone` is not given, or
  * with the system's error for what can't be bound.
  */
-export function joinSupervisor(options: JoinOptions = {}): Promise<Worker> {
+export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
+  const options = readOptions(given, JOIN_OPTIONS)
+  checkType(options.signals, 'signals', 'true or false', value => typeof value === 'boolean')
+  if (options.channel !== undefined) options.channel = readOptions(options.channel, CHANNEL_OPTIONS, 'options.channel')
   const { [SUPERVISOR_VARIABLE]: parent } = process.env
   joined ??= parent === undefined ? standAlone(options).catch(again) : joinParent(Number(parent), options)
   return joined

@@ -1,10 +1,12 @@
 /** Options of a Supervisor: their defaults and their checks. */
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
+import { readSpec } from '../bind.ts'
 import { checkInteger, checkPathText, describe } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
-import { type ChannelOptions, channelLimits } from '../options.ts'
+import { type KnownOptions, readOptions } from '../known-options.ts'
+import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../options.ts'
 import { type RestartPolicy, restartPolicy } from './restart.ts'
 import type { WorkerInfo } from './worker-info.ts'
 
@@ -101,6 +103,45 @@ export interface SupervisorOptions {
   admin?: string
 }
 
+const SUPERVISOR_OPTIONS = {
+  entry: true,
+  command: true,
+  listeners: true,
+  workers: true,
+  balance: true,
+  spawn: true,
+  readyTimeout: true,
+  stopTimeout: true,
+  killTimeout: true,
+  idleGrace: true,
+  heartbeat: true,
+  hangTimeout: true,
+  restart: true,
+  limits: true,
+  channel: true,
+  admin: true
+} as const satisfies KnownOptions<SupervisorOptions>
+const SPAWN_OPTIONS = {
+  cwd: true,
+  env: true,
+  uid: true,
+  gid: true,
+  args: true,
+  execArgv: true,
+  leaveGroup: true
+} as const satisfies KnownOptions<SpawnSettings>
+const DISPATCH_OPTIONS = {
+  dispatch: 'method',
+  maxHead: true,
+  headTimeout: true
+} as const satisfies KnownOptions<Dispatch>
+const LIMIT_OPTIONS = {
+  rss: true,
+  age: true,
+  requests: true,
+  jitter: true
+} as const satisfies KnownOptions<WorkerLimits>
+
 /** Options, checked and complete. */
 export interface Settings {
   readonly entry: URL | string | undefined
@@ -131,9 +172,12 @@ const MAX_ID = 0xfffffffe
 const RULES = ['round-robin', 'least-connections', 'address']
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
-export function settingsOf(options: SupervisorOptions): Settings {
-  if (typeof options !== 'object' || options === null) throw invalid('options', 'an object', options)
-  const { entry, command, listeners, spawn = {}, channel = {}, admin, limits = {}, restart = restartPolicy() } = options
+export function settingsOf(given: SupervisorOptions): Settings {
+  const options = readOptions(given, SUPERVISOR_OPTIONS)
+  const { entry, command, listeners, admin, restart = restartPolicy() } = options
+  const spawn = readOptions(options.spawn === undefined ? {} : options.spawn, SPAWN_OPTIONS, 'options.spawn')
+  const channel = readOptions(options.channel === undefined ? {} : options.channel, CHANNEL_OPTIONS, 'options.channel')
+  const limits = readOptions(options.limits === undefined ? {} : options.limits, LIMIT_OPTIONS, 'options.limits')
   if ((entry === undefined) === (command === undefined))
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'options',
@@ -179,7 +223,6 @@ export function settingsOf(options: SupervisorOptions): Settings {
 
 /** Node would say so for every worker, and each time anew. */
 function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
-  if (typeof spawn !== 'object' || spawn === null) throw invalid('options.spawn', 'an object', spawn)
   const { cwd, env, uid, gid, args, execArgv, leaveGroup } = spawn
   if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
     throw invalid('options.spawn.cwd', 'a path or a URL', cwd)
@@ -220,22 +263,30 @@ export function listenersOf(listeners: unknown, option: string): Map<string, Bin
   for (const [name, spec] of specs) {
     if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
       throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
-    if (typeof spec !== 'object' || spec === null)
-      throw invalid(`${option}.${name}`, '{ port }, { path }, { type, port } or a Descriptor', spec)
     if (spec instanceof Descriptor) {
       if (spec.closed) void spec.kind // throws what became of it
-    } else if (!('path' in spec)) checkInteger(spec.port, `${option}.${name}.port`, 0, 65535)
-    else if (typeof spec.path !== 'string' || spec.path === '')
-      throw invalid(`${option}.${name}.path`, 'a path', spec.path)
-    else checkPathText(spec.path, `${option}.${name}.path`)
+    } else specs.set(name, checkedSpec(spec, `${option}.${name}`))
   }
   return specs
+}
+
+function checkedSpec(given: BindSpec, what: string): BindSpec {
+  const spec = readSpec(given, what)
+  if (!('path' in spec)) checkInteger(spec.port, `${what}.port`, 0, 65535)
+  else if (typeof spec.path !== 'string' || spec.path === '') throw invalid(`${what}.path`, 'a path', spec.path)
+  else checkPathText(spec.path, `${what}.path`)
+  return spec
 }
 
 function balanceOf(balance: unknown, foreign: boolean): Balance {
   if (balance === undefined) return foreign ? 'shared' : 'per-worker'
   if (balance === 'per-worker' || balance === 'shared') return balance
-  const { dispatch, maxHead = 16384, headTimeout = 5000 } = (balance ?? {}) as Dispatch
+  const isObject = typeof balance === 'object' && balance !== null
+  const {
+    dispatch,
+    maxHead = 16384,
+    headTimeout = 5000
+  } = isObject ? readOptions(balance as Dispatch, DISPATCH_OPTIONS, 'options.balance') : ({} as Dispatch)
   if (typeof dispatch !== 'function' && !RULES.includes(dispatch))
     throw invalid(
       'options.balance',
@@ -249,7 +300,6 @@ function balanceOf(balance: unknown, foreign: boolean): Balance {
 }
 
 function limitsOf(limits: WorkerLimits): WorkerLimits {
-  if (typeof limits !== 'object' || limits === null) throw invalid('options.limits', 'an object', limits)
   for (const name of ['rss', 'age', 'requests'] as const)
     if (limits[name] !== undefined) checkInteger(limits[name], `options.limits.${name}`, 1, Number.MAX_SAFE_INTEGER)
   const { jitter = 0.1 } = limits

@@ -1,6 +1,6 @@
 /** Whether, and when, a worker that died is replaced: a pure function of the deaths so far. */
-import { checkInteger, describe } from '../convert.ts'
-import { PassfdError } from '../errors.ts'
+import { checkInteger } from '../convert.ts'
+import { type KnownOptions, readOptions } from '../known-options.ts'
 
 /** The end of a worker that nobody asked for. */
 export interface Death {
@@ -34,6 +34,14 @@ export interface RestartOptions {
   /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
   window?: number
 }
+
+const RESTART_OPTIONS = {
+  initialDelay: true,
+  maxDelay: true,
+  stableAfter: true,
+  maxBootFailures: true,
+  window: true
+} as const satisfies KnownOptions<RestartOptions>
 
 const MAX = 0x7fffffff
 /** What every caller remembers of a slot. */
@@ -72,9 +80,8 @@ export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
   }
 }
 
-function checkedOptions(options: RestartOptions): Required<RestartOptions> {
-  if (typeof options !== 'object' || options === null)
-    throw new PassfdError('INVALID_ARGUMENT', { what: 'options', expected: 'an object', actual: describe(options) })
+function checkedOptions(given: RestartOptions): Required<RestartOptions> {
+  const options = readOptions(given, RESTART_OPTIONS)
   const { initialDelay = 100, stableAfter = 10_000, maxBootFailures = 10, window = 300_000 } = options
   checkInteger(initialDelay, 'options.initialDelay', 1, MAX)
   const { maxDelay = Math.max(initialDelay, 30_000) } = options

@@ -4,7 +4,9 @@ import { setImmediate } from 'node:timers/promises'
 import { throwLater } from '../channel.ts'
 import { Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
+import { type KnownOptions, readOptions } from '../known-options.ts'
 import { MAX_RIGHTS } from '../limits.ts'
+import { checkType } from '../options.ts'
 import { type Deferred, deferred } from '../promises.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
@@ -81,6 +83,8 @@ const EARLY = 10_000
 /** A worker below this part of a limit was not beyond it from the start. */
 const WELL_BELOW = 0.9
 const UNITS: Record<Limit, string> = { rss: 'bytes', age: 'ms', requests: 'requests' }
+
+const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
 
 /**
  * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs, so what
@@ -254,7 +258,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
    * policy has given up every slot. 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are warnings of the process from then on if nobody
    * listens to them. The only method that touches the process: it listens for those signals until it returns.
    */
-  async run({ signals = true }: { signals?: boolean } = {}): Promise<void> {
+  async run(options: { signals?: boolean } = {}): Promise<void> {
+    const { signals = true } = readOptions(options, RUN_OPTIONS)
+    checkType(signals, 'signals', 'true or false', value => typeof value === 'boolean')
     this.#runs = true
     const ignore = signals ? obeySignals(this, error => this.#warn('reloadFailed', error)) : () => {}
     try {

@@ -1,0 +1,608 @@
+/** Every option object of the package refuses what it does not know: found from the sources, so that a new one is not missed. */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
+import { runInNewContext } from 'node:vm'
+import type { ExecutionContext } from 'ava'
+import * as datagram from '../src/datagram.ts'
+import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
+import { MemoryPool, PoolReader, SharedMemory } from '../src/memory.ts'
+import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
+import * as stream from '../src/stream.ts'
+import { socketPath } from './helpers/path.ts'
+import { leaked, openDescriptors, test } from './helpers/test.ts'
+
+const folder = new URL('../src/', import.meta.url)
+const sources = new Map(
+  readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.ts'))
+    .map(name => [name, readFileSync(new URL(name, folder), 'utf8')])
+)
+
+const code = (key: string) => ({ code: `ERR_PASSFD_${key}` })
+
+/** The keys of an interface, as it is written in `file`, and those of what it extends. */
+function keysOf(type: string, file: string): string[] {
+  const source = sources.get(file)!
+  const found = new RegExp(`interface ${type}(?:<.*?>)?(?: extends ([^{]*))? \\{\\n([^]*?)\\n\\}`).exec(source)
+  if (found === null) return [] // in another file, which the table names too
+  const [, parent, body] = found
+  const own = [...body!.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(]/gm)].map(([, name]) => name!)
+  const picked = [...(parent ?? '').matchAll(/'(\w+)'/g)].map(([, name]) => name!)
+  const base = /^(\w+Options)/.exec(parent ?? '')?.[1]
+  return [...(base === undefined ? [] : keysOf(base, file)), ...picked, ...own]
+}
+
+interface Taker {
+  /** An interface and the file in which it stands, or names. */
+  options: [type: string, file: string][] | string[]
+  /** Puts an option object where it belongs, and calls. `given`: a fresh Descriptor, if the call takes one. */
+  call(options: any, given: Descriptor): unknown
+  /** How errors call the object. */
+  what?: string
+  kind?: 'unix-stream' | 'unix-stream-listener' | 'unix-seqpacket' | 'unix-dgram' | 'memfd'
+}
+
+const channel: [string, string][] = [['ChannelOptions', 'options.ts']]
+const raw: [string, string] = ['StreamOptions', 'stream-options.ts']
+const packets: [string, string] = ['PacketOptions', 'stream-options.ts']
+const admission: [string, string] = ['AdmissionOptions', 'stream-options.ts']
+const server: [string, string] = ['ServerOptions', 'stream-options.ts']
+const path = socketPath()
+const entry = '/bin/true'
+const listeners = { web: { path } }
+const supervise = (options: object) => new Supervisor({ entry, listeners, ...options })
+
+/** By file and name of the function; several for one if it takes several objects. */
+const TAKERS: Record<string, Taker | Taker[]> = {
+  'connect.ts connect': { options: channel, kind: 'unix-stream', call: (options, given) => connect(given, options) },
+  'connect.ts pair': { options: channel, call: options => pair(options) },
+  'server.ts listen': [
+    { options: [['ListenOptions', 'options.ts']], call: options => listen(path, options) },
+    {
+      options: [['ListenOptions', 'options.ts']],
+      kind: 'unix-stream-listener',
+      call: (options, given) => listen(given, options)
+    }
+  ],
+  'server.ts serve': {
+    options: [['ServeOptions', 'channel.ts']],
+    call: options => withServer(each => each.serve(() => {}, options))
+  },
+  'server.ts close': { options: ['channels'], call: options => withServer(each => each.close(options)) },
+  'channel.ts request': {
+    options: [['RequestOptions', 'channel.ts']],
+    kind: 'memfd',
+    call: (options, given) => withPair(each => each.request(given, options))
+  },
+  'channel.ts serve': {
+    options: [['ServeOptions', 'channel.ts']],
+    call: options => withPair(each => each.serve(() => {}, options))
+  },
+  'connection.ts take': {
+    options: [['TakeOptions', 'connection.ts']],
+    call: options => {
+      const [one, other] = Descriptor.socketpair()
+      const socket = one.toSocket()
+      try {
+        return Connection.take(socket, options)
+      } finally {
+        socket.destroy()
+        other.close()
+      }
+    }
+  },
+  'connection.ts toSocket': connectionTaker(each => each.toSocket),
+  'connection.ts toDuplex': connectionTaker(each => each.toDuplex),
+  'descriptor.ts socketpair': { options: ['type'], call: options => Descriptor.socketpair(options) },
+  'descriptor.ts memfd': {
+    options: [['MemfdOptions', 'memfd.ts']],
+    call: options => Descriptor.memfd('passfd', options)
+  },
+  'descriptor.ts bind': [
+    { options: [['PortSpec', 'bind.ts']], what: 'spec', call: options => Descriptor.bind({ port: 0, ...options }) },
+    {
+      options: ['path', 'mode', 'backlog'],
+      what: 'spec',
+      call: options => Descriptor.bind({ path, ...options })
+    },
+    {
+      options: ['type', 'port', 'address'],
+      what: 'spec',
+      call: options => Descriptor.bind({ type: 'udp4', port: 0, ...options })
+    }
+  ],
+  'stream-open.ts connect': {
+    options: [raw, admission],
+    kind: 'unix-stream',
+    call: (options, given) => stream.connect(given, options)
+  },
+  'stream-open.ts connectPackets': {
+    options: [packets, admission],
+    kind: 'unix-seqpacket',
+    call: (options, given) => stream.connectPackets(given, options)
+  },
+  'stream-open.ts listen': [
+    { options: [raw, server], call: options => stream.listen(path, options) },
+    {
+      options: [raw, server],
+      kind: 'unix-stream-listener',
+      call: (options, given) => stream.listen(given, options)
+    }
+  ],
+  'stream-open.ts listenPackets': { options: [packets, server], call: options => stream.listenPackets(path, options) },
+  'descriptor-stream.ts from': {
+    options: [raw],
+    kind: 'unix-stream',
+    call: (options, given) => stream.DescriptorStream.from(given, options)
+  },
+  'packet-socket.ts from': {
+    options: [packets],
+    kind: 'unix-seqpacket',
+    call: (options, given) => stream.PacketSocket.from(given, options)
+  },
+  'datagram-socket.ts bind': [
+    { options: [['BindOptions', 'datagram-options.ts']], call: options => datagram.bind(path, options) },
+    {
+      options: [['BindOptions', 'datagram-options.ts']],
+      kind: 'unix-dgram',
+      call: (options, given) => datagram.bind(given, options)
+    }
+  ],
+  'datagram-socket.ts connect': {
+    options: [
+      ['BindOptions', 'datagram-options.ts'],
+      ['ConnectOptions', 'datagram-socket.ts']
+    ],
+    kind: 'unix-dgram',
+    call: (options, given) => datagram.connect(given, options)
+  },
+  'datagram-socket.ts unnamed': {
+    options: [['DatagramOptions', 'datagram-options.ts']],
+    call: options => datagram.unnamed(options)
+  },
+  'datagram-socket.ts send': {
+    options: [['SendOptions', 'datagram-send.ts']],
+    call: options => withDatagrams(socket => socket.send('x', options))
+  },
+  'datagram-message.ts reply': {
+    options: ['descriptors', 'signal'],
+    call: async options => {
+      const [server, client] = await Promise.all([datagram.bind(), datagram.bind()])
+      const message = new Promise<any>(resolve => server.once('message', resolve))
+      await client.send('x', { to: server.address! })
+      try {
+        return await (await message).reply('y', options)
+      } finally {
+        await Promise.all([server.close(), client.close()])
+      }
+    }
+  },
+  'datagram-attach.ts attach': {
+    options: [['QueueOptions', 'datagram-options.ts']],
+    call: options => withDrop(socket => datagram.attach(socket, options))
+  },
+  'datagram-attach.ts send': {
+    options: [['SendOptions', 'datagram-send.ts']],
+    call: options => withDrop(socket => datagram.attach(socket).send('x', options))
+  },
+  'memory-pool.ts constructor': {
+    options: [['MemoryPoolOptions', 'memory-pool.ts']],
+    call: options => new MemoryPool(options)
+  },
+  'memory-pool.ts acquire': {
+    options: ['signal'],
+    call: options => {
+      const pool = new MemoryPool({ slots: 1, slotSize: 1 })
+      try {
+        return pool.acquire(options)
+      } finally {
+        pool.close()
+      }
+    }
+  },
+  'pool-reader.ts constructor': {
+    options: [['PoolReaderOptions', 'pool-reader.ts']],
+    call: options => new PoolReader(options)
+  },
+  'shared-memory.ts create': {
+    options: [['CreateMemoryOptions', 'shared-memory.ts']],
+    call: options => SharedMemory.create(1, options)
+  },
+  'shared-memory.ts map': {
+    options: [['MapMemoryOptions', 'shared-memory.ts']],
+    kind: 'memfd',
+    call: (options, given) => SharedMemory.map(given, options)
+  },
+  'shared-memory.ts descriptor': {
+    options: ['writable'],
+    call: options => {
+      const memory = SharedMemory.create(1)
+      try {
+        return memory.descriptor(options)
+      } finally {
+        memory.close()
+      }
+    }
+  },
+  'prefork/restart.ts restartPolicy': {
+    options: [['RestartOptions', 'prefork/restart.ts']],
+    call: options => restartPolicy(options)
+  },
+  'prefork/join.ts joinSupervisor': [
+    { options: [['JoinOptions', 'prefork/join.ts']], call: options => joinSupervisor(options) },
+    { options: channel, what: 'options.channel', call: options => joinSupervisor({ channel: options }) },
+    {
+      options: ['path', 'mode', 'backlog'],
+      what: 'options.standalone.web',
+      call: options => joinSupervisor({ standalone: { web: { path, ...options } } })
+    }
+  ],
+  'prefork/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
+  // Without a default, so the pattern below does not find it
+  'prefork/supervisor.ts constructor': [
+    { options: [['SupervisorOptions', 'prefork/options.ts']], call: supervise },
+    {
+      options: [['SpawnSettings', 'prefork/options.ts']],
+      what: 'options.spawn',
+      call: options => supervise({ spawn: options })
+    },
+    {
+      options: [['WorkerLimits', 'prefork/options.ts']],
+      what: 'options.limits',
+      call: options => supervise({ limits: options })
+    },
+    {
+      options: [['Dispatch', 'prefork/options.ts']],
+      what: 'options.balance',
+      call: options => supervise({ balance: { dispatch: 'round-robin', ...options } })
+    },
+    { options: channel, what: 'options.channel', call: options => supervise({ channel: options }) },
+    {
+      options: [['PortSpec', 'bind.ts']],
+      what: 'options.listeners.web',
+      call: options => supervise({ listeners: { web: { port: 0, ...options } } })
+    },
+    {
+      options: ['path', 'mode', 'backlog'],
+      what: 'options.listeners.web',
+      kind: 'unix-stream-listener',
+      call: (options, given) => supervise({ listeners: { given, web: { path, ...options } } })
+    }
+  ],
+  'address.ts socketName': [
+    { options: ['path', 'abstract'], what: 'address', call: options => connect({ path, ...options }) },
+    { options: ['path', 'abstract'], what: 'address', call: options => listen({ path, ...options }) },
+    { options: ['path', 'abstract'], what: 'address', call: options => datagram.bind({ path, ...options }) },
+    {
+      options: ['path', 'abstract'],
+      what: 'address',
+      call: options => withDatagrams(socket => socket.send('x', { to: { path, ...options } }))
+    }
+  ]
+}
+/** Takers that the pattern can't find: their object has no default. */
+const NOT_FOUND = ['descriptor.ts bind', 'prefork/supervisor.ts constructor', 'address.ts socketName']
+
+function connectionTaker(method: (connection: Connection) => (options: any) => unknown): Taker {
+  return {
+    options: [['StreamOptions', 'connection.ts']],
+    call: options => {
+      const [one, other] = Descriptor.socketpair()
+      const connection = new Connection(one)
+      try {
+        return method(connection).call(connection, options)
+      } finally {
+        connection.close() // it is still open
+        other.close()
+      }
+    }
+  }
+}
+
+async function withServer(work: (server: any) => unknown): Promise<void> {
+  const server = await listen({ abstract: `passfd-known-${process.pid}` })
+  try {
+    await work(server)
+  } finally {
+    await server.close()
+  }
+}
+
+async function withPair(work: (channel: any) => unknown): Promise<void> {
+  const [channel, end] = pair()
+  try {
+    await work(channel)
+  } finally {
+    channel.destroy()
+    end.close()
+    await channel.closed
+  }
+}
+
+async function withDatagrams(work: (socket: any) => unknown): Promise<void> {
+  const socket = datagram.unnamed()
+  try {
+    await work(socket)
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function withDrop(work: (socket: any) => unknown): Promise<void> {
+  const socket = datagram.createSocket('unix_dgram')
+  try {
+    await work(socket)
+  } finally {
+    socket.close()
+  }
+}
+
+async function descriptorOf(kind: Taker['kind']): Promise<[Descriptor, ...Descriptor[]]> {
+  if (kind === 'unix-stream-listener') {
+    const abstract = `passfd-known-${process.pid}`
+    const server = await stream.listen({ abstract }) // bound() has no abstract names
+    await server.close()
+    return [await Descriptor.bind({ path: socketPath() })]
+  }
+  if (kind === 'unix-stream') return Descriptor.socketpair()
+  if (kind === 'unix-seqpacket') return Descriptor.socketpair({ type: 'seqpacket' })
+  if (kind === 'unix-dgram') return Descriptor.socketpair({ type: 'dgram' })
+  return [Descriptor.memfd('x', { size: 1, seals: ['shrink'] })]
+}
+
+const typosOf = (name: string): string[] => [
+  `${name.slice(0, Math.ceil(name.length / 2))}x${name.slice(Math.ceil(name.length / 2))}`,
+  name.toUpperCase(),
+  ...(name.length > 3 ? [name.slice(0, -1), name[1]! + name[0]! + name.slice(2)] : [])
+]
+
+const all = Object.entries(TAKERS).flatMap(([name, takers]) => [takers].flat().map(taker => ({ name, ...taker })))
+
+async function errorOf(work: () => unknown): Promise<NodeJS.ErrnoException | undefined> {
+  try {
+    await work()
+    return undefined
+  } catch (error) {
+    return error as NodeJS.ErrnoException
+  }
+}
+
+test('every function whose options have a default is in the table', t => {
+  const found: string[] = []
+  for (const [file, source] of sources) {
+    const lines = source.split('\n')
+    for (const [index, line] of lines.entries()) {
+      if (!/\b(options|given): .* = \{\}/.test(line) || line.trim().startsWith('*')) continue
+      let at = index
+      while (!/^(export | {2}(static |async )*(override )?[\w$]+[<(])/.test(lines[at]!)) at--
+      const name = /(\w+)(?:<[^(]*)?\(/.exec(lines[at]!)![1]!
+      if (!/#/.test(lines[at]!) && /^export|^ {2}/.test(lines[at]!)) found.push(`${file} ${name}`)
+    }
+  }
+  const known = [...Object.keys(TAKERS).filter(name => !NOT_FOUND.includes(name)), 'options.ts channelLimits']
+  t.deepEqual([...new Set(found)].sort(), known.sort())
+  t.true(found.length >= 30)
+})
+
+test('a typo of any option is refused by name, with the nearest one; nothing has happened', async t => {
+  let tried = 0
+  for (const { name, options, call, what = 'options', kind } of all) {
+    const keys = (options as (string | [string, string])[]).flatMap(each =>
+      typeof each === 'string' ? [each] : keysOf(...each)
+    )
+    t.true(keys.length > 0, name)
+    const given = await descriptorOf(kind)
+    const before = openDescriptors()
+    for (const key of new Set(keys))
+      for (const typo of typosOf(key)) {
+        if (keys.includes(typo)) continue
+        const error = await errorOf(() => call({ [typo]: undefined, [`${typo}x`.slice(0, -1)]: 1 }, given[0]))
+        t.is(error?.code, 'ERR_PASSFD_INVALID_ARGUMENT', `${name}: ${typo}`)
+        t.is(error?.message, `${what} has the unknown option '${typo}': did you mean '${key}'?`, name)
+        t.false(given[0].closed, `${name}: ${typo}`)
+        t.false(existsSync(path), `${name}: ${typo}`)
+        tried++
+      }
+    t.deepEqual(await leaked(before), [], name)
+    const strange = await errorOf(() => call({ somethingElse: 1 }, given[0]))
+    t.regex(strange?.message ?? '', new RegExp(`unknown option 'somethingElse'\\. Known are: .*\\b${keys[0]}\\b`), name)
+    for (const descriptor of given) descriptor.close()
+  }
+  t.true(tried > 500, `${tried}`)
+})
+
+test('what is no object of options is refused', async t => {
+  const others = [
+    null,
+    1,
+    'x',
+    true,
+    [],
+    [1],
+    Buffer.alloc(1),
+    new Map(),
+    Promise.resolve({}),
+    new Date(),
+    /x/,
+    () => {},
+    new Error('x')
+  ]
+  const foreign = runInNewContext('[[], new Map(), Promise.resolve({}), new Date(), new Uint8Array(1)]') as unknown[]
+  for (const options of [...others, ...foreign])
+    for (const call of [
+      () => pair(options as never),
+      () => connect(path, options as never),
+      () => stream.listen(path, options as never),
+      () => datagram.bind(path, options as never),
+      () => new MemoryPool(options as never),
+      () => supervise({ spawn: options ?? 1 }),
+      () => restartPolicy(options as never)
+    ])
+      t.like(await errorOf(call), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+  // An object that has other things in it: a signal in the place of { signal }, a URL
+  for (const options of [new AbortController().signal, new URL('file:///x')])
+    t.like(await errorOf(() => connect(path, options as never)), code('INVALID_ARGUMENT'))
+  t.false(existsSync(path))
+})
+
+/** Opens a pair with the options, closes it, and gives what they came to. */
+async function maxMessageOf(t: ExecutionContext, options: any): Promise<number> {
+  const [left, end] = pair<any, any>(options)
+  const right = await connect<any, any>(end)
+  await t.throwsAsync(async () => right.send(Buffer.alloc(2000)), code('MESSAGE_TOO_LARGE'))
+  const size = await errorOf(() => right.send(Buffer.alloc(150)))
+  left.destroy()
+  await Promise.all([left.closed, right.closed])
+  return size === undefined ? 1000 : 100
+}
+
+test('options may be inherited, undefined, of a class, of another realm, and without a prototype', async t => {
+  class Policy {
+    #limit = 100
+    get maxMessage() {
+      return this.#limit
+    }
+    helper(): void {}
+  }
+  class Fields {
+    maxMessage = 100
+    static other = 1
+  }
+  const symbol = Symbol('mine')
+  const given: [string, any, number][] = [
+    ['plain', { maxMessage: 100 }, 100],
+    ['undefined', { maxMessage: 100, window: undefined, signal: undefined }, 100],
+    ['inherited', Object.create({ maxMessage: 100 }), 100],
+    ['inherited twice', Object.create(Object.create({ maxMessage: 100 })), 100],
+    ['inherited from a null prototype', Object.create(Object.assign(Object.create(null), { maxMessage: 100 })), 100],
+    ['no prototype', Object.assign(Object.create(null), { maxMessage: 100 }), 100],
+    ['frozen', Object.freeze({ maxMessage: 100 }), 100],
+    ['class with an accessor', new Policy(), 100],
+    ['class with a field', new Fields(), 100],
+    ['another realm', runInNewContext('({ maxMessage: 100 })'), 100],
+    ['symbols', { maxMessage: 100, [symbol]: 1 }, 100],
+    ['a proxy', new Proxy({ maxMessage: 100 }, {}), 100],
+    ['not enumerable', Object.defineProperty({}, 'maxMessage', { value: 100 }), 100]
+  ]
+  for (const [name, options, expected] of given) t.is(await maxMessageOf(t, options), expected, name)
+  t.throws(() => pair(Object.create({ maxMesage: 1 })), { message: /'maxMesage': did you mean 'maxMessage'/ })
+  t.throws(() => pair(runInNewContext('Object.create({ maxMesage: 1 })')), { message: /did you mean 'maxMessage'/ })
+  t.throws(() => pair(JSON.parse('{ "__proto__": 1 }')), { message: /unknown option '__proto__'/ })
+  for (const name of ['constructor', 'toString', 'hasOwnProperty'])
+    t.throws(() => pair({ [name]: 1 } as never), { message: new RegExp(`unknown option '${name}'`) })
+})
+
+test('what somebody has put on Object.prototype is nobody’s option', t => {
+  Object.defineProperty(Object.prototype, 'polluted', { value: 1, enumerable: true, configurable: true })
+  try {
+    const [channel, end] = pair({})
+    channel.destroy()
+    end.close()
+  } finally {
+    delete (Object.prototype as { polluted?: unknown }).polluted
+  }
+  t.pass()
+})
+
+test('a getter is called once, and a later change of the object changes nothing', async t => {
+  const calls: Record<string, number> = {}
+  const counted = (values: Record<string, unknown>): any => {
+    const object = {}
+    for (const [name, value] of Object.entries(values))
+      Object.defineProperty(object, name, {
+        enumerable: true,
+        get: () => {
+          calls[name] = (calls[name] ?? 0) + 1
+          return value
+        }
+      })
+    return object
+  }
+  const { signal } = new AbortController()
+  const options = counted({ signal, authorize: () => true, maxMessage: 100, handshakeTimeout: 1000 })
+  const address = { abstract: `passfd-known-${process.pid}` }
+  const server = await listen(address, options)
+  t.deepEqual(calls, { signal: 1, authorize: 1, maxMessage: 1, handshakeTimeout: 1 })
+  server.serve(() => 1, counted({ concurrency: 2 }))
+  const client = await connect<any, any>(address, options)
+  t.deepEqual(calls, { signal: 2, authorize: 2, maxMessage: 2, handshakeTimeout: 2, concurrency: 1 })
+  await client.request(1, counted({ timeout: 1000, descriptors: 0 }))
+  t.like(calls, { timeout: 1, descriptors: 1 })
+  client.destroy()
+  await server.close()
+  const mutable: any = { authorize: () => true }
+  const second = await listen(address, mutable)
+  mutable.authorize = () => false
+  const entered = await connect(address)
+  entered.destroy()
+  await second.close()
+  const spec = counted({ port: 0 })
+  new Supervisor({ entry, listeners: { web: spec } })
+  t.is(calls.port, 1)
+})
+
+test('authorize and onError are called as methods of the object that they were given in', async t => {
+  class Policy {
+    readonly #users = new Set([process.getuid!()])
+    seen = 0
+    authorize({ uid }: { uid: number }): boolean {
+      this.seen++
+      return this.#users.has(uid)
+    }
+  }
+  const address = { abstract: `passfd-known-${process.pid}` }
+  const policy = new Policy()
+  t.throws(() => pair(policy as never), { message: /unknown option 'seen'/ })
+  class Plain extends Policy {
+    constructor() {
+      super()
+      Object.defineProperty(this, 'seen', { enumerable: false })
+    }
+  }
+  const plain = new Plain()
+  for (const open of [() => listen(address, plain), () => stream.listen(address, plain)]) {
+    const server: any = await open()
+    const connected = new Promise(resolve => server.once('connection', resolve))
+    const client = server.channels === undefined ? await stream.connect(address) : await connect(address)
+    if (server.channels === undefined) ((await connected) as any).destroy()
+    client.on('error' as never, (() => {}) as never)
+    client.destroy()
+    await server.close()
+  }
+  t.is(plain.seen, 2)
+  const handler = {
+    errors: [] as Error[],
+    onError(error: Error): void {
+      this.errors.push(error)
+    }
+  }
+  Object.defineProperty(handler, 'errors', { enumerable: false })
+  const [left, end] = pair<any, any>()
+  const right = await connect<any, any>(end)
+  right.serve(() => {
+    throw new Error('mine')
+  }, handler)
+  left.send(1)
+  await left.request(1).catch(() => {})
+  t.is(handler.errors[0]?.message, 'mine')
+  left.destroy()
+  await Promise.all([left.closed, right.closed])
+})
+
+test('an admin command has no unknown names', async t => {
+  const admin = socketPath()
+  const supervisor = new Supervisor({ command: ['sleep', '1000'], listeners: { web: { port: 0 } }, admin, workers: 1 })
+  void supervisor.start().catch(() => {})
+  let client: any
+  while (client === undefined) {
+    await turn()
+    client = await connect(admin).catch(() => undefined)
+  }
+  const error = await errorOf(() => client.request({ command: 'scale', worker: 4 }))
+  t.regex(error!.message, /The command has the unknown option 'worker': did you mean 'workers'\?/)
+  const other = await errorOf(() => client.request({ command: 'reload', workers: 4 }))
+  t.regex(other!.message, /The command has the unknown option 'workers'/)
+  client.destroy()
+  await supervisor.kill()
+})
