@@ -7,6 +7,9 @@
 #include "os.h"
 #include "watcher.h"
 
+/* The version of the package, which a test compares with package.json. */
+#define SHIM_VERSION "0.1.0"
+
 enum { MAX_ARGUMENTS = 8, MAX_CHUNKS = 64 };
 
 napi_value call(napi_env env, napi_callback_info info, body *body)
@@ -55,6 +58,16 @@ static int pin(struct environment *environment, napi_value value, napi_ref *refe
 	return 0;
 }
 
+/* What setup() was given lives as long as the binding: nothing here holds the realm that it came from. */
+static int keep(struct environment *environment, const char *name, napi_value value)
+{
+	napi_value binding;
+	napi_property_descriptor property = {.utf8name = name, .value = value, .attributes = napi_default};
+	CHECK(napi_get_reference_value(environment->env, environment->binding, &binding));
+	CHECK(napi_define_properties(environment->env, binding, 1, &property));
+	return 0;
+}
+
 FUNCTION(setup)
 {
 	struct array area, results;
@@ -73,9 +86,10 @@ FUNCTION(setup)
 	CHECK(napi_create_object(environment->env, &resource));
 	CHECK(napi_create_string_utf8(environment->env, "PASSFD", NAPI_AUTO_LENGTH, &name));
 	CHECK(napi_async_init(environment->env, resource, name, &environment->context));
-	TRY(pin(environment, argument[0], &environment->area_reference));
-	TRY(pin(environment, argument[2], &environment->results_reference));
-	TRY(pin(environment, argument[3], &environment->dispatch_reference));
+	TRY(keep(environment, "area", argument[0]));
+	TRY(keep(environment, "results", argument[2]));
+	TRY(keep(environment, "dispatch", argument[3]));
+	CHECK(napi_create_reference(environment->env, argument[3], 0, &environment->dispatch_reference));
 	environment->area = area.data;
 	environment->area_length = area.length;
 	environment->headroom = (size_t) headroom;
@@ -89,7 +103,7 @@ FUNCTION(hold)
 	int fd;
 	TRY(read_int(environment, argument[0], &fd));
 	TRY(os_set_cloexec(fd));
-	return held_has(&environment->held, fd, HELD) ? -EEXIST : held_set(&environment->held, fd, HELD);
+	return held_adopt(&environment->held, fd);
 }
 
 FUNCTION(release)
@@ -353,19 +367,23 @@ FUNCTION_OF_INT(unwatch, id, watcher_unwatch(environment, id))
 FUNCTION_OF_INT(ref, id, watcher_keep_alive(environment, id, true))
 FUNCTION_OF_INT(unref, id, watcher_keep_alive(environment, id, false))
 
-static bool export_functions(napi_env env, napi_value exports, const struct function *functions, void *environment)
+/* Each function keeps the binding, in whose environment it works, from being collected. */
+static bool export_functions(napi_env env, napi_value binding, const struct function *functions, void *environment)
 {
 	for (; functions->name != NULL; functions++) {
 		napi_value value;
 		const char *name = functions->name;
+		napi_property_descriptor property = {.utf8name = "binding", .value = binding, .attributes = napi_default};
 		if (napi_create_function(env, name, NAPI_AUTO_LENGTH, functions->call, environment, &value) != napi_ok
-			|| napi_set_named_property(env, exports, name, value) != napi_ok)
+			|| napi_define_properties(env, value, 1, &property) != napi_ok
+			|| napi_set_named_property(env, binding, name, value) != napi_ok)
 			return false;
 	}
 	return true;
 }
 
-NAPI_MODULE_INIT()
+/* Each evaluation of passfd calls it once, and so has an environment of its own. Returns the binding. */
+static napi_value create(napi_env env, napi_callback_info info)
 {
 	static const struct function functions[] = {
 		{"setup", call_setup}, {"hold", call_hold}, {"release", call_release}, {"share", call_share},
@@ -381,14 +399,27 @@ NAPI_MODULE_INIT()
 		{"pidfd", call_pidfd}, {"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags},
 		{"nonblocking", call_nonblocking}, {"reopen", call_reopen}, {NULL, NULL}
 	};
-	struct environment *environment = environment_create(env);
-	if (environment == NULL) {
+	napi_value binding;
+	struct environment *environment;
+	(void) info;
+	if (napi_create_object(env, &binding) != napi_ok || (environment = environment_create(env, binding)) == NULL) {
 		napi_throw_error(env, NULL, "passfd: the environment could not be set up");
 		return NULL;
 	}
-	bool exported = export_functions(env, exports, functions, environment)
-		&& export_functions(env, exports, message_functions, environment)
-		&& export_functions(env, exports, memory_functions, environment)
-		&& export_functions(env, exports, accept_functions, environment);
+	bool exported = export_functions(env, binding, functions, environment)
+		&& export_functions(env, binding, message_functions, environment)
+		&& export_functions(env, binding, memory_functions, environment)
+		&& export_functions(env, binding, accept_functions, environment);
+	return exported ? binding : NULL;
+}
+
+/* The module is one for all who load this file in a Node environment; what src/load.ts compares is its version. */
+NAPI_MODULE_INIT()
+{
+	napi_value version, function;
+	bool exported = napi_create_string_utf8(env, SHIM_VERSION, NAPI_AUTO_LENGTH, &version) == napi_ok
+		&& napi_set_named_property(env, exports, "version", version) == napi_ok
+		&& napi_create_function(env, "create", NAPI_AUTO_LENGTH, create, NULL, &function) == napi_ok
+		&& napi_set_named_property(env, exports, "create", function) == napi_ok;
 	return exported ? exports : NULL;
 }

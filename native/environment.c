@@ -63,6 +63,7 @@ static void on_wakeup(uv_async_t *wakeup)
 			environment->results[RESULT_BYTES] = batch->closed;
 		free(batch);
 		environment_dispatch(environment, tag, CLOSED);
+		environment_over(environment);
 	}
 }
 
@@ -99,6 +100,7 @@ void environment_close_later(struct environment *environment, struct closer_batc
 		pthread_mutex_lock(&outbox->mutex);
 		outbox->owners++;
 		pthread_mutex_unlock(&outbox->mutex);
+		environment_begin(environment);
 	}
 	closer_submit(batch);
 }
@@ -156,11 +158,51 @@ void environment_dispatch(struct environment *environment, int id, int events)
 	napi_close_handle_scope(env, scope);
 }
 
-/* The end: asked by Node, done when libuv has given every handle back. */
+void environment_begin(struct environment *environment)
+{
+	if (environment->under_way++ == 0)
+		napi_reference_ref(environment->env, environment->binding, NULL);
+}
+
+void environment_over(struct environment *environment)
+{
+	if (--environment->under_way == 0 && !environment->ending)
+		napi_reference_unref(environment->env, environment->binding, NULL);
+}
+
+static void free_environment(struct environment *environment)
+{
+	free(environment->watchers.slots);
+	free(environment);
+}
+
+/* What nobody can close any more. Closing may wait, and here the program goes on: so the helpers do it. */
+static void close_abandoned(struct environment *environment)
+{
+	size_t capacity = environment->held.capacity, count = (size_t) environment->held.count;
+	struct closer_batch *batch = count == 0 ? NULL : calloc(1, sizeof *batch + count * sizeof *batch->fds);
+	for (size_t fd = 0; batch != NULL && fd < capacity && environment->held.count > 0; fd++) {
+		if (!held_has(&environment->held, (int) fd, HELD))
+			continue;
+		while (!held_drop(&environment->held, (int) fd))
+			;
+		batch->fds[batch->count++] = (int32_t) fd;
+	}
+	if (batch != NULL)
+		closer_submit(batch);
+}
+
+/* The end: asked by Node or the collector, done when libuv has given every handle back. */
 static void finish_ending(struct environment *environment)
 {
+	if (environment->collected)
+		close_abandoned(environment);
 	held_close_all(&environment->held);
-	napi_remove_async_cleanup_hook(environment->hook);
+	if (environment->hook != NULL)
+		napi_remove_async_cleanup_hook(environment->hook);
+	environment->ended = true;
+	if (environment->collected)
+		free_environment(environment);
 }
 
 void environment_handle_closed(struct environment *environment)
@@ -188,51 +230,56 @@ static void outbox_end(struct outbox *outbox)
 	uv_close((uv_handle_t *) &outbox->wakeup, on_wakeup_closed);
 }
 
-static void on_end(napi_async_cleanup_hook_handle hook, void *data)
+static void end(struct environment *environment)
 {
-	struct environment *environment = data;
-	napi_ref references[] = {
-		environment->area_reference, environment->results_reference, environment->dispatch_reference
-	};
-	(void) hook;
 	environment->ending = true;
 	watcher_end_all(environment);
-	for (size_t i = 0; i < sizeof references / sizeof *references; i++)
-		if (references[i] != NULL)
-			napi_delete_reference(environment->env, references[i]);
+	if (environment->dispatch_reference != NULL)
+		napi_delete_reference(environment->env, environment->dispatch_reference);
 	if (environment->context != NULL)
 		napi_async_destroy(environment->env, environment->context);
 	spinning_end(environment);
 	outbox_end(environment->outbox);
 }
 
-/* Functions called after the end still find the environment: it goes with its napi_env. */
-static void on_finalize(napi_env env, void *data, void *hint)
+/* The Node environment ends. */
+static void on_end(napi_async_cleanup_hook_handle hook, void *data)
 {
 	struct environment *environment = data;
-	(void) env;
-	(void) hint;
-	free(environment->watchers.slots);
-	free(environment);
+	(void) hook;
+	if (!environment->ending)
+		end(environment);
 }
 
-struct environment *environment_create(napi_env env)
+/* The binding and its functions are gone: its realm was torn down, or its Node environment has ended. Nothing is under way. */
+static void on_collected(napi_env env, void *data, void *hint)
+{
+	struct environment *environment = data;
+	(void) hint;
+	environment->collected = true;
+	napi_delete_reference(env, environment->binding);
+	if (environment->ended)
+		free_environment(environment);
+	else if (!environment->ending)
+		end(environment);
+}
+
+struct environment *environment_create(napi_env env, napi_value binding)
 {
 	struct environment *environment = calloc(1, sizeof *environment);
 	if (environment == NULL)
 		return NULL;
 	environment->env = env;
-	if (napi_get_uv_event_loop(env, &environment->loop) != napi_ok
-		|| napi_set_instance_data(env, environment, on_finalize, NULL) != napi_ok) {
+	environment->held.identity = held_identity();
+	if (napi_get_uv_event_loop(env, &environment->loop) != napi_ok || !outbox_create(environment)) {
 		free(environment);
 		return NULL;
 	}
-	if (!outbox_create(environment))
-		return NULL;
 	spinning_create(environment);
-	if (napi_add_async_cleanup_hook(env, on_end, environment, &environment->hook) != napi_ok) {
-		spinning_end(environment);
-		outbox_end(environment->outbox);
+	if (napi_add_async_cleanup_hook(env, on_end, environment, &environment->hook) != napi_ok
+		|| napi_wrap(env, binding, environment, on_collected, NULL, &environment->binding) != napi_ok) {
+		environment->collected = true; /* so that it is freed when its handles are closed */
+		end(environment);
 		return NULL;
 	}
 	return environment;

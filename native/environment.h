@@ -1,4 +1,7 @@
-/* What belongs to one Node environment (the main thread, or one worker), from its loading of the addon to its end. */
+/*
+ * What belongs to one evaluation of passfd: there may be several in a Node environment (the main thread, or one worker). It begins with
+ * create() and ends with the Node environment, or when the collector finds that nothing of that evaluation is in use any more.
+ */
 #ifndef PASSFD_ENVIRONMENT_H
 #define PASSFD_ENVIRONMENT_H
 
@@ -19,6 +22,8 @@ struct environment {
 	uv_loop_t *loop;
 	napi_async_cleanup_hook_handle hook;
 	bool ending;         /* no call into JavaScript any more, no new handle */
+	bool ended;          /* every handle is closed */
+	bool collected;      /* nobody can call its functions any more */
 	size_t open_handles; /* of libuv: those whose close callback has not run yet */
 	struct held held;
 	struct watchers {
@@ -26,22 +31,28 @@ struct environment {
 		size_t capacity;
 		size_t lowest_free; /* no free slot is below it */
 	} watchers;
+	napi_ref binding;      /* the object with the functions, which keep it; weak while nothing is under way */
+	size_t under_way;      /* watchers, and batches that dispatch will report */
 	struct outbox *outbox; /* where closed batches come back */
 	uv_idle_t spinning;    /* active: the loop doesn't sleep */
 	uint64_t spin_until;   /* in ns of uv_hrtime() */
 
-	/* Since setup(): JavaScript's memory, kept by the references. */
+	/* Since setup(): JavaScript's memory, kept by the binding. */
 	uint8_t *area;
 	size_t area_length;
 	size_t headroom;
 	int32_t *results;
 	size_t results_length;
-	napi_ref area_reference, results_reference, dispatch_reference;
+	napi_ref dispatch_reference; /* weak: the binding keeps the function */
 	napi_async_context context;
 };
 
-/* NULL if it fails. It ends with the Node environment. */
-struct environment *environment_create(napi_env env);
+/* An environment whose functions are to be properties of `binding`. NULL if it fails. */
+struct environment *environment_create(napi_env env, napi_value binding);
+
+/* Something that will call into JavaScript: until it is over, the collector leaves the binding and what it keeps alone. */
+void environment_begin(struct environment *environment);
+void environment_over(struct environment *environment);
 
 /* To be called by the close callback of each libuv handle. */
 void environment_handle_closed(struct environment *environment);

@@ -12,13 +12,23 @@ struct held {
 	uint32_t *marks; /* by number: the marks, and above them how many owners there are besides the first */
 	size_t capacity;
 	int count; /* of owners */
+	uint32_t identity; /* of the environment, from held_identity() */
 };
+
+/* One that no other environment of this process has. */
+uint32_t held_identity(void);
 
 bool held_has(const struct held *held, int fd, enum held_mark mark);
 
 /* -ENOMEM, or 0 */
 int held_set(struct held *held, int fd, enum held_mark mark);
 void held_clear(struct held *held, int fd, enum held_mark mark);
+
+/*
+ * Takes over a number that the caller says nobody has: -EEXIST if this environment holds it, or another one of this process that was
+ * loaded from the same file. -ENOMEM: nothing has changed.
+ */
+int held_adopt(struct held *held, int fd);
 
 /* Owns `fd` from here on and returns it: after -ENOMEM it is closed. An error (a number < 0) is passed on. */
 int held_take(struct held *held, int fd);

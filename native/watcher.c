@@ -238,6 +238,7 @@ int watcher_watch(struct environment *environment, int fd, bool reads)
 	}
 	watcher->inner = inner;
 	environment->open_handles++;
+	environment_begin(environment);
 	environment->watchers.slots[id - 1] = watcher;
 	watcher->environment = environment;
 	watcher->id = id;
@@ -306,6 +307,7 @@ static void end(struct watcher *watcher)
 	uv_close((uv_handle_t *) &watcher->poll, on_closed); /* takes it out of epoll at once */
 	if (watcher->inner >= 0)
 		os_close(watcher->inner);
+	environment_over(environment);
 }
 
 int watcher_unwatch(struct environment *environment, int id)

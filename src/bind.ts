@@ -1,7 +1,7 @@
 /** Sockets that are bound before anybody accepts from them. */
 import { lookup } from 'node:dns/promises'
 import { listenOn, socketName } from './address.ts'
-import { checkInteger, describe } from './convert.ts'
+import { checkInteger, checkOwnCopy, describe } from './convert.ts'
 import { checked, PassfdError } from './errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
@@ -50,6 +50,7 @@ const EADDRNOTAVAIL = -99
 
 /** The number of a bound, held socket. */
 export async function bindDescriptor(given: Spec): Promise<number> {
+  checkOwnCopy(given, 'spec', 'a Descriptor of this copy of passfd')
   const spec = readSpec(given, 'spec')
   if ('path' in spec) {
     const { path, mode = 0o600, backlog = BACKLOG } = spec

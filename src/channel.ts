@@ -1,8 +1,10 @@
 /** `Channel`: the surface of one connection. What happens on the wire is `session.ts`; here are the three ways to consume it. */
+
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
+import { mark } from './copy.ts'
 import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
 import { abortError, asError, isPassfdError, PassfdError, textOf } from './errors.ts'
 import { descriptorsGiven } from './given.ts'
@@ -645,6 +647,7 @@ export class Channel<In = unknown, Out = unknown>
     }
   }
 }
+mark(Channel, 'Channel')
 
 /** @internal Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function serveOptions<In>(handler: unknown, given: ServeOptions<In>): ServeOptions<In> {

@@ -8,6 +8,7 @@
  *   nothing of it lasts. For bodies that wait or may overtake one that does, unless they are flat and of a shape that was sent before,
  *   and for those whose structures are too big to keep.
  */
+import { madeElsewhere } from './copy.ts'
 import { Descriptor } from './descriptor.ts'
 import { isPassfdError, PassfdError, propertyOf, textOf } from './errors.ts'
 import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
@@ -470,6 +471,9 @@ function shallow(value: unknown, depth: number): boolean {
 }
 
 function encodeError(error: unknown): PassfdError {
+  const elsewhere = madeElsewhere(error) // thrown by toJSON() of a Descriptor or Connection of that copy
+  if (elsewhere !== undefined)
+    return new PassfdError('ENCODE', { detail: `it holds an object of ${elsewhere.by}` }, { cause: error })
   return isPassfdError(error) ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
 }
 

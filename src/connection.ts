@@ -1,8 +1,10 @@
 /** `Connection`: a live stream together with the bytes that were read from it already, so that it can go on elsewhere. */
+
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
 import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
+import { mark } from './copy.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
@@ -192,6 +194,7 @@ export class Connection implements Disposable {
     connectionOf = (descriptor, head) => new Connection(descriptor, head, WITHIN)
   }
 }
+mark(Connection, 'Connection')
 
 /** The Descriptor in it knows what happened, but its remedies are not all those of a Connection. */
 function gone(error: PassfdError, by: string): PassfdError {

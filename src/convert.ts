@@ -5,6 +5,7 @@ import * as fs from 'node:fs'
 import * as net from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { closeFile } from './close-file.ts'
+import { madeElsewhere } from './copy.ts'
 import type { DescriptorSource, Kind, ListenHandle } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
 import { native } from './native.ts'
@@ -143,10 +144,19 @@ export function checkOneOf(value: unknown, what: string, allowed: readonly strin
     })
 }
 
+/** For what may be one of many things: throws ERR_PASSFD_INVALID_ARGUMENT if another copy of passfd has made it. */
+export function checkOwnCopy(value: unknown, what: string, expected: string): void {
+  if (madeElsewhere(value) !== undefined)
+    throw new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(value) })
+}
+
 /** A few words about any value, for an error's sentence. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return `'${printable(value.length > 60 ? `${value.slice(0, 60)}…` : value)}'`
-  if (typeof value === 'object' && value !== null) return `an object (${className(value)})`
+  if (typeof value === 'object' && value !== null) {
+    const elsewhere = madeElsewhere(value)
+    return elsewhere === undefined ? `an object (${className(value)})` : `a ${elsewhere.what} of ${elsewhere.by}`
+  }
   return typeof value === 'function' ? 'a function' : String(value)
 }
 

@@ -1,5 +1,7 @@
 /** A datagram that has arrived. */
+
 import type { SocketName } from './address.ts'
+import { mark } from './copy.ts'
 import type { Sender } from './datagram-receive.ts'
 import type { DatagramData, SendOptions } from './datagram-send.ts'
 import { type Descriptor, endLoan, guardLoan, type Lender, lent } from './descriptor.ts'
@@ -65,6 +67,7 @@ export class DatagramMessage implements Disposable {
     endLoans(this.descriptors, ended, this.#owner)
   }
 }
+mark(DatagramMessage, 'DatagramMessage')
 
 /** @internal Who closes what is not claimed. */
 export interface MessageOwner {

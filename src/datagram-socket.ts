@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
+import { mark } from './copy.ts'
 import { addressOf, type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
 import { DatagramMessage, END, guardLoans, type MessageOwner } from './datagram-message.ts'
 import {
@@ -513,6 +514,7 @@ export class DatagramSocket
     unlistened = socket => socket.#adjust()
   }
 }
+mark(DatagramSocket, 'DatagramSocket')
 
 async function made(setup: Setup): Promise<DatagramSocket> {
   const { signal } = setup.options

@@ -1,6 +1,8 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
+
 import { Duplex, finished } from 'node:stream'
 import { checkKind } from './admission.ts'
+import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
@@ -435,6 +437,7 @@ export class DescriptorStream extends Duplex {
     createStream = (fd, peer, options, description) => new DescriptorStream(fd, peer, options, description)
   }
 }
+mark(DescriptorStream, 'DescriptorStream')
 
 /** As Node says it to the writes that were waiting. */
 function destroyedError(): Error {

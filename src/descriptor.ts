@@ -1,4 +1,5 @@
 /** `Descriptor`: one open file descriptor with one owner, and the verbs that say who owns it afterwards. */
+
 import type { Socket as DatagramSocket } from 'node:dgram'
 import * as fs from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
@@ -8,6 +9,7 @@ import { inspect, promisify } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
 import { type BindSpec as BindSpecOf, bindDescriptor } from './bind.ts'
 import * as convert from './convert.ts'
+import { mark } from './copy.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
@@ -533,6 +535,7 @@ export class Descriptor implements Disposable {
     }
   }
 }
+mark(Descriptor, 'Descriptor')
 
 /** @internal A Descriptor for a number that the shim holds already: the caller's own. */
 export function own(fd: number): Descriptor {

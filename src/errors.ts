@@ -1,5 +1,6 @@
 /** The one error class, the table of its codes, and operating system errors in Node's own shape. */
 import { getSystemErrorMap, types } from 'node:util'
+import { mark } from './copy.ts'
 
 type Details = Record<string, string | number>
 
@@ -217,6 +218,7 @@ export class PassfdError extends Error {
     return 'PassfdError'
   }
 }
+mark(PassfdError, 'PassfdError')
 
 /** All codes, for the documentation's test. */
 export const errorCodes: readonly ErrorCode[] = Object.keys(TABLE).map((key): ErrorCode => `ERR_PASSFD_${key}`)

@@ -1,6 +1,8 @@
 /** `MemoryPool`: slots of shared memory that are lent with a message, come back when nobody has them any more, and are lent again. */
+
 import { randomBytes } from 'node:crypto'
 import { checkInteger, describe } from './convert.ts'
+import { mark } from './copy.ts'
 import { own } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
@@ -276,6 +278,7 @@ export class MemoryPool implements Disposable {
     lendOut = (pool, slot, index, to, length) => pool.#lend(slot, index, to, length)
   }
 }
+mark(MemoryPool, 'MemoryPool')
 
 /** A slot that is the caller's: to be filled and lent, or given back. */
 export class Slot implements Disposable {
@@ -335,3 +338,4 @@ export class Slot implements Disposable {
     return this.#bytes
   }
 }
+mark(Slot, 'Slot')

@@ -1,6 +1,8 @@
 /** What arrives: the value, the descriptors that came with it, and, for a request, the way to answer. */
+
 import type { Channel } from './channel.ts'
 import { isInside } from './connection.ts'
+import { mark } from './copy.ts'
 import { type Descriptor, endLoan } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import type { Incoming } from './incoming.ts'
@@ -118,6 +120,7 @@ export class Message<In = unknown> implements Disposable {
     return this.#incoming
   }
 }
+mark(Message, 'Message')
 
 /** @internal The Descriptors that stand alone. */
 export function withoutConnections(descriptors: readonly Descriptor[]): readonly Descriptor[] {

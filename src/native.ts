@@ -51,7 +51,8 @@ export interface Native {
   setup(area: Buffer, headroom: number, results: Int32Array, dispatch: (id: number, events: number) => void): void
 
   // Ownership
-  hold(fd: number): number // sets FD_CLOEXEC; -EBADF if not open, -EEXIST if held already
+  /** Sets FD_CLOEXEC. -EBADF if not open, -EEXIST if held already, here or in another environment of this process (same shim). */
+  hold(fd: number): number
   release(fd: number): number // out of the table, still open; -EBADF if not held, -EBUSY if it has several owners
   close(fd: number): number // -EBADF, and nothing is closed, if not held
   closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
@@ -242,6 +243,12 @@ export interface Native {
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
+/** What the file exports: one object for all who load it in a thread. */
+interface Shim {
+  version: string
+  create(): Native
+}
+
 function load(): Native {
   const { PASSFD_SHIM } = process.env
   const places =
@@ -254,7 +261,8 @@ function load(): Native {
   const failures: string[] = []
   for (const place of places) {
     try {
-      return bindings({ bindings: 'passfd', module_root: root, try: [place] }) as Native
+      const shim = bindings({ bindings: 'passfd', module_root: root, try: [place] }) as Shim
+      return shim.create()
     } catch (error) {
       const { tries, message } = error as Error & { tries?: string[] }
       failures.push(tries === undefined ? message : `${tries.join()} is not there`)

@@ -1,8 +1,10 @@
 /** A file with the habits of Node's FileHandle, which can't be made from a number. */
+
 import * as fs from 'node:fs'
 import type { FileReadOptions, FileReadResult } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { closeFile } from './close-file.ts'
+import { mark } from './copy.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
 
@@ -188,6 +190,7 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 }
+mark(OpenFile, 'OpenFile')
 
 function isParts(data: Data): data is Exclude<Data, string | Uint8Array> {
   if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data)) return false

@@ -1,6 +1,8 @@
 /** `PacketSocket`: packets with descriptors over AF_UNIX `SOCK_SEQPACKET`, whose boundaries the kernel keeps. */
+
 import { EventEmitter } from 'node:events'
 import { checkKind } from './admission.ts'
+import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { asError, PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
@@ -331,6 +333,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     createPacketSocket = (fd, peer, options, description) => new PacketSocket(fd, peer, options, description)
   }
 }
+mark(PacketSocket, 'PacketSocket')
 
 const EMSGSIZE = -90
 

@@ -1,5 +1,7 @@
 /** A stream on a pipe or terminal that somebody else may hold too: it never waits, and never changes the shared O_NONBLOCK. */
+
 import { Duplex, type DuplexOptions } from 'node:stream'
+import { mark } from './copy.ts'
 import { checked, PassfdError, systemError } from './errors.ts'
 import { closeAside, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
@@ -218,6 +220,7 @@ export class PollStream extends Duplex {
     written?.(error)
   }
 }
+mark(PollStream, 'PollStream')
 
 function makeNonblocking(fd: number): number {
   checked(native.nonblocking(fd, true), 'fcntl')

@@ -1,6 +1,8 @@
 /** `PoolReader`: the receiving side of a MemoryPool. */
+
 import { readlinkSync } from 'node:fs'
-import { checkInteger, describe } from './convert.ts'
+import { checkInteger, checkOwnCopy, describe } from './convert.ts'
+import { mark } from './copy.ts'
 import { Descriptor } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
@@ -109,6 +111,7 @@ export class PoolReader implements Disposable {
     if (!tokens.some(isOpen)) native.unmap(buffer)
   }
 }
+mark(PoolReader, 'PoolReader')
 
 /** A part of a peer's memory, lent until it is released or the scope of its message ends. */
 export class LentMemory implements Disposable {
@@ -157,11 +160,14 @@ export class LentMemory implements Disposable {
     throw new PassfdError('ENCODE', { detail: "lent memory can't be sent itself: send its bytes" })
   }
 }
+mark(LentMemory, 'LentMemory')
 
 function checkLoan(value: unknown): Loan {
   const { pool, offset, length, token, memory } = (
     typeof value === 'object' && value !== null ? value : {}
   ) as Partial<Loan>
+  checkOwnCopy(token, 'the token of a loan', 'a Descriptor of this copy of passfd')
+  checkOwnCopy(memory, 'the memory of a loan', 'a Descriptor of this copy of passfd')
   const problem =
     typeof pool !== 'string' || pool.length > 64
       ? `its pool is ${describe(pool)}`

@@ -12,6 +12,7 @@ import {
   throwLater
 } from './channel.ts'
 import { type Address, open } from './connect.ts'
+import { mark } from './copy.ts'
 import { Descriptor } from './descriptor.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { refuse } from './fault.ts'
@@ -374,6 +375,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     guestGaveBack = (server, guest) => server.#giveBack(guest)
   }
 }
+mark(ChannelServer, 'ChannelServer')
 
 /** A connection's place in the server, until it has left and given back its part of the descriptors. */
 class Guest implements ChannelKeeper {

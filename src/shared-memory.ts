@@ -1,7 +1,9 @@
 /** `SharedMemory`: one piece of memory that several processes have mapped, and that none can take away from under the others. */
+
 import { constants } from 'node:buffer'
 import * as fs from 'node:fs'
 import { checkInteger, describe } from './convert.ts'
+import { mark } from './copy.ts'
 import { assertOpen, Descriptor, own, take } from './descriptor.ts'
 import { checked, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
@@ -161,6 +163,7 @@ export class SharedMemory implements Disposable {
     return this.#fd
   }
 }
+mark(SharedMemory, 'SharedMemory')
 
 /**
  * @internal Maps what a peer has sent, if nothing that the peer does can make the map dangerous. The descriptor stays the caller's.

@@ -1,7 +1,9 @@
 /** `StreamServer`: accepts raw streams or packet sockets, only as many as somebody wants. */
+
 import { EventEmitter } from 'node:events'
 import { removeFile, type SocketFile } from './address.ts'
 import { authorized } from './admission.ts'
+import { mark } from './copy.ts'
 import { abortError, systemError } from './errors.ts'
 import { closeListener, discard, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
@@ -261,3 +263,4 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     createStreamServer = setup => new StreamServer(setup)
   }
 }
+mark(StreamServer, 'StreamServer')

@@ -8,7 +8,9 @@ import { test } from './helpers/test.ts'
  * Names are paths within src/: 'prefork/join' is src/prefork/join.ts.
  */
 const LAYERS = [
-  ['errors', 'limits', 'version', 'brand', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
+  ['version'],
+  ['copy'],
+  ['errors', 'limits', 'brand', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
   ['native', 'frame', 'schema', 'signals', 'end-signals'],
   ['requests', 'incoming'],
   ['loop'],
@@ -59,6 +61,7 @@ const LAYERS = [
 
 /** Files that the arrows of the picture keep apart although the order would allow more. */
 const ONLY: Record<string, string[]> = {
+  copy: ['version'],
   frame: ['errors', 'limits'],
   native: ['errors'],
   loop: ['errors', 'limits', 'native'],

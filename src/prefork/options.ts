@@ -2,7 +2,7 @@
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { readSpec } from '../bind.ts'
-import { checkInteger, checkPathText, describe } from '../convert.ts'
+import { checkInteger, checkOwnCopy, checkPathText, describe } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import { type KnownOptions, readOptions } from '../known-options.ts'
@@ -263,6 +263,7 @@ export function listenersOf(listeners: unknown, option: string): Map<string, Bin
   for (const [name, spec] of specs) {
     if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
       throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
+    checkOwnCopy(spec, `${option}.${name}`, 'a Descriptor of this copy of passfd')
     if (spec instanceof Descriptor) {
       if (spec.closed) void spec.kind // throws what became of it
     } else specs.set(name, checkedSpec(spec, `${option}.${name}`))

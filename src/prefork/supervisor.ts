@@ -1,7 +1,9 @@
 /** `Supervisor`: owns the listeners, and keeps workers running that serve them. */
+
 import { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
 import { throwLater } from '../channel.ts'
+import { mark } from '../copy.ts'
 import { Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { type KnownOptions, readOptions } from '../known-options.ts'
@@ -725,6 +727,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     }
   }
 }
+mark(Supervisor, 'Supervisor')
 
 interface Exceeded {
   readonly limit: Limit

@@ -1,7 +1,9 @@
 /** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
+
 import type { Server } from 'node:net'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
+import { mark } from '../copy.ts'
 import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
@@ -293,6 +295,7 @@ export class Worker {
     return served
   }
 }
+mark(Worker, 'Worker')
 
 function sum<T>(values: Iterable<T>, of: (value: T) => number): number {
   let total = 0

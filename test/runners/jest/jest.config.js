@@ -1,0 +1,6 @@
+export default {
+  testEnvironment: 'node',
+  transform: {},
+  globalSetup: './setup.js',
+  globalTeardown: './teardown.js'
+}
