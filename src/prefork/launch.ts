@@ -1,6 +1,6 @@
 /** How workers are started: which descriptors and which environment they get. */
 import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
-import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, delimiter, dirname, isAbsolute, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { PassfdError, systemError } from '../errors.ts'
@@ -145,6 +145,27 @@ function checkDirectory(cwd: string | URL): void {
   const status = statSync(cwd, { throwIfNoEntry: false })
   if (status?.isDirectory()) return
   throw systemError(status === undefined ? ENOENT : ENOTDIR, 'chdir', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
+}
+
+/** What of an entry's path a user without other groups may not pass or read, by its mode. An access control list (acl(5)) may say otherwise. */
+export function deniedTo(
+  uid: number,
+  gid: number,
+  { entry, cwd }: Pick<NodeLaunch, 'entry' | 'cwd'>
+): string | undefined {
+  if (uid === 0) return undefined
+  try {
+    const path = realpathSync(resolve(baseOf(cwd) ?? '/', pathOf(entry)))
+    const parents: string[] = []
+    for (let at = path; at !== dirname(at); at = dirname(at)) parents.unshift(at)
+    return parents.find(at => {
+      const { mode, uid: owner, gid: group } = statSync(at)
+      const shift = owner === uid ? 6 : group === gid ? 3 : 0
+      return ((mode >> shift) & (at === path ? 0o4 : 0o1)) === 0
+    })
+  } catch {
+    return undefined
+  }
 }
 
 function pathOf(entry: URL | string): string {

@@ -19,7 +19,7 @@ import {
   type Welcome
 } from './control.ts'
 import { exitReason } from './exit-status.ts'
-import { checkEntry, inheritable, launchCommand, launchNode } from './launch.ts'
+import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from './launch.ts'
 import type { NotifySocket } from './notify.ts'
 import type { Settings } from './options.ts'
 import { hasConnection, isTraced, rss } from './procfs.ts'
@@ -412,6 +412,8 @@ export class WorkerProcess {
 
   #onMessage({ value }: Message<FromWorker>): unknown {
     this.heard = performance.now()
+    // A worker of version 1 does not say that it has recovered, but whatever it says shows it
+    if (this.#version < 2) this.#failure = undefined
     const { owner } = this.#setup
     switch (value?.type) {
       case 'join':
@@ -523,9 +525,17 @@ export class WorkerProcess {
   #why({ code, signal }: Exit): string {
     if (this.pid === undefined) return this.#startFailure ?? 'it could not be started'
     const how = exitReason(code, signal)
-    const why = this.#cause(code, signal) ?? this.reason
+    const why = this.#cause(code, signal) ?? this.reason ?? this.#unreadable(code)
     if (why !== undefined) return `${why} (${how})`
     return code === 0 && !this.booted && !this.told ? `it ${how} and has not ${this.#missing()}` : `it ${how}`
+  }
+
+  /** Node says no more than its exit code; what it has written is on the worker's standard error. */
+  #unreadable(code: number | null): string | undefined {
+    const { entry, spawn } = this.#setup.settings
+    if (entry === undefined || this.#joined || code !== 1 || spawn.uid === undefined) return undefined
+    const path = deniedTo(spawn.uid, spawn.gid ?? process.getgid!(), { entry, cwd: spawn.cwd })
+    return path === undefined ? undefined : `user ${spawn.uid} may not read ${path}`
   }
 
   #cause(code: number | null, signal: NodeJS.Signals | null): string | undefined {
