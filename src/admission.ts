@@ -1,4 +1,5 @@
 /** Who is let in, at either end and whatever is spoken then. */
+import { type AsyncContext, bound } from './async-context.ts'
 import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { native } from './native.ts'
@@ -23,17 +24,18 @@ export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void 
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
 }
 
-/** Asks who it is that is to be let in. */
+/** Asks who it is that is to be let in. `authorize` runs in `context`, by default in that of this call. */
 export async function authorized(
   peer: Peer,
   options: { authorize?(peer: Peer): boolean | Promise<boolean> },
   timeout: number,
-  signal?: AbortSignal
+  signal?: AbortSignal,
+  context?: AsyncContext
 ): Promise<void> {
   let verdict: boolean
   try {
     verdict = await abortable(
-      options.authorize === undefined ? sameUserOrRoot(peer) : options.authorize(peer),
+      options.authorize === undefined ? sameUserOrRoot(peer) : ask(() => options.authorize!(peer), context),
       timeout,
       signal
     )
@@ -56,6 +58,14 @@ function reason(verdict: unknown, authorize: unknown): string {
   if (typeof verdict === 'boolean') return whyRefused(authorize)
   const given = verdict === undefined || verdict === null ? String(verdict) : `a value of type ${typeof verdict}`
   return `authorize() gave ${given}, and only true lets a peer in`
+}
+
+/** What `authorize` sets by `enterWith` is over with it. */
+function ask(
+  authorize: () => boolean | Promise<boolean>,
+  context: AsyncContext | undefined
+): boolean | Promise<boolean> {
+  return context === undefined ? bound(authorize)() : context.run(authorize)
 }
 
 const TIMED_OUT = Symbol('timed out')

@@ -2,6 +2,7 @@
 
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
+import { AsyncContext } from './async-context.ts'
 import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { mark } from './copy.ts'
@@ -133,6 +134,8 @@ export class Channel<In = unknown, Out = unknown>
   #handler: Handler<In> | undefined
   #concurrency = CONCURRENCY
   #onError: ServeOptions<In>['onError']
+  /** That of the `serve` call. */
+  #serveContext: AsyncContext | undefined
   #running = 0
   /** Messages with descriptors whose handlers are running. */
   #handled: Set<Message<In>> | undefined
@@ -217,6 +220,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#handler = handler
     this.#concurrency = concurrency
     this.#onError = onError
+    this.#serveContext = new AsyncContext('PASSFD_SERVE')
     this.#pumpSoon()
   }
 
@@ -279,6 +283,11 @@ export class Channel<In = unknown, Out = unknown>
     await this.close()
   }
 
+  /** In which the program's functions run that no call of `serve` has set. */
+  get #context(): AsyncContext {
+    return this.#session.context
+  }
+
   // --- consuming
 
   #closedByUs = false
@@ -316,7 +325,7 @@ export class Channel<In = unknown, Out = unknown>
     }
     const entry: Entry<In> = { message, cost, ready: true, failure: undefined }
     if (schema !== undefined) {
-      const checked = validate(schema, entry.message.value)
+      const checked = this.#context.run(() => validate(schema, entry.message.value))
       if (checked instanceof Promise) {
         entry.ready = false
         void checked.then(result => {
@@ -325,7 +334,7 @@ export class Channel<In = unknown, Out = unknown>
         })
       } else this.#applySchema(entry, checked)
     }
-    if (received.hasSubscribers) received.publish({ channel: this, message: entry.message })
+    if (received.hasSubscribers) this.#context.run(() => received.publish({ channel: this, message: entry.message }))
     if (this.#destroyed) {
       // By the schema or a subscriber
       message[END]('the channel was destroyed', false)
@@ -397,19 +406,23 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #give(message: Message<In>): void {
-    if (this.#consumer === 'serve()') this.#handle(message)
+    if (this.#consumer === 'serve()') this.#serveContext!.run(this.#handle, this, message)
     else if (this.#consumer === 'for await') {
       if (this.#current === NONE) this.#current = []
       this.#current.push(message)
       this.#readers.shift()!({ done: false, value: message })
     } else {
       try {
-        this.emit('message', message)
+        this.#context.run(this.#emitMessage, this, message)
       } catch (error) {
         throwLater(error)
       }
       message[END]("the 'message' listeners returned", false)
     }
+  }
+
+  #emitMessage(message: Message<In>): void {
+    this.emit('message', message)
   }
 
   #next(): Promise<IteratorResult<Message<In>>> {
@@ -489,7 +502,7 @@ export class Channel<In = unknown, Out = unknown>
   #tellFailure(error: unknown, message: Message<In>): void {
     const onError = this.#onError
     try {
-      onError?.(asError(error), message)
+      if (onError !== undefined) this.#serveContext!.run(() => onError(asError(error), message))
     } catch (failure) {
       throwLater(failure)
     }
@@ -512,7 +525,7 @@ export class Channel<In = unknown, Out = unknown>
 
   #opened(hello: Hello): void {
     this.#peer = { ...this.#peer, agent: hello.agent }
-    if (opened.hasSubscribers) opened.publish({ channel: this, peer: this.#peer })
+    if (opened.hasSubscribers) this.#context.run(() => opened.publish({ channel: this, peer: this.#peer }))
     this.#settleOpen(undefined)
   }
 
@@ -572,7 +585,7 @@ export class Channel<In = unknown, Out = unknown>
       }
     }
     try {
-      this.emit('returned', returned)
+      this.#context.emit(this, 'returned', returned)
     } catch (error) {
       throwLater(error)
     }
@@ -585,7 +598,7 @@ export class Channel<In = unknown, Out = unknown>
   #end(error: Error | undefined): void {
     this.#over = true
     this.#settleOpen(error ?? new PassfdError('DISCONNECTED'))
-    if (ended.hasSubscribers) ended.publish({ channel: this, error })
+    if (ended.hasSubscribers) this.#context.run(() => ended.publish({ channel: this, error }))
     // What is not read, or held by a handler that never ends, is closed when it is collected
     const open = [...this.#inbox.map(({ message }) => message), ...this.#current, ...(this.#handled ?? [])]
     for (const message of open) for (const descriptor of message[ALL]) guardLoan(descriptor)
@@ -594,11 +607,13 @@ export class Channel<In = unknown, Out = unknown>
       this.#closed?.resolve(error)
       this.#pump()
       try {
-        if (error === undefined) this.emit('close')
-        else this.emit('close', error)
+        if (error === undefined) this.#context.emit(this, 'close')
+        else this.#context.emit(this, 'close', error)
       } catch (failure) {
         throwLater(failure)
       }
+      this.#context.end()
+      this.#serveContext?.end()
       this.#keeper?.onClosed()
     })
   }

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
+import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
 import { addressOf, type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
 import { DatagramMessage, END, guardLoans, type MessageOwner } from './datagram-message.ts'
@@ -146,6 +147,8 @@ export class DatagramSocket
   readonly #setup: Setup
   readonly #outbox: Outbox
   readonly #messageOwner: MessageOwner
+  /** That in which it was opened. */
+  readonly #context = new AsyncContext('PASSFD_SOCKET')
   #fd: number
   #watcher: Watcher | undefined
   #referenced = true
@@ -333,7 +336,7 @@ export class DatagramSocket
     const refusal = this.#refusal(received)
     if (refusal !== undefined) {
       if (fds.length > 0) this.#discard(fds)
-      this.#tell(() => this.emit('dropped', refusal, { size, from, sender }))
+      this.#tell('dropped', refusal, { size, from, sender })
       return
     }
     const message = new DatagramMessage(received, this.#messageOwner)
@@ -342,14 +345,17 @@ export class DatagramSocket
       this.#readers.shift()!({ done: false, value: message })
       return
     }
-    this.#tell(() => this.emit('message', message))
+    this.#tell('message', message)
     message[END]("the 'message' listeners returned")
   }
 
   #refusal({ fds, from, sender, cut, truncated, size }: Received): PassfdError | undefined {
     const { limits, options, peer } = this.#setup
     try {
-      const verdict = options.authorize === undefined ? isOurs(sender, peer) : options.authorize(sender, from)
+      const verdict =
+        options.authorize === undefined
+          ? isOurs(sender, peer)
+          : this.#context.run(() => options.authorize!(sender, from))
       if (typeof verdict !== 'boolean') throw new TypeError('authorize() must return true or false at once')
       if (!verdict)
         return sender === undefined
@@ -392,9 +398,9 @@ export class DatagramSocket
   }
 
   /** Nothing that a listener throws disturbs the socket. */
-  #tell(emit: () => void): void {
+  #tell(event: keyof DatagramEvents, ...args: unknown[]): void {
     try {
-      emit()
+      this.#context.emit(this, event, ...args)
     } catch (error) {
       process.nextTick(() => {
         throw error
@@ -500,7 +506,8 @@ export class DatagramSocket
     const failure = error ?? removed ?? undefined
     this.#endReaders()
     this.#resolveClosed(failure)
-    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
   }
 
   static {

@@ -1,7 +1,7 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
-
-import { Duplex, finished } from 'node:stream'
+import { finished } from 'node:stream'
 import { checkKind } from './admission.ts'
+import { ContextDuplex } from './context-duplex.ts'
 import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
@@ -50,7 +50,7 @@ export let createStream: (fd: number, peer: Peer, options: StreamOptions, descri
  * Those that nobody takes are closed at once. Errors, `end`, `destroy`, back pressure and half-close are as with `net.Socket`.
  * Nothing is read before somebody reads, so listeners may be added at leisure.
  */
-export class DescriptorStream extends Duplex {
+export class DescriptorStream extends ContextDuplex {
   /** Who is at the other end (unix(7), `SO_PEERCRED`). */
   readonly peer: Peer
   readonly #socket: RawSocket

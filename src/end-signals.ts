@@ -1,5 +1,7 @@
 /** Signals that are aborted when a channel ends: each message has its own, so that what listens to it does not pile up on one signal. */
 
+import type { AsyncContext } from './async-context.ts'
+
 /** What aborts the signals of one channel that anybody may still see. */
 export class EndSignals {
   readonly #controllers = new Set<AbortController>()
@@ -16,11 +18,11 @@ export class EndSignals {
     return signal
   }
 
-  /** The channel has ended. */
-  abort(reason: Error): void {
+  /** The channel has ended. Listeners run in `context`. */
+  abort(reason: Error, context: AsyncContext): void {
     for (const controller of this.#controllers) {
       this.#controllers.delete(controller)
-      controller.abort(reason)
+      context.run(() => controller.abort(reason))
     }
   }
 }

@@ -1,4 +1,5 @@
 /** Requests from the peer that have no answer yet. */
+import type { AsyncContext } from './async-context.ts'
 import { PassfdError } from './errors.ts'
 import { IdTable } from './id-table.ts'
 
@@ -59,9 +60,10 @@ export class IncomingTable {
     this.#pending.delete(incoming.id)
   }
 
-  endAll(reason: Error): void {
+  /** Abort listeners run in `context`. */
+  endAll(reason: Error, context: AsyncContext): void {
     const all = this.#pending.values()
     this.#pending = new IdTable()
-    for (const incoming of all) incoming.end(reason)
+    for (const incoming of all) context.run(incoming.end, incoming, reason)
   }
 }

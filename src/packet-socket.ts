@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events'
 import { checkKind } from './admission.ts'
+import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
 import { asError, PassfdError, systemError } from './errors.ts'
@@ -60,6 +61,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   /** Resolves when it has ended: to the error that made it, or undefined. Never rejects. */
   readonly closed: Promise<Error | undefined>
   readonly #socket: RawSocket
+  readonly #context = new AsyncContext('PASSFD_SOCKET')
   readonly #limits: Required<PacketOptions>
   readonly #description: object | undefined
   readonly #outgoing: Outgoing[] = []
@@ -152,7 +154,10 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     this.#ending.resolve()
     for (const { resolve } of this.#readers.splice(0)) resolve({ done: true, value: undefined })
     this.#resolveClosed(error)
-    process.nextTick(() => (error === undefined ? this.emit('close') : this.emit('close', error)))
+    process.nextTick(() => {
+      this.#context.emit(this, 'close', ...(error === undefined ? [] : [error]))
+      this.#context.end()
+    })
   }
 
   /** While it reads or writes, the process goes on (the default). */
@@ -302,7 +307,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   #deliver(packet: Packet): void {
     const reader = this.#readers.shift()
-    if (reader === undefined) this.#tell(() => this.emit('message', packet))
+    if (reader === undefined) this.#tell('message', packet)
     else reader.resolve({ done: false, value: packet })
     this.#update()
   }
@@ -311,7 +316,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     this.#readEnded = true
     this.#update()
     for (const { resolve } of this.#readers.splice(0)) resolve({ done: true, value: undefined })
-    this.#tell(() => this.emit('end'))
+    this.#tell('end')
     const failure = this.#writeFailure ?? this.#reset
     if (failure !== undefined) this.destroy(failure)
     else if (this.#writeEnded) this.destroy()
@@ -319,9 +324,9 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 
   /** What a listener throws is the program's affair; the next packet comes all the same. */
-  #tell(emit: () => void): void {
+  #tell(event: keyof PacketSocketEvents, ...args: unknown[]): void {
     try {
-      emit()
+      this.#context.emit(this, event, ...args)
     } catch (error) {
       process.nextTick(() => {
         throw asError(error)

@@ -1,6 +1,6 @@
 /** A stream on a pipe or terminal that somebody else may hold too: it never waits, and never changes the shared O_NONBLOCK. */
-
-import { Duplex, type DuplexOptions } from 'node:stream'
+import type { DuplexOptions } from 'node:stream'
+import { ContextDuplex } from './context-duplex.ts'
 import { mark } from './copy.ts'
 import { checked, PassfdError, systemError } from './errors.ts'
 import { closeAside, Watcher } from './loop.ts'
@@ -35,7 +35,7 @@ const area = Buffer.allocUnsafeSlow(ROOM)
  *
  * It owns `fd`, which the shim holds, once the constructor has returned.
  */
-export class PollStream extends Duplex {
+export class PollStream extends ContextDuplex {
   #fd: number
   /** Reads and writes go here: `#fd`, or our own description of the same. */
   #working: number

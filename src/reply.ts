@@ -1,4 +1,5 @@
 /** What becomes of the answer to a request. */
+import { bound } from './async-context.ts'
 import { type Descriptor, takeShared } from './descriptor.ts'
 import type { PassfdError } from './errors.ts'
 import type { Schema } from './options.ts'
@@ -10,13 +11,13 @@ import type { Wire } from './wire.ts'
 /** The promise of a request, and what becomes of its answer. */
 export class ReplySettlement<Reply> implements Settlement {
   readonly promise: Promise<Reply>
-  readonly #schema: Schema<Reply> | undefined
+  readonly #validate: ((value: unknown) => ReturnType<typeof validate>) | undefined
   readonly #wire: Wire
   #resolve!: (value: Reply) => void
   #reject!: (error: Error) => void
 
   constructor(schema: Schema<Reply> | undefined, wire: Wire) {
-    this.#schema = schema
+    if (schema !== undefined) this.#validate = bound(value => validate(schema, value))
     this.#wire = wire
     this.promise = new Promise<Reply>((resolve, reject) => {
       this.#resolve = resolve
@@ -25,12 +26,12 @@ export class ReplySettlement<Reply> implements Settlement {
   }
 
   succeed(value: unknown, descriptors: readonly Descriptor[]): void {
-    if (this.#schema === undefined) {
+    if (this.#validate === undefined) {
       this.#resolve(value as Reply)
       return
     }
     quiet(this.promise) // what a schema makes of it may be a promise that rejects
-    const result = validate(this.#schema, value)
+    const result = this.#validate(value)
     if (result instanceof Promise) void result.then(checked => this.#apply(checked, descriptors))
     else this.#apply(result, descriptors)
   }

@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
+import { AsyncContext } from './async-context.ts'
 import {
   type Channel,
   type ChannelKeeper,
@@ -80,6 +81,13 @@ export async function listen<In = unknown, Out = unknown>(
 
 const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
 
+/** What `serve` was called with, and where. */
+interface Serving<In> {
+  readonly handler: Handler<In>
+  readonly options: ServeOptions<In>
+  readonly context: AsyncContext
+}
+
 interface ServerSetup {
   fd: number
   file: SocketFile | undefined
@@ -108,10 +116,12 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #collected = new FinalizationRegistry<Guest>(guest => this.#share.giveBack(guest.part))
   readonly #channels = new Set<Channel<In, Out>>()
   readonly #watcher: Watcher
+  /** That of the `listen` call. Channels are opened in it. */
+  readonly #context = new AsyncContext('PASSFD_SERVER')
   readonly #users = new Map<number, number>()
   readonly #handshakes = new AbortController()
   #connections = 0
-  #serving: { handler: Handler<In>; options: ServeOptions<In> } | undefined
+  #serving: Serving<In> | undefined
   /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
   readonly #unseen = new Map<Channel<In, Out>, Guest>()
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
@@ -147,7 +157,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
     const options = serveOptions(handler, given)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
-    this.#serving = { handler, options }
+    this.#serving = { handler, options, context: new AsyncContext('PASSFD_SERVE') }
     for (const channel of new Set([...this.#channels, ...this.#unseen.keys()])) channel.serve(handler, options)
     for (const channel of [...this.#unseen.keys()]) this.#see(channel)
   }
@@ -207,7 +217,7 @@ export class ChannelServer<In = unknown, Out = unknown>
         this.#pause = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
         return
       }
-      void this.#admit(fd)
+      void this.#context.run(this.#admit, this, fd)
     }
   }
 
@@ -229,7 +239,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { signal } = this.#handshakes
     try {
       this.#checkRoom(peer, part.total)
-      await authorized(peer, options, limits.handshakeTimeout, signal)
+      await authorized(peer, options, limits.handshakeTimeout, signal, this.#context)
       native.passRights(fd, true)
     } catch (error) {
       this.#leave(guest)
@@ -289,13 +299,13 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   #refused(peer: Peer, error: Error): void {
-    if (this.#closing === undefined) this.#tell(() => this.emit('refused', peer, error))
+    if (this.#closing === undefined) this.#tell('refused', peer, error)
   }
 
   /** Nothing that a listener throws disturbs the server. */
-  #tell(emit: () => void): void {
+  #tell(event: keyof ServerEvents, ...args: unknown[]): void {
     try {
-      emit()
+      this.#context.emit(this, event, ...args)
     } catch (error) {
       throwLater(error)
     }
@@ -323,12 +333,12 @@ export class ChannelServer<In = unknown, Out = unknown>
     this.#channels.add(channel)
     if (this.#serving !== undefined) this.#serveOn(channel, this.#serving)
     reader?.({ done: false, value: channel })
-    this.#tell(() => this.emit('channel', channel))
+    this.#tell('channel', channel)
   }
 
-  #serveOn(channel: Channel<In, Out>, { handler, options }: { handler: Handler<In>; options: ServeOptions<In> }): void {
+  #serveOn(channel: Channel<In, Out>, { handler, options, context }: Serving<In>): void {
     try {
-      channel.serve(handler, options)
+      context.run(() => channel.serve(handler, options))
     } catch {
       // A subscriber of passfd:channel:open reads it: the channel is that one's
     }
@@ -366,7 +376,9 @@ export class ChannelServer<In = unknown, Out = unknown>
     if (channels) for (const channel of [...this.#unseen.keys()]) this.#see(channel).destroy()
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)
-    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
+    this.#serving?.context.end()
   }
 
   static {

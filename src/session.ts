@@ -5,7 +5,7 @@
  *                                └────────────────peer's goodbye─────────────▶┘
  *   any state ──violation, destroy(), lost peer──▶ ended
  */
-
+import { AsyncContext } from './async-context.ts'
 import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from './codec.ts'
 import { Credit } from './credit.ts'
 import { assertOpen, type Descriptor, isDescription, own, received, takeShared } from './descriptor.ts'
@@ -61,6 +61,8 @@ export class Session implements TransportOwner {
   peer: Hello | undefined
   /** Called when the peer has taken all descriptors that it was sent. */
   onAllTaken: (() => void) | undefined
+  /** That in which the channel was opened. */
+  readonly context = new AsyncContext('PASSFD_CHANNEL')
 
   readonly #owner: SessionOwner
   readonly #transport: Transport
@@ -253,8 +255,8 @@ export class Session implements TransportOwner {
       sent?.reject(closed)
       if (parcel !== undefined) this.#return('unsent', parcel)
     }
-    this.#incoming.endAll(closed)
-    this.#endSignals?.abort(closed)
+    this.#incoming.endAll(closed, this.context)
+    this.#endSignals?.abort(closed, this.context)
     this.#requests?.failAll(closed)
     this.#drained?.reject(closed)
     this.#drained = undefined
@@ -641,7 +643,7 @@ export class Session implements TransportOwner {
   #onCancel(id: number): void {
     const incoming = this.#incoming.get(id)
     if (incoming === undefined) this.#transport.refuse(id)
-    else incoming.cancel()
+    else this.context.run(incoming.cancel, incoming)
   }
 
   #onTaken(count: number): void {

@@ -3,6 +3,7 @@
 import { EventEmitter } from 'node:events'
 import { removeFile, type SocketFile } from './address.ts'
 import { authorized } from './admission.ts'
+import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
 import { abortError, systemError } from './errors.ts'
 import { closeListener, discard, Watcher } from './loop.ts'
@@ -64,6 +65,8 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   readonly closed: Promise<Error | undefined>
   readonly #setup: StreamServerSetup<Address, Connection>
   readonly #watcher: Watcher
+  /** That of the `listen` call. Connections are opened in it. */
+  readonly #context = new AsyncContext('PASSFD_SERVER')
   readonly #admissions = new AbortController()
   readonly #forgetSignal: () => void
   readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
@@ -169,7 +172,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
         }, ACCEPT_PAUSE)
         return
       }
-      void this.#admit(fd)
+      void this.#context.run(this.#admit, this, fd)
     }
     this.#update()
   }
@@ -190,11 +193,11 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     this.#connections++
     this.#admitting++
     try {
-      await authorized(peer, options, handshakeTimeout, this.#admissions.signal)
+      await authorized(peer, options, handshakeTimeout, this.#admissions.signal, this.#context)
     } catch (error) {
       discard([fd])
       this.#left()
-      if (this.#closing === undefined) this.#tell(() => this.emit('refused', peer, error as Error))
+      if (this.#closing === undefined) this.#tell('refused', peer, error)
       return
     } finally {
       this.#admitting--
@@ -215,7 +218,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
       if (reader === undefined && this.listenerCount('connection') === 0) return
       this.#unclaimed.delete(connection)
       if (reader !== undefined) reader({ done: false, value: connection })
-      else this.#tell(() => this.emit('connection', connection))
+      else this.#tell('connection', connection)
     }
   }
 
@@ -225,9 +228,9 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   }
 
   /** What a listener throws is the program's affair, not this server's. */
-  #tell(emit: () => void): void {
+  #tell(event: keyof StreamServerEvents<Connection>, ...args: unknown[]): void {
     try {
-      emit()
+      this.#context.emit(this, event, ...args)
     } catch (error) {
       process.nextTick(() => {
         throw error
@@ -256,7 +259,8 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     await closeListener(fd, CLOSE_TIMEOUT)
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)
-    this.#tell(() => (failure === undefined ? this.emit('close') : this.emit('close', failure)))
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
   }
 
   static {

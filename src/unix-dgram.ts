@@ -3,6 +3,7 @@ import * as dgram from 'node:dgram'
 import { EventEmitter } from 'node:events'
 import type { SocketName } from './address.ts'
 import { DATAGRAM, withNameBytes } from './address.ts'
+import { AsyncContext } from './async-context.ts'
 import { endLoans, lend } from './datagram-message.ts'
 import { receiveDatagram } from './datagram-receive.ts'
 import type { Descriptor } from './descriptor.ts'
@@ -64,6 +65,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   /** The number, which stays this socket's; -1 once it is closed. */
   fd: number
   readonly #watcher: Watcher
+  readonly #context = new AsyncContext('PASSFD_SOCKET')
 
   constructor(type: string, listener?: (data: Buffer, from: ReceivedFrom) => void) {
     super()
@@ -83,7 +85,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     else {
       // Not before: it would give the socket a name of the kernel's choice, and bind fails on one that has a name (unix(7))
       native.passCredentials(this.fd, true)
-      this.emit('listening')
+      this.#context.emit(this, 'listening')
     }
   }
 
@@ -93,7 +95,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     if (result < 0) this.#fail(result, 'connect')
     else {
       this.connected = true
-      this.emit('connect')
+      this.#context.emit(this, 'connect')
     }
   }
 
@@ -115,7 +117,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
       else if (result === CONGESTION) done(Object.assign(new Error('congestion'), { code: CONGESTION }))
       else done()
     } else if (result < 0) this.#fail(result, 'send')
-    else if (result === CONGESTION) this.emit('congestion', data)
+    else if (result === CONGESTION) this.#context.emit(this, 'congestion', data)
   }
 
   /** The same as `send`. */
@@ -128,6 +130,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     this.#watcher.end()
     native.close(this.fd)
     this.fd = -1
+    this.#context.end()
   }
 
   /** While it is open, the process goes on (the default). */
@@ -199,7 +202,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   }
 
   #fail(errno: number, syscall: string): void {
-    this.emit('error', numbered(errno, syscall))
+    this.#context.emit(this, 'error', numbered(errno, syscall))
   }
 
   #ready(events: number): void {
@@ -207,7 +210,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     if (this.fd < 0) return
     if (events & (WRITABLE | FAILED)) {
       this.#watcher.want(true, false)
-      if (events & WRITABLE) this.emit('writable')
+      if (events & WRITABLE) this.#context.emit(this, 'writable')
     }
   }
 
@@ -219,7 +222,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     if (truncated && fds.length > 0) discard(fds.splice(0))
     const descriptors = lend(fds, sender?.pid ?? 0, owner)
     try {
-      this.emit('message', data, {
+      this.#context.emit(this, 'message', data, {
         size: data.length,
         address: {},
         path: from !== undefined && 'path' in from ? from.path : null,

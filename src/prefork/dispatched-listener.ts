@@ -207,7 +207,8 @@ export class DispatchedListener implements Listener {
     try {
       const workers = this.#servers.map(server => server.info())
       const connection = { listener: this.name, head, ended }
-      answer = route(remoteAddress === undefined ? connection : { ...connection, remoteAddress }, workers)
+      const asked = remoteAddress === undefined ? connection : { ...connection, remoteAddress }
+      answer = this.#events.context.run(() => route(asked, workers))
     } catch (error) {
       this.#events.onRouteFailed(error)
     }

@@ -1,4 +1,5 @@
 /** What the supervisor listens on: opened once, kept open for its whole life, and lent. */
+import type { AsyncContext } from '../async-context.ts'
 import { LISTENERS } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PortGroup } from '../port-group.ts'
@@ -31,6 +32,8 @@ export interface Listener {
 
 export interface ListenerEvents {
   onRouteFailed(error: unknown): void
+  /** In which a route function runs. */
+  readonly context: AsyncContext
 }
 
 /** Rejects with the system's error (EADDRINUSE, EACCES, …) or ERR_PASSFD_DESCRIPTOR_KIND. Nothing is left open then. */

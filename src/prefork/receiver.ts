@@ -1,4 +1,5 @@
 /** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
+import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { LISTENERS } from '../convert.ts'
 import { type Descriptor, own, take } from '../descriptor.ts'
@@ -20,6 +21,8 @@ export class Receiver implements Serving {
   readonly requestsDone = Promise.resolve()
   requests = 0
   readonly #handler: ConnectionHandler
+  /** That of the `receive` call. */
+  readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #lanes = new Set<ReceivingLane>()
 
   constructor(handler: ConnectionHandler) {
@@ -65,7 +68,7 @@ export class Receiver implements Serving {
   #handle(connection: Descriptor): void {
     this.requests++
     try {
-      this.#handler(connection)
+      this.#context.run(() => this.#handler(connection))
     } catch (error) {
       connection[Symbol.dispose]()
       throwLater(error)

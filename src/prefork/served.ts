@@ -4,6 +4,7 @@ import type { ServerHttp2Session } from 'node:http2'
 import * as https from 'node:https'
 import type { Server, Socket } from 'node:net'
 import * as tls from 'node:tls'
+import { AsyncContext } from '../async-context.ts'
 import { checkInteger } from '../convert.ts'
 import { type Descriptor, take } from '../descriptor.ts'
 import { type Accepting, checkServer, giveTo } from '../inject.ts'
@@ -29,6 +30,8 @@ const LONGEST = 100
 export class ServedServer implements Serving {
   readonly #server: Accepting
   readonly #lanes: Lanes
+  /** That of the `listen` call: Node's connections are in it, as if the server listened by itself. */
+  readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #open = new Set<Socket>()
   readonly #connections = new Set<ServedConnection>()
   readonly #forget: (this: Socket) => void
@@ -79,7 +82,7 @@ export class ServedServer implements Serving {
    * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
    */
   add(listener: Descriptor, backlog = BACKLOG): Promise<Lane> {
-    return this.#lanes.add(listener, backlog)
+    return this.#context.run(() => this.#lanes.add(listener, backlog))
   }
 
   /**
@@ -89,10 +92,12 @@ export class ServedServer implements Serving {
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
   give(connection: Descriptor, onClosed?: () => void): void {
-    this.#lanes.prepare()
-    const socket = socketOf(take(connection, 'give()'), this.#server)
-    if (onClosed !== undefined) socket.once('close', onClosed)
-    this.#receive(socket)
+    this.#context.run(() => {
+      this.#lanes.prepare()
+      const socket = socketOf(take(connection, 'give()'), this.#server)
+      if (onClosed !== undefined) socket.once('close', onClosed)
+      this.#receive(socket)
+    })
   }
 
   /**
@@ -100,7 +105,7 @@ export class ServedServer implements Serving {
    * reset: they are accepted first. It may be told later. The connections live on.
    */
   stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
-    return this.#lanes.stop(last)
+    return this.#context.run(() => this.#lanes.stop(last))
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
+import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { mark } from '../copy.ts'
 import { Descriptor } from '../descriptor.ts'
@@ -14,14 +15,14 @@ import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
 import { canSignalOnDeath, ownDirectory } from './launch.ts'
-import { type Listener, openListener } from './listener.ts'
+import { type Listener, type ListenerEvents, openListener } from './listener.ts'
 import { metricsOf } from './metrics.ts'
 import { NotifySocket } from './notify.ts'
 import { checkWorkers, MAX_TIMEOUT, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
 import type { Death, Decision } from './restart.ts'
 import { obeySignals } from './signals.ts'
 import type { WorkerInfo } from './worker-info.ts'
-import { type Exit, type WorkerOwner, WorkerProcess } from './worker-process.ts'
+import { type Exit, type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 
 export interface SupervisorEvents {
   /** A worker is ready. */
@@ -94,6 +95,8 @@ const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?
  */
 export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncDisposable {
   readonly #settings: Settings
+  /** That in which this was made. Channels to workers are opened in it. */
+  readonly #context = new AsyncContext('PASSFD_SUPERVISOR')
   readonly #listeners = new Map<string, Listener>()
   readonly #slots: Slot[] = []
   /** All whose process has not ended. */
@@ -305,9 +308,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   async #open(): Promise<void> {
     const { listeners, balance, command, admin, heartbeat } = this.#settings
-    const onRouteFailed = (error: unknown): void => this.#onRouteFailed(error)
-    for (const [name, spec] of listeners)
-      this.#listeners.set(name, await openListener(name, spec, balance, { onRouteFailed }))
+    const events: ListenerEvents = {
+      onRouteFailed: error => this.#onRouteFailed(error),
+      context: this.#context
+    }
+    for (const [name, spec] of listeners) this.#listeners.set(name, await openListener(name, spec, balance, events))
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
@@ -453,7 +458,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     let worker: WorkerProcess
     try {
       for (const [name, listener] of this.#listeners) loans.set(name, listener.loan(slot.index))
-      worker = new WorkerProcess({
+      const setup: WorkerSetup = {
         slot: slot.index,
         id: ++this.#ids,
         settings: this.#settings,
@@ -464,7 +469,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         closesAtOnce: [...this.#listeners.values()].every(({ closesAtOnce }) => closesAtOnce),
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
         restarts: () => slot.restarts
-      })
+      }
+      worker = this.#context.run(() => new WorkerProcess(setup))
     } catch (error) {
       for (const loan of loans.values()) loan.listener[Symbol.dispose]()
       throw error
@@ -539,7 +545,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** A policy of the user's that fails has given up. */
   #decide(): Decision {
     try {
-      const decision = this.#settings.restart(this.#deaths, performance.now())
+      const decision = this.#context.run(() => this.#settings.restart(this.#deaths, performance.now()))
       if (decision.restart ? decision.delay >= 0 : typeof decision.reason === 'string') return decision
       return { restart: false, reason: `options.restart has returned ${JSON.stringify(decision)}` }
     } catch (error) {
@@ -721,7 +727,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** Nothing that a listener throws disturbs the supervisor. */
   #tell<Name extends keyof SupervisorEvents>(name: Name, ...values: SupervisorEvents[Name]): void {
     try {
-      this.emit(name, ...(values as never))
+      this.#context.emit(this, name, ...(values as unknown[]))
     } catch (error) {
       throwLater(error)
     }

@@ -1,6 +1,7 @@
 /** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
 
 import type { Server } from 'node:net'
+import { AsyncContext, bound } from '../async-context.ts'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
 import { mark } from '../copy.ts'
@@ -55,6 +56,7 @@ export class Worker {
   readonly #handlers: StopHandler[] = []
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
+  readonly #context = new AsyncContext('PASSFD_WORKER')
   #stopped: Promise<void> | undefined
 
   /** @internal */
@@ -167,12 +169,12 @@ export class Worker {
 
   /**
    * Calls `handler` when the worker stops and its HTTP requests are finished: the place to close WebSockets and databases. They run one
-   * after the other, the last one registered first, within `stopTimeout`.
+   * after the other, the last one registered first, within `stopTimeout`, each in the async context of its `onStop` call.
    */
   onStop(handler: StopHandler): void {
     if (typeof handler !== 'function')
       throw new PassfdError('INVALID_ARGUMENT', { what: 'handler', expected: 'a function', actual: describe(handler) })
-    this.#handlers.push(handler)
+    this.#handlers.push(bound(handler))
   }
 
   /** Tells the supervisor that it serves: connections may come, and the one that it replaces may stop. Resolves when the supervisor knows. */
@@ -218,7 +220,7 @@ export class Worker {
 
   /** @internal Time is over: what is left is cut off. */
   hurry(): void {
-    this.#hurry.abort()
+    this.#context.run(() => this.#hurry.abort())
   }
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
@@ -235,7 +237,7 @@ export class Worker {
       clearTimeout(limit)
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
     })
-    this.#stop.abort()
+    this.#context.run(() => this.#stop.abort())
     // The supervisor may be about to stop, too, and then nobody else would serve who waits
     const isLast = told ? last : this.#home.stopping()
     const all = this.#all()

@@ -1,0 +1,36 @@
+/** A Duplex whose listeners run in the async context in which it was made. */
+import { Duplex } from 'node:stream'
+import { AsyncContext, bound } from './async-context.ts'
+
+/** Callbacks of `write` and `end` run in the context of that call, listeners in the one in which the stream was made. */
+export class ContextDuplex extends Duplex {
+  readonly #context = new AsyncContext('PASSFD_STREAM')
+
+  override emit(event: string | symbol, ...args: any[]): boolean {
+    // Node tells of new listeners in the call that adds them
+    if (this.listenerCount(event) === 0 || event === 'newListener' || event === 'removeListener')
+      return super.emit(event, ...args)
+    try {
+      return this.#context.run(() => super.emit(event, ...args))
+    } finally {
+      if (event === 'close') this.#context.end()
+    }
+  }
+
+  override write(chunk: any, callback?: (error: Error | null | undefined) => void): boolean
+  override write(chunk: any, encoding: BufferEncoding, callback?: (error: Error | null | undefined) => void): boolean
+  override write(chunk: any, ...rest: any[]): boolean {
+    return super.write(chunk, ...(rest.map(boundIfFunction) as [BufferEncoding]))
+  }
+
+  override end(callback?: () => void): this
+  override end(chunk: any, callback?: () => void): this
+  override end(chunk: any, encoding?: BufferEncoding, callback?: () => void): this
+  override end(...args: any[]): this {
+    return super.end(...(args.map(boundIfFunction) as [unknown]))
+  }
+}
+
+function boundIfFunction(argument: unknown): unknown {
+  return typeof argument === 'function' ? bound(argument as () => void) : argument
+}
