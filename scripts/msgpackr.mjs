@@ -50,6 +50,221 @@ const PACK = [
     times: 19
   },
   {
+    name: 'what the encoder asks of passfd is declared',
+    why: 'src/encodable.ts says what a value is and why one is refused; a place is collected while an exception passes through.',
+    find: "export const RECORD_SYMBOL = Symbol('record-id');\n",
+    replace: `$&const { getPrototypeOf, keys: keysOf, prototype: ObjectPrototype } = Object;
+const { hasOwnProperty } = ObjectPrototype;
+const { isArray } = Array;
+/** Of the body in progress: how deep its encoder is, and whether a lone surrogate was replaced. */
+export const state = { depth: 0, illFormed: false };
+let hooks;
+export function useHooks(given) {
+	hooks = given;
+}
+`,
+    times: 1
+  },
+  {
+    name: 'each body begins at depth 0',
+    why: 'What was left by a body that failed does not count.',
+    find: '\t\t\tlet encodingError;\n',
+    replace: '$&\t\t\tstate.depth = 0;\n\t\t\tstate.illFormed = false;\n',
+    times: 1
+  },
+  {
+    name: 'an array changes or is too deep',
+    why: 'Its length may change by a getter or be a lie of a Proxy. Values are no deeper than the decoder takes.',
+    find: 'var length = value.length;\n\t\t\tif (length < 0x10) {\n\t\t\t\ttarget[position++] = 0x90 | length;',
+    replace: `var length = value.length;
+			if (length >>> 0 !== length) throw hooks.changed();
+			if (++state.depth > hooks.MAX_DEPTH) throw hooks.tooDeep();
+			if (length < 0x10) {
+				target[position++] = 0x90 | length;`,
+    times: 1
+  },
+  {
+    name: 'the items of an array have a place',
+    why: 'An error says where in the value it is.',
+    find: 'for (let i = 0; i < length; i++) {\n\t\t\t\tpack(value[i]);\n\t\t\t}\n\t\t};',
+    replace: `let i = 0;
+			try {
+				for (; i < length; i++) pack(value[i]);
+			} catch (error) {
+				throw hooks.within(error, value, i);
+			}
+			if (value.length !== length) throw hooks.changed();
+			state.depth--;
+		};`,
+    times: 1
+  },
+  {
+    name: 'a lone surrogate becomes U+FFFD in short strings, too',
+    why: 'It was written as three bytes that are not UTF-8.',
+    find: '} else {\n\t\t\t\t\t\t\ttarget[strPosition++] = c1 >> 12 | 0xe0;',
+    replace: `} else {
+							if ((c1 & 0xf800) === 0xd800) {
+								c1 = 0xfffd;
+								state.illFormed = true;
+							}
+							target[strPosition++] = c1 >> 12 | 0xe0;`,
+    times: 1
+  },
+  {
+    name: '-0 stays -0',
+    why: 'It was written as the integer 0.',
+    find: '(value < 0x40 && !this._writeStruct)) {\n\t\t\t\t\t\ttarget[position++] = value;',
+    replace: `(value < 0x40 && !this._writeStruct)) {
+						if (value === 0 && 1 / value < 0) {
+							target[position++] = 0xcb;
+							targetView.setFloat64(position, value);
+							position += 8;
+						} else
+							target[position++] = value;`,
+    times: 1
+  },
+  {
+    name: 'functions are refused',
+    why: 'Neither a toJSON() nor anything else makes a value of one.',
+    find: "} else if (type === 'object' || type === 'function') {",
+    replace:
+      "} else if (type === 'function') {\n\t\t\t\tthrow hooks.unfit(value);\n\t\t\t} else if (type === 'object') {",
+    times: 1
+  },
+  {
+    name: 'what an object is, its internal slots tell',
+    why: 'Constructors and instanceof fail for values of another realm, and lie. Packers write into the buffer directly: none of them encodes another body.',
+    find: /let constructor = value\.constructor;\n\s+if \(constructor === Object\) \{[\s\S]*?(?=\} else if \(type === 'boolean'\) \{)/g,
+    replace: `const prototype = getPrototypeOf(value);
+					if (prototype === ObjectPrototype) writeObject(value);
+					else if (isArray(value)) packArray(value);
+					else {
+						const packer = hooks.packerOf(value, prototype);
+						if (packer === undefined) writeObject(value);
+						else packer(value, allocate, pack, this.moreTypes);
+					}
+				}
+			`,
+    times: 1
+  },
+  {
+    name: 'packers get their room by one function',
+    why: 'msgpackr makes one for each value.',
+    find: '\t\tconst pack = (value) => {\n',
+    replace: `		const allocate = (size) => {
+			position += size;
+			if (position > safeEnd) makeRoom(position);
+			return { target, targetView, position: position - size };
+		};
+$&`,
+    times: 1
+  },
+  {
+    name: 'a BigInt that does not fit is refused',
+    why: "The error named options that a program can't set.",
+    find: /throw new RangeError\(value \+ ' was too large to fit[\s\S]*?to convert to string'\);/g,
+    replace: 'throw hooks.unfit(value);',
+    times: 1
+  },
+  {
+    name: 'symbols are refused',
+    why: 'With the place where they stand.',
+    find: "throw new Error('Unknown type: ' + type);",
+    replace: 'throw hooks.unfit(value);',
+    times: 1
+  },
+  {
+    name: 'objects are written as they were when their keys were listed, or not at all',
+    why: 'A getter may delete a key and a Proxy list others: then values were written under wrong keys, or too few of them.',
+    find: /const writePlainObject = \([\s\S]*?(?=\/\/ create reference to useRecords if useRecords is a function)/g,
+    replace: `const writePlainObject = (object) => {
+			const keys = keysOf(object);
+			const length = keys.length;
+			if (++state.depth > hooks.MAX_DEPTH) throw hooks.tooDeep();
+			if (length === 0 || keys[0] === '0') hooks.checkSlots(object);
+			if (length < 0x10) {
+				target[position++] = 0x80 | length;
+			} else if (length < 0x10000) {
+				target[position++] = 0xde;
+				target[position++] = length >> 8;
+				target[position++] = length & 0xff;
+			} else {
+				target[position++] = 0xdf;
+				targetView.setUint32(position, length);
+				position += 4;
+			}
+			let key;
+			let i = 0;
+			try {
+				for (; i < length; i++) {
+					key = keys[i];
+					if (key.length >= 0x40 && !key.isWellFormed()) state.illFormed = true;
+					pack(key);
+					const item = object[key];
+					if ((item === undefined || key === '__proto__') && !hasOwnProperty.call(object, key)) break;
+					pack(item);
+				}
+			} catch (error) {
+				throw hooks.within(error, object, key);
+			}
+			if (i < length) throw hooks.changed();
+			if (state.illFormed) hooks.checkKeys(keys);
+			state.depth--;
+		};
+
+		/** The keys of an object whose shape is new, if they are those that have led to this place in the tree. */
+		const shapeOf = (object, transition) => {
+			const keys = keysOf(object);
+			let place = structures.transitions;
+			for (let i = 0; i < keys.length && place; i++) place = place[keys[i]];
+			if (place !== transition) throw hooks.changed();
+			hooks.checkKeys(keys);
+			return keys;
+		};
+
+		const writeRecord = this.useRecords === false ? writePlainObject : (object) => {
+			let nextTransition, transition = structures.transitions || (structures.transitions = new Node());
+			let newTransitions = 0;
+			let key;
+			for (key in object) if (hasOwnProperty.call(object, key)) {
+				nextTransition = transition[key];
+				if (!nextTransition) {
+					nextTransition = transition[key] = new Node();
+					newTransitions++;
+				}
+				transition = nextTransition;
+			}
+			if (++state.depth > hooks.MAX_DEPTH) throw hooks.tooDeep();
+			const recordId = transition[RECORD_SYMBOL];
+			if (recordId) target[position++] = recordId;
+			else newRecord(transition, transition[KEYS] || shapeOf(object, transition), newTransitions);
+			const keys = transition[KEYS];
+			if (keys.length === 0 || keys[0] === '0') hooks.checkSlots(object);
+			let at = 0;
+			try {
+				for (key in object) if (hasOwnProperty.call(object, key)) {
+					if (key !== keys[at]) break;
+					at++;
+					pack(object[key]);
+				}
+			} catch (error) {
+				throw hooks.within(error, object, key);
+			}
+			if (at !== keys.length) throw hooks.changed();
+			state.depth--;
+		};
+
+		`,
+    times: 1
+  },
+  {
+    name: 'the keys of a record are no deeper than the record',
+    why: 'They are written as an array.',
+    find: '\t\t\t\tpack(keys);\n',
+    replace: '\t\t\t\tstate.depth--;\n\t\t\t\tpack(keys);\n\t\t\t\tstate.depth++;\n',
+    times: 1
+  },
+  {
     name: 'pack.js exports all that passfd uses',
     why: 'src/msgpackr/pack.d.ts declares it as one module.',
     find: "export { FLOAT32_OPTIONS } from './unpack.js';",
@@ -114,6 +329,30 @@ const UNPACK = [
     why: 'Behind byte 180 msgpackr left that to its native part, which passfd has not.',
     find: /\t\telse if \(!\(srcStringEnd == 0 && srcEnd < 180\)\)\n\t\t\treturn readFixedString\(length\);\n/g,
     replace: '',
+    times: 1
+  },
+  {
+    name: '__proto__ is a key like others',
+    why: 'It was renamed to __proto_, and could take the place of another key.',
+    find: /if \(key === '__proto__'\)\n\s+key = '__proto_';\n(\s+)object\[key\] = read\(\);/g,
+    replace: `if (key === '__proto__')
+$1	defineProperty(object, key, { value: read(), writable: true, enumerable: true, configurable: true });
+$1else
+$1	object[key] = read();`,
+    times: 3
+  },
+  {
+    name: '__proto__ is a key like others for compiled readers, too',
+    why: 'See the change before. A computed key defines a property.',
+    find: "key === '__proto__' ? '__proto_:r()' : validName.test(key) ?",
+    replace: "validName.test(key) && key !== '__proto__' ?",
+    times: 1
+  },
+  {
+    name: 'what defines __proto__ is declared',
+    why: 'See two changes before.',
+    find: 'const EMPTY_ARRAY = [];\n',
+    replace: '$&const { defineProperty } = Object;\n',
     times: 1
   }
 ]

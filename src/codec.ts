@@ -8,9 +8,8 @@
  *   nothing of it lasts. For bodies that wait or may overtake one that does, unless they are flat and of a shape that was sent before,
  *   and for those whose structures are too big to keep.
  */
-import { madeElsewhere } from './copy.ts'
-import { Descriptor } from './descriptor.ts'
-import { isPassfdError, PassfdError, propertyOf, textOf } from './errors.ts'
+import type { Descriptor } from './descriptor.ts'
+import { PassfdError, propertyOf, textOf } from './errors.ts'
 import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
 import { MAX_DEPTH } from './limits.ts'
@@ -24,11 +23,11 @@ import {
   Place,
   RESERVE_START_SPACE,
   REUSE_BUFFER_MODE,
-  refuseFunction,
   type Structures,
   shapeOf,
   Unpackr
 } from './msgpack.ts'
+import { encodeError, Refusal } from './refusal.ts'
 
 /** What a kept record definition may hold: keys, and bytes of keys (each key counts one more). */
 const MAX_RECORD_KEYS = 256
@@ -87,8 +86,7 @@ const plainPackr = new Packr({
   useRecords: false,
   moreTypes: false,
   encodeUndefinedAsNil: true,
-  variableMapSize: true,
-  writeFunction: refuseFunction
+  variableMapSize: true
 })
 const detachedPackr = new Packr({
   useRecords: true,
@@ -96,8 +94,7 @@ const detachedPackr = new Packr({
   structures: [],
   maxSharedStructures: STREAMED_RECORDS,
   maxOwnStructures: ALL_RECORDS - STREAMED_RECORDS,
-  shouldShareStructure: () => false,
-  writeFunction: refuseFunction
+  shouldShareStructure: () => false
 })
 
 const plainUnpackr = new Unpackr({
@@ -111,8 +108,7 @@ const streamedPackr = new Packr({
   sequential: true,
   moreTypes: true,
   maxSharedStructures: 0,
-  maxOwnStructures: STREAMED_RECORDS,
-  writeFunction: refuseFunction
+  maxOwnStructures: STREAMED_RECORDS
 })
 /** For flagged bodies: each channel puts its structures in. */
 const recordsUnpackr = new Unpackr({
@@ -142,19 +138,20 @@ export class Codec {
     if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
     this.#table ??= new EncodingTable()
     const table = this.#table
+    const given = value
     if (slab !== undefined) {
       if (table.packFlat(value, slab, position)) return outcome
       value = takeInstead(value)
     }
     try {
-      pack(table.begin(), value, RECORDS, slab, position)
+      pack(table.begin(), value, RECORDS, slab, position, given)
     } catch (error) {
       this.#table = undefined // definitions may be in it that were never sent
       throw error
     }
     if (!table.fits()) {
       this.#table = undefined
-      return pack(detachedPackr, value, RECORDS, slab, position)
+      return pack(detachedPackr, value, RECORDS, slab, position, given)
     }
     table.learn()
     outcome.streamed = true
@@ -166,11 +163,9 @@ export class Codec {
    * Not others, as msgpackr tells only afterwards what it has defined, and getters are called once.
    */
   encodeKnown(value: unknown, slab: Buffer, position: number): Encoded {
-    if (this.records && this.#table !== undefined) {
-      if (this.#table.packFlat(value, slab, position)) return outcome
-      value = takeInstead(value)
-    }
-    return this.encode(value, false, slab, position)
+    if (!this.records || this.#table === undefined) return this.encode(value, false, slab, position)
+    if (this.#table.packFlat(value, slab, position)) return outcome
+    return pack(detachedPackr, takeInstead(value), RECORDS, slab, position, value)
   }
 
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
@@ -269,12 +264,21 @@ export function decodePlain(bytes: Buffer, start: number, end: number): unknown 
   return start === end ? undefined : unpack(plainUnpackr, bytes, start, end, false, NO_DESCRIPTORS, false)
 }
 
-function pack(packr: Packr, value: unknown, flags: number, slab?: Buffer, position = 0): Encoded {
+/** `given`: what `value` stands for, in an error. */
+function pack(
+  packr: Packr,
+  value: unknown,
+  flags: number,
+  slab?: Buffer,
+  position = 0,
+  given: unknown = value
+): Encoded {
   refuseNested()
   const into = slab ?? (scratch ??= Buffer.allocUnsafeSlow(65536))
   encoding = true
   call.descriptors = NO_DESCRIPTORS
   call.holes = NO_HOLES
+  call.holeBytes = 0
   call.target = into
   call.frameStart = (position + 7) & ~7
   try {
@@ -295,17 +299,24 @@ function pack(packr: Packr, value: unknown, flags: number, slab?: Buffer, positi
     outcome.descriptors = call.descriptors
     outcome.holes = call.holes
     outcome.streamed = false
-    if (call.holes.length > 0) for (const hole of call.holes) outcome.length += hole.bytes.byteLength
-    if (end - start > MAX_DEPTH && !shallow(value, MAX_DEPTH))
-      throw new PassfdError('ENCODE', { detail: `it is nested deeper than ${MAX_DEPTH}` })
+    if (call.holes.length > 0) outcome.length += lengthOfHoles()
     return outcome
   } catch (error) {
     attached = undefined
-    throw encodeError(error)
+    throw encodeError(error, given, value)
   } finally {
     encoding = false
     collected = call.descriptors
   }
+}
+
+/** A getter may have taken the memory of a buffer away that stands before it. */
+function lengthOfHoles(): number {
+  let length = 0
+  for (const { bytes } of call.holes) length += bytes.byteLength
+  if (length !== call.holeBytes)
+    throw new Refusal('changes while it is encoded: the memory of a buffer in it was transferred or made shorter')
+  return length
 }
 
 function unpack(
@@ -385,7 +396,7 @@ class EncodingTable {
       this.added = false
       return true
     } catch (error) {
-      throw encodeError(error)
+      throw encodeError(error, value)
     } finally {
       encoding = false
       collected = call.descriptors
@@ -454,37 +465,32 @@ function tooBig(structure: string[] | undefined): boolean {
   return size > MAX_RECORD_BYTES
 }
 
-/** True if nothing in the value stands deeper than `depth`. */
+/** True if nothing in a decoded value stands deeper than `depth`. Only what holds other values counts, as for the encoder. */
 function shallow(value: unknown, depth: number): boolean {
-  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return true
-  if (depth === 0) return false
+  if (typeof value !== 'object' || value === null) return true
   if (Array.isArray(value)) {
+    if (depth === 0) return false
     for (const item of value) if (!shallow(item, depth - 1)) return false
   } else if (value instanceof Map) {
+    if (depth === 0) return false
     for (const [key, item] of value) if (!shallow(key, depth - 1) || !shallow(item, depth - 1)) return false
   } else if (value instanceof Set) {
+    if (depth === 0) return false
     for (const item of value) if (!shallow(item, depth - 1)) return false
-  } else if (!(value instanceof Descriptor || value instanceof Date)) {
+  } else if (isPlain(value)) {
+    if (depth === 0) return false
     for (const key in value) if (!shallow((value as Record<string, unknown>)[key], depth - 1)) return false
   }
   return true
 }
 
-function encodeError(error: unknown): PassfdError {
-  const elsewhere = madeElsewhere(error) // thrown by toJSON() of a Descriptor or Connection of that copy
-  if (elsewhere !== undefined)
-    return new PassfdError('ENCODE', { detail: `it holds an object of ${elsewhere.by}` }, { cause: error })
-  return isPassfdError(error) ? error : new PassfdError('ENCODE', { detail: reason(error) }, { cause: error })
-}
-
-/** What msgpackr writes as a record whatever else it is. */
+/** What is written as a record: an object with the prototype of a plain one, whatever its slots. */
 function isPlain(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && value.constructor === Object
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 }
 
 function reason(error: unknown): string {
   const text = textOf(error)
-  if (propertyOf(error, 'name') === 'RangeError' && /call stack/i.test(text))
-    return 'it is nested too deep or refers to itself'
+  if (propertyOf(error, 'name') === 'RangeError' && /call stack/i.test(text)) return 'it is nested too deep'
   return text.slice(0, 200)
 }

@@ -36,6 +36,8 @@ const inside = new WeakSet<Descriptor>()
 export let descriptorOf: (connection: Connection) => Descriptor
 /** @internal A Connection of a Descriptor that came in a message, and shares its scope. */
 export let connectionOf: (descriptor: Descriptor, head: Buffer) => Connection
+/** @internal By its private fields. */
+export let isConnection: (value: object) => value is Connection
 
 /** @internal The Descriptor stands in a Connection, so it is not to be handed out alone. */
 export function isInside(descriptor: Descriptor): boolean {
@@ -191,6 +193,7 @@ export class Connection implements Disposable {
 
   static {
     descriptorOf = connection => connection.#open()
+    isConnection = (value): value is Connection => #head in value
     connectionOf = (descriptor, head) => new Connection(descriptor, head, WITHIN)
   }
 }

@@ -147,6 +147,8 @@ export let handOver: (descriptor: Descriptor, by: string) => Descriptor
 export let descriptionOf: (descriptor: Descriptor) => object
 /** @internal */
 export let isDescription: (descriptor: Descriptor, description: object) => boolean
+/** @internal By its private fields: no Proxy, and nothing that only has its prototype. */
+export let isDescriptor: (value: object) => value is Descriptor
 
 /**
  * One open file descriptor. It has one owner, you, until a verb says otherwise: sending *moves* it, `detach()`
@@ -523,6 +525,7 @@ export class Descriptor implements Disposable {
       descriptor.#description ??= {}
       return descriptor.#description
     }
+    isDescriptor = (value): value is Descriptor => #description in value
     isDescription = (descriptor, description) => descriptor.#description === description
     received = fd => {
       const descriptor = own(fd)

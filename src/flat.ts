@@ -2,8 +2,9 @@
  * The commonest message is an object of a shape that was sent before, with short strings, numbers, truth values, null and Descriptors
  * in it. It is written here, byte for byte as msgpackr would, in about half of the time; everything else is left to msgpackr.
  */
-import { Descriptor } from './descriptor.ts'
+import { isDescriptor } from './descriptor.ts'
 import { collect, packIndexAt } from './msgpack.ts'
+import { changed, within } from './refusal.ts'
 
 /** A record structure that msgpackr has defined. */
 export interface Shape {
@@ -53,20 +54,27 @@ export function fits(value: object, { keys, misses }: Shape): boolean {
 /** Writes an object that `fits` at `into[at]`, where there are 2 KiB. Returns the end, or -1 after which `takeInstead()` is to be encoded. */
 export function writeFlat(value: object, shape: Shape, into: Buffer, at: number): number {
   into[at++] = shape.token
+  const { keys } = shape
   let count = 0
-  for (const key in value) {
-    if (key !== shape.keys[count]) break // a getter has deleted or added one
-    const item = (value as Record<string, unknown>)[key]
-    items[count++] = item
-    at = writeItem(item, into, at)
-    if (at < 0) break
+  let key: string | undefined
+  try {
+    for (key in value) {
+      if (key !== keys[count]) break // a getter has deleted one, or a Proxy lists others than before
+      const item = (value as Record<string, unknown>)[key]
+      items[count++] = item
+      at = writeItem(item, into, at)
+      if (at < 0) break
+    }
+  } catch (error) {
+    throw within(error, value, key!)
   }
-  if (at < 0 || count !== shape.keys.length) {
+  if (at < 0) {
     shape.misses++
-    instead = copyOf(value, shape.keys, count)
+    instead = copyOf(value, keys, count)
     items.fill(undefined, 0, count)
     return -1
   }
+  if (count !== keys.length) throw changed()
   shape.misses = 0
   return at
 }
@@ -86,7 +94,7 @@ function writeItem(item: unknown, into: Buffer, at: number): number {
         into[at] = 0xc0
         return at + 1
       }
-      if (!(item instanceof Descriptor)) return -1
+      if (!isDescriptor(item)) return -1
       packIndexAt(collect(item), into, at)
       return at + 3
     default:
@@ -114,6 +122,7 @@ function writeString(item: string, into: Buffer, at: number): number {
 function writeNumber(item: number, into: Buffer, at: number): number {
   if (item >>> 0 === item) {
     if (item < 0x40) {
+      if (item === 0 && 1 / item < 0) return writeDouble(item, into, at)
       into[at] = item
       return at + 1
     }
@@ -148,6 +157,10 @@ function writeNumber(item: number, into: Buffer, at: number): number {
     }
     return writeWord(0xd2, item, into, at)
   }
+  return writeDouble(item, into, at)
+}
+
+function writeDouble(item: number, into: Buffer, at: number): number {
   into[at] = 0xcb
   number.setFloat64(0, item)
   for (let i = 0; i < 8; i++) into[at + 1 + i] = number.getUint8(i)
@@ -166,7 +179,13 @@ function writeWord(token: number, item: number, into: Buffer, at: number): numbe
 /** The first `count` were asked for already. */
 function copyOf(value: object, keys: readonly string[], count: number): object {
   const copy: Record<string, unknown> = {}
-  for (const [index, key] of keys.entries())
-    copy[key] = index < count ? items[index] : (value as Record<string, unknown>)[key]
+  for (const [index, key] of keys.entries()) {
+    if (index >= count && !hasOwn.call(value, key)) throw changed()
+    try {
+      copy[key] = index < count ? items[index] : (value as Record<string, unknown>)[key]
+    } catch (error) {
+      throw within(error, value, key)
+    }
+  }
   return copy
 }

@@ -3,13 +3,15 @@
  * globals of its module: this way another user of msgpackr in the process can't pack into our buffers, nor can its
  * extensions change the wire. scripts/msgpackr.mjs makes it.
  */
-import { EventEmitter } from 'node:events'
-import { Connection, connectionOf, descriptorOf } from './connection.ts'
-import { assertOpen, Descriptor } from './descriptor.ts'
+import { bytesOf, isArrayBuffer, isDate, isMap, isProxy, isSet, typedArrayName } from './brand.ts'
+import { Connection, connectionOf, descriptorOf, isConnection } from './connection.ts'
+import { assertOpen, Descriptor, isDescriptor } from './descriptor.ts'
+import { checkDistinct, checkKeys, checkPlainKeys, checkSlots, plainForm, unfit } from './encodable.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER } from './frame.ts'
-import { MAX_RIGHTS } from './limits.ts'
-import { addExtension, type Packr } from './msgpackr/pack.js'
+import { MAX_DEPTH, MAX_RIGHTS } from './limits.ts'
+import { type Allocate, addExtension, type Pack, state, useHooks, type ValuePacker } from './msgpackr/pack.js'
+import { changed, quoted, Refusal, tooDeep, within } from './refusal.ts'
 
 export { Packr, RESERVE_START_SPACE, REUSE_BUFFER_MODE, type Structures, Unpackr } from './msgpackr/pack.js'
 
@@ -53,6 +55,8 @@ export const call = {
   target: EMPTY as Buffer,
   descriptors: NO_DESCRIPTORS,
   holes: NO_HOLES,
+  /** How many bytes the holes had when they were left. */
+  holeBytes: 0,
   /** Decoding: what came with the frame, and how much of it the body has used. */
   arrived: NO_DESCRIPTORS as readonly Descriptor[],
   used: 0,
@@ -63,47 +67,51 @@ export const call = {
   owned: false
 }
 
-/** For msgpackr's `writeFunction`. */
-export function refuseFunction(): never {
-  throw new PassfdError('ENCODE', { detail: 'it holds a function' })
-}
-
-type Allocate = (size: number) => { target: Buffer; targetView: DataView; position: number }
-
 function addExtensions(): void {
-  const TypedArray = Object.getPrototypeOf(Uint8Array)
-  refuseClass(Error, 'it holds an Error; send its code and message')
-  refuseClass(RegExp, 'it holds a RegExp; send its source')
-  refuseClass(Promise, 'it holds a Promise; await it first')
-  for (const Weak of [WeakMap, WeakSet, WeakRef])
-    refuseClass(Weak, `it holds a ${Weak.name}, whose contents can't be seen`)
-  refuseClass(
-    EventEmitter,
-    'it holds an object that is alive in this process (a socket, stream or server); send Descriptor.from(it), or await Connection.take(it)'
-  )
-  // msgpackr itself would make nothing of a DataView in plain bodies
-  addExtension({ Class: DataView, type: 0x74, pack: packView, unpack: unpackView })
-  addExtension({ Class: TypedArray, type: 0x74, pack: packView, unpack: unpackView })
+  addExtension({ type: 0x74, unpack: unpackView })
   addExtension({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
   addExtension({ type: 0x42, unpack: unpackBigInt })
   addExtension({ type: 0xff, unpack: unpackTimestamp })
   addExtension({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
   for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) addExtension({ type, unpack: refuseType })
-  addExtension({ Class: Place, type: DESCRIPTOR_TYPE, pack: packPlace, unpack: unpackDescriptor })
-  addExtension({ Class: ConnectionPlace, type: CONNECTION_TYPE, pack: packConnectionPlace, unpack: unpackConnection })
-  addExtension({ Class: Connection, type: CONNECTION_TYPE, pack: packConnection, unpack: unpackConnection })
-  addExtension({ Class: Descriptor, type: DESCRIPTOR_TYPE, pack: packDescriptor, unpack: unpackDescriptor })
+  addExtension({ type: CONNECTION_TYPE, unpack: unpackConnection })
+  addExtension({ type: DESCRIPTOR_TYPE, unpack: unpackDescriptor })
 }
 
-function refuseClass(Class: unknown, detail: string): void {
-  addExtension({
-    Class,
-    type: 0x65,
-    pack: () => {
-      throw new PassfdError('ENCODE', { detail })
-    },
-    unpack: refuseType
-  })
+/** How an object is written that is no array and not of Object.prototype; undefined: by its keys. Throws a Refusal. */
+function packerOf(value: object, prototype: object | null): ValuePacker | undefined {
+  if (ArrayBuffer.isView(value)) return packView
+  if (isDescriptor(value)) return packDescriptor
+  if (isConnection(value)) return packConnection
+  // A prototype only says what to ask first: each answer is a call into C++
+  if (prototype === Date.prototype && isDate(value)) return packDate
+  if (isMap(value)) return packMap
+  if (isSet(value)) return packSet
+  if (isArrayBuffer(value)) return packArrayBuffer
+  if (isDate(value)) return packDate
+  if (value instanceof ConnectionPlace) return packConnectionPlace
+  if (value instanceof Place) return packPlace
+  if (isProxy(value) && (value instanceof Descriptor || value instanceof Connection))
+    throw new Refusal('is a Proxy of a Descriptor or Connection: send what it stands for')
+  const form = plainForm(value, prototype)
+  if (form === value) return undefined
+  json = form
+  return packJson
+}
+
+/** What toJSON() gave for the value whose packer is called next. */
+let json: unknown
+
+function packJson(value: object, _: Allocate, pack: Pack): void {
+  const given = json
+  json = undefined
+  if (++state.depth > MAX_DEPTH) throw tooDeep() // each may give another object with a toJSON()
+  try {
+    pack(given)
+  } catch (error) {
+    throw within(error, value, { text: '.toJSON()' })
+  }
+  state.depth--
 }
 
 function refuseType(): never {
@@ -119,27 +127,39 @@ function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
 }
 
 function packConnection(connection: Connection, allocate: Allocate): void {
-  packHead(collect(descriptorOf(connection)), connection.head, allocate)
+  packHead(collect(ofConnection(connection)), connection.head, allocate)
+}
+
+function ofConnection(connection: Connection): Descriptor {
+  try {
+    return descriptorOf(connection)
+  } catch (error) {
+    throw new Refusal('', undefined, error as PassfdError)
+  }
 }
 
 function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocate): void {
   packHead(index, head, allocate)
 }
 
-/** Gives the descriptor its index. */
+/** Gives the descriptor its index. Throws a Refusal if it can't be sent, or not again. */
 export function collect(descriptor: Descriptor): number {
-  assertOpen(descriptor)
-  if (call.descriptors.length === 0) {
-    call.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
-    return 0
+  try {
+    assertOpen(descriptor)
+    if (call.descriptors.length === 0) {
+      call.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
+      return 0
+    }
+    if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
+    if (call.descriptors.length > MAX_RIGHTS)
+      throw new PassfdError('TOO_MANY_DESCRIPTORS', {
+        count: `more than ${MAX_RIGHTS}`,
+        whose: 'the protocol (SCM_MAX_FD, unix(7))',
+        limit: MAX_RIGHTS
+      })
+  } catch (error) {
+    throw new Refusal('', undefined, error as PassfdError)
   }
-  if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
-  if (call.descriptors.length > MAX_RIGHTS)
-    throw new PassfdError('TOO_MANY_DESCRIPTORS', {
-      count: `more than ${MAX_RIGHTS}`,
-      whose: 'the protocol (SCM_MAX_FD, unix(7))',
-      limit: MAX_RIGHTS
-    })
   return call.descriptors.push(descriptor) - 1
 }
 
@@ -206,6 +226,7 @@ function arrivedAt(index: number): Descriptor {
   return descriptor
 }
 
+/** By their codes. */
 const VIEWS = [
   Int8Array,
   Uint8Array,
@@ -219,28 +240,55 @@ const VIEWS = [
   BigInt64Array,
   BigUint64Array
 ]
+const CODES = new Map<string | undefined, number>(VIEWS.map(({ name }, code) => [name, code]))
 const ARRAY_BUFFER = 16
 const DATA_VIEW = 17
+CODES.set(undefined, DATA_VIEW)
+/** More than a header of msgpack can say. */
+const TOO_LONG = 0xffffffff
 
-/** A typed array or DataView: bin for bytes (and everything towards a peer without records), else msgpackr's extension 0x74. */
-function packView(this: Packr, view: Uint8Array | DataView, allocate: Allocate): void {
-  const typed = this.moreTypes && !(view instanceof Buffer)
-  const length = view.byteLength + (typed ? 1 : 0)
+/** A typed array or DataView: bin for a Buffer (and everything towards a peer without records), else msgpackr's extension 0x74. */
+function packView(view: ArrayBufferView, allocate: Allocate, _: Pack, rich: boolean): void {
+  const name = typedArrayName(view)
+  const code = CODES.get(name)
+  if (code === undefined) throw new Refusal(`is a ${name}, which has no form in a message: send another typed array`)
+  const bytes = memoryOf(view)
+  const shrinks = (bytes.buffer as { resizable?: boolean }).resizable === true
+  packBytes(bytes, rich && !(view instanceof Buffer) ? code : undefined, !shrinks, allocate)
+}
+
+function packArrayBuffer(buffer: ArrayBuffer, allocate: Allocate, _: Pack, rich: boolean): void {
+  packBytes(memoryOf(buffer), rich ? ARRAY_BUFFER : undefined, false, allocate)
+}
+
+function memoryOf(value: ArrayBufferView | ArrayBuffer): Uint8Array {
+  try {
+    return bytesOf(value)
+  } catch {
+    throw new Refusal('has lost its memory: its ArrayBuffer was transferred to another owner, or made too short for it')
+  }
+}
+
+/** `code`: of the extension 0x74; without it bin. If `mayStay` what is long is left where it is. */
+function packBytes(bytes: Uint8Array, code: number | undefined, mayStay: boolean, allocate: Allocate): void {
+  const { byteLength } = bytes
+  const typed = code !== undefined
+  const length = byteLength + (typed ? 1 : 0)
+  if (length > TOO_LONG) throw new Refusal('is longer than 4 GiB')
   const prefix = length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
   const header = prefix + (typed ? 2 : 0)
-  const byReference = view.byteLength >= BY_REFERENCE
-  const { target: into, targetView, position } = allocate(byReference ? header : header + view.byteLength)
+  const stays = mayStay && byteLength >= BY_REFERENCE
+  const { target: into, targetView, position } = allocate(stays ? header : header + byteLength)
   into[position] = (typed ? 0xc7 : 0xc4) + (prefix === 2 ? 0 : prefix === 3 ? 1 : 2)
   if (prefix === 2) into[position + 1] = length
   else if (prefix === 3) targetView.setUint16(position + 1, length)
   else targetView.setUint32(position + 1, length)
   if (typed) {
     into[position + prefix] = 0x74
-    into[position + prefix + 1] = viewCode(view)
+    into[position + prefix + 1] = code
   }
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
-  if (!byReference) into.set(bytes, position + header)
-  else leaveHole(into, position + header, bytes)
+  if (stays) leaveHole(into, position + header, bytes)
+  else into.set(bytes, position + header)
 }
 
 function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
@@ -248,13 +296,121 @@ function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
   // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
   const frameStart = into === call.target ? call.frameStart : 0
   call.holes.push({ at: at - frameStart - HEADER, bytes })
+  call.holeBytes += bytes.byteLength
 }
 
-/** Classes that are none of these are sent as their bytes. */
-function viewCode(view: Uint8Array | DataView): number {
-  const code = VIEWS.indexOf(view.constructor as never)
-  if (code < 0) return view instanceof DataView ? DATA_VIEW : VIEWS.indexOf(Uint8Array)
-  return code
+const eachEntry = Map.prototype.forEach
+const eachItem = Set.prototype.forEach
+
+/** As `structuredClone`: the entries that it has now, whatever getters in them add or remove. */
+function packMap(map: Map<unknown, unknown>, allocate: Allocate, pack: Pack, rich: boolean): void {
+  const keys: unknown[] = []
+  const values: unknown[] = []
+  eachEntry.call(map, (value, key) => {
+    keys.push(key)
+    values.push(value)
+  })
+  if (++state.depth > MAX_DEPTH) throw tooDeep()
+  if (!rich) checkPlainKeys(keys)
+  packHeader(keys.length, 0x80, 0xde, allocate)
+  let at = 0
+  let inKey = true
+  let became = false
+  try {
+    for (; at < keys.length; at++) {
+      inKey = true
+      became = packAsSent(keys, at, pack) || became
+      inKey = false
+      pack(values[at])
+    }
+  } catch (error) {
+    const key = keys[at]
+    const named = !inKey && (typeof key === 'string' || typeof key === 'number')
+    const text = named ? `.get(${typeof key === 'string' ? quoted(key) : key})` : `.entries()[${at}][${inKey ? 0 : 1}]`
+    throw within(error, map, { text })
+  }
+  if (rich && (became || state.illFormed)) checkDistinct(keys)
+  state.depth--
+}
+
+function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolean): void {
+  const items: unknown[] = []
+  eachItem.call(set, item => items.push(item))
+  if (++state.depth > MAX_DEPTH) throw tooDeep()
+  if (rich) {
+    const { target, position } = allocate(3)
+    target[position] = 0xd4
+    target[position + 1] = 0x73
+    target[position + 2] = 0
+  }
+  packHeader(items.length, 0x90, 0xdc, allocate)
+  let at = 0
+  let became = false
+  try {
+    for (; at < items.length; at++) {
+      if (rich) became = packAsSent(items, at, pack) || became
+      else pack(items[at])
+    }
+  } catch (error) {
+    throw within(error, set, { text: `.values()[${at}]` })
+  }
+  if (rich && (became || state.illFormed)) checkDistinct(items)
+  state.depth--
+}
+
+/** Packs an item of a Set or a key of a Map. True if its toJSON() has made something else of it, which may be equal to another one. */
+function packAsSent(items: unknown[], at: number, pack: Pack): boolean {
+  const item = items[at]
+  if (typeof item === 'object' && item !== null && !Array.isArray(item)) {
+    const prototype = Object.getPrototypeOf(item)
+    if (prototype !== Object.prototype && packerOf(item, prototype) === packJson) items[at] = json
+  }
+  pack(items[at])
+  return items[at] !== item
+}
+
+/** Of an array or a map: the first byte of the short form, and of the form with 16 bits, behind which that with 32 stands. */
+function packHeader(length: number, short: number, long: number, allocate: Allocate): void {
+  const size = length < 0x10 ? 1 : length < 0x10000 ? 3 : 5
+  const { target, targetView, position } = allocate(size)
+  if (size === 1) target[position] = short | length
+  else if (size === 3) {
+    target[position] = long
+    targetView.setUint16(position + 1, length)
+  } else {
+    target[position] = long + 1
+    targetView.setUint32(position + 1, length)
+  }
+}
+
+const timeOf = Date.prototype.getTime
+
+/** The shortest of the standard's three forms. */
+function packDate(date: Date, allocate: Allocate, _: Pack, rich: boolean): void {
+  const time = timeOf.call(date)
+  if (Number.isNaN(time)) {
+    if (!rich) throw new Refusal('is an invalid Date, which has no form for a peer without records: send null')
+    const { target, position } = allocate(3)
+    target[position] = 0xd4
+    target[position + 1] = target[position + 2] = 0xff
+    return
+  }
+  const seconds = Math.floor(time / 1000)
+  const nanoseconds = (time - seconds * 1000) * 1_000_000
+  if (seconds < 0 || seconds > 0xffffffff) {
+    const { target, targetView, position } = allocate(15)
+    target[position] = 0xc7
+    target[position + 1] = 12
+    target[position + 2] = 0xff
+    targetView.setUint32(position + 3, nanoseconds)
+    targetView.setBigInt64(position + 7, BigInt(seconds))
+    return
+  }
+  const { target, targetView, position } = allocate(nanoseconds === 0 ? 6 : 10)
+  target[position] = nanoseconds === 0 ? 0xd6 : 0xd7
+  target[position + 1] = 0xff
+  if (nanoseconds > 0) targetView.setUint32(position + 2, nanoseconds * 4)
+  targetView.setUint32(position + (nanoseconds === 0 ? 2 : 6), seconds)
 }
 
 function unpackView(data: Uint8Array): unknown {
@@ -318,3 +474,4 @@ export function shapeOf(keys: string[], secondByte: number | undefined): string[
 }
 
 addExtensions()
+useHooks({ MAX_DEPTH, packerOf, checkSlots, checkKeys, unfit, changed, tooDeep, within })

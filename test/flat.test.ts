@@ -97,6 +97,12 @@ const object = fc.oneof(
   )
 )
 
+/** -0 is an integer for msgpackr, and a lone surrogate three bytes that are not UTF-8. */
+function isOtherThere(item: unknown): boolean {
+  if (typeof item === 'string') return !item.isWellFormed()
+  return Object.is(item, -0) || (typeof item === 'object' && item !== null && Object.values(item).some(isOtherThere))
+}
+
 test('what it writes is what msgpackr writes, byte for byte', t => {
   let known = 0
   const property = fc.property(fc.array(fc.tuple(object, fc.nat(60000)), { minLength: 20, maxLength: 60 }), values => {
@@ -108,6 +114,8 @@ test('what it writes is what msgpackr writes, byte for byte', t => {
       const [bytes, expected] = both.map((body, index) =>
         receivers[index]!.decode(body, 0, body.length, true, [], true)
       )
+      if (!isDeepStrictEqual(bytes, value)) throw new Error(`${inspect(bytes)} instead of ${inspect(value)}`)
+      if (isOtherThere(value)) continue
       if (!isDeepStrictEqual(bytes, expected)) throw new Error(`${inspect(bytes)} instead of ${inspect(expected)}`)
       // Once in ten thousand shapes msgpackr begins anew: then a definition stands in one of them, and later ids differ, those of parts too
       const hasParts = Object.values(value).some(item => typeof item === 'object' && item !== null)
@@ -198,7 +206,8 @@ test('a getter that deletes a key behind it, or throws, or sends', t => {
     delete deleting.second
     return 1
   })
-  t.deepEqual(pass(deleting), { first: 1, second: undefined })
+  const changes = { code: 'ERR_PASSFD_ENCODE', message: /value changes while it is encoded/ }
+  t.throws(() => pass(deleting), changes)
   t.deepEqual(pass({ first: 1, second: 2, third: 3 }), { first: 1, second: 2, third: 3 })
   const skipping = Object.assign(
     shape(() => {
@@ -207,7 +216,15 @@ test('a getter that deletes a key behind it, or throws, or sends', t => {
     }),
     { third: 3 }
   )
-  t.deepEqual(pass(skipping), { first: 1, second: undefined, third: 3 })
+  t.throws(() => pass(skipping), changes)
+  const later = Object.assign(
+    shape(() => {
+      delete later.second
+      return [1] // what is no flat value
+    }),
+    { third: 3 }
+  )
+  t.throws(() => pass(later), changes)
   const cause = new Error('no')
   const error = t.throws(() =>
     pass(
@@ -217,6 +234,7 @@ test('a getter that deletes a key behind it, or throws, or sends', t => {
     )
   )
   t.like(error, { code: 'ERR_PASSFD_ENCODE', cause })
+  t.regex(error!.message, /value\.first can't be read: no/)
   t.throws(() => pass(shape(() => written(codec, { first: 3, second: 4 }))), { code: 'ERR_PASSFD_ENCODE' })
   t.deepEqual(pass({ first: 5, second: 6 }), { first: 5, second: 6 })
 })
@@ -248,12 +266,13 @@ test('traps of a Proxy, and a getter named constructor, send nothing in the midd
     first: 7,
     get constructor() {
       nested()
-      return calls++ < 2 ? Object : 8
+      return calls++ === 0 ? Object : 8
     }
   }
-  encode(named)
+  t.throws(() => encode(named), { code: 'ERR_PASSFD_ENCODE', message: /value\.constructor is a function/ })
+  t.deepEqual(encode(named), { first: 7, constructor: 8 })
   t.deepEqual(encode({ first: 9, second: 10 }), { first: 9, second: 10 })
-  t.true(errors.length > 3)
+  t.true(errors.length > 2)
   for (const error of errors) t.like(error, { code: 'ERR_PASSFD_ENCODE' })
 })
 

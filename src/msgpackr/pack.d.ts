@@ -26,5 +26,31 @@ export class Packr extends Unpackr {
 
 export function addExtension(extension: object): void
 
+/** Room in the outgoing buffer. */
+export type Allocate = (size: number) => { target: Buffer; targetView: DataView; position: number }
+export type Pack = (value: unknown) => void
+/** Writes a value that is no array and no object of keys. `rich`: with msgpackr's further types. */
+export type ValuePacker = (value: never, allocate: Allocate, pack: Pack, rich: boolean) => void
+
+/** What the encoder asks: see src/encodable.ts and src/refusal.ts. All of these give what is to be thrown, or throw it. */
+export interface Hooks {
+  readonly MAX_DEPTH: number
+  /** The packer of an object that is no array and whose prototype is not Object.prototype; undefined: by its keys. */
+  packerOf(value: object, prototype: object | null): ValuePacker | undefined
+  /** For an object that has no keys, or those of an array. */
+  checkSlots(value: object): void
+  /** Some key was not well-formed. */
+  checkKeys(keys: readonly string[]): void
+  unfit(value: unknown): unknown
+  changed(): unknown
+  tooDeep(): unknown
+  within(thrown: unknown, container: object, step: string | number): unknown
+}
+
+export function useHooks(hooks: Hooks): void
+
+/** Of the body in progress: how deep its encoder is, and whether a lone surrogate was replaced. */
+export const state: { depth: number; illFormed: boolean }
+
 export const REUSE_BUFFER_MODE: number
 export const RESERVE_START_SPACE: number
