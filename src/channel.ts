@@ -7,7 +7,7 @@ import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { mark } from './copy.ts'
 import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
-import { abortError, asError, isPassfdError, PassfdError, textOf } from './errors.ts'
+import { abortError, asError, type Failure, isPassfdError, PassfdError, textOf } from './errors.ts'
 import { descriptorsGiven } from './given.ts'
 import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
@@ -33,7 +33,7 @@ export interface ServeOptions<In = unknown> {
    * Failures that nobody is told of by an answer, and answers that can't be sent: their descriptors have come back by `'returned'`. Without
    * it a failure that nobody is told of ends the channel.
    */
-  onError?(error: Error, message: Message<In>): void
+  onError?(error: Failure, message: Message<In>): void
 }
 
 const SERVE_OPTIONS = { concurrency: true, onError: 'method' } as const satisfies KnownOptions<ServeOptions>
@@ -70,7 +70,7 @@ export interface Returned<Out = unknown> {
 export interface ChannelEvents<In = unknown, Out = unknown> {
   message: [Message<In>]
   returned: [Returned<Out>]
-  close: [error?: Error]
+  close: [error?: Failure]
 }
 
 /** @internal What `connect`, `listen` and `pair` have found out before there is a channel. */
@@ -144,7 +144,7 @@ export class Channel<In = unknown, Out = unknown>
   #readers: ((result: IteratorResult<Message<In>>) => void)[] = NONE
   #pumping = false
   #over = false
-  #closed: { promise: Promise<Error | undefined>; resolve(error: Error | undefined): void } | undefined
+  #closed: { promise: Promise<Failure | undefined>; resolve(error: Failure | undefined): void } | undefined
   #lenders: { message: Lender; request: Lender } | undefined
 
   private constructor(setup: ChannelSetup) {
@@ -166,10 +166,10 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /** Resolves when the channel has ended: to the error, or to undefined if both sides had said goodbye. Never rejects. */
-  get closed(): Promise<Error | undefined> {
+  get closed(): Promise<Failure | undefined> {
     if (this.#closed === undefined) {
-      let resolve!: (error: Error | undefined) => void
-      const promise = new Promise<Error | undefined>(done => {
+      let resolve!: (error: Failure | undefined) => void
+      const promise = new Promise<Failure | undefined>(done => {
         resolve = done
       })
       this.#closed = { promise, resolve }

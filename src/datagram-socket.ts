@@ -19,7 +19,7 @@ import { Outbox } from './datagram-outbox.ts'
 import { type Received, receiveDatagram, type Sender } from './datagram-receive.ts'
 import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './datagram-send.ts'
 import { assertOpen, Descriptor, take } from './descriptor.ts'
-import { abortError, asError, checked, PassfdError, systemError } from './errors.ts'
+import { abortError, asError, checked, type Failure, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
@@ -51,7 +51,7 @@ export interface DatagramEvents {
   message: [DatagramMessage]
   /** A datagram was refused, or could not be taken whole: it and its descriptors are gone. */
   dropped: [PassfdError, Dropped]
-  close: [error?: Error]
+  close: [error?: Failure]
 }
 
 export interface ConnectOptions extends BindOptions {
@@ -143,7 +143,7 @@ export class DatagramSocket
   /** The name of this socket; undefined if it has none. */
   readonly address: SocketName | undefined
   /** Resolves when the socket has closed: to the error that made it, or undefined. Never rejects. */
-  readonly closed: Promise<Error | undefined>
+  readonly closed: Promise<Failure | undefined>
   readonly #setup: Setup
   readonly #outbox: Outbox
   readonly #messageOwner: MessageOwner
@@ -166,7 +166,7 @@ export class DatagramSocket
   #idleWakeUps = 0
   #rest: NodeJS.Timeout | undefined
   #state: 'open' | 'closing' | 'closed' = 'open'
-  #resolveClosed!: (error: Error | undefined) => void
+  #resolveClosed!: (error: Failure | undefined) => void
   readonly #forgetSignal: () => void
 
   private constructor(setup: Setup) {
@@ -469,7 +469,7 @@ export class DatagramSocket
   // --- the end
 
   /** Lets what is queued leave. Returns the error if it takes too long. */
-  async #drain(): Promise<Error | undefined> {
+  async #drain(): Promise<Failure | undefined> {
     const { closeTimeout } = this.#setup.limits
     let timer: NodeJS.Timeout | undefined
     const timeout = new Promise<Error>(resolve => {

@@ -15,4 +15,10 @@ export {
   type Dropped,
   unnamed
 } from './datagram-socket.ts'
-export { createSocket, type ReceivedFrom, UnixSocket, type UnixSocketEvents } from './unix-dgram.ts'
+export {
+  createSocket,
+  type ReceivedFrom,
+  UnixSocket,
+  type UnixSocketError,
+  type UnixSocketEvents
+} from './unix-dgram.ts'

@@ -4,7 +4,7 @@ import { checkKind } from './admission.ts'
 import { ContextDuplex } from './context-duplex.ts'
 import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
-import { PassfdError, systemError } from './errors.ts'
+import { type Failure, PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
@@ -122,7 +122,7 @@ export class DescriptorStream extends ContextDuplex {
   writeWithDescriptors(
     bytes: Uint8Array | string,
     descriptors: readonly Descriptor[],
-    callback?: (error?: Error | null) => void
+    callback?: (error?: Failure | null) => void
   ): boolean {
     const chunk = this.#checked(bytes, descriptors.length)
     const cargo = cargoOf(descriptors, 'writeWithDescriptors()', this.#description)
@@ -134,7 +134,11 @@ export class DescriptorStream extends ContextDuplex {
    * its `stream` option.
    * @throws `EBADF` (a system error) too.
    */
-  writeWithFds(bytes: Uint8Array | string, fds: readonly number[], callback?: (error?: Error | null) => void): boolean {
+  writeWithFds(
+    bytes: Uint8Array | string,
+    fds: readonly number[],
+    callback?: (error?: Failure | null) => void
+  ): boolean {
     const chunk = this.#checked(bytes, fds.length)
     return this.#writeWith(chunk, { fds: copiesOf(fds), foreign: false }, callback)
   }

@@ -220,6 +220,12 @@ export class PassfdError extends Error {
 }
 mark(PassfdError, 'PassfdError')
 
+/**
+ * What events, callbacks and `closed` tell: an error of passfd's, of the operating system, Node's AbortError, or one of the program's own that
+ * it gave to `destroy()` or threw. So each may have a `code`.
+ */
+export type Failure = PassfdError | NodeJS.ErrnoException
+
 /** All codes, for the documentation's test. */
 export const errorCodes: readonly ErrorCode[] = Object.keys(TABLE).map((key): ErrorCode => `ERR_PASSFD_${key}`)
 

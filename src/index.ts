@@ -16,7 +16,7 @@ export {
   type Kind,
   type ListenHandle
 } from './descriptor.ts'
-export { type ErrorCode, PassfdError, type RemoteError } from './errors.ts'
+export { type ErrorCode, type Failure, PassfdError, type RemoteError } from './errors.ts'
 export type { MemfdOptions, Seal } from './memfd.ts'
 export type { Message } from './message.ts'
 export type { FileWriteOptions, OpenFile } from './open-file.ts'

@@ -5,7 +5,7 @@ import { checkKind } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
 import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
-import { asError, PassfdError, systemError } from './errors.ts'
+import { asError, type Failure, PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { discard } from './loop.ts'
@@ -27,7 +27,7 @@ export interface PacketSocketEvents {
   message: [Packet]
   /** The peer sends no more. */
   end: []
-  close: [error?: Error]
+  close: [error?: Failure]
 }
 
 interface Outgoing {
@@ -59,7 +59,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   /** Who is at the other end (unix(7), `SO_PEERCRED`). */
   readonly peer: Peer
   /** Resolves when it has ended: to the error that made it, or undefined. Never rejects. */
-  readonly closed: Promise<Error | undefined>
+  readonly closed: Promise<Failure | undefined>
   readonly #socket: RawSocket
   readonly #context = new AsyncContext('PASSFD_SOCKET')
   readonly #limits: Required<PacketOptions>
@@ -72,7 +72,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   #ending: Deferred | undefined
   #writeEnded = false
   #writeFailure: Error | undefined
-  #resolveClosed!: (error: Error | undefined) => void
+  #resolveClosed!: (error: Failure | undefined) => void
 
   private constructor(fd: number, peer: Peer, options: PacketOptions, description: object | undefined) {
     super()

@@ -15,7 +15,7 @@ import {
 import { type Address, open } from './connect.ts'
 import { mark } from './copy.ts'
 import { Descriptor } from './descriptor.ts'
-import { abortError, checked, PassfdError, systemError } from './errors.ts'
+import { abortError, checked, type Failure, PassfdError, systemError } from './errors.ts'
 import { refuse } from './fault.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { closeListener, Watcher } from './loop.ts'
@@ -47,8 +47,8 @@ const EINTR = -4
 export interface ServerEvents<In = unknown, Out = unknown> {
   channel: [Channel<In, Out>]
   /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or the handshake's failure. */
-  refused: [Peer, Error]
-  close: [error?: Error]
+  refused: [Peer, Failure]
+  close: [error?: Failure]
 }
 
 /**
@@ -109,7 +109,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   /** What was listened on. */
   readonly address: Address
   /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
-  readonly closed: Promise<Error | undefined>
+  readonly closed: Promise<Failure | undefined>
   readonly #setup: ServerSetup
   readonly #share: DescriptorShare
   /** Channels that have ended and of which the application still holds descriptors, while it can reach them. */
@@ -127,7 +127,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
   #iterating = false
   #closing: Promise<void> | undefined
-  #resolveClosed!: (error: Error | undefined) => void
+  #resolveClosed!: (error: Failure | undefined) => void
   #pause: NodeJS.Timeout | undefined
   #lastLimits: Limits | undefined
   #lastUnclaimed = -1

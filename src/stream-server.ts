@@ -5,7 +5,7 @@ import { removeFile, type SocketFile } from './address.ts'
 import { authorized } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
-import { abortError, systemError } from './errors.ts'
+import { abortError, type Failure, systemError } from './errors.ts'
 import { closeListener, discard, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 import { type Peer, peerOf } from './peer.ts'
@@ -32,8 +32,8 @@ export interface Accepted {
 export interface StreamServerEvents<Connection> {
   connection: [Connection]
   /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
-  refused: [Peer, Error]
-  close: [error?: Error]
+  refused: [Peer, Failure]
+  close: [error?: Failure]
 }
 
 export interface StreamServerSetup<Address, Connection> {
@@ -62,7 +62,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   /** What was listened on. */
   readonly address: Address
   /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
-  readonly closed: Promise<Error | undefined>
+  readonly closed: Promise<Failure | undefined>
   readonly #setup: StreamServerSetup<Address, Connection>
   readonly #watcher: Watcher
   /** That of the `listen` call. Connections are opened in it. */
@@ -75,7 +75,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   /** Those that are open, or being admitted. */
   #connections = 0
   #admitting = 0
-  #resolveClosed!: (error: Error | undefined) => void
+  #resolveClosed!: (error: Failure | undefined) => void
   #closing: Promise<void> | undefined
   #pause: NodeJS.Timeout | undefined
 

@@ -29,7 +29,14 @@ export interface ReceivedFrom {
   readonly error: PassfdError | undefined
 }
 
-type Callback = (error?: Error) => void
+/** Those of the system have unix-dgram's shape: `code` and `errno` are the negative number. Others are passfd's, whose code is a string. */
+export interface UnixSocketError extends Error {
+  code?: string | number
+  errno?: number
+  syscall?: string
+}
+
+type Callback = (error?: UnixSocketError) => void
 
 export interface UnixSocketEvents {
   message: [data: Buffer, from: ReceivedFrom]
@@ -37,7 +44,7 @@ export interface UnixSocketEvents {
   connect: []
   congestion: [data: Uint8Array]
   writable: []
-  error: [Error]
+  error: [UnixSocketError]
 }
 
 const NO_FDS = new Int32Array(0)

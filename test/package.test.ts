@@ -93,9 +93,8 @@ test('the tarball has what is needed and nothing else', t => {
     'native/os.c'
   ])
     t.true(paths.includes(path), path)
-  for (const name of fs.readdirSync(join(root, 'src')).filter(name => name.endsWith('.ts'))) {
-    for (const extension of ['.js', '.d.ts']) t.true(paths.includes(`dist/${name.slice(0, -3)}${extension}`), name)
-  }
+  for (const name of fs.readdirSync(join(root, 'src')).filter(name => name.endsWith('.ts')))
+    t.true(paths.includes(`dist/${name.slice(0, -3)}.js`), name)
   for (const name of fs.readdirSync(join(root, 'native')).filter(name => /\.(c|h|gyp)$/.test(name)))
     t.true(paths.includes(`native/${name}`), name)
   for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
@@ -135,6 +134,39 @@ test('its codec is in the tarball as ES modules, with its licence, and no packag
     t.notRegex(source, /(from|import\(|require\(|resolve\()\s*['"]msgpackr/, path)
     t.false(source.includes('compileFunction'), path)
   }
+})
+
+test('the declarations are those of the doors: no internals, and nothing that leads nowhere', t => {
+  const declarations = packed.files.map(({ path }) => path).filter(path => path.endsWith('.d.ts'))
+  for (const { types } of Object.values<{ types?: string }>(manifest.exports))
+    if (types !== undefined) t.true(declarations.includes(types.slice(2)), types)
+  for (const path of declarations) {
+    const text = fs.readFileSync(join(installed, path), 'utf8')
+    t.notRegex(text, /@internal|sourceMappingURL/, path)
+    for (const [, from] of text.matchAll(/(?:from '|import\(")(\.[^'"]+)/g)) {
+      t.true(from!.endsWith('.js'), `${path}: ${from}`)
+      t.true(declarations.includes(join(path, '..', from!.replace(/\.js$/, '.d.ts'))), `${path}: ${from}`)
+    }
+  }
+  const internals = [
+    'loop',
+    'msgpack',
+    'native',
+    'codec',
+    'transport',
+    'wire',
+    'convert',
+    'copy',
+    'prefork/control',
+    'prefork/launch'
+  ]
+  for (const name of internals) t.false(declarations.includes(`dist/${name}.d.ts`), name)
+  for (const name of ['takeShared', 'giveBack', 'descriptorOf', 'SocketWire', 'interface Native'])
+    t.false(
+      declarations.some(path => fs.readFileSync(join(installed, path), 'utf8').includes(name)),
+      name
+    )
+  t.false(packed.files.some(({ path }) => path.endsWith('.d.ts.map')))
 })
 
 test('installing it runs nothing', t => {

@@ -21,6 +21,7 @@ import {
   Descriptor,
   type DescriptorSource,
   type ErrorCode,
+  type Failure,
   type Handler,
   type Kind,
   type ListenHandle,
@@ -91,7 +92,7 @@ async function assertions(): Promise<void> {
   channel.serve(async () => {}, {
     concurrency: 5,
     onError: (error, message) => {
-      expectTypeOf(error).toEqualTypeOf<Error>()
+      expectTypeOf(error).toEqualTypeOf<Failure>()
       expectTypeOf(message).toEqualTypeOf<Message<File>>()
     }
   })
@@ -105,19 +106,19 @@ async function assertions(): Promise<void> {
   for await (const each of server) expectTypeOf(each).toEqualTypeOf<Channel<File, unknown>>()
   channel.on('message', message => expectTypeOf(message).toEqualTypeOf<Message<File>>())
   channel.on('returned', returned => expectTypeOf(returned).toEqualTypeOf<Returned<{ command: 'stop' | 'go' }>>())
-  channel.on('close', error => expectTypeOf(error).toEqualTypeOf<Error | undefined>())
+  channel.on('close', error => expectTypeOf(error).toEqualTypeOf<Failure | undefined>())
   server.on('channel', each => expectTypeOf(each).toEqualTypeOf<Channel<File, unknown>>())
   server.on('refused', (peer, error) => {
     expectTypeOf(peer).toEqualTypeOf<Peer>()
-    expectTypeOf(error).toEqualTypeOf<Error>()
+    expectTypeOf(error).toEqualTypeOf<Failure>()
   })
-  server.on('close', error => expectTypeOf(error).toEqualTypeOf<Error | undefined>())
+  server.on('close', error => expectTypeOf(error).toEqualTypeOf<Failure | undefined>())
   expectTypeOf<keyof ChannelEvents>().toEqualTypeOf<'message' | 'returned' | 'close'>()
   expectTypeOf<keyof ServerEvents>().toEqualTypeOf<'channel' | 'refused' | 'close'>()
 
   // Channel
   expectTypeOf(channel.peer).toEqualTypeOf<Peer>()
-  expectTypeOf(channel.closed).toEqualTypeOf<Promise<Error | undefined>>()
+  expectTypeOf(channel.closed).toEqualTypeOf<Promise<Failure | undefined>>()
   expectTypeOf(channel.close()).toEqualTypeOf<Promise<void>>()
   expectTypeOf(channel.destroy).parameters.toEqualTypeOf<[error?: Error | undefined]>()
   expectTypeOf(channel.ref().unref()).toExtend<typeof channel>()
@@ -147,7 +148,7 @@ async function assertions(): Promise<void> {
   // ChannelServer
   expectTypeOf(server.address).toEqualTypeOf<Address>()
   expectTypeOf(server.channels).toEqualTypeOf<ReadonlySet<Channel<File, unknown>>>()
-  expectTypeOf(server.closed).toEqualTypeOf<Promise<Error | undefined>>()
+  expectTypeOf(server.closed).toEqualTypeOf<Promise<Failure | undefined>>()
   expectTypeOf(server.close).parameters.toEqualTypeOf<[options?: { channels?: boolean } | undefined]>()
   expectTypeOf(server).toExtend<AsyncDisposable>()
 

@@ -4,7 +4,7 @@ import * as fs from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { bind, createSocket, type ReceivedFrom, UnixSocket } from '../src/datagram.ts'
+import { bind, createSocket, type ReceivedFrom, UnixSocket, type UnixSocketError } from '../src/datagram.ts'
 import type { Descriptor } from '../src/index.ts'
 import { file } from './helpers/channels.ts'
 import { abstractName, closeSockets } from './helpers/datagrams.ts'
@@ -53,7 +53,7 @@ test('it has what unix-dgram has', t => {
   t.throws(() => createSocket('tcp' as 'unix_dgram'), { message: 'Unsupported socket type: tcp' })
   const failures = [mine, other].map(socket => {
     let found: unknown
-    socket.once('error', ({ name, message, errno, code, syscall }: NodeJS.ErrnoException) => {
+    socket.once('error', ({ name, message, errno, code, syscall }: UnixSocketError) => {
       found = { name, message, errno, code, syscall }
     })
     socket.connect('/does/not/exist')
@@ -76,7 +76,7 @@ test('unheard, an error throws, as with any emitter', t => {
   const socket = createSocket('unix_dgram')
   t.throws(() => socket.bind('/does/not/exist/socket'), { message: 'bind -2' })
   t.throws(() => socket.send(Buffer.from('x'), 0, 1, '/does/not/exist'), { message: 'send -2' })
-  let given: NodeJS.ErrnoException | undefined
+  let given: UnixSocketError | undefined
   socket.send(Buffer.from('x'), 0, 1, '/does/not/exist', error => {
     given = error
   })

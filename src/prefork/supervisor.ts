@@ -6,7 +6,7 @@ import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { mark } from '../copy.ts'
 import { Descriptor } from '../descriptor.ts'
-import { asError, PassfdError } from '../errors.ts'
+import { asError, type Failure, PassfdError } from '../errors.ts'
 import { type KnownOptions, readOptions } from '../known-options.ts'
 import { MAX_RIGHTS } from '../limits.ts'
 import { checkType } from '../options.ts'
@@ -32,16 +32,16 @@ export interface SupervisorEvents {
   /** A worker's state has changed; its first one is 'starting'. */
   state: [WorkerInfo]
   /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */
-  gaveUp: [Error]
+  gaveUp: [Failure]
   /** A replacement (for a limit, or by a signal) has not got ready; the worker that it was for goes on. */
-  reloadFailed: [Error]
+  reloadFailed: [Failure]
   /** Three workers in a row have ended soon after their start in one slot, unasked. ERR_PASSFD_CRASH_LOOP. */
-  crashLoop: [Error]
+  crashLoop: [Failure]
   /**
    * The successor of a worker that was replaced for a limit is beyond that limit as soon as it is ready. It is not replaced for it again, until
    * `reload()` or `scale()`. Told once for a slot and a limit. ERR_PASSFD_BEYOND_LIMIT.
    */
-  beyondLimit: [Error]
+  beyondLimit: [Failure]
   /** `route` has thrown; the connection went to whoever's turn it was. */
   routeFailed: [unknown]
   /** Every worker is ready: `start()` is about to resolve. */

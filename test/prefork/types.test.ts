@@ -7,7 +7,7 @@ import type { Server } from 'node:net'
 import type * as tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { expectTypeOf } from 'expect-type'
-import type { BindSpec, Channel, ChannelOptions, Descriptor, ListenHandle } from '../../src/index.ts'
+import type { BindSpec, Channel, ChannelOptions, Descriptor, Failure, ListenHandle } from '../../src/index.ts'
 import {
   type AdminCommand,
   type Balance,
@@ -47,7 +47,7 @@ async function assertions(): Promise<void> {
     expectTypeOf(code).toEqualTypeOf<number | null>()
     expectTypeOf(signal).toEqualTypeOf<NodeJS.Signals | null>()
   })
-  supervisor.on('gaveUp', error => expectTypeOf(error).toEqualTypeOf<Error>())
+  supervisor.on('gaveUp', error => expectTypeOf(error).toEqualTypeOf<Failure>())
   // No event kills when nobody listens
   expectTypeOf<SupervisorEvents>().not.toHaveProperty('error')
   expectTypeOf<WorkerState>().toEqualTypeOf<'starting' | 'ready' | 'stopping' | 'hung' | 'exited'>()
