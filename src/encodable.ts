@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { inheritedTag, isProxy } from './brand.ts'
+import { madeElsewhere } from './copy.ts'
 import { quoted, Refusal } from './refusal.ts'
 
 const { getPrototypeOf, prototype: ObjectPrototype } = Object
@@ -86,8 +87,10 @@ export function plainForm(value: object, prototype: object | null): unknown {
   }
   const ofClass = getPrototypeOf(prototype) !== null // else it is the Object.prototype of another realm, or one without methods
   if (isProxy(value)) refuseProxy(prototype)
-  if (value instanceof EventEmitter) throw alive(value)
+  if (value instanceof EventEmitter || isFileHandle(value)) throw alive(value)
   if (value instanceof Error) throw new Refusal(`is ${a(nameOf(value))}: send its code and message`)
+  const elsewhere = madeElsewhere(value)
+  if (elsewhere !== undefined) throw new Refusal(`is ${a(elsewhere.what)} of ${elsewhere.by}`)
   const toJSON = ofClass ? (value as { toJSON?: unknown }).toJSON : undefined
   const tag = tagged ? inheritedTag(value) : undefined
   if (tag !== undefined && (typeof toJSON !== 'function' || isPlatform(tag))) {
@@ -115,7 +118,12 @@ function refuseProxy(prototype: object): void {
   }
 }
 
-function alive(value: EventEmitter): Refusal {
+/** In some versions of Node it is no EventEmitter. */
+function isFileHandle(value: object): boolean {
+  return nameOf(value) === 'FileHandle' && typeof (value as { fd?: unknown }).fd === 'number'
+}
+
+function alive(value: object): Refusal {
   const { fd, _handle, read } = value as { fd?: unknown; _handle?: unknown; read?: unknown }
   const handled = typeof _handle === 'object' && typeof read === 'function'
   const remedy = handled

@@ -361,6 +361,8 @@ function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolea
 /** Packs an item of a Set or a key of a Map. True if its toJSON() has made something else of it, which may be equal to another one. */
 function packAsSent(items: unknown[], at: number, pack: Pack): boolean {
   const item = items[at]
+  // A long string is made well-formed by Node, which does not say so
+  if (typeof item === 'string' && item.length >= 0x40 && !item.isWellFormed()) state.illFormed = true
   if (typeof item === 'object' && item !== null && !Array.isArray(item)) {
     const prototype = Object.getPrototypeOf(item)
     if (prototype !== Object.prototype && packerOf(item, prototype) === packJson) items[at] = json
