@@ -100,7 +100,7 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   // If it hangs when its supervisor is killed, nobody else would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
   // The control channel keeps the process running, as a worker lives until it is stopped
-  const home = new SupervisedHome(welcome, control, channel.unref(), await inspectorOf())
+  const home = new SupervisedHome(welcome, control, channel.unref(), inspectorOf())
   const worker = new Worker(home)
   home.begin(worker)
   if (signals) stopOnSignals(worker)
@@ -112,8 +112,12 @@ interface Inspector {
 }
 
 /** A Node that was built without it has none. */
-async function inspectorOf(): Promise<Inspector | undefined> {
-  return await import('node:inspector').catch(() => undefined)
+function inspectorOf(): Inspector | undefined {
+  try {
+    return process.getBuiltinModule('node:inspector')
+  } catch {
+    return undefined
+  }
 }
 
 class SupervisedHome implements Home {

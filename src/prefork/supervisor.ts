@@ -19,6 +19,7 @@ import { type Listener, type ListenerEvents, openListener } from './listener.ts'
 import { metricsOf } from './metrics.ts'
 import { NotifySocket } from './notify.ts'
 import { checkWorkers, MAX_TIMEOUT, type Settings, type SupervisorOptions, settingsOf } from './options.ts'
+import { collectOrphans } from './orphans.ts'
 import type { Death, Decision } from './restart.ts'
 import { obeySignals } from './signals.ts'
 import type { WorkerInfo } from './worker-info.ts'
@@ -111,6 +112,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #notify: NotifySocket | undefined
   #admin: AdminServer | undefined
   #deathSignal = false
+  #endCollecting = (): void => {}
   #ids = 0
   #size = 0
   /** Calls of scale() that are not done. */
@@ -318,6 +320,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       this.#deathSignal = await canSignalOnDeath()
     }
     if (admin !== undefined) this.#admin = await openAdmin(admin, this)
+    this.#endCollecting = collectOrphans()
     this.#lastBeat = performance.now()
     this.#beat = setInterval(() => this.#onBeat(), heartbeat)
   }
@@ -349,6 +352,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     // Moved in, whatever has come of them
     for (const spec of this.#settings.listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
     clearInterval(this.#beat)
+    this.#endCollecting()
     await this.#notify?.close()
     await this.#admin?.close()
     this.#phase = 'stopped'
