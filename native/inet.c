@@ -4,10 +4,18 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static int outcome(ssize_t result)
 {
@@ -188,4 +196,99 @@ int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses)
 		fds[count++] = connection;
 	}
 	return count > 0 || error == -EAGAIN ? (int) count : error;
+}
+
+/*
+ * The filter of a TCP listener sees each segment for it from the TCP header on. It drops those that begin a handshake. It lets the ones pass
+ * that end a handshake: whoever has been sent a SYN-ACK takes itself for connected.
+ */
+static int drop_syns(int fd)
+{
+	enum { FLAGS = 13, SYN = 2 };
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, SYN, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)
+	};
+	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+	return outcome(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+}
+
+int os_close_queue(int fd)
+{
+	int domain, listens = 0;
+	socklen_t size = sizeof domain;
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+		return -errno;
+	size = sizeof listens;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
+		return -errno;
+	if (!listens)
+		return -EINVAL;
+	/* connect(2) looks at it under the lock with which it queues (unix_stream_connect); accept(2) gives what is queued. */
+	return domain == AF_UNIX ? outcome(shutdown(fd, SHUT_RD)) : drop_syns(fd);
+}
+
+/* Asks sock_diag(7) for the sockets of one family and local port whose handshake is under way. */
+static int ask_for_handshakes(int netlink, int family, uint16_t port)
+{
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 request;
+	} message = {
+		.header = {.nlmsg_len = sizeof message, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+		.request = {
+			.sdiag_family = (uint8_t) family, .sdiag_protocol = IPPROTO_TCP,
+			.idiag_states = 1U << TCP_SYN_RECV, .id = {.idiag_sport = port}
+		}
+	};
+	return send(netlink, &message, sizeof message, 0) < 0 ? -errno : 0;
+}
+
+/* The kernel writes each part of the answer within the call that reads the one before: it never has to be waited for. */
+static int count_answers(int netlink)
+{
+	union {
+		struct nlmsghdr first;
+		uint8_t bytes[16384];
+	} part;
+	for (int count = 0;;) {
+		ssize_t length = recv(netlink, &part, sizeof part, MSG_DONTWAIT);
+		if (length < 0 && errno == EINTR)
+			continue;
+		if (length <= 0)
+			return length < 0 ? -errno : -EPROTO;
+		size_t left = (size_t) length;
+		for (struct nlmsghdr *one = &part.first; NLMSG_OK(one, left); one = NLMSG_NEXT(one, left)) {
+			if (one->nlmsg_type == NLMSG_DONE)
+				return count;
+			if (one->nlmsg_type == NLMSG_ERROR) {
+				int error = ((struct nlmsgerr *) NLMSG_DATA(one))->error;
+				return error < 0 ? error : -EPROTO;
+			}
+			count++;
+		}
+	}
+}
+
+int os_handshakes(int fd)
+{
+	union inet_address address;
+	socklen_t size = sizeof address;
+	if (getsockname(fd, &address.any, &size) < 0)
+		return -errno;
+	int family = address.any.sa_family;
+	if (family == AF_UNIX)
+		return 0;
+	if (family != AF_INET && family != AF_INET6)
+		return -EAFNOSUPPORT;
+	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	if (netlink < 0)
+		return -errno;
+	int result = ask_for_handshakes(netlink, family, family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
+	if (result == 0)
+		result = count_answers(netlink);
+	close(netlink);
+	return result;
 }

@@ -89,6 +89,16 @@ int os_accept(int fd);
 enum { OS_ADDRESS = 64 };
 int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses);
 
+/*
+ * Borrows a listener. From now on nobody gets into its queue; whoever is in it, or has been sent a SYN-ACK, can still be accepted. That
+ * holds for all who share the socket and can't be undone. A new TCP client hears nothing until the socket is closed; connect(2) to a path
+ * fails with ECONNREFUSED, and accept(2) with EINVAL when the queue is empty.
+ */
+int os_close_queue(int fd);
+
+/* Borrows a listener; counts the TCP handshakes to its port that have begun and not ended. -errno: the kernel does not say (sock_diag(7)). */
+int os_handshakes(int fd);
+
 /* Borrows the socket. -EAGAIN: the backlog is full, and no event will tell when it is not. */
 int os_connect(int fd, const uint8_t *name, size_t length);
 

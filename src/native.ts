@@ -84,6 +84,14 @@ export interface Native {
    * length of the textual address, 0 if it has none (AF_UNIX), then that in ASCII as `inetName` would give it.
    */
   acceptMany(fd: number, fds: Int32Array, most: number, addresses: Uint8Array | null): number
+  /**
+   * Nobody gets into the queue of the listener any more; whoever is in it, or has been sent a SYN-ACK, can still be accepted. It holds for all
+   * who share the socket, and can't be undone. TCP: by a socket filter, which drops each SYN (Linux 2.2). Unix: shutdown(2), so that
+   * accept(2) fails with EINVAL when the queue is empty.
+   */
+  closeQueue(fd: number): number
+  /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
+  handshakes(fd: number): number
   connect(fd: number, name: Uint8Array): number
   /**
    * TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT, 4 SO_REUSEPORT once it listens alone:

@@ -45,7 +45,7 @@ const LAYERS = [
   ['datagram-socket', 'datagram-attach', 'unix-dgram'],
   ['datagram'],
   ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch', 'prefork/procfs', 'prefork/metrics'],
-  ['prefork/remainder', 'prefork/orphans'],
+  ['prefork/remainder', 'prefork/orphans', 'prefork/last-accept'],
   ['prefork/lanes', 'prefork/served-connection'],
   ['prefork/serving'],
   ['prefork/served', 'prefork/receiver'],

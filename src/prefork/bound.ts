@@ -12,6 +12,8 @@ export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: nu
 export interface Bound {
   readonly name: string
   readonly descriptor: Descriptor
+  /** We have bound it: no other program holds it. */
+  readonly own: boolean
   /** As it was asked for. Node sets it anew whenever it listens, for all who share the listener. */
   readonly backlog: number | undefined
   /** Of a path: to be removed if it is still ours. */
@@ -38,25 +40,33 @@ export async function bind(name: string, spec: BindSpec): Promise<Bound> {
         actual: spec.kind
       })
     const closesAtOnce = spec.kind === 'tcp-listener'
-    return { name, descriptor: Descriptor.adopt(spec.detach()), backlog: undefined, file: undefined, closesAtOnce }
+    return {
+      name,
+      descriptor: Descriptor.adopt(spec.detach()),
+      own: false,
+      backlog: undefined,
+      file: undefined,
+      closesAtOnce
+    }
   }
   const { backlog } = spec as { backlog?: number }
   if (!('path' in spec)) {
     const descriptor = own(await bindDescriptor(spec))
-    return { name, descriptor, backlog, file: undefined, closesAtOnce: true }
+    return { name, descriptor, own: true, backlog, file: undefined, closesAtOnce: true }
   }
   const { path, mode = 0o600 } = spec
   checkInteger(mode, `the mode of ${name}`, 0, 0o777)
   checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
   const { fd, file } = await listenOn(socketName({ path }), mode, backlog ?? 511)
-  return { name, descriptor: own(fd), backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
+  return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
 }
 
-/** Removes its file if that is still its own, and closes it. */
-export async function closeBound({ descriptor, file }: Bound): Promise<void> {
+/** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */
+export async function closeBound({ descriptor, file }: Bound, before?: () => Promise<void>): Promise<void> {
   try {
     if (file !== undefined) await removeFile(file) // first, as who finds it still gets into a queue that is reset
   } finally {
+    await before?.()
     if (!descriptor.closed) descriptor.close()
   }
 }

@@ -30,11 +30,14 @@ export interface Join {
   debugPort?: number
 }
 
-/** Of a listener, for one worker. The Descriptor is a dup, and the worker's. */
+/**
+ * Of a listener, for one worker. The Descriptor is a dup, and the worker's. `own`: the supervisor has bound it, so that only the supervisor
+ * and its workers hold it, unless a worker's program has given a copy away.
+ */
 export type Loan =
-  | { lane: number; listener: Descriptor; backlog: number | undefined }
+  | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
   /** The supervisor accepts. Only when that is gone the worker does, so that who waits in the queue is not lost with it. */
-  | { dispatched: true; listener: Descriptor }
+  | { dispatched: true; listener: Descriptor; own: boolean }
 
 /** The answer to `join`. */
 export interface Welcome {
@@ -51,11 +54,15 @@ export interface Welcome {
   listeners: Record<string, Loan>
 }
 
-/** The worker serves this listener's connections. `adopts`: it can be lent further lanes of it. */
+/**
+ * The worker serves this listener's connections. `adopts`: it can be lent further lanes of it. `exposed`: its program was given a copy of the
+ * listener, so that others may hold it.
+ */
 export interface Uses {
   type: 'uses'
   name: string
   adopts: boolean
+  exposed?: boolean
 }
 
 export interface Ready {
@@ -102,6 +109,7 @@ export interface Lend {
   lane: number
   listener: Descriptor
   backlog: number | undefined
+  own: boolean
 }
 
 export interface TakeBack {

@@ -9,7 +9,8 @@ import { ADDRESS, FAILED, native } from '../native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
 import { type Loan, MAX_UNCONFIRMED } from './control.ts'
 import { Heads } from './heads.ts'
-import type { Listener, ListenerEvents } from './listener.ts'
+import { endListeners } from './last-accept.ts'
+import type { Ending, Listener, ListenerEvents } from './listener.ts'
 import type { Dispatch, Route } from './options.ts'
 import type { WorkerProcess } from './worker-process.ts'
 
@@ -17,6 +18,7 @@ import type { WorkerProcess } from './worker-process.ts'
 const ACCEPT_BATCH = 64
 /** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
 const ACCEPT_PAUSE = 50
+const EINVAL = -22
 
 type Place = WorkerProcess | 'anybody'
 
@@ -46,6 +48,8 @@ export class DispatchedListener implements Listener {
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
+  /** It accepts nobody any more but those that wait already. */
+  #ending = false
   #closed = false
 
   constructor(bound: Bound, { dispatch, maxHead, headTimeout }: Dispatch, events: ListenerEvents) {
@@ -64,7 +68,7 @@ export class DispatchedListener implements Listener {
   }
 
   loan(): Loan {
-    return { dispatched: true, listener: this.#bound.descriptor.dup() }
+    return { dispatched: true, listener: this.#bound.descriptor.dup(), own: this.#bound.own }
   }
 
   balance(servers: readonly WorkerProcess[], slots: number): void {
@@ -87,15 +91,22 @@ export class DispatchedListener implements Listener {
   }
 
   /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
-  async close(): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    if (this.#ending) return
+    this.#ending = true
     clearTimeout(this.#pause)
     this.#watcher.end()
-    while (this.#servers.length > 0 && this.#acceptBatch() === ACCEPT_BATCH);
-    this.#heads?.close()
-    this.#place(this.#waiting.splice(0))
-    await closeBound(this.#bound)
+    const fd = this.#bound.descriptor.borrow()
+    await closeBound(this.#bound, async () => {
+      if (served && exclusive && this.#bound.own) await endListeners([fd], () => this.#acceptAll())
+      this.#closed = true
+      if (served) this.#acceptAll()
+      this.#heads?.close()
+      this.#place(this.#waiting.splice(0))
+      // No worker is ready, but some that stop by themselves still take what they are sent
+      const rest = this.#waiting.splice(0)
+      if (rest.length > 0) give(rest)
+    })
   }
 
   // --- accepting
@@ -115,15 +126,24 @@ export class DispatchedListener implements Listener {
   }
 
   #want(accepting: boolean): void {
-    if (this.#accepting === accepting || this.#closed) return
+    if (this.#accepting === accepting || this.#ending) return
     this.#accepting = accepting
     this.#watcher.want(accepting, false)
   }
 
   #accept(happened: number): void {
-    if (!this.#accepting || this.#closed) return
+    if (!this.#accepting || this.#ending) return
     const count = this.#acceptBatch()
     if (count < 0 || (happened & FAILED) !== 0) this.#rest()
+  }
+
+  /** Whoever waits now. False: some are left. */
+  #acceptAll(): boolean {
+    for (;;) {
+      const count = this.#acceptBatch()
+      // A listener that was shut down has nobody in its queue any more
+      if (count <= 0) return count === 0 || count === EINVAL
+    }
   }
 
   /** Returns how many, or what is wrong. */
@@ -142,7 +162,7 @@ export class DispatchedListener implements Listener {
   }
 
   #rest(): void {
-    if (this.#closed) return
+    if (this.#ending) return
     this.#want(false)
     clearTimeout(this.#pause)
     this.#pause = setTimeout(() => this.#resume(), ACCEPT_PAUSE)
@@ -169,8 +189,7 @@ export class DispatchedListener implements Listener {
     for (const fd of fds) {
       const share = this.#choose(shares)
       if (share !== undefined) add(share, fd)
-      else if (!this.#closed) this.#waiting.push(fd)
-      else native.close(fd) // there is nobody left
+      else this.#waiting.push(fd)
     }
     this.#send(shares)
   }

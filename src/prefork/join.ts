@@ -80,7 +80,7 @@ function stopOnSignals(worker: Worker): void {
     process.on(signal, () => {
       // The first one says no more than the supervisor may have said already: it is sent to all of a service's processes by systemd
       if (told) worker.hurry()
-      else void worker.stop()
+      else void worker.end({ last: false, told: false, signal: true })
       told = true
     })
 }
@@ -134,7 +134,7 @@ class SupervisedHome implements Home {
   readonly #heartbeat: number
   readonly #version: number
   readonly #inspector: Inspector | undefined
-  readonly #told = new Map<string, boolean>()
+  readonly #told = new Map<string, { adopts: boolean; exposed: boolean }>()
   #closed = 0
   #leaving = false
 
@@ -178,24 +178,27 @@ class SupervisedHome implements Home {
     this.#beat(worker)
   }
 
-  uses(name: string, adopts: boolean): void {
-    if (this.#told.get(name) === true || this.#told.get(name) === adopts) return
-    this.#told.set(name, adopts)
-    this.#say({ type: 'uses', name, adopts })
+  uses(name: string, how: { adopts: boolean; exposed: boolean }): void {
+    const before = this.#told.get(name)
+    const adopts = how.adopts || before?.adopts === true
+    const exposed = how.exposed || before?.exposed === true
+    if (before?.adopts === adopts && before.exposed === exposed) return
+    this.#told.set(name, { adopts, exposed })
+    this.#say({ type: 'uses', name, adopts, exposed })
   }
 
   async ready(): Promise<void> {
     await this.#control.request({ type: 'ready' }, { descriptors: 0 })
   }
 
-  async stopping(): Promise<boolean> {
-    // What was sent and not taken goes to others, the sooner the better
-    const allSent = [...this.listeners.values()].every(loan => 'dispatched' in loan)
-    if (allSent) this.#say({ type: 'stopping' })
+  async stopping(signal: boolean): Promise<boolean> {
+    // What was sent and not taken goes to others, the sooner the better. But the signal may have come to all processes of the service
+    if (!signal && [...this.listeners.values()].every(loan => 'dispatched' in loan)) {
+      this.#say({ type: 'stopping' })
+      return false
+    }
     try {
-      return (
-        !allSent && (await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE }))
-      )
+      return await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE })
     } catch (error) {
       return (error as PassfdError).code !== 'ERR_PASSFD_TIMEOUT' // it has gone; or it is stopped, and has its listeners
     }
@@ -273,7 +276,8 @@ async function bindAll(specs: ReadonlyMap<string, BindSpec>): Promise<Bound[]> {
 async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
   const listeners = new Map<string, Loan>()
   const bound = await bindAll(specs)
-  for (const { name, descriptor, backlog } of bound) listeners.set(name, { lane: 0, listener: descriptor, backlog })
+  for (const { name, descriptor, backlog, own } of bound)
+    listeners.set(name, { lane: 0, listener: descriptor, backlog, own })
   const [channel, theirs] = pair()
   const nobody = await connect(theirs)
   nobody.unref().serve(message => {

@@ -6,6 +6,7 @@ import type { Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
 import { type Accepting, listenUnreachably, type SocketSetup } from '../inject.ts'
 import { native } from '../native.ts'
+import { acceptWaiting, endListeners } from './last-accept.ts'
 
 /** One listener that a server accepts from. */
 export interface Lane {
@@ -16,6 +17,7 @@ export interface Lane {
 /** What Node's servers have and the types don't tell. */
 interface Handle {
   readonly fd: number
+  onconnection: (this: Handle, error: number, client: unknown) => void
   close(): void
   unref?(): void
 }
@@ -42,9 +44,7 @@ interface NodesOwn {
 export const BACKLOG = 511
 /** Of sun_path, unix(7). */
 const MAX_NAME = 108
-const BATCH = new Int32Array(256)
-/** Of those that wait at the end; the longest queue that Linux allows by default has 4,096. */
-const MOST = 65_536
+const EINVAL = -22
 
 /**
  * The first listener becomes the server's own, so that `listening`, `address()` and its time-outs work. Each further one has a server of
@@ -53,7 +53,8 @@ const MOST = 65_536
 export class Lanes {
   readonly #server: Handled
   readonly #receive: (socket: Socket) => void
-  readonly #handles = new Set<Handle>()
+  /** And whether this package's processes are the only ones that hold the listener. */
+  readonly #handles = new Map<Handle, () => boolean>()
   #begun = false
   #stopped = false
 
@@ -72,7 +73,8 @@ export class Lanes {
     this.#begun = true
   }
 
-  async add(listener: Descriptor, backlog: number): Promise<Lane> {
+  /** `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
+  async add(listener: Descriptor, backlog: number, exclusive: () => boolean): Promise<Lane> {
     if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
     const { kind } = listener
     if (!LISTENERS.includes(kind))
@@ -90,15 +92,27 @@ export class Lanes {
     acceptor.listen(listener.toListenHandle(), backlog)
     const handle = acceptor._handle
     // At once: a stop() in this very turn has to accept who waits in it
-    if (handle !== null) this.#handles.add(handle)
+    if (handle !== null) {
+      this.#handles.set(handle, exclusive)
+      this.#guard(handle)
+    }
     await listening
-    return {
-      remove: async () => {
-        if (handle === null || !this.#handles.has(handle)) return
-        this.#handles.delete(handle)
-        if (this.#server._handle === handle) this.#replaceOwn()
-        this.#close(handle)
-      }
+    return { remove: async () => this.#remove(handle) }
+  }
+
+  #remove(handle: Handle | null): void {
+    if (handle === null || !this.#handles.delete(handle)) return
+    if (this.#server._handle === handle) this.#replaceOwn()
+    this.#close(handle)
+  }
+
+  /** Once another process has ended the listener (see `endListeners`), accept(2) fails with EINVAL, which is no error of the server's. */
+  #guard(handle: Handle): void {
+    const { onconnection } = handle
+    const end = (): void => this.#remove(handle)
+    handle.onconnection = function (error, client) {
+      if (error === EINVAL) end()
+      else onconnection.call(this, error, client)
     }
   }
 
@@ -106,24 +120,30 @@ export class Lanes {
   async stop(last: boolean | Promise<boolean>): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
+    const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
+    const shared: number[] = []
+    const own: number[] = []
     const waiting: number[] = []
-    const queues: number[] = []
-    for (const handle of this.#handles) {
-      if (last === true) waiting.push(...acceptWaiting(handle.fd))
-      else if (last !== false) queues.push(native.dup(handle.fd))
+    for (const [handle, exclusive] of this.#handles) {
+      const fd = last === false ? -1 : native.dup(handle.fd)
+      if (fd >= 0) (exclusive() ? own : shared).push(fd)
+      // There is no descriptor for it
+      else if (last !== false) acceptWaiting(handle.fd, connection => void waiting.push(connection))
       this.#close(handle)
     }
     this.#handles.clear()
     // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
     if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
-    for (const fd of waiting.splice(0)) this.#receive(socketOf(fd, this.#server))
+    for (const fd of waiting) receive(fd)
     const isLast = await last
-    for (const fd of queues) {
-      if (fd < 0) continue // there was no descriptor for it
-      if (isLast) waiting.push(...acceptWaiting(fd))
-      native.close(fd)
+    if (isLast) await endListeners(own, fd => acceptWaiting(fd, receive))
+    for (const fd of own) native.close(fd)
+    for (const fd of shared) {
+      const accepted: number[] = []
+      if (isLast) acceptWaiting(fd, connection => void accepted.push(connection))
+      native.close(fd) // at once: whoever comes in between is reset if this is the last copy
+      for (const connection of accepted) receive(connection)
     }
-    for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
   }
 
   /** Node counts calls of listen() and close() from 1 on. */
@@ -147,7 +167,7 @@ export class Lanes {
 
   /** The server's own listener goes; it gets another one's handle, or one that nobody can reach: it has not been closed. */
   #replaceOwn(): void {
-    const [other] = this.#handles
+    const [other] = this.#handles.keys()
     if (other !== undefined) this.#server._handle = other
     else {
       const standIn = createServer() as Handled
@@ -185,14 +205,4 @@ function nameOf(listener: Descriptor): string {
   const name = Buffer.alloc(MAX_NAME)
   const length = Math.max(native.name(listener.borrow(), false, name), 0)
   return name.toString('utf8', 0, length).replace(/\0$/, '')
-}
-
-/** All who wait in the queue of a listener now. */
-export function acceptWaiting(fd: number): number[] {
-  const waiting: number[] = []
-  for (let count = 1; count > 0 && waiting.length < MOST; ) {
-    count = native.acceptMany(fd, BATCH, BATCH.length, null)
-    for (let index = 0; index < count; index++) waiting.push(BATCH[index]!)
-  }
-  return waiting
 }

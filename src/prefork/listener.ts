@@ -11,6 +11,16 @@ import { PerWorkerListener } from './per-worker-listener.ts'
 import { SharedListener } from './shared-listener.ts'
 import type { WorkerProcess } from './worker-process.ts'
 
+/** How a listener ends. */
+export interface Ending {
+  /** No other program holds a copy, as far as workers have told. */
+  readonly exclusive: boolean
+  /** Some workers still take connections. False: who waits is left to those that hold copies, programs of any kind. */
+  readonly served: boolean
+  /** Gives held numbers of accepted connections to workers. */
+  give(connections: readonly number[]): void
+}
+
 /** One listener under a policy. The three policies are three classes with these methods. */
 export interface Listener {
   readonly name: string
@@ -26,8 +36,11 @@ export interface Listener {
   giveBack(connections: readonly Descriptor[]): void
   /** Where it is bound. */
   address(): ListenAddress
-  /** Closes every copy of the supervisor's own; what the workers hold lives on. */
-  close(): Promise<void>
+  /**
+   * Closes every copy of the supervisor's own. If it was bound here, nobody else holds it, and workers serve it, whoever the kernel has
+   * accepted goes to them, and from then on it refuses clients, although workers have copies. Otherwise those live on as they are.
+   */
+  close(ending: Ending): Promise<void>
 }
 
 export interface ListenerEvents {

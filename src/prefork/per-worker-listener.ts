@@ -7,7 +7,8 @@ import { type Descriptor, own } from '../descriptor.ts'
 import type { PortGroup } from '../port-group.ts'
 import { addressOf, type ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
-import type { Listener } from './listener.ts'
+import { endOwn } from './last-accept.ts'
+import type { Ending, Listener } from './listener.ts'
 import type { WorkerProcess } from './worker-process.ts'
 
 interface Lane {
@@ -31,7 +32,7 @@ export class PerWorkerListener implements Listener {
   }
 
   loan(slot: number): Loan {
-    return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog }
+    return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog, own: true }
   }
 
   balance(servers: readonly WorkerProcess[], slots: number): void {
@@ -57,7 +58,11 @@ export class PerWorkerListener implements Listener {
     return addressOf(this.#lanes[0]!.descriptor.borrow())
   }
 
-  async close(): Promise<void> {
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    if (exclusive) {
+      const fds = this.#lanes.map(({ descriptor }) => descriptor.borrow())
+      await endOwn(fds, served, give)
+    }
     for (const { descriptor } of this.#lanes.splice(0)) descriptor.close()
   }
 
@@ -82,6 +87,6 @@ export class PerWorkerListener implements Listener {
     const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
     lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
     const listener = lane.descriptor.dup()
-    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog })
+    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog, own: true })
   }
 }

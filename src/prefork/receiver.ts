@@ -7,6 +7,7 @@ import { PassfdError } from '../errors.ts'
 import { Watcher } from '../loop.ts'
 import { FAILED, native } from '../native.ts'
 import type { Lane } from './lanes.ts'
+import { acceptWaiting, endListeners } from './last-accept.ts'
 import type { Serving } from './serving.ts'
 
 export type ConnectionHandler = (connection: Descriptor) => unknown
@@ -31,18 +32,18 @@ export class Receiver implements Serving {
 
   prepare(): void {}
 
-  async add(listener: Descriptor): Promise<Lane> {
+  async add(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Promise<Lane> {
     if (!LISTENERS.includes(listener.kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation: 'receive()',
         expected: LISTENERS.join(' or '),
         actual: listener.kind
       })
-    const lane = new ReceivingLane(take(listener, 'receive()'), fd => this.#handle(own(fd)))
+    const lane = new ReceivingLane(take(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
     this.#lanes.add(lane)
     return {
       remove: async () => {
-        if (this.#lanes.delete(lane)) lane.end(false)
+        if (this.#lanes.delete(lane)) await lane.end(false)
       }
     }
   }
@@ -57,7 +58,7 @@ export class Receiver implements Serving {
     this.#lanes.clear()
     for (const lane of lanes) lane.pause()
     const isLast = await last
-    for (const lane of lanes) lane.end(isLast)
+    await Promise.all(lanes.map(lane => lane.end(isLast)))
   }
 
   async drain(): Promise<void> {}
@@ -78,13 +79,15 @@ export class Receiver implements Serving {
 
 class ReceivingLane {
   readonly #fd: number
+  readonly #exclusive: () => boolean
   readonly #receive: (fd: number) => void
   readonly #watcher: Watcher
   #rest: NodeJS.Timeout | undefined
   #ended = false
 
-  constructor(fd: number, receive: (fd: number) => void) {
+  constructor(fd: number, exclusive: () => boolean, receive: (fd: number) => void) {
     this.#fd = fd
+    this.#exclusive = exclusive
     this.#receive = receive
     this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
   }
@@ -96,17 +99,21 @@ class ReceivingLane {
   }
 
   /** `last`: who waits now is taken first. */
-  end(last: boolean): void {
+  async end(last: boolean): Promise<void> {
     if (this.#ended) return
-    this.pause()
-    while (last && this.#batch() > 0);
     this.#ended = true
+    this.pause()
+    const waiting: number[] = []
+    if (last && this.#exclusive()) await endListeners([this.#fd], fd => acceptWaiting(fd, this.#receive))
+    else if (last) acceptWaiting(this.#fd, connection => void waiting.push(connection))
     native.close(this.#fd)
+    for (const connection of waiting) this.#receive(connection)
   }
 
   #accept(failed: boolean): void {
     if (this.#batch() >= 0 && !failed) return
     this.#watcher.want(false, false)
+    // At the limit of open files; or another process has ended the listener, and this one is told soon
     this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
   }
 

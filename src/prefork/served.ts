@@ -78,11 +78,12 @@ export class ServedServer implements Serving {
 
   /**
    * Accepts from a listener, which is used up, until the lane is removed; resolves when it does. The first one becomes the server's own.
-   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511.
+   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511. `exclusive`, asked at the end, is true if only
+   * processes of ours hold the listener: then whoever comes too late is refused, and nobody is reset.
    * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
    */
-  add(listener: Descriptor, backlog = BACKLOG): Promise<Lane> {
-    return this.#context.run(() => this.#lanes.add(listener, backlog))
+  add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<Lane> {
+    return this.#context.run(() => this.#lanes.add(listener, backlog, exclusive))
   }
 
   /**

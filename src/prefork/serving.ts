@@ -18,8 +18,8 @@ export interface Serving {
   readonly requestsDone: Promise<void>
   /** It will only be given connections. */
   prepare(): void
-  /** Accepts from a listener, which is used up, until the lane is removed. */
-  add(listener: Descriptor, backlog?: number): Promise<Lane>
+  /** Accepts from a listener, which is used up, until the lane is removed. `exclusive`, asked at the end: no other program holds it. */
+  add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<Lane>
   /** A connection that was accepted elsewhere, which is used up. */
   give(connection: Descriptor, onClosed?: () => void): void
   /** At once, from all listeners; `last`: with everybody who waits in a queue. That may be told later. */

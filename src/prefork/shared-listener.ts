@@ -2,21 +2,23 @@
 import type { Descriptor } from '../descriptor.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
-import type { Listener } from './listener.ts'
+import { endOwn } from './last-accept.ts'
+import type { Ending, Listener } from './listener.ts'
 
 export class SharedListener implements Listener {
   readonly name: string
-  readonly closesAtOnce = true // listeners of which we have another copy
+  readonly closesAtOnce: boolean
   readonly #bound: Bound
 
   constructor(bound: Bound) {
     this.name = bound.name
+    this.closesAtOnce = bound.closesAtOnce // workers are sent connections at the end
     this.#bound = bound
   }
 
   loan(): Loan {
-    const { descriptor, backlog } = this.#bound
-    return { lane: 0, listener: descriptor.dup(), backlog }
+    const { descriptor, backlog, own } = this.#bound
+    return { lane: 0, listener: descriptor.dup(), backlog, own }
   }
 
   /** Whoever is left goes on accepting. */
@@ -32,7 +34,9 @@ export class SharedListener implements Listener {
     return addressOf(this.#bound.descriptor.borrow())
   }
 
-  close(): Promise<void> {
-    return closeBound(this.#bound)
+  close({ exclusive, served, give }: Ending): Promise<void> {
+    const { own, descriptor } = this.#bound
+    if (!own || !exclusive) return closeBound(this.#bound)
+    return closeBound(this.#bound, () => endOwn([descriptor.borrow()], served, give))
   }
 }

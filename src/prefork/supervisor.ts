@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers/promises'
 import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { mark } from '../copy.ts'
-import { Descriptor } from '../descriptor.ts'
+import { Descriptor, own } from '../descriptor.ts'
 import { asError, type Failure, PassfdError } from '../errors.ts'
 import { type KnownOptions, readOptions } from '../known-options.ts'
 import { MAX_RIGHTS } from '../limits.ts'
@@ -102,6 +102,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   readonly #slots: Slot[] = []
   /** All whose process has not ended. */
   readonly #living = new Set<WorkerProcess>()
+  /** Listeners of which a worker's program was given a copy. */
+  readonly #exposed = new Set<string>()
   readonly #deaths: Death[] = []
   readonly #exits: Record<string, number> = {}
   readonly #since = Date.now()
@@ -115,6 +117,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #endCollecting = (): void => {}
   #ids = 0
   #size = 0
+  #turn = 0
   /** Calls of scale() that are not done. */
   #scalings = 0
   #restarts = 0
@@ -128,6 +131,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #routeWarned = false
   readonly #replacements: Record<string, number> = {}
   #stopping: Promise<void> | undefined
+  #listenersClosed: Promise<void> | undefined
   #killing = false
   #failure: Error | undefined
 
@@ -338,8 +342,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     const began = this.#phase
     this.#phase = 'stopping'
     for (const slot of this.#slots) clearTimeout(slot.timer)
-    // First the supervisor's own copies: then the workers know that what waits in the queues is theirs to serve
-    await this.#closeListeners()
+    // First the listeners: whoever waits in their queues is sent to workers that have not been told to stop
+    this.#listenersClosed = this.#closeListeners()
+    await this.#listenersClosed
     for (const worker of this.#living) {
       if (this.#killing) worker.killAll('the supervisor was stopped at once')
       else void worker.stop({ last: true })
@@ -361,10 +366,20 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   async #closeListeners(): Promise<void> {
-    for (const [name, listener] of [...this.#listeners]) {
-      this.#listeners.delete(name)
-      await listener.close().catch(error => throwLater(error)) // a file that can't be removed stops nobody
-    }
+    const all = [...this.#listeners]
+    this.#listeners.clear()
+    await Promise.all(
+      all.map(
+        ([name, listener]) =>
+          listener
+            .close({
+              exclusive: !this.#killing && !this.#exposed.has(name),
+              served: this.#servers(name).length > 0,
+              give: connections => this.#giveToAnybody(name, connections.map(own))
+            })
+            .catch(error => throwLater(error)) // a file that can't be removed stops nobody
+      )
+    )
   }
 
   /** Most likely a worker's program has forgotten to call `listen()`, and its clients would wait without an answer. */
@@ -584,12 +599,16 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       // By its own wish: its successor need not wait for its end
       if (worker.state === 'stopping' && !worker.told && !worker.ended) this.#left(worker)
     },
-    onUses: () => this.#rebalance(),
+    onUses: (_worker, name, exposed) => {
+      if (exposed) this.#exposed.add(name)
+      this.#rebalance()
+    },
     onAllTaken: () => {
       for (const listener of this.#listeners.values()) listener.workerIsFree()
     },
     isLeaving: async () => {
       await setImmediate() // libuv tells of signals after all else that has come with them
+      await this.#listenersClosed
       return this.#hasStopped()
     },
     onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),
@@ -623,14 +642,20 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   /** While it stops: workers that stop, too, still serve what they are sent. From one that has said goodbye they come back. */
   #giveToAnybody(name: string, connections: readonly Descriptor[]): void {
-    const able = [...this.#living].find(
-      ({ state, uses }) => uses.has(name) && (state === 'ready' || state === 'stopping')
-    )
-    for (let at = 0; at < connections.length; at += MAX_RIGHTS) {
-      const some = connections.slice(at, at + MAX_RIGHTS)
-      if (able !== undefined) void able.send({ type: 'connections', name, connections: some })
-      else for (const connection of some) connection.close()
+    const able = this.#servers(name)
+    const share = Math.min(MAX_RIGHTS, Math.ceil(connections.length / Math.max(1, able.length)))
+    for (let at = 0; at < connections.length; at += share) {
+      const some = connections.slice(at, at + share)
+      if (able.length === 0) for (const connection of some) connection.close()
+      else void able[this.#turn++ % able.length]!.send({ type: 'connections', name, connections: some })
     }
+  }
+
+  /** Those that take connections of a listener: the ready ones, or, if there is none, those that stop. */
+  #servers(name: string): WorkerProcess[] {
+    const able = [...this.#living].filter(({ uses }) => uses.get(name)?.adopts === true)
+    const ready = able.filter(({ state }) => state === 'ready')
+    return ready.length > 0 ? ready : able.filter(({ state }) => state === 'stopping')
   }
 
   #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {

@@ -42,10 +42,10 @@ export interface Exit {
 /** Who has to know what a worker does. */
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
-  onUses(worker: WorkerProcess, name: string, adopts: boolean): void
+  onUses(worker: WorkerProcess, name: string, exposed: boolean): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
-  /** Whether it has closed its listeners, or does by a signal that has come already: then what waits is the workers' to serve. */
+  /** Resolves to whether it has closed its listeners, or does by a signal that has come already; then whoever has waited was sent to workers. */
   isLeaving(): Promise<boolean>
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
@@ -421,7 +421,7 @@ export class WorkerProcess {
       case 'uses':
         if (!this.#setup.loans.has(value.name)) throw new Error(`there is no listener ${value.name}`)
         this.uses.set(value.name, { adopts: value.adopts })
-        owner.onUses(this, value.name, value.adopts)
+        owner.onUses(this, value.name, value.exposed === true)
         return
       case 'ready':
         this.#becomeReady()

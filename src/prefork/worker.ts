@@ -9,7 +9,8 @@ import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
 import type { Loan } from './control.ts'
-import { acceptWaiting, type Lane } from './lanes.ts'
+import type { Lane } from './lanes.ts'
+import { acceptWaiting, endListeners } from './last-accept.ts'
 import { type ConnectionHandler, Receiver } from './receiver.ts'
 import { ServedServer } from './served.ts'
 import type { Serving } from './serving.ts'
@@ -33,10 +34,11 @@ export interface Home {
   readonly killTimeout: number
   /** To be called for each connection that it was sent, when it has closed. Undefined: nobody wants to know. */
   readonly onClosed: (() => void) | undefined
-  uses(name: string, adopts: boolean): void
+  /** `exposed`: the program was given a copy of the listener. */
+  uses(name: string, how: { adopts: boolean; exposed: boolean }): void
   ready(): Promise<void>
-  /** It stops by its own wish. Resolves to whether what waits in the queues is its own to serve. */
-  stopping(): Promise<boolean>
+  /** It stops by its own wish, or by a signal. Resolves to whether what waits in the queues is its own to serve. */
+  stopping(signal: boolean): Promise<boolean>
   /** The last thing: nothing is served any more. */
   leave(): Promise<void>
 }
@@ -53,6 +55,8 @@ export class Worker {
   readonly #servers = new Map<Server, ServedServer>()
   readonly #receivers: Receiver[] = []
   readonly #serving = new Map<string, ServedListener>()
+  /** Listeners that the program was given: it may have passed them on, so that they are not only ours. */
+  readonly #exposed = new Set<string>()
   readonly #handlers: StopHandler[] = []
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
@@ -138,14 +142,14 @@ export class Worker {
       if ('dispatched' in lent) served.prepare()
       else {
         copy = lent.listener.dup()
-        await served.add(copy, lent.backlog)
+        await served.add(copy, lent.backlog, () => this.#isOwn(name))
       }
     } catch (error) {
       copy?.[Symbol.dispose]()
       this.#serving.delete(name) // for another server
       throw error
     }
-    if (this.#stopped === undefined) this.#home.uses(name, true)
+    if (this.#stopped === undefined) this.#home.uses(name, { adopts: true, exposed: this.#exposed.has(name) })
   }
 
   /**
@@ -163,7 +167,8 @@ export class Worker {
     const lent = this.#lent(name)
     if ('dispatched' in lent) throw new PassfdError('LISTENER_DISPATCHED', { name })
     const descriptor = lent.listener.dup()
-    this.#home.uses(name, false)
+    this.#exposed.add(name)
+    this.#home.uses(name, { adopts: this.#serving.has(name), exposed: true })
     return descriptor
   }
 
@@ -195,7 +200,10 @@ export class Worker {
       listener.close()
       return
     }
-    serving.lanes.set(lane, serving.served.add(listener.claim(), backlog))
+    serving.lanes.set(
+      lane,
+      serving.served.add(listener.claim(), backlog, () => this.#isOwn(name))
+    )
   }
 
   /** @internal */
@@ -224,12 +232,12 @@ export class Worker {
   }
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
-  end({ last, told }: { last: boolean; told: boolean }): Promise<void> {
-    this.#stopped ??= this.#endNow(last, told)
+  end({ last, told, signal = false }: { last: boolean; told: boolean; signal?: boolean }): Promise<void> {
+    this.#stopped ??= this.#endNow(last, told, signal)
     return this.#stopped
   }
 
-  async #endNow(last: boolean, told: boolean): Promise<void> {
+  async #endNow(last: boolean, told: boolean, bySignal: boolean): Promise<void> {
     const { idleGrace, stopTimeout, killTimeout } = this.#home
     const { signal } = this.#hurry
     const limit = setTimeout(() => this.hurry(), stopTimeout)
@@ -239,11 +247,13 @@ export class Worker {
     })
     this.#context.run(() => this.#stop.abort())
     // The supervisor may be about to stop, too, and then nobody else would serve who waits
-    const isLast = told ? last : this.#home.stopping()
+    const isLast = told ? last : this.#home.stopping(bySignal)
     const all = this.#all()
-    await Promise.all(all.map(served => served.stopAccepting({ last: isLast })))
-    if (await isLast) this.#acceptDispatched()
-    this.#closeListeners()
+    const stopped = all.map(served => served.stopAccepting({ last: isLast }))
+    this.#closeListeners(lent => !('dispatched' in lent)) // the servers have copies, and theirs must be the last ones
+    await Promise.all(stopped)
+    if (await isLast) await this.#acceptDispatched()
+    this.#closeListeners(() => true)
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#runHandlers()
@@ -268,13 +278,28 @@ export class Worker {
   }
 
   /** Nobody else accepts from them any more. */
-  #acceptDispatched(): void {
-    for (const [name, lent] of this.#home.listeners)
-      if ('dispatched' in lent) this.give(name, acceptWaiting(lent.listener.borrow()).map(own))
+  async #acceptDispatched(): Promise<void> {
+    const dispatched = [...this.#home.listeners].filter(([, lent]) => 'dispatched' in lent)
+    await Promise.all(
+      dispatched.map(async ([name, { listener }]) => {
+        const give = (connection: number): void => this.give(name, [own(connection)])
+        const fd = listener.borrow()
+        if (this.#isOwn(name)) await endListeners([fd], () => acceptWaiting(fd, give))
+        const waiting: number[] = []
+        acceptWaiting(fd, connection => void waiting.push(connection))
+        listener.close()
+        waiting.forEach(give)
+      })
+    )
   }
 
-  #closeListeners(): void {
-    for (const lent of this.#home.listeners.values()) if (!lent.listener.closed) lent.listener.close()
+  #closeListeners(which: (lent: Loan) => boolean): void {
+    for (const lent of this.#home.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
+  }
+
+  /** No program but the supervisor and its workers holds it. */
+  #isOwn(name: string): boolean {
+    return this.#home.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 
   #lent(name: string): Loan {
