@@ -6,7 +6,7 @@ import { PassfdError } from '../errors.ts'
 import { checkOptions, type KnownOptions } from '../known-options.ts'
 import type { Message } from '../message.ts'
 import { listen } from '../server.ts'
-import type { Supervisor, SupervisorEvents } from './supervisor.ts'
+import type { Supervisor, SupervisorEvents, SupervisorPhase } from './supervisor.ts'
 import type { WorkerInfo } from './worker-info.ts'
 
 /** What can be asked for. `connect(path)` from 'passfd' and `request(command)`. */
@@ -29,6 +29,8 @@ export type AdminWorker = Omit<WorkerInfo, 'channel'>
 
 export interface AdminStatus {
   pid: number
+  /** `'lame duck'`: it was told to stop, and everything still accepts. */
+  phase: SupervisorPhase
   /** How many workers there are to be. */
   size: number
   listeners: Record<string, unknown>
@@ -54,9 +56,19 @@ const MAX_QUEUED = 1024 * 1024
 /** How long the end of the supervisor may wait for who does not read, in ms. */
 const CLOSE = 1000
 
-const EVENTS = ['worker', 'exit', 'state', 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit', 'routeFailed'] as const
 const COMMAND: KnownOptions<{ command: string }> = { command: true }
 const SCALE = { command: true, workers: true } as const satisfies KnownOptions<AdminCommand & { command: 'scale' }>
+const EVENTS = [
+  'worker',
+  'exit',
+  'state',
+  'gaveUp',
+  'reloadFailed',
+  'crashLoop',
+  'beyondLimit',
+  'routeFailed',
+  'lameDuck'
+] as const
 
 export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
   const server = await listen<AdminCommand, AdminEvent>(path, {
@@ -123,6 +135,7 @@ function answer(
 function statusOf(supervisor: Supervisor): AdminStatus {
   return {
     pid: process.pid,
+    phase: supervisor.phase,
     size: supervisor.size,
     listeners: supervisor.addresses,
     workers: supervisor.workers.map(sendable)
@@ -139,6 +152,7 @@ function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => voi
     const listener = (subject: unknown, code?: number | null, signal?: string | null): void => {
       if (event === 'exit') tell({ event, worker: sendable(subject as WorkerInfo), code: code!, signal: signal! })
       else if (event === 'worker' || event === 'state') tell({ event, worker: sendable(subject as WorkerInfo) })
+      else if (event === 'lameDuck') tell({ event })
       else tell({ event, error: errorOf(subject) })
     }
     supervisor.on(event, listener)

@@ -124,10 +124,15 @@ export interface Stop {
   last: boolean
 }
 
+/** The supervisor was told to stop, and everything still accepts: see the option `lameDuck`. */
+export interface LameDuck {
+  type: 'lameDuck'
+}
+
 export interface Connections {
   type: 'connections'
   name: string
   connections: Descriptor[]
 }
 
-export type FromSupervisor = Lend | TakeBack | Stop | Connections
+export type FromSupervisor = Lend | TakeBack | Stop | LameDuck | Connections

@@ -3,6 +3,7 @@ import { isMainThread } from 'node:worker_threads'
 import { removeFile } from '../address.ts'
 import { type Channel, sessionOf } from '../channel.ts'
 import { connect, pair } from '../connect.ts'
+import { checkInteger } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { type KnownOptions, readOptions } from '../known-options.ts'
@@ -22,19 +23,29 @@ import {
   SUPERVISOR_VARIABLE,
   type Welcome
 } from './control.ts'
-import { listenersOf } from './options.ts'
+import { listenersOf, MAX_TIMEOUT } from './options.ts'
 import { type Home, Worker } from './worker.ts'
 
 export interface JoinOptions {
   /** What to listen on when the program was not started by a supervisor. Default: then it is an error. */
   standalone?: Record<string, BindSpec>
+  /**
+   * Not started by a supervisor: how long it goes on as before once it was told to stop, in ms, before it stops accepting; a second TERM or INT
+   * ends that time. With a supervisor that one's option counts. Default 0.
+   */
+  lameDuck?: number
   /** TERM and INT stop the worker gracefully (a second one cuts off what is left). Default true. */
   signals?: boolean
   /** Options of `worker.channel` on this side. */
   channel?: ChannelOptions
 }
 
-const JOIN_OPTIONS = { standalone: true, signals: true, channel: true } as const satisfies KnownOptions<JoinOptions>
+const JOIN_OPTIONS = {
+  standalone: true,
+  lameDuck: true,
+  signals: true,
+  channel: true
+} as const satisfies KnownOptions<JoinOptions>
 
 /** How often event-loop lag is measured, in ms. */
 const RESOLUTION = 50
@@ -56,6 +67,7 @@ export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
   const options = readOptions(given, JOIN_OPTIONS)
   checkType(options.signals, 'signals', 'true or false', value => typeof value === 'boolean')
   if (options.channel !== undefined) options.channel = readOptions(options.channel, CHANNEL_OPTIONS, 'options.channel')
+  if (options.lameDuck !== undefined) checkInteger(options.lameDuck, 'options.lameDuck', 0, MAX_TIMEOUT)
   const { [SUPERVISOR_VARIABLE]: parent } = process.env
   joined ??= parent === undefined ? standAlone(options).catch(again) : joinParent(Number(parent), options)
   return joined
@@ -67,9 +79,9 @@ function again(error: Error): never {
   throw error
 }
 
-async function standAlone({ standalone, signals = true }: JoinOptions): Promise<Worker> {
+async function standAlone({ standalone, signals = true, lameDuck = 0 }: JoinOptions): Promise<Worker> {
   if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
-  const worker = new Worker(await alone(listenersOf(standalone, 'options.standalone')))
+  const worker = new Worker(await alone(listenersOf(standalone, 'options.standalone'), lameDuck))
   if (signals) stopOnSignals(worker)
   return worker
 }
@@ -122,6 +134,7 @@ function inspectorOf(): Inspector | undefined {
 
 class SupervisedHome implements Home {
   readonly supervised = true
+  readonly lameDuck = 0 // the supervisor's business
   readonly slot: number
   readonly id: number
   readonly channel: Channel
@@ -162,8 +175,9 @@ class SupervisedHome implements Home {
     const control = this.#control
     control.on('message', ({ value }: Message<FromSupervisor>) => {
       if (value?.type === 'connections') worker.give(value.name, value.connections)
-      else if (value?.type === 'lend') worker.lend(value.name, value.lane, value.listener, value.backlog)
+      else if (value?.type === 'lend') worker.lend(value.name, value)
       else if (value?.type === 'takeBack') worker.takeBack(value.name, value.lane)
+      else if (value?.type === 'lameDuck') worker.becomeLameDuck()
       else if (value?.type === 'stop') void worker.end({ last: value.last, told: true })
     })
     // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
@@ -273,7 +287,7 @@ async function bindAll(specs: ReadonlyMap<string, BindSpec>): Promise<Bound[]> {
   }
 }
 
-async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
+async function alone(specs: ReadonlyMap<string, BindSpec>, lameDuck: number): Promise<Home> {
   const listeners = new Map<string, Loan>()
   const bound = await bindAll(specs)
   for (const { name, descriptor, backlog, own } of bound)
@@ -290,6 +304,7 @@ async function alone(specs: ReadonlyMap<string, BindSpec>): Promise<Home> {
     channel: channel.unref(),
     listeners,
     ...STANDALONE,
+    lameDuck,
     onClosed: undefined,
     uses: () => {},
     ready: async () => {},

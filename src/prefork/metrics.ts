@@ -28,6 +28,8 @@ export interface MetricsSnapshot {
   readonly since: number
   /** How many workers were replaced for a limit, by its name ('rss'). Undefined: not known, and left out. */
   readonly replacements?: Readonly<Record<string, number>>
+  /** It was told to stop, and everything still accepts. Undefined: left out. */
+  readonly lameDuck?: boolean
 }
 
 /** For the Content-Type of a response with the text. */
@@ -56,7 +58,7 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     for (const [labels, value = Number.NaN] of samples)
       if (value >= 0 && value < Number.POSITIVE_INFINITY) metric.inc(labels, value)
   }
-  const { workers, exits, restarts, since, replacements } = snapshot
+  const { workers, exits, restarts, since, replacements, lameDuck } = snapshot
   const ofWorkers = (kind: Kind, name: string, help: string, value: (worker: WorkerMetrics) => number | undefined) =>
     add(
       kind,
@@ -73,6 +75,14 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     [],
     [[{}, since / 1000]]
   )
+  if (lameDuck !== undefined)
+    add(
+      'Gauge',
+      'passfd_supervisor_lame_duck',
+      '1: the supervisor was told to stop, and everything still accepts.',
+      [],
+      [[{}, lameDuck ? 1 : 0]]
+    )
   add(
     'Gauge',
     'passfd_workers',

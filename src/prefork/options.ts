@@ -83,6 +83,11 @@ export interface SupervisorOptions {
   spawn?: SpawnSettings
   /** How long a worker may take to say that it is ready, in ms. Then it is killed. Default 30,000; 0: no limit. */
   readyTimeout?: number
+  /**
+   * How long everything goes on as before once the supervisor was told to stop, in ms; `stopTimeout` starts after it. For load balancers that
+   * need a moment to notice. Default 0.
+   */
+  lameDuck?: number
   /** How long a stopping worker may take to finish its requests, in ms. Then it gets TERM. Default 30,000. */
   stopTimeout?: number
   /** How long after TERM it gets KILL, in ms. Default 5,000. */
@@ -111,6 +116,7 @@ const SUPERVISOR_OPTIONS = {
   balance: true,
   spawn: true,
   readyTimeout: true,
+  lameDuck: true,
   stopTimeout: true,
   killTimeout: true,
   idleGrace: true,
@@ -151,6 +157,7 @@ export interface Settings {
   readonly balance: Balance
   readonly spawn: SpawnSettings
   readonly readyTimeout: number
+  readonly lameDuck: number
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly idleGrace: number
@@ -208,6 +215,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
     balance: balanceOf(options.balance, command !== undefined),
     spawn,
     readyTimeout: time(options.readyTimeout, 'readyTimeout', 30_000, 0),
+    lameDuck: time(options.lameDuck, 'lameDuck', 0, 0),
     stopTimeout: time(options.stopTimeout, 'stopTimeout', 30_000, 1),
     killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
     idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),

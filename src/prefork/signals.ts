@@ -7,7 +7,9 @@ export function obeySignals(supervisor: Supervisor, onFailure: (error: Error) =>
   let told = false
   const failures = new WeakSet<Error>()
   const stop = (): void => {
-    void (told ? supervisor.kill() : supervisor.stop())
+    if (told && supervisor.phase === 'lame duck')
+      void supervisor.stop() // now
+    else void (told ? supervisor.kill() : supervisor.stop())
     told = true
   }
   /** What fails leaves the workers as they are. */

@@ -47,6 +47,8 @@ export interface SupervisorEvents {
   routeFailed: [unknown]
   /** Every worker is ready: `start()` is about to resolve. */
   started: []
+  /** It was told to stop, and everything accepts for so many ms more: the option `lameDuck`. */
+  lameDuck: [milliseconds: number]
   /** All workers are ready, and none of them serves this listener. Without a listener for this event it is a warning of the process. */
   unserved: [name: string]
   /** It has stopped. */
@@ -73,7 +75,8 @@ type Limit = 'rss' | 'age' | 'requests'
 /** Events that are warnings of the process if `run()` runs it and nobody listens. */
 type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit' | 'routeFailed'
 
-type Phase = 'new' | 'starting' | 'running' | 'stopping' | 'stopped'
+/** `'lame duck'`: it was told to stop, and everything still accepts. */
+export type SupervisorPhase = 'new' | 'starting' | 'running' | 'lame duck' | 'stopping' | 'stopped'
 
 /** After a replacement for a limit has failed, the next try is so many ms later. */
 const LIMIT_RETRY = 30_000
@@ -108,7 +111,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   readonly #exits: Record<string, number> = {}
   readonly #since = Date.now()
   readonly #stopped: Deferred = deferred()
-  #phase: Phase = 'new'
+  readonly #lameDuckOver: Deferred = deferred()
+  #phase: SupervisorPhase = 'new'
   /** What changes the set of workers happens one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
   #notify: NotifySocket | undefined
@@ -146,6 +150,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** How many workers there are to be. */
   get size(): number {
     return this.#size
+  }
+
+  /** What it is at. */
+  get phase(): SupervisorPhase {
+    return this.#phase
   }
 
   /** A snapshot: those whose process has not ended, by slot. A slot may have two while one replaces the other. */
@@ -252,10 +261,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   /**
    * Stops gracefully: no new connections, requests in flight are finished; after `stopTimeout` the rest gets TERM, then KILL.
-   * Resolves when every process has ended and everything is closed. Never rejects.
+   * Resolves when every process has ended and everything is closed. Never rejects. With the option `lameDuck` everything goes on as it is for
+   * that time first; a further call ends it. `reload()` and `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE from the first call on.
    */
   stop(): Promise<void> {
-    return this.#stop(false)
+    if (this.#phase === 'lame duck') this.#lameDuckOver.resolve()
+    return this.#stop(false, this.#settings.lameDuck)
   }
 
   /** Stops at once: every worker gets KILL. */
@@ -264,10 +275,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   /**
-   * Starts, if that hasn't been done, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once, HUP reloads, TTIN and TTOU
-   * add or remove a worker. `signals: false` leaves them alone. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart
-   * policy has given up every slot. 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are warnings of the process from then on if nobody
-   * listens to them. The only method that touches the process: it listens for those signals until it returns.
+   * Starts, if that hasn't been done, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once
+   * (the second one of a lame duck ends that time), HUP reloads, TTIN and TTOU add or remove a worker. `signals: false` leaves them alone.
+   * Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot. 'gaveUp', 'reloadFailed',
+   * 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are warnings of the process from then on if nobody listens to them. The only method
+   * that touches the process: it listens for those signals until it returns.
    */
   async run(options: { signals?: boolean } = {}): Promise<void> {
     const { signals = true } = readOptions(options, RUN_OPTIONS)
@@ -275,7 +287,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     this.#runs = true
     const ignore = signals ? obeySignals(this, error => this.#warn('reloadFailed', error)) : () => {}
     try {
-      if (this.#phase !== 'running') await this.start()
+      if (this.#phase !== 'running' && this.#phase !== 'lame duck') await this.start()
       await this.#stopped.promise
     } catch (error) {
       if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
@@ -302,7 +314,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       exits: this.#exits,
       restarts: this.#restarts,
       since: this.#since,
-      replacements: this.#replacements
+      replacements: this.#replacements,
+      lameDuck: this.#phase === 'lame duck'
     })
   }
 
@@ -329,16 +342,28 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     this.#beat = setInterval(() => this.#onBeat(), heartbeat)
   }
 
-  #stop(now: boolean): Promise<void> {
+  #stop(now: boolean, lameDuck = 0): Promise<void> {
+    if (now) this.#lameDuckOver.resolve()
     if (now && !this.#killing) {
       this.#killing = true
       for (const worker of this.#living) worker.killAll('the supervisor was stopped at once')
     }
-    this.#stopping ??= this.#stopNow()
+    this.#stopping ??= this.#stopNow(now ? 0 : lameDuck)
     return this.#stopping
   }
 
-  async #stopNow(): Promise<void> {
+  /** Everything goes on, workers that die are replaced, too. */
+  async #beLameDuck(milliseconds: number): Promise<void> {
+    this.#phase = 'lame duck'
+    this.#tell('lameDuck', milliseconds)
+    for (const worker of this.#living) worker.tellLameDuck()
+    const timer = setTimeout(() => this.#lameDuckOver.resolve(), milliseconds)
+    await this.#lameDuckOver.promise
+    clearTimeout(timer)
+  }
+
+  async #stopNow(lameDuck: number): Promise<void> {
+    if (this.#phase === 'running' && lameDuck > 0) await this.#beLameDuck(lameDuck)
     const began = this.#phase
     this.#phase = 'stopping'
     for (const slot of this.#slots) clearTimeout(slot.timer)
@@ -373,7 +398,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         ([name, listener]) =>
           listener
             .close({
-              exclusive: !this.#killing && !this.#exposed.has(name),
+              exclusive: !this.#killing && this.#isExclusive(name),
               served: this.#servers(name).length > 0,
               give: connections => this.#giveToAnybody(name, connections.map(own))
             })
@@ -392,7 +417,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   #assertRunning(operation: string): void {
-    if (this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STATE', { operation, phase: this.#phase })
+    if (this.#phase === 'running') return
+    const phase = this.#phase === 'lame duck' ? 'about to stop (lameDuck)' : this.#phase
+    throw new PassfdError('SUPERVISOR_STATE', { operation, phase })
+  }
+
+  #isServing(): boolean {
+    return this.#phase === 'running' || this.#phase === 'lame duck'
   }
 
   #hasStopped(): boolean {
@@ -471,7 +502,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   }
 
   #launch(slot: Slot): WorkerProcess {
-    if (this.#phase !== 'starting' && this.#phase !== 'running') throw new PassfdError('SUPERVISOR_STOPPED')
+    if (this.#phase !== 'starting' && !this.#isServing()) throw new PassfdError('SUPERVISOR_STOPPED')
     const { balance } = this.#settings
     const loans = new Map<string, Loan>()
     let worker: WorkerProcess
@@ -548,7 +579,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   /** If nobody is there and nobody is to come, somebody is started when the policy says so. */
   #refill(slot: Slot): void {
-    if (!isEmpty(slot) || this.#phase !== 'running') return
+    if (!isEmpty(slot) || !this.#isServing()) return
     const decision = this.#decide()
     if (decision.restart) {
       slot.timer = setTimeout(() => this.#restart(slot), Math.min(decision.delay, MAX_TIMEOUT))
@@ -558,7 +589,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     this.#warn('gaveUp', error)
     if (!this.#slots.every(isEmpty)) return
     this.#failure = error
-    void this.stop()
+    this.#lameDuckOver.resolve()
+    void this.#stop(false)
   }
 
   /** A policy of the user's that fails has given up. */
@@ -574,7 +606,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   #restart(slot: Slot): void {
     slot.timer = undefined
-    if (this.#phase !== 'running' || slot.next !== undefined || slot.current !== undefined) return
+    if (!this.#isServing() || slot.next !== undefined || slot.current !== undefined) return
     if (this.#stoppingIn(slot.index).length >= MAX_STOPPING) {
       slot.timer = setTimeout(() => this.#restart(slot), STOPPING_RETRY)
       return
@@ -595,7 +627,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       this.#tell('state', worker.info())
       if (worker.state === 'starting') return
       if (worker.state !== 'exited') this.#rebalance()
-      if (worker.state === 'ready') this.#tell('worker', worker.info())
+      if (worker.state === 'ready') {
+        if (this.#phase === 'lame duck') worker.tellLameDuck()
+        this.#tell('worker', worker.info())
+      }
       // By its own wish: its successor need not wait for its end
       if (worker.state === 'stopping' && !worker.told && !worker.ended) this.#left(worker)
     },
@@ -651,9 +686,15 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     }
   }
 
+  /** No other program holds a copy of it, and every worker that accepts from it knows how it ends. */
+  #isExclusive(name: string): boolean {
+    const serving = [...this.#living].filter(({ uses }) => uses.get(name)?.adopts === true)
+    return !this.#exposed.has(name) && serving.every(({ knowsEnds }) => knowsEnds)
+  }
+
   /** Those that take connections of a listener: the ready ones, or, if there is none, those that stop. */
   #servers(name: string): WorkerProcess[] {
-    const able = [...this.#living].filter(({ uses }) => uses.get(name)?.adopts === true)
+    const able = [...this.#living].filter(({ uses, ended }) => !ended && uses.get(name)?.adopts === true)
     const ready = able.filter(({ state }) => state === 'ready')
     return ready.length > 0 ? ready : able.filter(({ state }) => state === 'stopping')
   }

@@ -162,6 +162,11 @@ export class WorkerProcess {
     if (settings.readyTimeout > 0) this.#timer = setTimeout(() => this.#notReady(), settings.readyTimeout)
   }
 
+  /** It takes a listener that was shut down for nothing but that; one of the first version of passfd would make an 'error' of it. */
+  get knowsEnds(): boolean {
+    return this.#version >= 2
+  }
+
   get pid(): number | undefined {
     return this.#child?.pid
   }
@@ -276,6 +281,11 @@ export class WorkerProcess {
       this.#signal('SIGTERM')
       this.#after(killTimeout, () => this.kill())
     })
+  }
+
+  /** The supervisor was told to stop, and everything still accepts. */
+  tellLameDuck(): void {
+    void this.send({ type: 'lameDuck' })
   }
 
   /** With KILL, at once. */
@@ -421,7 +431,7 @@ export class WorkerProcess {
       case 'uses':
         if (!this.#setup.loans.has(value.name)) throw new Error(`there is no listener ${value.name}`)
         this.uses.set(value.name, { adopts: value.adopts })
-        owner.onUses(this, value.name, value.exposed === true)
+        owner.onUses(this, value.name, value.exposed ?? !value.adopts)
         return
       case 'ready':
         this.#becomeReady()

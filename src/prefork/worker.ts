@@ -8,7 +8,7 @@ import { mark } from '../copy.ts'
 import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
-import type { Loan } from './control.ts'
+import type { Lend, Loan } from './control.ts'
 import type { Lane } from './lanes.ts'
 import { acceptWaiting, endListeners } from './last-accept.ts'
 import { type ConnectionHandler, Receiver } from './receiver.ts'
@@ -32,6 +32,8 @@ export interface Home {
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
+  /** ms for which it goes on when it was told to stop. */
+  readonly lameDuck: number
   /** To be called for each connection that it was sent, when it has closed. Undefined: nobody wants to know. */
   readonly onClosed: (() => void) | undefined
   /** `exposed`: the program was given a copy of the listener. */
@@ -58,6 +60,8 @@ export class Worker {
   /** Listeners that the program was given: it may have passed them on, so that they are not only ours. */
   readonly #exposed = new Set<string>()
   readonly #handlers: StopHandler[] = []
+  readonly #lameDuck = new AbortController()
+  readonly #lameDuckOver = deferred()
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
   readonly #context = new AsyncContext('PASSFD_WORKER')
@@ -91,6 +95,14 @@ export class Worker {
   /** Aborted when the worker begins to stop: time to end what would last for ever, such as event streams. */
   get signal(): AbortSignal {
     return this.#stop.signal
+  }
+
+  /**
+   * Aborted as soon as it is known that the worker will stop, at the latest together with `signal`. Until that one is aborted, too,
+   * everything is served (the option `lameDuck`). What tells load balancers whether to send more clients looks at this.
+   */
+  get lameDuck(): AbortSignal {
+    return this.#lameDuck.signal
   }
 
   /** @internal */
@@ -139,7 +151,7 @@ export class Worker {
     this.#serving.set(name, { served, lanes: new Map() })
     let copy: Descriptor | undefined
     try {
-      if ('dispatched' in lent) served.prepare()
+      if ('dispatched' in lent || hasEnded(lent.listener, lent.own)) served.prepare()
       else {
         copy = lent.listener.dup()
         await served.add(copy, lent.backlog, () => this.#isOwn(name))
@@ -174,7 +186,8 @@ export class Worker {
 
   /**
    * Calls `handler` when the worker stops and its HTTP requests are finished: the place to close WebSockets and databases. They run one
-   * after the other, the last one registered first, within `stopTimeout`, each in the async context of its `onStop` call.
+   * after the other, the last one registered first, each in the async context of its `onStop` call. When `stopTimeout` is over, all connections
+   * that are left are destroyed, `signal` is aborted, and the process ends `killTimeout` later, or earlier if the handlers are done.
    */
   onStop(handler: StopHandler): void {
     if (typeof handler !== 'function')
@@ -187,16 +200,21 @@ export class Worker {
     return this.#home.ready()
   }
 
-  /** Stops gracefully and ends the process; the supervisor starts another one. Never resolves. */
+  /**
+   * Stops gracefully and ends the process; the supervisor starts another one. Standalone it goes on for `lameDuck` ms first; a further call
+   * ends that time. Never resolves.
+   */
   async stop(): Promise<void> {
+    if (this.#stopped !== undefined) this.#lameDuckOver.resolve()
     await this.end({ last: false, told: false })
     return deferred().promise
   }
 
   /** @internal More of a listener, until it is taken back. */
-  lend(name: string, lane: number, listener: Descriptor, backlog: number | undefined): void {
+  lend(name: string, { lane, listener, backlog, own }: Lend): void {
     const serving = this.#serving.get(name)
-    if (serving === undefined || this.#stopped !== undefined || serving.lanes.has(lane)) {
+    const wanted = serving !== undefined && this.#stopped === undefined && !serving.lanes.has(lane)
+    if (!wanted || hasEnded(listener, own)) {
       listener.close()
       return
     }
@@ -218,7 +236,7 @@ export class Worker {
   give(name: string, connections: readonly Descriptor[]): void {
     const served = this.#serving.get(name)?.served
     for (const connection of connections) {
-      if (served !== undefined) served.give(connection, this.#home.onClosed)
+      if (served !== undefined && !this.#hurry.signal.aborted) served.give(connection, this.#home.onClosed)
       else {
         connection.close()
         this.#home.onClosed?.()
@@ -226,9 +244,15 @@ export class Worker {
     }
   }
 
-  /** @internal Time is over: what is left is cut off. */
+  /** @internal It will be told to stop soon. */
+  becomeLameDuck(): void {
+    this.#context.run(() => this.#lameDuck.abort())
+  }
+
+  /** @internal Time is over: what is left is cut off. Or that of the lame duck, first. */
   hurry(): void {
-    this.#context.run(() => this.#hurry.abort())
+    if (this.#stopped !== undefined && !this.#stop.signal.aborted) this.#lameDuckOver.resolve()
+    else this.#context.run(() => this.#hurry.abort())
   }
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
@@ -238,11 +262,19 @@ export class Worker {
   }
 
   async #endNow(last: boolean, told: boolean, bySignal: boolean): Promise<void> {
-    const { idleGrace, stopTimeout, killTimeout } = this.#home
+    const { idleGrace, stopTimeout, killTimeout, lameDuck } = this.#home
     const { signal } = this.#hurry
+    this.becomeLameDuck()
+    if (lameDuck > 0) {
+      const timer = setTimeout(() => this.#lameDuckOver.resolve(), lameDuck)
+      await this.#lameDuckOver.promise
+      clearTimeout(timer)
+    }
     const limit = setTimeout(() => this.hurry(), stopTimeout)
     signal.addEventListener('abort', () => {
       clearTimeout(limit)
+      // A handler may wait for just that
+      for (const served of this.#all()) served.destroyAll()
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
     })
     this.#context.run(() => this.#stop.abort())
@@ -323,6 +355,11 @@ export class Worker {
   }
 }
 mark(Worker, 'Worker')
+
+/** The supervisor stops, and has shut it down: a TCP socket is no listener any more. */
+function hasEnded(listener: Descriptor, own: boolean): boolean {
+  return own && listener.kind === 'tcp'
+}
 
 function sum<T>(values: Iterable<T>, of: (value: T) => number): number {
   let total = 0

@@ -1,0 +1,120 @@
+/**
+ * Clients connect all the time while a supervisor with three workers stops, is killed, or loses workers: each is answered or refused. In a full run
+ * each of them 50 times.
+ */
+import type { ExecutionContext } from 'ava'
+import { times } from '../helpers/full.ts'
+import { socketPath } from '../helpers/path.ts'
+import { type Balance, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
+import { gone } from '../helpers/processes.ts'
+import { test } from '../helpers/test.ts'
+import { type Counted, type Load, type Mix, startLoad, type Target } from './clients.ts'
+
+const entry = new URL('worker.mjs', import.meta.url).pathname
+const CLIENTS = 40
+const halves: Mix[] = [
+  { kind: 'close', clients: CLIENTS / 2 },
+  { kind: 'parts', clients: CLIENTS / 2 }
+]
+
+interface Family {
+  /** What worker.mjs serves it with. */
+  server: string
+  mix: Mix[]
+  spec?: () => object
+  tls?: 'psk'
+}
+
+const tcp: Family = { server: 'http', mix: [{ kind: 'close', clients: CLIENTS }] }
+const families: Record<string, Family> = {
+  TCP: tcp,
+  'TCP, in parts': { server: 'http', mix: halves },
+  Unix: { server: 'http', mix: halves, spec: () => ({ path: socketPath() }) },
+  abstract: { server: 'http', mix: halves, spec: () => ({ path: `@passfd-stop-${process.pid}-${Math.random()}` }) },
+  TLS: { server: 'https', mix: halves, tls: 'psk' },
+  'HTTP/2': { server: 'http2', mix: [{ kind: 'http2', clients: CLIENTS, most: 5 }] },
+  'no HTTP': { server: 'raw', mix: [{ kind: 'raw', clients: CLIENTS }] },
+  'long answers': {
+    server: 'http',
+    mix: [
+      { kind: 'keepAlive', clients: 10 },
+      { kind: 'upload', clients: 10, size: 300_000, pause: 20 },
+      { kind: 'events', clients: 10, pause: 30 },
+      { kind: 'webSocket', clients: 10 }
+    ]
+  }
+}
+
+interface Scene {
+  supervisor: Told
+  load: Load
+  target: Target
+}
+
+type Way = (scene: Scene) => Promise<void>
+
+const pidsOf = async (supervisor: Told): Promise<number[]> => (await supervisor.workers()).map(({ pid }) => pid)
+
+/** Every one of them ends with refusals, as nobody is left. */
+const ways: Record<string, Way> = {
+  stop: async ({ supervisor }) => {
+    await supervisor.ask('stop')
+  },
+  'a killed supervisor': async ({ supervisor }) => {
+    const pids = await pidsOf(supervisor)
+    supervisor.running.child.kill('SIGKILL')
+    await Promise.all(pids.map(gone))
+  },
+  'TERM for all, as systemd sends it': async ({ supervisor }) => {
+    const pids = await pidsOf(supervisor)
+    for (const pid of [...pids, supervisor.pid]) process.kill(pid, 'SIGTERM')
+    await Promise.all(pids.map(gone))
+  }
+}
+
+/** What has come of the clients, once each of them was refused. */
+async function ending(t: ExecutionContext, balance: Balance, family: Family, way: Way, args = {}): Promise<Counted> {
+  const { server, mix, spec = () => ({ port: 0, host: '127.0.0.1' }), tls } = family
+  const listener = spec()
+  const supervisor = await startSupervisor(t, {
+    entry,
+    workers: 3,
+    balance,
+    listeners: { http: listener },
+    spawn: { args: [JSON.stringify({ server, ...args })] }
+  })
+  const path = (listener as { path?: string }).path?.replace(/^@/, '\0')
+  const target = path === undefined ? { port: supervisor.port } : { path }
+  const load = startLoad(t, target, { mix, ...(tls && { tls }) })
+  await load.more(2 * CLIENTS)
+  await way({ supervisor, load, target })
+  await load.more(CLIENTS, 'refused')
+  const counted = await load.end()
+  supervisor.running.child.stdin?.end()
+  await supervisor.running.exit
+  return counted
+}
+
+function check(t: ExecutionContext, { total, failures }: Counted): void {
+  const { answered, refused, ...others } = total
+  t.deepEqual(others, { reset: 0, empty: 0, timedOut: 0, wrong: 0 }, JSON.stringify(failures.slice(0, 5)))
+  t.true(answered > 0 && refused > 0)
+}
+
+async function repeat(t: ExecutionContext, most: number, once: () => Promise<Counted>): Promise<void> {
+  let answered = 0
+  for (let i = 0; i < most; i++) {
+    const counted = await once()
+    answered += counted.total.answered
+    check(t, counted)
+  }
+  t.log(`${most} times, ${answered} answers`)
+}
+
+const balances: Balance[] = ['per-worker', 'shared', { dispatch: 'round-robin' }]
+for (const balance of balances)
+  for (const [name, way] of Object.entries(ways))
+    test(`${name}, ${nameOf(balance)}: whoever connects is answered or refused`, t => {
+      const family = families[typeof balance === 'object' ? 'TCP, in parts' : 'TCP']!
+      return repeat(t, times(1, 50), () => ending(t, balance, family, way))
+    })
