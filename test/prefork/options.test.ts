@@ -39,7 +39,9 @@ const WRONG: [string, object][] = [
   ['headTimeout', { entry, listeners, balance: { dispatch: () => 0, headTimeout: 0 } }],
   ['options.restart', { entry, listeners, restart: true }],
   ['options.admin', { entry, listeners, admin: '' }],
-  ...(['readyTimeout', 'stopTimeout', 'killTimeout', 'idleGrace', 'heartbeat', 'hangTimeout'] as const).flatMap(name =>
+  ...(
+    ['readyTimeout', 'stopTimeout', 'killTimeout', 'idleGrace', 'heartbeat', 'hangTimeout', 'lameDuck'] as const
+  ).flatMap(name =>
     [-1, 2 ** 31, '5', Number.NaN].map((value): [string, object] => [name, { entry, listeners, [name]: value }])
   ),
   ...(['stopTimeout', 'killTimeout', 'heartbeat'] as const).map((name): [string, object] => [

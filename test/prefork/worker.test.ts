@@ -146,6 +146,48 @@ test('onStop: when the time is over its signal is aborted, and what is open is c
   })
 })
 
+const WAITING: Record<string, string> = {
+  'the end of the server': 'await new Promise(resolve => server.close(resolve))',
+  'the end of every connection': 'await Promise.all([...sockets].map(socket => once(socket, "close")))',
+  'the end of the WebSockets': 'await Promise.all([...clients].map(client => once(client, "close")))',
+  'all, in handlers of their own, one of which fails': `
+    await new Promise(resolve => server.close(resolve)); })
+    worker.onStop(() => { throw new Error('no') })
+    worker.onStop(async () => { await once([...clients][0], 'close')`
+}
+for (const [what, wait] of Object.entries(WAITING))
+  test(`onStop: a handler that waits for ${what}: when stopTimeout is over it has what it waits for, and is not killed`, async t => {
+    const entry = program(`
+      import { once } from 'node:events'
+      import { createServer } from 'node:http'
+      import { WebSocketServer } from ${JSON.stringify(import.meta.resolve('ws'))}
+      const worker = await joinSupervisor()
+      process.on('warning', () => {})
+      const sockets = new Set()
+      const server = createServer((request, response) => response.flushHeaders())
+      server.on('connection', socket => sockets.add(socket))
+      const { clients } = new WebSocketServer({ server })
+      await worker.listen('http', server)
+      worker.onStop(() => worker.channel.request('the last one'))
+      worker.onStop(async () => { ${wait} })
+      await worker.ready()`)
+    await supervising(t, { entry, stopTimeout: 300, killTimeout: 60_000 }, async (supervisor, { exits }) => {
+      await supervisor.start()
+      const told: unknown[] = []
+      supervisor.workers[0]!.channel.serve(({ value }) => void told.push(value))
+      const { port } = supervisor.address('http') as { port: number }
+      const socket = new WebSocket(`ws://127.0.0.1:${port}`)
+      const closed = once(socket, 'close')
+      await once(socket, 'open')
+      const rest = t.throwsAsync(get(supervisor), { code: 'ECONNRESET' })
+      await until(() => supervisor.workers[0]!.requests === 2, 'both requests')
+      await supervisor.stop()
+      await Promise.all([rest, closed])
+      t.deepEqual(told, ['the last one'])
+      t.deepEqual(exits, ['0/1 1'])
+    })
+  })
+
 test('the exit code that the program has set', async t => {
   const entry = program('const worker = await joinSupervisor(); process.exitCode = 7; await worker.ready()')
   await supervising(t, { entry }, async (supervisor, { exits }) => {

@@ -30,7 +30,6 @@ const families: Record<string, Family> = {
   TCP: tcp,
   'TCP, in parts': { server: 'http', mix: halves },
   Unix: { server: 'http', mix: halves, spec: () => ({ path: socketPath() }) },
-  abstract: { server: 'http', mix: halves, spec: () => ({ path: `@passfd-stop-${process.pid}-${Math.random()}` }) },
   TLS: { server: 'https', mix: halves, tls: 'psk' },
   'HTTP/2': { server: 'http2', mix: [{ kind: 'http2', clients: CLIENTS, most: 5 }] },
   'no HTTP': { server: 'raw', mix: [{ kind: 'raw', clients: CLIENTS }] },
@@ -83,7 +82,7 @@ async function ending(t: ExecutionContext, balance: Balance, family: Family, way
     listeners: { http: listener },
     spawn: { args: [JSON.stringify({ server, ...args })] }
   })
-  const path = (listener as { path?: string }).path?.replace(/^@/, '\0')
+  const { path } = listener as { path?: string }
   const target = path === undefined ? { port: supervisor.port } : { path }
   const load = startLoad(t, target, { mix, ...(tls && { tls }) })
   await load.more(2 * CLIENTS)
