@@ -1,4 +1,5 @@
 /** `joinSupervisor`: how a worker's program finds its supervisor, or does without. */
+import { setTimeout as later } from 'node:timers/promises'
 import { isMainThread } from 'node:worker_threads'
 import { removeFile } from '../address.ts'
 import { type Channel, sessionOf } from '../channel.ts'
@@ -53,6 +54,8 @@ const RESOLUTION = 50
 const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
 /** How long the last words may take, in ms. */
 const LEAVE = 1000
+/** How long after its channel a supervisor's process may end, in ms. */
+const ORPHANED = 200
 /** For the supervisor's answers, in ms. */
 const ANSWER = 30_000
 
@@ -112,7 +115,7 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   // If it hangs when its supervisor is killed, nobody else would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
   // The control channel keeps the process running, as a worker lives until it is stopped
-  const home = new SupervisedHome(welcome, control, channel.unref(), inspectorOf())
+  const home = new SupervisedHome(welcome, parent, control, channel.unref(), inspectorOf())
   const worker = new Worker(home)
   home.begin(worker)
   if (signals) stopOnSignals(worker)
@@ -144,6 +147,7 @@ class SupervisedHome implements Home {
   readonly killTimeout: number
   readonly onClosed: (() => void) | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
+  readonly #parent: number
   readonly #heartbeat: number
   readonly #version: number
   readonly #inspector: Inspector | undefined
@@ -153,12 +157,14 @@ class SupervisedHome implements Home {
 
   constructor(
     welcome: Welcome,
+    parent: number,
     control: Channel<FromSupervisor, FromWorker>,
     channel: Channel,
     inspector: Inspector | undefined
   ) {
     this.#version = welcome.version ?? 1
     this.#inspector = inspector
+    this.#parent = parent
     this.slot = welcome.slot
     this.id = welcome.id
     this.idleGrace = welcome.idleGrace
@@ -185,11 +191,18 @@ class SupervisedHome implements Home {
       if (this.#leaving) return
       // Not its supervisor's end, but something here: no descriptors left to take connections with, most likely
       if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
-      void worker.end({ last: true, told: true })
+      void this.#isOrphan().then(orphan => worker.end({ last: true, told: true, orphan }))
     })
     // First: another listener may throw
     process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
+  }
+
+  /** Whether the supervisor's process has ended. The kernel closes a process's descriptors a moment before it gives its children away. */
+  async #isOrphan(): Promise<boolean> {
+    const deadline = performance.now() + ORPHANED
+    while (process.ppid === this.#parent && performance.now() < deadline) await later(1)
+    return process.ppid !== this.#parent
   }
 
   uses(name: string, how: { adopts: boolean; exposed: boolean }): void {

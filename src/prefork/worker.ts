@@ -45,6 +45,15 @@ export interface Home {
   leave(): Promise<void>
 }
 
+/** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
+interface Ending {
+  /** Nobody else serves whoever waits in the queues. */
+  last: boolean
+  told: boolean
+  orphan?: boolean
+  signal?: boolean
+}
+
 interface ServedListener {
   readonly served: Serving
   /** By number: the listeners it was lent beyond its own. */
@@ -65,6 +74,7 @@ export class Worker {
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
   readonly #context = new AsyncContext('PASSFD_WORKER')
+  #orphan = false
   #stopped: Promise<void> | undefined
 
   /** @internal */
@@ -256,7 +266,8 @@ export class Worker {
   }
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
-  end({ last, told, signal = false }: { last: boolean; told: boolean; signal?: boolean }): Promise<void> {
+  end({ last, told, signal = false, orphan = false }: Ending): Promise<void> {
+    this.#orphan ||= orphan
     this.#stopped ??= this.#endNow(last, told, signal)
     return this.#stopped
   }
@@ -329,8 +340,9 @@ export class Worker {
     for (const lent of this.#home.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
   }
 
-  /** No program but the supervisor and its workers holds it. */
+  /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
   #isOwn(name: string): boolean {
+    if (this.#home.supervised && !this.#orphan) return false
     return this.#home.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 
