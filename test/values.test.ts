@@ -1,6 +1,7 @@
 /** What becomes of values, compared with what `structuredClone` makes of them; and what is refused, by name, place and remedy. */
 import * as assert from 'node:assert'
 import * as crypto from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import * as net from 'node:net'
 import * as vm from 'node:vm'
@@ -673,5 +674,37 @@ test('lone surrogates arrive as U+FFFD, in strings and keys of every length; key
           )
           if (mode !== 'plain') t.regex(ends.refusal({ a: new Set([text, other]) }, mode), /value\.a .*the same/)
         }
+  }
+})
+
+test("the guide's table of values: each row", t => {
+  const guide = readFileSync(new URL('../docs/guide.md', import.meta.url), 'utf8')
+  const section = guide.slice(guide.indexOf('\n## Values\n'), guide.indexOf('\n## Connections\n'))
+  const rows = section
+    .split('\n')
+    .filter(line => line.startsWith('| `'))
+    .map(line =>
+      line
+        .slice(2, -1)
+        .split(' | ')
+        .map(cell => cell.trim())
+    )
+  t.true(rows.length > 30)
+  const made = (cell: string): unknown => {
+    const [, source] = /^`(.*)`$/.exec(cell)!
+    return vm.runInThisContext(`(${source})`)
+  }
+  const check = (cell: string, given: string, pass: (value: unknown) => unknown, what: string): void => {
+    if (cell === 'refused') {
+      t.throws(() => pass(made(given)), { any: true }, what)
+      return
+    }
+    const expected = cell === 'the same' ? made(given) : made(cell)
+    t.notThrows(() => assert.deepStrictEqual(pass(made(given)), expected), what)
+  }
+  for (const [value, arrives, plain, clone] of rows as [string, string, string, string][]) {
+    for (const mode of MODES)
+      check(mode === 'plain' ? plain : arrives, value, given => new Ends().pass(given, mode), `${value}, ${mode}`)
+    check(clone, value, structuredClone, `${value}, structuredClone`)
   }
 })
