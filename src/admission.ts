@@ -1,5 +1,6 @@
 /** Who is let in, at either end and whatever is spoken then. */
 import { type AsyncContext, bound } from './async-context.ts'
+import { isThenable } from './brand.ts'
 import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { native } from './native.ts'
@@ -76,15 +77,16 @@ function abortable(
   timeout: number,
   signal?: AbortSignal
 ): boolean | Promise<boolean> {
-  if (!(verdict instanceof Promise)) return verdict
+  if (!isThenable(verdict)) return verdict
   return new Promise((resolve, reject) => {
     const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
     const forget = whenAborted(signal, () => reject(abortError(signal!)))
-    verdict.then(resolve, reject)
+    const settled = Promise.resolve(verdict)
+    settled.then(resolve, reject)
     const done = (): void => {
       clearTimeout(timer)
       forget()
     }
-    verdict.then(done, done)
+    settled.then(done, done)
   })
 }

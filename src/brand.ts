@@ -60,3 +60,27 @@ export function inheritedTag(value: object): string | undefined {
   const tag = Reflect.get(prototype, Symbol.toStringTag, value)
   return typeof tag === 'string' ? tag : undefined
 }
+
+/** Node's own AbortSignal, or one of a library or of jsdom that works in the same way: Node accepts those, too. */
+export function isAbortSignal(value: unknown): value is AbortSignal {
+  if (value instanceof AbortSignal) return true
+  if (typeof value !== 'object' || value === null) return false
+  const { aborted, addEventListener, removeEventListener } = value as Partial<AbortSignal>
+  return (
+    typeof aborted === 'boolean' && typeof addEventListener === 'function' && typeof removeEventListener === 'function'
+  )
+}
+
+/** A URL of this realm for one of any: Node goes by these properties, too. Undefined for all else. */
+export function asUrl(value: unknown): URL | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  const { href, protocol, origin, pathname } = value as Partial<URL>
+  const isUrl = [href, protocol, origin, pathname].every(part => typeof part === 'string')
+  return isUrl ? new URL(href!) : undefined
+}
+
+/** Whatever has a `then`, as `await` goes by it. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  const isObject = (typeof value === 'object' && value !== null) || typeof value === 'function'
+  return isObject && typeof (value as { then?: unknown }).then === 'function'
+}

@@ -3,6 +3,7 @@
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { AsyncContext } from './async-context.ts'
+import { isAbortSignal } from './brand.ts'
 import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { mark } from './copy.ts'
@@ -22,6 +23,7 @@ import { OutgoingRequest } from './requests.ts'
 import { validate } from './schema.ts'
 import { type ReturnState, Session, type SessionOwner } from './session.ts'
 import { Parcel } from './transport.ts'
+import { markUncloneable } from './uncloneable.ts'
 import type { Wire } from './wire.ts'
 
 export type Handler<In = unknown> = (message: Message<In>) => unknown
@@ -149,6 +151,7 @@ export class Channel<In = unknown, Out = unknown>
 
   private constructor(setup: ChannelSetup) {
     super()
+    markUncloneable(this)
     // Not the object itself, as what is in it would live as long as the channel
     const { wire, peer, limits, options, onOpen, description, keeper } = setup
     this.#wire = wire
@@ -201,7 +204,7 @@ export class Channel<In = unknown, Out = unknown>
     const { descriptors = 1, signal, timeout = this.#session.limits.requestTimeout, schema } = options
     checkInteger(descriptors, 'options.descriptors', 0, MAX_RIGHTS)
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
-    checkType(signal, 'signal', 'an AbortSignal', given => given instanceof AbortSignal)
+    checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
     if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
     const settlement = new ReplySettlement<Reply>(schema, this.#wire)
     this.#session.request(value, descriptors, new OutgoingRequest(settlement, timeout, signal))

@@ -3,6 +3,7 @@
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
+import { bytesOf, isAbortSignal, isUint8Array } from './brand.ts'
 import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { mark } from './copy.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
@@ -11,6 +12,7 @@ import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
 import { takeStream } from './take-stream.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 export interface TakeOptions {
   /** Bytes that a parser gives back, such as those of http's `'upgrade'`: they come before what the stream holds. Default none. */
@@ -63,6 +65,7 @@ export class Connection implements Disposable {
   /** @internal */
   constructor(descriptor: Descriptor, head: Buffer, within: typeof WITHIN)
   constructor(descriptor: Descriptor, head: Uint8Array = NO_BYTES, within?: typeof WITHIN) {
+    markUncloneable(this)
     if (within === WITHIN) {
       this.#descriptor = descriptor
       this.#head = head as Buffer
@@ -72,7 +75,7 @@ export class Connection implements Disposable {
       assertOpen(descriptor) // its kind may be remembered
       checkKind('new Connection()', descriptor.kind, DUPLEXES)
       this.#descriptor = handOver(descriptor, 'new Connection()')
-      this.#head = Buffer.from(head)
+      this.#head = Buffer.from(bytesOf(head))
     }
     inside.add(this.#descriptor)
   }
@@ -88,8 +91,7 @@ export class Connection implements Disposable {
   static take(stream: Socket | Duplex, options: TakeOptions = {}): Promise<Connection> {
     const { head = NO_BYTES, signal } = readOptions(options, TAKE_OPTIONS)
     checkBytes('options.head', head)
-    if (signal !== undefined && !(signal instanceof AbortSignal))
-      throw invalid('options.signal', 'an AbortSignal', signal)
+    if (signal !== undefined && !isAbortSignal(signal)) throw invalid('options.signal', 'an AbortSignal', signal)
     return takeStream(stream, head, signal).then(taken => new Connection(taken.descriptor, taken.head, WITHIN))
   }
 
@@ -226,7 +228,7 @@ function streamOptions(options: StreamOptions): StreamOptions {
 }
 
 function checkBytes(what: string, bytes: unknown): void {
-  if (!(bytes instanceof Uint8Array)) throw invalid(what, 'a Buffer or Uint8Array', bytes)
+  if (!isUint8Array(bytes)) throw invalid(what, 'a Buffer or Uint8Array', bytes)
 }
 
 function invalid(what: string, expected: string, actual: unknown): PassfdError {

@@ -1,4 +1,5 @@
 /** `attach`: descriptors through a socket of the package unix-dgram, which has no way to send them. */
+
 import { addressOf, type Destination, destinationOf } from './datagram-address.ts'
 import { QUEUE_OPTIONS, type QueueOptions, queueLimits } from './datagram-options.ts'
 import { Outbox } from './datagram-outbox.ts'
@@ -7,6 +8,7 @@ import { KINDS } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
 import { readOptions } from './known-options.ts'
 import { native } from './native.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 /** What unix-dgram's `createSocket()`, or ours, returns: it has an `fd`, less than 0 once it is closed. */
 export interface UnixDgramSocket {
@@ -40,6 +42,7 @@ export class AttachedSocket {
   readonly #outbox: Outbox
 
   private constructor(socket: UnixDgramSocket, options: QueueOptions) {
+    markUncloneable(this)
     this.#socket = socket
     this.#outbox = new Outbox(
       {

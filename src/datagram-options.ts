@@ -1,5 +1,7 @@
 /** Options of datagram sockets: defaults and checks. */
+
 import type { SocketName } from './address.ts'
+import { isAbortSignal } from './brand.ts'
 import { checkInteger } from './convert.ts'
 import type { Sender } from './datagram-receive.ts'
 import type { KnownOptions } from './known-options.ts'
@@ -98,7 +100,7 @@ export function queueLimits(options: QueueOptions): QueueLimits {
 }
 
 export function checkSignal(signal: unknown): void {
-  checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
+  checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
 }
 
 function numbers(options: object, ranges: Ranges): Record<string, number> {

@@ -25,6 +25,7 @@ import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
 import { sameUserOrRoot, whyRefused } from './peer.ts'
 import { whenAborted } from './signals.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
 const BATCH = 64
@@ -171,6 +172,7 @@ export class DatagramSocket
 
   private constructor(setup: Setup) {
     super()
+    markUncloneable(this)
     this.#setup = setup
     this.#fd = setup.fd
     this.address = setup.address

@@ -13,6 +13,7 @@ import { cargoOf, checkCount, copiesOf } from './outgoing.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from './raw-socket.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './stream-options.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 /** Bytes, and the descriptors that came with the first of them. */
 export interface StreamPart {
@@ -79,6 +80,7 @@ export class DescriptorStream extends ContextDuplex {
   private constructor(fd: number, peer: Peer, options: StreamOptions, description: object | undefined) {
     const { maxDescriptors, highWaterMark, allowHalfOpen, keepDescriptors } = streamLimits(options)
     super({ allowHalfOpen, highWaterMark })
+    markUncloneable(this)
     this.peer = peer
     this.#maxDescriptors = maxDescriptors
     this.#keeps = keepDescriptors

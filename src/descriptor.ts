@@ -16,6 +16,7 @@ import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { createMemory, type MemfdOptions } from './memfd.ts'
 import { native } from './native.ts'
 import { OpenFile } from './open-file.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 /** What a descriptor is open on. The order is the shim's. */
 export const KINDS = [
@@ -176,6 +177,7 @@ export class Descriptor implements Disposable {
   /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
   constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
   constructor(fd: number, held?: typeof HELD, lender?: Lender) {
+    markUncloneable(this)
     if (held === HELD) this.#lender = lender
     else {
       lender = undefined

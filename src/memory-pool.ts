@@ -1,6 +1,7 @@
 /** `MemoryPool`: slots of shared memory that are lent with a message, come back when nobody has them any more, and are lent again. */
 
 import { randomBytes } from 'node:crypto'
+import { isAbortSignal } from './brand.ts'
 import { checkInteger, describe } from './convert.ts'
 import { mark } from './copy.ts'
 import { own } from './descriptor.ts'
@@ -12,6 +13,7 @@ import { native } from './native.ts'
 import { checkType } from './options.ts'
 import { SharedMemory } from './shared-memory.ts'
 import { whenAborted } from './signals.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 export interface MemoryPoolOptions {
   /** How many there are: so many can be out at a time. Default 8. */
@@ -95,6 +97,7 @@ export class MemoryPool implements Disposable {
 
   /** Maps `slots` × `slotSize` bytes, at most 4 GiB. @throws system errors: `ENOMEM`, `EMFILE`, … */
   constructor(options: MemoryPoolOptions = {}) {
+    markUncloneable(this)
     const { slots = 8, slotSize = 1048576, name = 'passfd-pool' } = readOptions(options, POOL_OPTIONS)
     checkInteger(slots, 'options.slots', 1, 65536)
     checkInteger(slotSize, 'options.slotSize', 1, 2 ** 32)
@@ -125,7 +128,7 @@ export class MemoryPool implements Disposable {
   acquire(options: { signal?: AbortSignal } = {}): Promise<Slot> {
     checkOptions(options, ACQUIRE_OPTIONS)
     const { signal } = options
-    checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
+    checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
     if (signal?.aborted) return Promise.reject(abortError(signal))
     if (this.closed) return Promise.reject(new PassfdError('POOL_CLOSED'))
     const slot = this.#take()
@@ -289,6 +292,7 @@ export class Slot implements Disposable {
 
   /** @internal Made by `acquire`. */
   constructor(pool: MemoryPool, index: number, bytes: Buffer) {
+    markUncloneable(this)
     this.#pool = pool
     this.#index = index
     this.#bytes = Object.defineProperty(bytes, OWNER, { value: this })

@@ -7,6 +7,7 @@ import { closeFile } from './close-file.ts'
 import { mark } from './copy.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 type Bytes = NodeJS.ArrayBufferView
 type Text = BufferEncoding | { encoding: BufferEncoding }
@@ -55,6 +56,7 @@ export class OpenFile implements AsyncDisposable {
 
   /** @internal It owns `fd`, which the shim holds. Made by `descriptor.toFile()`. */
   constructor(fd: number, kind: string) {
+    markUncloneable(this)
     this.#fd = fd
     this.#kind = kind
     settleLater(this)

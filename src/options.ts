@@ -1,5 +1,7 @@
 /** Options of channels and servers: their defaults, their checks, and the bounds that follow from them. */
+
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { isAbortSignal } from './brand.ts'
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
 import type { KnownOptions } from './known-options.ts'
@@ -144,7 +146,7 @@ export function channelLimits(options: ChannelOptions<any>, defaults: { handshak
     value => typeof (value as { '~standard'?: { validate?: unknown } })['~standard']?.validate === 'function'
   )
   checkType(options.authorize, 'authorize', 'a function', value => typeof value === 'function')
-  checkType(options.signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
+  checkType(options.signal, 'signal', 'an AbortSignal', isAbortSignal)
   checkType(options.records, 'records', 'true or false', value => typeof value === 'boolean')
   const limits = { ...numbers, records: options.records ?? true } as Omit<Limits, 'descriptorCost'>
   return withUnclaimed(limits, limits.maxUnclaimed)

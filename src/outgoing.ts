@@ -1,4 +1,5 @@
 /** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
+import { bytesOf, isUint8Array } from './brand.ts'
 import { describe } from './convert.ts'
 import { assertOpen, Descriptor, isDescription, isForeign, take } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
@@ -13,17 +14,22 @@ export interface Cargo {
 
 /** The bytes as a buffer that nobody else has. `count` descriptors need at least one byte (`least`). */
 export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
-  if (!(typeof bytes === 'string' || bytes instanceof Uint8Array))
+  if (!(typeof bytes === 'string' || isUint8Array(bytes)))
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'bytes',
       expected: 'a Uint8Array or a string',
       actual: describe(bytes)
     })
   if (count > MAX_RIGHTS) throw new PassfdError('TOO_MANY_RIGHTS', { count, limit: MAX_RIGHTS })
-  const chunk =
-    typeof bytes === 'string' ? Buffer.from(bytes) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const chunk = typeof bytes === 'string' ? Buffer.from(bytes) : bufferOf(bytes)
   if (chunk.length < least && count > 0) throw new PassfdError('EMPTY_WRITE')
   return chunk
+}
+
+/** A Buffer on the very bytes of a Uint8Array of any realm. */
+function bufferOf(bytes: Uint8Array): Buffer {
+  const { buffer, byteOffset, byteLength } = bytesOf(bytes)
+  return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)
 }
 
 /** Takes the numbers out of the Descriptors. `own`: what is never sent, the socket's own description. */

@@ -16,6 +16,7 @@ import { type Peer, peerOf } from './peer.ts'
 import { type Deferred, deferred } from './promises.ts'
 import { isBackPressure, RawSocket, RECEIVED } from './raw-socket.ts'
 import { PACKET_OPTIONS, type PacketOptions, packetLimits } from './stream-options.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 export interface Packet {
   readonly bytes: Buffer
@@ -76,6 +77,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   private constructor(fd: number, peer: Peer, options: PacketOptions, description: object | undefined) {
     super()
+    markUncloneable(this)
     this.peer = peer
     this.#limits = packetLimits(options)
     this.#description = description

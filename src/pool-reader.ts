@@ -9,6 +9,7 @@ import { type KnownOptions, readOptions } from './known-options.ts'
 import { type Loan, MAPPED, UNKNOWN } from './loan.ts'
 import { native } from './native.ts'
 import { mapReceived } from './shared-memory.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 export interface PoolReaderOptions {
   /** Pools whose memory stays mapped. Of more the least recently used is given up. Default 16. */
@@ -42,6 +43,7 @@ export class PoolReader implements Disposable {
   #closed = false
 
   constructor(options: PoolReaderOptions = {}) {
+    markUncloneable(this)
     const { maxPools = 16, maxSize = 2 ** 30 } = readOptions(options, READER_OPTIONS)
     checkInteger(maxPools, 'options.maxPools', 1, 65536)
     checkInteger(maxSize, 'options.maxSize', 1, Number.MAX_SAFE_INTEGER)
@@ -120,6 +122,7 @@ export class LentMemory implements Disposable {
 
   /** @internal Made by `PoolReader.open`. */
   constructor(bytes: Buffer, token: Descriptor) {
+    markUncloneable(this)
     this.#bytes = Object.defineProperty(bytes, OWNER, { value: this })
     this.#token = token
   }

@@ -1,4 +1,5 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
+
 import { EventEmitter } from 'node:events'
 import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
@@ -33,6 +34,7 @@ import {
 import { type Peer, peerOf } from './peer.ts'
 import { DescriptorShare, type Part } from './share.ts'
 import { whenAborted } from './signals.ts'
+import { markUncloneable } from './uncloneable.ts'
 import { SocketWire } from './wire.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
@@ -135,6 +137,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   private constructor(setup: ServerSetup) {
     super()
+    markUncloneable(this)
     this.#setup = setup
     this.address = setup.address
     this.closed = new Promise(resolve => {

@@ -10,6 +10,7 @@ import { type KnownOptions, readOptions } from './known-options.ts'
 import { createMemory } from './memfd.ts'
 import { native } from './native.ts'
 import { checkType } from './options.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 export interface CreateMemoryOptions {
   /** Shown in /proc/PID/maps, at most 249 bytes. Default 'passfd'. */
@@ -68,6 +69,7 @@ export class SharedMemory implements Disposable {
   #bytes: Buffer | undefined
 
   private constructor(fd: number, buffer: ArrayBuffer) {
+    markUncloneable(this)
     this.#fd = fd
     this.#buffer = buffer
     this.size = buffer.byteLength

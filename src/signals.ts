@@ -12,12 +12,12 @@ class Waiters {
 
   constructor(signal: AbortSignal) {
     this.#signal = signal
-    EventTarget.prototype.addEventListener.call(signal, 'abort', this.#onAbort, { once: true })
+    methods(signal).addEventListener.call(signal, 'abort', this.#onAbort, { once: true })
   }
 
   remove(listener: Listener): void {
     if (!this.listeners.delete(listener) || this.listeners.size > 0) return
-    EventTarget.prototype.removeEventListener.call(this.#signal, 'abort', this.#onAbort)
+    methods(this.#signal).removeEventListener.call(this.#signal, 'abort', this.#onAbort)
     if (waiters.get(this.#signal) === this) waiters.delete(this.#signal)
   }
 
@@ -29,6 +29,11 @@ class Waiters {
       listener()
     }
   }
+}
+
+/** Node's own, whatever stands in front of them; those of a library's signal. */
+function methods(signal: AbortSignal): Pick<EventTarget, 'addEventListener' | 'removeEventListener'> {
+  return signal instanceof EventTarget ? EventTarget.prototype : signal
 }
 
 const waiters = new WeakMap<AbortSignal, Waiters>()

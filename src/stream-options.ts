@@ -1,4 +1,5 @@
 /** Options of raw streams, packet sockets and their servers: defaults and checks. */
+import { isAbortSignal } from './brand.ts'
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
 import type { KnownOptions } from './known-options.ts'
@@ -105,7 +106,7 @@ export function admissionLimits(options: AdmissionOptions): { handshakeTimeout: 
   const { handshakeTimeout = 10_000, authorize, signal } = object(options)
   checkInteger(handshakeTimeout, 'options.handshakeTimeout', 0, MAX)
   checkType(authorize, 'authorize', 'a function', value => typeof value === 'function')
-  checkType(signal, 'signal', 'an AbortSignal', value => value instanceof AbortSignal)
+  checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
   return { handshakeTimeout }
 }
 

@@ -11,6 +11,7 @@ import { FAILED, native } from './native.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { whenAborted } from './signals.ts'
 import type { AdmissionOptions } from './stream-options.ts'
+import { markUncloneable } from './uncloneable.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next. */
 const ACCEPT_BATCH = 64
@@ -81,6 +82,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
 
   private constructor(setup: StreamServerSetup<Address, Connection>) {
     super()
+    markUncloneable(this)
     this.#setup = setup
     this.address = setup.address
     this.closed = new Promise(resolve => {

@@ -3,8 +3,10 @@
  * in the stream, what it reads meanwhile is caught here; what was written is waited for. Then, in one go, number and bytes are taken
  * and the stream is destroyed. If that is not to be, everything is put back and the stream goes on.
  */
+
 import { Socket } from 'node:net'
 import { type Duplex, Readable, Writable } from 'node:stream'
+import { bytesOf } from './brand.ts'
 import { DUPLEXES, describe } from './convert.ts'
 import { type Descriptor, KINDS, own } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
@@ -28,7 +30,7 @@ const taking = new WeakSet<Live>()
 export function takeStream(stream: Duplex, head: Uint8Array, signal: AbortSignal | undefined): Promise<Taken> {
   const live = checkStream(stream)
   if (signal?.aborted) return Promise.reject(abortError(signal))
-  return takeLive(live, Buffer.from(head), signal)
+  return takeLive(live, Buffer.from(bytesOf(head)), signal)
 }
 
 async function takeLive(stream: Live, head: Buffer, signal: AbortSignal | undefined): Promise<Taken> {

@@ -1,9 +1,11 @@
 /** `createSocket`: what the package unix-dgram has under this name, in worker threads too, and with descriptors. */
+
 import * as dgram from 'node:dgram'
 import { EventEmitter } from 'node:events'
 import type { SocketName } from './address.ts'
 import { DATAGRAM, withNameBytes } from './address.ts'
 import { AsyncContext } from './async-context.ts'
+import { isUint8Array } from './brand.ts'
 import { endLoans, lend } from './datagram-message.ts'
 import { receiveDatagram } from './datagram-receive.ts'
 import type { Descriptor } from './descriptor.ts'
@@ -114,7 +116,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   /** Bytes [offset, offset + length) to `path`. */
   send(data: Uint8Array, offset: number, length: number, path: string, callback?: Callback): void
   send(data: Uint8Array, offset?: number | Callback, length?: number, path?: string, callback?: Callback): void {
-    if (!(data instanceof Uint8Array)) throw new TypeError('The data to send must be a Buffer or Uint8Array')
+    if (!isUint8Array(data)) throw new TypeError('The data to send must be a Buffer or Uint8Array')
     const result = this.connected
       ? this.#sendConnected(data)
       : this.#sendTo(data, Number(offset), Number(length), String(path))

@@ -10,7 +10,7 @@ import { test } from './helpers/test.ts'
 const LAYERS = [
   ['version'],
   ['copy'],
-  ['errors', 'limits', 'brand', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
+  ['errors', 'limits', 'brand', 'uncloneable', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
   ['native', 'frame', 'schema', 'signals', 'async-context', 'refusal'],
   ['requests', 'incoming', 'end-signals', 'encodable'],
   ['loop', 'context-duplex'],

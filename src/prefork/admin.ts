@@ -2,7 +2,7 @@
 import type { EventEmitter } from 'node:events'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
-import { PassfdError } from '../errors.ts'
+import { asError, PassfdError } from '../errors.ts'
 import { checkOptions, type KnownOptions } from '../known-options.ts'
 import type { Message } from '../message.ts'
 import { listen } from '../server.ts'
@@ -164,7 +164,6 @@ function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => voi
 }
 
 function errorOf(error: unknown): { code?: string; message: string } {
-  if (!(error instanceof Error)) return { message: String(error) }
-  const { code, message } = error as NodeJS.ErrnoException
+  const { code, message } = asError(error) as NodeJS.ErrnoException
   return code === undefined ? { message } : { code, message }
 }

@@ -1,7 +1,9 @@
 /** Options of a Supervisor: their defaults and their checks. */
+
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { readSpec } from '../bind.ts'
+import { asUrl } from '../brand.ts'
 import { checkInteger, checkOwnCopy, checkPathText, describe } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PassfdError } from '../errors.ts'
@@ -181,8 +183,10 @@ const RULES = ['round-robin', 'least-connections', 'address']
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function settingsOf(given: SupervisorOptions): Settings {
   const options = readOptions(given, SUPERVISOR_OPTIONS)
-  const { entry, command, listeners, admin, restart = restartPolicy() } = options
+  const { command, listeners, admin, restart = restartPolicy() } = options
+  const entry = asUrl(options.entry) ?? options.entry
   const spawn = readOptions(options.spawn === undefined ? {} : options.spawn, SPAWN_OPTIONS, 'options.spawn')
+  if (spawn.cwd !== undefined) spawn.cwd = asUrl(spawn.cwd) ?? spawn.cwd
   const channel = readOptions(options.channel === undefined ? {} : options.channel, CHANNEL_OPTIONS, 'options.channel')
   const limits = readOptions(options.limits === undefined ? {} : options.limits, LIMIT_OPTIONS, 'options.limits')
   if ((entry === undefined) === (command === undefined))

@@ -11,6 +11,7 @@ import { type KnownOptions, readOptions } from '../known-options.ts'
 import { MAX_RIGHTS } from '../limits.ts'
 import { checkType } from '../options.ts'
 import { type Deferred, deferred } from '../promises.ts'
+import { markUncloneable } from '../uncloneable.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { ListenAddress } from './bound.ts'
 import type { Loan } from './control.ts'
@@ -142,6 +143,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** @throws `ERR_PASSFD_INVALID_ARGUMENT`. Nothing is opened or started yet. */
   constructor(options: SupervisorOptions) {
     super()
+    markUncloneable(this)
     this.#settings = settingsOf(options)
     ownDirectory() // Node remembers it, and it may be gone when a worker is started
     this.#size = this.#settings.workers

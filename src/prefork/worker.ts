@@ -8,6 +8,7 @@ import { mark } from '../copy.ts'
 import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { deferred } from '../promises.ts'
+import { markUncloneable } from '../uncloneable.ts'
 import type { Lend, Loan } from './control.ts'
 import type { Lane } from './lanes.ts'
 import { acceptWaiting, endListeners } from './last-accept.ts'
@@ -79,6 +80,7 @@ export class Worker {
 
   /** @internal */
   constructor(home: Home) {
+    markUncloneable(this)
     this.#home = home
   }
 
