@@ -314,7 +314,8 @@ function fill(template: string, details: Details, usual: Details | undefined): s
   const sentence = template.replace(/\{(\w+)\}/g, (place, name: string, at: number) => {
     const text = String(details[name] ?? usual?.[name] ?? '')
     if (lead.length >= LEAD && text.startsWith(lead)) repeated = text
-    return template[at + place.length] === '.' ? text.replace(/[.!?]+$/, '') : text
+    const plain = lead.length >= LEAD ? text.split(lead).join('') : text // it may stand behind other words
+    return template[at + place.length] === '.' ? plain.replace(/[.!?]+$/, '') : plain
   })
   return repeated ?? sentence
 }
