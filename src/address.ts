@@ -80,6 +80,12 @@ export function listenOn(
   return bindOn(type, name, mode, { finish: fd => void checked(native.listen(fd, backlog), 'listen') })
 }
 
+/** Gives a bound socket back that nothing has come of: the number, and the file if it is still the same. */
+export async function giveUpBound({ fd, file }: { fd: number; file: SocketFile | undefined }): Promise<void> {
+  native.close(fd)
+  if (file !== undefined) await removeFile(file).catch(() => {}) // what has failed before says more
+}
+
 /** Steps of `bindOn` that differ from type to type. Each may throw. */
 export interface BindSteps {
   /** Before the socket has its name. */
@@ -112,16 +118,30 @@ export async function bindOn(
           result = native.bind(fd, bytes, mode)
         }
         checked(result, 'bind', path)
-        const { dev, ino, mode: actual } = fs.lstatSync(path)
-        if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
-        finish?.(fd)
-        const absolute = join(fs.realpathSync(dirname(path)), basename(path)) // the directory may be another one by then
-        return { fd, file: { path: absolute, dev, ino } }
+        try {
+          const { dev, ino, mode: actual } = fs.lstatSync(path)
+          if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
+          finish?.(fd)
+          const absolute = join(fs.realpathSync(dirname(path)), basename(path)) // the directory may be another one by then
+          return { fd, file: { path: absolute, dev, ino } }
+        } catch (error) {
+          removeMade(path)
+          throw error
+        }
       })
     )
   } catch (error) {
     native.close(fd)
     throw error
+  }
+}
+
+/** The file was made in this very turn. */
+function removeMade(path: string): void {
+  try {
+    fs.unlinkSync(path)
+  } catch {
+    // what has failed before says more
   }
 }
 

@@ -18,7 +18,7 @@ export type Address = string | { path: string } | { abstract: string } | Descrip
 /**
  * Connects to a channel server and resolves when both sides have said hello. Rejects with the system's error (ENOENT, ECONNREFUSED, …),
  * ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (we don't let the listener in), ERR_PASSFD_PEER (it
- * refuses us: see `remote`), or an AbortError.
+ * refuses us: see `remote`), or an AbortError. A Descriptor that was moved in is closed then.
  */
 export async function connect<In = unknown, Out = unknown>(
   address: Address,
@@ -70,16 +70,17 @@ function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): 
   checked(native.socketpair(1, out), 'socketpair')
   const [mine, theirs] = out as unknown as [number, number]
   const descriptor = own(theirs)
-  const setup: ChannelSetup = {
-    wire: new Wire(mine),
-    peer: peerOf(mine),
-    limits,
-    options,
-    description: descriptionOf(descriptor)
+  const wire = new Wire(mine)
+  try {
+    const setup: ChannelSetup = { wire, peer: peerOf(mine), limits, options, description: descriptionOf(descriptor) }
+    const channel = createChannel(setup) as Channel<In, Out>
+    startChannel(channel, limits.handshakeTimeout)
+    return [channel, descriptor]
+  } catch (error) {
+    descriptor.close()
+    wire.end()
+    throw error
   }
-  const channel = createChannel(setup) as Channel<In, Out>
-  startChannel(channel, limits.handshakeTimeout)
-  return [channel, descriptor]
 }
 
 /** @internal Says hello and waits for the other side's. */
@@ -99,6 +100,11 @@ export function open(
     }
     const channel = createChannel({ ...setup, onOpen })
     const forget = whenAborted(signal, () => sessionOf(channel).end(abortError(signal!), false))
-    startChannel(channel, timeout)
+    try {
+      startChannel(channel, timeout)
+    } catch (error) {
+      forget() // else the end of a socket that is closed by then
+      throw error
+    }
   })
 }

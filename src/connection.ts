@@ -8,6 +8,7 @@ import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { mark } from './copy.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
+import { giveHead } from './head.ts'
 import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { native } from './native.ts'
@@ -189,7 +190,7 @@ export class Connection implements Disposable {
     native.release(take(descriptor, operation))
     this.#by = operation
     // Nothing can have been read before the loop turns
-    if (this.#head.length > 0) socket.unshift(this.#head)
+    if (this.#head.length > 0) giveHead(socket, this.#head)
     return socket
   }
 

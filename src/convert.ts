@@ -59,10 +59,22 @@ export function writable(fd: number, kind: Kind): Writable {
 
 export async function server(fd: number): Promise<net.Server> {
   const made = net.createServer()
-  made.listen({ fd, exclusive: true })
-  native.release(fd)
+  listenOnNumber(made, fd)
   await once(made, 'listening')
   return made
+}
+
+/** Node closes the held number from now on. If it refuses it, by an 'error' in the next tick or at once, the number is closed. */
+export function listenOnNumber(server: net.Server, fd: number): void {
+  try {
+    server.listen({ fd, exclusive: true })
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  const { _handle: handle } = server as { _handle?: object | null }
+  if (handle === null || handle === undefined) native.close(fd)
+  else native.release(fd)
 }
 
 export function listenHandle(fd: number): ListenHandle {
@@ -72,14 +84,32 @@ export function listenHandle(fd: number): ListenHandle {
 export function datagram(fd: number): dgram.Socket {
   // A socket of the wrong type receives, but can't send; which one is right only a socket tells
   const copy = checked(native.dup(fd), 'dup')
-  native.release(copy)
-  const probe = datagramSocket('udp4', copy)
-  const { family } = probe.address()
-  probe.close()
+  const family = familyOf(copy)
   const number = fd > 0 ? fd : checked(native.dup(fd), 'dup') // Node takes 0 for no number, and binds another port
-  const made = released(number, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', number))
-  if (number !== fd) native.close(fd)
-  return made
+  try {
+    const made = released(number, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', number))
+    if (number !== fd) native.close(fd)
+    return made
+  } catch (error) {
+    if (number !== fd) native.close(number)
+    throw error
+  }
+}
+
+/** Uses the held number up. */
+function familyOf(fd: number): string {
+  let probe: dgram.Socket
+  try {
+    probe = released(fd, datagramSocket('udp4', fd))
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  try {
+    return probe.address().family
+  } finally {
+    probe.close()
+  }
 }
 
 function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {

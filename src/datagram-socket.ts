@@ -424,10 +424,22 @@ export class DatagramSocket
     const reading = this.#wantsMore && this.#rest === undefined
     if (this.#watcher === undefined) {
       if (!reading && !this.#writing) return
-      this.#watcher = new Watcher(this.#fd, events => this.#ready(events))
+      const watcher = this.#makeWatcher()
+      if (watcher === undefined) return
+      this.#watcher = watcher
       if (!this.#referenced) this.#watcher.unref()
     }
     this.#watcher.want(reading, this.#writing)
+  }
+
+  /** Undefined, and the socket ends, if there is no place on the loop (ENOSPC, ENOMEM): it would never hear of anything. */
+  #makeWatcher(): Watcher | undefined {
+    try {
+      return new Watcher(this.#fd, events => this.#ready(events))
+    } catch (error) {
+      this.destroy(error as Error)
+      return undefined
+    }
   }
 
   /** Nothing is watched while reading pauses, and the closing of descriptors doesn't keep the process running: a timer does. */

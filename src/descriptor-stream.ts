@@ -3,7 +3,7 @@ import { finished } from 'node:stream'
 import { checkKind } from './admission.ts'
 import { ContextDuplex } from './context-duplex.ts'
 import { mark } from './copy.ts'
-import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
+import { type Descriptor, descriptionOf, giveBack, received, take } from './descriptor.ts'
 import { type Failure, PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
@@ -101,7 +101,13 @@ export class DescriptorStream extends ContextDuplex {
     const by = 'DescriptorStream.from()'
     checkKind(descriptor, 'unix-stream', by)
     const peer = peerOf(descriptor.borrow())
-    return createStream(take(descriptor, by), peer, options, descriptionOf(descriptor))
+    const fd = take(descriptor, by)
+    try {
+      return createStream(fd, peer, options, descriptionOf(descriptor))
+    } catch (error) {
+      giveBack(descriptor, fd, undefined)
+      throw error
+    }
   }
 
   /** Bytes received so far: the position of the next one. */

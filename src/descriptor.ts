@@ -574,8 +574,13 @@ function adopt(fd: number): void {
  */
 function adoptOpened(fd: number): Descriptor {
   if (isMainThread) {
-    adopt(fd)
-    return own(fd)
+    try {
+      adopt(fd)
+      return own(fd)
+    } catch (error) {
+      fs.closeSync(fd)
+      throw error
+    }
   }
   try {
     return own(checked(native.dup(fd), 'dup'))

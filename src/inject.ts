@@ -4,7 +4,7 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { isIP, Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe } from './convert.ts'
+import { describe, listenOnNumber } from './convert.ts'
 import { checked, PassfdError } from './errors.ts'
 import { native } from './native.ts'
 
@@ -109,14 +109,7 @@ function isFull({ maxConnections, _connections }: Accepting): boolean {
  * reach: in a directory of mode 0700 that is gone before the server has it. It does not keep the process running.
  */
 export function listenUnreachably(server: Accepting): void {
-  const fd = unreachableListener()
-  try {
-    server.listen({ fd, exclusive: true })
-  } catch (error) {
-    native.close(fd)
-    throw error
-  }
-  native.release(fd)
+  listenOnNumber(server, unreachableListener())
   server.unref()
 }
 

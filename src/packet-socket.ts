@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events'
 import { checkKind } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
-import { type Descriptor, descriptionOf, received, take } from './descriptor.ts'
+import { type Descriptor, descriptionOf, giveBack, received, take } from './descriptor.ts'
 import { asError, type Failure, PassfdError, systemError } from './errors.ts'
 import { readOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
@@ -105,7 +105,13 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     const by = 'PacketSocket.from()'
     checkKind(descriptor, 'unix-seqpacket', by)
     const peer = peerOf(descriptor.borrow())
-    return createPacketSocket(take(descriptor, by), peer, options, descriptionOf(descriptor))
+    const fd = take(descriptor, by)
+    try {
+      return createPacketSocket(fd, peer, options, descriptionOf(descriptor))
+    } catch (error) {
+      giveBack(descriptor, fd, undefined)
+      throw error
+    }
   }
 
   /**

@@ -37,9 +37,12 @@ export class RawSocket {
     this.fd = fd
     this.#owner = owner
     const blocks = (native.statusFlags(fd) & constants.O_NONBLOCK) === 0
-    this.#watcher = new Watcher(fd, events => this.#tell(events))
-    // Watching has set the flag, which everybody who shares the socket would feel; our calls don't need it
-    if (blocks) native.nonblocking(fd, false)
+    try {
+      this.#watcher = new Watcher(fd, events => this.#tell(events))
+    } finally {
+      // Watching sets the flag, even if it fails; everybody who shares the socket would feel it, and our calls don't need it
+      if (blocks) native.nonblocking(fd, false)
+    }
     this.#watcher.want(false, false)
   }
 

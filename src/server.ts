@@ -1,7 +1,7 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 
 import { EventEmitter } from 'node:events'
-import { listenOn, removeFile, type SocketFile, socketName } from './address.ts'
+import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
 import {
@@ -50,12 +50,18 @@ export interface ServerEvents<In = unknown, Out = unknown> {
   channel: [Channel<In, Out>]
   /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or the handshake's failure. */
   refused: [Peer, Failure]
+  /**
+   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
+   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   */
+  acceptError: [Failure]
   close: [error?: Failure]
 }
 
 /**
  * Listens for channels and resolves to the server. The socket file has mode 0600 from its first instant; a dead one in its place is
- * removed. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError.
+ * removed. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. A Descriptor that was moved
+ * in is closed then.
  */
 export async function listen<In = unknown, Out = unknown>(
   address: Address,
@@ -68,17 +74,17 @@ export async function listen<In = unknown, Out = unknown>(
   if (signal?.aborted) throw abortError(signal)
   let bound: { fd: number; file: SocketFile | undefined }
   if (address instanceof Descriptor) {
-    const fd = moveIn(address, 'unix-stream-listener', 'listen()')
-    // Clients see the credentials of the last listen(2): from now on they are ours
-    checked(native.listen(fd, bounds.backlog), 'listen')
-    bound = { fd, file: undefined }
+    bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
   } else bound = await listenOn(socketName(address), bounds.mode, bounds.backlog)
-  if (signal?.aborted) {
-    native.close(bound.fd)
-    if (bound.file !== undefined) await removeFile(bound.file)
-    throw abortError(signal)
+  try {
+    // Clients see the credentials of the last listen(2): from now on they are ours
+    if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')
+    if (signal?.aborted) throw abortError(signal)
+    return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
+  } catch (error) {
+    await giveUpBound(bound)
+    throw error
   }
-  return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
 }
 
 const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
@@ -131,6 +137,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   #closing: Promise<void> | undefined
   #resolveClosed!: (error: Failure | undefined) => void
   #pause: NodeJS.Timeout | undefined
+  #exhausted = false
   #lastLimits: Limits | undefined
   #lastUnclaimed = -1
   readonly #forgetSignal: () => void
@@ -218,10 +225,20 @@ export class ChannelServer<In = unknown, Out = unknown>
       if (fd < 0) {
         this.#watcher.want(false, false)
         this.#pause = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
+        this.#cannotAccept(systemError(fd, 'accept4'))
         return
       }
+      this.#exhausted = false
       void this.#context.run(this.#admit, this, fd)
     }
+  }
+
+  /** Told once, until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
+    else process.emitWarning(error)
   }
 
   /** From an accepted socket to a channel, or a refusal. It never rejects. */

@@ -1,6 +1,6 @@
 /** How raw streams and packet sockets come about: by connecting, and by listening. */
 
-import { connectTo, listenOn, PACKETS, removeFile, type SocketFile, STREAM, socketName } from './address.ts'
+import { connectTo, giveUpBound, listenOn, PACKETS, type SocketFile, STREAM, socketName } from './address.ts'
 import { authorized, moveIn } from './admission.ts'
 import { Descriptor, descriptionOf, type Kind } from './descriptor.ts'
 import { createStream, type DescriptorStream } from './descriptor-stream.ts'
@@ -39,8 +39,8 @@ export async function connect(
 ): Promise<DescriptorStream> {
   const options = readOptions(given, CONNECT_STREAM_OPTIONS)
   streamLimits(options)
-  const { fd, peer, description } = await reach(address, options, STREAM, 'unix-stream', 'connect()')
-  return createStream(fd, peer, options, description)
+  const reached = await reach(address, options, STREAM, 'unix-stream', 'connect()')
+  return made(reached, ({ fd, peer, description }) => createStream(fd, peer, options, description))
 }
 
 /** The same for packets (`SOCK_SEQPACKET`; a Descriptor of kind `unix-seqpacket`). */
@@ -50,8 +50,8 @@ export async function connectPackets(
 ): Promise<PacketSocket> {
   const options = readOptions(given, CONNECT_PACKET_OPTIONS)
   packetLimits(options)
-  const { fd, peer, description } = await reach(address, options, PACKETS, 'unix-seqpacket', 'connectPackets()')
-  return createPacketSocket(fd, peer, options, description)
+  const reached = await reach(address, options, PACKETS, 'unix-seqpacket', 'connectPackets()')
+  return made(reached, ({ fd, peer, description }) => createPacketSocket(fd, peer, options, description))
 }
 
 /**
@@ -79,6 +79,16 @@ export async function listenPackets(
   return serve(address, options, PACKETS, 'unix-seqpacket-listener', 'listenPackets()', (fd, peer) =>
     createPacketSocket(fd, peer, options)
   )
+}
+
+/** If that fails, the socket is closed. */
+function made<Connection>(reached: Reached, make: (reached: Reached) => Connection): Connection {
+  try {
+    return make(reached)
+  } catch (error) {
+    discard([reached.fd])
+    throw error
+  }
 }
 
 interface Reached {
@@ -126,12 +136,13 @@ async function serve<Connection extends Accepted>(
   const { signal } = options
   if (signal?.aborted) throw abortError(signal)
   const { fd, file } = await bound(address, mode, backlog, type, kind, by)
-  if (signal?.aborted) {
-    native.close(fd)
-    if (file !== undefined) await removeFile(file)
-    throw abortError(signal)
+  try {
+    if (signal?.aborted) throw abortError(signal)
+    return createStreamServer({ fd, file, address, maxConnections, handshakeTimeout, options, make })
+  } catch (error) {
+    await giveUpBound({ fd, file })
+    throw error
   }
-  return createStreamServer({ fd, file, address, maxConnections, handshakeTimeout, options, make })
 }
 
 async function bound(

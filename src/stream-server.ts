@@ -34,6 +34,11 @@ export interface StreamServerEvents<Connection> {
   connection: [Connection]
   /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
   refused: [Peer, Failure]
+  /**
+   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
+   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   */
+  acceptError: [Failure]
   close: [error?: Failure]
 }
 
@@ -79,6 +84,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   #resolveClosed!: (error: Failure | undefined) => void
   #closing: Promise<void> | undefined
   #pause: NodeJS.Timeout | undefined
+  #exhausted = false
 
   private constructor(setup: StreamServerSetup<Address, Connection>) {
     super()
@@ -172,8 +178,10 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
           this.#pause = undefined
           this.#update()
         }, ACCEPT_PAUSE)
+        this.#cannotAccept(systemError(fd, 'accept4'))
         return
       }
+      this.#exhausted = false
       void this.#context.run(this.#admit, this, fd)
     }
     this.#update()
@@ -204,7 +212,8 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     } finally {
       this.#admitting--
     }
-    const connection = this.#setup.make(fd, peer)
+    const connection = this.#make(fd, peer)
+    if (connection === undefined) return
     connection.once('close', () => this.#left())
     if (this.#closing !== undefined) connection.destroy()
     else {
@@ -212,6 +221,26 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
       connection.once('close', () => this.#unclaimed.delete(connection))
       this.#update()
     }
+  }
+
+  /** Undefined if there was no place for it on the loop, say: who has connected is refused then. */
+  #make(fd: number, peer: Peer): Connection | undefined {
+    try {
+      return this.#setup.make(fd, peer)
+    } catch (error) {
+      discard([fd])
+      this.#left()
+      if (this.#closing === undefined) this.#tell('refused', peer, error)
+      return undefined
+    }
+  }
+
+  /** Told once, until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
+    else process.emitWarning(error)
   }
 
   #give(): void {

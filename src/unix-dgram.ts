@@ -83,7 +83,12 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     const fd = native.socket(DATAGRAM)
     if (fd < 0) throw numbered(fd, 'socket')
     this.fd = fd
-    this.#watcher = new Watcher(fd, events => this.#ready(events))
+    try {
+      this.#watcher = new Watcher(fd, events => this.#ready(events))
+    } catch (error) {
+      native.close(fd)
+      throw error
+    }
     if (typeof listener === 'function') this.on('message', listener)
   }
 

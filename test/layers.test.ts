@@ -20,7 +20,7 @@ const LAYERS = [
   ['address', 'options', 'memfd'],
   ['bind', 'hello', 'stream-options'],
   ['descriptor', 'inject', 'port-group'],
-  ['take-stream', 'shared-memory', 'loan'],
+  ['take-stream', 'head', 'shared-memory', 'loan'],
   ['connection', 'memory-pool', 'pool-reader'],
   ['memory'],
   ['msgpack', 'transport', 'admission', 'outgoing'],

@@ -114,7 +114,7 @@ async function assertions(): Promise<void> {
   })
   server.on('close', error => expectTypeOf(error).toEqualTypeOf<Failure | undefined>())
   expectTypeOf<keyof ChannelEvents>().toEqualTypeOf<'message' | 'returned' | 'close'>()
-  expectTypeOf<keyof ServerEvents>().toEqualTypeOf<'channel' | 'refused' | 'close'>()
+  expectTypeOf<keyof ServerEvents>().toEqualTypeOf<'channel' | 'refused' | 'acceptError' | 'close'>()
 
   // Channel
   expectTypeOf(channel.peer).toEqualTypeOf<Peer>()

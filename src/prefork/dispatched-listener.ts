@@ -63,7 +63,12 @@ export class DispatchedListener implements Listener {
         decide: (head, ended, address) => this.#route(dispatch, head, ended, address),
         take: (fd, place) => this.#give(fd, place)
       })
-    this.#watcher = new Watcher(bound.descriptor.borrow(), happened => this.#accept(happened))
+    try {
+      this.#watcher = new Watcher(bound.descriptor.borrow(), happened => this.#accept(happened))
+    } catch (error) {
+      this.#heads?.close()
+      throw error
+    }
     this.#watcher.want(false, false)
   }
 

@@ -44,7 +44,12 @@ export class Heads<Place> {
     this.#timeout = timeout
     this.#reader = reader
     this.#set = checked(native.edgeSet(), 'epoll_create')
-    this.#watcher = new Watcher(this.#set, () => this.#happened())
+    try {
+      this.#watcher = new Watcher(this.#set, () => this.#happened())
+    } catch (error) {
+      native.close(this.#set)
+      throw error
+    }
   }
 
   /** A connection to be decided on. If too many wait, the one that has waited longest waits no more: what is there has to do. */

@@ -89,7 +89,12 @@ class ReceivingLane {
     this.#fd = fd
     this.#exclusive = exclusive
     this.#receive = receive
-    this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
+    try {
+      this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
+    } catch (error) {
+      native.close(fd)
+      throw error
+    }
   }
 
   /** Accepts nobody for the time being. */
