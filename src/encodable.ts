@@ -94,8 +94,10 @@ export function plainForm(value: object, prototype: object | null): unknown {
   const toJSON = ofClass ? (value as { toJSON?: unknown }).toJSON : undefined
   const tag = tagged ? inheritedTag(value) : undefined
   if (tag !== undefined && (typeof toJSON !== 'function' || isPlatform(tag))) {
-    const name = nameOf(value, tag)
-    throw new Refusal(`is ${a(name)}: ${REMEDIES[tag] ?? REMEDIES[name] ?? PLAIN}`)
+    const name = tag.includes(' ') ? tag : nameOf(value, tag) // 'Array Iterator', of a class that has no name of its own
+    throw new Refusal(
+      `is ${a(name)}: ${REMEDIES[tag] ?? REMEDIES[name] ?? (tag.endsWith('Iterator') ? 'send [...it]' : PLAIN)}`
+    )
   }
   if (typeof toJSON === 'function') return toJSON.call(value)
   if (ofClass && Object.keys(value).length === 0)
