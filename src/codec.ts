@@ -12,6 +12,7 @@ import type { Descriptor } from './descriptor.ts'
 import { PassfdError, propertyOf, textOf } from './errors.ts'
 import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from './flat.ts'
 import { HEADER, RECORDS } from './frame.ts'
+import { allowSteps, chainsOf, countSteps, KEYS_COLLIDE, tooManySteps } from './key-chains.ts'
 import { MAX_DEPTH } from './limits.ts'
 import {
   call,
@@ -102,7 +103,8 @@ const plainUnpackr = new Unpackr({
   mapsAsObjects: true,
   int64AsType: 'auto',
   copyBuffers: true,
-  shapeOf
+  shapeOf,
+  chainsOf
 })
 const streamedPackr = new Packr({
   sequential: true,
@@ -116,7 +118,8 @@ const recordsUnpackr = new Unpackr({
   structures: [],
   int64AsType: 'bigint',
   copyBuffers: true,
-  shapeOf
+  shapeOf,
+  chainsOf
 })
 // An unflagged body that defines a record structure fails here, since nothing can be added
 plainUnpackr.structures = Object.freeze([]) as unknown as Structures
@@ -279,6 +282,7 @@ function pack(
   call.descriptors = NO_DESCRIPTORS
   call.holes = NO_HOLES
   call.holeBytes = 0
+  countSteps()
   call.target = into
   call.frameStart = (position + 7) & ~7
   try {
@@ -300,6 +304,7 @@ function pack(
     outcome.holes = call.holes
     outcome.streamed = false
     if (call.holes.length > 0) outcome.length += lengthOfHoles()
+    if (flags === RECORDS && tooManySteps(outcome.length)) throw new Refusal(KEYS_COLLIDE)
     return outcome
   } catch (error) {
     attached = undefined
@@ -333,6 +338,7 @@ function unpack(
   if (received.length > 1) call.usedOnce = new Array(received.length).fill(false)
   call.records = flagged
   call.owned = own
+  allowSteps(end - start)
   unpackr.copyBuffers = !own
   range.start = start
   range.end = end

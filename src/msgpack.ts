@@ -9,6 +9,7 @@ import { assertOpen, Descriptor, isDescriptor } from './descriptor.ts'
 import { checkDistinct, checkKeys, checkPlainKeys, checkSlots, plainForm, unfit } from './encodable.ts'
 import { PassfdError } from './errors.ts'
 import { HEADER } from './frame.ts'
+import { chainsOf } from './key-chains.ts'
 import { MAX_DEPTH, MAX_RIGHTS } from './limits.ts'
 import { type Allocate, addExtension, type Pack, state, useHooks, type ValuePacker } from './msgpackr/pack.js'
 import { changed, quoted, Refusal, tooDeep, within } from './refusal.ts'
@@ -69,7 +70,7 @@ export const call = {
 
 function addExtensions(): void {
   addExtension({ type: 0x74, unpack: unpackView })
-  addExtension({ type: 0x73, read: (items: Iterable<unknown>) => new Set(onlyWithRecords(items)) })
+  addExtension({ type: 0x73, read: readSet })
   addExtension({ type: 0x42, unpack: unpackBigInt })
   addExtension({ type: 0xff, unpack: unpackTimestamp })
   addExtension({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
@@ -120,6 +121,20 @@ function refuseType(): never {
 
 function onlyWithRecords<T>(value: T): T {
   return call.records ? value : refuseType()
+}
+
+/** `items`: what follows, an array if our encoder has written it. */
+function readSet(items: unknown): Set<unknown> {
+  onlyWithRecords(items)
+  if (!Array.isArray(items)) refuseType()
+  addToChains(items)
+  return new Set(items)
+}
+
+/** What a Map or Set with these keys costs the one that decodes it. */
+function addToChains(keys: readonly unknown[]): void {
+  const chains = chainsOf(keys.length)
+  if (chains !== undefined) for (const key of keys) chains.add(key)
 }
 
 function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
@@ -311,7 +326,8 @@ function packMap(map: Map<unknown, unknown>, allocate: Allocate, pack: Pack, ric
     values.push(value)
   })
   if (++state.depth > MAX_DEPTH) throw tooDeep()
-  if (!rich) checkPlainKeys(keys)
+  if (rich) addToChains(keys)
+  else checkPlainKeys(keys)
   packHeader(keys.length, 0x80, 0xde, allocate)
   let at = 0
   let inKey = true
@@ -338,6 +354,7 @@ function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolea
   eachItem.call(set, item => items.push(item))
   if (++state.depth > MAX_DEPTH) throw tooDeep()
   if (rich) {
+    addToChains(items)
     const { target, position } = allocate(3)
     target[position] = 0xd4
     target[position + 1] = 0x73
