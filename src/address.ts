@@ -2,6 +2,7 @@
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { FileAccess } from './account.ts'
 import { checkPathText, describe, hasLoneSurrogate, printable } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
@@ -30,6 +31,7 @@ export const STREAM = 1
 export const DATAGRAM = 2
 export const PACKETS = 5
 
+const ENOENT = -2
 const EINTR = -4
 const EAGAIN = -11
 const EADDRINUSE = -98
@@ -73,11 +75,11 @@ export function displayName(name: SocketName): string {
  */
 export function listenOn(
   name: SocketName,
-  mode: number,
+  access: number | FileAccess,
   backlog: number,
   type = STREAM
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
-  return bindOn(type, name, mode, { finish: fd => void checked(native.listen(fd, backlog), 'listen') })
+  return bindOn(type, name, access, { finish: fd => void checked(native.listen(fd, backlog), 'listen') })
 }
 
 /** Gives a bound socket back that nothing has come of: the number, and the file if it is still the same. */
@@ -98,9 +100,18 @@ export interface BindSteps {
 export async function bindOn(
   type: number,
   name: SocketName,
-  mode: number,
+  access: number | FileAccess,
   { prepare, finish }: BindSteps
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
+  const { mode, owner, group } = typeof access === 'number' ? { mode: access } : access
+  const isGiven = owner !== undefined || group !== undefined
+  if (isGiven && 'abstract' in name)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'owner and group',
+      expected: 'undefined for an abstract name, which is no file',
+      actual: `${owner ?? 'none'} and ${group ?? 'none'}`
+    })
+  const first = isGiven ? 0 : mode // until it is theirs, nobody may connect
   const fd = checked(native.socket(type), 'socket')
   try {
     prepare?.(fd)
@@ -112,15 +123,16 @@ export async function bindOn(
     const { path } = name
     return await withLock(path, locked =>
       withPathBytes(path, bytes => {
-        let result = native.bind(fd, bytes, mode)
+        let result = native.bind(fd, bytes, first)
         if (result === EADDRINUSE && locked) {
           removeIfDead(type, path, bytes)
-          result = native.bind(fd, bytes, mode)
+          result = native.bind(fd, bytes, first)
         }
         checked(result, 'bind', path)
         try {
           const { dev, ino, mode: actual } = fs.lstatSync(path)
-          if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
+          if (isGiven) giveTo(path, { dev, ino }, owner ?? KEEP, group ?? KEEP, mode)
+          else if ((actual & 0o777) !== mode) fs.chmodSync(path, mode) // the umask took bits away
           finish?.(fd)
           const absolute = join(fs.realpathSync(dirname(path)), basename(path)) // the directory may be another one by then
           return { fd, file: { path: absolute, dev, ino } }
@@ -142,6 +154,34 @@ function removeMade(path: string): void {
     fs.unlinkSync(path)
   } catch {
     // what has failed before says more
+  }
+}
+
+/** For chown(2): as it is. */
+const KEEP = 0xffffffff
+
+/** Gives the socket file that was just created to somebody, then lets him in. */
+function giveTo(
+  path: string,
+  { dev, ino }: Omit<SocketFile, 'path'>,
+  owner: number,
+  group: number,
+  mode: number
+): void {
+  const file = fs.openSync(path, O_PATH | fs.constants.O_NOFOLLOW)
+  try {
+    const now = fs.fstatSync(file)
+    if (now.dev !== dev || now.ino !== ino) throw systemError(ENOENT, 'chown', path) // another one stands there by now
+    const own = `/proc/self/fd/${file}`
+    try {
+      fs.chownSync(own, owner, group)
+      fs.chmodSync(own, mode)
+    } catch (error) {
+      const { errno, syscall } = error as NodeJS.ErrnoException
+      throw systemError(errno!, syscall!, path)
+    }
+  } finally {
+    fs.closeSync(file)
   }
 }
 

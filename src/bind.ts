@@ -1,5 +1,6 @@
 /** Sockets that are bound before anybody accepts from them. */
 import { lookup } from 'node:dns/promises'
+import { accessOf } from './account.ts'
 import { listenOn, socketName } from './address.ts'
 import { checkInteger, checkOwnCopy, describe } from './convert.ts'
 import { checked, PassfdError } from './errors.ts'
@@ -17,7 +18,7 @@ export interface PortSpec {
 /** Where to bind. Kinds that listen have a `backlog` (default 511). A Descriptor is taken as it is. */
 export type BindSpec<D> =
   | PortSpec
-  | { path: string; mode?: number; backlog?: number }
+  | { path: string; mode?: number; owner?: number | string; group?: number | string; backlog?: number }
   | { type: 'udp4' | 'udp6'; port: number; address?: string }
   | D
 
@@ -26,7 +27,13 @@ type DatagramSpec = Extract<BindSpec<never>, { type: string }>
 type Spec = Exclude<BindSpec<never>, never>
 
 const PORT = { port: true, host: true, backlog: true, ipv6Only: true } as const satisfies KnownOptions<PortSpec>
-const PATH = { path: true, mode: true, backlog: true } as const satisfies KnownOptions<PathSpec>
+const PATH = {
+  path: true,
+  mode: true,
+  owner: true,
+  group: true,
+  backlog: true
+} as const satisfies KnownOptions<PathSpec>
 const DATAGRAM = { type: true, port: true, address: true } as const satisfies KnownOptions<DatagramSpec>
 const ANY = { ...PORT, ...PATH, ...DATAGRAM }
 
@@ -56,7 +63,7 @@ export async function bindDescriptor(given: Spec): Promise<number> {
     const { path, mode = 0o600, backlog = BACKLOG } = spec
     checkInteger(mode, 'mode', 0, 0o777)
     checkInteger(backlog, 'backlog', 0, 0x7fffffff)
-    return (await listenOn(socketName({ path }), mode, backlog)).fd
+    return (await listenOn(socketName({ path }), accessOf(spec, mode), backlog)).fd
   }
   checkInteger(spec.port, 'port', 0, 65535)
   if ('type' in spec) {

@@ -223,7 +223,8 @@ export class Descriptor implements Disposable {
   /**
    * A socket that is bound, and listening if its kind listens; nobody accepts from it yet. A Descriptor is passed through.
    * TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 takes a free one.
-   * A path is created with mode 0600 from its first instant unless `mode` says otherwise.
+   * A path is created with mode 0600 from its first instant unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd
+   * and /etc/group) own it before anybody can connect; it rejects with EPERM if this process may not give it away (chown(2)).
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
     return spec instanceof Descriptor ? spec : own(await bindDescriptor(spec))

@@ -1,6 +1,7 @@
 /** Options of channels and servers: their defaults, their checks, and the bounds that follow from them. */
 
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { accessOf, type FileAccess } from './account.ts'
 import { isAbortSignal } from './brand.ts'
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
@@ -70,6 +71,10 @@ export const CHANNEL_OPTIONS = {
 export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
   /** Permissions of the socket file, from its first instant. Default 0o600. */
   mode?: number
+  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  owner?: number | string
+  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may connect by it still has to pass `authorize`. */
+  group?: number | string
   /** Connections that wait to be accepted (listen(2)). Default 511. */
   backlog?: number
   /** Channels at a time, those in the handshake included; each takes at least one of `maxUnclaimedTotal`, half of which is kept for that. Default 1,024. */
@@ -83,6 +88,8 @@ export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
 export const LISTEN_OPTIONS = {
   ...CHANNEL_OPTIONS,
   mode: true,
+  owner: true,
+  group: true,
   backlog: true,
   maxConnections: true,
   maxConnectionsPerUser: true,
@@ -158,7 +165,7 @@ export function withUnclaimed(limits: Omit<Limits, 'descriptorCost'>, unclaimed:
 }
 
 export interface ServerLimits {
-  readonly mode: number
+  readonly access: FileAccess
   readonly backlog: number
   readonly maxConnections: number
   readonly maxConnectionsPerUser: number
@@ -174,8 +181,14 @@ export function serverLimits(options: ListenOptions<any>, descriptorLimit: numbe
     maxConnectionsPerUser = maxConnections,
     maxUnclaimedTotal = Math.floor(descriptorLimit / 2)
   } = options
-  const limits = { mode, backlog, maxConnections, maxConnectionsPerUser, maxUnclaimedTotal }
-  checkInteger(limits.mode, 'options.mode', 0, 0o777)
+  const limits = {
+    access: accessOf(options, mode, 'options.'),
+    backlog,
+    maxConnections,
+    maxConnectionsPerUser,
+    maxUnclaimedTotal
+  }
+  checkInteger(mode, 'options.mode', 0, 0o777)
   for (const name of ['backlog', 'maxConnections', 'maxConnectionsPerUser', 'maxUnclaimedTotal'] as const)
     checkInteger(limits[name], `options.${name}`, 1, MAX_TIMEOUT)
   return limits

@@ -75,7 +75,7 @@ export async function listen<In = unknown, Out = unknown>(
   let bound: { fd: number; file: SocketFile | undefined }
   if (address instanceof Descriptor) {
     bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
-  } else bound = await listenOn(socketName(address), bounds.mode, bounds.backlog)
+  } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
   try {
     // Clients see the credentials of the last listen(2): from now on they are ours
     if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')

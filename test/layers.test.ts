@@ -16,7 +16,7 @@ const LAYERS = [
   ['loop', 'context-duplex'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
   ['convert', 'open-file'],
-  ['known-options'],
+  ['known-options', 'account'],
   ['address', 'options', 'memfd'],
   ['bind', 'hello', 'stream-options'],
   ['descriptor', 'inject', 'port-group'],

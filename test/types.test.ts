@@ -212,7 +212,7 @@ async function assertions(): Promise<void> {
   descriptor.closed = true
   expectTypeOf<BindSpec>().toEqualTypeOf<
     | { port: number; host?: string; backlog?: number; ipv6Only?: boolean }
-    | { path: string; mode?: number; backlog?: number }
+    | { path: string; mode?: number; owner?: number | string; group?: number | string; backlog?: number }
     | { type: 'udp4' | 'udp6'; port: number; address?: string }
     | Descriptor
   >()

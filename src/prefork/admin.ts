@@ -1,11 +1,14 @@
 /** The admin channel: a supervisor asked and commanded from another process of the same user. */
 import type { EventEmitter } from 'node:events'
+import { accessOf } from '../account.ts'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
 import { asError, PassfdError } from '../errors.ts'
 import { checkOptions, type KnownOptions } from '../known-options.ts'
 import type { Message } from '../message.ts'
+import { sameUserOrRoot } from '../peer.ts'
 import { listen } from '../server.ts'
+import type { AdminSpec } from './options.ts'
 import type { Supervisor, SupervisorEvents, SupervisorPhase } from './supervisor.ts'
 import type { WorkerInfo } from './worker-info.ts'
 
@@ -70,8 +73,14 @@ const EVENTS = [
   'lameDuck'
 ] as const
 
-export async function openAdmin(path: string, supervisor: Supervisor): Promise<AdminServer> {
+export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Supervisor): Promise<AdminServer> {
+  const { owner, group } = accessOf(file, 0, 'options.admin.')
   const server = await listen<AdminCommand, AdminEvent>(path, {
+    ...file,
+    authorize: peer =>
+      sameUserOrRoot(peer) ||
+      peer.uid === owner ||
+      (group !== undefined && (peer.gid === group || peer.groups.includes(group))),
     maxQueued: MAX_QUEUED,
     requestTimeout: 0,
     closeTimeout: CLOSE

@@ -1,4 +1,5 @@
 /** One bound socket of the supervisor's. */
+import { accessOf } from '../account.ts'
 import { listenOn, removeFile, type SocketFile, socketName } from '../address.ts'
 import { bindDescriptor } from '../bind.ts'
 import { checkInteger, LISTENERS } from '../convert.ts'
@@ -57,7 +58,7 @@ export async function bind(name: string, spec: BindSpec): Promise<Bound> {
   const { path, mode = 0o600 } = spec
   checkInteger(mode, `the mode of ${name}`, 0, 0o777)
   checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
-  const { fd, file } = await listenOn(socketName({ path }), mode, backlog ?? 511)
+  const { fd, file } = await listenOn(socketName({ path }), accessOf(spec, mode, `${name}.`), backlog ?? 511)
   return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
 }
 

@@ -3,7 +3,16 @@ export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './admin
 export type { ListenAddress } from './bound.ts'
 export { type JoinOptions, joinSupervisor } from './join.ts'
 export { METRICS_CONTENT_TYPE } from './metrics.ts'
-export type { Balance, Dispatch, Route, Routed, SpawnSettings, SupervisorOptions, WorkerLimits } from './options.ts'
+export type {
+  AdminSpec,
+  Balance,
+  Dispatch,
+  Route,
+  Routed,
+  SpawnSettings,
+  SupervisorOptions,
+  WorkerLimits
+} from './options.ts'
 export type { ConnectionHandler } from './receiver.ts'
 export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './restart.ts'
 export { Supervisor, type SupervisorEvents, type SupervisorPhase } from './supervisor.ts'

@@ -70,6 +70,16 @@ export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' 
   leaveGroup?: boolean
 }
 
+/** A socket file, and whose it is. `mode`: default 0o600. `owner`, `group`: numbers, or names in /etc/passwd and /etc/group. */
+export interface AdminSpec {
+  path: string
+  mode?: number
+  owner?: number | string
+  group?: number | string
+}
+
+const ADMIN_OPTIONS = { path: true, mode: true, owner: true, group: true } as const satisfies KnownOptions<AdminSpec>
+
 export interface SupervisorOptions {
   /** The worker's program, run by Node: a URL, or a path (from `spawn.cwd`, not from this file). It calls `joinSupervisor()`. Or `command`. */
   entry?: URL | string
@@ -106,8 +116,11 @@ export interface SupervisorOptions {
   limits?: WorkerLimits
   /** Options of `worker.channel` on the supervisor's side. */
   channel?: ChannelOptions
-  /** Where the admin channel listens: a path. Only processes of the same user and root are let in. Default: there is none. */
-  admin?: string
+  /**
+   * Where the admin channel listens: a path, or one with `mode`, `owner` and `group` of the socket file. Processes of the same user and root are let
+   * in, those of `owner`, and those that are in `group`. Default: there is none.
+   */
+  admin?: string | AdminSpec
 }
 
 const SUPERVISOR_OPTIONS = {
@@ -168,7 +181,7 @@ export interface Settings {
   readonly restart: RestartPolicy
   readonly limits: WorkerLimits
   readonly channel: ChannelOptions
-  readonly admin: string | undefined
+  readonly admin: AdminSpec | undefined
 }
 
 export const MAX_TIMEOUT = 0x7fffffff
@@ -202,9 +215,6 @@ export function settingsOf(given: SupervisorOptions): Settings {
   if (typeof entry === 'string') checkPathText(entry, 'options.entry')
   for (const [index, part] of (command ?? []).entries()) checkNoNul(part, `options.command[${index}]`)
   if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
-  if (admin !== undefined && (typeof admin !== 'string' || admin === ''))
-    throw invalid('options.admin', 'a path', admin)
-  if (admin !== undefined) checkPathText(admin, 'options.admin')
   checkSpawn(spawn, command !== undefined)
   channelLimits(channel)
   const { workers = availableParallelism() } = options
@@ -229,7 +239,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
     restart,
     limits: limitsOf(limits),
     channel,
-    admin
+    admin: adminOf(admin)
   }
 }
 
@@ -256,6 +266,18 @@ function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
       throw invalid(`options.spawn.${name}`, 'an array of strings', list)
     for (const [index, part] of list.entries()) checkNoNul(part, `options.spawn.${name}[${index}]`)
   }
+}
+
+function adminOf(given: unknown): AdminSpec | undefined {
+  if (given === undefined) return undefined
+  if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
+    throw invalid('options.admin', 'a path or an object with one', given)
+  const admin =
+    typeof given === 'string' ? { path: given } : readOptions(given as AdminSpec, ADMIN_OPTIONS, 'options.admin')
+  if (typeof admin.path !== 'string' || admin.path === '') throw invalid('options.admin', 'a path', admin.path)
+  checkPathText(admin.path, 'options.admin')
+  if (admin.mode !== undefined) checkInteger(admin.mode, 'options.admin.mode', 0, 0o777)
+  return admin
 }
 
 export function checkWorkers(workers: unknown): asserts workers is number {

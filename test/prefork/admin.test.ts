@@ -1,14 +1,14 @@
 /** A supervisor asked and commanded from outside. */
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { connect } from '../../src/index.ts'
 import type { AdminCommand, AdminStatus } from '../../src/prefork/index.ts'
 import { stop } from '../helpers/child.ts'
-import { socketPath } from '../helpers/path.ts'
+import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { only, program, supervising, WAITS } from '../helpers/supervising.ts'
-import { test } from '../helpers/test.ts'
+import { test, testIf } from '../helpers/test.ts'
 
 const NOBODY = 65_534
 
@@ -116,3 +116,32 @@ test('(u) another user is refused, though the file lets him in', async t => {
   })
   rmSync(folder, { recursive: true })
 })
+
+testIf(
+  process.getuid!() === 0 ? undefined : 'only root gives files away',
+  'the file of the admin channel and of a listener have an owner and a group, which are let in to the former',
+  async t => {
+    const folder = dirname(temporaryPath())
+    chmodSync(folder, 0o711)
+    const path = temporaryPath('admin')
+    const http = temporaryPath('http')
+    const admin = { path, mode: 0o660, owner: 65534, group: 'daemon' }
+    const listeners = { http: { path: http, owner: 1, group: 65533, mode: 0o620 } }
+    await supervising(t, { admin, listeners }, async supervisor => {
+      await supervisor.start()
+      t.like(statSync(path), { uid: 65534, gid: 1 })
+      t.like(statSync(http), { uid: 1, gid: 65533 })
+      t.is(statSync(path).mode & 0o777, 0o660)
+      const { line, exit } = startFixture('connect-as', ['65534', path])
+      t.is(JSON.parse(await line()).pid, process.pid)
+      await exit
+    })
+    const other = temporaryPath('admin')
+    await supervising(t, { admin: { path: other, mode: 0o666 } }, async supervisor => {
+      await supervisor.start()
+      const { line, exit } = startFixture('connect-as', ['65534', other])
+      t.is(JSON.parse(await line()).code, 'ERR_PASSFD_PEER')
+      await exit
+    })
+  }
+)
