@@ -84,8 +84,18 @@ const TABLE = {
     'This process was not started by a Supervisor. Start it by one, or say in the option standalone what to listen on when it is started by hand.',
   SUPERVISOR_STATE:
     "{operation} can't be called now: this Supervisor is {phase}. It starts once: wait for start(), or make another one.",
-  NATIVE_MISSING:
-    'The native part of passfd could not be loaded ({detail}). Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder.',
+  NATIVE_MISSING: 'The native part of passfd is missing ({detail}). {advice}.',
+  NATIVE_BUNDLED:
+    'The native part of passfd is missing ({detail}): passfd was bundled without it. Mark passfd as external in your bundler, or copy node_modules/passfd/{prebuilt} beside the bundle.',
+  NATIVE_FORBIDDEN: 'The native part of passfd ({path}) may not be loaded: {why}. {advice}.',
+  NATIVE_UNREADABLE:
+    "The native part of passfd can't be read: {detail} ({path}). Give this user the right to read the file and to search its folders.",
+  NATIVE_DAMAGED:
+    'The native part of passfd ({path}) is damaged: {detail}. Remove node_modules/passfd and reinstall it.',
+  NATIVE_PLATFORM: 'The native part of passfd ({path}) was built for {built}; this process runs on {here}. {advice}.',
+  NATIVE_VERSION:
+    'The native part of passfd ({path}) belongs to version {theirs} of passfd; this one is version {ours}. Reinstall passfd, or build it again ("npm run build:native" in a clone).',
+  RUNTIME: '{runtime} ({version}) does not run passfd: it lacks {lack}. Run this program with Node 20.19 or later.',
   METRICS_MISSING:
     'Metrics need prom-client 15, which {detail}. Run "npm install prom-client@15" where your program is.',
 

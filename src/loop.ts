@@ -1,7 +1,7 @@
 /** This thread's event loop: who is told of a watcher's wake-up, and the closing of descriptors off the loop. */
 import { systemError } from './errors.ts'
 import { MAX_RIGHTS } from './limits.ts'
-import { CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
+import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
 
 /** Where watchers that read put the bytes: from HEADROOM on. */
 export const HEADROOM = 65536
@@ -22,13 +22,15 @@ const listeners: (WatchListener | undefined)[] = []
 const closings = new Map<number, (count: number) => void>()
 let nextClosing = 1
 
-native.setup(AREA, HEADROOM, RESULTS, (id, events) => {
+if (available) native.setup(AREA, HEADROOM, RESULTS, dispatch)
+
+function dispatch(id: number, events: number): void {
   if (events === CLOSED) {
     const done = closings.get(id)
     closings.delete(id)
     done?.(RESULTS[RESULT_BYTES]!)
   } else listeners[id]?.onEvents(events)
-})
+}
 
 /** Returns the watcher's id. `reads`: as in `native.watch`. */
 export function watch(fd: number, reads: boolean, listener: WatchListener): number {

@@ -1,15 +1,13 @@
 /**
- * The one place where the shim is loaded: its typed interface and where it is looked for.
+ * The shim's typed interface, and the one binding of this evaluation.
  *
  * Every call returns a number >= 0 (what the system call gave) or -errno; none throws for an operating
  * system failure. Every descriptor that a call creates is close-on-exec from the first instant and *held*:
  * it stands in this environment's table until `close`, `closeLater` or `release` takes it out. What is
  * still held when the environment (a worker thread, say) ends is closed by the shim.
  */
-import { arch, platform } from 'node:process'
-import { fileURLToPath } from 'node:url'
-import bindings from 'bindings'
-import { PassfdError } from './errors.ts'
+import type { PassfdError } from './errors.ts'
+import { load } from './load.ts'
 
 /** What a watcher reports, added up (also the bits of `interest`). */
 export const READABLE = 1
@@ -249,34 +247,18 @@ export interface Native {
   unref(id: number): void
 }
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const loaded = load()
 
-/** What the file exports: one object for all who load it in a thread. */
-interface Shim {
-  version: string
-  create(): Native
-}
+/** False: whatever is called of `native` throws ERR_PASSFD_RUNTIME. So the package can be imported. */
+export const available: boolean = 'binding' in loaded
 
-function load(): Native {
-  const { PASSFD_SHIM } = process.env
-  const places =
-    PASSFD_SHIM === undefined
-      ? [
-          ['module_root', 'prebuilds', `${platform}-${arch}`, 'bindings'],
-          ['module_root', 'native', 'build', 'Release', 'bindings']
-        ]
-      : [[PASSFD_SHIM]]
-  const failures: string[] = []
-  for (const place of places) {
-    try {
-      const shim = bindings({ bindings: 'passfd', module_root: root, try: [place] }) as Shim
-      return shim.create()
-    } catch (error) {
-      const { tries, message } = error as Error & { tries?: string[] }
-      failures.push(tries === undefined ? message : `${tries.join()} is not there`)
-    }
+// Loaded now, not at the first call: a call costs nothing more than that of a function
+export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing(loaded.error)
+
+function refusing(error: PassfdError): Native {
+  const refuse = (): never => {
+    Error.captureStackTrace?.(error, refuse)
+    throw error
   }
-  throw new PassfdError('NATIVE_MISSING', { detail: failures.join('; ') })
+  return new Proxy({} as Native, { get: () => refuse })
 }
-
-export const native: Native = load()
