@@ -259,10 +259,9 @@ export function systemError(errno: number, syscall: string, address?: string): N
 export function asError(thrown: unknown): Error {
   try {
     const isError = thrown instanceof Error || types.isNativeError(thrown) // one of another realm is one, too
-    if (isError && typeof thrown.message === 'string') return thrown
-    return new Error(isError ? 'an Error whose message is no string' : String(thrown), {
-      cause: thrown
-    })
+    // A promise that is resolved to it would ask for its `then`
+    if (isError && typeof thrown.message === 'string' && !('then' in thrown)) return thrown
+    return new Error(isError ? textOf(thrown) : String(thrown), { cause: thrown })
   } catch {
     return new Error(NOT_SHOWN, { cause: thrown })
   }

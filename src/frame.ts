@@ -13,6 +13,8 @@ export const CANCEL = 5
 export const CREDIT = 6
 export const TAKEN = 7
 export const GOODBYE = 8
+/** What is left of a frame whose descriptors the kernel refused: only its record definitions count. `id`: how many it had. */
+export const DEFINITIONS = 9
 
 /** Flag bits 0-2: bytes to skip after the body. */
 const SKIP_MASK = 7
@@ -30,10 +32,10 @@ const LARGE = 16384
 const NO_BYTES = Buffer.alloc(0)
 
 /** Which kinds may carry descriptors, and which have no body at all. */
-const CARRIES = [false, true, true, true, false, false, false, false, false]
-const BODILESS = [false, false, false, false, false, true, true, true, false]
+const CARRIES = [false, true, true, true, false, false, false, false, false, false]
+const BODILESS = [false, false, false, false, false, true, true, true, false, false]
 /** Which flag bits a kind may have besides the skip. */
-const FLAGS = [0, RECORDS, RECORDS | 0xff00, RECORDS, 0, 0, 0, 0, 0]
+const FLAGS = [0, RECORDS, RECORDS | 0xff00, RECORDS, 0, 0, 0, 0, 0, RECORDS]
 
 export interface FrameSink {
   /**
@@ -157,7 +159,7 @@ export class FrameReader {
   }
 
   #check(length: number, kind: number, count: number, flags: number): void {
-    if (kind > GOODBYE) throw new PassfdError('BAD_FRAME', { detail: `kind ${kind} is unknown` })
+    if (kind > DEFINITIONS) throw new PassfdError('BAD_FRAME', { detail: `kind ${kind} is unknown` })
     if (length > this.maxBody) throw new PassfdError('FRAME_TOO_LARGE', { size: length, limit: this.maxBody })
     if (flags & ~(SKIP_MASK | FLAGS[kind]!))
       throw new PassfdError('BAD_FRAME', { detail: `flags 0x${flags.toString(16)} are unknown for kind ${kind}` })

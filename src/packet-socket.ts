@@ -150,8 +150,9 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 
   /** Ends it at once. What has not left is closed. */
-  destroy(error?: Error): void {
+  destroy(reason?: Error): void {
     if (this.#socket.ended) return
+    const error = reason === undefined || reason === null ? undefined : asError(reason)
     this.#readEnded = true
     this.#socket.end()
     for (const { cargo, sent } of this.#outgoing.splice(0)) {
@@ -337,7 +338,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
       this.#context.emit(this, event, ...args)
     } catch (error) {
       process.nextTick(() => {
-        throw asError(error)
+        throw error
       })
     }
   }

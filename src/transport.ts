@@ -5,8 +5,8 @@
  */
 import type { Encoded, Hole } from './codec.ts'
 import type { Descriptor } from './descriptor.ts'
-import { PassfdError } from './errors.ts'
-import { FrameReader, type FrameSink, HEADER, writeHeader } from './frame.ts'
+import { PassfdError, systemError } from './errors.ts'
+import { DEFINITIONS, FrameReader, type FrameSink, HEADER, RECORDS, SKIP_MASK, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { roomForOne } from './room.ts'
 import { giveSlab, ROOM, SLAB, takeSlab } from './slab.ts'
@@ -18,6 +18,9 @@ const MAX_CHUNKS = 64
 /** Queues that are used up from the front are cut when so much of them is. */
 const COMPACT_AT = 512
 
+const EPIPE = -32
+const ECONNRESET = -104
+const ENOTCONN = -107
 const EAGAIN = -11
 const ENOMEM = -12
 const ENOBUFS = -105
@@ -38,6 +41,18 @@ export class Parcel {
   start = 0
   end = 0
   taken = 0
+  /** For the session, if the kernel refuses to pass the descriptors: what to take back. */
+  kind = 0
+  id = 0
+  cost = 0
+  /** Its body may define records that later bodies use. */
+  defines = false
+  /** Waits until its binary values have left. */
+  sent: { reject(error: Error): void } | undefined
+  /** Told of the refusal of an answer. */
+  onRefused: ((error: Error) => void) | undefined
+  /** The system's error, if the kernel has refused the descriptors. */
+  error: Error | undefined
 
   constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {
     this.fds = fds
@@ -67,6 +82,8 @@ export interface TransportOwner {
   /** Bytes have left, or can leave again. */
   onProgress(): void
   onWriteError(errno: number): void
+  /** The kernel has refused the descriptors of these; their frames are withdrawn. Called in a turn of its own. */
+  onRefused(parcels: readonly Parcel[]): void
   /** A buffer of the application's that waits here can't be read any more. */
   onUnwritable(cause: unknown): void
 }
@@ -78,12 +95,15 @@ class Segment {
   /** The slab goes back to the pool after this segment. */
   retires: boolean
   sent: (() => void) | undefined
+  /** The bytes are the application's: its promise waits for them. */
+  borrowed: boolean
 
-  constructor(bytes: Uint8Array, start: number, end: number, sent?: () => void) {
+  constructor(bytes: Uint8Array, start: number, end: number, borrowed = false, sent?: () => void) {
     this.bytes = bytes
     this.start = start
     this.end = end
     this.retires = false
+    this.borrowed = borrowed
     this.sent = sent
   }
 }
@@ -123,6 +143,13 @@ export class Transport implements FrameSink, WireOwner {
   #target: Buffer | undefined
   #retry: NodeJS.Timeout | undefined
   #writing = true
+  /** The parcels that the next write may attach: fewer while the one is looked for that the kernel refuses. */
+  #most = MAX_RIGHTS
+  /** A withdrawn frame, which is left out of the stream once all before it has been written. */
+  #withdrawn: Parcel | undefined
+  #refused: Parcel[] = []
+  /** The peer takes frames of the kind DEFINITIONS. */
+  takesDefinitions = false
 
   constructor(wire: Wire, owner: TransportOwner) {
     this.wire = wire
@@ -196,7 +223,8 @@ export class Transport implements FrameSink, WireOwner {
   /** Writes what waits until nothing is left or the socket is full. */
   flush(): void {
     while (this.sent < this.queued && !this.blocked && this.#writing) {
-      const limit = this.#attach()
+      const limit = this.#withdrawn === undefined ? this.#attach() : this.#leaveOut(this.#withdrawn)
+      if (limit === this.sent) continue // a withdrawn frame was left out
       const count = this.#attachCount
       let result: number
       try {
@@ -207,9 +235,11 @@ export class Transport implements FrameSink, WireOwner {
         return
       }
       if (result < 0) {
+        if (count > 0 && isRefusal(result) && this.#refuse(result)) continue
         this.#writeFailed(result)
         return
       }
+      this.#most = MAX_RIGHTS
       this.#attaching += this.#attachParcels
       this.#advance(result)
     }
@@ -249,6 +279,71 @@ export class Transport implements FrameSink, WireOwner {
   refuse(id: number): void {
     const parcel = this.#replies?.get(id)
     if (parcel !== undefined) parcel.refused = true
+  }
+
+  /**
+   * The kernel passes none of the descriptors of a write if it refuses one, and writes nothing. So half of them are tried, until the one parcel
+   * is found; its frame is withdrawn. False: it can't be, as the peer would miss the records that it defines.
+   */
+  #refuse(errno: number): boolean {
+    if (this.#attachParcels > 1) {
+      this.#most = this.#attachParcels >> 1
+      return true
+    }
+    const parcel = this.#parcels[this.#attaching]!
+    if (parcel.defines && !this.takesDefinitions) return false
+    parcel.error = systemError(errno, 'sendmsg')
+    parcel.sent?.reject(parcel.error)
+    this.#parcels.splice(this.#attaching, 1)
+    if (parcel.replyTo !== -1 && this.#replies?.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
+    if (parcel.defines) this.#makeDefinitions(parcel)
+    else this.#withdrawn = parcel
+    // Not now: this may be in the middle of a call of the program's
+    if (this.#refused.push(parcel) === 1) process.nextTick(() => this.#tellRefused())
+    return true
+  }
+
+  #tellRefused(): void {
+    const parcels = this.takeRefused()
+    if (parcels.length > 0) this.#owner.onRefused(parcels)
+  }
+
+  /** Those that the owner has not heard of. */
+  takeRefused(): Parcel[] {
+    const parcels = this.#refused
+    this.#refused = []
+    return parcels
+  }
+
+  /** Up to where the next write may reach: no further than a withdrawn frame, which is left out when everything before it has left. */
+  #leaveOut(parcel: Parcel): number {
+    this.#attachCount = this.#attachParcels = 0
+    if (this.sent < parcel.start) return parcel.start
+    this.#withdrawn = undefined
+    this.#advance(parcel.end - parcel.start)
+    return this.sent
+  }
+
+  /** The frame stays, as a message to nobody. The application's own bytes in it are not looked at any more. */
+  #makeDefinitions({ start, end, fds }: Parcel): void {
+    let at = this.sent
+    for (let i = this.#first; i < this.#segments.length && at < end; i++) {
+      const segment = this.#segments[i]!
+      const size = segment.end - segment.start
+      if (at <= start && start < at + size) {
+        const { bytes } = segment
+        const header = segment.start + start - at
+        const flags = bytes[header + 6]! & (RECORDS | SKIP_MASK)
+        const length = Buffer.from(bytes.buffer, bytes.byteOffset + header, 4).readUInt32LE()
+        writeHeader(bytes, header, length, DEFINITIONS, 0, flags, fds.length)
+      } else if (segment.borrowed && at >= start) {
+        segment.bytes = new Uint8Array(size)
+        segment.start = 0
+        segment.end = size
+        segment.borrowed = false
+      }
+      at += size
+    }
   }
 
   /** The end: gives every parcel that was not taken, with whether its descriptors had left. Nothing is written or read any more. */
@@ -371,7 +466,7 @@ export class Transport implements FrameSink, WireOwner {
       ahead += parcels[i]!.fds.length
     for (let i = this.#attaching; i < parcels.length; i++) {
       const { fds, start } = parcels[i]!
-      if (ahead + this.#attachCount + fds.length > MAX_RIGHTS) return start
+      if (ahead + this.#attachCount + fds.length > MAX_RIGHTS || this.#attachParcels === this.#most) return start
       for (const fd of fds) attached[this.#attachCount++] = fd
       this.#attachParcels++
     }
@@ -419,7 +514,7 @@ export class Transport implements FrameSink, WireOwner {
     if (errno === EAGAIN) {
       this.blocked = true
       this.wire.awaitWritable(true)
-    } else if (errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM) {
+    } else if (isBackPressure(errno)) {
       this.blocked = true
       this.wire.awaitWritable(false)
       this.#retry ??= setTimeout(() => this.#tryAgain(), RETRY_AFTER)
@@ -454,7 +549,7 @@ export class Transport implements FrameSink, WireOwner {
       const to = start + HEADER + at
       if (to > from) this.#segments.push(new Segment(bytes, from, to))
       this.#segments.push(
-        new Segment(hole, 0, hole.byteLength, hole === holes[holes.length - 1]!.bytes ? sent : undefined)
+        new Segment(hole, 0, hole.byteLength, true, hole === holes[holes.length - 1]!.bytes ? sent : undefined)
       )
       from = to
     }
@@ -485,4 +580,13 @@ export class Transport implements FrameSink, WireOwner {
     this.#attaching -= this.#taking
     this.#taking = 0
   }
+}
+
+/** What says that the kernel does not pass a descriptor: it was closed (EBADF), or is of a kind that is never passed (EINVAL: io_uring). */
+function isRefusal(errno: number): boolean {
+  return !isBackPressure(errno) && errno !== EPIPE && errno !== ECONNRESET && errno !== ENOTCONN
+}
+
+function isBackPressure(errno: number): boolean {
+  return errno === EAGAIN || errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM
 }
