@@ -7,14 +7,23 @@ import { isAbortSignal } from './brand.ts'
 import { Codec, takeMet } from './codec.ts'
 import { checkInteger } from './convert.ts'
 import { mark } from './copy.ts'
-import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, lent, takeShared } from './descriptor.ts'
+import {
+  type Descriptor,
+  endLoan,
+  forgetIfClosed,
+  giveBack,
+  guardLoan,
+  type Lender,
+  lent,
+  takeShared
+} from './descriptor.ts'
 import { abortError, asError, type Failure, isPassfdError, PassfdError, textOf } from './errors.ts'
 import { descriptorsGiven } from './given.ts'
 import type { Hello } from './hello.ts'
 import type { Incoming } from './incoming.ts'
 import { checkOptions, type KnownOptions, readOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
-import { ALL, ANSWERED, END, Message, withoutConnections } from './message.ts'
+import { ALL, ANSWER, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
 import type { Peer } from './peer.ts'
 import { quiet } from './promises.ts'
@@ -65,6 +74,8 @@ export interface Returned<Out = unknown> {
   readonly value: Out
   /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
   readonly descriptors: readonly Descriptor[]
+  /** The system's error, if the kernel has refused to pass them: EBADF, EINVAL (an io_uring), … Otherwise undefined. */
+  readonly error: Error | undefined
   /** Keeps all of them, Connections too. */
   claim(): this
 }
@@ -481,7 +492,7 @@ export class Channel<In = unknown, Out = unknown>
   #answer(message: Message<In>, value: unknown): void {
     if (!message[ANSWERED]) {
       try {
-        void message.reply(value)
+        void message[ANSWER](value)
       } catch (error) {
         this.#answerFailed(message, value, error)
         return
@@ -493,7 +504,7 @@ export class Channel<In = unknown, Out = unknown>
   /** What a handler returns was given away, so it comes back if it can't be sent. The requester hears why, and so does onError. */
   #answerFailed(message: Message<In>, value: unknown, error: unknown): void {
     const descriptors = descriptorsGiven(value, takeMet())
-    void message.fail(error as Error)
+    if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have failed it
     if (descriptors.length > 0) {
       const fds = descriptors.map(descriptor => takeShared(descriptor, 'an answer'))
       this.#returned('unsent', new Parcel(fds, descriptors, value, -1))
@@ -564,12 +575,18 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   #returned(state: ReturnState, parcel: Parcel): void {
-    const { fds, descriptors, value } = parcel
+    const { answer, error } = parcel
+    // Somebody else has closed them, by their numbers, which may be those of other files soon
+    const lost =
+      error === undefined ? [] : parcel.descriptors.filter((each, at) => forgetIfClosed(each, parcel.fds[at]!))
+    if (this.listenerCount('returned') > 0) this.#emitReturned(state, parcel, lost)
+    else this.#wire.discard(lost.length === 0 ? parcel.fds : withoutLost(parcel, lost), undefined)
+    if (error !== undefined && answer !== undefined) this.#tellFailure(error, answer as Message<In>)
+  }
+
+  #emitReturned(state: ReturnState, parcel: Parcel, lost: readonly Descriptor[]): void {
+    const { fds, descriptors, value, error } = parcel
     const wire = this.#wire
-    if (this.listenerCount('returned') === 0) {
-      wire.discard(fds, undefined)
-      return
-    }
     const lender: Lender = {
       message: 'returned message',
       pid: process.pid,
@@ -577,11 +594,13 @@ export class Channel<In = unknown, Out = unknown>
       kept: () => {},
       discard: fd => wire.discard([fd], undefined)
     }
-    for (const [index, descriptor] of descriptors.entries()) giveBack(descriptor, fds[index]!, lender)
+    for (const [index, descriptor] of descriptors.entries())
+      if (!lost.includes(descriptor)) giveBack(descriptor, fds[index]!, lender)
     const returned: Returned<Out> = {
       state,
       value: value as Out,
       descriptors: withoutConnections(descriptors),
+      error,
       claim() {
         for (const descriptor of descriptors) if (!descriptor.closed) descriptor.claim()
         return this
@@ -685,6 +704,10 @@ interface Entry<In> {
   /** Its schema has been applied. */
   ready: boolean
   failure: PassfdError | undefined
+}
+
+function withoutLost({ fds, descriptors }: Parcel, lost: readonly Descriptor[]): number[] {
+  return fds.filter((_, index) => !lost.includes(descriptors[index]!))
 }
 
 const DONE: Promise<IteratorResult<never>> = Promise.resolve({ done: true, value: undefined })

@@ -171,6 +171,16 @@ export class Codec {
     return pack(detachedPackr, takeInstead(value), RECORDS, slab, position, value)
   }
 
+  /** Whether the body that was just encoded may define records that later ones use. */
+  get defines(): boolean {
+    return outcome.streamed && this.#table?.added === true
+  }
+
+  /** Decodes the body of a frame whose `count` descriptors never came, for its record definitions only. */
+  learn(bytes: Buffer, start: number, end: number, count: number): void {
+    this.decode(bytes, start, end, true, placesFor(count), false)
+  }
+
   /** The body that was just encoded will not be sent after all: nor will the record definitions in it. */
   forget(): void {
     if (this.#table?.added) this.#table = undefined
@@ -215,6 +225,11 @@ export class Codec {
   }
 }
 
+/** What stands for descriptors that are not here. */
+function placesFor(count: number): Descriptor[] {
+  return Array.from({ length: count }, (_, index) => new Place(index)) as unknown as Descriptor[]
+}
+
 /** Re-encodes the body of a detached encoding as plain msgpack, for a peer that turned out not to know records. */
 export function detachedToPlain(
   bytes: Buffer,
@@ -223,10 +238,10 @@ export function detachedToPlain(
   count: number,
   missing: readonly Hole[]
 ): Encoded {
-  const places = Array.from({ length: count }, (_, index) => new Place(index))
+  const places = placesFor(count)
   const whole = missing.length === 0 ? bytes.subarray(start, end) : fillHoles(bytes.subarray(start, end), missing)
   recordsUnpackr.structures = roomForFew()
-  const value = unpack(recordsUnpackr, whole, 0, whole.length, true, places as unknown as Descriptor[], true)
+  const value = unpack(recordsUnpackr, whole, 0, whole.length, true, places, true)
   return pack(plainPackr, value, 0)
 }
 

@@ -9,7 +9,7 @@ import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies, Outbox } from './outbox.ts'
-import { cargoOf, checkCount, copiesOf } from './outgoing.ts'
+import { type Cargo, cargoOf, checkCount, copiesOf } from './outgoing.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from './raw-socket.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './stream-options.ts'
@@ -122,7 +122,9 @@ export class DescriptorStream extends ContextDuplex {
 
   /**
    * Writes bytes (at least one) and moves the descriptors (at most 253) with their first byte, in order with all other writes. `callback`
-   * is called when they have left. What has not left when the stream ends is closed, and the callback gets the error. Returns false
+   * is called when they have left. It gets the system's error if the kernel refuses to pass one of them (EBADF: it was closed; EINVAL: an
+   * io_uring): then these bytes don't leave either, the descriptors are closed, and the stream goes on; without a callback it ends with
+   * that error. What has not left when the stream ends is closed, and the callback gets the error. Returns false
    * when it is time to wait for `'drain'`.
    * @throws ERR_PASSFD_EMPTY_WRITE, ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL (`maxDescriptors` wait to leave),
    * ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: then nothing has moved.
@@ -244,15 +246,16 @@ export class DescriptorStream extends ContextDuplex {
     return chunk
   }
 
-  #writeWith(
-    chunk: Buffer,
-    cargo: { fds: number[]; foreign: boolean },
-    callback: ((error?: Error | null) => void) | undefined
-  ): boolean {
+  #writeWith(chunk: Buffer, cargo: Cargo, callback: ((error?: Error | null) => void) | undefined): boolean {
+    let refusal: Error | undefined
+    if (callback !== undefined)
+      cargo.onRefused = errno => {
+        refusal = systemError(errno, 'sendmsg')
+      }
     // The stream will refuse the bytes in its own way
     if (this.destroyed || this.writableEnded) closeCopies(cargo.fds, cargo.foreign)
     else if (cargo.fds.length > 0) this.#outbox.attach(chunk, cargo)
-    const more = callback === undefined ? this.write(chunk) : this.write(chunk, callback)
+    const more = callback === undefined ? this.write(chunk) : this.write(chunk, error => callback(error ?? refusal))
     if (this.#outbox.waiting <= this.#maxDescriptors / 2) return more
     this.#owesDrain = true
     return false

@@ -134,6 +134,8 @@ export let take: (descriptor: Descriptor, by: string) => number
 export let assertOpen: (descriptor: Descriptor) => number
 /** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
 export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
+/** @internal True if somebody has closed the number of a moved Descriptor: then it is nobody's, and the Descriptor counts as closed. */
+export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
 export let endLoan: (descriptor: Descriptor, ended: string) => number
 /** @internal A Descriptor for a number that came with a reply: the caller's own. */
@@ -506,6 +508,13 @@ export class Descriptor implements Disposable {
       descriptor.#lender = lender
       if (lender === undefined) descriptor.#watch()
     }
+    forgetIfClosed = (descriptor, fd) => {
+      if (native.statusFlags(fd) !== EBADF) return false
+      // One of several owners only leaves; the last one must not close what may be another file by now
+      if (native.release(fd) === EBUSY) native.close(fd)
+      descriptor.#gone = 'DESCRIPTOR_CLOSED'
+      return true
+    }
     endLoan = (descriptor, ended) => {
       const lender = descriptor.#lender
       if (lender === undefined || descriptor.#fd < 0) return -1
@@ -590,6 +599,8 @@ function adoptOpened(fd: number): Descriptor {
   }
 }
 
+const EBADF = -9
+const EBUSY = -16
 const EEXIST = -17
 
 function forError({ message, pid }: Lender): Lender {

@@ -17,7 +17,7 @@ export const GOODBYE = 8
 export const DEFINITIONS = 9
 
 /** Flag bits 0-2: bytes to skip after the body. */
-const SKIP_MASK = 7
+export const SKIP_MASK = 7
 /** Flag bit 3: the body uses record structures and msgpackr's further types. */
 export const RECORDS = 8
 /** Flag bits 8-15 of a request: how many descriptors its reply may carry. */

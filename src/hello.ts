@@ -28,7 +28,7 @@ export function sayHello(limits: Limits): Hello {
     maxDescriptors: limits.maxDescriptors,
     window: limits.window,
     descriptorCost: limits.descriptorCost,
-    features: limits.records ? ['records'] : []
+    features: limits.records ? ['records', 'definitions'] : []
   }
 }
 

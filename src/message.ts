@@ -11,6 +11,8 @@ import type { Session } from './session.ts'
 /** @internal */
 export const END: unique symbol = Symbol('end')
 /** @internal */
+export const ANSWER: unique symbol = Symbol('answer')
+/** @internal */
 export const ANSWERED: unique symbol = Symbol('answered')
 /** @internal */
 export const ALL: unique symbol = Symbol('all')
@@ -71,8 +73,17 @@ export class Message<In = unknown> implements Disposable {
    * ERR_PASSFD_ANSWERED, and what `send` throws. Resolves when the queue is below its high-water mark.
    */
   reply(value?: unknown): Promise<void> {
+    return this.#reply(value, undefined)
+  }
+
+  /** @internal The same for what a serve handler has returned: its channel hears if the kernel refuses it. */
+  [ANSWER](value: unknown): Promise<void> {
+    return this.#reply(value, this)
+  }
+
+  #reply(value: unknown, answer: object | undefined): Promise<void> {
     const incoming = this.#unanswered()
-    const sent = this.#session.reply(incoming, value)
+    const sent = this.#session.reply(incoming, value, answer)
     this.#answered = true
     return sent
   }

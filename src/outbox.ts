@@ -4,6 +4,7 @@ import { MAX_RIGHTS } from './limits.ts'
 import { discard } from './loop.ts'
 import { native } from './native.ts'
 import type { Cargo } from './outgoing.ts'
+import { isRefusal } from './raw-socket.ts'
 
 /** As many as the shim gathers into one write. */
 const MAX_CHUNKS = 64
@@ -45,7 +46,13 @@ export class Outbox {
         attached[index] = fd
       })
       const result = native.sendVector(this.#fd, this.#gather(), this.#skip, attached, 0, cargo?.fds.length ?? 0)
-      if (result < 0) return result
+      if (result < 0) {
+        if (cargo?.onRefused === undefined || !isRefusal(result)) return result
+        cargo.onRefused(result)
+        this.#gone(first, cargo)
+        this.#at++
+        continue
+      }
       if (cargo !== undefined) this.#gone(first, cargo) // with its first byte, however few have left
       this.#advance(result)
     }

@@ -10,6 +10,8 @@ import { native } from './native.ts'
 export interface Cargo {
   readonly fds: number[]
   readonly foreign: boolean
+  /** Called if the kernel refuses to pass one of them: then the bytes stay here, too, and the stream goes on. */
+  onRefused?: (errno: number) => void
 }
 
 /** The bytes as a buffer that nobody else has. `count` descriptors need at least one byte (`least`). */

@@ -14,7 +14,7 @@ import { closeCopies } from './outbox.ts'
 import { type Cargo, cargoOf, checkCount } from './outgoing.ts'
 import { type Peer, peerOf } from './peer.ts'
 import { type Deferred, deferred } from './promises.ts'
-import { isBackPressure, RawSocket, RECEIVED } from './raw-socket.ts'
+import { isBackPressure, isRefusal, RawSocket, RECEIVED } from './raw-socket.ts'
 import { PACKET_OPTIONS, type PacketOptions, packetLimits } from './stream-options.ts'
 import { markUncloneable } from './uncloneable.ts'
 
@@ -116,7 +116,8 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   /**
    * Sends one packet, which may be empty, and moves its descriptors (at most 253). Resolves when it has left; need not be awaited. If it can't
-   * leave, the descriptors are closed and it rejects, with the system's error (EPIPE, EMSGSIZE, …) or ERR_PASSFD_CLOSED.
+   * leave, the descriptors are closed and it rejects, with the system's error (EPIPE, EMSGSIZE, EBADF or EINVAL for a descriptor that the
+   * kernel refuses: the other packets go on) or ERR_PASSFD_CLOSED.
    * @throws ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL, ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: nothing has moved.
    */
   send(bytes: Uint8Array | string, descriptors: readonly Descriptor[] = []): Promise<void> {
@@ -240,7 +241,8 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
       else {
         const failure = systemError(result, 'sendmsg')
         sent.reject(failure)
-        if (result !== EMSGSIZE) this.#failWriting(failure)
+        const isItsOwn = result === EMSGSIZE || (cargo.fds.length > 0 && isRefusal(result))
+        if (!isItsOwn) this.#failWriting(failure)
       }
     }
     if (this.#ending !== undefined) this.#endWriting()

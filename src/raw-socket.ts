@@ -13,6 +13,9 @@ export const RECEIVED = new Int32Array(MESSAGE_FIRST + 4 * MAX_RIGHTS)
 /** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
 const RETRY_AFTER = 5
 
+const EPIPE = -32
+const ECONNRESET = -104
+const ENOTCONN = -107
 const EAGAIN = -11
 const ENOMEM = -12
 const ENOBUFS = -105
@@ -113,6 +116,14 @@ export class RawSocket {
       if (failed) this.#watcher.want(this.#reading, this.#writing) // it tells nothing more otherwise
     }
   }
+}
+
+/**
+ * A write with descriptors has failed because of them: one is closed (EBADF), or of a kind that the kernel never passes (EINVAL: io_uring).
+ * Nothing has left, and the next write may succeed.
+ */
+export function isRefusal(errno: number): boolean {
+  return !isBackPressure(errno) && errno !== EPIPE && errno !== ECONNRESET && errno !== ENOTCONN
 }
 
 /** Not an error but a reason to wait: no room in the socket, in memory, or for more descriptors in flight (unix(7)). */

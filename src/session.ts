@@ -51,6 +51,9 @@ const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
 /** Shared by all who discard nothing now; nothing is put into it. */
 const NO_FDS: number[] = []
 
+/** The kinds of frames that may follow a goodbye. */
+const MAY_FOLLOW: readonly number[] = [frame.REPLY, frame.FAULT, frame.TAKEN, frame.DEFINITIONS]
+
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
 export class Session implements TransportOwner {
@@ -157,13 +160,17 @@ export class Session implements TransportOwner {
     else this.requests.add(request)
   }
 
-  /** Answers a request with a value. Throws, and answers nothing, if the value or its descriptors can't be sent. */
-  reply(incoming: Incoming, value: unknown): Promise<void> {
+  /** Answers a request with a value; `answer` comes with what is returned, if the kernel refuses it. Throws, and answers nothing, if the value or its descriptors can't be sent. */
+  reply(incoming: Incoming, value: unknown, answer?: object): Promise<void> {
     if (!this.#incoming.has(incoming)) return this.#sendLate(value)
     const { id, allowance, cancelled } = incoming
     const encoded = cancelled ? this.#codec.encode(value, false) : this.#encodeNext(value)
     if (!this.#incoming.has(incoming)) return this.#comeBack(encoded, value)
     const parcel = this.#checkedParcel(encoded, value, id, allowance)
+    if (parcel !== undefined) {
+      parcel.kind = frame.REPLY
+      parcel.answer = answer
+    }
     if (cancelled) {
       // Nobody waits: the descriptors come back without having travelled
       this.fault(incoming, new PassfdError('CANCELLED'))
@@ -172,6 +179,7 @@ export class Session implements TransportOwner {
     }
     this.#incoming.delete(incoming)
     const byReference = encoded.holes.length > 0 ? deferred() : undefined
+    if (parcel !== undefined) parcel.sent = byReference
     this.#transport.append(encoded, frame.REPLY, encoded.flags, id, parcel, byReference?.resolve)
     this.#scheduleSoon()
     return byReference === undefined ? this.whenDrained() : this.#whenSent(byReference)
@@ -249,6 +257,7 @@ export class Session implements TransportOwner {
     for (const timer of [this.#handshakeTimer, this.#closeTimer, this.#stallTimer]) clearTimeout(timer)
     if (tell) this.#sayLastWords(saidGoodbye, error)
     if (this.#discarded.length > 0) this.#discardNow()
+    for (const parcel of this.#transport.takeRefused()) this.#takeBack(parcel)
     for (const { parcel, left } of this.#transport.end()) this.#return(left ? 'unconfirmed' : 'unsent', parcel)
     const closed = this.#closedError()
     for (const { parcel, sent } of this.#waiting.takeAll()) {
@@ -310,7 +319,7 @@ export class Session implements TransportOwner {
   ): boolean {
     if (this.peer === undefined && kind !== frame.HELLO && kind !== frame.GOODBYE)
       this.#violate(fds, new PassfdError('BAD_HELLO', { detail: `a frame of kind ${kind} came before it` }))
-    if (this.#peerSaidGoodbye && kind !== frame.REPLY && kind !== frame.FAULT && kind !== frame.TAKEN)
+    if (this.#peerSaidGoodbye && !MAY_FOLLOW.includes(kind))
       this.#violate(fds, new PassfdError('BAD_FRAME', { detail: `kind ${kind} came after goodbye` }))
     switch (kind) {
       case frame.MESSAGE:
@@ -332,6 +341,9 @@ export class Session implements TransportOwner {
         break
       case frame.TAKEN:
         this.#onTaken(id)
+        break
+      case frame.DEFINITIONS:
+        this.#onDefinitions(flags, id, bytes, start, end)
         break
       case frame.HELLO:
         this.#onHello(bytes, start, end)
@@ -371,6 +383,14 @@ export class Session implements TransportOwner {
     else queueMicrotask(() => this.end(systemError(errno, 'sendmsg'), false))
   }
 
+  /** Such messages come back, requests fail, and to requests of the peer the answer is a fault. All others go on. */
+  onRefused(parcels: readonly Parcel[]): void {
+    for (const parcel of parcels) this.#takeBack(parcel)
+    if (this.#isOver()) return
+    this.#sendWaiting()
+    this.#settle()
+  }
+
   /** The peer was promised these bytes, so nothing can follow. */
   onUnwritable(cause: unknown): void {
     const detail = 'a buffer in it was transferred or detached before it had left'
@@ -386,8 +406,13 @@ export class Session implements TransportOwner {
     const parcel = this.#checkedParcel(encoded, value, -1, undefined)
     const byReference = encoded.holes.length > 0 ? deferred() : undefined
     flags |= encoded.flags
+    if (parcel !== undefined) {
+      parcel.kind = kind
+      parcel.id = id
+      parcel.sent = byReference
+    }
     if (final) {
-      this.#credit.available -= this.#costForPeer(encoded, parcel)
+      this.#pay(encoded, parcel)
       this.#transport.append(encoded, kind, flags, id, parcel, byReference?.resolve)
       if (kind === frame.REQUEST) this.#scheduleSoon()
       else this.#schedule()
@@ -437,7 +462,9 @@ export class Session implements TransportOwner {
     }
     if (descriptors.length === 0) return undefined
     this.#descriptorsOut += descriptors.length
-    return moved(descriptors, value, replyTo)
+    const parcel = moved(descriptors, value, replyTo)
+    parcel.defines = this.#codec.defines
+    return parcel
   }
 
   #checkLimits(length: number, count: number, allowance: number | undefined): void {
@@ -466,7 +493,7 @@ export class Session implements TransportOwner {
     this.#waiting.takeWhile(
       () => this.#credit.available > 0,
       ({ kind, flags, id, encoded, parcel, sent }) => {
-        this.#credit.available -= this.#costForPeer(encoded, parcel)
+        this.#pay(encoded, parcel)
         this.#transport.append(encoded, kind, flags, id, parcel, sent?.resolve)
       }
     )
@@ -474,8 +501,14 @@ export class Session implements TransportOwner {
     this.#settle()
   }
 
-  #costForPeer({ length }: Encoded, parcel: Parcel | undefined): number {
-    return frame.HEADER + length + (parcel === undefined ? 0 : parcel.fds.length * this.peer!.descriptorCost)
+  /** What a message or request costs of the peer's credit. */
+  #pay({ length }: Encoded, parcel: Parcel | undefined): void {
+    let cost = frame.HEADER + length
+    if (parcel !== undefined) {
+      cost += parcel.fds.length * this.peer!.descriptorCost
+      parcel.cost = cost
+    }
+    this.#credit.available -= cost
   }
 
   /** The channel is over, or is being closed by the peer: what is moved comes back at once. */
@@ -516,6 +549,17 @@ export class Session implements TransportOwner {
     this.#transport.append(encodePlain(value, slab, this.#transport.slabEnd), kind, 0, 0, undefined)
   }
 
+  #takeBack(parcel: Parcel): void {
+    const { kind, id, cost, replyTo } = parcel
+    const error = parcel.error!
+    this.#credit.available += cost
+    if (kind === frame.REQUEST) {
+      const request = this.requests.settle(id)
+      if (request?.cancelled === false) request.fail(error)
+    } else if (kind === frame.REPLY && !this.#isOver()) this.#fault(replyTo, error)
+    this.#return('unsent', parcel)
+  }
+
   #return(state: ReturnState, parcel: Parcel): void {
     this.#descriptorsOut -= parcel.fds.length
     this.#owner.onReturned(state, parcel)
@@ -535,6 +579,7 @@ export class Session implements TransportOwner {
     const hello = checkHello(decodePlain(bytes, start, end))
     this.peer = hello
     this.#codec.records = this.limits.records && hello.features.includes('records')
+    this.#transport.takesDefinitions = this.#codec.records && hello.features.includes('definitions')
     this.#credit.receive(hello.window)
     this.#transport.reader.maxBody = this.limits.maxMessage
     clearTimeout(this.#handshakeTimer)
@@ -644,6 +689,14 @@ export class Session implements TransportOwner {
     const incoming = this.#incoming.get(id)
     if (incoming === undefined) this.#transport.refuse(id)
     else this.context.run(incoming.cancel, incoming)
+  }
+
+  /** What it had to say has gone back to its sender. It costs no credit. */
+  #onDefinitions(flags: number, count: number, bytes: Buffer, start: number, end: number): void {
+    if ((flags & frame.RECORDS) === 0)
+      throw new PassfdError('BAD_FRAME', { detail: 'a frame of definitions uses no records' })
+    if (count > MAX_RIGHTS) throw new PassfdError('BAD_FRAME', { detail: `${count} descriptors in a frame` })
+    this.#codec.learn(bytes, start, end, count)
   }
 
   #onTaken(count: number): void {

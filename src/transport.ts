@@ -49,8 +49,8 @@ export class Parcel {
   defines = false
   /** Waits until its binary values have left. */
   sent: { reject(error: Error): void } | undefined
-  /** Told of the refusal of an answer. */
-  onRefused: ((error: Error) => void) | undefined
+  /** The message that a serve handler has answered with it. */
+  answer: object | undefined
   /** The system's error, if the kernel has refused the descriptors. */
   error: Error | undefined
 
