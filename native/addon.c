@@ -283,6 +283,7 @@ FUNCTION(resize)
 }
 
 FUNCTION_OF_INT(pidfd, pid, held_take(&environment->held, os_pidfd(pid)))
+FUNCTION_OF_INT(peer_pidfd, fd, held_take(&environment->held, os_peer_pidfd(fd)))
 FUNCTION_OF_INT(terminal_side, fd, os_terminal_side(fd))
 FUNCTION_OF_INT(status_flags, fd, os_status_flags(fd))
 FUNCTION_OF_TWO(nonblocking, fd, bool, on, os_nonblocking(fd, on))
@@ -396,7 +397,7 @@ static napi_value create(napi_env env, napi_callback_info info)
 		{"lock", call_lock}, {"limit", call_limit}, {"send", call_send_bytes}, {"sendVector", call_send_vector},
 		{"receive", call_receive}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
 		{"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref},
-		{"pidfd", call_pidfd}, {"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags},
+		{"pidfd", call_pidfd}, {"peerPidfd", call_peer_pidfd}, {"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags},
 		{"nonblocking", call_nonblocking}, {"reopen", call_reopen}, {NULL, NULL}
 	};
 	napi_value binding;

@@ -17,6 +17,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#ifndef SO_PEERPIDFD /* Linux 6.5 */
+#define SO_PEERPIDFD 77
+#endif
 #ifndef SO_PASSRIGHTS /* Linux 6.16 */
 #define SO_PASSRIGHTS 83
 #endif
@@ -289,6 +292,11 @@ int os_shutdown(int fd, int how)
 int os_pidfd(int pid)
 {
 	return outcome(syscall(SYS_pidfd_open, pid, 0));
+}
+
+int os_peer_pidfd(int fd)
+{
+	return get_option(fd, SO_PEERPIDFD);
 }
 
 int os_lock(int fd, bool on)

@@ -64,6 +64,8 @@ int os_socket(int type);
 
 /* A process's pidfd, the caller's. */
 int os_pidfd(int pid);
+/* The same of the process at the other end of a connected AF_UNIX socket (SO_PEERPIDFD, Linux 6.5). */
+int os_peer_pidfd(int fd);
 
 /* Returns the length of the address. `name` is sun_path without its end NUL; an abstract one begins with its NUL. */
 int os_unix_address(struct sockaddr_un *address, const uint8_t *name, size_t length);

@@ -25,7 +25,7 @@ import { checkOptions, type KnownOptions, readOptions } from './known-options.ts
 import { MAX_RIGHTS } from './limits.ts'
 import { ALL, ANSWER, ANSWERED, END, Message, withoutConnections } from './message.ts'
 import { type ChannelOptions, checkType, type Limits, type Schema } from './options.ts'
-import type { Peer } from './peer.ts'
+import { type Peer, withAgent } from './peer.ts'
 import { quiet } from './promises.ts'
 import { ReplySettlement } from './reply.ts'
 import { OutgoingRequest } from './requests.ts'
@@ -538,7 +538,7 @@ export class Channel<In = unknown, Out = unknown>
   // --- what the session tells
 
   #opened(hello: Hello): void {
-    this.#peer = { ...this.#peer, agent: hello.agent }
+    this.#peer = withAgent(this.#peer, hello.agent)
     if (opened.hasSubscribers) this.#context.run(() => opened.publish({ channel: this, peer: this.#peer }))
     this.#settleOpen(undefined)
   }

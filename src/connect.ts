@@ -37,7 +37,7 @@ export async function connect<In = unknown, Out = unknown>(
   const wire = new SocketWire(fd)
   try {
     if (isGiven) holdRights(fd)
-    const peer = peerOf(fd)
+    const peer = peerOf(fd, () => (wire.ended ? -1 : fd))
     await authorized(peer, options, limits.handshakeTimeout, signal).catch(error => {
       if (!signal?.aborted) refuse(wire, error)
       throw error
@@ -72,7 +72,8 @@ function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): 
   const descriptor = own(theirs)
   const wire = new Wire(mine)
   try {
-    const setup: ChannelSetup = { wire, peer: peerOf(mine), limits, options, description: descriptionOf(descriptor) }
+    const peer = peerOf(mine, () => (wire.ended ? -1 : mine))
+    const setup: ChannelSetup = { wire, peer, limits, options, description: descriptionOf(descriptor) }
     const channel = createChannel(setup) as Channel<In, Out>
     startChannel(channel, limits.handshakeTimeout)
     return [channel, descriptor]

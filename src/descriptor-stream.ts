@@ -10,7 +10,7 @@ import { discard } from './loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies, Outbox } from './outbox.ts'
 import { type Cargo, cargoOf, checkCount, copiesOf } from './outgoing.ts'
-import { type Peer, peerOf } from './peer.ts'
+import { askOf, type Peer, peerOf } from './peer.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from './raw-socket.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './stream-options.ts'
 import { markUncloneable } from './uncloneable.ts'
@@ -89,6 +89,7 @@ export class DescriptorStream extends ContextDuplex {
     native.passCredentials(fd, false)
     this.#outbox = new Outbox(fd)
     this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
+    askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
   }
 
   /**

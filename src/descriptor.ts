@@ -16,6 +16,7 @@ import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { createMemory, type MemfdOptions } from './memfd.ts'
 import { native } from './native.ts'
 import { OpenFile } from './open-file.ts'
+import { makers } from './peer.ts'
 import { markUncloneable } from './uncloneable.ts'
 
 /** What a descriptor is open on. The order is the shim's. */
@@ -551,6 +552,8 @@ export class Descriptor implements Disposable {
   }
 }
 mark(Descriptor, 'Descriptor')
+
+makers.own = own
 
 /** @internal A Descriptor for a number that the shim holds already: the caller's own. */
 export function own(fd: number): Descriptor {

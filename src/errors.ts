@@ -107,6 +107,8 @@ const TABLE = {
   UNKNOWN_SENDER:
     'A datagram was dropped. The kernel does not know who sent it, because it came before this socket asked for credentials, and {why}.',
 
+  PEER_PIDFD: 'The pidfd of the peer could not be got: {detail}.',
+
   // A request: rejected
   TIMEOUT:
     'No answer came within {timeout} ms. The request was cancelled; raise requestTimeout or timeout if the work takes longer.',

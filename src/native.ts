@@ -98,6 +98,7 @@ export interface Native {
   bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
 
   pidfd(pid: number): number // pidfd_open(2)
+  peerPidfd(fd: number): number // SO_PEERPIDFD, Linux >= 6.5; -ENOPROTOOPT before
   memfd(name: string, size: number): number // sealable, not executable
 
   // Facts and settings

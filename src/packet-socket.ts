@@ -12,7 +12,7 @@ import { discard } from './loop.ts'
 import { CREDENTIALS, CUT, MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies } from './outbox.ts'
 import { type Cargo, cargoOf, checkCount } from './outgoing.ts'
-import { type Peer, peerOf } from './peer.ts'
+import { askOf, type Peer, peerOf } from './peer.ts'
 import { type Deferred, deferred } from './promises.ts'
 import { isBackPressure, isRefusal, RawSocket, RECEIVED } from './raw-socket.ts'
 import { PACKET_OPTIONS, type PacketOptions, packetLimits } from './stream-options.ts'
@@ -88,6 +88,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     native.passCredentials(fd, true)
     if (scratch.length < this.#limits.maxPacket) scratch = Buffer.allocUnsafeSlow(this.#limits.maxPacket)
     this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
+    askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
     const onListener = (event: string | symbol): void => {
       if (event === 'message') queueMicrotask(() => this.#update())
     }

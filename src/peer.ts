@@ -1,6 +1,7 @@
 /** Who is at the other end. */
 import { userInfo } from 'node:os'
-import { checked } from './errors.ts'
+import type { Descriptor } from './descriptor.ts'
+import { checked, PassfdError, systemError } from './errors.ts'
 import { native } from './native.ts'
 
 /**
@@ -14,11 +15,60 @@ export interface Peer {
   readonly groups: readonly number[]
   /** What its hello says it is, `passfd/0.1.0` for example; '' before the hello. Not to be trusted. */
   readonly agent: string
+  /**
+   * The process itself as the kernel pinned it (SO_PEERPIDFD, Linux 6.5): a Descriptor of kind pidfd, the caller's own to close. It never
+   * means another process that has the same pid by now. It can be called in `authorize`, and until the connection is closed.
+   * @throws `ERR_PASSFD_PEER_PIDFD` on an older kernel, when the connection is closed, or (Linux before 6.16) when the process was collected.
+   */
+  pidfd(): Descriptor
 }
+
+const sources = new WeakMap<object, () => number>()
+
+/** @internal Makes a Descriptor of a held number; set by descriptor.ts, which stands on this file. */
+export const makers = { own: undefined as ((fd: number) => Descriptor) | undefined }
+
+/** @internal The peer asks `source` for the number of its socket from now on; less than 0: it is closed. */
+export function askOf(peer: Peer, source: () => number): Peer {
+  sources.set(peer, source)
+  return peer
+}
+
+/** @internal The same peer with what its hello says. */
+export function withAgent(peer: Peer, agent: string): Peer {
+  const named = described({ ...peer, agent })
+  const source = sources.get(peer)
+  return source === undefined ? named : askOf(named, source)
+}
+
+/** Not enumerable: a peer is printed and compared by its facts. */
+function described(facts: Omit<Peer, 'pidfd'>): Peer {
+  return Object.defineProperty(facts, 'pidfd', { value: pidfd, configurable: true, writable: true }) as Peer
+}
+
+function pidfd(this: Peer): Descriptor {
+  const fd = sources.get(this)?.() ?? -1
+  if (fd < 0) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
+  const result = native.peerPidfd(fd)
+  if (result >= 0) return makers.own!(result)
+  const detail =
+    result === ENOPROTOOPT
+      ? 'it takes Linux 6.5. Without it compare what /proc says of the pid before and after, or rely on uid alone'
+      : result === ESRCH || result === EINVAL || result === ENODATA
+        ? 'its process has ended and was collected'
+        : 'the system refused it (cause)'
+  throw new PassfdError('PEER_PIDFD', { detail }, { cause: systemError(result, 'getsockopt') })
+}
+
+const ENOPROTOOPT = -92
+const ESRCH = -3
+const EINVAL = -22
+const ENODATA = -61
 
 let out = new Int32Array(4 + 64)
 
-export function peerOf(fd: number): Peer {
+/** `source`: gives the number of the socket while it is open, then less than 0. */
+export function peerOf(fd: number, source: () => number = () => fd): Peer {
   let count = native.peer(fd, out)
   if (count === ERANGE) {
     out = new Int32Array(4 + 65536)
@@ -26,13 +76,14 @@ export function peerOf(fd: number): Peer {
   }
   checked(count, 'getsockopt')
   const [pid, uid, gid] = out as unknown as [number, number, number]
-  return {
+  const peer = described({
     pid,
     uid: uid >>> 0,
     gid: gid >>> 0,
     groups: sharedGroups(out.subarray(4, 4 + count)),
     agent: ''
-  }
+  })
+  return askOf(peer, source)
 }
 
 let lastGroups: readonly number[] = Object.freeze([])

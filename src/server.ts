@@ -247,7 +247,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const wire = new SocketWire(fd)
     let peer: Peer
     try {
-      peer = peerOf(fd)
+      peer = peerOf(fd, () => (wire.ended ? -1 : fd))
     } catch {
       wire.end() // it is gone already
       return

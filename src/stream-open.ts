@@ -9,7 +9,7 @@ import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { native } from './native.ts'
 import { createPacketSocket, type PacketSocket } from './packet-socket.ts'
-import { type Peer, peerOf } from './peer.ts'
+import { askOf, type Peer, peerOf } from './peer.ts'
 import {
   type AdmissionOptions,
   admissionLimits,
@@ -112,12 +112,14 @@ async function reach(
   const fd = given
     ? moveIn(address, kind, by)
     : await connectTo(socketName(address), handshakeTimeout, signal, () => {}, type)
+  let peer: Peer | undefined
   try {
-    const peer = peerOf(fd)
+    peer = peerOf(fd)
     // Nothing is read before, and a raw protocol's server need not be of our user
     if (options.authorize !== undefined) await authorized(peer, options, handshakeTimeout, signal)
     return { fd, peer, description }
   } catch (error) {
+    if (peer !== undefined) askOf(peer, () => -1)
     discard([fd])
     throw error
   }

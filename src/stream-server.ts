@@ -8,7 +8,7 @@ import { mark } from './copy.ts'
 import { abortError, type Failure, systemError } from './errors.ts'
 import { closeListener, discard, Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
-import { type Peer, peerOf } from './peer.ts'
+import { askOf, type Peer, peerOf } from './peer.ts'
 import { whenAborted } from './signals.ts'
 import type { AdmissionOptions } from './stream-options.ts'
 import { markUncloneable } from './uncloneable.ts'
@@ -205,6 +205,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     try {
       await authorized(peer, options, handshakeTimeout, this.#admissions.signal, this.#context)
     } catch (error) {
+      askOf(peer, () => -1)
       discard([fd])
       this.#left()
       if (this.#closing === undefined) this.#tell('refused', peer, error)

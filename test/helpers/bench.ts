@@ -50,7 +50,7 @@ export class Bench {
     this.#far = right
     this.channel = createChannel({
       wire: left,
-      peer: { pid: 1, uid: 0, gid: 0, groups: [], agent: '' },
+      peer: { pid: 1, uid: 0, gid: 0, groups: [], agent: '', pidfd: noPidfd },
       limits: channelLimits(options),
       options
     })
@@ -225,4 +225,8 @@ function describe(bytes: Buffer): string {
       ? (unpack(bytes.subarray(12, 12 + length)) as { code?: string })
       : {} // prettier-ignore
   return `${NAMES[kind]}${named}${count}${code === undefined ? '' : ` ${code.replace('ERR_PASSFD_', '')}`}`
+}
+
+function noPidfd(): never {
+  throw new Error('there is no process')
 }

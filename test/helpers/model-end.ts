@@ -58,7 +58,7 @@ export class End {
     this.#patient = world.settings.profile !== 'rough' || world.random.chance(0.7)
     this.channel = createChannel({
       wire: socket,
-      peer: { pid: 1, uid: 0, gid: 0, groups: [], agent: '' },
+      peer: { pid: 1, uid: 0, gid: 0, groups: [], agent: '', pidfd: noPidfd },
       limits,
       options,
       onOpen: error => {
@@ -518,4 +518,8 @@ export class End {
     if (this.dead) for (const descriptor of this.#seen) descriptor[Symbol.dispose]()
     for (const descriptor of this.pool.splice(0)) descriptor[Symbol.dispose]()
   }
+}
+
+function noPidfd(): never {
+  throw new Error('there is no process')
 }
