@@ -3,15 +3,16 @@
  * each of them 50 times.
  */
 import type { ExecutionContext } from 'ava'
-import { times } from '../helpers/full.ts'
+import { isFull, times } from '../helpers/full.ts'
 import { socketPath } from '../helpers/path.ts'
 import { type Balance, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
 import { gone } from '../helpers/processes.ts'
-import { test } from '../helpers/test.ts'
+import { test, until } from '../helpers/test.ts'
 import { type Counted, type Load, type Mix, startLoad, type Target } from './clients.ts'
 
 const entry = new URL('worker.mjs', import.meta.url).pathname
 const CLIENTS = 40
+const NONE = { answered: 0, refused: 0, reset: 0, empty: 0, timedOut: 0, wrong: 0 }
 const halves: Mix[] = [
   { kind: 'close', clients: CLIENTS / 2 },
   { kind: 'parts', clients: CLIENTS / 2 }
@@ -117,3 +118,28 @@ for (const balance of balances)
       const family = families[typeof balance === 'object' ? 'TCP, in parts' : 'TCP']!
       return repeat(t, times(1, 50), () => ending(t, balance, family, way))
     })
+
+const often = ['Unix', 'HTTP/2']
+for (const [name, family] of Object.entries(families).filter(([one]) => isFull || often.includes(one)))
+  test(`stop, and a killed supervisor: ${name}`, async t => {
+    const balance = family.spec === undefined ? 'per-worker' : 'shared'
+    const chosen = isFull ? [ways.stop!, ways['a killed supervisor']!] : [ways.stop!]
+    for (const way of chosen) await repeat(t, times(1, 10), () => ending(t, balance, family, way))
+  })
+
+for (const balance of balances)
+  test(`${nameOf(balance)}: workers that end by themselves, again and again: everybody is answered`, async t => {
+    const supervisor = await startSupervisor(t, {
+      entry,
+      workers: 3,
+      balance,
+      restartDelay: 1,
+      spawn: { args: [JSON.stringify({ server: 'http', lives: 500 })] }
+    })
+    const load = startLoad(t, { port: supervisor.port }, { mix: halves })
+    await until(() => supervisor.ended.length >= times(3, 50), 'workers to end', times(30, 200))
+    const { total, failures } = await load.end()
+    t.deepEqual({ ...total, answered: 0 }, NONE, JSON.stringify(failures.slice(0, 5)))
+    t.true(total.answered > 0)
+    await supervisor.end()
+  })
