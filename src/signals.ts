@@ -31,9 +31,14 @@ class Waiters {
   }
 }
 
+type Methods = Pick<EventTarget, 'addEventListener' | 'removeEventListener'>
+
+/** Of Node's EventTarget. Test environments put another class in the place of the global one, or leave it out. */
+const own: Methods = Object.getPrototypeOf(AbortSignal.prototype)
+
 /** Node's own, whatever stands in front of them; those of a library's signal. */
-function methods(signal: AbortSignal): Pick<EventTarget, 'addEventListener' | 'removeEventListener'> {
-  return signal instanceof EventTarget ? EventTarget.prototype : signal
+function methods(signal: AbortSignal): Methods {
+  return Object.prototype.isPrototypeOf.call(own, signal) ? own : signal
 }
 
 const waiters = new WeakMap<AbortSignal, Waiters>()

@@ -225,6 +225,28 @@ test('a signal whose methods are replaced can’t stop a request half-way', asyn
   await closeAll(left, right)
 })
 
+test('another EventTarget in the place of Node’s, or none, changes nothing', async t => {
+  const { EventTarget: own } = globalThis
+  try {
+    for (const other of [class EventTarget {}, undefined]) {
+      const controller = new AbortController()
+      const { signal } = controller
+      const fails = () => t.fail('that is not Node’s method')
+      Object.assign(signal, { addEventListener: fails, removeEventListener: fails })
+      globalThis.EventTarget = other as typeof own
+      let calls = 0
+      const stops = [whenAborted(signal, () => calls++), whenAborted(signal, () => calls++)]
+      t.is(listeners(signal), 1)
+      stops[0]!()
+      controller.abort()
+      stops[1]!()
+      t.is(calls, 1)
+    }
+  } finally {
+    globalThis.EventTarget = own
+  }
+})
+
 // --- the other way round: the signals that messages have
 
 test('the signal of a plain message is its own: listeners do not pile up, and hear of the end', async t => {
