@@ -10,6 +10,8 @@ export class Incoming {
   /** The peer no longer waits. An answer is owed all the same. */
   cancelled = false
   #controller: AbortController | undefined
+  /** Why nobody waits any more; a signal that is asked for only then is aborted with it. */
+  #reason: Error | undefined
 
   constructor(id: number, allowance: number) {
     this.id = id
@@ -20,18 +22,19 @@ export class Incoming {
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
-      if (this.cancelled) this.#controller.abort(new PassfdError('CANCELLED'))
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason)
     }
     return this.#controller.signal
   }
 
   cancel(): void {
     this.cancelled = true
-    this.#controller?.abort(new PassfdError('CANCELLED'))
+    this.end(new PassfdError('CANCELLED'))
   }
 
   end(reason: Error): void {
-    this.#controller?.abort(reason)
+    this.#reason ??= reason
+    this.#controller?.abort(this.#reason)
   }
 }
 

@@ -12,6 +12,7 @@ import {
   body,
   CANCEL,
   CREDIT,
+  DEFINITIONS,
   deafPair,
   documented,
   FAULT,
@@ -89,7 +90,14 @@ const impatient = { frameTimeout: 30 }
 const long = (kind: number, length: number): Buffer => frame(kind, nothing, { length })
 
 const violations: Violation[] = [
-  { what: 'an unknown kind', code: 'BAD_FRAME', bytes: frame(9) },
+  { what: 'an unknown kind', code: 'BAD_FRAME', bytes: frame(10) },
+  { what: 'definitions without records', code: 'BAD_FRAME', bytes: frame(DEFINITIONS, body({ a: 1 })) },
+  {
+    what: 'definitions with a descriptor',
+    code: 'BAD_FRAME',
+    bytes: frame(DEFINITIONS, body({ a: 1 }), { count: 1, flags: 8 }),
+    descriptors: 1
+  },
   { what: 'the last unknown kind', code: 'BAD_FRAME', bytes: frame(255) },
   { what: 'a cancel with a body', code: 'BAD_FRAME', bytes: frame(CANCEL, body(1)) },
   { what: 'a credit with a body', code: 'BAD_FRAME', bytes: frame(CREDIT, body(1), { id: 1 }) },
@@ -411,7 +419,8 @@ const greetings: [what: string, code: string, bytes: Buffer, descriptors?: numbe
   ['a message first', 'BAD_HELLO', message(places(1), 1), 1],
   ['credit first', 'BAD_HELLO', frame(CREDIT, nothing, { id: 1 })],
   ['taken first', 'BAD_HELLO', taken(1)],
-  ['an unknown kind first', 'BAD_FRAME', frame(9)],
+  ['an unknown kind first', 'BAD_FRAME', frame(10)],
+  ['definitions first', 'BAD_HELLO', frame(DEFINITIONS, body({ a: 1 }))],
   ['a hello with a descriptor', 'BAD_FRAME', frame(HELLO, body({ version: 1 }), { count: 1 }), 1],
   ['a hello with a flag', 'BAD_FRAME', frame(HELLO, body({ version: 1 }), { flags: 8 })],
   ['a hello of 4,097 bytes', 'FRAME_TOO_LARGE', long4096(4097)],

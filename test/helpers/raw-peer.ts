@@ -15,6 +15,7 @@ export const CANCEL = 5
 export const CREDIT = 6
 export const TAKEN = 7
 export const GOODBYE = 8
+export const DEFINITIONS = 9
 
 const HEADER = 12
 const NO_BYTES = Buffer.alloc(0)
