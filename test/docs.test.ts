@@ -269,7 +269,7 @@ function anchorsOf(document: string): string[] {
 /** The members of an interface with the defaults that their comments name. */
 function optionsOf(file: string, name: string) {
   const [, body = ''] = new RegExp(`^export interface ${name}\\b.*?\\{\n([\\s\\S]*?)^\\}`, 'm').exec(read(file)) ?? []
-  return [...body.matchAll(/\/\*\* (.*) \*\/\n {2}(\w+)\??[(:]/g)].map(([, comment, option]) => ({
+  return [...body.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2}(\w+)\??[(:]/g)].map(([, comment, option]) => ({
     option,
     fallback: leadingValue(/Default (?:and maximum )?(.*)/.exec(comment!)?.[1] ?? '')
   }))
