@@ -3,7 +3,8 @@
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
-import { bytesOf, isAbortSignal, isUint8Array } from './brand.ts'
+import { isAbortSignal, isUint8Array } from './brand.ts'
+import { bufferOf } from './bytes.ts'
 import { checkReadable, DUPLEXES, describe, SOCKETS } from './convert.ts'
 import { mark } from './copy.ts'
 import { assertOpen, Descriptor, handOver, type Kind, take } from './descriptor.ts'
@@ -72,11 +73,10 @@ export class Connection implements Disposable {
       this.#head = head as Buffer
     } else {
       if (!(descriptor instanceof Descriptor)) throw invalid('descriptor', 'a Descriptor', descriptor)
-      checkBytes('head', head)
+      this.#head = copyOf('head', head)
       assertOpen(descriptor) // its kind may be remembered
       checkKind('new Connection()', descriptor.kind, DUPLEXES)
       this.#descriptor = handOver(descriptor, 'new Connection()')
-      this.#head = Buffer.from(bytesOf(head))
     }
     inside.add(this.#descriptor)
   }
@@ -91,9 +91,9 @@ export class Connection implements Disposable {
    */
   static take(stream: Socket | Duplex, options: TakeOptions = {}): Promise<Connection> {
     const { head = NO_BYTES, signal } = readOptions(options, TAKE_OPTIONS)
-    checkBytes('options.head', head)
+    const copy = copyOf('options.head', head)
     if (signal !== undefined && !isAbortSignal(signal)) throw invalid('options.signal', 'an AbortSignal', signal)
-    return takeStream(stream, head, signal).then(taken => new Connection(taken.descriptor, taken.head, WITHIN))
+    return takeStream(stream, copy, signal).then(taken => new Connection(taken.descriptor, taken.head, WITHIN))
   }
 
   /** The bytes that were read from it already. Untrusted when they came from a peer. */
@@ -228,8 +228,9 @@ function streamOptions(options: StreamOptions): StreamOptions {
   return { allowHalfOpen }
 }
 
-function checkBytes(what: string, bytes: unknown): void {
+function copyOf(what: string, bytes: unknown): Buffer {
   if (!isUint8Array(bytes)) throw invalid(what, 'a Buffer or Uint8Array', bytes)
+  return Buffer.from(bufferOf(what, bytes))
 }
 
 function invalid(what: string, expected: string, actual: unknown): PassfdError {

@@ -1,6 +1,7 @@
 /** A Duplex whose listeners run in the async context in which it was made. */
 import { Duplex } from 'node:stream'
 import { AsyncContext, bound } from './async-context.ts'
+import { bufferOf } from './bytes.ts'
 
 /** Callbacks of `write` and `end` run in the context of that call, listeners in the one in which the stream was made. */
 export class ContextDuplex extends Duplex {
@@ -20,15 +21,20 @@ export class ContextDuplex extends Duplex {
   override write(chunk: any, callback?: (error: Error | null | undefined) => void): boolean
   override write(chunk: any, encoding: BufferEncoding, callback?: (error: Error | null | undefined) => void): boolean
   override write(chunk: any, ...rest: any[]): boolean {
-    return super.write(chunk, ...(rest.map(boundIfFunction) as [BufferEncoding]))
+    return super.write(asBuffer(chunk), ...(rest.map(boundIfFunction) as [BufferEncoding]))
   }
 
   override end(callback?: () => void): this
   override end(chunk: any, callback?: () => void): this
   override end(chunk: any, encoding?: BufferEncoding, callback?: () => void): this
   override end(...args: any[]): this {
-    return super.end(...(args.map(boundIfFunction) as [unknown]))
+    return super.end(...(args.map(argument => asBuffer(boundIfFunction(argument))) as [unknown]))
   }
+}
+
+/** Node goes by a view's accessors, which its class or the program may have replaced. */
+function asBuffer(chunk: unknown): unknown {
+  return ArrayBuffer.isView(chunk) && !(chunk instanceof Buffer) ? bufferOf('chunk', chunk) : chunk
 }
 
 function boundIfFunction(argument: unknown): unknown {

@@ -1,5 +1,6 @@
 /** Sending one datagram: what is asked for, and the system call. */
-import { isUint8Array, bytesOf as viewOf } from './brand.ts'
+import { isUint8Array } from './brand.ts'
+import { bufferOf } from './bytes.ts'
 import { describe } from './convert.ts'
 import { type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
 import { checkSignal } from './datagram-options.ts'
@@ -100,7 +101,7 @@ export function invalid(what: string, expected: string, actual: unknown): Passfd
 
 function bytesOf(data: unknown): Uint8Array {
   if (typeof data === 'string') return Buffer.from(data)
-  if (isUint8Array(data)) return viewOf(data)
+  if (isUint8Array(data)) return bufferOf('data', data)
   if (!Array.isArray(data)) throw invalid('data', 'a string, a Uint8Array, or an array of them', data)
   return data.length === 0
     ? NOTHING

@@ -99,6 +99,7 @@ export function plainForm(value: object, prototype: object | null): unknown {
       `is ${a(name)}: ${REMEDIES[tag] ?? REMEDIES[name] ?? (tag.endsWith('Iterator') ? 'send [...it]' : PLAIN)}`
     )
   }
+  if (ofClass && isNative(prototype)) throw new Refusal(`is ${a(nameOf(value))}, an object of Node itself: ${PLAIN}`)
   if (typeof toJSON === 'function') return toJSON.call(value)
   if (ofClass && Object.keys(value).length === 0)
     throw new Refusal(`is ${a(nameOf(value))} without properties of its own, so nothing of it would arrive: ${PLAIN}`)
@@ -110,14 +111,40 @@ function isPlatform(tag: string): boolean {
   return tag.includes('.') || tag.includes(' ') || tag in globalThis
 }
 
-/** A Proxy has no slots, whatever it stands for: of a Date or a Map nothing would arrive. */
-function refuseProxy(prototype: object): void {
+const natives = new WeakMap<object, boolean>()
+
+/** Whether a class that the prototype belongs to is one of Node's in C++ (`vm.Script`, the handle of a socket): its state is hidden there. */
+function isNative(prototype: object): boolean {
+  let native = natives.get(prototype)
+  if (native === undefined) {
+    native = classesOf(prototype).some(
+      ({ made, name }) => isBuiltIn(made) && !name.startsWith('bound ') && !(name in globalThis)
+    )
+    natives.set(prototype, native)
+  }
+  return native
+}
+
+/** The constructors along a chain of prototypes, without `Object`. */
+function classesOf(prototype: object): { made: object; name: string }[] {
+  const classes: { made: object; name: string }[] = []
   for (let each: object | null = prototype; each !== null; each = getPrototypeOf(each)) {
     const made: unknown = Object.getOwnPropertyDescriptor(each, 'constructor')?.value
-    if (typeof made !== 'function' || made.name === 'Object') continue
-    if (/\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made)))
-      throw new Refusal(`is a Proxy of ${a(made.name)}: send what it stands for`)
+    if (typeof made !== 'function') continue
+    const name: unknown = Object.getOwnPropertyDescriptor(made, 'name')?.value // a static accessor of the program's is not called
+    if (name !== 'Object') classes.push({ made, name: typeof name === 'string' ? name : '' })
   }
+  return classes
+}
+
+function isBuiltIn(made: object): boolean {
+  return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made))
+}
+
+/** A Proxy has no slots, whatever it stands for: of a Date or a Map nothing would arrive. */
+function refuseProxy(prototype: object): void {
+  const builtIn = classesOf(prototype).find(({ made }) => isBuiltIn(made))
+  if (builtIn !== undefined) throw new Refusal(`is a Proxy of ${a(builtIn.name)}: send what it stands for`)
 }
 
 /** In some versions of Node it is no EventEmitter. */

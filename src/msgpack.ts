@@ -326,8 +326,7 @@ function packMap(map: Map<unknown, unknown>, allocate: Allocate, pack: Pack, ric
     values.push(value)
   })
   if (++state.depth > MAX_DEPTH) throw tooDeep()
-  if (rich) addToChains(keys)
-  else checkPlainKeys(keys)
+  if (!rich) checkPlainKeys(keys)
   packHeader(keys.length, 0x80, 0xde, allocate)
   let at = 0
   let inKey = true
@@ -345,6 +344,7 @@ function packMap(map: Map<unknown, unknown>, allocate: Allocate, pack: Pack, ric
     const text = named ? `.get(${typeof key === 'string' ? quoted(key) : key})` : `.entries()[${at}][${inKey ? 0 : 1}]`
     throw within(error, map, { text })
   }
+  if (rich) addToChains(keys) // as they were sent
   if (rich && (became || state.illFormed)) checkDistinct(keys)
   state.depth--
 }
@@ -354,7 +354,6 @@ function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolea
   eachItem.call(set, item => items.push(item))
   if (++state.depth > MAX_DEPTH) throw tooDeep()
   if (rich) {
-    addToChains(items)
     const { target, position } = allocate(3)
     target[position] = 0xd4
     target[position + 1] = 0x73
@@ -371,6 +370,7 @@ function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolea
   } catch (error) {
     throw within(error, set, { text: `.values()[${at}]` })
   }
+  if (rich) addToChains(items) // as they were sent
   if (rich && (became || state.illFormed)) checkDistinct(items)
   state.depth--
 }

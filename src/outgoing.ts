@@ -1,5 +1,6 @@
 /** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
-import { bytesOf, isUint8Array } from './brand.ts'
+import { isUint8Array } from './brand.ts'
+import { bufferOf } from './bytes.ts'
 import { describe } from './convert.ts'
 import { assertOpen, Descriptor, isDescription, isForeign, take } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
@@ -23,15 +24,9 @@ export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
       actual: describe(bytes)
     })
   if (count > MAX_RIGHTS) throw new PassfdError('TOO_MANY_RIGHTS', { count, limit: MAX_RIGHTS })
-  const chunk = typeof bytes === 'string' ? Buffer.from(bytes) : bufferOf(bytes)
+  const chunk = typeof bytes === 'string' ? Buffer.from(bytes) : bufferOf('bytes', bytes)
   if (chunk.length < least && count > 0) throw new PassfdError('EMPTY_WRITE')
   return chunk
-}
-
-/** A Buffer on the very bytes of a Uint8Array of any realm. */
-function bufferOf(bytes: Uint8Array): Buffer {
-  const { buffer, byteOffset, byteLength } = bytesOf(bytes)
-  return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)
 }
 
 /** Takes the numbers out of the Descriptors. `own`: what is never sent, the socket's own description. */

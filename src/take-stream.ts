@@ -6,7 +6,6 @@
 
 import { Socket } from 'node:net'
 import { type Duplex, Readable, Writable } from 'node:stream'
-import { bytesOf } from './brand.ts'
 import { DUPLEXES, describe } from './convert.ts'
 import { type Descriptor, KINDS, own } from './descriptor.ts'
 import { abortError, checked, PassfdError } from './errors.ts'
@@ -27,10 +26,10 @@ type Live = Socket | PollStream
 const taking = new WeakSet<Live>()
 
 /** Misuse throws at the call. `head` stands in front of what the stream still holds, as it was read before that. */
-export function takeStream(stream: Duplex, head: Uint8Array, signal: AbortSignal | undefined): Promise<Taken> {
+export function takeStream(stream: Duplex, head: Buffer, signal: AbortSignal | undefined): Promise<Taken> {
   const live = checkStream(stream)
   if (signal?.aborted) return Promise.reject(abortError(signal))
-  return takeLive(live, Buffer.from(bytesOf(head)), signal)
+  return takeLive(live, head, signal)
 }
 
 async function takeLive(stream: Live, head: Buffer, signal: AbortSignal | undefined): Promise<Taken> {

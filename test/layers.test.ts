@@ -12,7 +12,7 @@ const LAYERS = [
   ['copy'],
   ['errors', 'limits', 'brand', 'uncloneable', 'share', 'promises', 'credit', 'slab', 'id-table', 'room'],
   ['load'],
-  ['native', 'frame', 'key-chains', 'schema', 'signals', 'async-context', 'refusal'],
+  ['native', 'frame', 'key-chains', 'schema', 'signals', 'async-context', 'refusal', 'bytes'],
   ['requests', 'incoming', 'end-signals', 'encodable'],
   ['loop', 'context-duplex'],
   ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],

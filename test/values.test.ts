@@ -241,6 +241,12 @@ const REFUSED: [what: string, make: () => unknown, says: RegExp][] = [
     () => new (globalThis as any).WebAssembly.Module(Buffer.from('0061736d01000000', 'hex')),
     /a Module: send the bytes/
   ],
+  ['vm.Script', () => new vm.Script('1'), /is a Script, an object of Node itself/],
+  [
+    'one that inherits from it',
+    () => Object.assign(new (class Mine extends vm.Script {})('1'), { a: 1 }),
+    /is a Mine, an object of Node itself/
+  ],
   ['namespace', () => net, /is a function|module namespace/],
   ['function', () => () => {}, /is a function/],
   ['symbol', () => Symbol('a'), /is a symbol/],
@@ -324,6 +330,43 @@ test('a FileHandle, a CryptoKey, a MessagePort', async t => {
   port1.close()
   port2.close()
   await handle.close()
+})
+
+test('classes of a program are none of Node, whatever constructors they name', t => {
+  class Bound {
+    x = 1
+  }
+  Bound.prototype.constructor = Bound.bind(null)
+  class Silent {
+    static get name(): string {
+      throw new Error('asked for its name')
+    }
+    x = 1
+  }
+  class Numbered {
+    static name = 7 as never
+    x = 1
+  }
+  const listLike = Object.assign(Object.create([]), { x: 1 })
+  for (const mode of MODES)
+    for (const value of [new Bound(), new Silent(), new Numbered(), listLike])
+      t.deepEqual(new Ends().pass(value, mode), { x: 1 })
+})
+
+test('keys that a toJSON() gives count as what they are sent as', t => {
+  class Id {
+    readonly #number: number
+    constructor(number: number) {
+      this.#number = number
+    }
+    toJSON(): bigint {
+      return (BigInt(this.#number) << 64n) + 5n // all of the same hash in V8
+    }
+  }
+  const ids = Array.from({ length: 3000 }, (_, number) => new Id(number))
+  for (const mode of ['streamed', 'detached', 'slab'] as const)
+    for (const value of [new Set(ids), new Map(ids.map(id => [id, 1]))])
+      t.regex(new Ends().refusal({ value }, mode), /too many numbers or bigints that have the same hash/)
 })
 
 test('cycles are told with both ends, shared references arrive twice', t => {
