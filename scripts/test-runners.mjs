@@ -2,60 +2,107 @@
  * Runs passfd, as it is built, under other projects' tools: node scripts/test-runners.mjs [jest] [vitest] [typescript]. Each has a
  * folder in test/runners with a lockfile of its own. The last line is "N passed, N failed".
  */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
-import { argv, env } from 'node:process'
+import { argv, env, exit, kill, stdout } from 'node:process'
 import { fileURLToPath } from 'node:url'
 
 const full = env.PASSFD_TEST_FULL === '1'
+/** Each command is stopped after this many ms. */
+const LIMIT = 180_000
+
 /** Vitest evaluates passfd itself (inline) or has Node do it, in each of its pools. */
-const vitest = (pool, inline, isolate = true) => [
+const vitest = (pool, inline, { isolate = true, coverage = false } = {}) => [
   ['node', 'node_modules/vitest/vitest.mjs', 'run', `--pool=${pool}`],
-  { INLINE: inline ? 'yes' : 'no', ISOLATE: isolate ? 'yes' : 'no' }
+  { INLINE: inline ? 'yes' : 'no', ISOLATE: isolate ? 'yes' : 'no', COVERAGE: coverage ? 'yes' : 'no' }
 ]
 const RUNS = {
   jest: [[['npm', 'test', '--silent'], {}]],
   vitest: [
     vitest('forks', true),
-    vitest('threads', true),
+    vitest('threads', true, { coverage: true }),
     vitest('vmThreads', false),
     vitest('vmThreads', true),
     ...(full
-      ? [vitest('forks', false), vitest('threads', false), vitest('vmForks', false), vitest('vmForks', true)]
-      : []),
-    ...(full ? [vitest('threads', true, false)] : [])
+      ? [
+          vitest('forks', false),
+          vitest('threads', false),
+          vitest('vmForks', false),
+          vitest('vmForks', true),
+          vitest('threads', true, { isolate: false })
+        ]
+      : [])
   ],
   typescript: [[['npm', 'test', '--silent'], {}]]
 }
+const CI = ['npm', 'ci', '--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund']
 
 let passed = 0
 let failed = 0
+const names = argv.length > 2 ? argv.slice(2) : Object.keys(RUNS)
+const unknown = names.filter(name => !(name in RUNS))
+if (unknown.length > 0) {
+  console.error(`there is no ${unknown.join(', ')}: ${Object.keys(RUNS).join(', ')}`)
+  exit(2)
+}
 
-for (const name of argv.length > 2 ? argv.slice(2) : Object.keys(RUNS)) {
-  const cwd = fileURLToPath(new URL(`../test/runners/${name}`, import.meta.url))
-  count(name, run(cwd, ['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund'], {}))
-  const link = `${cwd}/node_modules/passfd`
-  mkdirSync(`${cwd}/node_modules`, { recursive: true })
-  rmSync(link, { recursive: true, force: true })
-  symlinkSync('../../../..', link)
+// The network is what an installation waits for: one after the other would take the sum
+const installed = new Map(names.map(name => [name, install(name)]))
+for (const name of names) {
+  if (!count(`${name}: ${CI.join(' ')}`, await installed.get(name))) continue
   for (const [command, environment] of RUNS[name])
-    count(`${command.join(' ')} ${JSON.stringify(environment)}`, run(cwd, command, environment))
+    count(`${command.join(' ')} ${JSON.stringify(environment)}`, await run(name, command, environment))
 }
 console.log(`${passed} passed, ${failed} failed`)
-process.exitCode = failed === 0 ? 0 : 1
+exit(failed === 0 ? 0 : 1)
 
-function run(cwd, [command, ...args], environment) {
-  const { status } = spawnSync(command, args, {
-    cwd,
-    env: { ...env, ...environment },
-    stdio: 'inherit',
-    timeout: 120_000
-  })
-  return status === 0
+/** From its lockfile, with passfd as a link to this folder. */
+async function install(name) {
+  const result = await run(name, CI, {})
+  const link = `${folder(name)}/node_modules/passfd`
+  mkdirSync(`${folder(name)}/node_modules`, { recursive: true })
+  rmSync(link, { recursive: true, force: true })
+  symlinkSync('../../../..', link)
+  return result
 }
 
-function count(what, good) {
+/** Resolves to how it ended, with all that it printed. */
+function run(name, [command, ...args], environment) {
+  return new Promise(resolve => {
+    // A process group of its own, so that nothing of it is left when it took too long
+    const child = spawn(command, args, {
+      cwd: folder(name),
+      env: { ...env, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true
+    })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', text => {
+        output += text
+      })
+    const timer = setTimeout(() => {
+      output += `stopped after ${LIMIT / 1000} s\n`
+      kill(-child.pid, 'SIGKILL')
+    }, LIMIT)
+    child.on('error', error => {
+      output += `${error}\n`
+    })
+    child.on('close', (status, signal) => {
+      clearTimeout(timer)
+      resolve({ good: status === 0, how: signal ?? status, output })
+    })
+  })
+}
+
+function count(what, { good, how, output }) {
   if (good) passed++
   else failed++
-  console.log(`--- ${what}: ${good ? 'ok' : 'FAILED'}`)
+  stdout.write(output)
+  console.log(`--- ${what}: ${good ? 'ok' : `FAILED (${how})`}`)
+  return good
+}
+
+function folder(name) {
+  return fileURLToPath(new URL(`../test/runners/${name}`, import.meta.url))
 }

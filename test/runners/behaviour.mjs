@@ -43,6 +43,14 @@ export async function leaveBehind(passfd, path) {
   passfd.Descriptor.openSync('/etc/hostname')
 }
 
+/** Leaves a server and a channel to it open, which keep their process or thread going: the runner ends that. */
+export async function leaveOpen(passfd, name, equal) {
+  const server = await passfd.listen({ abstract: name })
+  server.serve(() => 'answered')
+  const channel = await passfd.connect({ abstract: name })
+  equal(await channel.request('asked'), 'answered')
+}
+
 /** Has the server write, with a descriptor, to all channels that files have left behind. */
 export async function writeToAll(passfd, path, equal) {
   const channel = await passfd.connect(path)

@@ -1,6 +1,6 @@
 import * as passfd from 'passfd'
 import { expect, inject, test, vi } from 'vitest'
-import { evaluateAgain, exchange, leaveBehind, writeToAll } from '../behaviour.mjs'
+import { evaluateAgain, exchange, leaveBehind, leaveOpen, writeToAll } from '../behaviour.mjs'
 
 const equal = (actual, expected) => expect(actual).toEqual(expected)
 
@@ -18,3 +18,5 @@ test.runIf(process.env.INLINE === 'yes')('vi.resetModules()', () => {
 })
 
 test('a channel is left behind', () => leaveBehind(passfd, inject('path')))
+
+test('a server is left open', () => leaveOpen(passfd, `passfd-left-open-${process.pid}`, equal))

@@ -7,7 +7,9 @@ export default defineConfig({
     globalSetup: './setup.js',
     fileParallelism: false,
     maxWorkers: 1,
+    testTimeout: 60_000,
     isolate: process.env.ISOLATE !== 'no',
-    server: { deps: { inline: process.env.INLINE === 'yes' ? ['passfd'] : [] } }
+    server: { deps: { inline: process.env.INLINE === 'yes' ? ['passfd'] : [] } },
+    coverage: { enabled: process.env.COVERAGE === 'yes', provider: 'v8', reporter: [] }
   }
 })
