@@ -5,10 +5,11 @@
 #include "function.h"
 #include "os.h"
 
-enum { MESSAGE_PLACE = 3, MESSAGE_NAME = 3, MESSAGE_PID, MESSAGE_UID, MESSAGE_GID, MESSAGE_FIRST };
-enum { CUT = 2, CREDENTIALS = 4 }; /* flags, besides TRUNCATED */
+enum { MESSAGE_PLACE = 3, MESSAGE_NAME = 3, MESSAGE_PID, MESSAGE_UID, MESSAGE_GID, MESSAGE_PIDFD, MESSAGE_FIRST };
+enum { CUT = 2, CREDENTIALS = 4, PIDFD = 8 }; /* flags, besides TRUNCATED */
 
 FUNCTION_OF_TWO(pass_credentials, fd, bool, on, os_pass_credentials(fd, on))
+FUNCTION_OF_TWO(pass_pidfd, fd, bool, on, os_pass_pidfd(fd, on))
 FUNCTION_OF_INT(pending, fd, os_pending(fd))
 
 FUNCTION(name)
@@ -66,22 +67,27 @@ FUNCTION(receive_placed)
 FUNCTION(receive_message)
 {
 	int fd;
+	bool wants_pidfd;
 	struct array bytes, out, name;
 	struct os_message message;
 	TRY(read_receive(environment, argument, &fd, &bytes, &out));
 	TRY(read_array(environment, argument[5], napi_uint8_array, &name));
+	TRY(read_bool(environment, argument[6], &wants_pidfd));
 	if (name.length < sizeof message.name)
 		return -EINVAL;
 	int32_t *results = out.data;
 	struct iovec chunk = {.iov_base = bytes.data, .iov_len = bytes.length};
 	struct os_rights rights = {.fds = results + MESSAGE_FIRST, .capacity = out.length - MESSAGE_FIRST};
-	int received = os_receive_message(fd, &chunk, &message, &rights);
+	int received = os_receive_message(fd, &chunk, &message, &rights, wants_pidfd);
 	put_results(environment, results, received, &rights);
-	results[RESULT_FLAGS] |= (message.cut ? CUT : 0) | (message.credentials ? CREDENTIALS : 0);
+	results[RESULT_FLAGS] |= (message.cut ? CUT : 0) | (message.credentials ? CREDENTIALS : 0) | (message.has_pidfd ? PIDFD : 0);
 	results[MESSAGE_NAME] = (int32_t) message.name_length;
 	results[MESSAGE_PID] = message.pid;
 	results[MESSAGE_UID] = message.uid;
 	results[MESSAGE_GID] = message.gid;
+	results[MESSAGE_PIDFD] = message.pidfd;
+	if (message.has_pidfd && message.pidfd >= 0)
+		results[MESSAGE_PIDFD] = held_take(&environment->held, message.pidfd);
 	memcpy(name.data, message.name, message.name_length);
 	return received;
 }
@@ -120,7 +126,8 @@ FUNCTION(write_now)
 }
 
 const struct function message_functions[] = {
-	{"passCredentials", call_pass_credentials}, {"pending", call_pending}, {"name", call_name},
+	{"passCredentials", call_pass_credentials}, {"passPidfd", call_pass_pidfd},
+	{"pending", call_pending}, {"name", call_name},
 	{"receivePlaced", call_receive_placed}, {"receiveMessage", call_receive_message},
 	{"sendMessage", call_send_message}, {"readNow", call_read_now}, {"writeNow", call_write_now}, {NULL, NULL}
 };

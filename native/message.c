@@ -68,10 +68,22 @@ int os_send_message(
 	return send_message(fd, &header, fds, fd_count);
 }
 
-static void take_rights(const struct cmsghdr *control, struct os_rights *rights)
+/* A negative number says why the kernel made no pidfd: it takes the place of one in the control message. */
+static bool take_pidfd(const struct cmsghdr *control, struct os_message *message)
+{
+	if (message == NULL || message->has_pidfd || control->cmsg_len < CMSG_LEN(sizeof message->pidfd))
+		return false;
+	memcpy(&message->pidfd, CMSG_DATA(control), sizeof message->pidfd);
+	return message->has_pidfd = true;
+}
+
+/* `message`, if it is not NULL, gets the pidfd; otherwise it is closed. */
+static void take_rights(const struct cmsghdr *control, struct os_rights *rights, struct os_message *message)
 {
 	bool unwanted = control->cmsg_type == SCM_PIDFD;
 	if (control->cmsg_level != SOL_SOCKET || (control->cmsg_type != SCM_RIGHTS && !unwanted))
+		return;
+	if (unwanted && take_pidfd(control, message))
 		return;
 	/* The length is the truth: padding may hold one descriptor more than was asked for. */
 	for (size_t at = CMSG_LEN(0); at + sizeof(int) <= control->cmsg_len; at += sizeof(int)) {
@@ -103,13 +115,13 @@ static ssize_t receive(int fd, struct msghdr *header, const struct msghdr *wante
 	return received < 0 ? -errno : received;
 }
 
-static void take_all_rights(struct msghdr *header, struct os_rights *rights)
+static void take_all_rights(struct msghdr *header, struct os_rights *rights, struct os_message *message)
 {
 	rights->count = 0;
 	/* With MSG_CTRUNC those that did fit are installed, and ours to close. */
 	rights->truncated = (header->msg_flags & MSG_CTRUNC) != 0;
 	for (struct cmsghdr *each = CMSG_FIRSTHDR(header); each != NULL; each = CMSG_NXTHDR(header, each))
-		take_rights(each, rights);
+		take_rights(each, rights, message);
 }
 
 int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_rights *rights)
@@ -122,7 +134,7 @@ int os_receive(int fd, struct iovec *chunks, size_t chunk_count, struct os_right
 	rights->truncated = false;
 	ssize_t received = receive(fd, &header, &wanted, 0);
 	if (received >= 0)
-		take_all_rights(&header, rights);
+		take_all_rights(&header, rights, NULL);
 	return (int) received;
 }
 
@@ -173,7 +185,8 @@ int os_receive_placed(int fd, uint8_t *bytes, size_t length, struct os_rights *r
 	return received <= 0 ? (int) done : (int) done + received;
 }
 
-int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights)
+int os_receive_message(
+	int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights, bool wants_pidfd)
 {
 	union control control;
 	struct sockaddr_un address;
@@ -187,7 +200,7 @@ int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, 
 	ssize_t received = receive(fd, &header, &wanted, 0);
 	if (received < 0)
 		return (int) received;
-	take_all_rights(&header, rights);
+	take_all_rights(&header, rights, wants_pidfd ? message : NULL);
 	message->cut = (header.msg_flags & MSG_TRUNC) != 0;
 	if (header.msg_namelen > 0)
 		message->name_length = (size_t) os_copy_name(&address, header.msg_namelen, message->name, sizeof message->name);

@@ -17,6 +17,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#ifndef SO_PASSPIDFD /* Linux 6.5 */
+#define SO_PASSPIDFD 76
+#endif
 #ifndef SO_PEERPIDFD /* Linux 6.5 */
 #define SO_PEERPIDFD 77
 #endif
@@ -253,6 +256,11 @@ int os_send_buffer(int fd, int bytes)
 int os_pass_credentials(int fd, bool on)
 {
 	return set_option(fd, SOL_SOCKET, SO_PASSCRED, on);
+}
+
+int os_pass_pidfd(int fd, bool on)
+{
+	return set_option(fd, SOL_SOCKET, SO_PASSPIDFD, on);
 }
 
 int os_name(int fd, bool peer, uint8_t *name, size_t capacity)

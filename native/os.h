@@ -33,6 +33,8 @@ struct os_message {
 	bool cut; /* it was longer than the room for it, and the rest is gone */
 	bool credentials; /* the next three are known */
 	int32_t pid, uid, gid;
+	bool has_pidfd; /* the next one is there */
+	int32_t pidfd; /* the sender's, the caller's to close; -errno: the kernel could not make it */
 	size_t name_length; /* of the sender's address; 0 if it has none */
 	uint8_t name[sizeof ((struct sockaddr_un *) 0)->sun_path];
 };
@@ -128,6 +130,7 @@ int os_peer(int fd, int32_t *out, size_t length);
 int os_pass_rights(int fd, bool on);
 int os_send_buffer(int fd, int bytes);
 int os_pass_credentials(int fd, bool on);
+int os_pass_pidfd(int fd, bool on); /* SO_PASSPIDFD, Linux 6.5; -ENOPROTOOPT before */
 int os_name(int fd, bool peer, uint8_t *name, size_t capacity); /* returns its length */
 int os_pending(int fd); /* bytes to be read; of the first one, if they are datagrams */
 int os_shutdown(int fd, int how);
@@ -163,8 +166,12 @@ int os_receive_placed(int fd, uint8_t *bytes, size_t length, struct os_rights *r
 int os_send_message(
 	int fd, struct iovec *chunk, const int32_t *fds, size_t fd_count, const uint8_t *name, size_t name_length);
 
-/* One datagram or packet: what `rights` lists afterwards is the caller's, close-on-exec. Returns the bytes read. */
-int os_receive_message(int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights);
+/*
+ * One datagram or packet: what `rights` lists afterwards is the caller's, close-on-exec, and so is the pidfd, which is closed unless
+ * it is wanted. Returns the bytes read.
+ */
+int os_receive_message(
+	int fd, struct iovec *chunk, struct os_message *message, struct os_rights *rights, bool wants_pidfd);
 
 /* Borrows; leaves the bytes where they are, and descriptors that came with them, too. Returns how many it copied; 0: the end. */
 int os_peek(int fd, uint8_t *bytes, size_t length);

@@ -18,6 +18,16 @@ export interface FileAccess {
   readonly group: number | undefined
 }
 
+/** `why`: what is bound instead of a file, whose owner and group could only be ignored. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function checkNoOwner({ owner, group }: FileAccess, why: string): void {
+  if (owner === undefined && group === undefined) return
+  throw new PassfdError('INVALID_ARGUMENT', {
+    what: 'owner and group',
+    expected: `undefined for ${why}`,
+    actual: `${owner ?? 'none'} and ${group ?? 'none'}`
+  })
+}
+
 /** The highest user or group (credentials(7)); the one above means none. */
 const MAX_ID = 0xfffffffe
 

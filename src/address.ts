@@ -2,7 +2,7 @@
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { FileAccess } from './account.ts'
+import { checkNoOwner, type FileAccess } from './account.ts'
 import { checkPathText, describe, hasLoneSurrogate, printable } from './convert.ts'
 import { abortError, checked, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
@@ -103,14 +103,10 @@ export async function bindOn(
   access: number | FileAccess,
   { prepare, finish }: BindSteps
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
-  const { mode, owner, group } = typeof access === 'number' ? { mode: access } : access
+  const given = typeof access === 'number' ? { mode: access, owner: undefined, group: undefined } : access
+  if ('abstract' in name) checkNoOwner(given, 'an abstract name, which is no file')
+  const { mode, owner, group } = given
   const isGiven = owner !== undefined || group !== undefined
-  if (isGiven && 'abstract' in name)
-    throw new PassfdError('INVALID_ARGUMENT', {
-      what: 'owner and group',
-      expected: 'undefined for an abstract name, which is no file',
-      actual: `${owner ?? 'none'} and ${group ?? 'none'}`
-    })
   const first = isGiven ? 0 : mode // until it is theirs, nobody may connect
   const fd = checked(native.socket(type), 'socket')
   try {

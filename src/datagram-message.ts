@@ -2,13 +2,16 @@
 
 import type { SocketName } from './address.ts'
 import { mark } from './copy.ts'
-import type { Sender } from './datagram-receive.ts'
+import type { Received } from './datagram-receive.ts'
 import type { DatagramData, SendOptions } from './datagram-send.ts'
+import type { PinnedSender, Sender } from './datagram-sender.ts'
 import { type Descriptor, endLoan, guardLoan, type Lender, lent } from './descriptor.ts'
 import { PassfdError } from './errors.ts'
 
 /** @internal */
 export const END: unique symbol = Symbol('end')
+/** @internal */
+export const GUARD: unique symbol = Symbol('guard')
 
 /**
  * One datagram. Its descriptors are lent until its scope ends: in `for await`, when the next one is asked for; in `'message'`
@@ -27,21 +30,15 @@ export class DatagramMessage implements Disposable {
   /** The process that sent it, as the kernel tells. Undefined if it does not know: then `authorize` has let it in. */
   readonly sender: Sender | undefined
   readonly #owner: MessageOwner
+  readonly #pin: PinnedSender | null | undefined
 
   /** @internal */
-  constructor(
-    {
-      data,
-      fds,
-      from,
-      sender
-    }: { data: Buffer; fds: number[]; from: SocketName | undefined; sender: Sender | undefined },
-    owner: MessageOwner
-  ) {
+  constructor({ data, fds, from, sender, pin }: Received, owner: MessageOwner) {
     this.data = data
     this.from = from
     this.sender = sender
     this.#owner = owner
+    this.#pin = pin
     this.descriptors = fds.length === 0 ? [] : lend(fds, sender?.pid ?? 0, owner)
   }
 
@@ -64,7 +61,14 @@ export class DatagramMessage implements Disposable {
 
   /** @internal */
   [END](ended: string): void {
+    this.#pin?.end()
     endLoans(this.descriptors, ended, this.#owner)
+  }
+
+  /** @internal The loop's body may never ask for the next one: what it was lent is closed when it is collected. */
+  [GUARD](): void {
+    this.#pin?.guard()
+    for (const descriptor of this.descriptors) guardLoan(descriptor)
   }
 }
 mark(DatagramMessage, 'DatagramMessage')
@@ -89,9 +93,4 @@ export function endLoans(
 ): void {
   const left = descriptors.map(descriptor => endLoan(descriptor, ended)).filter(fd => fd >= 0)
   if (left.length > 0) owner.discard(left)
-}
-
-/** @internal The loop's body may never ask for the next one: then they are closed when collected. */
-export function guardLoans(descriptors: readonly Descriptor[]): void {
-  for (const descriptor of descriptors) guardLoan(descriptor)
 }

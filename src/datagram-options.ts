@@ -1,9 +1,10 @@
 /** Options of datagram sockets: defaults and checks. */
 
+import { accessOf, type FileAccess } from './account.ts'
 import type { SocketName } from './address.ts'
 import { isAbortSignal } from './brand.ts'
 import { checkInteger } from './convert.ts'
-import type { Sender } from './datagram-receive.ts'
+import type { Sender } from './datagram-sender.ts'
 import type { KnownOptions } from './known-options.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { checkType } from './options.ts'
@@ -25,6 +26,11 @@ export interface DatagramOptions extends QueueOptions {
   maxMessage?: number
   /** Descriptors taken with one datagram. Default and maximum 253 (the kernel's, `SCM_MAX_FD`). 0 lets the kernel refuse them to the sender (Linux >= 6.16). */
   maxDescriptors?: number
+  /**
+   * `sender.pidfd()` gives the process that sent a datagram. The kernel makes a pidfd for each one, which counts as an open file until the
+   * datagram's scope ends. Default false. Needs Linux 6.5: opening fails with ERR_PASSFD_PEER_PIDFD before.
+   */
+  pidfd?: boolean
   /** Received descriptors that are not claimed and still being closed (close(2) may block): with more, reading pauses. Default 1,024. */
   maxUnclaimed?: number
   /** For what is queued at `close()`, in ms. Default 5,000. */
@@ -36,6 +42,10 @@ export interface DatagramOptions extends QueueOptions {
 export interface BindOptions extends DatagramOptions {
   /** Permissions of the socket file, from its first instant. Default 0o600. */
   mode?: number
+  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  owner?: number | string
+  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may send by it still has to pass `authorize`. */
+  group?: number | string
 }
 
 export const QUEUE_OPTIONS = {
@@ -48,11 +58,17 @@ export const DATAGRAM_OPTIONS = {
   authorize: 'method',
   maxMessage: true,
   maxDescriptors: true,
+  pidfd: true,
   maxUnclaimed: true,
   closeTimeout: true,
   signal: true
 } as const satisfies KnownOptions<DatagramOptions>
-export const BIND_OPTIONS = { ...DATAGRAM_OPTIONS, mode: true } as const satisfies KnownOptions<BindOptions>
+export const BIND_OPTIONS = {
+  ...DATAGRAM_OPTIONS,
+  mode: true,
+  owner: true,
+  group: true
+} as const satisfies KnownOptions<BindOptions>
 
 export interface QueueLimits {
   readonly maxQueued: number
@@ -65,7 +81,9 @@ export interface DatagramLimits extends QueueLimits {
   readonly maxDescriptors: number
   readonly maxUnclaimed: number
   readonly closeTimeout: number
-  readonly mode: number
+  readonly pidfd: boolean
+  /** Of the socket file. */
+  readonly access: FileAccess
 }
 
 const MEBIBYTE = 1048576
@@ -81,18 +99,20 @@ const RANGES = {
   maxMessage: [2 * MEBIBYTE, 0, MAX],
   maxDescriptors: [MAX_RIGHTS, 0, MAX_RIGHTS],
   maxUnclaimed: [1024, 1, MAX],
-  closeTimeout: [5000, 1, MAX],
-  mode: [0o600, 0, 0o777]
+  closeTimeout: [5000, 1, MAX]
 } as const
 
 type Ranges = Record<string, readonly [fallback: number, min: number, max: number]>
 
 /** Checks the options and fills in the defaults. Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function datagramLimits(options: BindOptions): DatagramLimits {
-  const limits = numbers(options, RANGES) as unknown as DatagramLimits
+  const limits = numbers(options, RANGES) as unknown as Omit<DatagramLimits, 'pidfd' | 'access'>
+  const { mode = 0o600, pidfd = false } = options
+  checkInteger(mode, 'options.mode', 0, 0o777)
+  checkType(pidfd, 'pidfd', 'true or false', value => typeof value === 'boolean')
   checkType(options.authorize, 'authorize', 'a function', value => typeof value === 'function')
   checkSignal(options.signal)
-  return limits
+  return { ...limits, pidfd, access: accessOf(options, mode, 'options.') }
 }
 
 export function queueLimits(options: QueueOptions): QueueLimits {

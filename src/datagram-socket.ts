@@ -2,11 +2,12 @@
 
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
+import { checkNoOwner } from './account.ts'
 import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from './address.ts'
 import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'
 import { addressOf, type DatagramAddress, type Destination, destinationOf } from './datagram-address.ts'
-import { DatagramMessage, END, guardLoans, type MessageOwner } from './datagram-message.ts'
+import { DatagramMessage, END, GUARD, type MessageOwner } from './datagram-message.ts'
 import {
   BIND_OPTIONS,
   type BindOptions,
@@ -16,8 +17,9 @@ import {
   datagramLimits
 } from './datagram-options.ts'
 import { Outbox } from './datagram-outbox.ts'
-import { type Received, receiveDatagram, type Sender } from './datagram-receive.ts'
+import { type Received, receiveDatagram } from './datagram-receive.ts'
 import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './datagram-send.ts'
+import { passPidfds, type Sender } from './datagram-sender.ts'
 import { assertOpen, Descriptor, take } from './descriptor.ts'
 import { abortError, asError, checked, type Failure, PassfdError, systemError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
@@ -73,7 +75,7 @@ export async function bind(address?: DatagramAddress | Descriptor, given: BindOp
   const limits = datagramLimits(options)
   if (options.signal?.aborted) throw abortError(options.signal)
   const base =
-    address instanceof Descriptor ? adopted(address, 'bind()') : await named(address ?? true, limits.mode, undefined)
+    address instanceof Descriptor ? adopted(address, 'bind()', limits) : await named(address ?? true, limits, undefined)
   return made({ ...base, limits, options })
 }
 
@@ -91,10 +93,10 @@ export async function connect(
   if (signal?.aborted) throw abortError(signal)
   if (address instanceof Descriptor) {
     if (from !== undefined) throw invalid('options.from', 'left out, as a Descriptor has its name already', from)
-    return made({ ...adopted(address, 'connect()', true), limits, options })
+    return made({ ...adopted(address, 'connect()', limits, true), limits, options })
   }
   const peer = destinationOf(address)
-  const base = from === undefined ? unnamedSocket(peer) : await named(from, limits.mode, peer)
+  const base = from === undefined ? unnamedSocket(limits, peer) : await named(from, limits, peer)
   const connected = attempt(() => peer.use(bytes => checked(native.connect(base.fd, bytes), 'connect', peer.shown)))
   if (connected instanceof Error) {
     await undo(base)
@@ -108,7 +110,7 @@ export function unnamed(given: DatagramOptions = {}): DatagramSocket {
   const options = readOptions(given, DATAGRAM_OPTIONS)
   const limits = datagramLimits(options)
   if (options.signal?.aborted) throw abortError(options.signal)
-  return createSocket({ ...unnamedSocket(undefined), limits, options })
+  return createSocket({ ...unnamedSocket(limits, undefined), limits, options })
 }
 
 interface Base {
@@ -293,7 +295,9 @@ export class DatagramSocket
     if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
     this.#consumer = by
     // Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7))
-    if (this.#fd >= 0) native.passCredentials(this.#fd, true)
+    if (this.#fd < 0) return
+    native.passCredentials(this.#fd, true)
+    if (this.#setup.limits.pidfd) native.passPidfd(this.#fd, true)
   }
 
   get #wantsMore(): boolean {
@@ -320,7 +324,8 @@ export class DatagramSocket
   /** Reads and gives while somebody wants more and there is some. */
   #pump(): void {
     while (this.#wantsMore && this.#budget > 0) {
-      const received = receiveDatagram(this.#fd, this.#setup.limits.maxMessage)
+      const { maxMessage, pidfd } = this.#setup.limits
+      const received = receiveDatagram(this.#fd, maxMessage, pidfd)
       if (received === EAGAIN) break
       this.#budget--
       if (typeof received === 'number') this.#failed(received)
@@ -339,6 +344,7 @@ export class DatagramSocket
     if (refusal !== undefined) {
       if (fds.length > 0) this.#discard(fds)
       this.#tell('dropped', refusal, { size, from, sender })
+      received.pin?.end()
       return
     }
     const message = new DatagramMessage(received, this.#messageOwner)
@@ -514,7 +520,7 @@ export class DatagramSocket
     this.#fd = -1
     native.close(fd)
     this.#forgetSignal()
-    guardLoans(this.#current.flatMap(({ descriptors }) => descriptors))
+    for (const message of this.#current) message[GUARD]()
     const { file } = this.#setup
     const removed = file === undefined ? undefined : await removeFile(file).catch(asError)
     const failure = error ?? removed ?? undefined
@@ -551,19 +557,35 @@ async function undo({ fd, file }: Base): Promise<void> {
   if (file !== undefined) await removeFile(file)
 }
 
-async function named(given: DatagramAddress | true, mode: number, peer: Destination | undefined): Promise<Base> {
+async function named(
+  given: DatagramAddress | true,
+  { access, pidfd }: DatagramLimits,
+  peer: Destination | undefined
+): Promise<Base> {
   // Of our own making, as the kernel's (autobind, unix(7)) have five digits: whoever wants to can send to all of them
   const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
   // Before it has its name, so that nothing comes without credentials
-  const prepare = (fd: number): void => void checked(native.passCredentials(fd, true), 'setsockopt')
-  return { ...(await bindOn(DATAGRAM, address, mode, { prepare })), address, peer }
+  const prepare = (fd: number): void => {
+    checked(native.passCredentials(fd, true), 'setsockopt')
+    if (pidfd) passPidfds(fd, true)
+  }
+  return { ...(await bindOn(DATAGRAM, address, access, { prepare })), address, peer }
 }
 
-function unnamedSocket(peer: Destination | undefined): Base {
-  return { fd: checked(native.socket(DATAGRAM), 'socket'), file: undefined, address: undefined, peer }
+function unnamedSocket({ access, pidfd }: DatagramLimits, peer: Destination | undefined): Base {
+  checkNoOwner(access, 'a socket without a name')
+  const fd = checked(native.socket(DATAGRAM), 'socket')
+  try {
+    if (pidfd) passPidfds(fd, false)
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  return { fd, file: undefined, address: undefined, peer }
 }
 
-function adopted(descriptor: Descriptor, by: string, mustBeConnected = false): Base {
+function adopted(descriptor: Descriptor, by: string, { access, pidfd }: DatagramLimits, mustBeConnected = false): Base {
+  checkNoOwner(access, 'a Descriptor, which has its name already')
   const fd = assertOpen(descriptor)
   if (descriptor.kind !== 'unix-dgram')
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: 'unix-dgram', actual: descriptor.kind })
@@ -572,6 +594,7 @@ function adopted(descriptor: Descriptor, by: string, mustBeConnected = false): B
   const theirs = native.name(fd, true, name)
   if (theirs !== ENOTCONN || mustBeConnected) checked(theirs, 'getpeername')
   const peer = theirs < 0 ? undefined : addressOf(name.subarray(0, theirs))
+  if (pidfd) passPidfds(fd, own > 0 || theirs === 0)
   take(descriptor, by)
   if (own > 0 || theirs === 0) native.passCredentials(fd, true)
   return {

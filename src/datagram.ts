@@ -4,8 +4,8 @@ export type { DatagramAddress } from './datagram-address.ts'
 export { AttachedSocket, attach, type UnixDgramSocket } from './datagram-attach.ts'
 export type { DatagramMessage } from './datagram-message.ts'
 export type { BindOptions, DatagramOptions, QueueOptions } from './datagram-options.ts'
-export type { Sender } from './datagram-receive.ts'
 export type { DatagramData, SendOptions } from './datagram-send.ts'
+export type { Sender } from './datagram-sender.ts'
 export {
   bind,
   type ConnectOptions,

@@ -25,18 +25,20 @@ export const RESULT_FIRST = 3
 /** `results[RESULT_FLAGS]`: the kernel dropped descriptors (`MSG_CTRUNC`, recvmsg(2)). */
 export const TRUNCATED = 1
 
-/** Places in the array that `receivePlaced` and `receiveMessage` fill: at least 7 + 2 × 253. The first three are as above. */
+/** Places in the array that `receivePlaced` and `receiveMessage` fill: at least 8 + 2 × 253. The first three are as above. */
 export const MESSAGE_PLACE = 3 // receivePlaced: which of the bytes the descriptors came with
 export const MESSAGE_NAME = 3 // receiveMessage: length of the sender's address
 export const MESSAGE_PID = 4
 export const MESSAGE_UID = 5
 export const MESSAGE_GID = 6
-export const MESSAGE_FIRST = 7
+export const MESSAGE_PIDFD = 7 // held, or -errno: the kernel could not make it
+export const MESSAGE_FIRST = 8
 /** Up to here `receivePlaced` looks for the exact byte: one read each. */
 export const PLACED = 1024
 /** Flags of `receiveMessage`, besides TRUNCATED. */
 export const CUT = 2 // the message was longer than the room for it (`MSG_TRUNC`); the rest is gone
 export const CREDENTIALS = 4 // pid, uid and gid are there (`passCredentials` is on)
+export const PIDFD = 8 // MESSAGE_PIDFD is there (`passPidfd` is on)
 
 /** What `acceptMany` needs of `addresses` for each connection, in bytes. */
 export const ADDRESS = 64
@@ -117,6 +119,7 @@ export interface Native {
    */
   reopen(fd: number): number
   passCredentials(fd: number, on: boolean): number // SO_PASSCRED, unix(7)
+  passPidfd(fd: number, on: boolean): number // SO_PASSPIDFD, Linux >= 6.5; -ENOPROTOOPT before
   name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
   /**
    * The address of an IPv4 or IPv6 socket or of its peer: `out[0]` is 4 or 6, `out[1]` the port; `text` (ADDRESS bytes are enough)
@@ -156,14 +159,15 @@ export interface Native {
    * PLACED bytes stand before it, else that or a later one of this read. SO_PASSCRED must be off.
    */
   receivePlaced(fd: number, bytes: Uint8Array, start: number, end: number, results: Int32Array): number
-  /** One datagram or packet, with the sender's address in `name` (at least 108 bytes). */
+  /** One datagram or packet, with the sender's address in `name` (at least 108 bytes). A pidfd that is not wanted is closed. */
   receiveMessage(
     fd: number,
     bytes: Uint8Array,
     start: number,
     end: number,
     results: Int32Array,
-    name: Uint8Array
+    name: Uint8Array,
+    wantsPidfd: boolean
   ): number
   /** One datagram or packet, to `name` or, if that is null, to the connected peer. It may be empty and carry descriptors. */
   sendMessage(

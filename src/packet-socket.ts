@@ -282,7 +282,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   #onReadable(): void {
     for (let i = 0; i < READS && this.#socket.reading; i++) {
       const { fd } = this.#socket
-      const result = native.receiveMessage(fd, scratch, 0, this.#limits.maxPacket, RECEIVED, NAME)
+      const result = native.receiveMessage(fd, scratch, 0, this.#limits.maxPacket, RECEIVED, NAME, false)
       if (result === EINTR) continue
       if (result === EAGAIN) {
         if (this.#writeFailure !== undefined) this.destroy(this.#writeFailure)

@@ -51,13 +51,18 @@ function pidfd(this: Peer): Descriptor {
   if (fd < 0) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
   const result = native.peerPidfd(fd)
   if (result >= 0) return makers.own!(result)
+  throw noPidfd(result, 'getsockopt')
+}
+
+/** @internal Why the kernel gave no pidfd of a process at the other end. */
+export function noPidfd(errno: number, syscall: string): PassfdError {
   const detail =
-    result === ENOPROTOOPT
+    errno === ENOPROTOOPT
       ? 'it takes Linux 6.5. Without it compare what /proc says of the pid before and after, or rely on uid alone'
-      : result === ESRCH || result === EINVAL || result === ENODATA
+      : errno === ESRCH || errno === EINVAL || errno === ENODATA
         ? 'its process has ended and was collected'
         : 'the system refused it (cause)'
-  throw new PassfdError('PEER_PIDFD', { detail }, { cause: systemError(result, 'getsockopt') })
+  return new PassfdError('PEER_PIDFD', { detail }, { cause: systemError(errno, syscall) })
 }
 
 const ENOPROTOOPT = -92

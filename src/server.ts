@@ -1,6 +1,7 @@
 /** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
 
 import { EventEmitter } from 'node:events'
+import { checkNoOwner } from './account.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from './address.ts'
 import { authorized, holdRights, moveIn } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
@@ -74,6 +75,7 @@ export async function listen<In = unknown, Out = unknown>(
   if (signal?.aborted) throw abortError(signal)
   let bound: { fd: number; file: SocketFile | undefined }
   if (address instanceof Descriptor) {
+    checkNoOwner(bounds.access, 'a Descriptor, which has its name already')
     bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
   } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
   try {

@@ -1,5 +1,6 @@
 /** How raw streams and packet sockets come about: by connecting, and by listening. */
 
+import { checkNoOwner, type FileAccess } from './account.ts'
 import { connectTo, giveUpBound, listenOn, PACKETS, type SocketFile, STREAM, socketName } from './address.ts'
 import { authorized, moveIn } from './admission.ts'
 import { Descriptor, descriptionOf, type Kind } from './descriptor.ts'
@@ -134,10 +135,10 @@ async function serve<Connection extends Accepted>(
   make: (fd: number, peer: Peer) => Connection
 ): Promise<StreamServer<Connection, StreamAddress>> {
   const { handshakeTimeout } = admissionLimits(options)
-  const { mode, backlog, maxConnections } = listenLimits(options)
+  const { access, backlog, maxConnections } = listenLimits(options)
   const { signal } = options
   if (signal?.aborted) throw abortError(signal)
-  const { fd, file } = await bound(address, mode, backlog, type, kind, by)
+  const { fd, file } = await bound(address, access, backlog, type, kind, by)
   try {
     if (signal?.aborted) throw abortError(signal)
     return createStreamServer({ fd, file, address, maxConnections, handshakeTimeout, options, make })
@@ -149,13 +150,14 @@ async function serve<Connection extends Accepted>(
 
 async function bound(
   address: StreamAddress,
-  mode: number,
+  access: FileAccess,
   backlog: number,
   type: number,
   kind: Kind,
   by: string
 ): Promise<{ fd: number; file: SocketFile | undefined }> {
-  if (!(address instanceof Descriptor)) return listenOn(socketName(address), mode, backlog, type)
+  if (!(address instanceof Descriptor)) return listenOn(socketName(address), access, backlog, type)
+  checkNoOwner(access, 'a Descriptor, which has its name already')
   const fd = moveIn(address, kind, by)
   try {
     // Clients see the credentials of the last listen(2): from now on they are ours

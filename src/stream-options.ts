@@ -1,4 +1,5 @@
 /** Options of raw streams, packet sockets and their servers: defaults and checks. */
+import { accessOf, type FileAccess } from './account.ts'
 import { isAbortSignal } from './brand.ts'
 import { checkInteger, describe } from './convert.ts'
 import { PassfdError } from './errors.ts'
@@ -41,6 +42,10 @@ export interface AdmissionOptions {
 export interface ServerOptions extends AdmissionOptions {
   /** Permissions of the socket file, from its first instant. Default 0o600. */
   mode?: number
+  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  owner?: number | string
+  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may connect by it still has to pass `authorize`. */
+  group?: number | string
   /** Connections that wait to be accepted (listen(2)). Default 511. */
   backlog?: number
   /** Connections at a time; more wait in the listener's queue. Default 1,024. */
@@ -55,6 +60,8 @@ const ADMISSION = {
 const SERVER = {
   ...ADMISSION,
   mode: true,
+  owner: true,
+  group: true,
   backlog: true,
   maxConnections: true
 } as const satisfies KnownOptions<ServerOptions>
@@ -110,12 +117,12 @@ export function admissionLimits(options: AdmissionOptions): { handshakeTimeout: 
   return { handshakeTimeout }
 }
 
-export function listenLimits(options: ServerOptions): { mode: number; backlog: number; maxConnections: number } {
+export function listenLimits(options: ServerOptions): { access: FileAccess; backlog: number; maxConnections: number } {
   const { mode = 0o600, backlog = 511, maxConnections = 1024 } = object(options)
   checkInteger(mode, 'options.mode', 0, 0o777)
   checkInteger(backlog, 'options.backlog', 1, MAX)
   checkInteger(maxConnections, 'options.maxConnections', 1, MAX)
-  return { mode, backlog, maxConnections }
+  return { access: accessOf(options, mode, 'options.'), backlog, maxConnections }
 }
 
 function object<Options>(options: Options): Options {

@@ -3,10 +3,13 @@ import * as fs from 'node:fs'
 import { dirname } from 'node:path'
 import { accessOf } from '../src/account.ts'
 import { bindOn, DATAGRAM, listenOn, removeFile } from '../src/address.ts'
+import * as datagram from '../src/datagram.ts'
 import { Descriptor, listen } from '../src/index.ts'
 import { native } from '../src/native.ts'
+import * as streams from '../src/stream.ts'
+import { patched } from './helpers/channels.ts'
 import { temporaryPath } from './helpers/path.ts'
-import { test, testIf } from './helpers/test.ts'
+import { openDescriptors, test, testIf } from './helpers/test.ts'
 
 const INVALID = { code: 'ERR_PASSFD_INVALID_ARGUMENT' }
 const notRoot = process.getuid!() === 0 ? undefined : 'only root gives files away'
@@ -51,6 +54,8 @@ test('numbers and names; what is neither is refused by name', t => {
 
 testIf(notRoot, 'the file belongs to them before anybody can connect, whatever the umask', async t => {
   const umask = process.umask(0o077)
+  const receiver = await datagram.bind()
+  const address = receiver.address!
   try {
     for (const [given, expected] of [
       [
@@ -77,6 +82,15 @@ testIf(notRoot, 'the file belongs to them before anybody can connect, whatever t
       t.deepEqual(factsOf(path), expected)
       await server.close()
       t.false(fs.existsSync(path))
+      for (const open of [streams.listen, streams.listenPackets, datagram.bind]) {
+        const opened = await open(path, given)
+        t.deepEqual(factsOf(path), expected)
+        await opened.close()
+        t.false(fs.existsSync(path))
+      }
+      const client = await datagram.connect(address, { from: path, ...given })
+      t.deepEqual(factsOf(path), expected)
+      await client.close()
       // Nobody can be let in before: the steps after it see it as it stays
       const seen: unknown[] = []
       const { mode = 0o600, ...owners } = given as { mode?: number; owner?: number; group?: number }
@@ -88,7 +102,88 @@ testIf(notRoot, 'the file belongs to them before anybody can connect, whatever t
     }
   } finally {
     process.umask(umask)
+    await receiver.close()
   }
+})
+
+type Opener = (address: any, options: object) => Promise<{ close(): unknown }>
+
+/** Each opener that takes them, and its type of socket. `to`: a datagram socket's. */
+function openers(to: datagram.DatagramAddress): [name: string, 'stream' | 'seqpacket' | 'dgram', Opener][] {
+  return [
+    ['listen', 'stream', listen],
+    ['stream.listen', 'stream', streams.listen],
+    ['stream.listenPackets', 'seqpacket', streams.listenPackets],
+    ['datagram.bind', 'dgram', datagram.bind],
+    [
+      'datagram.connect',
+      'dgram',
+      (from, options) =>
+        from instanceof Descriptor ? datagram.connect(from, options) : datagram.connect(to, { from, ...options })
+    ]
+  ]
+}
+
+testIf(
+  notRoot,
+  'from the first moment that it has a name until it is whole nobody can connect to the file',
+  async t => {
+    const receiver = await datagram.bind()
+    for (const [name, , open] of openers(receiver.address!)) {
+      const path = temporaryPath('window')
+      const modes: number[] = []
+      const look = (): void => void modes.push(fs.statSync(path).mode & 0o777)
+      await patched(
+        'bind',
+        original =>
+          (...given) => {
+            const result = original(...given)
+            if (result >= 0) look()
+            return result
+          },
+        async () => {
+          const socket = await open(path, { owner: 65534, group: 65533, mode: 0o666 })
+          look()
+          await socket.close()
+        }
+      )
+      t.deepEqual(modes, [0, 0o666], name)
+    }
+    await receiver.close()
+  }
+)
+
+test('where there is no file they are refused by name, and nothing has moved', async t => {
+  const receiver = await datagram.bind()
+  for (const [name, type, open] of openers(receiver.address!))
+    for (const given of [{ owner: 0 }, { group: 'root' }, { owner: 1, group: 1 }]) {
+      const [one, other] = Descriptor.socketpair({ type })
+      const before = openDescriptors().size
+      await t.throwsAsync(open(one, given), {
+        ...INVALID,
+        message: /^owner and group must be undefined for a Descriptor/
+      })
+      t.false(one.closed, name)
+      if (name === 'datagram.connect')
+        await t.throwsAsync(datagram.connect(receiver.address!, given), { ...INVALID, message: /without a name/ })
+      await t.throwsAsync(open({ abstract: temporaryPath() }, given), { ...INVALID, message: /for an abstract name/ })
+      if (name === 'datagram.bind')
+        await t.throwsAsync(datagram.bind(undefined, given), { ...INVALID, message: /for an abstract name/ })
+      t.is(openDescriptors().size, before, name)
+      one.close()
+      other.close()
+    }
+  for (const wrong of ['no-such-user', '', 1.5, -1, 2 ** 32, null, {}, 1n])
+    for (const key of ['owner', 'group'])
+      for (const [, , open] of openers(receiver.address!)) {
+        const path = temporaryPath('wrong')
+        await t.throwsAsync(open(path, { [key]: wrong as never }), {
+          ...INVALID,
+          message: new RegExp(`^options\\.${key} `)
+        })
+        t.false(fs.existsSync(path))
+      }
+  await receiver.close()
 })
 
 testIf(

@@ -38,7 +38,7 @@ const LAYERS = [
   ['connect'],
   ['server'],
   ['index'],
-  ['datagram-address'],
+  ['datagram-address', 'datagram-sender'],
   ['datagram-receive', 'datagram-options'],
   ['datagram-outbox'],
   ['datagram-send'],

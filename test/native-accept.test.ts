@@ -210,7 +210,7 @@ test('trap 10: peek installs no descriptor, however often, and who reads gets th
   }
   t.deepEqual(openDescriptors(), before)
   const results = new Int32Array(MESSAGE_FIRST + 2 * 253)
-  t.is(native.receiveMessage(left, room, 0, room.length, results, Buffer.alloc(108)), 3)
+  t.is(native.receiveMessage(left, room, 0, room.length, results, Buffer.alloc(108), false), 3)
   t.is(results[RESULT_DESCRIPTORS], 2)
   const received = [...results.subarray(MESSAGE_FIRST, MESSAGE_FIRST + 2)]
   for (const fd of received) t.is(identity(fd), identity(file))

@@ -38,7 +38,7 @@ function bound(bytes = Buffer.from(`\0passfd-test-${randomBytes(8).toString('hex
 
 function receive(fd: number, room = 1000) {
   const bytes = Buffer.alloc(room)
-  const length = native.receiveMessage(fd, bytes, 0, room, results, name)
+  const length = native.receiveMessage(fd, bytes, 0, room, results, name, false)
   return {
     length,
     bytes: bytes.subarray(0, Math.max(0, length)),
@@ -101,7 +101,7 @@ test('what does not fit is said to be cut off, and its descriptors are there all
     [6, CUT]
   ] as const) {
     t.is(send(sender, Buffer.alloc(size, 'x'), address, Int32Array.of(sender)), size)
-    t.is(native.receiveMessage(receiver, room, 0, 5, results, name), Math.min(size, 5))
+    t.is(native.receiveMessage(receiver, room, 0, 5, results, name, false), Math.min(size, 5))
     t.is(results[RESULT_BYTES], Math.min(size, 5))
     t.is(results[RESULT_FLAGS], flags, `${size} bytes in 5`)
     t.is(native.close(results[MESSAGE_FIRST]!), 0)
@@ -196,9 +196,9 @@ test('arrays that are too small are refused', t => {
   const [receiver, address] = bound()
   send(receiver, Buffer.from('x'), address)
   const bytes = Buffer.alloc(10)
-  t.is(native.receiveMessage(receiver, bytes, 0, 10, new Int32Array(MESSAGE_FIRST + 505), name), EINVAL)
-  t.is(native.receiveMessage(receiver, bytes, 0, 10, results, Buffer.alloc(107)), EINVAL)
-  t.is(native.receiveMessage(receiver, bytes, 0, 11, results, name), EINVAL)
-  t.is(native.receiveMessage(receiver, bytes, 0, 10, results, name), 1, 'nothing was read by those')
+  t.is(native.receiveMessage(receiver, bytes, 0, 10, new Int32Array(MESSAGE_FIRST + 505), name, false), EINVAL)
+  t.is(native.receiveMessage(receiver, bytes, 0, 10, results, Buffer.alloc(107), false), EINVAL)
+  t.is(native.receiveMessage(receiver, bytes, 0, 11, results, name, false), EINVAL)
+  t.is(native.receiveMessage(receiver, bytes, 0, 10, results, name, false), 1, 'nothing was read by those')
   native.close(receiver)
 })

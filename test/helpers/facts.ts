@@ -10,6 +10,11 @@ function statusFlags(fd: number): number {
   return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))![1]!, 8)
 }
 
+/** Of a pidfd's process, as this pid namespace calls it; -1: it was collected (pidfd_open(2)). */
+export function pidOf(pidfd: number): number {
+  return Number(/^Pid:\t(-?\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${pidfd}`, 'latin1'))![1])
+}
+
 export function isCloseOnExec(fd: number): boolean {
   return (statusFlags(fd) & O_CLOEXEC) !== 0
 }

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { own } from '../../src/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
-import { native } from '../../src/native.ts'
+import { MESSAGE_FIRST, native } from '../../src/native.ts'
 import { DescriptorStream, type PacketOptions, PacketSocket, type StreamOptions } from '../../src/stream.ts'
 
 export const EAGAIN = -11
@@ -49,10 +49,13 @@ export interface Read {
 /** One read of the test's own, or -errno. The numbers are the test's to close. */
 export function read(from: number, room = 65536): Read | number {
   const bytes = Buffer.alloc(room)
-  const results = new Int32Array(7 + 2 * 253)
-  const got = native.receiveMessage(from, bytes, 0, room, results, Buffer.alloc(108))
+  const results = new Int32Array(MESSAGE_FIRST + 2 * 253)
+  const got = native.receiveMessage(from, bytes, 0, room, results, Buffer.alloc(108), false)
   if (got < 0) return got
-  return { text: bytes.toString('latin1', 0, got), fds: Array.from(results.subarray(7, 7 + results[1]!)) }
+  return {
+    text: bytes.toString('latin1', 0, got),
+    fds: Array.from(results.subarray(MESSAGE_FIRST, MESSAGE_FIRST + results[1]!))
+  }
 }
 
 export function close(...fds: number[]): void {
