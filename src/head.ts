@@ -1,15 +1,13 @@
 /** Bytes that were read from a connection already, before the socket that goes on with it. */
 import { Socket } from 'node:net'
 
-const bytesRead = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead')!.get as (this: Socket) => number
-
 /** The socket gives `head` first, and counts it in `bytesRead`. Nothing has been read from it yet. */
 export function giveHead(socket: Socket, head: Buffer): void {
   socket.unshift(head)
   Object.defineProperty(socket, 'bytesRead', {
     configurable: true,
     get(this: Socket): number {
-      return bytesRead.call(this) + head.length
+      return Reflect.get(Socket.prototype, 'bytesRead', this) + head.length
     }
   })
   guardSession(socket)
