@@ -1,7 +1,7 @@
 /** `Supervisor`: owns the listeners, and keeps workers running that serve them. */
 
 import { EventEmitter } from 'node:events'
-import { setImmediate } from 'node:timers/promises'
+import { setTimeout as later, setImmediate } from 'node:timers/promises'
 import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { mark } from '../copy.ts'
@@ -85,6 +85,8 @@ const LIMIT_RETRY = 30_000
 const MAX_STOPPING = 4
 /** For a slot with that many, so many ms until the next look. */
 const STOPPING_RETRY = 100
+/** A signal that has come to the last worker that serves may come to this process so many ms later. */
+const TOGETHER = 200
 /** So many deaths in a row, each within so many ms of the start, are a crash loop. */
 const CRASHES = 3
 const EARLY = 10_000
@@ -113,6 +115,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   readonly #since = Date.now()
   readonly #stopped: Deferred = deferred()
   readonly #lameDuckOver: Deferred = deferred()
+  readonly #stopBegun: Deferred = deferred()
   #phase: SupervisorPhase = 'new'
   /** What changes the set of workers happens one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
@@ -135,6 +138,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #runs = false
   #routeWarned = false
   readonly #replacements: Record<string, number> = {}
+  /** Workers that stop by themselves and take nobody any more who waits. */
+  readonly #letGo = new WeakSet<WorkerProcess>()
+  /** Of a stop: connections for the first worker that gets ready, as nobody serves them yet. */
+  #held: { name: string; connections: readonly Descriptor[] }[] = []
   #stopping: Promise<void> | undefined
   #listenersClosed: Promise<void> | undefined
   #killing = false
@@ -368,10 +375,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     if (this.#phase === 'running' && lameDuck > 0) await this.#beLameDuck(lameDuck)
     const began = this.#phase
     this.#phase = 'stopping'
+    this.#stopBegun.resolve()
     for (const slot of this.#slots) clearTimeout(slot.timer)
     // First the listeners: whoever waits in their queues is sent to workers that have not been told to stop
     this.#listenersClosed = this.#closeListeners()
     await this.#listenersClosed
+    await this.#giveHeld()
     for (const worker of this.#living) {
       if (this.#killing) worker.killAll('the supervisor was stopped at once')
       else void worker.stop({ last: true })
@@ -401,7 +410,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
           listener
             .close({
               exclusive: !this.#killing && this.#isExclusive(name),
-              served: this.#servers(name).length > 0,
+              served: this.#servers(name).length > 0 || this.#expected().length > 0,
               give: connections => this.#giveToAnybody(name, connections.map(own))
             })
             .catch(error => throwLater(error)) // a file that can't be removed stops nobody
@@ -643,9 +652,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     onAllTaken: () => {
       for (const listener of this.#listeners.values()) listener.workerIsFree()
     },
-    isLeaving: async () => {
+    isLeaving: async worker => {
       await setImmediate() // libuv tells of signals after all else that has come with them
+      // Nobody else would serve those who wait
+      if (!this.#hasStopped() && ![...this.#living].some(({ state }) => state === 'ready'))
+        await Promise.race([this.#stopBegun.promise, later(TOGETHER, undefined, { ref: false })])
       await this.#listenersClosed
+      if (!this.#hasStopped()) this.#letGo.add(worker)
       return this.#hasStopped()
     },
     onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),
@@ -680,12 +693,41 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   /** While it stops: workers that stop, too, still serve what they are sent. From one that has said goodbye they come back. */
   #giveToAnybody(name: string, connections: readonly Descriptor[]): void {
     const able = this.#servers(name)
+    if (able.length === 0 && this.#expected().length > 0) {
+      this.#held.push({ name, connections })
+      return
+    }
     const share = Math.min(MAX_RIGHTS, Math.ceil(connections.length / Math.max(1, able.length)))
     for (let at = 0; at < connections.length; at += share) {
       const some = connections.slice(at, at + share)
       if (able.length === 0) for (const connection of some) connection.close()
       else void able[this.#turn++ % able.length]!.send({ type: 'connections', name, connections: some })
     }
+  }
+
+  /** Workers that are about to get ready, and were not told to stop. */
+  #expected(): WorkerProcess[] {
+    if (this.#killing || this.#settings.command !== undefined) return []
+    return [...this.#living].filter(({ state, told, ended }) => state === 'starting' && !told && !ended)
+  }
+
+  /** Once workers are ready that serve them; they have `stopTimeout` for that. */
+  async #giveHeld(): Promise<void> {
+    if (this.#held.length === 0) return
+    const over = deferred()
+    let isOver = false
+    const timer = setTimeout(() => {
+      isOver = true
+      over.resolve()
+    }, this.#settings.stopTimeout)
+    while (!isOver && this.#held.some(({ name }) => this.#servers(name).length === 0)) {
+      const expected = this.#expected()
+      if (expected.length === 0) break
+      await Promise.race([over.promise, ...expected.map(worker => worker.ready.catch(() => worker.exited))])
+    }
+    clearTimeout(timer)
+    for (const worker of this.#expected()) void worker.stop({ last: true })
+    for (const { name, connections } of this.#held.splice(0)) this.#giveToAnybody(name, connections)
   }
 
   /** No other program holds a copy of it, and every worker that accepts from it knows how it ends. */
@@ -698,7 +740,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
   #servers(name: string): WorkerProcess[] {
     const able = [...this.#living].filter(({ uses, ended }) => !ended && uses.get(name)?.adopts === true)
     const ready = able.filter(({ state }) => state === 'ready')
-    return ready.length > 0 ? ready : able.filter(({ state }) => state === 'stopping')
+    if (ready.length > 0) return ready
+    const stopping = able.filter(({ state }) => state === 'stopping')
+    const staying = stopping.filter(worker => !this.#letGo.has(worker))
+    // From the others they may come back, when nobody is left
+    return staying.length > 0 || this.#expected().length > 0 ? staying : stopping
   }
 
   #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {

@@ -46,7 +46,7 @@ export interface WorkerOwner {
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
   /** Resolves to whether it has closed its listeners, or does by a signal that has come already; then whoever has waited was sent to workers. */
-  isLeaving(): Promise<boolean>
+  isLeaving(worker: WorkerProcess): Promise<boolean>
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
   /** After its state is 'exited', and after all that it had said. */
@@ -447,7 +447,7 @@ export class WorkerProcess {
         return
       case 'stopping':
         this.#stopsByItself()
-        return owner.isLeaving()
+        return owner.isLeaving(this)
       case 'failed':
         this.#failure = `it failed with ${value.name}: ${value.message}`
         return
