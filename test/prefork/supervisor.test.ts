@@ -125,7 +125,10 @@ test('start() rejects with what became of a worker, and leaves nothing behind', 
 
 test('an entry that is missing, and a program that is', async t => {
   await supervising(t, { entry: '/nowhere/worker.mjs' }, async supervisor => {
-    await t.throwsAsync(supervisor.start(), { code: NOT_READY, message: /pid none.*\/nowhere\/worker\.mjs does not exist/ })
+    await t.throwsAsync(supervisor.start(), {
+      code: NOT_READY,
+      message: /pid none.*\/nowhere\/worker\.mjs does not exist/
+    })
   })
   await supervising(t, { command: ['/nowhere/worker'] }, async (supervisor, { exits }) => {
     await t.throwsAsync(supervisor.start(), { code: NOT_READY, message: /pid none.*ENOENT/ })
