@@ -44,3 +44,29 @@ for (const [kind, open, join] of [
     })
     await server.close()
   })
+
+for (const [kind, open, join] of [
+  ['channel', listen, connect],
+  ['stream', streams.listen, streams.connect]
+] as const)
+  test(`a ${kind} server whose 'acceptError' nobody hears: one warning of the process, and few calls`, async t => {
+    const path = temporaryPath()
+    const server: any = await open(path)
+    server.on('connection', (socket: any) => socket.on('error', () => {}).resume())
+    const warnings: unknown[] = []
+    const { emitWarning } = process
+    process.emitWarning = (({ code, syscall }: any) => void warnings.push([code, syscall])) as never
+    let calls = 0
+    const accept = (original: (fd: number) => number) => (fd: number) => (++calls <= 4 ? EMFILE : original(fd))
+    await patched('accept', accept, async () => {
+      const accepted = once(server, kind === 'channel' ? 'channel' : 'connection')
+      const socket: any = await join(path)
+      await accepted
+      t.true(calls <= 6, `${calls} calls`)
+      socket.destroy()
+      await socket.closed
+    })
+    process.emitWarning = emitWarning
+    t.deepEqual(warnings, [['EMFILE', 'accept4']])
+    await server.close()
+  })

@@ -70,6 +70,7 @@ const EVENTS = [
   'crashLoop',
   'beyondLimit',
   'routeFailed',
+  'acceptError',
   'lameDuck'
 ] as const
 

@@ -3,6 +3,7 @@
  * on, many in one message. A worker that dies before it has taken them gives them back, and others get them.
  */
 import { type Descriptor, own, take } from '../descriptor.ts'
+import { systemError } from '../errors.ts'
 import { MAX_RIGHTS } from '../limits.ts'
 import { Watcher } from '../loop.ts'
 import { ADDRESS, FAILED, native } from '../native.ts'
@@ -48,6 +49,8 @@ export class DispatchedListener implements Listener {
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
+  /** The kernel gave no connection, and that was told. */
+  #exhausted = false
   /** It accepts nobody any more but those that wait already. */
   #ending = false
   #closed = false
@@ -140,6 +143,8 @@ export class DispatchedListener implements Listener {
     if (!this.#accepting || this.#ending) return
     const count = this.#acceptBatch()
     if (count < 0 || (happened & FAILED) !== 0) this.#rest()
+    if (count > 0) this.#exhausted = false
+    else if (count < 0) this.#cannotAccept(systemError(count, 'accept4'))
   }
 
   /** Whoever waits now. False: some are left. */
@@ -164,6 +169,13 @@ export class DispatchedListener implements Listener {
       else for (let i = 0; i < count; i++) this.#heads.add(fds[i]!, from[i])
     }
     return count
+  }
+
+  /** Told once, until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    this.#events.onAcceptError(error, this.name)
   }
 
   #rest(): void {

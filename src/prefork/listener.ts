@@ -45,6 +45,8 @@ export interface Listener {
 
 export interface ListenerEvents {
   onRouteFailed(error: unknown): void
+  /** accept(2) fails: told once until somebody was accepted. */
+  onAcceptError(error: Error, name: string): void
   /** In which a route function runs. */
   readonly context: AsyncContext
 }

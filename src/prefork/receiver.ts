@@ -3,7 +3,7 @@ import { AsyncContext } from '../async-context.ts'
 import { throwLater } from '../channel.ts'
 import { LISTENERS } from '../convert.ts'
 import { type Descriptor, own, take } from '../descriptor.ts'
-import { PassfdError } from '../errors.ts'
+import { PassfdError, systemError } from '../errors.ts'
 import { Watcher } from '../loop.ts'
 import { FAILED, native } from '../native.ts'
 import type { Lane } from './lanes.ts'
@@ -15,6 +15,7 @@ export type ConnectionHandler = (connection: Descriptor) => unknown
 const BATCH = new Int32Array(64)
 /** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
 const ACCEPT_PAUSE = 50
+const EINVAL = -22
 
 export class Receiver implements Serving {
   /** Who has a connection does not say when it ends. */
@@ -84,6 +85,8 @@ class ReceivingLane {
   readonly #watcher: Watcher
   #rest: NodeJS.Timeout | undefined
   #ended = false
+  /** The kernel gave no connection, and that was told. */
+  #exhausted = false
 
   constructor(fd: number, exclusive: () => boolean, receive: (fd: number) => void) {
     this.#fd = fd
@@ -116,10 +119,21 @@ class ReceivingLane {
   }
 
   #accept(failed: boolean): void {
-    if (this.#batch() >= 0 && !failed) return
+    const count = this.#batch()
+    if (count > 0) this.#exhausted = false
+    if (count >= 0 && !failed) return
+    if (count < 0 && count !== EINVAL) this.#cannotAccept(systemError(count, 'accept4'))
+    if (this.#ended) return // in the program's own handler
     this.#watcher.want(false, false)
     // At the limit of open files; or another process has ended the listener, and this one is told soon
     this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
+  }
+
+  /** A worker has nobody else to tell: a warning of the process, once until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    process.emitWarning(error)
   }
 
   /** Returns how many, or what is wrong. */

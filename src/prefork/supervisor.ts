@@ -46,6 +46,11 @@ export interface SupervisorEvents {
   beyondLimit: [Failure]
   /** `route` has thrown; the connection went to whoever's turn it was. */
   routeFailed: [unknown]
+  /**
+   * A listener whose connections the supervisor gives out (`dispatch`) can't accept: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS.
+   * Clients wait in the listener's queue, and it tries again every 50 ms. It is told once until a connection was accepted.
+   */
+  acceptError: [error: Failure, listener: string]
   /** Every worker is ready: `start()` is about to resolve. */
   started: []
   /** It was told to stop, and everything accepts for so many ms more: the option `lameDuck`. */
@@ -338,6 +343,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     const { listeners, balance, command, admin, heartbeat } = this.#settings
     const events: ListenerEvents = {
       onRouteFailed: error => this.#onRouteFailed(error),
+      onAcceptError: (error, name) => this.#onAcceptError(error, name),
       context: this.#context
     }
     for (const [name, spec] of listeners) this.#listeners.set(name, await openListener(name, spec, balance, events))
@@ -829,6 +835,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     if (!heard) process.emitWarning(error)
   }
 
+  #onAcceptError(error: Error, listener: string): void {
+    const heard = this.#isHeard('acceptError')
+    this.#tell('acceptError', error as Failure, listener)
+    if (!heard) process.emitWarning(error)
+  }
+
   /** The warning comes once: it may fail for every connection. */
   #onRouteFailed(cause: unknown): void {
     const heard = this.#isHeard('routeFailed')
@@ -838,7 +850,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     process.emitWarning(new PassfdError('ROUTE_FAILED', { message: asError(cause).message }, { cause }))
   }
 
-  #isHeard(name: Warned | 'exit'): boolean {
+  #isHeard(name: Warned | 'exit' | 'acceptError'): boolean {
     return !this.#runs || this.listenerCount(name) > (this.#admin?.unheard(name) ?? 0)
   }
 

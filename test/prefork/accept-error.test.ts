@@ -1,0 +1,112 @@
+/** While the kernel gives no connection: told once, clients wait, and no time is spent on trying. */
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import type { Balance } from '../../src/prefork/index.ts'
+import { patched } from '../helpers/channels.ts'
+import { program, supervising } from '../helpers/supervising.ts'
+import { test, until } from '../helpers/test.ts'
+
+const EMFILE = -24
+
+/** Says what it is warned of; each word from the supervisor is how many calls of accept shall fail. */
+const RECEIVES = `
+const native = (await import('${new URL('../../dist/native.js', import.meta.url).href}')).native
+const worker = await joinSupervisor()
+const { acceptMany } = native
+let left = 0
+let failed = 0
+native.acceptMany = (...given) => {
+  if (left === 0) return acceptMany(...given)
+  left--
+  failed++
+  return ${EMFILE}
+}
+process.on('warning', ({ code, syscall }) => worker.channel.send({ code, syscall, failed }))
+worker.channel.serve(({ value }) => { left = value })
+await worker.receive('http', connection => connection.toSocket().end('hello'))
+await worker.ready()`
+
+const SERVES = `
+const worker = await joinSupervisor()
+await worker.receive('http', connection => connection.toSocket().end('hello'))
+await worker.ready()`
+
+for (const rule of ['round-robin', 'address', 'a route'] as const)
+  test(`a supervisor that gives connections out: ${rule}`, async t => {
+    const balance: Balance = { dispatch: rule === 'a route' ? (_connection, [worker]) => worker!.slot : rule }
+    await supervising(t, { entry: program(SERVES), balance, workers: 1 }, async supervisor => {
+      const told: [string | undefined, string][] = []
+      supervisor.on('acceptError', (error, listener) => told.push([error.code, listener]))
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      let calls = 0
+      for (const episode of [1, 2]) {
+        let left = 3
+        await patched(
+          'acceptMany',
+          original =>
+            (...given) => {
+              calls++
+              if (left === 0) return original(...given)
+              left--
+              return EMFILE
+            },
+          async () => void t.is(await text(connect(port, '127.0.0.1').end('x')), 'hello')
+        )
+        t.is(left, 0)
+        t.deepEqual(told, Array(episode).fill(['EMFILE', 'http']))
+      }
+      t.true(calls <= 2 * (3 + 3), `${calls} calls: it rests in between`)
+    })
+  })
+
+for (const [what, listens, own] of [
+  ['nobody listens: a warning', false, 1],
+  ['somebody listens: none', true, 0]
+] as const)
+  test(`run(): ${what}`, async t => {
+    const balance: Balance = { dispatch: 'round-robin' }
+    await supervising(t, { entry: program(SERVES), balance, workers: 1 }, async supervisor => {
+      const warnings: (string | undefined)[] = []
+      const { emitWarning } = process
+      process.emitWarning = ((warning: NodeJS.ErrnoException) => void warnings.push(warning.code)) as never
+      if (listens) supervisor.on('acceptError', () => {})
+      const ready = once(supervisor as any, 'started')
+      const running = supervisor.run({ signals: false })
+      await ready
+      const { port } = supervisor.address('http') as { port: number }
+      let left = 3
+      await patched(
+        'acceptMany',
+        original =>
+          (...given) =>
+            left-- > 0 ? EMFILE : original(...given),
+        async () => void t.is(await text(connect(port, '127.0.0.1').end('x')), 'hello')
+      )
+      await new Promise(resolve => setImmediate(resolve))
+      process.emitWarning = emitWarning
+      t.deepEqual(warnings, Array(own).fill('EMFILE'))
+      await supervisor.stop()
+      await running
+    })
+  })
+
+for (const balance of ['shared', 'per-worker'] as const)
+  test(`a worker that receives: a warning of its process, once an episode: ${balance}`, async t => {
+    await supervising(t, { entry: program(RECEIVES), balance, workers: 1 }, async supervisor => {
+      const told: unknown[] = []
+      supervisor.on('worker', ({ channel }) => channel.on('message', ({ value }) => void told.push(value)))
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      for (const episode of [1, 2]) {
+        await supervisor.workers[0]!.channel.request(3)
+        t.is(await text(connect(port, '127.0.0.1')), 'hello')
+        await until(() => told.length === episode, 'the warning')
+      }
+      t.deepEqual(told, [
+        { code: 'EMFILE', syscall: 'accept4', failed: 1 },
+        { code: 'EMFILE', syscall: 'accept4', failed: 4 }
+      ])
+    })
+  })
