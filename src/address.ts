@@ -46,6 +46,12 @@ export function socketName(address: unknown): SocketName {
     ? readOptions(address, NAMES, 'address')
     : { path: address }
   const name = path ?? abstract
+  if (isObject && name === '')
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: `address.${path === undefined ? 'abstract' : 'path'}`,
+      expected: 'a name of one character or more',
+      actual: describe(name)
+    })
   if (typeof name !== 'string' || name === '' || (path !== undefined && abstract !== undefined))
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'address',
@@ -250,7 +256,8 @@ function abstractBytes({ abstract }: { abstract: string }): Buffer {
   if (bytes.length > MAX_NAME + 1)
     throw new PassfdError('ADDRESS_TOO_LONG', {
       address: `@${printable(abstract)}`,
-      detail: `an abstract name has at most ${MAX_NAME} bytes`
+      detail: `an abstract name has at most ${MAX_NAME} bytes`,
+      part: 'name'
     })
   return bytes
 }
@@ -264,8 +271,9 @@ function withPathBytes<T>(path: string, use: (bytes: Buffer) => T): T {
     const short = Buffer.from(`/proc/self/fd/${directory}/${basename(path)}`)
     if (short.length > MAX_NAME)
       throw new PassfdError('ADDRESS_TOO_LONG', {
-        address: path,
-        detail: `its last component may have at most ${MAX_NAME - short.length + Buffer.byteLength(basename(path))} bytes`
+        address: printable(path),
+        detail: `its last component may have at most ${MAX_NAME - short.length + Buffer.byteLength(basename(path))} bytes`,
+        part: 'last component'
       })
     return use(short)
   } finally {

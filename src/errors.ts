@@ -57,7 +57,7 @@ const TABLE = {
   CONSUMED: "This is already read by {by}. It has one consumer: for await, 'message' listeners, or (channels) serve().",
   ANSWERED: 'This request was already answered. Call reply() or fail() once.',
   NOT_A_REQUEST: 'This is a plain message: nobody waits for an answer to it. Check isRequest before reply() or fail().',
-  ADDRESS_TOO_LONG: 'The address {address} is too long for a Unix socket ({detail}). Use a shorter last component.',
+  ADDRESS_TOO_LONG: 'The address {address} is too long for a Unix socket ({detail}). Use a shorter {part}.',
   ADDRESS_IN_USE_BY_FILE: '{address} exists and is not a socket; it is left alone. Remove it or choose another path.',
   ADDRESS_LOCKED:
     'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',

@@ -298,6 +298,21 @@ test('an abstract name may hold NULs; a sentence shows them as escapes', async t
   t.like(await rejection(() => listen({ abstract: '\ud800' })), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
 })
 
+test('an address says which of its names is empty, or what is to be shorter', async t => {
+  const shorter = 'Use a shorter'
+  for (const open of [listen, connect] as const)
+    for (const [address, says] of [
+      [{ path: '' }, "address.path must be a name of one character or more; it is ''."],
+      [{ abstract: '' }, "address.abstract must be a name of one character or more; it is ''."],
+      [{ abstract: 'n'.repeat(108) }, `(an abstract name has at most 107 bytes). ${shorter} name.`],
+      [`/tmp/${'n\n'.repeat(80)}`, `${shorter} last component.`]
+    ] as const) {
+      const { message } = await rejection(() => open(address as never) as Promise<unknown>)
+      t.true(message.endsWith(says), message)
+      t.false(message.includes('\n'), message)
+    }
+})
+
 test('system errors name the call that failed and the argument that was wrong', async t => {
   const number = 999_999
   const closed: [() => unknown, string, string][] = [
