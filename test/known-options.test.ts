@@ -102,7 +102,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
   'descriptor.ts bind': [
     { options: [['PortSpec', 'bind.ts']], what: 'spec', call: options => Descriptor.bind({ port: 0, ...options }) },
     {
-      options: ['path', 'mode', 'backlog'],
+      options: ['path', 'mode', 'owner', 'group', 'backlog'],
       what: 'spec',
       call: options => Descriptor.bind({ path, ...options })
     },
@@ -233,7 +233,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     { options: [['JoinOptions', 'prefork/join.ts']], call: options => joinSupervisor(options) },
     { options: channel, what: 'options.channel', call: options => joinSupervisor({ channel: options }) },
     {
-      options: ['path', 'mode', 'backlog'],
+      options: ['path', 'mode', 'owner', 'group', 'backlog'],
       what: 'options.standalone.web',
       call: options => joinSupervisor({ standalone: { web: { path, ...options } } })
     }
@@ -264,7 +264,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => supervise({ listeners: { web: { port: 0, ...options } } })
     },
     {
-      options: ['path', 'mode', 'backlog'],
+      options: ['path', 'mode', 'owner', 'group', 'backlog'],
       what: 'options.listeners.web',
       kind: 'unix-stream-listener',
       call: (options, given) => supervise({ listeners: { given, web: { path, ...options } } })
