@@ -74,7 +74,10 @@ export interface Returned<Out = unknown> {
   readonly value: Out
   /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
   readonly descriptors: readonly Descriptor[]
-  /** The system's error, if the kernel has refused to pass them: EBADF, EINVAL (an io_uring), … Otherwise undefined. */
+  /**
+   * The system's error, if the kernel has refused to pass them: EBADF, EINVAL (an io_uring), … ERR_PASSFD_ENCODE, if a binary value of 64 KiB
+   * or more was transferred or detached before it had left; then there may be no descriptors. Otherwise undefined.
+   */
   readonly error: Error | undefined
   /** Keeps all of them, Connections too. */
   claim(): this
@@ -580,7 +583,8 @@ export class Channel<In = unknown, Out = unknown>
     const lost =
       error === undefined ? [] : parcel.descriptors.filter((each, at) => forgetIfClosed(each, parcel.fds[at]!))
     if (this.listenerCount('returned') > 0) this.#emitReturned(state, parcel, lost)
-    else this.#wire.discard(lost.length === 0 ? parcel.fds : withoutLost(parcel, lost), undefined)
+    else if (parcel.fds.length > lost.length)
+      this.#wire.discard(lost.length === 0 ? parcel.fds : withoutLost(parcel, lost), undefined)
     if (error !== undefined && answer !== undefined) this.#tellFailure(error, answer as Message<In>)
   }
 

@@ -14,6 +14,7 @@ import { FLAT_ROOM, fits, type Shape, shapeFor, takeInstead, writeFlat } from '.
 import { HEADER, RECORDS } from './frame.ts'
 import { allowSteps, chainsOf, countSteps, KEYS_COLLIDE, tooManySteps } from './key-chains.ts'
 import { MAX_DEPTH } from './limits.ts'
+import { isLost, lostError } from './lost-bytes.ts'
 import {
   call,
   EMPTY,
@@ -246,6 +247,7 @@ export function detachedToPlain(
 }
 
 function fillHoles(body: Buffer, missing: readonly Hole[]): Buffer {
+  if (missing.some(isLost)) throw lostError()
   const parts: Uint8Array[] = []
   let from = 0
   for (const { at, bytes } of missing) {

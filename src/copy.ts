@@ -17,6 +17,10 @@ interface Copy {
 const COPY: unique symbol = Symbol.for('passfd.copy') as never
 const url = ownUrl()
 const own = new WeakSet<object>()
+/** A process has few copies; an object that only looks like one of another copy may say anything. */
+const MAX_PLACES = 100
+/** The folders that errors have named. */
+const places = new Set<string>()
 
 /** Marks a class of ours. */
 export function mark(type: { readonly prototype: object }, name: string): void {
@@ -51,9 +55,21 @@ function ownUrl(): string {
 }
 
 function place(where: string): string {
+  const text = pathOf(where)
+  if (places.size < MAX_PLACES) places.add(text)
+  return text
+}
+
+function pathOf(where: string): string {
   try {
     return fileURLToPath(where)
   } catch {
     return String(where)
   }
+}
+
+/** The text without the folders that `madeElsewhere` has named: a peer is not to learn paths of this host. */
+export function withoutPlaces(text: string): string {
+  for (const named of places) text = text.replaceAll(` in ${named}`, '')
+  return text
 }

@@ -1,5 +1,6 @@
 /** What one side tells the other of an error: the bodies of faults and goodbyes. */
 import { decodePlain, type Encoded, encodePlain } from './codec.ts'
+import { withoutPlaces } from './copy.ts'
 import { PassfdError, propertyOf, type RemoteError, textOf } from './errors.ts'
 import { GOODBYE, writeHeader } from './frame.ts'
 import type { Wire } from './wire.ts'
@@ -35,7 +36,7 @@ export function tell(error: unknown): Told {
   const name = typeof code === 'string' ? code : propertyOf(error, 'name')
   return {
     code: (typeof name === 'string' ? name.slice(0, MAX_CODE) : '') || 'Error',
-    message: textOf(error).slice(0, MAX_TEXT),
+    message: withoutPlaces(textOf(error)).slice(0, MAX_TEXT),
     data: propertyOf(error, 'data')
   }
 }

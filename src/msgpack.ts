@@ -30,6 +30,8 @@ export const EMPTY = Buffer.alloc(0)
 export interface Hole {
   at: number
   bytes: Uint8Array
+  /** Of `bytes` when it was encoded: they may be transferred to another owner before they have left. */
+  length: number
 }
 
 /** Stands for a descriptor that has been moved already while its body is encoded anew. */
@@ -310,7 +312,7 @@ function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
   if (call.holes.length === 0) call.holes = []
   // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
   const frameStart = into === call.target ? call.frameStart : 0
-  call.holes.push({ at: at - frameStart - HEADER, bytes })
+  call.holes.push({ at: at - frameStart - HEADER, bytes, length: bytes.byteLength })
   call.holeBytes += bytes.byteLength
 }
 

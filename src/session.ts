@@ -391,10 +391,9 @@ export class Session implements TransportOwner {
     this.#settle()
   }
 
-  /** The peer was promised these bytes, so nothing can follow. */
-  onUnwritable(cause: unknown): void {
-    const detail = 'a buffer in it was transferred or detached before it had left'
-    queueMicrotask(() => this.end(new PassfdError('ENCODE', { detail }, { cause }), false))
+  /** The peer was promised the rest of that frame, so nothing can follow. */
+  onUnwritable(error: Error): void {
+    queueMicrotask(() => this.end(error, false))
   }
 
   // --- sending, inside
@@ -460,7 +459,7 @@ export class Session implements TransportOwner {
       this.#codec.forget() // the record definitions in this body are never sent
       throw error
     }
-    if (descriptors.length === 0) return undefined
+    if (descriptors.length === 0 && encoded.holes.length === 0) return undefined
     this.#descriptorsOut += descriptors.length
     const parcel = moved(descriptors, value, replyTo)
     parcel.defines = this.#codec.defines
@@ -556,11 +555,13 @@ export class Session implements TransportOwner {
     if (kind === frame.REQUEST) {
       const request = this.requests.settle(id)
       if (request?.cancelled === false) request.fail(error)
+      if (parcel.fds.length === 0) return // it only had binary values: its promise has told
     } else if (kind === frame.REPLY && !this.#isOver()) this.#fault(replyTo, error)
     this.#return('unsent', parcel)
   }
 
   #return(state: ReturnState, parcel: Parcel): void {
+    if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise tells
     this.#descriptorsOut -= parcel.fds.length
     this.#owner.onReturned(state, parcel)
   }
@@ -595,10 +596,11 @@ export class Session implements TransportOwner {
     }
     // Only now, as whoever gets one back may send another
     for (const { item, error } of unfit) {
+      const { kind, value } = item
       this.#giveUp(item, error)
       // Its promise may have resolved long ago, so even one without descriptors comes back
-      if (item.kind === frame.MESSAGE && item.parcel === undefined)
-        this.#owner.onReturned('unsent', new Parcel([], [], item.value, -1))
+      if (kind === frame.MESSAGE && (item.parcel?.fds.length ?? 0) === 0)
+        this.#owner.onReturned('unsent', new Parcel([], [], value, -1))
     }
     if (this.state === 'greeting') {
       this.state = 'open'

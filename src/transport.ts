@@ -8,6 +8,7 @@ import type { Descriptor } from './descriptor.ts'
 import { PassfdError, systemError } from './errors.ts'
 import { DEFINITIONS, FrameReader, type FrameSink, HEADER, RECORDS, SKIP_MASK, writeHeader } from './frame.ts'
 import { MAX_RIGHTS } from './limits.ts'
+import { isLost, lostError } from './lost-bytes.ts'
 import { roomForOne } from './room.ts'
 import { giveSlab, ROOM, SLAB, takeSlab } from './slab.ts'
 import type { Wire, WireOwner } from './wire.ts'
@@ -15,6 +16,8 @@ import type { Wire, WireOwner } from './wire.ts'
 /** This much waiting is written at once instead of at the end of the turn. */
 const WRITE_AT = 32768
 const MAX_CHUNKS = 64
+/** No write takes more at once, so that only the buffers in it have to be looked at. In bytes. */
+const MAX_WRITE = 4 << 20
 /** Queues that are used up from the front are cut when so much of them is. */
 const COMPACT_AT = 512
 
@@ -28,7 +31,16 @@ const ETOOMANYREFS = -109
 /** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
 const RETRY_AFTER = 5
 
-/** A message with descriptors, from its queueing until the peer has taken them or they come back. */
+/** Bytes of the program's in the stream: their length, and where they end in it. */
+interface BorrowedBytes {
+  readonly bytes: Uint8Array
+  readonly length: number
+  readonly until: number
+}
+
+const NO_BORROWED: readonly BorrowedBytes[] = []
+
+/** A message with descriptors, or with binary values that are not copied, from its queueing until the peer has taken them or they come back. */
 export class Parcel {
   readonly fds: readonly number[]
   readonly descriptors: readonly Descriptor[]
@@ -47,11 +59,13 @@ export class Parcel {
   cost = 0
   /** Its body may define records that later bodies use. */
   defines = false
+  /** Its binary values that are not copied. */
+  holes: readonly BorrowedBytes[] = NO_BORROWED
   /** Waits until its binary values have left. */
   sent: { reject(error: Error): void } | undefined
   /** The message that a serve handler has answered with it. */
   answer: object | undefined
-  /** The system's error, if the kernel has refused the descriptors. */
+  /** The system's error, if the kernel has refused the descriptors; ERR_PASSFD_ENCODE, if a binary value was taken away. */
   error: Error | undefined
 
   constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {
@@ -82,10 +96,10 @@ export interface TransportOwner {
   /** Bytes have left, or can leave again. */
   onProgress(): void
   onWriteError(errno: number): void
-  /** The kernel has refused the descriptors of these; their frames are withdrawn. Called in a turn of its own. */
+  /** The kernel has refused the descriptors of these, or their binary values are gone; their frames are withdrawn. Called in a turn of its own. */
   onRefused(parcels: readonly Parcel[]): void
-  /** A buffer of the application's that waits here can't be read any more. */
-  onUnwritable(cause: unknown): void
+  /** A buffer of the application's can't be read any more, and a part of its frame has left. */
+  onUnwritable(error: Error): void
 }
 
 class Segment {
@@ -145,8 +159,10 @@ export class Transport implements FrameSink, WireOwner {
   #writing = true
   /** The parcels that the next write may attach: fewer while the one is looked for that the kernel refuses. */
   #most = MAX_RIGHTS
-  /** A withdrawn frame, which is left out of the stream once all before it has been written. */
-  #withdrawn: Parcel | undefined
+  /** Withdrawn frames, in stream order: each is left out of the stream once all before it has been written. */
+  readonly #withdrawn: Parcel[] = []
+  /** Those with binary values that are not copied, in stream order, until they have left. */
+  #borrowing = NO_PARCELS
   #refused: Parcel[] = []
   /** The peer takes frames of the kind DEFINITIONS. */
   takesDefinitions = false
@@ -195,6 +211,9 @@ export class Transport implements FrameSink, WireOwner {
     if (parcel !== undefined) {
       parcel.start = this.queued
       parcel.end = this.queued + HEADER + length + skip
+      if (holes.length > 0) this.#borrow(parcel, holes)
+    }
+    if (parcel !== undefined && count > 0) {
       if (this.#parcels === NO_PARCELS) this.#parcels = []
       this.#parcels.push(parcel)
       if (parcel.replyTo !== -1) {
@@ -223,17 +242,15 @@ export class Transport implements FrameSink, WireOwner {
   /** Writes what waits until nothing is left or the socket is full. */
   flush(): void {
     while (this.sent < this.queued && !this.blocked && this.#writing) {
-      const limit = this.#withdrawn === undefined ? this.#attach() : this.#leaveOut(this.#withdrawn)
-      if (limit === this.sent) continue // a withdrawn frame was left out
-      const count = this.#attachCount
-      let result: number
-      try {
-        result = this.#write(limit, count)
-      } catch (error) {
+      if (this.#borrowing.length > 0 && !this.#withdrawLost()) {
         this.#writing = false
-        this.#owner.onUnwritable(error)
+        this.#owner.onUnwritable(lostError())
         return
       }
+      const limit = this.#limit()
+      if (limit === this.sent) continue // a withdrawn frame was left out
+      const count = this.#attachCount
+      const result = this.#write(limit, count)
       if (result < 0) {
         if (count > 0 && isRefusal(result) && this.#refuse(result)) continue
         this.#writeFailed(result)
@@ -290,17 +307,56 @@ export class Transport implements FrameSink, WireOwner {
       this.#most = this.#attachParcels >> 1
       return true
     }
-    const parcel = this.#parcels[this.#attaching]!
+    return this.#withdraw(this.#parcels[this.#attaching]!, systemError(errno, 'sendmsg'))
+  }
+
+  /** Takes a frame of which nothing has left out of the stream. False: it can't be, as the peer would miss the records that it defines. */
+  #withdraw(parcel: Parcel, error: Error): boolean {
     if (parcel.defines && !this.takesDefinitions) return false
-    parcel.error = systemError(errno, 'sendmsg')
-    parcel.sent?.reject(parcel.error)
-    this.#parcels.splice(this.#attaching, 1)
+    parcel.error = error
+    parcel.sent?.reject(error)
+    const at = parcel.fds.length === 0 ? -1 : this.#parcels.indexOf(parcel, this.#attaching)
+    if (at >= 0) this.#parcels.splice(at, 1)
+    if (parcel.holes.length > 0) this.#borrowing.splice(this.#borrowing.indexOf(parcel), 1)
     if (parcel.replyTo !== -1 && this.#replies?.get(parcel.replyTo) === parcel) this.#replies.delete(parcel.replyTo)
     if (parcel.defines) this.#makeDefinitions(parcel)
-    else this.#withdrawn = parcel
+    else {
+      const next = this.#withdrawn.findIndex(({ start }) => start > parcel.start)
+      this.#withdrawn.splice(next < 0 ? this.#withdrawn.length : next, 0, parcel)
+    }
     // Not now: this may be in the middle of a call of the program's
     if (this.#refused.push(parcel) === 1) process.nextTick(() => this.#tellRefused())
     return true
+  }
+
+  /**
+   * Withdraws the frames that the next write may reach and whose binary values the program has taken away. False: a part of such a frame has left,
+   * and the peer was promised the rest.
+   */
+  #withdrawLost(): boolean {
+    const borrowing = this.#borrowing
+    let left = 0
+    while (left < borrowing.length && borrowing[left]!.end <= this.sent) left++
+    if (left > 0) borrowing.splice(0, left)
+    for (let i = 0; i < borrowing.length && borrowing[i]!.start < this.sent + MAX_WRITE; ) {
+      const parcel = borrowing[i]!
+      const { start, holes } = parcel
+      if (!holes.some(hole => hole.until > this.sent && isLost(hole))) i++
+      else if (start < this.sent || !this.#withdraw(parcel, lostError())) return false
+    }
+    return true
+  }
+
+  #borrow(parcel: Parcel, holes: readonly Hole[]): void {
+    let until = parcel.start + HEADER
+    let from = 0
+    parcel.holes = holes.map(({ at, bytes, length }) => {
+      until += at - from + length
+      from = at
+      return { bytes, length, until }
+    })
+    if (this.#borrowing === NO_PARCELS) this.#borrowing = []
+    this.#borrowing.push(parcel)
   }
 
   #tellRefused(): void {
@@ -316,12 +372,16 @@ export class Transport implements FrameSink, WireOwner {
   }
 
   /** Up to where the next write may reach: no further than a withdrawn frame, which is left out when everything before it has left. */
-  #leaveOut(parcel: Parcel): number {
-    this.#attachCount = this.#attachParcels = 0
-    if (this.sent < parcel.start) return parcel.start
-    this.#withdrawn = undefined
-    this.#advance(parcel.end - parcel.start)
-    return this.sent
+  #limit(): number {
+    const [withdrawn] = this.#withdrawn
+    if (withdrawn?.start === this.sent) {
+      this.#withdrawn.shift()
+      this.#advance(withdrawn.end - withdrawn.start)
+      return this.sent
+    }
+    let limit = this.#attach()
+    if (withdrawn !== undefined) limit = Math.min(limit, withdrawn.start)
+    return this.#borrowing.length === 0 ? limit : Math.min(limit, this.sent + MAX_WRITE)
   }
 
   /** The frame stays, as a message to nobody. The application's own bytes in it are not looked at any more. */
@@ -354,7 +414,8 @@ export class Transport implements FrameSink, WireOwner {
     const rest = this.#parcels
       .slice(this.#taking)
       .map((parcel, index) => ({ parcel, left: this.#taking + index < this.#attaching }))
-    this.#parcels = NO_PARCELS
+    this.#parcels = this.#borrowing = NO_PARCELS
+    this.#withdrawn.length = 0
     this.#taking = this.#attaching = 0
     for (const segment of this.#segments.slice(this.#first)) segment.sent?.()
     this.#segments.length = 0
@@ -465,7 +526,9 @@ export class Transport implements FrameSink, WireOwner {
     for (let i = this.#attaching - 1; i >= this.#taking && parcels[i]!.end > this.sent; i--)
       ahead += parcels[i]!.fds.length
     for (let i = this.#attaching; i < parcels.length; i++) {
-      const { fds, start } = parcels[i]!
+      const { fds, start, holes } = parcels[i]!
+      // What may still have to be withdrawn must not send its descriptors ahead
+      if (holes.length > 0 && start > this.sent) return start
       if (ahead + this.#attachCount + fds.length > MAX_RIGHTS || this.#attachParcels === this.#most) return start
       for (const fd of fds) attached[this.#attachCount++] = fd
       this.#attachParcels++
@@ -545,12 +608,10 @@ export class Transport implements FrameSink, WireOwner {
       return
     }
     let from = start
-    for (const { at, bytes: hole } of holes) {
+    for (const [index, { at, bytes: hole, length }] of holes.entries()) {
       const to = start + HEADER + at
       if (to > from) this.#segments.push(new Segment(bytes, from, to))
-      this.#segments.push(
-        new Segment(hole, 0, hole.byteLength, true, hole === holes[holes.length - 1]!.bytes ? sent : undefined)
-      )
+      this.#segments.push(new Segment(hole, 0, length, true, index === holes.length - 1 ? sent : undefined))
       from = to
     }
     if (end > from) this.#segments.push(new Segment(bytes, from, end))
