@@ -25,7 +25,7 @@ import {
   type Welcome
 } from './control.ts'
 import { listenersOf, MAX_TIMEOUT } from './options.ts'
-import { type Home, Worker } from './worker.ts'
+import { type Home, type Standing, Worker } from './worker.ts'
 
 export interface JoinOptions {
   /** What to listen on when the program was not started by a supervisor. Default: then it is an error. */
@@ -218,16 +218,19 @@ class SupervisedHome implements Home {
     await this.#control.request({ type: 'ready' }, { descriptors: 0 })
   }
 
-  async stopping(signal: boolean): Promise<boolean> {
+  async stopping(signal: boolean): Promise<Standing> {
     // What was sent and not taken goes to others, the sooner the better. But the signal may have come to all processes of the service
     if (!signal && [...this.listeners.values()].every(loan => 'dispatched' in loan)) {
       this.#say({ type: 'stopping' })
-      return false
+      return { last: false, orphan: false }
     }
     try {
-      return await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE })
+      const last = await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE })
+      return { last, orphan: false }
     } catch (error) {
-      return (error as PassfdError).code !== 'ERR_PASSFD_TIMEOUT' // it has gone; or it is stopped, and has its listeners
+      // A supervisor that was stopped (SIGSTOP) still has its listeners
+      if ((error as PassfdError).code === 'ERR_PASSFD_TIMEOUT') return { last: false, orphan: false }
+      return { last: true, orphan: await this.#isOrphan() }
     }
   }
 
@@ -321,7 +324,7 @@ async function alone(specs: ReadonlyMap<string, BindSpec>, lameDuck: number): Pr
     onClosed: undefined,
     uses: () => {},
     ready: async () => {},
-    stopping: async () => true,
+    stopping: async () => ({ last: true, orphan: false }),
     leave: async () => {
       await Promise.all(bound.map(({ file }) => file && removeFile(file)))
     }

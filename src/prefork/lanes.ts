@@ -121,12 +121,11 @@ export class Lanes {
     if (this.#stopped) return
     this.#stopped = true
     const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
-    const shared: number[] = []
-    const own: number[] = []
+    const copies: { fd: number; exclusive: () => boolean }[] = []
     const waiting: number[] = []
     for (const [handle, exclusive] of this.#handles) {
       const fd = last === false ? -1 : native.dup(handle.fd)
-      if (fd >= 0) (exclusive() ? own : shared).push(fd)
+      if (fd >= 0) copies.push({ fd, exclusive })
       // There is no descriptor for it
       else if (last !== false) acceptWaiting(handle.fd, connection => void waiting.push(connection))
       this.#close(handle)
@@ -136,6 +135,9 @@ export class Lanes {
     if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
     for (const fd of waiting) receive(fd)
     const isLast = await last
+    // Only now: the supervisor may have ended meanwhile
+    const own = copies.filter(({ exclusive }) => exclusive()).map(({ fd }) => fd)
+    const shared = copies.map(({ fd }) => fd).filter(fd => !own.includes(fd))
     if (isLast) await endListeners(own, fd => acceptWaiting(fd, receive))
     for (const fd of own) native.close(fd)
     for (const fd of shared) {

@@ -40,10 +40,18 @@ export interface Home {
   /** `exposed`: the program was given a copy of the listener. */
   uses(name: string, how: { adopts: boolean; exposed: boolean }): void
   ready(): Promise<void>
-  /** It stops by its own wish, or by a signal. Resolves to whether what waits in the queues is its own to serve. */
-  stopping(signal: boolean): Promise<boolean>
+  /** It stops by its own wish, or by a signal. */
+  stopping(signal: boolean): Promise<Standing>
   /** The last thing: nothing is served any more. */
   leave(): Promise<void>
+}
+
+/** How a worker that stops stands to the others. */
+export interface Standing {
+  /** Nobody else serves whoever waits in the queues. */
+  last: boolean
+  /** The supervisor's process has ended. */
+  orphan: boolean
 }
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
@@ -292,7 +300,7 @@ export class Worker {
     })
     this.#context.run(() => this.#stop.abort())
     // The supervisor may be about to stop, too, and then nobody else would serve who waits
-    const isLast = told ? last : this.#home.stopping(bySignal)
+    const isLast = told ? last : this.#askIfLast(bySignal)
     const all = this.#all()
     const stopped = all.map(served => served.stopAccepting({ last: isLast }))
     this.#closeListeners(lent => !('dispatched' in lent)) // the servers have copies, and theirs must be the last ones
@@ -306,6 +314,13 @@ export class Worker {
     for (const served of all) served.destroyAll()
     await this.#home.leave()
     process.exit(failed || signal.aborted ? 1 : (process.exitCode ?? 0))
+  }
+
+  /** Resolves to whether what waits in the queues is this worker's to serve. */
+  async #askIfLast(bySignal: boolean): Promise<boolean> {
+    const { last, orphan } = await this.#home.stopping(bySignal)
+    this.#orphan ||= orphan
+    return last
   }
 
   /** Returns whether one has failed. */
