@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { own } from '../src/descriptor.ts'
 import { Descriptor } from '../src/index.ts'
-import { native } from '../src/native.ts'
+import { MESSAGE_FIRST, native } from '../src/native.ts'
 import { DescriptorStream } from '../src/stream.ts'
 import { file, patched } from './helpers/channels.ts'
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from './helpers/facts.ts'
@@ -166,7 +166,7 @@ test('trap 03 and 04: at the limit of open files what came is closed, and the st
       const got = original(fd, bytes, start, end, results)
       if (got > 0 && results[1]! > 0) {
         results[2] = 1
-        closed.push(...results.subarray(7, 7 + results[1]!))
+        closed.push(...results.subarray(MESSAGE_FIRST, MESSAGE_FIRST + results[1]!))
       }
       return got
     },

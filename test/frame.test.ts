@@ -14,8 +14,10 @@ interface Frame {
 const HEADROOM = 65536
 const AREA = 32768
 const LARGE = 16384
-const KINDS = [0, 1, 2, 3, 4, 5, 6, 7, 8]
+const KINDS = [0, 1, 2, 3, 4, 5, 6, 7, 8, frame.DEFINITIONS]
 const CARRIERS = [frame.MESSAGE, frame.REQUEST, frame.REPLY]
+/** Kinds whose body may use records. */
+const RECORDED = [...CARRIERS, frame.DEFINITIONS]
 const BODILESS = [frame.CANCEL, frame.CREDIT, frame.TAKEN]
 
 /** A frame as the wire's table describes it, written without the code under test. */
@@ -111,7 +113,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc
     count: CARRIERS.includes(kind) ? count : 0,
     flags:
       skip |
-      (records && CARRIERS.includes(kind) ? frame.RECORDS : 0) |
+      (records && RECORDED.includes(kind) ? frame.RECORDS : 0) |
       (kind === frame.REQUEST ? allowance << frame.ALLOWANCE_SHIFT : 0),
     id,
     body: BODILESS.includes(kind) ? Buffer.alloc(0) : pattern(length, seed)
@@ -278,7 +280,7 @@ test('a sink that returns false for a large body gets nothing more of that read'
 test('frames before a violation in the same read are delivered', t => {
   const good = SMALL.map(bytesOf)
   const { frames, feedAll } = driver()
-  t.throws(() => feedAll(Buffer.concat([...good, bytesOf({ ...SMALL[0]!, kind: 9 }), ...good])), {
+  t.throws(() => feedAll(Buffer.concat([...good, bytesOf({ ...SMALL[0]!, kind: 10 }), ...good])), {
     code: 'ERR_PASSFD_BAD_FRAME'
   })
   t.true(same(frames, SMALL))
@@ -304,14 +306,14 @@ function violation(header: Partial<Omit<Frame, 'body'>> & { length?: number }, m
 
 test('an unknown kind is a violation', t => {
   for (const kind of KINDS) t.is(violation({ kind }), undefined, `kind ${kind}`)
-  for (let kind = 9; kind < 256; kind++) t.is(violation({ kind }), 'ERR_PASSFD_BAD_FRAME', `kind ${kind}`)
+  for (let kind = 10; kind < 256; kind++) t.is(violation({ kind }), 'ERR_PASSFD_BAD_FRAME', `kind ${kind}`)
 })
 
 test('every flag bit that a kind does not have is a violation', t => {
   for (const kind of KINDS) {
     for (let bit = 0; bit < 16; bit++) {
       const known =
-        bit < 3 || (bit === 3 && CARRIERS.includes(kind)) || (bit >= frame.ALLOWANCE_SHIFT && kind === frame.REQUEST)
+        bit < 3 || (bit === 3 && RECORDED.includes(kind)) || (bit >= frame.ALLOWANCE_SHIFT && kind === frame.REQUEST)
       t.is(violation({ kind, flags: 1 << bit }), known ? undefined : 'ERR_PASSFD_BAD_FRAME', `kind ${kind}, bit ${bit}`)
     }
   }

@@ -9,7 +9,7 @@ import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { own } from '../src/descriptor.ts'
 import { Descriptor } from '../src/index.ts'
-import { native } from '../src/native.ts'
+import { MESSAGE_FIRST, native } from '../src/native.ts'
 import { PollStream } from '../src/poll-stream.ts'
 import { patched } from './helpers/channels.ts'
 import { isNonBlocking, isOpen, watchedInode } from './helpers/facts.ts'
@@ -390,7 +390,7 @@ test('/dev/tty of another session is that terminal, not ours', async t => {
     received = native.receivePlaced(ours.borrow(), Buffer.alloc(1), 0, 1, results)
     return received !== -11
   }, 'the terminal')
-  const terminal = own(results[7]!)
+  const terminal = own(results[MESSAGE_FIRST]!)
   t.is(terminal.kind, 'tty')
   t.is(fs.readlinkSync(`/proc/self/fd/${terminal.borrow()}`), '/dev/tty')
   const duplex = terminal.toDuplex()
