@@ -141,9 +141,8 @@ test('nonsense that a worker says of itself is left out', async t => {
 function elsewhere(client?: string): { status: number | null; stdout: string } {
   const folder = fs.mkdtempSync(temporaryPath('elsewhere'))
   const dist = fileURLToPath(new URL('../../dist/', import.meta.url))
-  fs.mkdirSync(join(folder, 'prefork'))
+  fs.cpSync(dist, folder, { recursive: true })
   fs.writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
-  for (const name of ['errors.js', 'prefork/metrics.js']) fs.copyFileSync(join(dist, name), join(folder, name))
   if (client !== undefined) {
     fs.mkdirSync(join(folder, 'node_modules/prom-client'), { recursive: true })
     fs.writeFileSync(join(folder, 'node_modules/prom-client/index.js'), client)
