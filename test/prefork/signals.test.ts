@@ -127,7 +127,11 @@ test('what nobody listens to is a warning: a burst of HUPs that fail, a crash lo
   program('process.exit(3)', entry)
   for (let count = 0; count < 10; count++) supervisor.kill('SIGHUP')
   const told = await supervisor.until('ERR')
-  t.deepEqual(told, ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY'])
+  // The second reload of the burst may begin before the failure of the first one is reported
+  t.deepEqual(
+    told.filter(line => !line.startsWith('0/3 ')),
+    ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY']
+  )
   program(`${WAITS}; setTimeout(() => process.exit(4), 20)`, entry)
   supervisor.killWorker(1, 'SIGKILL')
   const rest = await supervisor.until('stopped')
