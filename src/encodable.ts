@@ -113,12 +113,15 @@ function isPlatform(tag: string): boolean {
 
 const natives = new WeakMap<object, boolean>()
 
-/** Whether a class that the prototype belongs to is one of Node's in C++ (`vm.Script`, the handle of a socket): its state is hidden there. */
+/**
+ * Whether a class that the prototype belongs to is one of Node's in C++ (`vm.Script`, the handle of a socket): its state is hidden there.
+ * The class of `process.env` has no name: all of that object is in its properties.
+ */
 function isNative(prototype: object): boolean {
   let native = natives.get(prototype)
   if (native === undefined) {
     native = classesOf(prototype).some(
-      ({ made, name }) => isBuiltIn(made) && !name.startsWith('bound ') && !(name in globalThis)
+      ({ made, name }) => isBuiltIn(made) && name !== '' && !name.startsWith('bound ') && !(name in globalThis)
     )
     natives.set(prototype, native)
   }

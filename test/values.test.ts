@@ -71,6 +71,12 @@ function asClone(value: unknown): unknown {
   })
 }
 
+test('process.env arrives with what is in it', t => {
+  const ends = new Ends()
+  for (const mode of MODES)
+    t.deepEqual(ends.pass({ env: process.env }, mode), { env: { ...structuredClone(process.env) } })
+})
+
 function wellFormed(value: unknown): unknown {
   return map(value, item => (typeof item === 'string' ? item.toWellFormed() : item))
 }

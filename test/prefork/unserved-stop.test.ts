@@ -7,13 +7,13 @@ import { BALANCES, nameOf } from '../helpers/prefork.ts'
 import { command, fixture, program, supervising } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
 
-/** The first one is ready at once, each other one when it is told. */
+/** The first one serves at once, each other one when it is told. */
 const LATER = `
   import { createServer } from 'node:http'
   const worker = await joinSupervisor()
   const told = new Promise(resolve => worker.channel.on('message', ({ value }) => (value.order === 'stop' ? worker.stop() : resolve())))
-  await worker.listen('http', createServer((request, response) => response.end('from ' + worker.id)))
   if (worker.id > 1) await told
+  await worker.listen('http', createServer((request, response) => response.end('from ' + worker.id)))
   await worker.ready()`
 const restart = () => ({ restart: true, delay: 0 }) as const
 

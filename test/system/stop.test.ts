@@ -67,6 +67,7 @@ const ways: Record<string, Way> = {
   },
   'TERM for all, as systemd sends it': async ({ supervisor }) => {
     const pids = await pidsOf(supervisor)
+    await supervisor.ask('run')
     for (const pid of [...pids, supervisor.pid]) process.kill(pid, 'SIGTERM')
     await Promise.all(pids.map(gone))
   }
