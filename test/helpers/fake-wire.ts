@@ -181,6 +181,7 @@ export class FakeSocket implements Wire {
     if (count > MAX_RIGHTS || (count > 0 && bytes.length === 0))
       ledger.problem(`${this.side} writes ${count} descriptors with ${bytes.length} bytes`)
     if (bytes.length === 0) ledger.problem(`${this.side} writes nothing`)
+    for (const fd of fds.subarray(0, count)) if (ledger.refusal(fd) !== 0) return ledger.refusal(fd)
     if (this.#error !== 0) return this.#takeError()
     if (this.#broken) return EPIPE
     if (count > 0 && this.weather.crowded()) return ETOOMANYREFS

@@ -21,7 +21,12 @@ interface Entry {
   holder: Holder
   /** Since it was moved: where it went. */
   reference: Reference | undefined
+  /** Its number was closed by somebody else: nothing that is done with it counts any more. */
+  behind: boolean
 }
+
+const EBADF = -9
+export const EINVAL = -22
 
 /** Far beyond any real number, and never given twice in this process. */
 const FIRST = 1_000_000
@@ -34,6 +39,8 @@ export class Ledger {
   readonly #entries = new Map<number, Entry>()
   #objects = 0
   readonly #gone = new Set<Side>()
+  /** Open files that the kernel passes to nobody, as an io_uring. */
+  readonly #rings = new Set<number>()
 
   constructor(strict = true) {
     this.#strict = strict
@@ -42,8 +49,26 @@ export class Ledger {
   /** A fresh open file (or another number of `object`). */
   open(side: Side, holder: Holder, object = ++this.#objects): number {
     const fd = next++
-    this.#entries.set(fd, { side, object, holder, reference: undefined })
+    this.#entries.set(fd, { side, object, holder, reference: undefined, behind: false })
     return fd
+  }
+
+  /** The same for a file that the kernel refuses to pass. */
+  openRing(side: Side, holder: Holder): number {
+    const fd = this.open(side, holder)
+    this.#rings.add(this.object(fd))
+    return fd
+  }
+
+  /** Somebody closes the number, whoever it belongs to. */
+  closeBehind(fd: number): void {
+    this.#entry(fd).behind = true
+  }
+
+  /** What sendmsg(2) says of the number before it looks at anything else: 0, or the error. */
+  refusal(fd: number): number {
+    const { behind, object } = this.#entry(fd)
+    return behind ? EBADF : this.#rings.has(object) ? EINVAL : 0
   }
 
   object(fd: number): number {
@@ -64,7 +89,7 @@ export class Ledger {
     const entry = this.#entry(fd)
     if (this.#gone.has(entry.side)) return
     const fits = this.#strict || what === 'close(2)' ? from.includes(entry.holder) : !/^clos/.test(entry.holder)
-    if (!fits) this.problem(`${what}: ${fd} of ${entry.side} is held by ${entry.holder}`)
+    if (!fits && !entry.behind) this.problem(`${what}: ${fd} of ${entry.side} is held by ${entry.holder}`)
     entry.holder = to
     if (to === 'channel' || to === 'given') entry.reference = undefined
   }
@@ -74,6 +99,7 @@ export class Ledger {
     const entry = this.#entry(fd)
     if (this.#strict && entry.holder !== 'channel' && entry.holder !== 'given')
       this.problem(`sent: ${fd} of ${entry.side} is held by ${entry.holder}`)
+    if (this.refusal(fd) !== 0) this.problem(`sent: ${fd} of ${entry.side}, which the kernel refuses`)
     if (entry.reference !== undefined) this.problem(`sent: ${fd} of ${entry.side} has been sent already`)
     entry.reference = { object: entry.object, received: false }
     return entry.reference
@@ -99,7 +125,7 @@ export class Ledger {
   /** What is not closed yet. */
   get rest(): string[] {
     return [...this.#entries]
-      .filter(([, { holder }]) => holder !== 'closed')
+      .filter(([, { holder, behind }]) => holder !== 'closed' && !behind)
       .map(([fd, { side, holder, object }]) => `${fd} (file ${object}) of ${side}, held by ${holder}`)
   }
 
@@ -109,7 +135,7 @@ export class Ledger {
 
   /** From now on `native` closes, releases and duplicates numbers of this ledger in it. */
   install(): () => void {
-    const { close, release, dup, share, separate, closeLater } = native
+    const { close, release, dup, share, separate, closeLater, statusFlags } = native
     native.close = fd => {
       if (fd < FIRST) return close(fd)
       this.pass(fd, ['app', 'given'], 'closed', 'native.close')
@@ -122,9 +148,10 @@ export class Ledger {
     }
     native.dup = fd => {
       if (fd < FIRST) return dup(fd)
-      const { side, object } = this.#entry(fd)
-      return this.open(side, 'app', object)
+      const { side, object, behind } = this.#entry(fd)
+      return behind ? EBADF : this.open(side, 'app', object)
     }
+    native.statusFlags = fd => (fd < FIRST ? statusFlags(fd) : this.#entry(fd).behind ? EBADF : 0)
     // A number each, as if they were separated at once
     native.share = fd => (fd < FIRST ? share(fd) : native.dup(fd))
     native.separate = fd => (fd < FIRST ? separate(fd) : fd)
@@ -133,7 +160,7 @@ export class Ledger {
       this.problem(`native.closeLater: a Descriptor of ${fds[start]} was collected`)
       return 0
     }
-    return () => Object.assign(native, { close, release, dup, share, separate, closeLater })
+    return () => Object.assign(native, { close, release, dup, share, separate, closeLater, statusFlags })
   }
 
   #entry(fd: number): Entry {

@@ -3,7 +3,7 @@ import { type Channel, createChannel, type Handler, type Returned, sessionOf, st
 import { type Descriptor, own } from '../../src/descriptor.ts'
 import type { Message } from '../../src/message.ts'
 import type { ChannelOptions, Limits } from '../../src/options.ts'
-import type { FakeSocket } from './fake-wire.ts'
+import { EBADF, type FakeSocket } from './fake-wire.ts'
 import type { Side } from './ledger.ts'
 import { type Body, checkPayload, makeValue, type Post, type World } from './model.ts'
 
@@ -97,7 +97,8 @@ export class End {
     const promise = this.#attempt(post, () => this.channel.send(post.value))
     if (promise === undefined) return
     const { binary } = post
-    this.world.track(this, `send ${post.serial}`, promise, () => binary?.fill(0xff))
+    const overwrite = (): unknown => binary?.fill(0xff)
+    this.world.track(this, `send ${post.serial}`, promise, overwrite, overwrite)
   }
 
   request(): void {
@@ -434,9 +435,18 @@ export class End {
     if (this.#closeEvents > 0 && !post.late) world.problem(`${post.serial} is returned after 'close'`)
     if (post.returned !== undefined) world.problem(`${post.serial} is returned twice`)
     post.returned = returned.state
+    this.#refused(post, returned.error)
     if (returned.descriptors.length !== post.fds.length) world.problem(`${post.serial}: not all are returned`)
     for (const [index, descriptor] of returned.descriptors.entries()) {
+      if (descriptor.closed) {
+        const behind = ledger.refusal(post.fds[index]!) === EBADF
+        if (!behind || returned.error === undefined)
+          world.problem(`${post.serial}: ${post.fds[index]} comes back closed`)
+        continue
+      }
       const fd = descriptor.borrow()
+      if (returned.error !== undefined && ledger.refusal(fd) === EBADF)
+        world.problem(`${post.serial}: ${fd} comes back open, and was closed by somebody else`)
       if (fd !== post.fds[index]) world.problem(`${post.serial}: ${fd} is returned for ${post.fds[index]}`)
       if (ledger.left(fd) !== (returned.state !== 'unsent'))
         if (returned.state !== 'refused')
@@ -455,6 +465,15 @@ export class End {
       world.problem(`${post.serial} is refused, though nobody gave up`)
   }
 
+  /** Only what the kernel refuses, or what has lost its bytes, comes back with an error. */
+  #refused(post: Post, error: Error | undefined): void {
+    if (error === undefined) return
+    post.error = (error as { code?: string }).code ?? String(error)
+    if (post.returned !== 'unsent' || !post.spoilt.has(post.error))
+      this.world.problem(`${post.serial} is returned as ${post.returned}: ${error}`)
+    this.world.refused++
+  }
+
   // --- helpers
 
   later(label: string, run: () => void): void {
@@ -463,15 +482,16 @@ export class End {
 
   #gather(count: number): Descriptor[] {
     const { random, ledger } = this.world
+    const open = (): number =>
+      random.chance(this.world.settings.refused) ? ledger.openRing(this.side, 'app') : ledger.open(this.side, 'app')
     const chosen: Descriptor[] = []
-    while (chosen.length < count)
-      chosen.push(
-        this.pool.length > 0 && random.chance(0.7)
-          ? random.draw(this.pool)
-          : this.pool.length > 0 && random.chance(0.2)
-            ? this.pool[0]!.dup()
-            : own(ledger.open(this.side, 'app'))
-      )
+    while (chosen.length < count) {
+      const [first] = this.pool
+      if (first === undefined) chosen.push(own(open()))
+      else if (random.chance(0.7)) chosen.push(random.draw(this.pool))
+      else if (random.chance(0.2) && ledger.refusal(first.borrow()) !== EBADF) chosen.push(first.dup())
+      else chosen.push(own(open()))
+    }
     return chosen
   }
 

@@ -4,8 +4,8 @@ import { sessionOf } from '../../src/channel.ts'
 import type { Descriptor } from '../../src/descriptor.ts'
 import { type ChannelOptions, channelLimits, type Limits, type Schema, withUnclaimed } from '../../src/options.ts'
 import type { ReturnState } from '../../src/session.ts'
-import { FakeSocket, type Weather } from './fake-wire.ts'
-import { type Holder, Ledger, type Side } from './ledger.ts'
+import { EBADF, FakeSocket, type Weather } from './fake-wire.ts'
+import { EINVAL, type Holder, Ledger, type Side } from './ledger.ts'
 import { End, type Mode } from './model-end.ts'
 import { Random } from './random.ts'
 import { VirtualClock } from './virtual-clock.ts'
@@ -25,6 +25,8 @@ export interface Settings {
   readonly bytes: number
   /** Messages with more than 60 descriptors. */
   readonly bulky: boolean
+  /** How many of the descriptors the kernel refuses. */
+  readonly refused: number
   readonly options: Record<Side, ChannelOptions<any>>
 }
 
@@ -60,6 +62,10 @@ export interface Post {
   aborted: boolean
   /** A handler has returned it. */
   given: boolean
+  /** Why it may come back: what the kernel says of its descriptors, or that its bytes were taken away. */
+  readonly spoilt: Set<string>
+  /** It has come back with this. */
+  error: string | undefined
   timeout: number
   outcome: string | undefined
   /** A request without an answer: the state in which its sender learned that. */
@@ -71,7 +77,9 @@ interface Pending {
   label: string
 }
 
-const PROTOCOL_ERRORS = /^ERR_PASSFD_(?!PEER|DISCONNECTED|DESTROYED)/
+const PROTOCOL_ERRORS = /^(ERR_PASSFD_(?!PEER|DISCONNECTED|DESTROYED)|E[A-Z]+$)/
+/** The promise of a message whose bytes are gone, and what ends a channel that has sent a part of them. */
+const LOST = 'ERR_PASSFD_ENCODE'
 
 export class World {
   readonly random: Random
@@ -84,6 +92,8 @@ export class World {
   readonly posts = new Map<number, Post>()
   readonly byValue = new Map<unknown, Post>()
   serial = 0
+  /** How many have come back because they can't be sent. */
+  refused = 0
   /** The connection has been broken by somebody. */
   broken = false
   /** And by what no honest end does. */
@@ -173,9 +183,14 @@ export class World {
       ERR_PASSFD_CLOSED: true, // checked at the end
       ERR_PASSFD_MESSAGE_TOO_LARGE: post.early,
       ERR_PASSFD_TOO_MANY_DESCRIPTORS: post.early,
+      EBADF: post.spoilt.has(code),
+      EINVAL: post.spoilt.has(code),
+      [LOST]: post.spoilt.has(code),
       ERR_PASSFD_REMOTE: [
         'E_MODEL',
         'Error',
+        'EBADF',
+        'EINVAL',
         'ERR_PASSFD_BUSY',
         'ERR_PASSFD_UNANSWERED',
         'ERR_PASSFD_TOO_MANY_DESCRIPTORS',
@@ -279,9 +294,12 @@ export class World {
       add(5, 'sends', () => end.send())
       add(4, 'requests', () => end.request())
       if (end.controllers.length > 0) add(2, 'gives up', () => end.abort())
+      if (settings.refused > 0)
+        add(settings.refused * 5, 'closes a number behind the back', () => this.#closeBehind(end))
       add(0.3, 'changes its mode', () => end.changeMode(random.pick<Mode>(['nobody', 'serve', 'iterate', 'listen'])))
       if (settings.profile !== 'calm') add(0.15, 'closes', () => end.close())
       if (settings.profile === 'rough') {
+        add(0.2, 'takes a buffer away', () => this.#loseBuffer(end))
         add(0.1, 'destroys', () => this.#break(() => end.destroy()))
         add(0.05, 'dies', () => this.#break(() => end.die()))
         add(0.05, 'is cut', () => this.#break(() => this.#cut()))
@@ -297,6 +315,32 @@ export class World {
   #break(how: () => void): void {
     this.broken = true
     how()
+  }
+
+  /** A number that was moved and has not left. */
+  #closeBehind({ side }: End): void {
+    const { ledger } = this
+    const waits = (fd: number): boolean =>
+      ['channel', 'given'].includes(ledger.holder(fd)) && !ledger.left(fd) && ledger.refusal(fd) !== EBADF
+    const mine = this.#all.filter(({ from, returned }) => from === side && returned === undefined)
+    const waiting = mine.flatMap(({ fds }) => fds).filter(waits)
+    if (waiting.length === 0) return
+    const fd = this.random.pick(waiting)
+    ledger.closeBehind(fd)
+    for (const { fds, spoilt } of mine) if (fds.includes(fd)) spoilt.add('EBADF')
+    this.note(`${side}: ${fd} is closed`)
+  }
+
+  /** Bytes that are not copied and have not left, or only in part: then the channel can't go on. */
+  #loseBuffer({ side }: End): void {
+    const waiting = this.#all.filter(({ from, binary }) => from === side && binary !== undefined && binary.length > 0)
+    if (waiting.length === 0) return
+    const post = this.random.pick(waiting)
+    const { buffer } = post.binary!
+    structuredClone(buffer, { transfer: [buffer as ArrayBuffer] })
+    post.spoilt.add(LOST)
+    this.broken = true
+    this.note(`${post.serial} loses its bytes`)
   }
 
   #lose({ socket }: End): void {
@@ -359,7 +403,8 @@ export class World {
     for (const post of this.#all) {
       if (!this.posts.has(post.serial) || post.kind === 'reply') continue
       const tooBig = post.early && post.returned === 'unsent'
-      if (post.kind === 'message' && !post.delivered && !tooBig && this.ends[post.from].listensReturned)
+      const refused = post.error !== undefined
+      if (post.kind === 'message' && !post.delivered && !tooBig && !refused && this.ends[post.from].listensReturned)
         this.problem(`${post.serial} never came`)
       if (post.kind === 'request' && post.outcome === undefined) this.problem(`${post.serial} has no outcome`)
       if (post.outcome === 'ERR_PASSFD_CLOSED') this.problem(`${post.serial} was not answered`)
@@ -376,6 +421,7 @@ export class World {
       const code = (errors[index] as { code?: string } | undefined)?.code
       // Last words before the other's hello was heard may be longer than it takes
       if (code === 'ERR_PASSFD_FRAME_TOO_LARGE' && this.broken && end.limits.maxMessage < 1024) continue
+      if (code === LOST && this.#all.some(({ from, spoilt }) => from === end.side && spoilt.has(LOST))) continue
       if (code !== undefined && (!this.broken || (PROTOCOL_ERRORS.test(code) && !this.unlawful)))
         this.problem(`${end.side} ended with ${errors[index]}`)
     }
@@ -401,7 +447,7 @@ export class World {
     const end = this.ends[post.from]
     if (end.dead) return
     const { serial, returned, delivered, fds, kind } = post
-    const holders = fds.map(fd => this.ledger.holder(fd))
+    const holders = fds.filter(fd => this.ledger.refusal(fd) !== EBADF).map(fd => this.ledger.holder(fd))
     if (returned === undefined && end.listensReturned) {
       if (holders.some(holder => holder !== 'closed'))
         this.problem(`${serial} is neither taken nor returned: ${holders}`)
@@ -410,6 +456,8 @@ export class World {
       if (!taken && !(post.given && fds.every(fd => !this.ledger.left(fd))))
         this.problem(`${serial} was closed, neither taken nor returned`)
     }
+    if (delivered && (post.spoilt.has('EINVAL') || post.spoilt.has('EBADF')))
+      this.problem(`${serial} was delivered, though the kernel refuses it`)
     if (returned === 'unsent' && delivered) this.problem(`${serial} was delivered, and returned as unsent`)
     if (returned === 'refused' && delivered) this.problem(`${serial} was delivered, and returned as refused`)
     if (!graceful) return
@@ -481,7 +529,8 @@ export function makeValue(
     floats: () => new Float64Array(size >>> 3).fill(serial)
   }
   const v = content[type]!()
-  const keys = random.chance(0.3) ? random.integer(1, 40) : 1
+  const spoilt = new Set(fds.flatMap(fd => ({ [EBADF]: 'EBADF', [EINVAL]: 'EINVAL' })[ledger.refusal(fd)] ?? []))
+  const keys = random.chance(0.4) ? random.integer(1, 40) : 1
   const value: Body = {
     n: serial,
     k: kind,
@@ -504,6 +553,8 @@ export function makeValue(
     returned: undefined,
     aborted: false,
     given: false,
+    spoilt,
+    error: undefined,
     timeout: 0,
     outcome: undefined,
     gaveUpIn: undefined
@@ -561,12 +612,23 @@ function settingsFor(random: Random): Settings {
     capacity,
     bytes: Math.min(capacity * 10, random.chance(0.1) ? 200_000 : 3000),
     bulky: random.chance(0.15),
+    refused: random.pick([0, 0.05, 0.3]),
     options: { left: options(), right: options() }
   }
 }
 
+export interface Run {
+  problems: string[]
+  log: string[]
+  settings: Settings
+  /** Messages that came back with an error. */
+  refused: number
+  /** Frames of definitions that were written in place of some of them. */
+  definitions: number
+}
+
 /** One run. Returns what is wrong, with what happened before it. */
-export async function runModel(seed: number): Promise<{ problems: string[]; log: string[]; settings: Settings }> {
+export async function runModel(seed: number): Promise<Run> {
   const random = new Random(seed)
   const settings = settingsFor(random)
   const world = new World(settings, random)
@@ -586,5 +648,6 @@ export async function runModel(seed: number): Promise<{ problems: string[]; log:
     process.off('unhandledRejection', onRejection)
     process.off('uncaughtException', onException)
   }
-  return { problems: world.problems, log: world.monitor.log, settings }
+  const { log, definitions } = world.monitor
+  return { problems: world.problems, log, settings, refused: world.refused, definitions }
 }

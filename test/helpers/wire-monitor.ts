@@ -3,8 +3,10 @@ import { unpack } from 'msgpackr'
 import type { Monitor } from './fake-wire.ts'
 import type { Side } from './ledger.ts'
 
-const [HELLO, MESSAGE, REQUEST, REPLY, FAULT, CANCEL, CREDIT, TAKEN, GOODBYE] = [0, 1, 2, 3, 4, 5, 6, 7, 8]
-const NAMES = ['hello', 'message', 'request', 'reply', 'fault', 'cancel', 'credit', 'taken', 'goodbye']
+const [HELLO, MESSAGE, REQUEST, REPLY, FAULT, CANCEL, CREDIT, TAKEN, GOODBYE, DEFINITIONS] = [
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+]
+const NAMES = ['hello', 'message', 'request', 'reply', 'fault', 'cancel', 'credit', 'taken', 'goodbye', 'definitions']
 const RECORDS = 8
 const AHEAD = 253
 
@@ -49,6 +51,8 @@ export class WireMonitor implements Monitor {
   /** The latest frames, for looking at a failure. */
   readonly log: string[] = []
   readonly #report: (problem: string) => void
+  /** Frames of that kind so far. */
+  definitions = 0
   /** Someone writes what they should not: nothing is checked any more. */
   off = false
 
@@ -96,15 +100,16 @@ export class WireMonitor implements Monitor {
     this.log.push(`${side} writes ${NAMES[kind]} ${id} with ${count}, ${length} bytes`)
     direction.frames++
 
-    if (kind > GOODBYE) wrong('unknown kind')
+    if (kind > DEFINITIONS) wrong('unknown kind')
     if (direction.frames === 1 && kind !== HELLO && kind !== GOODBYE) wrong('before hello')
     if (direction.frames > 1 && kind === HELLO) wrong('twice')
     if (direction.goodbye !== undefined && direction.goodbye !== '') wrong('after a final goodbye')
-    if (direction.goodbye === '' && ![REPLY, FAULT, TAKEN].includes(kind)) wrong('after goodbye')
+    if (direction.goodbye === '' && ![REPLY, FAULT, TAKEN, DEFINITIONS].includes(kind)) wrong('after goodbye')
     // The second frame may be a goodbye from one who hasn't heard the other's hello
     if (direction.frames > 2 && length > peer.hello!.maxMessage) wrong(`${length} bytes`)
     if (kind > HELLO && kind !== GOODBYE && peer.hello === undefined) wrong("before the peer's hello")
-    if (flags & ~(7 | (carries(kind) ? RECORDS : 0) | (kind === REQUEST ? 0xff00 : 0))) wrong(`flags ${flags}`)
+    if (flags & ~(7 | (carries(kind) || kind === DEFINITIONS ? RECORDS : 0) | (kind === REQUEST ? 0xff00 : 0)))
+      wrong(`flags ${flags}`)
     if (flags & RECORDS && !(records(direction) && records(peer))) wrong('records were not agreed on')
     if (count > 0 && !carries(kind)) wrong(`${count} descriptors`)
     for (let i = direction.used; i < direction.used + count; i++)
@@ -144,6 +149,12 @@ export class WireMonitor implements Monitor {
         direction.taken += id
         if (direction.taken > peer.attachedAt.length) wrong('more than was sent')
         break
+      case DEFINITIONS:
+        if (!(flags & RECORDS)) wrong('without records')
+        if (!(understands(direction) && understands(peer))) wrong('it was not agreed on')
+        if (id > AHEAD) wrong(`${id} descriptors`)
+        this.definitions++
+        break
       case GOODBYE:
         direction.goodbye = ((length === 0 ? {} : unpack(body)) as { code?: string }).code ?? ''
         break
@@ -157,6 +168,10 @@ export function other(side: Side): Side {
 
 function carries(kind: number): boolean {
   return kind === MESSAGE || kind === REQUEST || kind === REPLY
+}
+
+function understands({ hello }: Direction): boolean {
+  return hello?.features.includes('definitions') ?? false
 }
 
 function records({ hello }: Direction): boolean {
