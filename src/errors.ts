@@ -133,7 +133,9 @@ const TABLE = {
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
   STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
 
-  // A warning
+  // Warnings
+  NOT_ENDED:
+    'The supervisor may not signal what is left of the worker in slot {slot} (EPERM), so it goes on: {pids}. It runs as another user. End it yourself, or run the supervisor as root.',
   UNSERVED:
     'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If that is meant, listen to the event unserved.',
 

@@ -38,6 +38,8 @@ interface Member {
 export class Remainder {
   readonly #leader: number
   readonly #members = new Map<number, Member>()
+  /** Those that we may not signal (kill(2)). They are waited for no longer than to KILL. */
+  readonly #foreign: number[] = []
   #killing = false
   /** Something has happened: a member has ended, or all are to be killed. */
   #news: Deferred = deferred()
@@ -53,20 +55,24 @@ export class Remainder {
     return found.#members.size === 0 ? undefined : found
   }
 
-  /** Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. */
-  async end({ grace, term, killTimeout }: RemainderLimits): Promise<void> {
+  /**
+   * Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. Those that the
+   * kernel did not let us kill, as they run as another user, are not waited for: it resolves to their pids.
+   */
+  async end({ grace, term, killTimeout }: RemainderLimits): Promise<readonly number[]> {
     const began = performance.now()
     if (term) for (const member of this.#members.values()) if (catches(member.stat.pid, SIGTERM)) send(member, SIGTERM)
     let sent = 0
     while (this.#members.size > 0) {
       const passed = performance.now() - began
       const due = this.#killing || passed >= grace + killTimeout ? SIGKILL : passed >= grace ? SIGTERM : 0
-      if (due !== sent) for (const member of this.#members.values()) send(member, due)
+      if (due !== sent) for (const member of [...this.#members.values()]) this.#send(member, due)
       sent = due
       const next = due === SIGKILL ? Number.POSITIVE_INFINITY : due === SIGTERM ? grace + killTimeout : grace
-      await this.#wait(next - passed)
+      if (this.#members.size > 0) await this.#wait(next - passed)
       if (this.#members.size === 0) await this.#look(sent) // what they have started meanwhile
     }
+    return this.#foreign
   }
 
   /** KILL, at once. */
@@ -78,12 +84,18 @@ export class Remainder {
   /** Finds members that are not known yet; they get the signal that the others have got (0: none). */
   async #look(signal: number): Promise<void> {
     for (const stat of await sessionOf(this.#leader)) {
-      if (this.#members.has(stat.pid)) continue
+      if (this.#members.has(stat.pid) || this.#foreign.includes(stat.pid)) continue
       const member = this.#watch(stat)
       if (member === undefined) continue
       this.#members.set(stat.pid, member)
-      if (signal > 0) send(member, signal)
+      if (signal > 0) this.#send(member, signal)
     }
+  }
+
+  #send(member: Member, signal: number): void {
+    if (send(member, signal) || signal !== SIGKILL) return
+    this.#foreign.push(member.stat.pid)
+    this.#ended(member.stat.pid)
   }
 
   #watch(stat: ProcessStat): Member | undefined {
@@ -120,16 +132,19 @@ export class Remainder {
   }
 }
 
-function send({ stat, pidfd }: Member, signal: number): void {
-  if (pidfd !== undefined && native.signal(pidfd.borrow(), signal) !== ENOSYS) return
-  if (!isSame(stat)) return
+/** Returns false if we may not signal it: it runs as another user, and we are not root (kill(2)). */
+function send({ stat, pidfd }: Member, signal: number): boolean {
+  const result = pidfd === undefined ? ENOSYS : native.signal(pidfd.borrow(), signal)
+  if (result !== ENOSYS) return result !== EPERM
+  if (!isSame(stat)) return true
   try {
-    process.kill(stat.pid, signal)
-  } catch {
-    // It has ended meanwhile, or runs as a user whom we may not signal
+    return process.kill(stat.pid, signal)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'EPERM' // otherwise it has ended meanwhile
   }
 }
 
+const EPERM = -1
 const ENOSYS = -38
 
 function isSame({ pid, started }: ProcessStat): boolean {

@@ -29,7 +29,10 @@ import { type Exit, type WorkerOwner, WorkerProcess, type WorkerSetup } from './
 export interface SupervisorEvents {
   /** A worker is ready. */
   worker: [WorkerInfo]
-  /** A worker's process has ended and was collected. Both are null if it could not be started. */
+  /**
+   * A worker's process has ended and was collected. Both are null if it could not be started, or if the kernel did not let the supervisor end it
+   * (ERR_PASSFD_NOT_ENDED, a warning of the process).
+   */
   exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
   /** A worker's state has changed; its first one is 'starting'. */
   state: [WorkerInfo]
@@ -673,7 +676,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
 
   #onExit(worker: WorkerProcess, { code, signal }: Exit): void {
     this.#living.delete(worker)
-    const how = signal ?? (code === null ? 'not started' : String(code))
+    const unknown = worker.pid === undefined ? 'not started' : 'not ended'
+    const how = signal ?? (code === null ? unknown : String(code))
     this.#exits[how] = (this.#exits[how] ?? 0) + 1
     this.#rebalance()
     this.#tell('exit', worker.info(), code, signal)

@@ -128,6 +128,8 @@ export class WorkerProcess {
   #overdue: string | undefined
   /** The exception that it is about to end by. */
   #failure: string | undefined
+  /** The last signal for its own process was refused: it runs as another user, and we are not root (kill(2)). */
+  #denied = false
   /** Why it was refused; it may end before the kill. */
   #refused: string | undefined
   /** What it has told of its failure by sd_notify(3). */
@@ -294,6 +296,7 @@ export class WorkerProcess {
     this.#killedFor ??= reason
     clearTimeout(this.#timer)
     this.#signal('SIGKILL')
+    if (this.#denied) this.#letGo()
   }
 
   /** The same, and all others of its session. */
@@ -322,7 +325,19 @@ export class WorkerProcess {
   }
 
   #signal(signal: NodeJS.Signals): void {
+    this.#denied = false
     if (this.#child?.pid !== undefined) this.#child.kill(signal)
+  }
+
+  /** To wait for its end could take for ever. */
+  #letGo(): void {
+    this.#child?.unref()
+    this.#warnOfThoseLeft([this.pid!])
+    void this.#ended({ code: null, signal: null })
+  }
+
+  #warnOfThoseLeft(pids: readonly number[]): void {
+    if (pids.length > 0) process.emitWarning(new PassfdError('NOT_ENDED', { slot: this.slot, pids: pids.join(', ') }))
   }
 
   // --- its start
@@ -354,8 +369,9 @@ export class WorkerProcess {
   }
 
   #follow(child: ChildProcess): void {
-    child.once('error', error => {
+    child.on('error', error => {
       if (child.pid === undefined) this.#failedToStart(error)
+      else this.#denied = true // of kill(2)
     })
     child.once('exit', (code, signal) => void this.#ended({ code, signal }))
     if (child.pid === undefined) return
@@ -528,12 +544,14 @@ export class WorkerProcess {
     this.#become('stopping')
     const grace = stops ? Math.max(0, this.#stopBy - performance.now()) : 0
     // A shell that TERM has killed has not sent it on
-    await remainder.end({ grace, term: stops && signal === 'SIGTERM', killTimeout })
+    this.#warnOfThoseLeft(await remainder.end({ grace, term: stops && signal === 'SIGTERM', killTimeout }))
   }
 
   /** In words: of this end, not of what happened before. */
   #why({ code, signal }: Exit): string {
     if (this.pid === undefined) return this.#startFailure ?? 'it could not be started'
+    if (this.#denied && code === null && signal === null)
+      return 'it runs as another user, so that the supervisor may not end it (EPERM)'
     const how = exitReason(code, signal)
     const why = this.#cause(code, signal) ?? this.reason ?? this.#unreadable(code)
     if (why !== undefined) return `${why} (${how})`

@@ -5,9 +5,10 @@ import { fileURLToPath } from 'node:url'
 import type { Supervisor } from '../../src/prefork/index.ts'
 import { statOf } from '../../src/prefork/procfs.ts'
 import { Remainder } from '../../src/prefork/remainder.ts'
+import { startFixture } from '../helpers/process.ts'
 import { gone } from '../helpers/processes.ts'
 import { get, only, program, supervising } from '../helpers/supervising.ts'
-import { test, until } from '../helpers/test.ts'
+import { test, testIf, until } from '../helpers/test.ts'
 
 const wrapped = fileURLToPath(new URL('../fixtures/prefork-wrapped.py', import.meta.url))
 type What = 'drains' | 'ignores' | 'default'
@@ -163,3 +164,38 @@ test('kill() ends them at once; zombies are nobody; a number that was given anew
 
   t.is(await Remainder.of(other.pid!), undefined)
 })
+
+testIf(
+  process.getuid!() === 0 ? undefined : 'needs root',
+  'a worker or a helper that runs as another user and may not be signalled is not waited for, and that is told',
+  async t => {
+    const entry = program(`
+      import { spawn } from 'node:child_process'
+      const worker = await joinSupervisor({ signals: false })
+      const helper = spawn('sleep', ['60'], { stdio: 'ignore' })
+      worker.channel.serve(({ value }) => {
+        if (value === 'hang') for (;;);
+        if (value === 'helper') {
+          process.setgroups([])
+          process.setgid(65534)
+          process.setuid(65534)
+        }
+        return helper.pid
+      })
+      await worker.ready()`)
+    for (const what of ['worker', 'helper']) {
+      const { line, exit } = startFixture('prefork-drops', [entry, what])
+      const { pid, helper, phase, warnings, exits } = JSON.parse(await line())
+      t.is(phase, 'stopped', what)
+      t.is(warnings.length, 1)
+      t.is(warnings[0][0], 'ERR_PASSFD_NOT_ENDED')
+      t.true(warnings[0][1].includes(`it goes on: ${what === 'worker' ? pid : helper}.`), warnings[0][1])
+      t.deepEqual(exits.length, 1)
+      const [code, signal, reason] = exits[0]
+      t.deepEqual([code, signal], what === 'worker' ? [null, null] : [null, 'SIGKILL'])
+      t.regex(reason, what === 'worker' ? /^it runs as another user, .*\(EPERM\)$/ : /^it was killed by SIGKILL/)
+      for (const left of [pid, helper]) if (lives(left)) process.kill(left, 'SIGKILL')
+      t.is((await exit).code, 0)
+    }
+  }
+)
