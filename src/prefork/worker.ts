@@ -1,6 +1,7 @@
 /** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
 
 import type { Server } from 'node:net'
+import { setTimeout as later } from 'node:timers/promises'
 import { AsyncContext, bound } from '../async-context.ts'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'
@@ -82,6 +83,9 @@ export class Worker {
   readonly #lameDuckOver = deferred()
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
+  readonly #timeIsOver = deferred()
+  /** From `#timeIsOver` on: when the process ends in any case, on the clock of performance.now(). */
+  #deadline = 0
   readonly #context = new AsyncContext('PASSFD_WORKER')
   #orphan = false
   #stopped: Promise<void> | undefined
@@ -207,7 +211,8 @@ export class Worker {
   /**
    * Calls `handler` when the worker stops and its HTTP requests are finished: the place to close WebSockets and databases. They run one
    * after the other, the last one registered first, each in the async context of its `onStop` call. When `stopTimeout` is over, all connections
-   * that are left are destroyed, `signal` is aborted, and the process ends `killTimeout` later, or earlier if the handlers are done.
+   * that are left are destroyed, `signal` is aborted, and the process ends `killTimeout` later, or earlier if the handlers are done. One that
+   * does not settle then keeps the others waiting for its share of that time only: half of it with one more handler, a third with two.
    */
   onStop(handler: StopHandler): void {
     if (typeof handler !== 'function')
@@ -297,6 +302,8 @@ export class Worker {
       // A handler may wait for just that
       for (const served of this.#all()) served.destroyAll()
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
+      this.#deadline = performance.now() + killTimeout
+      this.#timeIsOver.resolve()
     })
     this.#context.run(() => this.#stop.abort())
     // The supervisor may be about to stop, too, and then nobody else would serve who waits
@@ -326,7 +333,7 @@ export class Worker {
   /** Returns whether one has failed. */
   async #runHandlers(): Promise<boolean> {
     let failed = false
-    for (const handler of this.#handlers.toReversed()) {
+    const run = async (handler: StopHandler): Promise<void> => {
       try {
         await handler({ signal: this.#hurry.signal })
       } catch (error) {
@@ -334,7 +341,21 @@ export class Worker {
         process.emitWarning(new PassfdError('STOP_HANDLER', { message: asError(error).message }, { cause: error }))
       }
     }
+    const running: Promise<void>[] = []
+    for (let handler = this.#handlers.pop(); handler !== undefined; handler = this.#handlers.pop()) {
+      const done = run(handler)
+      running.push(done)
+      await Promise.race([done, this.#shareIsOver()])
+    }
+    await Promise.all(running)
     return failed
+  }
+
+  /** Of the time that is left after `stopTimeout` the handler that runs and those behind it have equal shares. */
+  async #shareIsOver(): Promise<void> {
+    await this.#timeIsOver.promise
+    const left = this.#deadline - performance.now()
+    await later(left / (this.#handlers.length + 1), undefined, { ref: false })
   }
 
   /** Nobody else accepts from them any more. */

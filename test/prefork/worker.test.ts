@@ -188,6 +188,38 @@ for (const [what, wait] of Object.entries(WAITING))
     })
   })
 
+test('onStop: handlers that never settle: the others run in order, each after its share of killTimeout', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    const never = new Promise(() => {})
+    const tell = what => worker.channel.request(what + ' ' + Math.round(performance.now()))
+    worker.onStop(({ signal }) => tell('last ' + signal.aborted))
+    worker.onStop(() => { tell('third'); return never })
+    worker.onStop(async () => {
+      await tell('second')
+      worker.onStop(() => tell('registered late'))
+    })
+    worker.onStop(() => { tell('first'); return never })
+    await worker.ready()`)
+  const killTimeout = 3000
+  await supervising(t, { entry, stopTimeout: 200, killTimeout }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    const told: string[] = []
+    supervisor.workers[0]!.channel.serve(({ value }) => void told.push(value as string))
+    await supervisor.stop()
+    t.deepEqual(
+      told.map(text => text.replace(/ \d+$/, '')),
+      ['first', 'second', 'registered late', 'third', 'last true']
+    )
+    const times = told.map(text => Number(text.split(' ').at(-1)))
+    // A quarter of it with three behind, then half of what is left
+    const [first, second] = [times[1]! - times[0]!, times[4]! - times[3]!]
+    t.true(first >= 200 + killTimeout / 4 - 50 && first < 200 + killTimeout / 2, `${first}`)
+    t.true(second >= (killTimeout - first) / 2 - 50 && second < killTimeout - first, `${second}`)
+    t.regex(exits.join(), /^0\/1 (1|SIGKILL)$/) // its own limit, or the supervisor's
+  })
+})
+
 test('the exit code that the program has set', async t => {
   const entry = program('const worker = await joinSupervisor(); process.exitCode = 7; await worker.ready()')
   await supervising(t, { entry }, async (supervisor, { exits }) => {
