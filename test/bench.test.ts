@@ -6,13 +6,13 @@ import { type Contender, measure, type Result, type Row, type SideRow } from '..
 import { usocketMissing } from '../bench/missing.ts'
 import { start as startContender } from '../bench/process.ts'
 import { table } from '../bench/report.ts'
+import { compiled } from './helpers/compiled.ts'
 import { start } from './helpers/process.ts'
 import { test, testIf } from './helpers/test.ts'
 
 const SHORT = { BENCH_WARM_UP: '5', BENCH_FLOOR_WARM_UP: '5', BENCH_MEASURED: '5' }
 const bench = (path: string) => fileURLToPath(new URL(`../bench/${path}`, import.meta.url))
 const names = readdirSync(bench('rows')).map(file => file.replace(/\.ts$/, ''))
-// Not within a test: what compiles TypeScript may open what it keeps
 const rows = new Map<string, Row>()
 const sideRows = new Map<string, SideRow>()
 for (const name of names) {
@@ -22,7 +22,7 @@ for (const name of names) {
 }
 
 function runBench(args: string[], environment: NodeJS.ProcessEnv = {}) {
-  return start(process.execPath, ['--import', 'tsx', bench('run.ts'), ...args], {
+  return start(process.execPath, [...compiled, bench('run.ts'), ...args], {
     env: { ...process.env, ...SHORT, ...environment }
   })
 }

@@ -12,6 +12,7 @@ import {
 import { Descriptor } from '../src/index.ts'
 import { MESSAGE_PIDFD, native } from '../src/native.ts'
 import { patched } from './helpers/channels.ts'
+import { compiled } from './helpers/compiled.ts'
 import { abstractName, boundPair, closeSockets, nextDatagram } from './helpers/datagrams.ts'
 import { pidOf } from './helpers/facts.ts'
 import { socketPath } from './helpers/path.ts'
@@ -360,7 +361,7 @@ testIf(notRoot, 'a sender in a pid namespace of its own, and one outside of ours
     await socket.close()`
   const receiver = start('unshare', [
     ...['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath],
-    ...['--import', 'tsx', '--input-type=module', '-e', program, path]
+    ...[...compiled, '--input-type=module', '-e', program, path]
   ])
   t.is(await receiver.line(), 'bound')
   const outer = unnamed()

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { compiled } from './helpers/compiled.ts'
 import { socketPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
@@ -141,7 +142,9 @@ test('the Python peer fits on a page', t => {
 })
 
 function example(name: string, ...args: string[]): Running {
-  return start(process.execPath, ['--import', import.meta.resolve('tsx'), join(root, `examples/${name}.ts`), ...args])
+  // The demo starts its own programs by tsx
+  const how = name === 'demo' ? ['--import', import.meta.resolve('tsx')] : compiled
+  return start(process.execPath, [...how, join(root, `examples/${name}.ts`), ...args])
 }
 
 async function ends(t: ExecutionContext, running: Running): Promise<void> {

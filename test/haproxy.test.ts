@@ -2,6 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { Agent, get } from 'node:http'
 import { fileURLToPath } from 'node:url'
+import { compiled } from './helpers/compiled.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { start } from './helpers/process.ts'
@@ -38,7 +39,7 @@ frontend web
     await until(() => existsSync(admin), 'HAProxy to listen')
     t.is(await ask(first), 'haproxy')
 
-    const takeover = start(process.execPath, ['--import', import.meta.resolve('tsx'), example, admin])
+    const takeover = start(process.execPath, [...compiled, example, admin])
     t.regex(await takeover.line(), /^takeover: HAProxy gave .*tcp-listener.*tcp-listener/)
     const ports = [await takeover.line(), await takeover.line()].map(line => Number(/port (\d+)$/.exec(line)![1]))
     t.deepEqual(ports.sort(), [first, second].sort())

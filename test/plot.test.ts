@@ -1,6 +1,7 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { compiled } from './helpers/compiled.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
@@ -45,7 +46,7 @@ async function plot(): Promise<Record<string, string>> {
   const source = join(folder, 'results.json')
   writeFileSync(source, JSON.stringify({ machine: 'a machine', results }))
   const { code, stderr } = await start(process.execPath, [
-    ...['--import', 'tsx', join(root, 'bench/plot.ts')],
+    ...[...compiled, join(root, 'bench/plot.ts')],
     source,
     folder
   ]).exit

@@ -5,6 +5,7 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { compiled } from './helpers/compiled.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { type Running, start, startFixture } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
@@ -145,7 +146,7 @@ async function bytesOf(client: net.Socket, count: number): Promise<void> {
 async function startDaemon(directory: string, preload?: string): Promise<{ running: Running; says: string }> {
   const program = fileURLToPath(new URL('../examples/pty-daemon.ts', import.meta.url))
   const before = preload === undefined ? [] : ['--import', new URL(`./fixtures/${preload}.mjs`, import.meta.url).href]
-  const running = start(process.execPath, [...before, '--import', import.meta.resolve('tsx'), program, directory])
+  const running = start(process.execPath, [...before, ...compiled, program, directory])
   return { running, says: await running.line() }
 }
 

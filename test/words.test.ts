@@ -6,6 +6,7 @@ import { connect, Descriptor, listen, pair } from '../src/index.ts'
 import { MemoryPool, SharedMemory } from '../src/memory.ts'
 import { Supervisor } from '../src/prefork/index.ts'
 import * as stream from '../src/stream.ts'
+import { compiled } from './helpers/compiled.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
@@ -227,7 +228,7 @@ test('a moved descriptor names who has it', async t => {
   await Promise.all([sender.close(), receiver.close()])
 })
 
-const RUN = ['--import', 'tsx', '--input-type=module', '-e']
+const RUN = [...compiled, '--input-type=module', '-e']
 const NUL = '/tmp/passfd\0words'
 const LONE = '/tmp/passfd\ud800words'
 

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import * as http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { io, type Socket } from 'socket.io-client'
+import { compiled } from '../helpers/compiled.ts'
 import { freePort } from '../helpers/port.ts'
 import { start } from '../helpers/process.ts'
 import { test, until } from '../helpers/test.ts'
@@ -50,7 +51,7 @@ async function poll(agent: http.Agent, port: number, id?: string): Promise<{ sta
 
 test('sessions stay with their workers, polling or not; what one hears all hear; a reload is survived', async t => {
   const port = await freePort()
-  const running = start(process.execPath, ['--import', import.meta.resolve('tsx'), example, `${port}`])
+  const running = start(process.execPath, [...compiled, example, `${port}`])
   for (let i = 0; i < 4; i++) t.regex(await running.line(), /^slot \d: process \d+ serves$/)
 
   // Those that begin to poll and then upgrade; those that always poll; those that never do

@@ -1,0 +1,106 @@
+/**
+ * Compiles src/, test/, bench/ and examples/ into build/, from where the tests run; nothing if that is up to date. Types are not checked.
+ * Imports lead to what is compiled, but `import.meta.url` is the source's: what lies beside a source is found there.
+ */
+import { execFileSync } from 'node:child_process'
+import { createHash, randomUUID } from 'node:crypto'
+import * as fs from 'node:fs'
+import { dirname, join, relative, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const build = join(root, 'build')
+const state = join(build, 'state')
+
+/** Two runs at once are harmless: each file is replaced in one step, and by the same. */
+export async function compileTests() {
+  const sources = ['src', 'test', 'bench', 'examples']
+    .flatMap(folder => filesIn(join(root, folder)).map(name => join(folder, name)))
+    .filter(name => !name.startsWith(`test${sep}runners${sep}`))
+  const compiled = sources.filter(name => name.endsWith('.ts'))
+  const imported = sources.filter(name => /\.m?js$/.test(name))
+  const now = stateOf([...compiled, ...imported])
+  if (fs.existsSync(state) && fs.readFileSync(state, 'utf8') === now) return
+  if (!imported.includes(join('src', 'msgpackr', 'pack.js'))) throw new Error('nothing is built: npm run build')
+  // As deep as build/: the source maps name sources by relative paths
+  const fresh = join(root, `build-${randomUUID()}`)
+  try {
+    compile(fresh)
+    for (const name of filesIn(fresh)) if (name.endsWith('.js')) await nameSource(fresh, name)
+    for (const name of imported) {
+      fs.mkdirSync(dirname(join(fresh, name)), { recursive: true })
+      fs.symlinkSync(relative(join(build, dirname(name)), join(root, name)), join(fresh, name))
+    }
+    fs.writeFileSync(join(fresh, 'state'), now)
+    const names = filesIn(fresh)
+    const gone = filesIn(build).filter(name => !names.includes(name))
+    // Whoever reads `state` finds all the rest
+    for (const name of names.filter(name => name !== 'state')) move(name, fresh)
+    for (const name of gone) fs.rmSync(join(build, name), { force: true })
+    move('state', fresh)
+  } finally {
+    fs.rmSync(fresh, { recursive: true, force: true })
+  }
+}
+
+/** Of all that the result depends on. */
+function stateOf(sources) {
+  const hash = createHash('sha256')
+  for (const name of [
+    ...sources,
+    'tsconfig.json',
+    'tsconfig.test.json',
+    'package-lock.json',
+    'scripts/compile-tests.mjs'
+  ])
+    hash
+      .update(`${name}\0`)
+      .update(fs.readFileSync(join(root, name)))
+      .update('\0')
+  return hash.digest('hex')
+}
+
+function compile(folder) {
+  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  const { LD_PRELOAD: _, ...env } = process.env // a sanitizer is for the tests
+  execFileSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.test.json'), '--outDir', folder], {
+    stdio: ['ignore', 2, 2],
+    env
+  })
+}
+
+async function nameSource(folder, name) {
+  const path = join(folder, name)
+  const code = fs.readFileSync(path, 'utf8')
+  if (!code.includes('import.meta.url')) return
+  const source = relative(dirname(join(build, name)), join(root, name.replace(/\.js$/, '.ts')))
+  const { transform } = await import('esbuild')
+  const map = fs.readFileSync(`${path}.map`, 'base64')
+  const result = await transform(`${code}\n//# sourceMappingURL=data:application/json;base64,${map}`, {
+    banner: `const __source_url = new URL('${source}', import.meta.url).href`,
+    define: { 'import.meta.url': '__source_url' },
+    sourcemap: 'external',
+    sourcesContent: false,
+    sourcefile: name.split(sep).at(-1)
+  })
+  fs.writeFileSync(path, `${result.code}//# sourceMappingURL=${name.split(sep).at(-1)}.map\n`)
+  fs.writeFileSync(`${path}.map`, result.map)
+}
+
+function filesIn(folder) {
+  if (!fs.existsSync(folder)) return []
+  return fs
+    .readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter(entry => !entry.isDirectory())
+    .map(entry => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
+}
+
+function move(name, from) {
+  const [old, path] = [join(build, name), join(from, name)]
+  if (fs.existsSync(old) && fs.readFileSync(old).equals(fs.readFileSync(path))) return
+  fs.mkdirSync(dirname(old), { recursive: true })
+  fs.renameSync(path, old)
+}
+
+if (process.argv[1] !== undefined && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url))
+  await compileTests()

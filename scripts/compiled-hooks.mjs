@@ -1,0 +1,9 @@
+/** See use-compiled.mjs; Node runs this in a thread of its own. */
+const root = new URL('../', import.meta.url).href
+
+export async function resolve(specifier, context, next) {
+  const found = await next(specifier, context)
+  if (!found.url.startsWith(root) || !/^(?:src|test|bench|examples)\/.*\.ts$/.test(found.url.slice(root.length)))
+    return found
+  return { url: `${root}build/${found.url.slice(root.length, -3)}.js`, format: 'module', shortCircuit: true }
+}

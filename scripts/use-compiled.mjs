@@ -1,0 +1,4 @@
+/** `node --import …/use-compiled.mjs FILE.ts`: in place of each source that scripts/compile-tests.mjs compiles, runs what it made of it. */
+import { register } from 'node:module'
+
+register('./compiled-hooks.mjs', import.meta.url)
