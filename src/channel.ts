@@ -75,8 +75,10 @@ export interface Returned<Out = unknown> {
   /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
   readonly descriptors: readonly Descriptor[]
   /**
-   * The system's error, if the kernel has refused to pass them: EBADF, EINVAL (an io_uring), … ERR_PASSFD_ENCODE, if a binary value of 64 KiB
-   * or more was transferred or detached before it had left; then there may be no descriptors. Otherwise undefined.
+   * Why it came back, if the channel goes on. The system's error: the kernel refuses to pass one of them (EBADF, EINVAL for an io_uring, …).
+   * ERR_PASSFD_ENCODE: a binary value of 64 KiB or more was transferred or detached before it had left. ERR_PASSFD_MESSAGE_TOO_LARGE,
+   * ERR_PASSFD_TOO_MANY_DESCRIPTORS: it was sent before the peer's hello, which tells that the peer does not take it. There may be no
+   * descriptors then. Otherwise undefined.
    */
   readonly error: Error | undefined
   /** Keeps all of them, Connections too. */

@@ -595,19 +595,22 @@ export class Session implements TransportOwner {
       }
     }
     // Only now, as whoever gets one back may send another
-    for (const { item, error } of unfit) {
-      const { kind, value } = item
-      this.#giveUp(item, error)
-      // Its promise may have resolved long ago, so even one without descriptors comes back
-      if (kind === frame.MESSAGE && (item.parcel?.fds.length ?? 0) === 0)
-        this.#owner.onReturned('unsent', new Parcel([], [], value, -1))
-    }
+    for (const { item, error } of unfit) this.#comeBackUnfit(item, error)
     if (this.state === 'greeting') {
       this.state = 'open'
       this.#owner.onOpen(hello)
     }
     this.#sendWaiting()
     this.#settle()
+  }
+
+  /** The peer does not take it. The promise of a message may have resolved long ago, so even one without descriptors comes back. */
+  #comeBackUnfit({ kind, id, parcel, sent, value }: Waiting, error: Error): void {
+    sent?.reject(error)
+    if (kind === frame.REQUEST) this.requests.settle(id)?.fail(error)
+    const returned = parcel ?? new Parcel([], [], value, -1)
+    returned.error = error
+    if (kind === frame.MESSAGE || returned.fds.length > 0) this.#return('unsent', returned)
   }
 
   #giveUp({ kind, id, parcel, sent }: Waiting, error: Error): void {

@@ -65,7 +65,7 @@ export class Parcel {
   sent: { reject(error: Error): void } | undefined
   /** The message that a serve handler has answered with it. */
   answer: object | undefined
-  /** The system's error, if the kernel has refused the descriptors; ERR_PASSFD_ENCODE, if a binary value was taken away. */
+  /** Why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was taken away. */
   error: Error | undefined
 
   constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {

@@ -1,6 +1,6 @@
 /** Binary values of 64 KiB or more that the program takes away after send() and before they have left: only their message suffers. */
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Channel, Returned } from '../src/index.ts'
+import { type Channel, Connection, connect, Descriptor, pair, type Returned } from '../src/index.ts'
 import { closeAll, connected, file } from './helpers/channels.ts'
 import { times } from './helpers/full.ts'
 import { Random } from './helpers/random.ts'
@@ -204,7 +204,64 @@ test('a resizable buffer that shrinks, and an ArrayBuffer, arrive as they were',
   await closeAll(left, right)
 })
 
-test('while it waits for the hello, or for credit', async t => {
+for (const [how, make] of Object.entries(losses))
+  for (const options of [{}, { records: false }])
+    test(`while it waits for the hello, ${how}, ${JSON.stringify(options)}`, async t => {
+      const [left, end] = pair<any, any>()
+      const returned = collect(left)
+      const lost = Array.from({ length: 5 }, make)
+      const [one, two, three, four, five] = lost.map(({ bytes }) => bytes) as [Uint8Array, ...Uint8Array[]] as any
+      const [socket, other] = Descriptor.socketpair()
+      const connection = new Connection(socket, five)
+      const descriptors = [file(), file()]
+      const sent = [
+        left.send({ n: 1, list: [one, 'x'] }),
+        left.send({ n: 2, map: new Map([['bytes', two]]), descriptor: descriptors[0] }),
+        left.request({ n: 3, three }),
+        left.request({ n: 4, four, descriptor: descriptors[1] })
+      ].map(codeOf)
+      left.send({ n: 5, connection }) // its bytes are a copy
+      const whole = left.send({ n: 6, whole: new Uint8Array(SIZE).fill(6), file: file() })
+      for (const { lose } of lost) lose()
+      left.send({ n: 7 })
+      const right = await connect<any, any>(end, options)
+      const arrived: any[] = []
+      right.on('message', ({ value }) => void arrived.push(value))
+      for (const promise of sent) t.like(await promise, { code: LOST.code })
+      t.regex((await sent[0]).message, LOST.message)
+      await whole
+      await until(() => arrived.length === 3 && returned.length === 3, 'all')
+      t.deepEqual(
+        arrived.map(({ n, whole }) => [n, whole?.length, whole?.every((byte: number) => byte === 6)]),
+        [
+          [5, undefined, undefined],
+          [6, SIZE, true],
+          [7, undefined, undefined]
+        ]
+      )
+      t.deepEqual(
+        returned.map(({ state, value, error, descriptors }) => [
+          value.n,
+          state,
+          (error as any)?.code,
+          descriptors.length
+        ]),
+        [
+          [1, 'unsent', LOST.code, 0],
+          [2, 'unsent', LOST.code, 1],
+          [4, 'unsent', LOST.code, 1]
+        ]
+      )
+      for (const each of descriptors) {
+        t.false(each.closed)
+        each.close()
+      }
+      other.close()
+      await closeAll(left, right)
+      t.deepEqual([await left.closed, await right.closed], [undefined, undefined])
+    })
+
+test('while it waits for credit', async t => {
   const { channel, peer } = await rawPair({}, { window: 10, features: [] })
   const returned = collect(channel)
   channel.send(['takes all credit'])

@@ -18,6 +18,9 @@ const MISUSE = new Set([
   'ERR_PASSFD_CHANNEL_CLOSED'
 ])
 
+/** What the peer's hello says of what was sent before it. */
+const UNFIT = new Set(['ERR_PASSFD_MESSAGE_TOO_LARGE', 'ERR_PASSFD_TOO_MANY_DESCRIPTORS'])
+
 export class End {
   readonly side: Side
   readonly channel: Channel<any, any>
@@ -469,7 +472,8 @@ export class End {
   #refused(post: Post, error: Error | undefined): void {
     if (error === undefined) return
     post.error = (error as { code?: string }).code ?? String(error)
-    if (post.returned !== 'unsent' || !post.spoilt.has(post.error))
+    const unfit = post.early && UNFIT.has(post.error)
+    if (post.returned !== 'unsent' || !(unfit || post.spoilt.has(post.error)))
       this.world.problem(`${post.serial} is returned as ${post.returned}: ${error}`)
     this.world.refused++
   }

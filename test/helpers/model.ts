@@ -402,9 +402,8 @@ export class World {
     }
     for (const post of this.#all) {
       if (!this.posts.has(post.serial) || post.kind === 'reply') continue
-      const tooBig = post.early && post.returned === 'unsent'
       const refused = post.error !== undefined
-      if (post.kind === 'message' && !post.delivered && !tooBig && !refused && this.ends[post.from].listensReturned)
+      if (post.kind === 'message' && !post.delivered && !refused && this.ends[post.from].listensReturned)
         this.problem(`${post.serial} never came`)
       if (post.kind === 'request' && post.outcome === undefined) this.problem(`${post.serial} has no outcome`)
       if (post.outcome === 'ERR_PASSFD_CLOSED') this.problem(`${post.serial} was not answered`)
