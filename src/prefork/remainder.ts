@@ -17,8 +17,11 @@ const LOOK_AGAIN = 100
 export interface RemainderLimits {
   /** They have this long by themselves, in ms. */
   grace: number
-  /** Those that handle SIGTERM get it at once, before `grace`: nobody can have sent it to them. */
-  term: boolean
+  /**
+   * Those that handle SIGTERM get it at once, before `grace`: nobody can have sent it to them. `'first'`: when these have ended, or if there are none,
+   * `grace` is over, because nobody who is left knows of the stop.
+   */
+  term: boolean | 'first'
   /** From TERM to KILL, in ms. */
   killTimeout: number
 }
@@ -59,12 +62,15 @@ export class Remainder {
    * Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. Those that the
    * kernel did not let us kill, as they run as another user, are not waited for: it resolves to their pids.
    */
-  async end({ grace, term, killTimeout }: RemainderLimits): Promise<readonly number[]> {
+  async end({ grace: longest, term, killTimeout }: RemainderLimits): Promise<readonly number[]> {
     const began = performance.now()
-    if (term) for (const member of this.#members.values()) if (catches(member.stat.pid, SIGTERM)) send(member, SIGTERM)
+    const told = [...this.#members.values()].filter(({ stat }) => term !== false && catches(stat.pid, SIGTERM))
+    for (const member of told) send(member, SIGTERM)
+    let grace = longest
     let sent = 0
     while (this.#members.size > 0) {
       const passed = performance.now() - began
+      if (term === 'first' && !told.some(({ stat }) => this.#members.has(stat.pid))) grace = Math.min(grace, passed)
       const due = this.#killing || passed >= grace + killTimeout ? SIGKILL : passed >= grace ? SIGTERM : 0
       if (due !== sent) for (const member of [...this.#members.values()]) this.#send(member, due)
       sent = due

@@ -652,7 +652,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         this.#tell('worker', worker.info())
       }
       // By its own wish: its successor need not wait for its end
-      if (worker.state === 'stopping' && !worker.told && !worker.ended) this.#left(worker)
+      if (worker.state === 'stopping' && !worker.told && (!worker.ended || worker.drains)) this.#left(worker)
     },
     onUses: (_worker, name, exposed) => {
       if (exposed) this.#exposed.add(name)
@@ -668,6 +668,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
         await Promise.race([this.#stopBegun.promise, later(TOGETHER, undefined, { ref: false })])
       await this.#listenersClosed
       if (!this.#hasStopped()) this.#letGo.add(worker)
+      return this.#hasStopped()
+    },
+    stopsToo: async () => {
+      if (!this.#hasStopped()) await Promise.race([this.#stopBegun.promise, later(TOGETHER, undefined, { ref: false })])
       return this.#hasStopped()
     },
     onReturned: (worker, name, connections) => this.#giveBack(worker, name, connections),

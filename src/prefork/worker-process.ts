@@ -1,5 +1,6 @@
 /** The supervisor's view of one worker: its process, its state, what it says, and its end. */
 import type { ChildProcess } from 'node:child_process'
+import { constants } from 'node:os'
 import { type Channel, sessionOf } from '../channel.ts'
 import { pair, trustedPair } from '../connect.ts'
 import type { Descriptor } from '../descriptor.ts'
@@ -33,6 +34,9 @@ const LAST_WORDS = 1000
 const DEBUG_PORT = 9229
 const WAITING = /^--inspect-(brk|wait)\b/
 
+/** And what a shell, or a wrapper that has passed the signal on, exits with. */
+const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
+
 /** A process's end: one of the two is null. Both are if it could not be started. */
 export interface Exit {
   readonly code: number | null
@@ -49,6 +53,8 @@ export interface WorkerOwner {
   isLeaving(worker: WorkerProcess): Promise<boolean>
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
+  /** Resolves to whether the supervisor stops: its own signal may come a moment after the worker's. */
+  stopsToo(): Promise<boolean>
   /** After its state is 'exited', and after all that it had said. */
   onExit(worker: WorkerProcess, exit: Exit): void
 }
@@ -90,6 +96,8 @@ export class WorkerProcess {
   booted = false
   /** It was told to end by us. */
   told = false
+  /** Somebody else has told its own process to stop, and that has ended by it: the others of its session still serve. */
+  drains = false
   /** A successor has taken its place, or is being looked for. */
   replaced = false
   /** The limit that its predecessor was replaced for. */
@@ -532,19 +540,23 @@ export class WorkerProcess {
     await lastWords(this.channel)
   }
 
-  /** What is left of its session is ended. After a stop that was asked for it has what is left of `stopTimeout` first. */
-  async #endSession({ signal }: Exit): Promise<void> {
-    const { spawn, killTimeout } = this.#setup.settings
+  /** What is left of its session is ended. After a stop, whoever has asked for it, it has what is left of `stopTimeout` first. */
+  async #endSession(exit: Exit): Promise<void> {
+    const { spawn, stopTimeout, killTimeout } = this.#setup.settings
     if (this.pid === undefined || spawn.leaveGroup === true) return
     const remainder = await Remainder.of(this.pid)
     if (remainder === undefined) return
     this.#remainder = remainder
     if (this.#atOnce) remainder.kill()
-    const stops = this.state === 'stopping'
+    const asked = this.state === 'stopping'
+    this.drains = !asked && isStop(exit)
     this.#become('stopping')
-    const grace = stops ? Math.max(0, this.#stopBy - performance.now()) : 0
-    // A shell that TERM has killed has not sent it on
-    this.#warnOfThoseLeft(await remainder.end({ grace, term: stops && signal === 'SIGTERM', killTimeout }))
+    const together = await this.#setup.owner.stopsToo()
+    const limit = asked ? this.#stopBy : together || this.drains ? this.#endedAt! + stopTimeout : 0
+    // A shell that TERM has killed has not sent it on. But if the supervisor stops, TERM may have come to all
+    const alone = (asked || this.drains) && exit.signal !== null && isStop(exit)
+    const term = alone && (together ? asked : 'first')
+    this.#warnOfThoseLeft(await remainder.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
   }
 
   /** In words: of this end, not of what happened before. */
@@ -570,6 +582,11 @@ export class WorkerProcess {
     if (signal === 'SIGKILL' && this.#killedFor !== undefined) return this.#killedFor
     return this.#failure ?? this.#refused ?? this.#overdue ?? (code === null || code === 0 ? undefined : this.#errno)
   }
+}
+
+/** It has ended by a signal that means a graceful stop. */
+function isStop({ code, signal }: Exit): boolean {
+  return STOPS.includes(signal ?? code)
 }
 
 /** Resolves when the channel has ended. */

@@ -1,9 +1,11 @@
 /** The end of a worker is the end of its session: programs behind wrappers, and helpers. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import * as http from 'node:http'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { Supervisor } from '../../src/prefork/index.ts'
-import { statOf } from '../../src/prefork/procfs.ts'
+import { catches, statOf } from '../../src/prefork/procfs.ts'
 import { Remainder } from '../../src/prefork/remainder.ts'
 import { startFixture } from '../helpers/process.ts'
 import { gone } from '../helpers/processes.ts'
@@ -11,7 +13,7 @@ import { get, only, program, supervising } from '../helpers/supervising.ts'
 import { test, testIf, until } from '../helpers/test.ts'
 
 const wrapped = fileURLToPath(new URL('../fixtures/prefork-wrapped.py', import.meta.url))
-type What = 'drains' | 'ignores' | 'default'
+type What = 'drains' | 'once' | 'ignores' | 'default'
 
 function commandOf(what: What, ready: 'ready' | 'silent', term: 'handles' | 'dies'): [string, ...string[]] {
   return ['python3', wrapped, what, ready, term]
@@ -98,6 +100,63 @@ test('a server that ignores TERM is killed: after a stop, after a killed wrapper
     const started = supervisor.start()
     await t.throwsAsync(started, { code: 'ERR_PASSFD_WORKER_NOT_READY', message: /READY=1/ })
     t.is(await Remainder.of(pid), undefined)
+  })
+})
+
+const SIGTERM = 15
+
+/** A request whose answer has begun, and ends when its server gets SIGUSR2. */
+async function beginSlow(supervisor: Supervisor): Promise<{ rest: Promise<string> }> {
+  const { port } = supervisor.address('http') as { port: number }
+  const [response] = await once(http.get({ port, host: '127.0.0.1', path: '/slow', agent: false }), 'response')
+  return { rest: text(response).catch(({ code }) => code) }
+}
+
+test('a server that does not know of a reload, as TERM has killed its wrapper, answers no longer than one without a wrapper', async t => {
+  await supervising(t, { command: commandOf('default', 'ready', 'dies'), stopTimeout: 60_000 }, async supervisor => {
+    await supervisor.start()
+    const first = await serverOf(supervisor)
+    const began = performance.now()
+    await supervisor.reload()
+    t.true(performance.now() - began < 30_000)
+    t.false(lives(first))
+  })
+})
+
+test('a wrapper that somebody else has sent TERM: its server finishes its request, and the successor need not wait for that', async t => {
+  const options = { command: commandOf('drains', 'ready', 'dies'), stopTimeout: 60_000, killTimeout: 100 }
+  const restart = () => ({ restart: true, delay: 0 }) as const
+  await supervising(t, { ...options, restart }, async (supervisor, { of, exits }) => {
+    await supervisor.start()
+    const first = await serverOf(supervisor)
+    const slow = await beginSlow(supervisor)
+    process.kill(supervisor.workers[0]!.pid!, 'SIGTERM')
+    await until(() => of(2).includes('ready'), 'the successor')
+    t.deepEqual(of(1), ['starting', 'ready', 'stopping'])
+    t.true(lives(first))
+    process.kill(first, 'SIGUSR2')
+    t.regex(await slow.rest, new RegExp(`^${first} `))
+    await only(supervisor, 2)
+    t.deepEqual(exits, ['0/1 SIGTERM'])
+  })
+})
+
+test('TERM has come to all processes, and to the supervisor last: nobody gets a second one', async t => {
+  const options = { command: commandOf('once', 'ready', 'dies'), stopTimeout: 60_000, killTimeout: 100 }
+  await supervising(t, options, async supervisor => {
+    await supervisor.start()
+    const first = await serverOf(supervisor)
+    const slow = await beginSlow(supervisor)
+    process.kill(first, 'SIGTERM')
+    await until(() => !catches(first, SIGTERM), 'its handler')
+    process.kill(supervisor.workers[0]!.pid!, 'SIGTERM')
+    await until(() => supervisor.workers[0]!.state === 'stopping', 'the end of the wrapper')
+    const stopped = supervisor.stop()
+    for (let round = 0; round < 100; round++) await new Promise(resolve => setImmediate(resolve))
+    process.kill(first, 'SIGUSR2')
+    t.regex(await slow.rest, new RegExp(`^${first} `))
+    await stopped
+    t.false(lives(first))
   })
 })
 
