@@ -10,6 +10,7 @@ import { Descriptor } from '../src/descriptor.ts'
 import { PassfdError } from '../src/errors.ts'
 import { HEADER, RECORDS } from '../src/frame.ts'
 import { closeAll, connected, nextMessage } from './helpers/channels.ts'
+import { times } from './helpers/full.ts'
 import { start, startFixture } from './helpers/process.ts'
 import { test } from './helpers/test.ts'
 import { asPlain, headsIn, place, plainValue, richValue, sameValue, shapedValue } from './helpers/values.ts'
@@ -115,7 +116,7 @@ for (const mode of MODES) {
             return sameValue(decode(receiver, body, own), mode === 'plain' ? asPlain(value) : value)
           }
         ),
-        { numRuns: 400 }
+        { numRuns: times(100, 400) }
       )
     })
     t.true(withDescriptors > 0, 'Descriptors were among them')
@@ -163,7 +164,7 @@ test('streamed and detached bodies, some late, some never sent, decode in their 
         return arrives(encode(sender, how as Mode, value), value)
       })
     }),
-    { numRuns: 300 }
+    { numRuns: times(75, 300) }
   )
   t.true(late > 0)
 })
@@ -1077,7 +1078,7 @@ test('any bytes at all decode or are refused by code, in a codec in use', t => {
         return isDeepStrictEqual(decode(independent, encode(newCodec(true), 'streamed', value)), value)
       }
     ),
-    { numRuns: 3000 }
+    { numRuns: times(600, 3000) }
   )
   t.pass()
 })
@@ -1118,7 +1119,7 @@ test('a detached body becomes a plain one, its descriptors and binary values wit
         const plain = bodyOf(detachedToPlain(bytes, HEADER, bytes.length, descriptors.length, [...holes]))
         return !plain.flagged && sameValue(decode(newCodec(false), { ...plain, descriptors }), asPlain(value))
       }),
-      { numRuns: 200 }
+      { numRuns: times(50, 200) }
     )
   })
   t.pass()
@@ -1175,7 +1176,7 @@ test('what is no UTF-8 becomes what TextDecoder makes of it, at every length of 
         t.deepEqual(decode(codec, { bytes: body, flagged: false, descriptors: [], holes: 0 }), expected)
       }
     ),
-    { numRuns: 300 }
+    { numRuns: times(75, 300) }
   )
 })
 

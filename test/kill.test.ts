@@ -5,11 +5,12 @@ import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Channel, Descriptor, listen } from '../src/index.ts'
+import { times } from './helpers/full.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
 import { openDescriptors, test, until } from './helpers/test.ts'
 
 const PARTS = 5
-const VICTIMS = 100
+const VICTIMS = times(12, 100)
 const AT_A_TIME = 4
 const MESSAGES_AT_MOST = 60
 const script = fileURLToPath(new URL('fixtures/victim.mjs', import.meta.url))

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Descriptor, Message } from '../src/index.ts'
 import { Bench, cancel, credit } from './helpers/bench.ts'
+import { times } from './helpers/full.ts'
 import { Random } from './helpers/random.ts'
 import {
   body,
@@ -17,7 +18,7 @@ import {
 } from './helpers/raw-peer.ts' // prettier-ignore
 import { test } from './helpers/test.ts'
 
-const runs = Number(process.env.PASSFD_MODEL_RUNS ?? 300)
+const runs = Number(process.env.PASSFD_MODEL_RUNS ?? times(60, 300))
 
 /** A frame that may be right at some time, with its descriptors. */
 function anyFrame(random: Random): [bytes: Buffer, descriptors: number] {

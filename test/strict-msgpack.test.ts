@@ -97,7 +97,7 @@ testIf(missing, 'what is encoded without records is what a strict decoder takes,
         if (isDeepStrictEqual(told, expected(value))) return true
         throw new Error(`${JSON.stringify(told)} instead of ${JSON.stringify(expected(value))}`)
       }),
-      { numRuns: times(300, 10_000) }
+      { numRuns: times(150, 10_000) }
     )
   })
   t.true(taken > 50 && refused > 5, `${taken}, ${refused}`)
@@ -118,7 +118,7 @@ testIf(missing, 'keys of a Map: whatever passes is the same number of entries th
         const ours = codec.decode(body, 0, body.length, false, [], false) as object
         return isDeepStrictEqual(told, expected(map)) && Object.keys(ours).length === map.size
       }),
-      { numRuns: times(400, 10_000) }
+      { numRuns: times(200, 10_000) }
     )
   })
   t.true(refused > 20, `${refused}`)

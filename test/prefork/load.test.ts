@@ -1,5 +1,6 @@
 /** Under load workers are replaced, added and removed, and no request fails. */
 import type { ExecutionContext } from 'ava'
+import { times } from '../helpers/full.ts'
 import {
   BALANCES,
   type Client,
@@ -15,6 +16,7 @@ import { testIf } from '../helpers/test.ts'
 
 const withoutWrk = missing(WRK, 'wrk')
 const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
+const REQUESTS = times(20_000, 100_000)
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
@@ -47,7 +49,7 @@ async function underLoad(
 }
 
 for (const balance of BALANCES) {
-  const reloads = balance === 'per-worker' ? 20 : 3
+  const reloads = balance === 'per-worker' ? times(5, 20) : times(2, 3)
   testIf(withoutWrk, `${nameOf(balance)}: ${reloads} reloads under load, and no request fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 2, balance })
     const first = (await supervisor.workers()).map(({ pid }) => pid)
@@ -83,9 +85,9 @@ for (const balance of BALANCES) {
   })
 }
 
-testIf(withoutWrk, 'these were more than 100,000 requests', async t => {
+testIf(withoutWrk, `these were more than ${REQUESTS} requests`, async t => {
   // On a slow machine there is more to be done
-  while (total < 100_000) {
+  while (total < REQUESTS) {
     const supervisor = await startSupervisor(t, { workers: 2 })
     await underLoad(t, supervisor, async () => {
       for (let i = 0; i < 4; i++) await supervisor.ask('reload')
