@@ -7,14 +7,18 @@
 #include <linux/filter.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int outcome(ssize_t result)
@@ -291,4 +295,82 @@ int os_handshakes(int fd)
 		result = count_answers(netlink);
 	close(netlink);
 	return result;
+}
+
+/* Asks sock_diag(7) for the length of one Unix listener's queue; it is found by its inode. */
+static int ask_for_queue(int netlink, ino_t inode)
+{
+	struct {
+		struct nlmsghdr header;
+		struct unix_diag_req request;
+	} message = {
+		.header = {.nlmsg_len = sizeof message, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
+		.request = {
+			.sdiag_family = AF_UNIX, .udiag_states = 1U << TCP_LISTEN, .udiag_ino = (uint32_t) inode,
+			.udiag_show = UDIAG_SHOW_RQLEN, .udiag_cookie = {UINT32_MAX, UINT32_MAX}
+		}
+	};
+	return send(netlink, &message, sizeof message, 0) < 0 ? -errno : 0;
+}
+
+static int queue_answer(int netlink)
+{
+	union {
+		struct nlmsghdr header;
+		uint8_t bytes[1024];
+	} answer;
+	ssize_t length;
+	do {
+		length = recv(netlink, &answer, sizeof answer, MSG_DONTWAIT);
+	} while (length < 0 && errno == EINTR);
+	if (length < 0)
+		return -errno;
+	size_t left = (size_t) length;
+	if (!NLMSG_OK(&answer.header, left) || answer.header.nlmsg_type != SOCK_DIAG_BY_FAMILY)
+		return -EPROTO;
+	struct unix_diag_msg *facts = NLMSG_DATA(&answer.header);
+	unsigned int rest = NLMSG_PAYLOAD(&answer.header, sizeof *facts);
+	for (struct rtattr *one = (struct rtattr *) (facts + 1); RTA_OK(one, rest); one = RTA_NEXT(one, rest))
+		if (one->rta_type == UNIX_DIAG_RQLEN)
+			return (int) ((struct unix_diag_rqlen *) RTA_DATA(one))->udiag_rqueue;
+	return -EPROTO;
+}
+
+static int unix_queue(int fd)
+{
+	struct stat facts;
+	if (fstat(fd, &facts) < 0)
+		return -errno;
+	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	if (netlink < 0)
+		return -errno;
+	int result = ask_for_queue(netlink, facts.st_ino);
+	if (result == 0)
+		result = queue_answer(netlink);
+	close(netlink);
+	return result;
+}
+
+/* For a listener, tcpi_unacked is the length of its queue (tcp_get_info in the kernel). */
+static int tcp_queue(int fd)
+{
+	struct tcp_info facts;
+	socklen_t size = sizeof facts;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &facts, &size) < 0)
+		return -errno;
+	return facts.tcpi_state == TCP_LISTEN ? (int) facts.tcpi_unacked : 0;
+}
+
+int os_queued(int fd)
+{
+	int domain;
+	socklen_t size = sizeof domain;
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+		return -errno;
+	int count = domain == AF_UNIX ? unix_queue(fd) : tcp_queue(fd);
+	if (count > 0)
+		return count;
+	/* Without sock_diag, or in a kernel that does not count: poll(2) still knows whether somebody waits. */
+	struct pollfd one = {.fd = fd, .events = POLLIN};
+	return outcome(poll(&one, 1, 0));
 }

@@ -103,6 +103,12 @@ int os_close_queue(int fd);
 /* Borrows a listener; counts the TCP handshakes to its port that have begun and not ended. -errno: the kernel does not say (sock_diag(7)). */
 int os_handshakes(int fd);
 
+/*
+ * Borrows a listener; counts the connections in its queue. At least 1 if accept(2) would give one, also where the kernel does not count them
+ * (TCP: TCP_INFO, tcp(7); Unix: sock_diag(7)).
+ */
+int os_queued(int fd);
+
 /* Borrows the socket. -EAGAIN: the backlog is full, and no event will tell when it is not. */
 int os_connect(int fd, const uint8_t *name, size_t length);
 

@@ -92,6 +92,8 @@ export interface Native {
   closeQueue(fd: number): number
   /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
   handshakes(fd: number): number
+  /** Connections in a listener's queue; at least 1 if `acceptMany` would give one. */
+  queued(fd: number): number
   connect(fd: number, name: Uint8Array): number
   /**
    * TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT, 4 SO_REUSEPORT once it listens alone:

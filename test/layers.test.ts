@@ -53,6 +53,7 @@ const LAYERS = [
   ['prefork/worker-info', 'prefork/control'],
   ['prefork/options', 'prefork/bound', 'prefork/heads', 'prefork/worker'],
   ['prefork/worker-process', 'prefork/join'],
+  ['prefork/grants'],
   ['prefork/shared-listener', 'prefork/per-worker-listener', 'prefork/dispatched-listener'],
   ['prefork/listener'],
   ['prefork/admin', 'prefork/signals'],

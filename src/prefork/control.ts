@@ -9,7 +9,7 @@
 import type { Descriptor } from '../descriptor.ts'
 
 export const LEAST = 1
-export const NEWEST = 2
+export const NEWEST = 3
 /** All that a worker of version 1 knows: it would stop for anything else. */
 export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
@@ -19,6 +19,11 @@ export const APPLICATION_NUMBER = 4
 export const SUPERVISOR_VARIABLE = 'PASSFD_SUPERVISOR'
 /** Connections that were sent to one worker and that it has not taken yet: beyond, others get them. */
 export const MAX_UNCONFIRMED = 1024
+/**
+ * Connections of one listener that one worker was told to accept and has not confirmed: beyond, others are told. They stay in the listener's queue,
+ * so a worker that is busy must not keep much of it.
+ */
+export const MAX_GRANTED = 64
 
 export interface Join {
   type: 'join'
@@ -36,7 +41,7 @@ export interface Join {
  */
 export type Loan =
   | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
-  /** The supervisor accepts. Only when that is gone the worker does, so that who waits in the queue is not lost with it. */
+  /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
   | { dispatched: true; listener: Descriptor; own: boolean }
 
 /** The answer to `join`. */
@@ -101,7 +106,17 @@ export interface Recovered {
   type: 'recovered'
 }
 
-export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered
+/** The worker has done what an `accept` said. `taken` connections were there; `error` (-errno) kept it from accepting more. Since version 3. */
+export interface Accepted {
+  type: 'accepted'
+  name: string
+  /** As in the `accept`. */
+  count: number
+  taken: number
+  error?: number | undefined
+}
+
+export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
 
 export interface Lend {
   type: 'lend'
@@ -135,4 +150,11 @@ export interface Connections {
   connections: Descriptor[]
 }
 
-export type FromSupervisor = Lend | TakeBack | Stop | LameDuck | Connections
+/** The worker is to accept so many connections from a dispatched listener. Since version 3. */
+export interface Accept {
+  type: 'accept'
+  name: string
+  count: number
+}
+
+export type FromSupervisor = Lend | TakeBack | Stop | LameDuck | Connections | Accept

@@ -1,6 +1,11 @@
 /**
- * The dispatch policy: the supervisor accepts, many connections in one call and without an object of Node's for each, and sends them
- * on, many in one message. A worker that dies before it has taken them gives them back, and others get them.
+ * The dispatch policy: the supervisor decides which worker gets a connection.
+ *
+ * - Where it need not see the connection (round-robin, least-connections) it counts those that wait and tells workers how many to accept. Nothing
+ *   but the kernel has them meanwhile, so nobody is lost with a supervisor that is killed.
+ * - Where it must (an address, the first bytes) it accepts, many connections in one call and without an object of Node's for each, and sends them
+ *   on, many in one message. A worker that dies before it has taken them gives them back, and others get them. So it does for workers of a
+ *   release of passfd that can't be told.
  */
 import { type Descriptor, own, take } from '../descriptor.ts'
 import { systemError } from '../errors.ts'
@@ -8,7 +13,8 @@ import { MAX_RIGHTS } from '../limits.ts'
 import { Watcher } from '../loop.ts'
 import { ADDRESS, FAILED, native } from '../native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound.ts'
-import { type Loan, MAX_UNCONFIRMED } from './control.ts'
+import { type Accepted, type Loan, MAX_GRANTED, MAX_UNCONFIRMED } from './control.ts'
+import { Grants } from './grants.ts'
 import { Heads } from './heads.ts'
 import { endListeners } from './last-accept.ts'
 import type { Ending, Listener, ListenerEvents } from './listener.ts'
@@ -23,11 +29,13 @@ const EINVAL = -22
 
 type Place = WorkerProcess | 'anybody'
 
-/** What one worker is about to be sent. */
+/** What one worker is about to be sent, or told to accept. */
 interface Share {
   readonly worker: WorkerProcess
-  /** So many more it may be sent. */
+  /** So many more it may be given. */
   room: number
+  /** So many it is given. */
+  count: number
   readonly fds: number[]
 }
 
@@ -40,7 +48,9 @@ export class DispatchedListener implements Listener {
   readonly #bound: Bound
   readonly #rule: Dispatch['dispatch']
   readonly #heads: Heads<Place> | undefined
-  readonly #watcher: Watcher
+  /** Undefined: connections are accepted here. */
+  readonly #grants: Grants | undefined
+  readonly #watcher: Watcher | undefined
   readonly #events: ListenerEvents
   /** Connections that no worker could be given yet. */
   readonly #waiting: number[] = []
@@ -49,8 +59,10 @@ export class DispatchedListener implements Listener {
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
-  /** The kernel gave no connection, and that was told. */
-  #exhausted = false
+  /** Workers that could not accept, until they are told to again. */
+  readonly #unable = new Map<WorkerProcess, NodeJS.Timeout>()
+  /** Those to which the kernel gave no connection, and that was told; undefined: this process. */
+  readonly #exhausted = new Set<WorkerProcess | undefined>()
   /** It accepts nobody any more but those that wait already. */
   #ending = false
   #closed = false
@@ -66,8 +78,13 @@ export class DispatchedListener implements Listener {
         decide: (head, ended, address) => this.#route(dispatch, head, ended, address),
         take: (fd, place) => this.#give(fd, place)
       })
+    const fd = bound.descriptor.borrow()
+    if (dispatch === 'round-robin' || dispatch === 'least-connections') {
+      this.#grants = new Grants(fd, () => this.#tellToAccept())
+      return
+    }
     try {
-      this.#watcher = new Watcher(bound.descriptor.borrow(), happened => this.#accept(happened))
+      this.#watcher = new Watcher(fd, happened => this.#accept(happened))
     } catch (error) {
       this.#heads?.close()
       throw error
@@ -82,7 +99,26 @@ export class DispatchedListener implements Listener {
   balance(servers: readonly WorkerProcess[], slots: number): void {
     this.#servers = servers
     this.#slots = slots
+    this.#grants?.forgetEnded()
+    for (const worker of this.#exhausted) if (worker?.ended === true) this.#exhausted.delete(worker)
     this.#resume()
+  }
+
+  accepted(worker: WorkerProcess, { count, taken, error = 0 }: Accepted): void {
+    if (this.#grants === undefined || this.#ending) return
+    this.#grants.confirm(worker, count)
+    if (taken > 0) this.#exhausted.delete(worker)
+    if (error < 0) {
+      this.#cannotAccept(error, worker)
+      clearTimeout(this.#unable.get(worker))
+      const retry = setTimeout(() => {
+        this.#unable.delete(worker)
+        this.#resume()
+      }, ACCEPT_PAUSE)
+      this.#unable.set(worker, retry)
+    }
+    // Others may have been waited for
+    if (worker.unconfirmed > 0) this.#resume()
   }
 
   workerIsFree(): void {
@@ -103,7 +139,9 @@ export class DispatchedListener implements Listener {
     if (this.#ending) return
     this.#ending = true
     clearTimeout(this.#pause)
-    this.#watcher.end()
+    for (const retry of this.#unable.values()) clearTimeout(retry)
+    this.#watcher?.end()
+    this.#grants?.end()
     const fd = this.#bound.descriptor.borrow()
     await closeBound(this.#bound, async () => {
       if (served && exclusive && this.#bound.own) await endListeners([fd], () => this.#acceptAll())
@@ -123,6 +161,7 @@ export class DispatchedListener implements Listener {
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
     this.#want(this.#waiting.length === 0 && this.#isAwaited())
+    if (this.#grants !== undefined) this.#tellToAccept()
   }
 
   /**
@@ -136,15 +175,52 @@ export class DispatchedListener implements Listener {
   #want(accepting: boolean): void {
     if (this.#accepting === accepting || this.#ending) return
     this.#accepting = accepting
-    this.#watcher.want(accepting, false)
+    this.#watcher?.want(accepting, false)
+    this.#grants?.want(accepting)
+  }
+
+  /** As many as wait and were left to nobody yet. */
+  #tellToAccept(): void {
+    if (!this.#accepting || this.#ending) return
+    let { waiting } = this.#grants!
+    if (waiting === 0) return
+    const shares = this.#shares().map(share => ({ ...share, room: this.#grantsFor(share) }))
+    const able = shares.filter(({ room }) => room > 0)
+    for (; waiting > 0; waiting--) {
+      const share = this.#choose(able)
+      if (share === undefined) break
+      share.count++
+      share.room--
+    }
+    for (const share of able) this.#grant(share)
+    if (waiting > 0 || !this.#isAwaited()) this.#want(false)
+  }
+
+  #grantsFor({ worker, room }: Share): number {
+    if (this.#unable.has(worker)) return 0
+    return worker.knowsAccept ? MAX_GRANTED - this.#grants!.of(worker) : Math.min(room, ACCEPT_BATCH)
+  }
+
+  #grant(share: Share): void {
+    const { worker, count } = share
+    if (count === 0) return
+    if (worker.knowsAccept) {
+      this.#grants!.add(worker, count)
+      worker.accept(this.name, count)
+      return
+    }
+    const taken = native.acceptMany(this.#bound.descriptor.borrow(), accepted, count, null)
+    if (taken < 0) this.#cannotAccept(taken)
+    if (taken > 0) this.#exhausted.delete(undefined)
+    if (taken > 0) this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
   }
 
   #accept(happened: number): void {
     if (!this.#accepting || this.#ending) return
     const count = this.#acceptBatch()
     if (count < 0 || (happened & FAILED) !== 0) this.#rest()
-    if (count > 0) this.#exhausted = false
-    else if (count < 0) this.#cannotAccept(systemError(count, 'accept4'))
+    if (count > 0) this.#exhausted.delete(undefined)
+    else if (count < 0) this.#cannotAccept(count)
   }
 
   /** Whoever waits now. False: some are left. */
@@ -171,11 +247,11 @@ export class DispatchedListener implements Listener {
     return count
   }
 
-  /** Told once, until somebody was accepted. */
-  #cannotAccept(error: Error): void {
-    if (this.#exhausted) return
-    this.#exhausted = true
-    this.#events.onAcceptError(error, this.name)
+  /** Told once, until that process has accepted somebody. */
+  #cannotAccept(errno: number, worker?: WorkerProcess): void {
+    if (this.#exhausted.has(worker)) return
+    this.#exhausted.add(worker)
+    this.#events.onAcceptError(systemError(errno, 'accept4'), this.name)
   }
 
   #rest(): void {
@@ -196,7 +272,7 @@ export class DispatchedListener implements Listener {
     const shares: Share[] = []
     for (const worker of this.#servers) {
       const room = this.#roomOf(worker)
-      if (room > 0) shares.push({ worker, room, fds: [] })
+      if (room > 0) shares.push({ worker, room, count: 0, fds: [] })
     }
     return shares
   }
@@ -278,11 +354,12 @@ export class DispatchedListener implements Listener {
 
 function add(share: Share, fd: number): void {
   share.fds.push(fd)
+  share.count++
   share.room--
 }
 
-function burden({ worker, fds }: Share): number {
-  return worker.sent + fds.length
+function burden({ worker, count }: Share): number {
+  return worker.sent + count
 }
 
 function addressAt(index: number): string | undefined {

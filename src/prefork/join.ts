@@ -13,6 +13,7 @@ import { native } from '../native.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, checkType } from '../options.ts'
 import { type Bound, bind, closeBound } from './bound.ts'
 import {
+  type Accept,
   APPLICATION_NUMBER,
   CONTROL_NUMBER,
   type FromSupervisor,
@@ -181,6 +182,7 @@ class SupervisedHome implements Home {
     const control = this.#control
     control.on('message', ({ value }: Message<FromSupervisor>) => {
       if (value?.type === 'connections') worker.give(value.name, value.connections)
+      else if (value?.type === 'accept') this.#accept(worker, value)
       else if (value?.type === 'lend') worker.lend(value.name, value)
       else if (value?.type === 'takeBack') worker.takeBack(value.name, value.lane)
       else if (value?.type === 'lameDuck') worker.becomeLameDuck()
@@ -196,6 +198,10 @@ class SupervisedHome implements Home {
     // First: another listener may throw
     process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
+  }
+
+  #accept(worker: Worker, { name, count }: Accept): void {
+    this.#say({ type: 'accepted', name, count, ...worker.accept(name, count) })
   }
 
   /** Whether the supervisor's process has ended. The kernel closes a process's descriptors a moment before it gives its children away. */

@@ -4,7 +4,7 @@ import { LISTENERS } from '../convert.ts'
 import { type BindSpec, Descriptor } from '../descriptor.ts'
 import { PortGroup } from '../port-group.ts'
 import { bind, closeBound, type ListenAddress } from './bound.ts'
-import type { Loan } from './control.ts'
+import type { Accepted, Loan } from './control.ts'
 import { DispatchedListener } from './dispatched-listener.ts'
 import type { Balance } from './options.ts'
 import { PerWorkerListener } from './per-worker-listener.ts'
@@ -30,8 +30,10 @@ export interface Listener {
   loan(slot: number): Loan
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
   balance(servers: readonly WorkerProcess[], slots: number): void
-  /** A worker has taken all connections that it was sent. */
+  /** A worker has taken all connections that it was sent or told to accept. */
   workerIsFree(): void
+  /** A worker has done what it was told to accept. */
+  accepted(worker: WorkerProcess, accepted: Accepted): void
   /** Connections come back from a worker that has ended without having taken them. They are the listener's now. */
   giveBack(connections: readonly Descriptor[]): void
   /** Where it is bound. */

@@ -50,6 +50,8 @@ export class PerWorkerListener implements Listener {
 
   workerIsFree(): void {}
 
+  accepted(): void {}
+
   giveBack(connections: readonly Descriptor[]): void {
     for (const connection of connections) connection.close()
   }

@@ -26,6 +26,8 @@ export class SharedListener implements Listener {
 
   workerIsFree(): void {}
 
+  accepted(): void {}
+
   giveBack(connections: readonly Descriptor[]): void {
     for (const connection of connections) connection.close()
   }

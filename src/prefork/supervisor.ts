@@ -50,8 +50,9 @@ export interface SupervisorEvents {
   /** `route` has thrown; the connection went to whoever's turn it was. */
   routeFailed: [unknown]
   /**
-   * A listener whose connections the supervisor gives out (`dispatch`) can't accept: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS.
-   * Clients wait in the listener's queue, and it tries again every 50 ms. It is told once until a connection was accepted.
+   * A worker that was told to accept (`dispatch`), or the supervisor where that accepts itself, can't: EMFILE or ENFILE (the limit of open files), ENOMEM,
+   * ENOBUFS. Clients wait in the listener's queue, or go to other workers. It tries again after 50 ms. Emitted once for each process until that
+   * has accepted a connection.
    */
   acceptError: [error: Failure, listener: string]
   /** Every worker is ready: `start()` is about to resolve. */
@@ -661,6 +662,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
     onAllTaken: () => {
       for (const listener of this.#listeners.values()) listener.workerIsFree()
     },
+    onAccepted: (worker, accepted) => this.#listeners.get(accepted.name)?.accepted(worker, accepted),
     isLeaving: async worker => {
       await setImmediate() // libuv tells of signals after all else that has come with them
       // Nobody else would serve those who wait

@@ -8,6 +8,7 @@ import { PassfdError } from '../errors.ts'
 import type { Message } from '../message.ts'
 import { type Deferred, deferred } from '../promises.ts'
 import {
+  type Accepted,
   type FromSupervisor,
   type FromWorker,
   type Join,
@@ -47,8 +48,10 @@ export interface Exit {
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
-  /** It has taken all connections that it was sent. */
+  /** It has taken all connections that it was sent or told to accept. */
   onAllTaken(worker: WorkerProcess): void
+  /** It has done what it was told to accept. */
+  onAccepted(worker: WorkerProcess, accepted: Accepted): void
   /** Resolves to whether it has closed its listeners, or does by a signal that has come already; then whoever has waited was sent to workers. */
   isLeaving(worker: WorkerProcess): Promise<boolean>
   /** Connections that it had not taken before it ended. */
@@ -117,6 +120,8 @@ export class WorkerProcess {
   #watchdog = false
   /** Of the control protocol. */
   #version = 1
+  /** Connections that it was told to accept and has not confirmed. */
+  #granted = 0
   /** Ports of loopback or elsewhere where its inspector may listen. */
   #debugPorts: number[] = [DEBUG_PORT]
   /** Its program has called joinSupervisor(). */
@@ -212,9 +217,21 @@ export class WorkerProcess {
     return isTraced(this.pid) || (!this.booted && this.#waitsForDebugger()) || hasConnection(this.pid, this.#debugPorts)
   }
 
-  /** Connections on their way to it that it has not taken. */
+  /** Connections on their way to it, or that it was told to accept, and that it has not taken. */
   get unconfirmed(): number {
-    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut
+    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut + this.#granted
+  }
+
+  /** It can be told to accept. */
+  get knowsAccept(): boolean {
+    return this.#version >= 3
+  }
+
+  /** It is to accept so many connections of a dispatched listener. */
+  accept(name: string, count: number): void {
+    this.#granted += count
+    this.sent += count
+    void this.send({ type: 'accept', name, count })
   }
 
   /** Looks at what it doesn't tell itself. */
@@ -424,7 +441,7 @@ export class WorkerProcess {
   // --- what it says
 
   #hear(control: Channel<FromWorker, FromSupervisor>): void {
-    sessionOf(control).onAllTaken = () => this.#setup.owner.onAllTaken(this)
+    sessionOf(control).onAllTaken = () => this.#allTaken()
     control.serve(message => this.#onMessage(message), {
       onError: error => {
         this.#refused = `it said something that is not understood: ${error.message}`
@@ -442,6 +459,18 @@ export class WorkerProcess {
       if (this.ended || this.state === 'stopping') return
       this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
     })
+  }
+
+  #allTaken(): void {
+    if (this.unconfirmed === 0) this.#setup.owner.onAllTaken(this)
+  }
+
+  #accepted(accepted: Accepted): void {
+    const { count, taken } = accepted
+    this.#granted -= count
+    this.sent = Math.max(0, this.sent - (count - taken))
+    this.#setup.owner.onAccepted(this, accepted)
+    this.#allTaken()
   }
 
   #onMessage({ value }: Message<FromWorker>): unknown {
@@ -468,6 +497,9 @@ export class WorkerProcess {
         return
       case 'closed':
         this.sent = Math.max(0, this.sent - value.count)
+        return
+      case 'accepted':
+        this.#accepted(value)
         return
       case 'stopping':
         this.#stopsByItself()

@@ -8,6 +8,7 @@ import { describe } from '../convert.ts'
 import { mark } from '../copy.ts'
 import { type Descriptor, type ListenHandle, own } from '../descriptor.ts'
 import { asError, PassfdError } from '../errors.ts'
+import { native } from '../native.ts'
 import { deferred } from '../promises.ts'
 import { markUncloneable } from '../uncloneable.ts'
 import type { Lend, Loan } from './control.ts'
@@ -16,6 +17,9 @@ import { acceptWaiting, endListeners } from './last-accept.ts'
 import { type ConnectionHandler, Receiver } from './receiver.ts'
 import { ServedServer } from './served.ts'
 import type { Serving } from './serving.ts'
+
+/** What one call gives. */
+const ACCEPTED = new Int32Array(64)
 
 export interface StopContext {
   /** Aborted when the time is over (`stopTimeout`): what is left is cut off, and the process ends soon. */
@@ -267,6 +271,25 @@ export class Worker {
         this.#home.onClosed?.()
       }
     }
+  }
+
+  /** @internal Accepts up to `count` connections that wait. Returns how many there were, and what has kept it from accepting more (-errno). */
+  accept(name: string, count: number): { taken: number; error?: number } {
+    const lent = this.#home.listeners.get(name)
+    // Once it stops, others take who waits
+    if (this.#stopped !== undefined || lent === undefined || !this.#serving.has(name)) return { taken: 0 }
+    const fd = lent.listener.borrow()
+    const connections: Descriptor[] = []
+    let error = 0
+    while (connections.length < count) {
+      const most = Math.min(count - connections.length, ACCEPTED.length)
+      const result = native.acceptMany(fd, ACCEPTED, most, null)
+      for (let i = 0; i < result; i++) connections.push(own(ACCEPTED[i]!))
+      error = Math.min(result, 0)
+      if (result <= 0) break
+    }
+    this.give(name, connections)
+    return error < 0 ? { taken: connections.length, error } : { taken: connections.length }
   }
 
   /** @internal It will be told to stop soon. */

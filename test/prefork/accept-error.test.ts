@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import type { Balance } from '../../src/prefork/index.ts'
+import type { Balance, WorkerInfo } from '../../src/prefork/index.ts'
 import { patched } from '../helpers/channels.ts'
 import { program, supervising } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
@@ -32,8 +32,8 @@ const worker = await joinSupervisor()
 await worker.receive('http', connection => connection.toSocket().end('hello'))
 await worker.ready()`
 
-for (const rule of ['round-robin', 'address', 'a route'] as const)
-  test(`a supervisor that gives connections out: ${rule}`, async t => {
+for (const rule of ['address', 'a route'] as const)
+  test(`a supervisor that accepts: ${rule}`, async t => {
     const balance: Balance = { dispatch: rule === 'a route' ? (_connection, [worker]) => worker!.slot : rule }
     await supervising(t, { entry: program(SERVES), balance, workers: 1 }, async supervisor => {
       const told: [string | undefined, string][] = []
@@ -61,12 +61,52 @@ for (const rule of ['round-robin', 'address', 'a route'] as const)
     })
   })
 
+for (const rule of ['round-robin', 'least-connections'] as const)
+  test(`a worker that is told to accept: ${rule}: told once an episode, the other one accepts meanwhile`, async t => {
+    const balance: Balance = { dispatch: rule }
+    await supervising(t, { entry: program(RECEIVES), balance, workers: 2 }, async supervisor => {
+      const told: [string | undefined, string | undefined, string][] = []
+      supervisor.on('acceptError', (error, listener) =>
+        told.push([error.code, (error as NodeJS.ErrnoException).syscall, listener])
+      )
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      const [{ channel }] = supervisor.workers as [WorkerInfo]
+      const served = (): number => supervisor.workers[0]!.requests
+      const ask = (): Promise<string> => text(connect(port, '127.0.0.1').end('x'))
+      for (const episode of [1, 2]) {
+        await channel.request(1_000_000)
+        while (told.length < episode) t.is(await ask(), 'hello')
+        // The other one accepts; this one tries now and then
+        for (let i = 0; i < 50; i++) t.is(await ask(), 'hello')
+        await channel.request(0)
+        for (const before = served(); served() === before; ) t.is(await ask(), 'hello')
+        t.is(told.length, episode)
+      }
+      for (const one of told) t.deepEqual(one, ['EMFILE', 'accept4', 'http'])
+    })
+  })
+
+test('the only worker can’t accept for a while: whoever comes waits', async t => {
+  const balance: Balance = { dispatch: 'round-robin' }
+  await supervising(t, { entry: program(RECEIVES), balance, workers: 1 }, async supervisor => {
+    const told: (string | undefined)[] = []
+    supervisor.on('acceptError', error => told.push(error.code))
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    await supervisor.workers[0]!.channel.request(3)
+    const asking = Array.from({ length: 10 }, () => text(connect(port, '127.0.0.1')))
+    t.deepEqual(await Promise.all(asking), Array(10).fill('hello'))
+    t.deepEqual(told, ['EMFILE'])
+  })
+})
+
 for (const [what, listens, own] of [
   ['nobody listens: a warning', false, 1],
   ['somebody listens: none', true, 0]
 ] as const)
   test(`run(): ${what}`, async t => {
-    const balance: Balance = { dispatch: 'round-robin' }
+    const balance: Balance = { dispatch: 'address' }
     await supervising(t, { entry: program(SERVES), balance, workers: 1 }, async supervisor => {
       const warnings: (string | undefined)[] = []
       const { emitWarning } = process

@@ -1,5 +1,8 @@
 /** Workers of other releases: an older and a newer control protocol, and what neither end knows. */
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import type { FromSupervisor } from '../../src/prefork/control.ts'
+import { temporaryPath } from '../helpers/path.ts'
 import { only, program, supervising } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
 
@@ -43,8 +46,8 @@ test('a worker of version 1: it is told nothing that it would stop for, and its 
 
 test('a newer worker is spoken to as both can; what it says beyond that is passed over', async t => {
   const entry = fake(
-    { type: 'join', version: 2, newest: 9, debugPort: 'none', features: ['telepathy'] },
-    `if (welcome.version !== 2) throw new Error('version ' + welcome.version)
+    { type: 'join', version: 3, newest: 9, debugPort: 'none', features: ['telepathy'] },
+    `if (welcome.version !== 3) throw new Error('version ' + welcome.version)
     listening(value => { if (value.type === 'stop') process.exit(0) })
     for (const odd of [{ type: 'new kind', with: [1, 2] }, { kind: 'no type' }, null, 'text', 7, [], { type: 3 }]) await control.send(odd)
     heard.push(await control.request({ type: 'new question' }))
@@ -60,12 +63,47 @@ test('a newer worker is spoken to as both can; what it says beyond that is passe
   })
 })
 
+for (const version of [1, 2])
+  test(`dispatch: a worker of version ${version} is sent what the supervisor accepts for it, a newer one beside it accepts`, async t => {
+    const old = fake(
+      { type: 'join', version: 1, newest: version },
+      `listening(value => {
+        if (value.type === 'stop') process.exit(0)
+        for (const connection of value.connections) connection.toSocket().end('old')
+      })
+      await control.send({ type: 'uses', name: 'http', adopts: true })
+      await control.request({ type: 'ready' }, { descriptors: 0 })
+      setInterval(() => {}, 1000)`
+    )
+    const first = temporaryPath('first')
+    const entry = program(`import { writeFileSync } from 'node:fs'
+    let isFirst = true
+    try { writeFileSync(${JSON.stringify(first)}, '', { flag: 'wx' }) } catch { isFirst = false }
+    if (isFirst) await import(${JSON.stringify(old)})
+    else {
+      const worker = await joinSupervisor()
+      await worker.receive('http', connection => connection.toSocket().end('new'))
+      await worker.ready()
+    }`)
+    await supervising(t, { entry, workers: 2, balance: { dispatch: 'round-robin' } }, async supervisor => {
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      const asking = Array.from({ length: 100 }, () => text(connect(port, '127.0.0.1')))
+      const answers = await Promise.all(asking)
+      t.deepEqual(
+        ['old', 'new'].map(kind => answers.filter(answer => answer === kind).length),
+        [50, 50]
+      )
+      await supervisor.stop()
+    })
+  })
+
 test('versions that do not meet: it is refused, and the reason names both', async t => {
-  for (const join of [{ version: 3, newest: 4 }, { version: 0 }, { version: 'new' }, {}]) {
+  for (const join of [{ version: 4, newest: 5 }, { version: 0 }, { version: 'new' }, {}]) {
     const entry = fake({ type: 'join', ...join }, '')
     await supervising(t, { entry }, async supervisor => {
       const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
-      t.regex(error!.message, /versions 1 to 2 of the control protocol, and the worker /)
+      t.regex(error!.message, /versions 1 to 3 of the control protocol, and the worker /)
     })
   }
 })

@@ -8,9 +8,10 @@ import type { ExecutionContext } from 'ava'
 import type { BindSpec } from '../../src/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
 import { native } from '../../src/native.ts'
-import { MAX_UNCONFIRMED } from '../../src/prefork/control.ts'
+import { MAX_GRANTED, MAX_UNCONFIRMED } from '../../src/prefork/control.ts'
 import type { Dispatch, Route, Routed, Supervisor, SupervisorOptions } from '../../src/prefork/index.ts'
 import { connect as connectStream } from '../../src/stream.ts'
+import { patched } from '../helpers/channels.ts'
 import { serverName } from '../helpers/client-hello.ts'
 import { socketPath } from '../helpers/path.ts'
 import { startFixture, start as startProgram } from '../helpers/process.ts'
@@ -311,8 +312,12 @@ test('thousands that say nothing keep nobody from being served', async t => {
   })
 })
 
-test('a worker that takes nothing gets no more than it may hold, and the others get the rest', async t => {
-  await dispatching(t, 'round-robin', {}, async supervisor => {
+/** With a function the supervisor accepts; this one leaves it to whoever's turn it is. */
+const ACCEPTS: Route = () => undefined
+const unix = (): Options => ({ listener: { path: socketPath() } })
+
+test('the supervisor accepts: a worker that takes nothing gets no more than it may hold, and the others get the rest', async t => {
+  await dispatching(t, ACCEPTS, {}, async supervisor => {
     const stopped = pidOf(supervisor, 0)
     process.kill(stopped, 'SIGSTOP')
     const before = native.held()
@@ -328,8 +333,8 @@ test('a worker that takes nothing gets no more than it may hold, and the others 
   })
 })
 
-test('if none takes anything the rest waits in the kernel, and goes on afterwards', async t => {
-  await dispatching(t, 'round-robin', {}, async supervisor => {
+test('the supervisor accepts: if none takes anything the rest waits in the kernel, and goes on afterwards', async t => {
+  await dispatching(t, ACCEPTS, {}, async supervisor => {
     const pids = supervisor.workers.map(({ pid }) => pid!)
     for (const pid of pids) process.kill(pid, 'SIGSTOP')
     const before = native.held()
@@ -347,10 +352,10 @@ test('if none takes anything the rest waits in the kernel, and goes on afterward
   })
 })
 
-test('what a dying worker had not taken goes to others, all of it, once', async t => {
+test('the supervisor accepts: what a dying worker had not taken goes to others, all of it, once', async t => {
   for (const count of [20, 2 * MAX_UNCONFIRMED - 100]) {
     const more = { restart: () => ({ restart: true, delay: 60_000 }) as const }
-    await dispatching(t, 'round-robin', { more }, async supervisor => {
+    await dispatching(t, ACCEPTS, { more }, async supervisor => {
       const dying = pidOf(supervisor, 0)
       process.kill(dying, 'SIGSTOP')
       const asking = await crowd(supervisor, count)
@@ -363,6 +368,107 @@ test('what a dying worker had not taken goes to others, all of it, once', async 
       t.deepEqual(await served(supervisor), [count])
     })
   }
+})
+
+/** By these the supervisor only tells workers how many to accept. */
+const TELLS = ['round-robin', 'least-connections'] as const
+const HOLDS = { restart: () => ({ restart: true, delay: 60_000 }) as const }
+
+for (const rule of TELLS)
+  for (const [what, where] of [
+    ['TCP', () => ({})],
+    ['a Unix socket', unix]
+  ] as const) {
+    test(`${rule}, ${what}: a worker that accepts nothing keeps no more than its share of the queue, and idles nobody`, async t => {
+      await dispatching(t, rule, where(), async supervisor => {
+        const stopped = pidOf(supervisor, 0)
+        process.kill(stopped, 'SIGSTOP')
+        const before = native.held()
+        const count = 2 * MAX_GRANTED + 150
+        const asking = await crowd(supervisor, count)
+        const other = supervisor.workers[1]!.channel
+        let taken = 0
+        while (taken < count - MAX_GRANTED) taken = await other.request<number>('served?')
+        t.is(native.held(), before, 'the supervisor has none of them')
+        // What is left is the other one's: nobody looks at it again and again
+        let looks = 0
+        await patched(
+          'queued',
+          original => fd => {
+            looks++
+            return original(fd)
+          },
+          async () => {
+            for (let i = 0; i < 50; i++) t.is(await other.request<number>('served?'), count - MAX_GRANTED)
+          }
+        )
+        t.true(looks < 10, `${looks} looks`)
+        process.kill(stopped, 'SIGCONT')
+        t.deepEqual(bySlot(await Promise.all(asking), 2), [MAX_GRANTED, count - MAX_GRANTED])
+      })
+    })
+
+    test(`${rule}, ${what}: what a dying worker was to accept is accepted by others`, async t => {
+      for (const count of [20, 2 * MAX_GRANTED + 50])
+        await dispatching(t, rule, { ...where(), more: HOLDS }, async supervisor => {
+          const dying = pidOf(supervisor, 0)
+          process.kill(dying, 'SIGSTOP')
+          const asking = await crowd(supervisor, count)
+          const own = Math.min(count / 2, MAX_GRANTED)
+          const other = supervisor.workers[1]!.channel
+          let taken = 0
+          while (taken < count - own) taken = await other.request<number>('served?')
+          t.is(taken, count - own)
+          process.kill(dying, 'SIGKILL')
+          t.deepEqual(bySlot(await Promise.all(asking), 2), [0, count])
+        })
+    })
+
+    test(`${rule}, ${what}: if none accepts anything all wait in the kernel, and are served afterwards`, async t => {
+      await dispatching(t, rule, where(), async supervisor => {
+        const pids = supervisor.workers.map(({ pid }) => pid!)
+        for (const pid of pids) process.kill(pid, 'SIGSTOP')
+        const before = native.held()
+        const answers = await crowd(supervisor, 400)
+        for (let i = 0; i < 100; i++) await new Promise(setImmediate)
+        t.is(native.held(), before)
+        for (const pid of pids) process.kill(pid, 'SIGCONT')
+        t.is((await Promise.all(answers)).filter(text => text.endsWith(' hi\n')).length, 400)
+      })
+    })
+  }
+
+test('a kernel that does not count the queue: one after the other is accepted, all of them', async t => {
+  await dispatching(t, 'round-robin', {}, async supervisor => {
+    await patched(
+      'queued',
+      original => fd => Math.min(original(fd), 1),
+      async () => {
+        const answers = await askMany(supervisor, 60)
+        t.is(answers.filter(text => text.endsWith(' hi\n')).length, 60)
+        t.true(bySlot(answers, 2).every(count => count > 0))
+      }
+    )
+  })
+})
+
+test('somebody else accepts from the same listener: nobody waits for what was not there', async t => {
+  const listener = await Descriptor.bind(TCP)
+  const copy = listener.dup()
+  const accepted = new Int32Array(1)
+  await dispatching(t, 'least-connections', { listener }, async supervisor => {
+    const pids = supervisor.workers.map(({ pid }) => pid!)
+    for (const pid of pids) process.kill(pid, 'SIGSTOP')
+    const [first] = await wave(supervisor, 1)
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+    t.is(native.acceptMany(copy.borrow(), accepted, 1, null), 1)
+    for (const pid of pids) process.kill(pid, 'SIGCONT')
+    t.deepEqual(bySlot(await askMany(supervisor, 20), 2), [10, 10])
+    t.true(supervisor.workers.every(({ connections }) => connections >= 0))
+    native.close(accepted[0]!)
+    first!.destroy()
+  })
+  copy.close()
 })
 
 test('stop(): what had come before is served', async t => {
@@ -410,7 +516,7 @@ test('reloading: every connection is answered', async t => {
   })
 })
 
-test('at the limit of open files accepting rests, and goes on when there is room', async t => {
+test('the supervisor accepts: at the limit of open files that rests, and goes on when there is room', async t => {
   const path = socketPath()
   const options = {
     entry: fixture('lines').pathname,
@@ -418,7 +524,7 @@ test('at the limit of open files accepting rests, and goes on when there is room
     workers: 1,
     hangTimeout: 0,
     heartbeat: 20, // nothing that it does then needs a descriptor, either
-    balance: { dispatch: 'round-robin' },
+    balance: { dispatch: 'address' },
     spawn: { execArgv: [] }
   }
   const told = startFixture('prefork-told', [JSON.stringify(options)])
