@@ -44,9 +44,8 @@ for (const document of documents) {
       if (/^\$ node /.test(code)) test(`${place}: prints what it shows`, t => checkSession(t, block, blocks))
     } else if (info === 'fragment')
       test(`${place}: a fragment in correct syntax`, async t => {
-        const file = join(workspace(), 'fragment.mjs')
-        writeFileSync(file, code)
-        t.is((await start(process.execPath, ['--check', file]).exit).stderr, '')
+        syntaxErrors ??= checkFragments()
+        t.is((await syntaxErrors).get(code), '')
       })
     else if (['js', 'ts'].includes(language) && name === undefined)
       test(`${place}: runs, and prints what its comments say`, async t => {
@@ -77,6 +76,30 @@ test('every block says what it is', t => {
   for (const document of documents)
     for (const { language, line } of blocksOf(document)) t.true(known.includes(language), `${document}, line ${line}`)
 })
+
+let syntaxErrors: Promise<Map<string, string>> | undefined
+
+/** One process looks at all of them: for each, what is wrong with it as a module, or ''. */
+async function checkFragments(): Promise<Map<string, string>> {
+  const fragments = documents.flatMap(blocksOf).filter(({ info }) => info === 'fragment')
+  const file = temporaryPath('fragments')
+  writeFileSync(file, JSON.stringify(fragments.map(({ code }) => code)))
+  const program = `
+    const { readFileSync } = require('node:fs')
+    const { SourceTextModule } = require('node:vm')
+    for (const code of JSON.parse(readFileSync(process.argv[1], 'utf8')))
+      try {
+        new SourceTextModule(code)
+        console.log('""')
+      } catch (error) {
+        console.log(JSON.stringify(error.stack))
+      }`
+  const running = start(process.execPath, ['--no-warnings', '--experimental-vm-modules', '-e', program, file])
+  const errors = await outputOf(running)
+  const { code, stderr } = await running.exit
+  if (code !== 0 || errors.length !== fragments.length) throw new Error(`not all were looked at: ${stderr}`)
+  return new Map(fragments.map(({ code }, index) => [code, JSON.parse(errors[index]!)]))
+}
 
 /** Starts the programs of a console block, one when the one before has said something, and compares what they say. */
 async function checkSession(t: Parameters<Parameters<typeof test>[1]>[0], { code }: Block, blocks: Block[]) {
