@@ -12,11 +12,12 @@
 import { DATAGRAM } from './address.ts'
 import type { Destination } from './datagram-address.ts'
 import type { QueueLimits } from './datagram-options.ts'
-import { type Descriptor, giveBack, isForeign, take } from './descriptor.ts'
+import { type Descriptor, isForeign, take } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { discard, Watcher } from './loop.ts'
 import { native } from './native.ts'
+import { handBack } from './outgoing.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from './promises.ts'
 import { whenAborted } from './signals.ts'
 
@@ -206,7 +207,7 @@ export class Outbox {
     const sent = deferred()
     const letter: Letter = {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
-      descriptors,
+      descriptors: [...descriptors], // the caller may change its own meanwhile
       foreign: descriptors.some(isForeign),
       fds: descriptors.map(descriptor => take(descriptor, BY)),
       sent,
@@ -239,7 +240,7 @@ export class Outbox {
 
   #fail(lane: Lane, letter: Letter, error: Error): void {
     this.#remove(lane, letter)
-    for (const [index, descriptor] of letter.descriptors.entries()) giveBack(descriptor, letter.fds[index]!, undefined)
+    handBack(letter.descriptors, letter.fds)
     letter.sent.reject(error)
   }
 

@@ -9,7 +9,7 @@ import { readOptions } from './known-options.ts'
 import { discard } from './loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies, Outbox } from './outbox.ts'
-import { type Cargo, cargoOf, checkCount, copiesOf } from './outgoing.ts'
+import { type Cargo, cargoOf, checkCount, copiesOf, handBack } from './outgoing.ts'
 import { askOf, type Peer, peerOf } from './peer.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from './raw-socket.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './stream-options.ts'
@@ -124,8 +124,8 @@ export class DescriptorStream extends ContextDuplex {
   /**
    * Writes bytes (at least one) and moves the descriptors (at most 253) with their first byte, in order with all other writes. `callback`
    * is called when they have left. It gets the system's error if the kernel refuses to pass one of them (EBADF: it was closed; EINVAL: an
-   * io_uring): then these bytes don't leave either, the descriptors are closed, and the stream goes on; without a callback it ends with
-   * that error. What has not left when the stream ends is closed, and the callback gets the error. Returns false
+   * io_uring): then these bytes don't leave either, the descriptors are open and yours again (but one that was closed by its number), and the
+   * stream goes on; without a callback it ends with that error. What has not left when the stream ends is closed, and the callback gets the error. Returns false
    * when it is time to wait for `'drain'`.
    * @throws ERR_PASSFD_EMPTY_WRITE, ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL (`maxDescriptors` wait to leave),
    * ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: then nothing has moved.
@@ -137,7 +137,8 @@ export class DescriptorStream extends ContextDuplex {
   ): boolean {
     const chunk = this.#checked(bytes, descriptors.length)
     const cargo = cargoOf(descriptors, 'writeWithDescriptors()', this.#description)
-    return this.#writeWith(chunk, cargo, callback)
+    const moved = [...descriptors]
+    return this.#writeWith(chunk, cargo, callback, () => handBack(moved, cargo.fds))
   }
 
   /**
@@ -151,7 +152,8 @@ export class DescriptorStream extends ContextDuplex {
     callback?: (error?: Failure | null) => void
   ): boolean {
     const chunk = this.#checked(bytes, fds.length)
-    return this.#writeWith(chunk, { fds: copiesOf(fds), foreign: false }, callback)
+    const cargo: Cargo = { fds: copiesOf(fds), foreign: false }
+    return this.#writeWith(chunk, cargo, callback, () => closeCopies(cargo.fds, cargo.foreign))
   }
 
   /**
@@ -247,16 +249,23 @@ export class DescriptorStream extends ContextDuplex {
     return chunk
   }
 
-  #writeWith(chunk: Buffer, cargo: Cargo, callback: ((error?: Error | null) => void) | undefined): boolean {
+  /** `onRefused`: what becomes of the numbers if the kernel does not pass them. */
+  #writeWith(
+    chunk: Buffer,
+    cargo: Cargo,
+    callback: ((error?: Error | null) => void) | undefined,
+    onRefused: () => void
+  ): boolean {
     let refusal: Error | undefined
     if (callback !== undefined)
       cargo.onRefused = errno => {
         refusal = systemError(errno, 'sendmsg')
+        onRefused()
       }
     // The stream will refuse the bytes in its own way
     if (this.destroyed || this.writableEnded) closeCopies(cargo.fds, cargo.foreign)
     else if (cargo.fds.length > 0) this.#outbox.attach(chunk, cargo)
-    const more = callback === undefined ? this.write(chunk) : this.write(chunk, error => callback(error ?? refusal))
+    const more = callback === undefined ? this.write(chunk) : this.write(chunk, error => callback(refusal ?? error))
     if (this.#outbox.waiting <= this.#maxDescriptors / 2) return more
     this.#owesDrain = true
     return false

@@ -48,9 +48,9 @@ export class Outbox {
       const result = native.sendVector(this.#fd, this.#gather(), this.#skip, attached, 0, cargo?.fds.length ?? 0)
       if (result < 0) {
         if (cargo?.onRefused === undefined || !isRefusal(result)) return result
-        cargo.onRefused(result)
-        this.#gone(first, cargo)
+        this.#remove(first, cargo)
         this.#at++
+        cargo.onRefused(result)
         continue
       }
       if (cargo !== undefined) this.#gone(first, cargo) // with its first byte, however few have left
@@ -75,10 +75,14 @@ export class Outbox {
     return this.#chunks.slice(this.#at, end)
   }
 
-  #gone(bytes: Uint8Array, { fds, foreign }: Cargo): void {
+  #gone(bytes: Uint8Array, cargo: Cargo): void {
+    this.#remove(bytes, cargo)
+    closeCopies(cargo.fds, cargo.foreign)
+  }
+
+  #remove(bytes: Uint8Array, { fds }: Cargo): void {
     this.#cargos.delete(bytes)
     this.waiting -= fds.length
-    closeCopies(fds, foreign)
   }
 
   #advance(written: number): void {

@@ -2,7 +2,7 @@
 import { isUint8Array } from './brand.ts'
 import { bufferOf } from './bytes.ts'
 import { describe } from './convert.ts'
-import { assertOpen, Descriptor, isDescription, isForeign, take } from './descriptor.ts'
+import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, take } from './descriptor.ts'
 import { checked, PassfdError } from './errors.ts'
 import { MAX_RIGHTS } from './limits.ts'
 import { native } from './native.ts'
@@ -11,7 +11,10 @@ import { native } from './native.ts'
 export interface Cargo {
   readonly fds: number[]
   readonly foreign: boolean
-  /** Called if the kernel refuses to pass one of them: then the bytes stay here, too, and the stream goes on. */
+  /**
+   * Called if the kernel refuses to pass one of them: then the bytes stay here, too, and the stream goes on. The numbers are the callee's from
+   * then on.
+   */
   onRefused?: (errno: number) => void
 }
 
@@ -44,6 +47,14 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
   if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
   const foreign = descriptors.some(isForeign)
   return { fds: descriptors.map(descriptor => take(descriptor, by)), foreign }
+}
+
+/** The numbers go back into the Descriptors that they were taken from, which are the caller's again. One that somebody else has closed is closed. */
+export function handBack(descriptors: readonly Descriptor[], fds: readonly number[]): void {
+  for (const [index, descriptor] of descriptors.entries()) {
+    const fd = fds[index]!
+    if (!forgetIfClosed(descriptor, fd)) giveBack(descriptor, fd, undefined)
+  }
 }
 
 /** Duplicates of all numbers, or of none. */

@@ -11,7 +11,7 @@ import { MAX_RIGHTS } from './limits.ts'
 import { discard } from './loop.ts'
 import { CREDENTIALS, CUT, MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from './native.ts'
 import { closeCopies } from './outbox.ts'
-import { type Cargo, cargoOf, checkCount } from './outgoing.ts'
+import { type Cargo, cargoOf, checkCount, handBack } from './outgoing.ts'
 import { askOf, type Peer, peerOf } from './peer.ts'
 import { type Deferred, deferred } from './promises.ts'
 import { isBackPressure, isRefusal, RawSocket, RECEIVED } from './raw-socket.ts'
@@ -34,6 +34,7 @@ export interface PacketSocketEvents {
 interface Outgoing {
   bytes: Buffer
   readonly cargo: Cargo
+  readonly descriptors: readonly Descriptor[]
   readonly sent: Deferred
 }
 
@@ -116,9 +117,10 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 
   /**
-   * Sends one packet, which may be empty, and moves its descriptors (at most 253). Resolves when it has left; need not be awaited. If it can't
-   * leave, the descriptors are closed and it rejects, with the system's error (EPIPE, EMSGSIZE, EBADF or EINVAL for a descriptor that the
-   * kernel refuses: the other packets go on) or ERR_PASSFD_CLOSED.
+   * Sends one packet, which may be empty, and moves its descriptors (at most 253). Resolves when it has left; need not be awaited. If it alone
+   * can't leave, it rejects with the system's error, its descriptors are open and yours again, and the other packets go on: EMSGSIZE; EBADF
+   * for a descriptor that was closed by its number; EINVAL for one that the kernel never passes. If the socket ends before, the descriptors
+   * are closed, and it rejects with what ended it (EPIPE, …) or ERR_PASSFD_CLOSED.
    * @throws ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL, ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: nothing has moved.
    */
   send(bytes: Uint8Array | string, descriptors: readonly Descriptor[] = []): Promise<void> {
@@ -133,7 +135,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
       sent.reject(failure)
       return sent.promise
     }
-    const outgoing: Outgoing = { bytes: chunk, cargo, sent }
+    const outgoing: Outgoing = { bytes: chunk, cargo, descriptors: [...descriptors], sent }
     this.#outgoing.push(outgoing)
     this.#waitingDescriptors += cargo.fds.length
     if (this.#outgoing.length === 1) this.#flush()
@@ -227,7 +229,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   #flush(): void {
     while (this.#outgoing.length > 0 && !this.#socket.ended) {
-      const { bytes, cargo, sent } = this.#outgoing[0]!
+      const { bytes, cargo, descriptors, sent } = this.#outgoing[0]!
       for (const [index, fd] of cargo.fds.entries()) ATTACHED[index] = fd
       const { fd } = this.#socket
       const result = native.sendMessage(fd, bytes, 0, bytes.length, ATTACHED, 0, cargo.fds.length, null)
@@ -237,12 +239,13 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
       }
       this.#outgoing.shift()
       this.#waitingDescriptors -= cargo.fds.length
-      closeCopies(cargo.fds, cargo.foreign)
+      const isItsOwn = result === EMSGSIZE || (cargo.fds.length > 0 && isRefusal(result))
+      if (result < 0 && isItsOwn) handBack(descriptors, cargo.fds)
+      else closeCopies(cargo.fds, cargo.foreign)
       if (result >= 0) sent.resolve()
       else {
         const failure = systemError(result, 'sendmsg')
         sent.reject(failure)
-        const isItsOwn = result === EMSGSIZE || (cargo.fds.length > 0 && isRefusal(result))
         if (!isItsOwn) this.#failWriting(failure)
       }
     }

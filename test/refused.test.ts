@@ -1,6 +1,7 @@
 /** Descriptors that the kernel refuses to pass: the message comes back with the system's error, and all others go on. */
 
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -8,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { sessionOf } from '../src/channel.ts'
 import { type Channel, Connection, Descriptor, type Returned } from '../src/index.ts'
 import { native } from '../src/native.ts'
+import { DescriptorStream, PacketSocket } from '../src/stream.ts'
 import { closeAll, connected, file } from './helpers/channels.ts'
 import { startOnPair } from './helpers/child.ts'
 import { Random } from './helpers/random.ts'
@@ -357,14 +359,71 @@ test('numbers that were really closed: a message, a request, a reply and what a 
   }
 })
 
+test("streams, packets and datagrams: what the kernel refuses is the sender's again, but not a number that somebody else has closed", async t => {
+  const child = spawn(process.execPath, [fixturePath('closed-behind.mjs')], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.deepEqual((await text(child.stdout)).trim().split('\n'), [
+    'stream EBADF closed open',
+    'y',
+    'packet EBADF closed open',
+    '4',
+    'datagram EBADF closed open',
+    '30'
+  ])
+})
+
+test('a packet that is too large comes back with its descriptors; a stream without a callback ends, and closes them', async t => {
+  const [socket, other] = Descriptor.socketpair({ type: 'seqpacket' })
+  const packets = PacketSocket.from(socket)
+  const descriptor = file()
+  const list = [descriptor]
+  const sent = packets.send(Buffer.alloc(4 << 20), list)
+  list.pop()
+  t.like(await sent.catch(error => error), { code: 'EMSGSIZE' })
+  t.false(descriptor.closed)
+  await packets.send('again', [descriptor])
+  t.true(descriptor.closed)
+  packets.destroy()
+  other.close()
+
+  const [end, peer] = Descriptor.socketpair()
+  const stream = DescriptorStream.from(end)
+  const { descriptor: refused, spoil } = bad()
+  spoil()
+  stream.writeWithDescriptors('x', [refused])
+  t.is((await once(stream, 'error'))[0].code, 'EINVAL')
+  t.true(refused.closed)
+  poisoned.clear()
+  peer.close()
+})
+
+test("a stream that is destroyed after the refusal: the callback tells of the refusal, and the descriptors are the writer's", async t => {
+  const [end, peer] = Descriptor.socketpair()
+  const stream = DescriptorStream.from(end)
+  const { descriptor, spoil } = bad()
+  spoil()
+  stream.cork()
+  stream.write(Buffer.alloc(4 << 20)) // the socket is full
+  stream.uncork()
+  stream.cork()
+  const refused = new Promise<any>(resolve => stream.writeWithDescriptors('x', [descriptor], resolve))
+  stream.write(Buffer.alloc(4 << 20))
+  stream.uncork()
+  DescriptorStream.from(peer).resume()
+  await until(() => !descriptor.closed, 'the refusal')
+  stream.destroy()
+  t.like(await refused, EINVAL)
+  poisoned.clear()
+  descriptor.close()
+})
+
 test('an io_uring, which the kernel passes to nobody', async t => {
   const child = spawn('python3', ['-c', RING, process.execPath, fixturePath('ring-on-9.mjs')], {
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const output = await text(child.stdout)
   t.deepEqual(output.trim().split('\n'), [
-    'stream ring EINVAL',
-    'packet ring EINVAL',
+    'stream ring EINVAL false false',
+    'packet ring EINVAL false',
     'datagram ring EINVAL',
     'returned unsent EINVAL other',
     'request EINVAL',
