@@ -1,8 +1,11 @@
 import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
 import { connect, listen } from '../src/index.ts'
 import * as streams from '../src/stream.ts'
 import { patched } from './helpers/channels.ts'
-import { temporaryPath } from './helpers/path.ts'
+import { socketPath, temporaryPath } from './helpers/path.ts'
+import { limitOpenFiles, type Running, startFixture } from './helpers/process.ts'
+import { program } from './helpers/supervising.ts'
 import { test } from './helpers/test.ts'
 
 const EMFILE = -24
@@ -69,4 +72,53 @@ for (const [kind, open, join] of [
     process.emitWarning = emitWarning
     t.deepEqual(warnings, [['EMFILE', 'accept4']])
     await server.close()
+  })
+
+/** The words of a fixture until `count` of them are `last`. */
+async function until(running: Running, last: string, count: number): Promise<string[]> {
+  const lines: string[] = []
+  while (lines.filter(line => line === last).length < count) lines.push(await running.line())
+  return lines
+}
+
+const SERVES = `
+const worker = await joinSupervisor()
+await worker.receive('http', connection => connection.toSocket().end('hello'))
+await worker.ready()`
+
+for (const [how, listener, join] of [
+  ['channel', '', connect],
+  ['stream', '', streams.connect],
+  ['packets', '', streams.connectPackets],
+  ['dispatch', ' http', streams.connect]
+] as const)
+  test(`a process at its limit of open files: ${how}, told once, then everybody is accepted`, async t => {
+    const path = socketPath()
+    const running = startFixture('accepts', [how, path, program(SERVES)])
+    const { pid } = running.child
+    await until(running, 'ready', 1)
+    if (how === 'channel') t.is(await running.line(), 'accepted')
+    for (const episode of [1, 2]) {
+      limitOpenFiles(pid!, 3)
+      const sockets: Promise<any>[] = Array.from({ length: 5 }, () => join(path))
+      for (const socket of sockets) void socket.catch(() => {})
+      const failing = await until(running, 'failed -24', 4)
+      const told = failing.filter(line => line !== 'failed -24')
+      t.deepEqual(told, [`told EMFILE accept4${listener}`], `episode ${episode}`)
+      limitOpenFiles(pid!, 1000)
+      if (how === 'dispatch') {
+        const answers = (await Promise.all(sockets)).map(socket => text(socket))
+        t.deepEqual(await Promise.all(answers), Array(5).fill('hello'))
+      } else {
+        const accepted = (await until(running, 'accepted', 5)).filter(line => line !== 'failed -24')
+        t.deepEqual(accepted, Array(5).fill('accepted'))
+        for (const socket of await Promise.all(sockets)) {
+          const closed = how === 'stream' ? once(socket, 'close') : socket.closed
+          socket.destroy()
+          await closed
+        }
+      }
+    }
+    running.child.stdin!.end()
+    t.like(await running.exit, { code: 0, stderr: '' })
   })

@@ -1,5 +1,5 @@
 /** Real processes to test against. */
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -50,4 +50,9 @@ export function start(command: string, args: string[], options: SpawnOptions = {
         else readers.push({ resolve, reject })
       })
   }
+}
+
+/** Limits the numbers of open files that a process of ours may get: below 3 there is none. What is open stays so. */
+export function limitOpenFiles(pid: number, limit: number): void {
+  execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${limit}:`]) // the soft limit; prlimit(1) of util-linux
 }

@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import type { Balance, WorkerInfo } from '../../src/prefork/index.ts'
 import { patched } from '../helpers/channels.ts'
+import { limitOpenFiles } from '../helpers/process.ts'
 import { program, supervising } from '../helpers/supervising.ts'
 import { test, until } from '../helpers/test.ts'
 
@@ -148,5 +149,42 @@ for (const balance of ['shared', 'per-worker'] as const)
         { code: 'EMFILE', syscall: 'accept4', failed: 1 },
         { code: 'EMFILE', syscall: 'accept4', failed: 4 }
       ])
+    })
+  })
+
+/** Tells the supervisor of each call that fails, and of each warning. */
+const COUNTS = `
+const native = (await import('${new URL('../../dist/native.js', import.meta.url).href}')).native
+const worker = await joinSupervisor()
+const { acceptMany } = native
+native.acceptMany = (...given) => {
+  const result = acceptMany(...given)
+  if (result < 0) worker.channel.send(result)
+  return result
+}
+process.on('warning', ({ code, syscall }) => worker.channel.send({ code, syscall }))
+await worker.receive('http', connection => connection.toSocket().end('hello'))
+await worker.ready()`
+
+for (const balance of ['shared', 'per-worker'] as const)
+  test(`a worker that receives, at its limit of open files: ${balance}`, async t => {
+    await supervising(t, { entry: program(COUNTS), balance, workers: 1 }, async supervisor => {
+      const told: unknown[] = []
+      supervisor.on('worker', ({ channel }) => channel.on('message', ({ value }) => void told.push(value)))
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      const { pid } = supervisor.workers[0]!
+      for (const _episode of [1, 2]) {
+        told.length = 0
+        limitOpenFiles(pid!, 3)
+        const answers = Array.from({ length: 5 }, () => text(connect(port, '127.0.0.1')))
+        await until(() => told.filter(value => value === EMFILE).length >= 4, 'calls that fail')
+        limitOpenFiles(pid!, 1000)
+        t.deepEqual(await Promise.all(answers), Array(5).fill('hello'))
+        t.deepEqual(
+          told.filter(value => value !== EMFILE),
+          [{ code: 'EMFILE', syscall: 'accept4' }]
+        )
+      }
     })
   })
