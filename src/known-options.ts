@@ -39,7 +39,7 @@ export function checkOptions(given: unknown, known: object, what = 'options', ot
 }
 
 /** Not what has no options in it and was put in their place: a list, a Promise that nobody has awaited, bytes, a Map. */
-function isOptions(given: unknown): given is object {
+export function isOptions(given: unknown): given is object {
   if (typeof given !== 'object' || given === null || Array.isArray(given) || ArrayBuffer.isView(given)) return false
   return !(
     types.isPromise(given) ||

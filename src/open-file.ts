@@ -6,11 +6,12 @@ import { promisify } from 'node:util'
 import { closeFile } from './close-file.ts'
 import { mark } from './copy.ts'
 import { abortError, PassfdError } from './errors.ts'
+import { checkOptions, isOptions } from './known-options.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { markUncloneable } from './uncloneable.ts'
 
 type Bytes = NodeJS.ArrayBufferView
-type Text = BufferEncoding | { encoding: BufferEncoding }
+type WriteFileOptions = BufferEncoding | { encoding?: BufferEncoding; signal?: AbortSignal; flush?: boolean } | null
 type Data = string | Uint8Array | Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>
 
 /** Where in the file, and which part of the buffer, in bytes; as in `fs.write`. */
@@ -20,6 +21,12 @@ export interface FileWriteOptions {
   /** Without one: at the offset that all share who have this file. */
   position?: number | null
 }
+
+const READ = { buffer: true, offset: true, length: true, position: true }
+const WRITE = { offset: true, length: true, position: true }
+const READ_FILE = { encoding: true, signal: true }
+const WRITE_FILE = { encoding: true, signal: true, flush: true }
+const STAT = { bigint: true }
 
 const read = promisify(fs.read) as unknown as <T extends Bytes>(
   fd: number,
@@ -72,7 +79,10 @@ export class OpenFile implements AsyncDisposable {
   read<T extends Bytes = Buffer>(buffer: T, options?: FileReadOptions<T>): Promise<FileReadResult<T>>
   read<T extends Bytes = Buffer>(options?: FileReadOptions<T>): Promise<FileReadResult<T>>
   read(first?: any, second?: any, length?: number | null, position?: number | bigint | null): Promise<any> {
-    return this.#run(fd => read(fd, given(readOptions(first, second, length, position))))
+    return this.#run(fd => {
+      checkNames(ArrayBuffer.isView(first) ? second : first, READ)
+      return read(fd, given(readOptions(first, second, length, position)))
+    })
   }
 
   /** Resolves to how much was written: it may be less than all (write(2)). */
@@ -91,6 +101,7 @@ export class OpenFile implements AsyncDisposable {
   write(data: any, second?: any, third?: any, position?: number | null): Promise<any> {
     return this.#run(fd => {
       if (typeof data === 'string') return write(fd, data, second ?? null, third ?? 'utf8')
+      checkNames(second, WRITE)
       if (typeof second === 'object' && second !== null) return write(fd, data, second)
       return write(fd, data, given({ offset: second, length: third, position }))
     })
@@ -111,6 +122,7 @@ export class OpenFile implements AsyncDisposable {
   readFile(options: BufferEncoding | { encoding: BufferEncoding; signal?: AbortSignal }): Promise<string>
   readFile(options?: any): Promise<any> {
     return this.#run(fd => {
+      checkNames(options, READ_FILE)
       const { signal } = (typeof options === 'object' && options) || {}
       if (signal?.aborted) throw abortError(signal) // fs.readFile looks at it for paths only
       return readFile(fd, options)
@@ -118,22 +130,26 @@ export class OpenFile implements AsyncDisposable {
   }
 
   /** All of it, at the shared offset; nothing is truncated. */
-  writeFile(data: Data, options?: Text | { encoding?: BufferEncoding; signal?: AbortSignal } | null): Promise<void> {
+  writeFile(data: Data, options?: WriteFileOptions): Promise<void> {
     return this.#run(async fd => {
+      checkNames(options, WRITE_FILE)
       if (!isParts(data)) return writeFile(fd, data, options as never) // which refuses what it can't write
       for await (const part of data) await writeFile(fd, part, options as never)
     })
   }
 
   /** The same as `writeFile`, as in a FileHandle: it appends if the file was opened for appending. */
-  appendFile(data: Data, options?: Text | { encoding?: BufferEncoding; signal?: AbortSignal } | null): Promise<void> {
+  appendFile(data: Data, options?: WriteFileOptions): Promise<void> {
     return this.writeFile(data, options)
   }
 
   stat(options?: { bigint?: false }): Promise<fs.Stats>
   stat(options: { bigint: true }): Promise<fs.BigIntStats>
   stat(options?: { bigint?: boolean }): Promise<fs.Stats | fs.BigIntStats> {
-    return this.#run(fd => stat(fd, options ?? {}))
+    return this.#run(fd => {
+      checkNames(options, STAT)
+      return stat(fd, options ?? {})
+    })
   }
 
   /** To `length` bytes, default 0; what is added is zeros. */
@@ -197,6 +213,11 @@ mark(OpenFile, 'OpenFile')
 function isParts(data: Data): data is Exclude<Data, string | Uint8Array> {
   if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data)) return false
   return Symbol.iterator in data || Symbol.asyncIterator in data
+}
+
+/** Node would pass over a typo. What is no object of options is Node's to refuse. */
+function checkNames(options: unknown, known: object): void {
+  if (isOptions(options)) checkOptions(options, known)
 }
 
 function readOptions(first: any, second: any, length: unknown, position: unknown): object {

@@ -4,7 +4,7 @@ import { readlinkSync } from 'node:fs'
 import { checkInteger, checkOwnCopy, describe } from './convert.ts'
 import { mark } from './copy.ts'
 import { Descriptor } from './descriptor.ts'
-import { PassfdError } from './errors.ts'
+import { checked, PassfdError } from './errors.ts'
 import { type KnownOptions, readOptions } from './known-options.ts'
 import { type Loan, MAPPED, UNKNOWN } from './loan.ts'
 import { native } from './native.ts'
@@ -26,6 +26,7 @@ interface Mapped {
   tokens: WeakRef<Descriptor>[]
 }
 
+const EINVAL = -22
 /** Tokens are looked through when there are so many. */
 const MANY = 64
 const word = new Uint8Array(1)
@@ -62,8 +63,7 @@ export class PoolReader implements Disposable {
     const { pool, offset, length, token, memory } = checkLoan(loan)
     const mapped = this.#pools.get(pool) ?? this.#map(pool, token, memory)
     // It is closed here, and for anything but memory that could wait
-    if (memory !== undefined && native.seals(memory.borrow()) < 0)
-      throw new PassfdError('MEMORY_KIND', { actual: memory.kind })
+    if (memory !== undefined) checkSealable(memory)
     const { buffer } = mapped
     if (offset + length > buffer.byteLength)
       throw new PassfdError('LOAN_INVALID', {
@@ -183,6 +183,12 @@ function checkLoan(value: unknown): Loan {
             : undefined
   if (problem !== undefined) throw new PassfdError('LOAN_INVALID', { detail: problem })
   return value as Loan
+}
+
+function checkSealable(memory: Descriptor): void {
+  const seals = native.seals(memory.borrow())
+  if (seals === EINVAL) throw new PassfdError('MEMORY_KIND', { actual: memory.kind })
+  checked(seals, 'fcntl')
 }
 
 function isOpen(token: WeakRef<Descriptor>): boolean {

@@ -190,15 +190,19 @@ export function mapReceived(
   const limit = size === undefined ? most : MAX_SIZE
   if (actual === 0 || actual < (size ?? 0) || (size === undefined && actual > limit))
     throw new PassfdError('MEMORY_SIZE', { actual, expected: size ?? `1 to ${limit}` })
-  return mapped(fd, size ?? actual, writable)
+  try {
+    return mapped(fd, size ?? actual, writable)
+  } catch (error) {
+    const { errno } = error as NodeJS.ErrnoException
+    if (!writable || (errno !== EACCES && errno !== EPERM)) throw error
+    throw new PassfdError('MEMORY_READ_ONLY', { detail: 'its descriptor is for reading only' }, { cause: error })
+  }
 }
 
 function mapped(fd: number, size: number, writable: boolean): ArrayBuffer {
   const holder: ArrayBuffer[] = []
   const result = native.map(fd, size, writable, holder)
   if (result === ENODEV) throw new PassfdError('MEMORY_KIND', { actual: 'memfd with pages of another kind' })
-  if (writable && (result === EACCES || result === EPERM))
-    throw new PassfdError('MEMORY_READ_ONLY', { detail: 'its descriptor is for reading only' })
   if (result < 0) throw systemError(result, 'mmap')
   return holder[0]!
 }

@@ -9,7 +9,7 @@ import { test } from './helpers/test.ts'
 const fixture = (name: string): string => fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url))
 
 /** A call that fails with the errno at its n-th time, for every call, every n and every opener: see failing-openers.mjs. */
-test('an opener that fails at any call of the system gives back every descriptor and its socket file', async t => {
+test('an opener that fails at any call of the system or is given up at any moment, gives back every descriptor and its socket file', async t => {
   const library = temporaryPath('failing-calls.so')
   execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-o', library, fixture('failing-calls.c')])
   const order = temporaryPath('order')
@@ -25,8 +25,9 @@ test('an opener that fails at any call of the system gives back every descriptor
     output += text
   })
   t.is((await exit).code, 0)
-  const { hits, refused, problems } = JSON.parse(output)
+  const { hits, refused, aborted, problems } = JSON.parse(output)
   t.deepEqual(problems, [])
   t.true(hits > 150, `${hits} calls were made to fail`)
   t.true(refused > 100, `${refused} openers have failed with it`)
+  t.true(aborted > 60, `${aborted} openers were given up`)
 })

@@ -205,6 +205,43 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     options: [['PoolReaderOptions', 'pool-reader.ts']],
     call: options => new PoolReader(options)
   },
+  'open-file.ts read': [
+    {
+      options: ['buffer', 'offset', 'length', 'position'],
+      kind: 'memfd',
+      call: (options, given) => withFile(given, file => file.read(options))
+    },
+    {
+      options: ['buffer', 'offset', 'length', 'position'],
+      kind: 'memfd',
+      call: (options, given) => withFile(given, file => file.read(Buffer.alloc(1), options))
+    }
+  ],
+  'open-file.ts write': {
+    options: [['FileWriteOptions', 'open-file.ts']],
+    kind: 'memfd',
+    call: (options, given) => withFile(given, file => file.write(Buffer.alloc(1), options))
+  },
+  'open-file.ts readFile': {
+    options: ['encoding', 'signal'],
+    kind: 'memfd',
+    call: (options, given) => withFile(given, file => file.readFile(options))
+  },
+  'open-file.ts writeFile': {
+    options: ['encoding', 'signal', 'flush'],
+    kind: 'memfd',
+    call: (options, given) => withFile(given, file => file.writeFile('x', options))
+  },
+  'open-file.ts appendFile': {
+    options: ['encoding', 'signal', 'flush'],
+    kind: 'memfd',
+    call: (options, given) => withFile(given, file => file.appendFile('x', options))
+  },
+  'open-file.ts stat': {
+    options: ['bigint'],
+    kind: 'memfd',
+    call: (options, given) => withFile(given, file => file.stat(options))
+  },
   'shared-memory.ts create': {
     options: [['CreateMemoryOptions', 'shared-memory.ts']],
     call: options => SharedMemory.create(1, options)
@@ -239,7 +276,6 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     }
   ],
   'prefork/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
-  // Without a default, so the pattern below does not find it
   'prefork/supervisor.ts constructor': [
     { options: [['SupervisorOptions', 'prefork/options.ts']], call: supervise },
     {
@@ -256,6 +292,11 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       options: [['Dispatch', 'prefork/options.ts']],
       what: 'options.balance',
       call: options => supervise({ balance: { dispatch: 'round-robin', ...options } })
+    },
+    {
+      options: [['AdminSpec', 'prefork/options.ts']],
+      what: 'options.admin',
+      call: options => supervise({ admin: { path, ...options } })
     },
     { options: channel, what: 'options.channel', call: options => supervise({ channel: options }) },
     {
@@ -281,9 +322,6 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     }
   ]
 }
-/** Takers that the pattern can't find: their object has no default. */
-const NOT_FOUND = ['descriptor.ts bind', 'prefork/supervisor.ts constructor', 'address.ts socketName']
-
 function connectionTaker(method: (connection: Connection) => (options: any) => unknown): Taker {
   return {
     options: [['StreamOptions', 'connection.ts']],
@@ -297,6 +335,15 @@ function connectionTaker(method: (connection: Connection) => (options: any) => u
         other.close()
       }
     }
+  }
+}
+
+async function withFile(given: Descriptor, work: (file: any) => Promise<unknown>): Promise<void> {
+  const file = given.dup().toFile()
+  try {
+    await work(file)
+  } finally {
+    await file.close()
   }
 }
 
@@ -368,21 +415,107 @@ async function errorOf(work: () => unknown): Promise<NodeJS.ErrnoException | und
   }
 }
 
-test('every function whose options have a default is in the table', t => {
-  const found: string[] = []
-  for (const [file, source] of sources) {
-    const lines = source.split('\n')
-    for (const [index, line] of lines.entries()) {
-      if (!/\b(options|given): .* = \{\}/.test(line) || line.trim().startsWith('*')) continue
-      let at = index
-      while (!/^(export | {2}(static |async )*(override )?[\w$]+[<(])/.test(lines[at]!)) at--
-      const name = /(\w+)(?:<[^(]*)?\(/.exec(lines[at]!)![1]!
-      if (!/#/.test(lines[at]!) && /^export|^ {2}/.test(lines[at]!)) found.push(`${file} ${name}`)
-    }
+/** What the package publishes, without comments. */
+const declared = new Map(
+  readdirSync(new URL('../dist/', import.meta.url), { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.d.ts'))
+    .map(name => {
+      const text = readFileSync(new URL(`../dist/${name}`, import.meta.url), 'utf8')
+      return [name.replace('.d.ts', '.ts'), text.replace(/\/\*[\s\S]*?\*\//g, '')]
+    })
+)
+
+/** From an opening bracket to the one that closes it; `=>` closes nothing. */
+function bracketed(text: string, from: number): string {
+  let depth = 0
+  for (let at = from; at < text.length; at++) {
+    if ('([{<'.includes(text[at]!)) depth++
+    else if (')]}>'.includes(text[at]!) && text[at - 1] !== '=') depth--
+    if (depth === 0) return text.slice(from + 1, at)
   }
-  const known = [...Object.keys(TAKERS).filter(name => !NOT_FOUND.includes(name)), 'options.ts channelLimits']
-  t.deepEqual([...new Set(found)].sort(), known.sort())
-  t.true(found.length >= 30)
+  throw new Error(`nothing closes ${text.slice(from, from + 40)}`)
+}
+
+/** At the commas that stand in no brackets. */
+function parametersOf(text: string): string[] {
+  const parts = ['']
+  for (let at = 0; at < text.length; at++) {
+    const opens = '([{<'.includes(text[at]!)
+    const part = opens ? text[at] + bracketed(text, at) : text[at]!
+    if (part === ',') parts.push('')
+    else parts[parts.length - 1] += part
+    at += part.length - 1
+  }
+  return parts
+}
+
+/** Interfaces with an option in them, and the types that are made of such. Not what passfd itself makes, or a peer. */
+function optionTypes(): Set<string> {
+  const types = new Set<string>()
+  const all = [...declared.values()].join('\n')
+  for (const [, name, body] of all.matchAll(/interface (\w+)(?:<.*?>)?(?: extends [^{]*)? \{\n([\s\S]*?)\n\}/g))
+    if (/^ {4}(readonly )?\w+\?[:(]/m.test(body!) && !/Events$/.test(name!)) types.add(name!)
+  for (const other of ['Accepted', 'AdminEvent', 'Loan', 'RemoteError', 'Routed', 'UnixSocketError'])
+    types.delete(other)
+  for (let before = 0; before !== types.size; ) {
+    before = types.size
+    for (const [, name, body] of all.matchAll(/^(?:export )?(?:declare )?type (\w+)(?:<\w+>)? = ([\s\S]*?);$/gm))
+      if (isOptionType(body!, types)) types.add(name!)
+  }
+  return types
+}
+
+function isOptionType(type: string, types: ReadonlySet<string>): boolean {
+  if (type.includes('=>')) return false
+  return (
+    /\{[^}]*\w\?:/.test(type) || (type.match(/\w+/g) ?? []).some(word => types.has(word) || word.endsWith('Options'))
+  )
+}
+
+/** Every signature with a parameter that is an object of options, by file and name. */
+function declaredTakers(): string[] {
+  const types = optionTypes()
+  const found = new Set<string>()
+  for (const [file, text] of declared)
+    for (const match of text.matchAll(/^(?:export declare function | {4}(?:static )?)(\w+)(<.*?>)?\(/gm)) {
+      const parameters = parametersOf(bracketed(text, match.index + match[0].length - 1))
+      if (parameters.some(parameter => isOptionType(parameter.replace(/^\s*\w+\??:/, ''), types)))
+        found.add(`${file} ${match[1]}`)
+    }
+  return [...found].sort()
+}
+
+test('every function of the published declarations that takes an object of options is in the table', t => {
+  const found = declaredTakers()
+  t.true(found.length >= 40, found.join())
+  t.deepEqual(
+    found.filter(name => TAKERS[name] === undefined),
+    []
+  )
+  const internal = ['address.ts socketName'] // the addresses of all that take one
+  t.deepEqual(
+    Object.keys(TAKERS).filter(name => !found.includes(name) && !internal.includes(name)),
+    [],
+    'is in the table, and not found'
+  )
+})
+
+test('every option that is itself an object of options is in the table', t => {
+  const types = optionTypes()
+  const rows = all.map(({ what = 'options' }) => what)
+  let found = 0
+  for (const [, name, body] of [...declared.values()]
+    .join('\n')
+    .matchAll(
+      /interface (SupervisorOptions|JoinOptions|\w+Options|Dispatch)(?:<.*?>)?(?: extends [^{]*)? \{\n([\s\S]*?)\n\}/g
+    ))
+    for (const [, option, type] of body!.matchAll(/^ {4}(?:readonly )?(\w+)\?: ([\s\S]*?);$/gm)) {
+      if (!isOptionType(type!, types)) continue
+      found++
+      const where = new RegExp(`^options\\.${option}(\\.\\w+)?$`)
+      t.true(rows.some(what => where.test(what)) || option === 'from' || option === 'to', `${name}.${option}`)
+    }
+  t.true(found >= 7, `${found}`)
 })
 
 test('a typo of any option is refused by name, with the nearest one; nothing has happened', async t => {
@@ -410,6 +543,32 @@ test('a typo of any option is refused by name, with the nearest one; nothing has
     for (const descriptor of given) descriptor.close()
   }
   t.true(tried > 500, `${tried}`)
+})
+
+test('an option whose getter throws: that is what is thrown, and nothing has happened', async t => {
+  let tried = 0
+  for (const { name, options, call, kind } of all) {
+    const keys = (options as (string | [string, string])[]).flatMap(each =>
+      typeof each === 'string' ? [each] : keysOf(...each)
+    )
+    const given = await descriptorOf(kind)
+    const before = openDescriptors()
+    for (const key of new Set(keys)) {
+      const mine = new Error(`the getter of ${key}`)
+      const failing = {
+        get [key]() {
+          throw mine
+        }
+      }
+      t.is(await errorOf(() => call(failing, given[0])), mine, `${name}: ${key}`)
+      t.false(given[0].closed, `${name}: ${key}`)
+      t.false(existsSync(path), `${name}: ${key}`)
+      tried++
+    }
+    t.deepEqual(await leaked(before), [], name)
+    for (const descriptor of given) descriptor.close()
+  }
+  t.true(tried > 200, `${tried}`)
 })
 
 test('what is no object of options is refused', async t => {
