@@ -15,7 +15,12 @@ export function zombies(parent: number): number[] {
 
 /** Until a process has ended, whether or not its parent has asked for its status. */
 export async function gone(pid: number): Promise<void> {
-  await until(() => ['Z', 'X', ''].includes(stat(pid)[0]!), `the end of ${pid}`)
+  await until(() => !lives(pid), `the end of ${pid}`)
+}
+
+/** It has not ended. */
+export function lives(pid: number): boolean {
+  return !['Z', 'X', ''].includes(stat(pid)[0]!)
 }
 
 /** Stops processes as a debugger would; resolves when they have stopped. */

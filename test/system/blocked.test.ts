@@ -1,0 +1,70 @@
+/** A worker whose event loop is blocked while everything ends: the port is free at once, or when the docs say so. */
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { setTimeout as later } from 'node:timers/promises'
+import { BALANCES, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
+import { gone, lives } from '../helpers/processes.ts'
+import { test } from '../helpers/test.ts'
+import { connectClients } from '../helpers/waiting-clients.ts'
+
+const LONG = { stopTimeout: 60_000, killTimeout: 60_000 }
+const SHORT = { stopTimeout: 500, killTimeout: 500 }
+
+/** Blocks the loop of one worker; returns its pid. */
+async function block(supervisor: Told): Promise<number> {
+  const before = new Set((await supervisor.workers()).map(({ pid }) => pid))
+  const [answer] = await (await connectClients(supervisor.port, 1, '/block')).answers()
+  const pid = Number(answer)
+  if (!before.has(pid)) throw new Error(`answered: ${answer}`)
+  return pid
+}
+
+async function canBind(port: number): Promise<boolean> {
+  const server = createServer().listen(port, '127.0.0.1')
+  try {
+    await once(server, 'listening')
+  } catch {
+    return false
+  }
+  server.close()
+  await once(server, 'close')
+  return true
+}
+
+/** Resolves when another program can bind the port. False: not while `pid` lives. */
+async function free(port: number, pid: number): Promise<boolean> {
+  while (!(await canBind(port))) {
+    if (!lives(pid)) return false
+    await later(5)
+  }
+  return lives(pid)
+}
+
+for (const balance of BALANCES) {
+  test(`${nameOf(balance)}, stop(): the port is free although a worker is blocked`, async t => {
+    const supervisor = await startSupervisor(t, { workers: 3, balance, hangTimeout: 0, ...LONG })
+    const blocked = await block(supervisor)
+    const stopped = supervisor.ask('stop')
+    t.true(await free(supervisor.port, blocked))
+    process.kill(blocked, 'SIGKILL')
+    await stopped
+    await supervisor.end()
+  })
+
+  test(`${nameOf(balance)}, a killed supervisor: the port is free ${balance === 'per-worker' ? 'when the kernel has ended the blocked worker' : 'although a worker is blocked'}`, async t => {
+    const limits = balance === 'per-worker' ? SHORT : LONG
+    const supervisor = await startSupervisor(t, { workers: 3, balance, hangTimeout: 0, ...limits })
+    const blocked = await block(supervisor)
+    supervisor.running.child.kill('SIGKILL')
+    if (balance === 'per-worker') {
+      t.false(await free(supervisor.port, blocked), 'its own lane is its own')
+      await gone(blocked)
+      // The process's threads end one after the other, and the last of them closes its descriptors
+      while (!(await canBind(supervisor.port))) await later(5)
+    } else {
+      t.true(await free(supervisor.port, blocked))
+      process.kill(blocked, 'SIGKILL')
+    }
+    await supervisor.running.exit
+  })
+}
