@@ -80,7 +80,7 @@ export interface Returned<Out = unknown> {
    * ERR_PASSFD_TOO_MANY_DESCRIPTORS: it was sent before the peer's hello, which tells that the peer does not take it. There may be no
    * descriptors then. Otherwise undefined.
    */
-  readonly error: Error | undefined
+  readonly error: Failure | undefined
   /** Keeps all of them, Connections too. */
   claim(): this
 }

@@ -1,11 +1,12 @@
 // Compiles program.ts, which uses everything public, with an old and the newest TypeScript, as strict as it gets and libraries included.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 const resolutions = [
   { module: 'nodenext', moduleResolution: 'nodenext' },
+  { module: 'node16', moduleResolution: 'node16' },
   { module: 'esnext', moduleResolution: 'bundler' }
 ]
 const full = process.env.PASSFD_TEST_FULL === '1'
@@ -14,13 +15,16 @@ let failed = 0
 let passed = 0
 for (const compiler of ['typescript', 'typescript-newest'])
   for (const resolution of resolutions)
-    for (const exactOptionalPropertyTypes of full ? [true, false] : [resolution.module === 'nodenext']) {
+    for (const exactOptionalPropertyTypes of full ? [true, false] : [resolution.module !== 'esnext']) {
       const compilerOptions = {
         ...resolution,
         exactOptionalPropertyTypes,
         target: 'es2022',
         lib: ['es2022', 'esnext.disposable'],
         strict: true,
+        isolatedModules: true,
+        noUncheckedIndexedAccess: true,
+        noPropertyAccessFromIndexSignature: true,
         noEmit: true,
         skipLibCheck: false,
         types: ['node'],
@@ -41,5 +45,33 @@ for (const compiler of ['typescript', 'typescript-newest'])
         if (ours.length > 0) console.log(`${config}:\n${ours.join('\n')}`)
       }
     }
+for (const name of unused()) {
+  failed++
+  console.log(`program.ts does not use ${name}`)
+}
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed
+
+/** What the package exports, and each event of an exported interface of events, that the program does not name. */
+function unused() {
+  const text = path => readFileSync(`${here}node_modules/passfd/${path}`, 'utf8').replace(/\/\*[\s\S]*?\*\//g, '')
+  const program = readFileSync(`${here}program.ts`, 'utf8')
+  const doors = Object.values(JSON.parse(text('package.json')).exports).flatMap(door => door.types ?? [])
+  const missing = []
+  for (const door of doors)
+    for (const [, names, from] of text(door).matchAll(/export (?:type )?\{([^}]+)\}(?: from '(.+?)\.js')?/g))
+      for (const name of names.split(',').map(each =>
+        each
+          .trim()
+          .split(/^type | as /)
+          .at(-1)
+      )) {
+        if (!new RegExp(`\\b(passfd|datagram|memory|prefork|stream)\\.${name}\\b`).test(program)) missing.push(name)
+        if (!name.endsWith('Events') || from === undefined) continue
+        const file = text(`${door.slice(0, door.lastIndexOf('/'))}/${from}.d.ts`)
+        const [, body] = new RegExp(`interface ${name}\\b[^{]*\\{\\n([\\s\\S]*?)\\n\\}`).exec(file)
+        for (const [, event] of body.matchAll(/^ {4}(\w+):/gm))
+          if (!new RegExp(`\\bon(ce)?\\('${event}'`).test(program)) missing.push(`${name}, '${event}'`)
+      }
+  return missing
+}

@@ -129,3 +129,125 @@ export async function servers(): Promise<void> {
   await worker.receive('web', handler)
   codes.push(prefork.METRICS_CONTENT_TYPE)
 }
+
+/** Whatever an event gives has the type that it says; `.code` of each failure compiles. */
+export function events(
+  server: passfd.ChannelServer<Job, Job>,
+  channel: passfd.Channel<Job, Job>,
+  schema: passfd.Schema<Job>
+): void {
+  const failed = (error?: passfd.Failure): void => void codes.push(error?.code)
+  server.on('channel', failing => failing.on('close', failed))
+  server.on('acceptError', failed).on('close', failed)
+  server.once('refused', (peer, error) => codes.push(peer.uid, peer.groups.length, error.code, error.message))
+  channel.on('message', ({ value, isRequest }) => isRequest && codes.push(value.name))
+  channel.on('returned', ({ error, state }) => codes.push(error?.code, state))
+  channel.once('close', failed).off('close', failed)
+  const ofChannel: keyof passfd.ChannelEvents<Job, Job> = 'message'
+  const ofServer: keyof passfd.ServerEvents<Job, Job> = 'acceptError'
+  const write: passfd.FileWriteOptions = { position: 1 }
+  codes.push(ofChannel, ofServer, write.position ?? undefined)
+  void passfd.listen('/a', { schema, signal: AbortSignal.timeout(1) })
+}
+
+export async function moreDatagrams(foreign: datagram.UnixDgramSocket, data: datagram.DatagramData): Promise<void> {
+  const address: datagram.DatagramAddress = { abstract: 'a' }
+  const name: datagram.SocketName = { path: '/a' }
+  const queue: datagram.QueueOptions = { maxQueued: 1 }
+  const unnamed: datagram.DatagramOptions = { ...queue, pidfd: true }
+  const connect: datagram.ConnectOptions = { from: name }
+  const attached: datagram.AttachedSocket = datagram.attach(foreign, queue)
+  await attached.send(data, { to: address })
+  const socket = await datagram.connect(address, connect)
+  socket.on('message', async ({ data: bytes, descriptors, sender }) => {
+    codes.push(bytes.length, descriptors.length, sender?.uid)
+  })
+  socket.on('dropped', ({ code }, { sender }) => codes.push(code, sender?.pid))
+  const ofSocket: keyof datagram.DatagramEvents = 'dropped'
+  const ofPlain: keyof datagram.UnixSocketEvents = 'congestion'
+  const plain = datagram.createSocket('unix_dgram', (bytes, from: datagram.ReceivedFrom) =>
+    codes.push(bytes.length, from.size, from.pid, from.error?.code)
+  )
+  const failed = (error?: datagram.UnixSocketError): void => void codes.push(error?.code, error?.syscall)
+  plain
+    .on('error', failed)
+    .on('listening', () => {})
+    .on('connect', () => {})
+  plain.on('writable', () => {}).on('congestion', rest => codes.push(rest.length))
+  plain.on('message', (bytes, { descriptors }) => codes.push(bytes.length, descriptors.length))
+  plain.sendto(Buffer.from('x'), 0, 1, '/b', failed)
+  datagram.unnamed(unnamed)
+  codes.push(ofSocket, ofPlain)
+}
+
+export async function moreRaw(): Promise<void> {
+  const address: stream.StreamAddress = { abstract: 'a' }
+  const admission: stream.AdmissionOptions = { authorize: async ({ pid }) => pid > 1 }
+  const serverOptions: stream.ServerOptions = { ...admission, backlog: 5 }
+  const packetOptions: stream.PacketOptions = { maxPacket: 10 }
+  const server: stream.StreamServer<stream.PacketSocket> = await stream.listenPackets(address, {
+    ...packetOptions,
+    ...serverOptions
+  })
+  const ofServer: keyof stream.StreamServerEvents<stream.PacketSocket> = 'connection'
+  const ofSocket: keyof stream.PacketSocketEvents = 'message'
+  server.on('connection', socket => {
+    socket.on('message', ({ bytes, descriptors }: stream.Packet) => codes.push(bytes.length, descriptors[0]?.kind))
+    socket.on('end', () => socket.destroy()).on('close', error => codes.push(error?.code))
+  })
+  server.on('acceptError', error => codes.push(error.code)).on('close', error => codes.push(error?.code))
+  server.on('refused', (_, { code }) => codes.push(code))
+  const raw = await stream.listen(address, serverOptions)
+  for await (const connection of raw) {
+    connection.on('descriptors', (descriptors, position) => codes.push(descriptors.length, position))
+    connection.on('close', () => codes.push(connection.errored?.message))
+  }
+  codes.push(ofServer, ofSocket)
+}
+
+export function moreMemory(): void {
+  const pool: memory.MemoryPoolOptions = { slots: 1 }
+  const reader: memory.PoolReaderOptions = { maxPools: 1 }
+  const create: memory.CreateMemoryOptions = { peersWrite: false }
+  const map: memory.MapMemoryOptions = { writable: false }
+  new memory.MemoryPool(pool).close()
+  new memory.PoolReader(reader).close()
+  memory.SharedMemory.map(memory.SharedMemory.create(1, create).descriptor(), map).close()
+}
+
+export async function moreServers(supervisor: prefork.Supervisor): Promise<void> {
+  const restarting: prefork.RestartOptions = { initialDelay: 1 }
+  const usual: prefork.RestartPolicy = prefork.restartPolicy(restarting)
+  const restart: prefork.RestartPolicy = (deaths: readonly prefork.Death[], now): prefork.Decision =>
+    deaths.length > 3 ? { restart: false, reason: 'enough' } : usual(deaths, now)
+  const route: prefork.Route = ({ head, ended, remoteAddress }: prefork.Routed, workers) =>
+    ended ? workers[0]?.slot : head.length > 3 && remoteAddress !== undefined ? 1 : 'more'
+  const dispatch: prefork.Dispatch = { dispatch: route }
+  const balance: prefork.Balance = dispatch
+  const spawn: prefork.SpawnSettings = { cwd: '/', env: { A: 'a' } }
+  const admin: prefork.AdminSpec = { path: '/a', mode: 0o600 }
+  new prefork.Supervisor({ entry: new URL('file:///a'), listeners: {}, restart, balance, spawn, admin })
+  const failed = (error: passfd.Failure): void => void codes.push(error.code)
+  const told = ({ slot, state, channel }: prefork.WorkerInfo): void => {
+    const now: prefork.WorkerState = state
+    codes.push(slot, now)
+    channel.on('close', error => codes.push(error?.code))
+  }
+  supervisor.on('worker', told).on('state', told)
+  supervisor.on('beyondLimit', failed).on('routeFailed', thrown => codes.push(String(thrown)))
+  supervisor.on('acceptError', (error, listener) => codes.push(error.code, listener))
+  supervisor.on('started', () => {}).on('stopped', () => {})
+  supervisor.on('lameDuck', milliseconds => codes.push(milliseconds)).on('unserved', name => codes.push(name))
+  const ofSupervisor: keyof prefork.SupervisorEvents = 'started'
+  const phase: prefork.SupervisorPhase = supervisor.phase
+  const address: prefork.ListenAddress = supervisor.address('web')
+  codes.push(ofSupervisor, phase, 'path' in address ? address.path : address.port)
+  const asked: prefork.AdminCommand = { command: 'scale', workers: 2 }
+  const channel = await passfd.connect<prefork.AdminEvent, prefork.AdminCommand>('/a')
+  const status = await channel.request<prefork.AdminStatus>(asked)
+  const worker: prefork.AdminWorker | undefined = status.workers[0]
+  channel.on('message', ({ value }) => codes.push(value.event, value.error?.code, worker?.pid))
+  const join: prefork.JoinOptions = { standalone: { web: { path: '/a' } } }
+  const joined = await prefork.joinSupervisor(join)
+  joined.signal.addEventListener('abort', () => codes.push(joined.lameDuck.aborted ? 'late' : 'early'))
+}
