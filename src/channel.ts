@@ -56,7 +56,10 @@ export interface RequestOptions<Reply = unknown> {
   signal?: AbortSignal
   /** In ms; 0: no limit. Default: the channel's `requestTimeout`. */
   timeout?: number
-  /** Checks the reply: any Standard Schema. A reply that fails is ERR_PASSFD_SCHEMA. */
+  /**
+   * Checks the reply: any Standard Schema. A reply that fails is ERR_PASSFD_SCHEMA. Descriptors that what it gives no longer holds are closed. One
+   * that it puts into a closure or a private field can't be seen there: it calls `claim()`.
+   */
   schema?: Schema<Reply>
 }
 
@@ -222,7 +225,7 @@ export class Channel<In = unknown, Out = unknown>
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)
     checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
     if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
-    const settlement = new ReplySettlement<Reply>(schema, this.#wire)
+    const settlement = new ReplySettlement<Reply>(schema, this.#wire, this.#peer.pid)
     this.#session.request(value, descriptors, new OutgoingRequest(settlement, timeout, signal))
     if (sent.hasSubscribers) sent.publish({ channel: this, value, request: true })
     return settlement.promise

@@ -1,4 +1,7 @@
-/** The descriptors that a program has given away in a value that can't be sent: they have to come back. */
+/**
+ * Descriptors in a value that are not to be lost: those that a program has given away in one that can't be sent, and those that what a
+ * schema has made of an answer still holds.
+ */
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { Connection, descriptorOf } from './connection.ts'
@@ -30,6 +33,43 @@ export function descriptorsGiven(value: unknown, met: readonly Descriptor[]): De
     }
   }
   return [...found]
+}
+
+/** So many objects are looked at; of a larger value all Descriptors count as held. */
+const MAX_OBJECTS = 10_000
+
+/**
+ * Those of `wanted` that `value` holds, in Connections, too: in own properties of whatever object, in Maps and Sets, from the outside inwards. Getters of
+ * objects are not called, and what stands in a closure or a private field can't be seen.
+ */
+export function heldBy(value: unknown, wanted: readonly Descriptor[]): ReadonlySet<Descriptor> {
+  const held = new Set<Descriptor>()
+  const queue: unknown[] = [value]
+  const seen = new Set<unknown>()
+  for (let at = 0; at < queue.length; at++) {
+    const item = queue[at]
+    if (typeof item !== 'object' || item === null || seen.has(item)) continue
+    if (seen.size >= MAX_OBJECTS) return new Set(wanted)
+    seen.add(item)
+    try {
+      if (item instanceof Descriptor || item instanceof Connection) add(held, item)
+      else for (const part of everyPartOf(item)) if (typeof part === 'object') queue.push(part)
+    } catch {
+      // a Proxy that answers nothing
+    }
+    if (wanted.every(each => held.has(each))) break
+  }
+  return held
+}
+
+function everyPartOf(item: object): Iterable<unknown> {
+  if (ArrayBuffer.isView(item)) return []
+  if (Array.isArray(item)) return item
+  const parts: unknown[] = Object.values(Object.getOwnPropertyDescriptors(item)).map(({ value }) => value)
+  for (const key of Object.getOwnPropertySymbols(item)) parts.push(Object.getOwnPropertyDescriptor(item, key)?.value)
+  if (types.isMap(item)) for (const entry of Map.prototype.entries.call(item)) parts.push(...entry)
+  if (types.isSet(item)) for (const each of Set.prototype.values.call(item)) parts.push(each)
+  return parts
 }
 
 function add(found: Set<Descriptor>, item: Descriptor | Connection): void {

@@ -1,7 +1,8 @@
 /** What becomes of the answer to a request. */
 import { bound } from './async-context.ts'
-import { type Descriptor, takeShared } from './descriptor.ts'
+import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, takeShared } from './descriptor.ts'
 import type { PassfdError } from './errors.ts'
+import { heldBy } from './given.ts'
 import type { Schema } from './options.ts'
 import { quiet } from './promises.ts'
 import type { Settlement } from './requests.ts'
@@ -13,12 +14,15 @@ export class ReplySettlement<Reply> implements Settlement {
   readonly promise: Promise<Reply>
   readonly #validate: ((value: unknown) => ReturnType<typeof validate>) | undefined
   readonly #wire: Wire
+  readonly #pid: number
   #resolve!: (value: Reply) => void
   #reject!: (error: Error) => void
 
-  constructor(schema: Schema<Reply> | undefined, wire: Wire) {
+  /** `pid`: who answers. */
+  constructor(schema: Schema<Reply> | undefined, wire: Wire, pid: number) {
     if (schema !== undefined) this.#validate = bound(value => validate(schema, value))
     this.#wire = wire
+    this.#pid = pid
     this.promise = new Promise<Reply>((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -31,9 +35,12 @@ export class ReplySettlement<Reply> implements Settlement {
       return
     }
     quiet(this.promise) // what a schema makes of it may be a promise that rejects
+    if (descriptors.length > 0) this.#lend(descriptors)
     const result = this.#validate(value)
-    if (result instanceof Promise) void result.then(checked => this.#apply(checked, descriptors))
-    else this.#apply(result, descriptors)
+    if (result instanceof Promise) {
+      for (const descriptor of descriptors) guardLoan(descriptor) // it may never settle
+      void result.then(checked => this.#apply(checked, descriptors))
+    } else this.#apply(result, descriptors)
   }
 
   fail(error: Error): void {
@@ -41,18 +48,42 @@ export class ReplySettlement<Reply> implements Settlement {
     this.#reject(error)
   }
 
-  #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {
-    if ('value' in result) {
-      this.#resolve(result.value as Reply)
-      return
+  /** They are the schema's until it has answered, as those of a message are its handler's. */
+  #lend(descriptors: readonly Descriptor[]): void {
+    const wire = this.#wire
+    const lender: Lender = {
+      message: 'reply',
+      pid: this.#pid,
+      ended: '',
+      kept: () => {},
+      discard: fd => wire.discard([fd], undefined)
     }
-    // Off the loop, as they are of the peer's choice
-    const open = descriptors.filter(descriptor => !descriptor.closed)
-    if (open.length > 0)
-      this.#wire.discard(
-        open.map(descriptor => takeShared(descriptor, 'its schema')),
-        undefined
-      )
-    this.fail(result.error)
+    for (const descriptor of descriptors) giveBack(descriptor, takeShared(descriptor, ''), lender)
+  }
+
+  #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {
+    if ('error' in result) {
+      this.#end(descriptors)
+      this.fail(result.error)
+    } else if (descriptors.length === 0) this.#resolve(result.value as Reply)
+    else void this.#keep(result.value, descriptors)
+  }
+
+  /** What the value holds is the caller's. It may be a promise of what holds them. */
+  async #keep(given: unknown, descriptors: readonly Descriptor[]): Promise<void> {
+    try {
+      const value = await given
+      for (const descriptor of heldBy(value, descriptors)) if (descriptors.includes(descriptor)) descriptor.claim()
+      this.#resolve(value as Reply)
+    } catch (error) {
+      this.#reject(error as Error)
+    }
+    this.#end(descriptors)
+  }
+
+  /** Closes what nobody has claimed. Off the loop, as they are of the peer's choice. */
+  #end(descriptors: readonly Descriptor[]): void {
+    const open = descriptors.map(each => endLoan(each, 'its schema refused it or left it out')).filter(fd => fd >= 0)
+    if (open.length > 0) this.#wire.discard(open, undefined)
   }
 }

@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { expectTypeOf } from 'expect-type'
@@ -220,6 +220,83 @@ test('an answer that fails the request’s schema rejects, and its descriptors a
     t.is((error as PassfdError).remote, undefined)
   }
   t.is(await left.request('still there'), 'still there')
+  await closeAll(left, right)
+})
+
+test('of an answer everything stays open that the checked value holds; the rest is closed, and says so', async t => {
+  class Store {
+    readonly #hidden: Descriptor
+    readonly shown: Descriptor
+    constructor({ a, b }: { a: Descriptor; b: Descriptor }) {
+      this.#hidden = a
+      this.shown = b
+    }
+    get hidden() {
+      return this.#hidden
+    }
+  }
+  const emitter = (value: any) => Object.assign(new EventEmitter(), { file: value.b })
+  type Check = [make: (value: any) => unknown, open: (result: any) => Descriptor[]]
+  const checks: Record<string, Check> = {
+    'all as it was': [value => value, ({ a, b, list }) => [a, b, list[0]]],
+    'a key is left out': [({ b, list }) => ({ b, list }), ({ b, list }) => [b, list[0]]],
+    'a default of a schema library': [value => z.object({ b: z.instanceof(Descriptor) }).parse(value), ({ b }) => [b]],
+    'a list is emptied': [({ a, b }) => ({ a, b, list: [] }), ({ a, b }) => [a, b]],
+    'only a number': [() => 7, () => []],
+    'a Map, a Set, a symbol': [
+      ({ a, b, list }) => ({ map: new Map([[a, 1]]), set: new Set([b]), [Symbol.for('file')]: list[0] }),
+      ({ map, set, ...rest }) => [...map.keys(), ...set, rest[Symbol.for('file')]]
+    ],
+    'a class, one in a private field': [value => new Store(value), store => [store.shown]],
+    'the same, claimed': [value => new Store({ ...value, a: value.a.claim() }), store => [store.shown, store.hidden]],
+    'an EventEmitter': [emitter, ({ file }) => [file]],
+    'a promise of it': [async value => ({ a: value.a }), ({ a }) => [a]],
+    'behind a large list': [
+      ({ a, ...rest }) => [Array.from({ length: 50_000 }, () => 1), { rest }, a],
+      ([, { rest }, a]) => [a, rest.b, rest.list[0]]
+    ] // prettier-ignore
+  }
+  const [left, right] = await connected()
+  right.serve(() => ({ a: file(), b: file(), list: [file()] }))
+  for (const [what, [make, open]] of Object.entries(checks))
+    for (const later of [false, true]) {
+      const all: Descriptor[] = []
+      const check = (value: any) => {
+        all.push(value.a, value.b, value.list[0])
+        return { value: make(value) }
+      }
+      const given = schema(value => (later ? turn().then(() => check(value)) : check(value)))
+      const result = await left.request(null, { descriptors: 3, schema: given })
+      const kept = open(result)
+      for (const each of kept) {
+        t.false(each.closed, what)
+        each.close()
+      }
+      for (const each of all.filter(each => !kept.includes(each)))
+        t.throws(() => each.borrow(), { ...code('DESCRIPTOR_UNCLAIMED'), message: /in a reply .* its schema/ }, what)
+    }
+  const used = schema(({ a }) => ({ value: a.toFile() }))
+  const opened: any = await left.request(null, { descriptors: 3, schema: used })
+  await opened.close()
+  const rejected = schema(() => ({ value: Promise.reject(new Error('no')) }))
+  await t.throwsAsync(left.request(null, { descriptors: 3, schema: rejected }), { message: 'no' })
+  await closeAll(left, right)
+})
+
+test('of a message, too, what the checked value leaves out is closed at the end of its scope', async t => {
+  const [left, right] = await connected({}, { schema: z.object({ b: z.instanceof(Descriptor) }) as never })
+  const seen: Descriptor[] = []
+  right.serve(({ value, descriptors }: any) => {
+    seen.push(...descriptors)
+    value.b.claim()
+    return Object.keys(value)
+  })
+  t.deepEqual(await left.request({ a: file(), b: file() }), ['b'])
+  t.deepEqual(
+    seen.map(({ closed }) => closed),
+    [true, false]
+  )
+  seen[1]!.close()
   await closeAll(left, right)
 })
 
