@@ -3,36 +3,31 @@
  * each contender a program with a process at each end; it fails if a message is lost or a descriptor is left open. Build first.
  */
 import { existsSync, readdirSync } from 'node:fs'
-import { parseArgs } from 'node:util'
+import { type Asked, parseArguments } from './arguments.ts'
 import { describeMachine } from './machine.ts'
-import { measure, type Row, RUNS, type SideRow, takesPart } from './measure.ts'
+import { measure, type Row, type SideRow, takesPart } from './measure.ts'
 import { heading, table } from './report.ts'
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1)) // with what is to be done then
 const names = readdirSync(new URL('rows/', import.meta.url)).map(file => file.replace(/\.ts$/, ''))
-const { values: options, positionals } = parsed()
-const runs = Number(options.runs)
-if (!Number.isInteger(runs) || runs < 1) fail(`--runs takes a whole number from 1 on, not ${options.runs}`)
-const unknown = positionals.filter(name => !names.includes(name))
-if (unknown.length > 0) fail(`unknown row: ${unknown.join(', ')}. Rows: ${names.join(', ')}`)
+const { json, runs, rows } = parsed()
 if (!existsSync(new URL('../dist/index.js', import.meta.url))) fail('dist/ is not built: npm run build')
 
 const machine = describeMachine()
 const results = []
-if (!options.json) console.log(`${machine}\nmedians of ${runs} runs\n`)
-for (const [name, sides] of await grouped(positionals.length > 0 ? positionals : names)) {
+if (!json) console.log(`${machine}\nmedians of ${runs} runs\n`)
+for (const [name, sides] of await grouped(rows.length > 0 ? rows : names)) {
   const row = (await load(name)) as Row
   if (!takesPart(row.ours)) continue
-  if (!options.json) console.log(heading(name, row, row))
+  if (!json) console.log(heading(name, row, row))
   const measured = await measure(name, row, runs, sides).catch(error => fail(`${name}: ${error.message}`))
   for (const result of measured) {
     const side = sides[result.name]
-    if (!options.json)
-      console.log(side === undefined ? table(result) : `${heading(result.name, side, row)}\n${table(result)}`)
-    if (positionals.length === 0 || positionals.includes(result.name)) results.push(result)
+    if (!json) console.log(side === undefined ? table(result) : `${heading(result.name, side, row)}\n${table(result)}`)
+    if (rows.length === 0 || rows.includes(result.name)) results.push(result)
   }
 }
-if (options.json) console.log(JSON.stringify({ machine, results }))
+if (json) console.log(JSON.stringify({ machine, results }))
 
 /** The rows to measure, each with those that its contenders answer besides. */
 async function grouped(chosen: readonly string[]): Promise<Map<string, Record<string, SideRow>>> {
@@ -51,14 +46,11 @@ async function load(name: string): Promise<Row | SideRow> {
   return ((await import(`./rows/${name}.ts`)) as { default: Row | SideRow }).default
 }
 
-function parsed() {
+function parsed(): Asked {
   try {
-    return parseArgs({
-      options: { json: { type: 'boolean', default: false }, runs: { type: 'string', default: String(RUNS) } },
-      allowPositionals: true
-    })
+    return parseArguments(process.argv.slice(2), names)
   } catch (error) {
-    return fail(`${(error as Error).message}\nnpm run bench [-- [--json] [--runs N] [ROW…]]`)
+    return fail((error as Error).message)
   }
 }
 

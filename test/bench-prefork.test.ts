@@ -5,6 +5,7 @@ import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { loadMissing, loadProgram, pm2Missing } from '../bench/missing.ts'
+import { isFull } from './helpers/full.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
 import { testIf, until } from './helpers/test.ts'
@@ -51,9 +52,13 @@ const CONTENDERS: readonly [name: string, variant: string, modes: readonly strin
   ['pm2', 'cluster', ['close'], pm2Missing()]
 ]
 
+/** A normal run asks each contender once, and ours for each row. */
+const modesOf = (name: string, modes: readonly string[]): readonly string[] =>
+  isFull || name === 'passfd-prefork' ? modes : modes.slice(0, 1)
+
 for (const [name, variant, modes, absent] of CONTENDERS)
   testIf(missing ?? absent, `${name} ${variant}: what it serves, and nothing is left of it`, async t => {
-    for (const mode of modes) {
+    for (const mode of modesOf(name, modes)) {
       const { child, line, exit, alive } = contender(name, `${variant}:${mode}`)
       t.is(await line(), 'ready')
       child.stdin!.write('\n')
@@ -72,7 +77,8 @@ for (const [name, variant, modes, absent] of CONTENDERS)
   })
 
 for (const [name, variant, , absent] of CONTENDERS.filter(
-  ([, variant]) => variant !== 'none' && variant !== 'process-send'
+  ([name, variant]) =>
+    variant !== 'none' && variant !== 'process-send' && (isFull || name !== 'passfd-prefork' || variant === 'dispatch')
 ))
   testIf(missing ?? absent, `${name} ${variant}: nothing is left of it when it is ended`, async t => {
     const { child, line, exit, alive } = contender(name, `${variant}:close`)
