@@ -26,7 +26,9 @@ export async function compileTests() {
   const fresh = join(root, `build-${randomUUID()}`)
   try {
     compile(fresh)
-    for (const name of filesIn(fresh)) if (name.endsWith('.js')) await nameSource(fresh, name)
+    const { stop, transform } = await import('esbuild')
+    for (const name of filesIn(fresh)) if (name.endsWith('.js')) await nameSource(fresh, name, transform)
+    await stop()
     for (const name of imported) {
       fs.mkdirSync(dirname(join(fresh, name)), { recursive: true })
       fs.symlinkSync(relative(join(build, dirname(name)), join(root, name)), join(fresh, name))
@@ -69,12 +71,11 @@ function compile(folder) {
   })
 }
 
-async function nameSource(folder, name) {
+async function nameSource(folder, name, transform) {
   const path = join(folder, name)
   const code = fs.readFileSync(path, 'utf8')
   if (!code.includes('import.meta.url')) return
   const source = relative(dirname(join(build, name)), join(root, name.replace(/\.js$/, '.ts')))
-  const { transform } = await import('esbuild')
   const map = fs.readFileSync(`${path}.map`, 'base64')
   const result = await transform(`${code}\n//# sourceMappingURL=data:application/json;base64,${map}`, {
     banner: `const __source_url = new URL('${source}', import.meta.url).href`,
