@@ -784,9 +784,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncD
       // If this process was late itself, what they have said may be unread
       if (late) worker.heard = now
       const silent = now - worker.heard > hangTimeout && hangTimeout > 0
-      if (!silent || !worker.watched || (worker.state !== 'ready' && worker.state !== 'stopping')) continue
-      if (worker.debugged) worker.heard = now
-      else worker.hung()
+      const doubtful = silent || worker.held // when the debugger has gone, it has all of hangTimeout again
+      if (!doubtful || !worker.watched || (worker.state !== 'ready' && worker.state !== 'stopping')) continue
+      worker.held = worker.debugged
+      if (worker.held) worker.heard = now
+      else if (silent) worker.hung()
     }
     this.#checkLimits(now)
   }

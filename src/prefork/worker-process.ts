@@ -95,6 +95,8 @@ export class WorkerProcess {
   rss = 0
   /** When it was last heard of, on the clock of performance.now(). */
   heard = performance.now()
+  /** A debugger held it when it was looked at last, and nothing was heard of it since. */
+  held = false
   /** It has become ready once. */
   booted = false
   /** It was told to end by us. */
@@ -473,8 +475,13 @@ export class WorkerProcess {
     this.#allTaken()
   }
 
-  #onMessage({ value }: Message<FromWorker>): unknown {
+  #isHeard(): void {
     this.heard = performance.now()
+    this.held = false
+  }
+
+  #onMessage({ value }: Message<FromWorker>): unknown {
+    this.#isHeard()
     // A worker of version 1 does not say that it has recovered, but whatever it says shows it
     if (this.#version < 2) this.#failure = undefined
     const { owner } = this.#setup
@@ -543,7 +550,7 @@ export class WorkerProcess {
   }
 
   #onNotification(fields: ReadonlyMap<string, string>): void {
-    this.heard = performance.now()
+    this.#isHeard()
     if (fields.get('WATCHDOG') === '1') this.#watchdog = true
     if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
     if (fields.get('READY') === '1') this.#becomeReady()

@@ -7,6 +7,7 @@ import { WebSocket } from 'ws'
 import type { Supervisor } from '../../src/prefork/index.ts'
 import { isTraced } from '../../src/prefork/procfs.ts'
 import { temporaryPath } from '../helpers/path.ts'
+import { resume, suspend } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
 import { only, program, supervising } from '../helpers/supervising.ts'
 import { test, testIf, until } from '../helpers/test.ts'
@@ -19,7 +20,7 @@ worker.channel.serve(({ value }) => {
   return url()
 })
 await worker.ready()`
-const HANG = { hangTimeout: 300 }
+const HANG = { hangTimeout: 500 }
 
 /** A debugger that is attached, and pauses. Returns what detaches it. */
 async function pause(worker: Supervisor['workers'][number]): Promise<() => void> {
@@ -36,10 +37,15 @@ async function pause(worker: Supervisor['workers'][number]): Promise<() => void>
 
 /** So long that it would have been killed several times. */
 async function stays(supervisor: Supervisor, id: number): Promise<void> {
+  await passes(supervisor, 2000, id)
+  if (supervisor.workers.every(worker => worker.id !== id)) throw new Error(`worker ${id} has ended`)
+}
+
+/** Until so many ms have passed, or the worker has ended. */
+async function passes(supervisor: Supervisor, milliseconds: number, id = 1): Promise<void> {
   const uptime = () => supervisor.workers.find(worker => worker.id === id)?.uptime ?? Number.NaN
-  const until1 = uptime() + 1200
-  await until(() => !(uptime() < until1), 'that time passes')
-  if (Number.isNaN(uptime())) throw new Error(`worker ${id} has ended`)
+  const limit = uptime() + milliseconds
+  await until(() => !(uptime() < limit), 'that time passes')
 }
 
 test('a pause in a debugger is no hang; without one it is, though the inspector is open', async t => {
@@ -55,6 +61,23 @@ test('a pause in a debugger is no hang; without one it is, though the inspector 
     worker!.channel.send('hang')
     await only(supervisor, 2)
     t.deepEqual(exits, ['0/1 SIGKILL'])
+  })
+})
+
+test('when the debugger has gone, the worker has all of hangTimeout to be heard of', async t => {
+  const options = { hangTimeout: 2000, spawn: { execArgv: ['--inspect=0'] } }
+  await supervising(t, { entry: program(OBEYS), ...options }, async (supervisor, { of }) => {
+    await supervisor.start()
+    const [worker] = supervisor.workers
+    const detach = await pause(worker!)
+    // Near the end of the second hangTimeout
+    await passes(supervisor, 3700)
+    await suspend(worker!.pid!)
+    detach()
+    await passes(supervisor, 1000)
+    resume(worker!.pid!)
+    t.regex(await worker!.channel.request<string>('url'), /^ws:/)
+    t.deepEqual(of(1), ['starting', 'ready'])
   })
 })
 
