@@ -5,10 +5,18 @@ import type { ExecutionContext } from 'ava'
 import { AsyncContext, bound } from '../src/async-context.ts'
 import * as datagram from '../src/datagram.ts'
 import { connect, Descriptor, listen, pair } from '../src/index.ts'
+import {
+  type Balance,
+  type Decision,
+  Supervisor,
+  type SupervisorEvents,
+  type SupervisorOptions
+} from '../src/prefork/index.ts'
 import * as streams from '../src/stream.ts'
 import { closeAll, connected, file } from './helpers/channels.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { packetPair, streamPair } from './helpers/streams.ts'
+import { get, only, program, WAITS } from './helpers/supervising.ts'
 import { test, until } from './helpers/test.ts'
 
 const store = new AsyncLocalStorage<string>()
@@ -515,6 +523,125 @@ row("the listeners of unix-dgram's createSocket", OPENED, async p => {
   one!.close()
   other!.close()
 })
+
+// --- prefork
+
+const PREFORK = { listeners: { http: { port: 0, host: '127.0.0.1' } }, workers: 1, heartbeat: 50, idleGrace: 50 }
+const SERVES = `
+import { createServer } from 'node:http'
+const worker = await joinSupervisor()
+await worker.listen('http', createServer((request, response) => response.end('text')))
+await worker.channel.send('one')
+await worker.channel.send('two')
+await worker.ready()`
+
+row('listeners of a Supervisor and of its channels, its route and restart functions', OPENED, async (p, t) => {
+  const heard = new Set<string>()
+  const see = (what: string): void => {
+    heard.add(what)
+    p.look()
+  }
+  const listen = (supervisor: Supervisor, ...events: (keyof SupervisorEvents)[]): void => {
+    for (const event of events) listenTo(supervisor, event, () => see(event))
+    supervisor.on('worker', ({ channel }) => channel.on('message', () => see('message')))
+  }
+  const make = (options: Partial<SupervisorOptions>): Supervisor =>
+    opening(() => new Supervisor({ ...PREFORK, entry: program(SERVES), spawn: { execArgv: [] }, ...options }))
+  const restart = (deaths: readonly unknown[]): Decision => {
+    see('restart')
+    return deaths.length < 4 ? { restart: true, delay: 0 } : { restart: false, reason: 'enough' }
+  }
+  const route = (): undefined => {
+    see('route')
+    throw new Error('on purpose')
+  }
+  const first = make({ restart, balance: { dispatch: route } })
+  listen(first, 'state', 'worker', 'exit', 'started', 'routeFailed', 'crashLoop', 'gaveUp', 'stopped')
+  await calling(() => first.start())
+  await calling(() => get(first))
+  await calling(() => get(first))
+  const stopped = once(first, 'stopped')
+  for (let death = 1; death <= 4; death++) {
+    await only(first, death)
+    process.kill(first.workers[0]!.pid!, 'SIGKILL')
+    await until(() => first.workers.every(({ id }) => id > death), 'its end')
+  }
+  await stopped
+
+  const entry = program(WAITS)
+  const second = make({ entry, lameDuck: 1, limits: { age: 1, jitter: 0 } })
+  listen(second, 'unserved', 'beyondLimit', 'reloadFailed', 'lameDuck', 'stopped')
+  await calling(() => second.start())
+  await until(() => heard.has('beyondLimit'), 'the limit')
+  await calling(() => second.stop())
+  const third = make({ entry, limits: { age: 500, jitter: 0 } })
+  listen(third, 'unserved', 'reloadFailed')
+  await calling(() => third.start())
+  program('process.exit(1)', entry)
+  await until(() => heard.has('reloadFailed'), 'a failed replacement')
+  await calling(() => third.stop())
+  const all =
+    'state worker exit started routeFailed crashLoop gaveUp stopped unserved beyondLimit reloadFailed lameDuck'
+  t.deepEqual([...heard].toSorted(), `${all} message restart route`.split(' ').toSorted())
+})
+
+/** In a worker: what the functions of its program have seen, that of the `joinSupervisor` call and that of their own. */
+async function seenByWorker(balance: Balance): Promise<Record<'opened' | 'called' | 'server', string[]>> {
+  const entry = program(`
+    import { AsyncLocalStorage } from 'node:async_hooks'
+    import { createServer } from 'node:http'
+    const store = new AsyncLocalStorage()
+    const seen = { opened: [], called: [], server: [] }
+    const look = which => {
+      seen[which].push(store.getStore() ?? 'none')
+      // Node itself lets a server's next connection see this
+      if (!${balance === 'per-worker'} || which !== 'server') store.enterWith('left behind')
+    }
+    const worker = await store.run('${OPENED}', () => joinSupervisor())
+    for (const signal of [worker.lameDuck, worker.signal])
+      signal.addEventListener('abort', () => look('opened'))
+    worker.channel.on('message', () => look('opened'))
+    const server = createServer((request, response) => { look('server'); response.end('text') })
+    server.on('connection', () => look('server'))
+    await store.run('${CALLED}', async () => {
+      worker.onStop(() => worker.channel.request(seen))
+      for (let i = 0; i < 2; i++) worker.onStop(() => look('called'))
+      await worker.listen('http', server)
+      await worker.receive('raw', connection => {
+        look('called')
+        connection.toSocket().end('HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\n')
+      })
+    })
+    await worker.ready()`)
+  const listeners = { ...PREFORK.listeners, raw: { port: 0, host: '127.0.0.1' } }
+  const supervisor = new Supervisor({ ...PREFORK, listeners, entry, balance, spawn: { execArgv: [] } })
+  await supervisor.start()
+  const { channel } = supervisor.workers[0]!
+  let seen = { opened: [] as string[], called: [] as string[], server: [] as string[] }
+  channel.serve(({ value }) => {
+    seen = value as typeof seen
+  })
+  for (let i = 0; i < 2; i++) {
+    await channel.send('text')
+    await get(supervisor)
+    await get(supervisor, 'raw')
+  }
+  await supervisor.stop()
+  return seen
+}
+
+for (const balance of ['per-worker', { dispatch: 'round-robin' }] as const) {
+  const name = JSON.stringify(balance)
+  row(`a worker's abort and 'message' listeners, ${name}`, OPENED, async (p, t) => {
+    p.seen.push(...(await seenByWorker(balance)).opened)
+    t.is(p.seen.length, 4)
+  })
+  row(`a worker's onStop and receive handlers, and the listeners of its server, ${name}`, CALLED, async (p, t) => {
+    const { called, server } = await seenByWorker(balance)
+    p.seen.push(...called, ...server)
+    t.is(p.seen.length, 8)
+  })
+}
 
 for (const [title, expected, work] of rows)
   test(`${title}: sees the context ${expected}, and nothing of the calls before`, async t => {
