@@ -545,8 +545,13 @@ row('listeners of a Supervisor and of its channels, its route and restart functi
     for (const event of events) listenTo(supervisor, event, () => see(event))
     supervisor.on('worker', ({ channel }) => channel.on('message', () => see('message')))
   }
-  const make = (options: Partial<SupervisorOptions>): Supervisor =>
-    opening(() => new Supervisor({ ...PREFORK, entry: program(SERVES), spawn: { execArgv: [] }, ...options }))
+  const made: Supervisor[] = []
+  const make = (options: Partial<SupervisorOptions>): Supervisor => {
+    const whole = { ...PREFORK, entry: program(SERVES), spawn: { execArgv: [] }, ...options }
+    made.push(opening(() => new Supervisor(whole)))
+    return made.at(-1)!
+  }
+  t.teardown(() => Promise.all(made.map(supervisor => supervisor.kill())))
   const restart = (deaths: readonly unknown[]): Decision => {
     see('restart')
     return deaths.length < 4 ? { restart: true, delay: 0 } : { restart: false, reason: 'enough' }
@@ -568,16 +573,17 @@ row('listeners of a Supervisor and of its channels, its route and restart functi
   }
   await stopped
 
-  const entry = program(WAITS)
-  const second = make({ entry, lameDuck: 1, limits: { age: 1, jitter: 0 } })
+  const second = make({ entry: program(WAITS), lameDuck: 1, limits: { age: 1, jitter: 0 } })
   listen(second, 'unserved', 'beyondLimit', 'reloadFailed', 'lameDuck', 'stopped')
   await calling(() => second.start())
   await until(() => heard.has('beyondLimit'), 'the limit')
   await calling(() => second.stop())
-  const third = make({ entry, limits: { age: 500, jitter: 0 } })
+  const onlyOne = program(
+    WAITS.replace('await worker.ready()', 'if (worker.id === 1) await worker.ready(); else process.exit(1)')
+  )
+  const third = make({ entry: onlyOne, limits: { age: 1, jitter: 0 } })
   listen(third, 'unserved', 'reloadFailed')
   await calling(() => third.start())
-  program('process.exit(1)', entry)
   await until(() => heard.has('reloadFailed'), 'a failed replacement')
   await calling(() => third.stop())
   const all =
@@ -586,7 +592,10 @@ row('listeners of a Supervisor and of its channels, its route and restart functi
 })
 
 /** In a worker: what the functions of its program have seen, that of the `joinSupervisor` call and that of their own. */
-async function seenByWorker(balance: Balance): Promise<Record<'opened' | 'called' | 'server', string[]>> {
+async function seenByWorker(
+  t: ExecutionContext,
+  balance: Balance
+): Promise<Record<'opened' | 'called' | 'server', string[]>> {
   const entry = program(`
     import { AsyncLocalStorage } from 'node:async_hooks'
     import { createServer } from 'node:http'
@@ -615,6 +624,7 @@ async function seenByWorker(balance: Balance): Promise<Record<'opened' | 'called
     await worker.ready()`)
   const listeners = { ...PREFORK.listeners, raw: { port: 0, host: '127.0.0.1' } }
   const supervisor = new Supervisor({ ...PREFORK, listeners, entry, balance, spawn: { execArgv: [] } })
+  t.teardown(() => supervisor.kill())
   await supervisor.start()
   const { channel } = supervisor.workers[0]!
   let seen = { opened: [] as string[], called: [] as string[], server: [] as string[] }
@@ -633,11 +643,11 @@ async function seenByWorker(balance: Balance): Promise<Record<'opened' | 'called
 for (const balance of ['per-worker', { dispatch: 'round-robin' }] as const) {
   const name = JSON.stringify(balance)
   row(`a worker's abort and 'message' listeners, ${name}`, OPENED, async (p, t) => {
-    p.seen.push(...(await seenByWorker(balance)).opened)
+    p.seen.push(...(await seenByWorker(t, balance)).opened)
     t.is(p.seen.length, 4)
   })
   row(`a worker's onStop and receive handlers, and the listeners of its server, ${name}`, CALLED, async (p, t) => {
-    const { called, server } = await seenByWorker(balance)
+    const { called, server } = await seenByWorker(t, balance)
     p.seen.push(...called, ...server)
     t.is(p.seen.length, 8)
   })
