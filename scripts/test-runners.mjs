@@ -1,6 +1,7 @@
 /**
  * Runs passfd, as it is built, under other projects' tools: node scripts/test-runners.mjs [jest] [vitest] [typescript]. Each has a
- * folder in test/runners with a lockfile of its own. The last line is "N passed, N failed".
+ * folder in test/runners with a lockfile of its own. With --install they are only installed, with --installed only run. The last line
+ * is "N passed, N failed".
  */
 import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
@@ -39,17 +40,20 @@ const CI = ['npm', 'ci', '--prefer-offline', '--ignore-scripts', '--no-audit', '
 
 let passed = 0
 let failed = 0
-const names = argv.length > 2 ? argv.slice(2) : Object.keys(RUNS)
-const unknown = names.filter(name => !(name in RUNS))
+const words = argv.slice(2)
+const chosen = words.filter(word => !word.startsWith('--'))
+const names = chosen.length > 0 ? chosen : Object.keys(RUNS)
+const unknown = words.filter(word => !(word in RUNS) && !['--install', '--installed'].includes(word))
 if (unknown.length > 0) {
-  console.error(`there is no ${unknown.join(', ')}: ${Object.keys(RUNS).join(', ')}`)
+  console.error(`there is no ${unknown.join(', ')}: ${Object.keys(RUNS).join(', ')}, --install, --installed`)
   exit(2)
 }
 
 // The network is what an installation waits for: one after the other would take the sum
-const installed = new Map(names.map(name => [name, install(name)]))
+const installed = words.includes('--installed') ? undefined : new Map(names.map(name => [name, install(name)]))
 for (const name of names) {
-  if (!count(`${name}: ${CI.join(' ')}`, await installed.get(name))) continue
+  if (installed !== undefined && !count(`${name}: ${CI.join(' ')}`, await installed.get(name))) continue
+  if (words.includes('--install')) continue
   for (const [command, environment] of RUNS[name])
     count(`${command.join(' ')} ${JSON.stringify(environment)}`, await run(name, command, environment))
 }
