@@ -14,6 +14,7 @@ import {
   WRITABLE
 } from '../src/native.ts'
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from './helpers/facts.ts'
+import { times } from './helpers/full.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
 import { leaked, openDescriptors, test, until } from './helpers/test.ts'
 
@@ -765,7 +766,7 @@ const fixture = (name: string): URL => new URL(`./fixtures/${name}.mjs`, import.
 
 test('a worker that is terminated in the middle of its traffic leaves nothing open', async t => {
   const before = openDescriptors()
-  for (let round = 0; round < 25; round++) {
+  for (let round = 0; round < times(6, 25); round++) {
     const worker = new Worker(fixture('busy-worker'), { execArgv: [] })
     const [message] = await once(worker, 'message')
     t.is(message, 'busy')
