@@ -57,7 +57,7 @@ const PACK = [
 const { hasOwnProperty } = ObjectPrototype;
 const { isArray } = Array;
 /** Of the body in progress: how deep its encoder is, and whether a lone surrogate was replaced. */
-export const state = { depth: 0, illFormed: false };
+export const state = { depth: 0, illFormed: false, longest: Infinity };
 let hooks;
 export function useHooks(given) {
 	hooks = given;
@@ -74,10 +74,11 @@ export function useHooks(given) {
   },
   {
     name: 'an array changes or is too deep',
-    why: 'Its length may change by a getter or be a lie of a Proxy. Values are no deeper than the decoder takes.',
+    why: 'Its length may change by a getter or be a lie of a Proxy. Values are no deeper than the decoder takes, and one of many holes is not walked through in vain.',
     find: 'var length = value.length;\n\t\t\tif (length < 0x10) {\n\t\t\t\ttarget[position++] = 0x90 | length;',
     replace: `var length = value.length;
 			if (length >>> 0 !== length) throw hooks.changed();
+			if (length > state.longest) throw hooks.tooLong(length);
 			if (++state.depth > hooks.MAX_DEPTH) throw hooks.tooDeep();
 			if (length < 0x10) {
 				target[position++] = 0x90 | length;`,

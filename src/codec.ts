@@ -21,12 +21,14 @@ import {
   type Hole,
   NO_DESCRIPTORS,
   NO_HOLES,
+  NO_LIMIT,
   Packr,
   Place,
   RESERVE_START_SPACE,
   REUSE_BUFFER_MODE,
   type Structures,
   shapeOf,
+  state,
   Unpackr
 } from './msgpack.ts'
 import { encodeError, Refusal } from './refusal.ts'
@@ -129,6 +131,8 @@ plainUnpackr.structures = Object.freeze([]) as unknown as Structures
 export class Codec {
   /** Both hellos have listed the feature `records`. */
   records = false
+  /** The longest body that can be sent. Only arrays that exceed it by themselves are refused here. */
+  limit = NO_LIMIT
   #table: EncodingTable | undefined
   #structures: Structures | undefined
   #checked: Structures | undefined
@@ -138,6 +142,7 @@ export class Codec {
    * the stream is settled. Descriptors are collected, not moved. Throws ERR_PASSFD_ENCODE and the errors of unusable descriptors.
    */
   encode(value: unknown, final: boolean, slab?: Buffer, position = 0): Encoded {
+    call.limit = this.limit
     if (!this.records) return pack(plainPackr, value, 0, slab, position)
     if (!final) return pack(detachedPackr, value, RECORDS, slab, position)
     this.#table ??= new EncodingTable()
@@ -155,6 +160,7 @@ export class Codec {
     }
     if (!table.fits()) {
       this.#table = undefined
+      call.limit = this.limit
       return pack(detachedPackr, value, RECORDS, slab, position, given)
     }
     table.learn()
@@ -169,6 +175,7 @@ export class Codec {
   encodeKnown(value: unknown, slab: Buffer, position: number): Encoded {
     if (!this.records || this.#table === undefined) return this.encode(value, false, slab, position)
     if (this.#table.packFlat(value, slab, position)) return outcome
+    call.limit = this.limit
     return pack(detachedPackr, takeInstead(value), RECORDS, slab, position, value)
   }
 
@@ -243,6 +250,7 @@ export function detachedToPlain(
   const whole = missing.length === 0 ? bytes.subarray(start, end) : fillHoles(bytes.subarray(start, end), missing)
   recordsUnpackr.structures = roomForFew()
   const value = unpack(recordsUnpackr, whole, 0, whole.length, true, places, true)
+  call.limit = NO_LIMIT // it is checked afterwards
   return pack(plainPackr, value, 0)
 }
 
@@ -275,7 +283,8 @@ export function takeMet(): readonly Descriptor[] {
 }
 
 /** A small map for hello, fault and goodbye: always plain. */
-export function encodePlain(value: unknown, slab?: Buffer, position = 0): Encoded {
+export function encodePlain(value: unknown, slab?: Buffer, position = 0, limit = NO_LIMIT): Encoded {
+  call.limit = limit
   return pack(plainPackr, value, 0, slab, position)
 }
 
@@ -301,6 +310,7 @@ function pack(
   call.holeBytes = 0
   countSteps()
   call.target = into
+  state.longest = call.limit.bytes
   call.frameStart = (position + 7) & ~7
   try {
     if (attached !== into) {
@@ -328,6 +338,7 @@ function pack(
     throw encodeError(error, given, value)
   } finally {
     encoding = false
+    call.limit = NO_LIMIT
     collected = call.descriptors
   }
 }

@@ -46,7 +46,10 @@ export function encodeFault(told: Told, limit: number, slab: Buffer, position: n
   const { code, message, data } = told
   if (data !== undefined) {
     try {
-      const encoded = encodePlain({ code, message, data }, slab, position)
+      const encoded = encodePlain({ code, message, data }, slab, position, {
+        bytes: limit,
+        whose: 'the peer (maxMessage)'
+      })
       if (encoded.length <= limit && encoded.descriptors.length === 0 && encoded.holes.length === 0) return encoded
     } catch {
       // data that can't be encoded stays here

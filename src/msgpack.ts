@@ -14,7 +14,7 @@ import { MAX_DEPTH, MAX_RIGHTS } from './limits.ts'
 import { type Allocate, addExtension, type Pack, state, useHooks, type ValuePacker } from './msgpackr/pack.js'
 import { changed, quoted, Refusal, tooDeep, within } from './refusal.ts'
 
-export { Packr, RESERVE_START_SPACE, REUSE_BUFFER_MODE, type Structures, Unpackr } from './msgpackr/pack.js'
+export { Packr, RESERVE_START_SPACE, REUSE_BUFFER_MODE, type Structures, state, Unpackr } from './msgpackr/pack.js'
 
 /** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
 export const BY_REFERENCE = 65536
@@ -51,6 +51,12 @@ class ConnectionPlace extends Place {
   }
 }
 
+export interface Limit {
+  readonly bytes: number
+  readonly whose: string
+}
+export const NO_LIMIT: Limit = { bytes: Number.POSITIVE_INFINITY, whose: '' }
+
 /** What the extensions see of the call in progress; the codec sets it before each. */
 export const call = {
   /** Encoding: where the frame begins in `target`, and what was collected. */
@@ -60,6 +66,8 @@ export const call = {
   holes: NO_HOLES,
   /** How many bytes the holes had when they were left. */
   holeBytes: 0,
+  /** The longest body that can be sent, and who says so. */
+  limit: NO_LIMIT,
   /** Decoding: what came with the frame, and how much of it the body has used. */
   arrived: NO_DESCRIPTORS as readonly Descriptor[],
   used: 0,
@@ -494,5 +502,11 @@ export function shapeOf(keys: string[], secondByte: number | undefined): string[
   return keys
 }
 
+/** An item takes a byte at least, so it can't be sent; to find that out at its end takes seconds if it is long and consists of holes. */
+function tooLong(length: number): Refusal {
+  const { bytes: limit, whose } = call.limit
+  return new Refusal('', undefined, new PassfdError('MESSAGE_TOO_LARGE', { size: `more than ${length}`, whose, limit }))
+}
+
 addExtensions()
-useHooks({ MAX_DEPTH, packerOf, checkSlots, checkKeys, unfit, changed, tooDeep, within })
+useHooks({ MAX_DEPTH, packerOf, checkSlots, checkKeys, unfit, changed, tooDeep, tooLong, within })

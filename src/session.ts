@@ -51,6 +51,10 @@ const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
 /** Shared by all who discard nothing now; nothing is put into it. */
 const NO_FDS: number[] = []
 
+/** Whose limit it is, in errors. */
+const OWN_QUEUE = "this side's queue (maxQueued)"
+const THE_PEER = 'the peer (maxMessage)'
+
 /** The kinds of frames that may follow a goodbye. */
 const MAY_FOLLOW: readonly number[] = [frame.REPLY, frame.FAULT, frame.TAKEN, frame.DEFINITIONS]
 
@@ -100,6 +104,7 @@ export class Session implements TransportOwner {
     this.limits = limits
     this.#owner = owner
     this.#codec = codec
+    codec.limit = { bytes: limits.maxQueued, whose: OWN_QUEUE }
     this.#transport = new Transport(wire, this)
     this.#credit = new Credit(limits.window)
   }
@@ -469,8 +474,8 @@ export class Session implements TransportOwner {
   #checkLimits(length: number, count: number, allowance: number | undefined): void {
     const { peer, limits } = this
     const { maxQueued, maxInFlight } = limits
-    if (length > maxQueued) throw tooLarge(length, "this side's queue (maxQueued)", maxQueued)
-    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, 'the peer (maxMessage)', peer.maxMessage)
+    if (length > maxQueued) throw tooLarge(length, OWN_QUEUE, maxQueued)
+    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, THE_PEER, peer.maxMessage)
     if (this.backlog + length > maxQueued) throw queueFull(this.backlog, maxQueued, 'maxQueued')
     if (count === 0) return
     const limit = allowance ?? peer?.maxDescriptors ?? limits.maxDescriptors
@@ -579,6 +584,7 @@ export class Session implements TransportOwner {
     if (this.peer !== undefined) throw new PassfdError('BAD_HELLO', { detail: 'it came twice' })
     const hello = checkHello(decodePlain(bytes, start, end))
     this.peer = hello
+    if (hello.maxMessage < this.limits.maxQueued) this.#codec.limit = { bytes: hello.maxMessage, whose: THE_PEER }
     this.#codec.records = this.limits.records && hello.features.includes('records')
     this.#transport.takesDefinitions = this.#codec.records && hello.features.includes('definitions')
     this.#credit.receive(hello.window)

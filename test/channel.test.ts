@@ -1183,3 +1183,41 @@ test('many channels that write in one turn do not all wait for its end', async t
   for (const number of numbers) number.close()
   await closeAll(...channels)
 })
+
+test('an array that has more items than the message may have bytes is refused before it is looked at', async t => {
+  for (const records of [true, false]) {
+    const [left, right] = await connected({ records })
+    let reads = 0
+    const sparse: number[] = []
+    sparse[5e7] = 1
+    const long = new Proxy([], {
+      get(target, key) {
+        if (key === 'length') return 5e7
+        if (typeof key === 'string' && /^\d/.test(key)) reads++
+        return Reflect.get(target, key)
+      }
+    })
+    const descriptor = file()
+    const tooLarge = { code: 'ERR_PASSFD_MESSAGE_TOO_LARGE' }
+    for (const value of [sparse, { deep: [sparse] }, [long], new Set([long]), { list: long, descriptor }]) {
+      t.throws(() => left.send(value), tooLarge)
+      t.throws(() => left.request(value), tooLarge)
+    }
+    right.serve(({ value }) => {
+      if (value === 'fail') throw Object.assign(new Error('no'), { data: { long } })
+      return value === 'answer' ? { long } : 'fine'
+    })
+    t.like(((await t.throwsAsync(left.request('answer'))) as any).remote, tooLarge)
+    const failed: any = await t.throwsAsync(left.request('fail'))
+    t.deepEqual(failed.remote, { code: 'Error', message: 'no' })
+    t.is(await left.request(Array.from({ length: 100_000 }, () => 1)), 'fine')
+    t.is(reads, 0)
+    t.false(descriptor.closed)
+    descriptor.close()
+    await closeAll(left, right)
+  }
+  const [early, end] = pair<any, any>({ maxQueued: 1000 })
+  t.throws(() => early.send(new Array(1001)), { code: 'ERR_PASSFD_MESSAGE_TOO_LARGE', message: /maxQueued/ })
+  early.destroy()
+  end.close()
+})

@@ -12,6 +12,7 @@ import { Descriptor } from '../src/descriptor.ts'
 import { PassfdError } from '../src/errors.ts'
 import { HEADER, RECORDS } from '../src/frame.ts'
 import { anyValue } from './helpers/any-value.ts'
+import { closeAll, connected } from './helpers/channels.ts'
 import { times } from './helpers/full.ts'
 import { test } from './helpers/test.ts'
 
@@ -757,4 +758,17 @@ test("the guide's table of values: each row", t => {
       check(mode === 'plain' ? plain : arrives, value, given => new Ends().pass(given, mode), `${value}, ${mode}`)
     check(clone, value, structuredClone, `${value}, structuredClone`)
   }
+})
+
+test('what hides behind another prototype and has keys arrives as these keys, as the guide says', async t => {
+  const [left, right] = await connected()
+  right.serve(({ value }) => value)
+  const hiding = (value: object, prototype: object | null): object =>
+    Object.assign(Object.setPrototypeOf(value, prototype), { key: 1 })
+  const makers = [() => Promise.resolve(1), () => new WeakMap(), () => new SharedArrayBuffer(1), () => [].values()]
+  for (const prototype of [null, class Own {}.prototype, Object.prototype])
+    for (const make of prototype === Object.prototype ? [...makers, () => new Map(), () => new Date(5)] : makers)
+      t.deepEqual(await left.request(hiding(make(), prototype)), { key: 1 })
+  t.deepEqual(await left.request(hiding(new Map([[1, 2]]), null)), new Map([[1, 2]]))
+  await closeAll(left, right)
 })

@@ -44,13 +44,15 @@ export interface Hooks {
   unfit(value: unknown): unknown
   changed(): unknown
   tooDeep(): unknown
+  /** An array has more items than the body may have bytes. */
+  tooLong(length: number): unknown
   within(thrown: unknown, container: object, step: string | number): unknown
 }
 
 export function useHooks(hooks: Hooks): void
 
-/** Of the body in progress: how deep its encoder is, and whether a lone surrogate was replaced. */
-export const state: { depth: number; illFormed: boolean }
+/** Of the body in progress: how deep its encoder is, whether a lone surrogate was replaced, and how many items an array may have. */
+export const state: { depth: number; illFormed: boolean; longest: number }
 
 export const REUSE_BUFFER_MODE: number
 export const RESERVE_START_SPACE: number
