@@ -1,5 +1,6 @@
 /** Workers are killed with KILL, and every request that fails because of it is accounted for. */
 import { once } from 'node:events'
+import { times } from '../helpers/full.ts'
 import {
   type Accepted,
   BALANCES,
@@ -13,7 +14,7 @@ import {
 import { test } from '../helpers/test.ts'
 
 for (const balance of BALANCES) {
-  const kills = balance === 'per-worker' ? 50 : 15
+  const kills = balance === 'per-worker' ? times(15, 50) : times(8, 15)
   test(`${nameOf(balance)}: of ${kills} workers killed under load only what they had accepted fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 4, balance, restartDelay: 5 })
     const killer = startKiller(t)
