@@ -2,6 +2,7 @@
 
 import diagnostics from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
+import { setImmediate } from 'node:timers'
 import { AsyncContext } from './async-context.ts'
 import { isAbortSignal } from './brand.ts'
 import { Codec, takeMet } from './codec.ts'

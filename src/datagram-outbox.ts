@@ -20,6 +20,7 @@ import { native } from './native.ts'
 import { handBack } from './outgoing.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from './promises.ts'
 import { whenAborted } from './signals.ts'
+import { keepAlive } from './timers.ts'
 
 /** The socket that an outbox sends through. */
 export interface Port {
@@ -164,8 +165,7 @@ export class Outbox {
   keepAlive(on: boolean): void {
     this.#referenced = on
     for (const { gauge, timer } of this.#lanes.values()) {
-      if (on) timer?.ref()
-      else timer?.unref()
+      keepAlive(timer, on)
       gauge?.keepAlive(on)
     }
   }
@@ -297,7 +297,7 @@ export class Outbox {
   #awaitTimer(lane: Lane, delay: number): void {
     this.#waitFor(lane, 'timer')
     lane.timer = setTimeout(() => this.#goOn(lane), delay)
-    if (!this.#referenced) lane.timer.unref()
+    if (!this.#referenced) keepAlive(lane.timer, false)
   }
 
   #awaitGauge(lane: Lane, at: Destination): void {

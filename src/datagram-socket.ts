@@ -27,6 +27,7 @@ import { discard, Watcher } from './loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from './native.ts'
 import { sameUserOrRoot, whyRefused } from './peer.ts'
 import { whenAborted } from './signals.ts'
+import { keepAlive } from './timers.ts'
 import { markUncloneable } from './uncloneable.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
@@ -473,7 +474,7 @@ export class DatagramSocket
       this.#rest = undefined
       this.#pump()
     }, REST)
-    if (!this.#referenced) this.#rest.unref()
+    if (!this.#referenced) keepAlive(this.#rest, false)
     this.#adjust()
   }
 
@@ -500,7 +501,7 @@ export class DatagramSocket
           ),
         closeTimeout
       )
-      if (!this.#referenced) timer.unref()
+      if (!this.#referenced) keepAlive(timer, false)
     })
     const first = await Promise.race([this.#outbox.whenEmpty(), timeout])
     clearTimeout(timer)

@@ -1,5 +1,6 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
 import { finished } from 'node:stream'
+import { setImmediate } from 'node:timers'
 import { checkKind } from './admission.ts'
 import { ContextDuplex } from './context-duplex.ts'
 import { mark } from './copy.ts'

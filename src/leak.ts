@@ -1,4 +1,5 @@
 /** The safety net: a Descriptor that is collected while still open is closed, and a process warning says so once. */
+import { setImmediate } from 'node:timers'
 import { native } from './native.ts'
 
 /** With `PASSFD_TRACE=1` in the environment the warning names the place where the Descriptor was made or claimed. */

@@ -1,6 +1,7 @@
 /** `PacketSocket`: packets with descriptors over AF_UNIX `SOCK_SEQPACKET`, whose boundaries the kernel keeps. */
 
 import { EventEmitter } from 'node:events'
+import { setImmediate } from 'node:timers'
 import { checkKind } from './admission.ts'
 import { AsyncContext } from './async-context.ts'
 import { mark } from './copy.ts'

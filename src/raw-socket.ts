@@ -4,6 +4,7 @@ import { constants } from 'node:fs'
 import { MAX_RIGHTS } from './limits.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
+import { keepAlive } from './timers.ts'
 
 /** Where reads go before they are copied out: nothing of it is kept beyond the call. */
 export const SCRATCH = Buffer.allocUnsafeSlow(65536)
@@ -72,20 +73,20 @@ export class RawSocket {
         this.#retry = undefined
         this.#owner.onWritable()
       }, RETRY_AFTER)
-      if (!this.#referenced) this.#retry.unref()
+      if (!this.#referenced) keepAlive(this.#retry, false)
     }
   }
 
   ref(): void {
     this.#referenced = true
     this.#watcher.ref()
-    this.#retry?.ref()
+    keepAlive(this.#retry, true)
   }
 
   unref(): void {
     this.#referenced = false
     this.#watcher.unref()
-    this.#retry?.unref()
+    keepAlive(this.#retry, false)
   }
 
   /** Leaves the loop and closes the socket, off the loop: descriptors that nobody has received may sit in it. */

@@ -3,6 +3,7 @@ import type { Descriptor } from './descriptor.ts'
 import { abortError, PassfdError } from './errors.ts'
 import { IdTable } from './id-table.ts'
 import { whenAborted } from './signals.ts'
+import { keepAlive } from './timers.ts'
 
 /** What the channel does with an answer. */
 export interface Settlement {
@@ -114,7 +115,7 @@ export class RequestTable {
     clearTimeout(this.#timer)
     this.#timerAt = at
     this.#timer = setTimeout(() => this.#expire(), Math.min(Math.max(1, at - performance.now()), 0x7fffffff))
-    this.#timer.unref()
+    keepAlive(this.#timer, false)
   }
 
   #expire(): void {

@@ -5,6 +5,7 @@
  *                                └────────────────peer's goodbye─────────────▶┘
  *   any state ──violation, destroy(), lost peer──▶ ended
  */
+import { setImmediate } from 'node:timers'
 import { AsyncContext } from './async-context.ts'
 import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from './codec.ts'
 import { Credit } from './credit.ts'
@@ -19,6 +20,7 @@ import { MAX_RIGHTS } from './limits.ts'
 import type { Limits } from './options.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from './promises.ts'
 import { type OutgoingRequest, RequestTable } from './requests.ts'
+import { keepAlive } from './timers.ts'
 import { Parcel, Transport, type TransportOwner } from './transport.ts'
 import { Waiting, WaitingQueue } from './waiting.ts'
 import type { Wire } from './wire.ts'
@@ -780,7 +782,7 @@ export class Session implements TransportOwner {
       if (transport.received === received) this.end(new PassfdError('FRAME_STALLED', { timeout: frameTimeout }), true)
       else this.#watchForStall()
     }, frameTimeout)
-    this.#stallTimer.unref()
+    keepAlive(this.#stallTimer, false)
   }
 
   #spin(): void {

@@ -1,10 +1,12 @@
 /** What errors say: each by a real call, read as whoever meets it would. */
+import { once } from 'node:events'
 import * as fs from 'node:fs'
+import * as net from 'node:net'
 import { bind, connect as connectDatagrams, unnamed } from '../src/datagram.ts'
 import { type ErrorKey, errorCodes, PassfdError } from '../src/errors.ts'
-import { connect, Descriptor, listen, pair } from '../src/index.ts'
-import { MemoryPool, SharedMemory } from '../src/memory.ts'
-import { Supervisor } from '../src/prefork/index.ts'
+import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
+import { MemoryPool, PoolReader, SharedMemory } from '../src/memory.ts'
+import { joinSupervisor, Supervisor } from '../src/prefork/index.ts'
 import * as stream from '../src/stream.ts'
 import { compiled } from './helpers/compiled.ts'
 import { temporaryPath } from './helpers/path.ts'
@@ -337,3 +339,263 @@ test('system errors name the call that failed and the argument that was wrong', 
   t.is(await line(), "ftruncate EFBIG: file too large, ftruncate 'passfd, 2147483648 bytes'")
   t.is((await exit).code, 0)
 })
+
+/** By code: a call that fails with it, and what its sentence must name besides. What it opens is closed by it or is in `open`. */
+const open: { close(): unknown }[] = []
+const file = (): Descriptor => {
+  const one = Descriptor.openSync('/dev/null')
+  open.push(one)
+  return one
+}
+const ends = (): [Descriptor, Descriptor] => {
+  const both = Descriptor.socketpair()
+  open.push(...both)
+  return both
+}
+const channels = async (options: object = {}): Promise<[any, any]> => {
+  const [left, end] = pair<any, any>(options)
+  const right = await connect<any, any>(end)
+  for (const channel of [left, right])
+    open.push({
+      close: () => {
+        channel.destroy()
+        return channel.closed
+      }
+    })
+  return [left, right]
+}
+const supervisor = (options: object = {}): Supervisor =>
+  new Supervisor({ entry: '/bin/true', listeners: { web: { port: 0 } }, ...options })
+const slot = async () => {
+  const pool = new MemoryPool({ slots: 1, slotSize: 8 })
+  open.push(pool)
+  const one = await pool.acquire()
+  one.release()
+  return one
+}
+const descriptorStream = (): stream.DescriptorStream => {
+  const made = stream.DescriptorStream.from(ends()[0])
+  open.push({ close: () => void made.destroy() })
+  return made
+}
+const memfd = (size: number, seals: ('shrink' | 'write')[] = []): Descriptor => {
+  const one = Descriptor.memfd('words', { size, seals })
+  open.push(one)
+  return one
+}
+
+const REAL: Partial<Record<ErrorKey, [() => unknown, RegExp]>> = {
+  DESCRIPTOR_CLOSED: [
+    () => {
+      const one = file()
+      one.close()
+      one.borrow()
+    },
+    /close\(\)/
+  ],
+  DESCRIPTOR_DETACHED: [
+    () => {
+      const one = file()
+      Descriptor.adopt(one.detach()).close()
+      one.borrow()
+    },
+    /detach\(\)/
+  ],
+  DESCRIPTOR_CONVERTED: [
+    async () => {
+      const [one] = ends()
+      const socket = one.toSocket()
+      const closed = once(socket, 'close')
+      socket.destroy()
+      await closed
+      one.borrow()
+    },
+    /toSocket\(\)/
+  ],
+  DESCRIPTOR_OWNED: [() => Descriptor.adopt(file().borrow()), /\d/],
+  DESCRIPTOR_KIND: [() => file().toServer(), /toServer\(\) .*listener/],
+  DESCRIPTOR_DIRECTION: [
+    () => {
+      const one = Descriptor.openSync('/dev/null', 'w')
+      open.push(one)
+      one.toReadable()
+    },
+    /read/
+  ],
+  DESCRIPTOR_REPEATED: [
+    () => {
+      const one = file()
+      const [channel, end] = pair<any, any>()
+      open.push(end, { close: () => channel.destroy() })
+      channel.send([one, one])
+    },
+    /dup\(\)/
+  ],
+  DESCRIPTOR_SOURCE: [() => Descriptor.from({} as never), /./],
+  CONNECTION_SOURCE: [() => Connection.take(new net.Socket()), /connect/],
+  CONNECTION_GONE: [
+    () => {
+      const connection = new Connection(ends()[0])
+      connection.close()
+      connection.close()
+    },
+    /close\(\)/
+  ],
+  SERVER_CLOSED: [
+    async () => {
+      const server = net.createServer().listen(0)
+      await once(server, 'listening')
+      const closed = once(server, 'close')
+      server.close()
+      await closed
+      const connection = new Connection(ends()[0])
+      open.push(connection)
+      connection.injectInto(server)
+    },
+    /listen/
+  ],
+  EMPTY_WRITE: [
+    () => {
+      const stream2 = descriptorStream()
+      stream2.writeWithDescriptors('', [file()])
+    },
+    /byte/
+  ],
+  TOO_MANY_RIGHTS: [() => descriptorStream().writeWithDescriptors('x', Array.from({ length: 254 }, file)), /253/],
+  STREAM_ENDED: [
+    () => {
+      const stream2 = descriptorStream()
+      stream2.end()
+      stream2.writeWithDescriptors('x', [file()])
+    },
+    /end/
+  ],
+  SOCKET_CLOSED: [
+    async () => {
+      const socket = unnamed()
+      await socket.close()
+      await socket.send('x', { to: '/a' })
+    },
+    /closed/
+  ],
+  CONSUMED: [
+    async () => {
+      const [left] = await channels()
+      left.serve(() => {})
+      left.serve(() => {})
+    },
+    /serve\(\)/
+  ],
+  ANSWERED: [
+    async () => {
+      const [left, right] = await channels()
+      const failure = new Promise((_, reject) =>
+        right.serve(
+          async (message: any) => {
+            await message.reply(1)
+            void Promise.resolve(message.reply(2)).catch(reject)
+          },
+          { onError: reject }
+        )
+      )
+      await left.request(1)
+      await failure
+    },
+    /once/
+  ],
+  NOT_A_REQUEST: [
+    async () => {
+      const [left, right] = await channels()
+      const failure = new Promise((_, reject) => right.serve((message: any) => message.reply(1), { onError: reject }))
+      left.send(1)
+      await failure
+    },
+    /isRequest/
+  ],
+  TIMEOUT: [
+    async () => {
+      const [left, right] = await channels()
+      right.serve(() => new Promise(resolve => setImmediate(resolve)).then(() => new Promise(() => {})))
+      await left.request(1, { timeout: 5 })
+    },
+    /5 ms/
+  ],
+  TOO_MANY_REQUESTS: [
+    async () => {
+      const [left] = await channels({ maxPending: 1 })
+      void left.request(1).catch(() => {})
+      await left.request(2)
+    },
+    /1/
+  ],
+  DISCONNECTED: [
+    async () => {
+      const [left, end] = pair<any, any>()
+      end.close()
+      throw await left.closed
+    },
+    /process/
+  ],
+  HANDSHAKE_TIMEOUT: [() => connect(ends()[0], { handshakeTimeout: 5 }), /5 ms/],
+  BAD_FRAME: [
+    () => {
+      const [one, other] = ends()
+      fs.writeSync(other.borrow(), Buffer.alloc(64, 65))
+      return connect(one)
+    },
+    /kind 65/
+  ],
+  MEMORY_KIND: [() => SharedMemory.map(file()), /device/],
+  MEMORY_SEALS: [() => SharedMemory.map(memfd(8)), /SHRINK/],
+  MEMORY_SIZE: [() => SharedMemory.map(memfd(8, ['shrink']), { size: 9 }), /8 bytes.*9/],
+  MEMORY_READ_ONLY: [() => SharedMemory.map(memfd(8, ['shrink', 'write']), { writable: true }), /writable: false/],
+  MEMORY_CLOSED: [
+    () => {
+      const memory = SharedMemory.create(1)
+      memory.close()
+      memory.descriptor()
+    },
+    /closed/
+  ],
+  POOL_CLOSED: [
+    async () => {
+      const pool = new MemoryPool({ slots: 1, slotSize: 8 })
+      pool.close()
+      await pool.acquire()
+    },
+    /close\(\)/
+  ],
+  SLOT_GONE: [async () => (await slot()).bytes, /Acquire/],
+  LOAN_INVALID: [() => new PoolReader().open({ pool: 'mine', offset: -1, length: 0 } as never), /its place is/],
+  POOL_READER_CLOSED: [
+    () => {
+      const reader = new PoolReader()
+      reader.close()
+      reader.open({} as never)
+    },
+    /close\(\)/
+  ],
+  NOT_SUPERVISED: [() => joinSupervisor(), /standalone/],
+  SUPERVISOR_STATE: [() => supervisor().scale(2), /scale\(\).* new\./],
+  SUPERVISOR_STOPPED: [
+    async () => {
+      const one = supervisor({ command: ['sleep', '1000'], entry: void 0 })
+      const starting = one.start()
+      void starting.catch(() => {})
+      await one.kill()
+      await starting
+    },
+    /stopped/
+  ],
+  ADDRESS_IN_USE_BY_FILE: [() => listen('/etc/hostname'), /\/etc\/hostname/]
+}
+
+for (const [key, [call, names]] of Object.entries(REAL))
+  test(`by a real call: ${key}`, async t => {
+    const error = await rejection(async () => call())
+    for (const one of open.splice(0)) if (!(one instanceof Descriptor && one.closed)) await one.close()
+    t.is(error.code, `ERR_PASSFD_${key}`, error.message)
+    t.regex(error.message, names)
+    t.regex(error.message, /^[\w'/].*[^.][.?]$/)
+    t.notRegex(error.message, /undefined|\[object|\{\w*\}|\bnull\b/)
+  })

@@ -1,5 +1,6 @@
 /** The admin channel: a supervisor asked and commanded from another process of the same user. */
 import type { EventEmitter } from 'node:events'
+import { setImmediate } from 'node:timers'
 import { accessOf } from '../account.ts'
 import type { Channel } from '../channel.ts'
 import { describe } from '../convert.ts'

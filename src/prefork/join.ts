@@ -1,4 +1,6 @@
 /** `joinSupervisor`: how a worker's program finds its supervisor, or does without. */
+
+import { setImmediate } from 'node:timers'
 import { setTimeout as later } from 'node:timers/promises'
 import { isMainThread } from 'node:worker_threads'
 import { removeFile } from '../address.ts'

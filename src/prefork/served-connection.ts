@@ -3,6 +3,7 @@ import diagnostics from 'node:diagnostics_channel'
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
+import { setImmediate } from 'node:timers'
 import type { TLSSocket } from 'node:tls'
 import { native } from '../native.ts'
 

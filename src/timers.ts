@@ -1,0 +1,9 @@
+/**
+ * Whether a timer keeps the process running. Under jsdom, where test runners put a window's timers in the place of Node's, one is a
+ * number: that keeps nothing.
+ */
+export function keepAlive(timer: NodeJS.Timeout | undefined, on: boolean): void {
+  if (typeof timer !== 'object') return
+  if (on) timer.ref()
+  else timer.unref()
+}
