@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { BALANCES, fixture, nameOf, startSupervisor } from '../helpers/prefork.ts'
 import { gone, resume, suspend, zombies } from '../helpers/processes.ts'
@@ -125,15 +126,20 @@ async function reloaded(t: ExecutionContext, options: { workers: number }, times
   return supervisor.ended.length
 }
 
+const RELOADS_IN_C = times(12, 39)
+const RELOADS_IN_NODE = times(3, 5)
+const IN_C = 12 * (RELOADS_IN_C + 1)
+const IN_NODE = 4 * (RELOADS_IN_NODE + 1)
+
 testIf(
   missing(CC, 'build-essential'),
-  '500 workers, one after the other: no zombie, and nothing is left open',
+  `${IN_C + IN_NODE} workers, one after the other: no zombie, and nothing is left open`,
   async t => {
     const worker = temporaryPath('worker')
     execFileSync(CC, ['-O1', '-o', worker, fixture('prefork-worker.c')])
-    const inC = await reloaded(t, { command: [worker], workers: 12 } as { workers: number }, 39)
-    const inNode = await reloaded(t, { workers: 4 }, 5)
-    t.is(inC + inNode, 12 * 40 + 4 * 6)
+    const inC = await reloaded(t, { command: [worker], workers: 12 } as { workers: number }, RELOADS_IN_C)
+    const inNode = await reloaded(t, { workers: 4 }, RELOADS_IN_NODE)
+    t.is(inC + inNode, IN_C + IN_NODE)
   }
 )
 
