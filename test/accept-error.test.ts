@@ -122,3 +122,20 @@ for (const [how, listener, join] of [
     running.child.stdin!.end()
     t.like(await running.exit, { code: 0, stderr: '' })
   })
+
+test('a worker that is told to accept at its limit of open files: told once, then everybody is accepted', async t => {
+  const path = socketPath()
+  const running = startFixture('accepts', ['turns', path, program(SERVES)])
+  const pid = Number(/^worker (\d+)$/.exec(await running.line())![1])
+  await until(running, 'ready', 1)
+  for (const episode of [1, 2]) {
+    limitOpenFiles(pid, 3)
+    const sockets = Array.from({ length: 5 }, () => streams.connect(path))
+    t.is(await running.line(), 'told EMFILE accept4 http', `episode ${episode}`)
+    limitOpenFiles(pid, 1000)
+    const answers = (await Promise.all(sockets)).map(socket => text(socket))
+    t.deepEqual(await Promise.all(answers), Array(5).fill('hello'))
+  }
+  running.child.stdin!.end()
+  t.like(await running.exit, { code: 0, stderr: '' })
+})
