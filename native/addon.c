@@ -1,4 +1,4 @@
-/* The functions of the `Native` interface in src/native.ts, which documents them. */
+/* The functions of the `Native` interface in src/os/native.ts, which documents them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -414,7 +414,7 @@ static napi_value create(napi_env env, napi_callback_info info)
 	return exported ? binding : NULL;
 }
 
-/* The module is one for all who load this file in a Node environment; what src/load.ts compares is its version. */
+/* The module is one for all who load this file in a Node environment; what src/os/load.ts compares is its version. */
 NAPI_MODULE_INIT()
 {
 	napi_value version, function;

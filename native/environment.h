@@ -12,7 +12,7 @@
 #include "closer.h"
 #include "held.h"
 
-/* As in src/native.ts. */
+/* As in src/os/native.ts. */
 enum { READABLE = 1, WRITABLE = 2, FAILED = 8, CLOSED = 16 };
 enum { RESULT_BYTES, RESULT_DESCRIPTORS, RESULT_FLAGS, RESULT_FIRST };
 enum { TRUNCATED = 1 };

@@ -21,7 +21,8 @@ export async function compileTests() {
   const imported = sources.filter(name => /\.m?js$/.test(name))
   const now = stateOf([...compiled, ...imported])
   if (fs.existsSync(state) && fs.readFileSync(state, 'utf8') === now) return
-  if (!imported.includes(join('src', 'msgpackr', 'pack.js'))) throw new Error('nothing is built: npm run build')
+  if (!imported.includes(join('src', 'codec', 'msgpackr', 'pack.js')))
+    throw new Error('nothing is built: npm run build')
   // As deep as build/: the source maps name sources by relative paths
   const fresh = join(root, `build-${randomUUID()}`)
   try {

@@ -1,5 +1,5 @@
 /**
- * Makes src/msgpackr/*.js, and the same in dist/, from the installed msgpackr: its pack.js and unpack.js with the changes listed below.
+ * Makes src/codec/msgpackr/*.js, and the same in dist/, from the installed msgpackr: its pack.js and unpack.js with the changes listed below.
  * A change that doesn't match as often as it says fails the build; so does any other version than the one that package.json names.
  * How to take a new version: docs/dependencies.md.
  */
@@ -51,7 +51,7 @@ const PACK = [
   },
   {
     name: 'what the encoder asks of passfd is declared',
-    why: 'src/encodable.ts says what a value is and why one is refused; a place is collected while an exception passes through.',
+    why: 'src/codec/encodable.ts says what a value is and why one is refused; a place is collected while an exception passes through.',
     find: "export const RECORD_SYMBOL = Symbol('record-id');\n",
     replace: `$&const { getPrototypeOf, keys: keysOf, prototype: ObjectPrototype } = Object;
 const { hasOwnProperty } = ObjectPrototype;
@@ -267,7 +267,7 @@ $&`,
   },
   {
     name: 'pack.js exports all that passfd uses',
-    why: 'src/msgpackr/pack.d.ts declares it as one module.',
+    why: 'src/codec/msgpackr/pack.d.ts declares it as one module.',
     find: "export { FLOAT32_OPTIONS } from './unpack.js';",
     replace: "export { Unpackr } from './unpack.js';",
     times: 1
@@ -334,7 +334,7 @@ const UNPACK = [
   },
   {
     name: 'the keys of a large Map are looked at before they are inserted',
-    why: 'V8 hashes numbers and bigints without a seed: see src/key-chains.ts. `chainsOf` is an option of each Unpackr.',
+    why: 'V8 hashes numbers and bigints without a seed: see src/codec/key-chains.ts. `chainsOf` is an option of each Unpackr.',
     find: /(function readMap\([\s\S]*?let map = new Map\(\);\n)(\t\tfor [^\n]*\n)\t\t\tmap\.set\(read\(\), read\(\)\);/g,
     replace:
       '$1\t\tlet chains = currentUnpackr.chainsOf(length);\n$2\t\t\tlet key = read();\n\t\t\tif (chains) chains.add(key);\n\t\t\tmap.set(key, read());',
@@ -424,9 +424,9 @@ if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.me
     const root = new URL('../', import.meta.url)
     const { devDependencies } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
     const files = changed(new URL('.', import.meta.resolve('msgpackr')), devDependencies.msgpackr)
-    write(new URL('src/msgpackr/', root), files)
-    const declarations = readFileSync(new URL('src/msgpackr/pack.d.ts', root), 'utf8')
-    write(new URL('dist/msgpackr/', root), { ...files, 'pack.d.ts': declarations })
+    write(new URL('src/codec/msgpackr/', root), files)
+    const declarations = readFileSync(new URL('src/codec/msgpackr/pack.d.ts', root), 'utf8')
+    write(new URL('dist/codec/msgpackr/', root), { ...files, 'pack.d.ts': declarations })
   } catch (error) {
     console.error(error.message)
     process.exitCode = 1

@@ -1,7 +1,7 @@
 /**
  * Puts the built shim, stripped, where the published package has it: prebuilds/<platform>-<arch>/passfd.node. With `--manifest` it takes
  * `prepare`, which builds a clone, out of package.json, as npm asks whoever installs a tarball to allow that script.
- * `--clean` undoes both: src/native.ts looks in prebuilds/ first, so a stale copy would hide later builds.
+ * `--clean` undoes both: src/os/native.ts looks in prebuilds/ first, so a stale copy would hide later builds.
  */
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

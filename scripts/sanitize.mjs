@@ -2,7 +2,7 @@
  * Runs the tests on a shim built with the address and undefined-behaviour sanitizers.
  *
  *     npm run sanitize                              all tests
- *     npm run sanitize -- test/native.test.ts ...   some; arguments go to ava
+ *     npm run sanitize -- test/os/native.test.ts ...   some; arguments go to ava
  *
  * The shim is built from a copy of native/ with PASSFD_SANITIZE=1, and loaded through PASSFD_SHIM: the
  * normal build stays as it is. Fails if the build or a test fails, or if a sanitizer reports anything.

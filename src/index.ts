@@ -1,4 +1,7 @@
 /** passfd: open files and sockets, with a message, between processes that did not fork each other. */
+
+export { type ErrorCode, type Failure, PassfdError, type RemoteError } from './base/errors.ts'
+export { version } from './base/version.ts'
 export {
   Channel,
   type ChannelEvents,
@@ -6,21 +9,19 @@ export {
   type RequestOptions,
   type Returned,
   type ServeOptions
-} from './channel.ts'
-export { type Address, connect, pair } from './connect.ts'
-export { Connection, type StreamOptions, type TakeOptions } from './connection.ts'
+} from './channel/channel.ts'
+export { type Address, connect, pair } from './channel/connect.ts'
+export type { Message } from './channel/message.ts'
+export type { ChannelOptions, ListenOptions, Schema } from './channel/options.ts'
+export { ChannelServer, listen, type ServerEvents } from './channel/server.ts'
+export { Connection, type StreamOptions, type TakeOptions } from './connection/connection.ts'
 export {
   type BindSpec,
   Descriptor,
   type DescriptorSource,
   type Kind,
   type ListenHandle
-} from './descriptor.ts'
-export { type ErrorCode, type Failure, PassfdError, type RemoteError } from './errors.ts'
-export type { MemfdOptions, Seal } from './memfd.ts'
-export type { Message } from './message.ts'
-export type { FileWriteOptions, OpenFile } from './open-file.ts'
-export type { ChannelOptions, ListenOptions, Schema } from './options.ts'
-export type { Peer } from './peer.ts'
-export { ChannelServer, listen, type ServerEvents } from './server.ts'
-export { version } from './version.ts'
+} from './descriptor/descriptor.ts'
+export type { FileWriteOptions, OpenFile } from './descriptor/open-file.ts'
+export type { Peer } from './descriptor/peer.ts'
+export type { MemfdOptions, Seal } from './os/memfd.ts'

@@ -2,13 +2,13 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { take } from '../src/descriptor.ts'
-import { errorCodes } from '../src/errors.ts'
+import { errorCodes } from '../src/base/errors.ts'
+import { channelLimits, serverLimits } from '../src/channel/options.ts'
+import { SocketWire } from '../src/channel/wire.ts'
+import { take } from '../src/descriptor/descriptor.ts'
 import * as passfd from '../src/index.ts'
-import { native } from '../src/native.ts'
-import { channelLimits, serverLimits } from '../src/options.ts'
+import { native } from '../src/os/native.ts'
 import { settingsOf } from '../src/prefork/options.ts'
-import { SocketWire } from '../src/wire.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { type Running, start } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
@@ -138,15 +138,15 @@ test('the documents name only codes that exist', t => {
 /** The tables of a document, in its order, and what they are of. */
 const OPTION_TABLES = {
   'README.md': [
-    ['src/options.ts', 'ChannelOptions'],
-    ['src/options.ts', 'ListenOptions'],
-    ['src/channel.ts', 'RequestOptions'],
-    ['src/channel.ts', 'ServeOptions']
+    ['src/channel/options.ts', 'ChannelOptions'],
+    ['src/channel/options.ts', 'ListenOptions'],
+    ['src/channel/channel.ts', 'RequestOptions'],
+    ['src/channel/channel.ts', 'ServeOptions']
   ],
   'docs/prefork.md': [
     ['src/prefork/options.ts', 'SupervisorOptions'],
-    ['src/prefork/join.ts', 'JoinOptions'],
-    ['src/prefork/restart.ts', 'RestartOptions']
+    ['src/prefork/worker/join.ts', 'JoinOptions'],
+    ['src/prefork/launch/restart.ts', 'RestartOptions']
   ]
 } as const
 const SUPERVISED = { entry: 'worker.js', listeners: { http: { port: 0 } } }

@@ -4,11 +4,11 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { runInNewContext } from 'node:vm'
 import type { ExecutionContext } from 'ava'
-import * as datagram from '../src/datagram.ts'
+import * as datagram from '../src/datagram/index.ts'
 import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
-import { MemoryPool, PoolReader, SharedMemory } from '../src/memory.ts'
+import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
-import * as stream from '../src/stream.ts'
+import * as stream from '../src/stream/index.ts'
 import { socketPath } from './helpers/path.ts'
 import { leaked, openDescriptors, test } from './helpers/test.ts'
 
@@ -43,11 +43,11 @@ interface Taker {
   kind?: 'unix-stream' | 'unix-stream-listener' | 'unix-seqpacket' | 'unix-dgram' | 'memfd'
 }
 
-const channel: [string, string][] = [['ChannelOptions', 'options.ts']]
-const raw: [string, string] = ['StreamOptions', 'stream-options.ts']
-const packets: [string, string] = ['PacketOptions', 'stream-options.ts']
-const admission: [string, string] = ['AdmissionOptions', 'stream-options.ts']
-const server: [string, string] = ['ServerOptions', 'stream-options.ts']
+const channel: [string, string][] = [['ChannelOptions', 'channel/options.ts']]
+const raw: [string, string] = ['StreamOptions', 'stream/options.ts']
+const packets: [string, string] = ['PacketOptions', 'stream/options.ts']
+const admission: [string, string] = ['AdmissionOptions', 'stream/options.ts']
+const server: [string, string] = ['ServerOptions', 'stream/options.ts']
 const path = socketPath()
 const entry = '/bin/true'
 const listeners = { web: { path } }
@@ -55,32 +55,36 @@ const supervise = (options: object) => new Supervisor({ entry, listeners, ...opt
 
 /** By file and name of the function; several for one if it takes several objects. */
 const TAKERS: Record<string, Taker | Taker[]> = {
-  'connect.ts connect': { options: channel, kind: 'unix-stream', call: (options, given) => connect(given, options) },
-  'connect.ts pair': { options: channel, call: options => pair(options) },
-  'server.ts listen': [
-    { options: [['ListenOptions', 'options.ts']], call: options => listen(path, options) },
+  'channel/connect.ts connect': {
+    options: channel,
+    kind: 'unix-stream',
+    call: (options, given) => connect(given, options)
+  },
+  'channel/connect.ts pair': { options: channel, call: options => pair(options) },
+  'channel/server.ts listen': [
+    { options: [['ListenOptions', 'channel/options.ts']], call: options => listen(path, options) },
     {
-      options: [['ListenOptions', 'options.ts']],
+      options: [['ListenOptions', 'channel/options.ts']],
       kind: 'unix-stream-listener',
       call: (options, given) => listen(given, options)
     }
   ],
-  'server.ts serve': {
-    options: [['ServeOptions', 'channel.ts']],
+  'channel/server.ts serve': {
+    options: [['ServeOptions', 'channel/channel.ts']],
     call: options => withServer(each => each.serve(() => {}, options))
   },
-  'server.ts close': { options: ['channels'], call: options => withServer(each => each.close(options)) },
-  'channel.ts request': {
-    options: [['RequestOptions', 'channel.ts']],
+  'channel/server.ts close': { options: ['channels'], call: options => withServer(each => each.close(options)) },
+  'channel/channel.ts request': {
+    options: [['RequestOptions', 'channel/channel.ts']],
     kind: 'memfd',
     call: (options, given) => withPair(each => each.request(given, options))
   },
-  'channel.ts serve': {
-    options: [['ServeOptions', 'channel.ts']],
+  'channel/channel.ts serve': {
+    options: [['ServeOptions', 'channel/channel.ts']],
     call: options => withPair(each => each.serve(() => {}, options))
   },
-  'connection.ts take': {
-    options: [['TakeOptions', 'connection.ts']],
+  'connection/connection.ts take': {
+    options: [['TakeOptions', 'connection/connection.ts']],
     call: options => {
       const [one, other] = Descriptor.socketpair()
       const socket = one.toSocket()
@@ -92,15 +96,15 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       }
     }
   },
-  'connection.ts toSocket': connectionTaker(each => each.toSocket),
-  'connection.ts toDuplex': connectionTaker(each => each.toDuplex),
-  'descriptor.ts socketpair': { options: ['type'], call: options => Descriptor.socketpair(options) },
-  'descriptor.ts memfd': {
-    options: [['MemfdOptions', 'memfd.ts']],
+  'connection/connection.ts toSocket': connectionTaker(each => each.toSocket),
+  'connection/connection.ts toDuplex': connectionTaker(each => each.toDuplex),
+  'descriptor/descriptor.ts socketpair': { options: ['type'], call: options => Descriptor.socketpair(options) },
+  'descriptor/descriptor.ts memfd': {
+    options: [['MemfdOptions', 'os/memfd.ts']],
     call: options => Descriptor.memfd('passfd', options)
   },
-  'descriptor.ts bind': [
-    { options: [['PortSpec', 'bind.ts']], what: 'spec', call: options => Descriptor.bind({ port: 0, ...options }) },
+  'descriptor/descriptor.ts bind': [
+    { options: [['PortSpec', 'os/bind.ts']], what: 'spec', call: options => Descriptor.bind({ port: 0, ...options }) },
     {
       options: ['path', 'mode', 'owner', 'group', 'backlog'],
       what: 'spec',
@@ -112,17 +116,17 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => Descriptor.bind({ type: 'udp4', port: 0, ...options })
     }
   ],
-  'stream-open.ts connect': {
+  'stream/open.ts connect': {
     options: [raw, admission],
     kind: 'unix-stream',
     call: (options, given) => stream.connect(given, options)
   },
-  'stream-open.ts connectPackets': {
+  'stream/open.ts connectPackets': {
     options: [packets, admission],
     kind: 'unix-seqpacket',
     call: (options, given) => stream.connectPackets(given, options)
   },
-  'stream-open.ts listen': [
+  'stream/open.ts listen': [
     { options: [raw, server], call: options => stream.listen(path, options) },
     {
       options: [raw, server],
@@ -130,42 +134,42 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: (options, given) => stream.listen(given, options)
     }
   ],
-  'stream-open.ts listenPackets': { options: [packets, server], call: options => stream.listenPackets(path, options) },
-  'descriptor-stream.ts from': {
+  'stream/open.ts listenPackets': { options: [packets, server], call: options => stream.listenPackets(path, options) },
+  'stream/descriptor-stream.ts from': {
     options: [raw],
     kind: 'unix-stream',
     call: (options, given) => stream.DescriptorStream.from(given, options)
   },
-  'packet-socket.ts from': {
+  'stream/packet-socket.ts from': {
     options: [packets],
     kind: 'unix-seqpacket',
     call: (options, given) => stream.PacketSocket.from(given, options)
   },
-  'datagram-socket.ts bind': [
-    { options: [['BindOptions', 'datagram-options.ts']], call: options => datagram.bind(path, options) },
+  'datagram/socket.ts bind': [
+    { options: [['BindOptions', 'datagram/options.ts']], call: options => datagram.bind(path, options) },
     {
-      options: [['BindOptions', 'datagram-options.ts']],
+      options: [['BindOptions', 'datagram/options.ts']],
       kind: 'unix-dgram',
       call: (options, given) => datagram.bind(given, options)
     }
   ],
-  'datagram-socket.ts connect': {
+  'datagram/socket.ts connect': {
     options: [
-      ['BindOptions', 'datagram-options.ts'],
-      ['ConnectOptions', 'datagram-socket.ts']
+      ['BindOptions', 'datagram/options.ts'],
+      ['ConnectOptions', 'datagram/socket.ts']
     ],
     kind: 'unix-dgram',
     call: (options, given) => datagram.connect(given, options)
   },
-  'datagram-socket.ts unnamed': {
-    options: [['DatagramOptions', 'datagram-options.ts']],
+  'datagram/socket.ts unnamed': {
+    options: [['DatagramOptions', 'datagram/options.ts']],
     call: options => datagram.unnamed(options)
   },
-  'datagram-socket.ts send': {
-    options: [['SendOptions', 'datagram-send.ts']],
+  'datagram/socket.ts send': {
+    options: [['SendOptions', 'datagram/send.ts']],
     call: options => withDatagrams(socket => socket.send('x', options))
   },
-  'datagram-message.ts reply': {
+  'datagram/message.ts reply': {
     options: ['descriptors', 'signal'],
     call: async options => {
       const [server, client] = await Promise.all([datagram.bind(), datagram.bind()])
@@ -178,19 +182,19 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       }
     }
   },
-  'datagram-attach.ts attach': {
-    options: [['QueueOptions', 'datagram-options.ts']],
+  'datagram/attach.ts attach': {
+    options: [['QueueOptions', 'datagram/options.ts']],
     call: options => withDrop(socket => datagram.attach(socket, options))
   },
-  'datagram-attach.ts send': {
-    options: [['SendOptions', 'datagram-send.ts']],
+  'datagram/attach.ts send': {
+    options: [['SendOptions', 'datagram/send.ts']],
     call: options => withDrop(socket => datagram.attach(socket).send('x', options))
   },
-  'memory-pool.ts constructor': {
-    options: [['MemoryPoolOptions', 'memory-pool.ts']],
+  'memory/pool.ts constructor': {
+    options: [['MemoryPoolOptions', 'memory/pool.ts']],
     call: options => new MemoryPool(options)
   },
-  'memory-pool.ts acquire': {
+  'memory/pool.ts acquire': {
     options: ['signal'],
     call: options => {
       const pool = new MemoryPool({ slots: 1, slotSize: 1 })
@@ -201,11 +205,11 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       }
     }
   },
-  'pool-reader.ts constructor': {
-    options: [['PoolReaderOptions', 'pool-reader.ts']],
+  'memory/pool-reader.ts constructor': {
+    options: [['PoolReaderOptions', 'memory/pool-reader.ts']],
     call: options => new PoolReader(options)
   },
-  'open-file.ts read': [
+  'descriptor/open-file.ts read': [
     {
       options: ['buffer', 'offset', 'length', 'position'],
       kind: 'memfd',
@@ -217,41 +221,41 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: (options, given) => withFile(given, file => file.read(Buffer.alloc(1), options))
     }
   ],
-  'open-file.ts write': {
-    options: [['FileWriteOptions', 'open-file.ts']],
+  'descriptor/open-file.ts write': {
+    options: [['FileWriteOptions', 'descriptor/open-file.ts']],
     kind: 'memfd',
     call: (options, given) => withFile(given, file => file.write(Buffer.alloc(1), options))
   },
-  'open-file.ts readFile': {
+  'descriptor/open-file.ts readFile': {
     options: ['encoding', 'signal'],
     kind: 'memfd',
     call: (options, given) => withFile(given, file => file.readFile(options))
   },
-  'open-file.ts writeFile': {
+  'descriptor/open-file.ts writeFile': {
     options: ['encoding', 'signal', 'flush'],
     kind: 'memfd',
     call: (options, given) => withFile(given, file => file.writeFile('x', options))
   },
-  'open-file.ts appendFile': {
+  'descriptor/open-file.ts appendFile': {
     options: ['encoding', 'signal', 'flush'],
     kind: 'memfd',
     call: (options, given) => withFile(given, file => file.appendFile('x', options))
   },
-  'open-file.ts stat': {
+  'descriptor/open-file.ts stat': {
     options: ['bigint'],
     kind: 'memfd',
     call: (options, given) => withFile(given, file => file.stat(options))
   },
-  'shared-memory.ts create': {
-    options: [['CreateMemoryOptions', 'shared-memory.ts']],
+  'memory/shared-memory.ts create': {
+    options: [['CreateMemoryOptions', 'memory/shared-memory.ts']],
     call: options => SharedMemory.create(1, options)
   },
-  'shared-memory.ts map': {
-    options: [['MapMemoryOptions', 'shared-memory.ts']],
+  'memory/shared-memory.ts map': {
+    options: [['MapMemoryOptions', 'memory/shared-memory.ts']],
     kind: 'memfd',
     call: (options, given) => SharedMemory.map(given, options)
   },
-  'shared-memory.ts descriptor': {
+  'memory/shared-memory.ts descriptor': {
     options: ['writable'],
     call: options => {
       const memory = SharedMemory.create(1)
@@ -262,12 +266,12 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       }
     }
   },
-  'prefork/restart.ts restartPolicy': {
-    options: [['RestartOptions', 'prefork/restart.ts']],
+  'prefork/launch/restart.ts restartPolicy': {
+    options: [['RestartOptions', 'prefork/launch/restart.ts']],
     call: options => restartPolicy(options)
   },
-  'prefork/join.ts joinSupervisor': [
-    { options: [['JoinOptions', 'prefork/join.ts']], call: options => joinSupervisor(options) },
+  'prefork/worker/join.ts joinSupervisor': [
+    { options: [['JoinOptions', 'prefork/worker/join.ts']], call: options => joinSupervisor(options) },
     { options: channel, what: 'options.channel', call: options => joinSupervisor({ channel: options }) },
     {
       options: ['path', 'mode', 'owner', 'group', 'backlog'],
@@ -275,8 +279,8 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => joinSupervisor({ standalone: { web: { path, ...options } } })
     }
   ],
-  'prefork/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
-  'prefork/supervisor.ts constructor': [
+  'prefork/supervisor/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
+  'prefork/supervisor/supervisor.ts constructor': [
     { options: [['SupervisorOptions', 'prefork/options.ts']], call: supervise },
     {
       options: [['SpawnSettings', 'prefork/options.ts']],
@@ -300,7 +304,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     },
     { options: channel, what: 'options.channel', call: options => supervise({ channel: options }) },
     {
-      options: [['PortSpec', 'bind.ts']],
+      options: [['PortSpec', 'os/bind.ts']],
       what: 'options.listeners.web',
       call: options => supervise({ listeners: { web: { port: 0, ...options } } })
     },
@@ -311,7 +315,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: (options, given) => supervise({ listeners: { given, web: { path, ...options } } })
     }
   ],
-  'address.ts socketName': [
+  'os/socket-name.ts socketName': [
     { options: ['path', 'abstract'], what: 'address', call: options => connect({ path, ...options }) },
     { options: ['path', 'abstract'], what: 'address', call: options => listen({ path, ...options }) },
     { options: ['path', 'abstract'], what: 'address', call: options => datagram.bind({ path, ...options }) },
@@ -324,7 +328,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
 }
 function connectionTaker(method: (connection: Connection) => (options: any) => unknown): Taker {
   return {
-    options: [['StreamOptions', 'connection.ts']],
+    options: [['StreamOptions', 'connection/connection.ts']],
     call: options => {
       const [one, other] = Descriptor.socketpair()
       const connection = new Connection(one)
@@ -492,7 +496,7 @@ test('every function of the published declarations that takes an object of optio
     found.filter(name => TAKERS[name] === undefined),
     []
   )
-  const internal = ['address.ts socketName'] // the addresses of all that take one
+  const internal = ['os/socket-name.ts socketName'] // the addresses of all that take one
   t.deepEqual(
     Object.keys(TAKERS).filter(name => !found.includes(name) && !internal.includes(name)),
     [],

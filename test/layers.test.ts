@@ -5,7 +5,7 @@ import { test } from './helpers/test.ts'
 
 /**
  * The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line.
- * Names are paths within src/: 'prefork/join' is src/prefork/join.ts.
+ * Names are paths within src/: 'prefork/join' is src/prefork/worker/join.ts.
  */
 const LAYERS = [
   ['version'],
@@ -190,9 +190,9 @@ test('packages are imported by one file each, and all are dependencies', t => {
     t.true(of in dependencies, `${from} imports ${of}`)
     if (!typesOnly || of in PACKAGES) t.true(PACKAGES[of]?.includes(from) ?? false, `${from} imports ${of}`)
   }
-  // A bundler would follow an import of it: src/load.ts
+  // A bundler would follow an import of it: src/os/load.ts
   const required = /createRequire\(import\.meta\.url\)\('(\w+)'\)/.exec(
-    readFileSync(new URL('../src/load.ts', import.meta.url), 'utf8')
+    readFileSync(new URL('../src/os/load.ts', import.meta.url), 'utf8')
   )
   t.deepEqual([...new Set([required![1]!, ...foreign.map(({ of }) => of)])].sort(), Object.keys(dependencies).sort())
   t.deepEqual([...new Set(imports.filter(({ of }) => of === CHANGED.of).map(({ from }) => from))], [CHANGED.from])

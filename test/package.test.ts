@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { arch, platform } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { version } from '../src/version.ts'
+import { version } from '../src/base/version.ts'
 import { test } from './helpers/test.ts'
 
 const run = promisify(execFile)
@@ -80,7 +80,7 @@ const packed = await pack()
 const folder = await install('consumer', packed.tarball)
 const installed = join(folder, 'node_modules/passfd')
 
-test('src/version.ts and package.json agree', t => {
+test('src/base/version.ts and package.json agree', t => {
   t.is(version, manifest.version)
 })
 
@@ -123,7 +123,7 @@ test('it depends on two packages, neither of which runs anything when it is inst
 })
 
 test('its codec is in the tarball as ES modules, with its licence, and no package of that name is imported', t => {
-  const path = (name: string): string => join(installed, 'dist/msgpackr', name)
+  const path = (name: string): string => join(installed, 'dist/codec/msgpackr', name)
   t.deepEqual(fs.readdirSync(path('')).sort(), ['LICENSE', 'pack.js', 'unpack.js'])
   const licence = fs.readFileSync(path('LICENSE'), 'utf8')
   t.is(licence, fs.readFileSync(join(root, 'node_modules/msgpackr/LICENSE'), 'utf8'))
@@ -140,7 +140,8 @@ test('its codec is in the tarball as ES modules, with its licence, and no packag
 })
 
 test('the declarations are those of the doors: no internals, and nothing that leads nowhere', t => {
-  const declarations = packed.files.map(({ path }) => path).filter(path => path.endsWith('.d.ts'))
+  const paths = packed.files.map(({ path }) => path)
+  const declarations = paths.filter(path => path.endsWith('.d.ts'))
   for (const { types } of Object.values<{ types?: string }>(manifest.exports))
     if (types !== undefined) t.true(declarations.includes(types.slice(2)), types)
   for (const path of declarations) {
@@ -152,18 +153,21 @@ test('the declarations are those of the doors: no internals, and nothing that le
     }
   }
   const internals = [
-    'loop',
-    'msgpack',
-    'native',
-    'codec',
-    'transport',
-    'wire',
-    'convert',
-    'copy',
-    'prefork/control',
-    'prefork/launch'
+    'os/loop',
+    'codec/packers',
+    'os/native',
+    'codec/codec',
+    'channel/transport',
+    'channel/wire',
+    'descriptor/leak',
+    'base/copy',
+    'prefork/control/control',
+    'prefork/launch/launch'
   ]
-  for (const name of internals) t.false(declarations.includes(`dist/${name}.d.ts`), name)
+  for (const name of internals) {
+    t.true(paths.includes(`dist/${name}.js`), name)
+    t.false(declarations.includes(`dist/${name}.d.ts`), name)
+  }
   for (const name of ['takeShared', 'giveBack', 'descriptorOf', 'SocketWire', 'interface Native'])
     t.false(
       declarations.some(path => fs.readFileSync(join(installed, path), 'utf8').includes(name)),

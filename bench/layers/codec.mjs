@@ -1,6 +1,6 @@
 /** Bodies alone: encoded one behind the other into a slab, as the transport lays them out, and decoded from there. */
-import { Codec } from '../../dist/codec.js'
-import { HEADER } from '../../dist/frame.js'
+import { Codec } from '../../dist/codec/codec.js'
+import { HEADER } from '../../dist/codec/frame.js'
 import { Descriptor } from '../../dist/index.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 

@@ -1,6 +1,6 @@
 /** Frames alone: headers written one behind the other, as the transport does, and the reader that takes them apart. */
-import { Codec } from '../../dist/codec.js'
-import { FrameReader, HEADER, MESSAGE, RECORDS, writeHeader } from '../../dist/frame.js'
+import { Codec } from '../../dist/codec/codec.js'
+import { FrameReader, HEADER, MESSAGE, RECORDS, writeHeader } from '../../dist/codec/frame.js'
 import { Descriptor } from '../../dist/index.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 

@@ -3,13 +3,13 @@
  * closed in batches, and confirmed. No hello, no credit, no channel.
  */
 import { setImmediate as turn } from 'node:timers/promises'
-import { Codec } from '../../dist/codec.js'
-import { lent, takeShared } from '../../dist/descriptor.js'
-import { MESSAGE, RECORDS, TAKEN } from '../../dist/frame.js'
+import { Parcel, Transport } from '../../dist/channel/transport.js'
+import { SocketWire } from '../../dist/channel/wire.js'
+import { Codec } from '../../dist/codec/codec.js'
+import { MESSAGE, RECORDS, TAKEN } from '../../dist/codec/frame.js'
+import { lent, takeShared } from '../../dist/descriptor/descriptor.js'
 import { Descriptor } from '../../dist/index.js'
-import { native } from '../../dist/native.js'
-import { Parcel, Transport } from '../../dist/transport.js'
-import { SocketWire } from '../../dist/wire.js'
+import { native } from '../../dist/os/native.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 
 /** The owner of a transport; `frame` gets what has come. */

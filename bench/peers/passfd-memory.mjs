@@ -3,7 +3,7 @@
  * Buffers through the socket, `placed-SIZE` in Buffers that are copied into a slot. SIZE is in KiB. Gives GB/s.
  */
 import { connect, listen } from '../../dist/index.js'
-import { MemoryPool, PoolReader } from '../../dist/memory.js'
+import { MemoryPool, PoolReader } from '../../dist/memory/index.js'
 import { address, isFar, measure, oneWay, socketPath, startFar, Tally, workload } from '../workload.mjs'
 
 const [way, kibibytes] = workload.split('-')

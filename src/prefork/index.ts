@@ -1,8 +1,9 @@
 /** passfd/prefork: a supervisor and workers that serve the same ports and lose nothing. */
-export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './admin.ts'
-export type { ListenAddress } from './bound.ts'
-export { type JoinOptions, joinSupervisor } from './join.ts'
-export { METRICS_CONTENT_TYPE } from './metrics.ts'
+
+export type { ConnectionHandler } from '../serving/descriptor-intake.ts'
+export type { WorkerInfo, WorkerState } from './control/worker-info.ts'
+export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './launch/restart.ts'
+export type { ListenAddress } from './listen/bound-socket.ts'
 export type {
   AdminSpec,
   Balance,
@@ -13,8 +14,8 @@ export type {
   SupervisorOptions,
   WorkerLimits
 } from './options.ts'
-export type { ConnectionHandler } from './receiver.ts'
-export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './restart.ts'
-export { Supervisor, type SupervisorEvents, type SupervisorPhase } from './supervisor.ts'
-export type { StopContext, StopHandler, Worker } from './worker.ts'
-export type { WorkerInfo, WorkerState } from './worker-info.ts'
+export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './supervisor/admin.ts'
+export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
+export { Supervisor, type SupervisorEvents, type SupervisorPhase } from './supervisor/supervisor.ts'
+export { type JoinOptions, joinSupervisor } from './worker/join.ts'
+export type { StopContext, StopHandler, Worker } from './worker/worker.ts'

@@ -2,15 +2,15 @@
 
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { readSpec } from '../bind.ts'
-import { asUrl } from '../brand.ts'
-import { checkInteger, checkOwnCopy, checkPathText, describe } from '../convert.ts'
-import { type BindSpec, Descriptor } from '../descriptor.ts'
-import { PassfdError } from '../errors.ts'
-import { type KnownOptions, readOptions } from '../known-options.ts'
-import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../options.ts'
-import { type RestartPolicy, restartPolicy } from './restart.ts'
-import type { WorkerInfo } from './worker-info.ts'
+import { asUrl } from '../base/brand.ts'
+import { PassfdError } from '../base/errors.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../channel/options.ts'
+import { checkInteger, checkOwnCopy, checkPathText, describe } from '../descriptor/convert.ts'
+import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
+import { readSpec } from '../os/bind.ts'
+import type { WorkerInfo } from './control/worker-info.ts'
+import { type RestartPolicy, restartPolicy } from './launch/restart.ts'
 
 /** A connection that waits for its worker, as `route` sees it. */
 export interface Routed {

@@ -1,7 +1,7 @@
 /** Two passfd ends in one process, and what tests do with them again and again. */
 import { once } from 'node:events'
 import { type Channel, type ChannelOptions, connect, Descriptor, pair } from '../../src/index.ts'
-import { native } from '../../src/native.ts'
+import { native } from '../../src/os/native.ts'
 import { until } from './test.ts'
 
 /** Both ends of a channel, open at both. */

@@ -1,8 +1,8 @@
 /** Datagram sockets, and what tests do with them again and again. */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { type BindOptions, bind, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram.ts'
-import { native } from '../../src/native.ts'
+import { type BindOptions, bind, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram/index.ts'
+import { native } from '../../src/os/native.ts'
 
 /** A name that nobody else has. */
 export function abstractName(): { abstract: string } {

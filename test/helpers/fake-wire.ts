@@ -1,6 +1,6 @@
 /** Two connected stream sockets in memory, with descriptors as Linux passes them: see `read` and `write`. */
-import { MAX_RIGHTS } from '../../src/limits.ts'
-import type { Wire, WireOwner } from '../../src/wire.ts'
+import { MAX_RIGHTS } from '../../src/base/kernel-limits.ts'
+import type { Wire, WireOwner } from '../../src/channel/wire.ts'
 import type { Ledger, Reference, Side } from './ledger.ts'
 
 export const EPIPE = -32

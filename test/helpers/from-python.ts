@@ -2,9 +2,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { own, take } from '../../src/descriptor.ts'
+import { SocketWire } from '../../src/channel/wire.ts'
+import { own, take } from '../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
-import { SocketWire } from '../../src/wire.ts'
 
 /** Starts a Python process and gives what it sends, by name. */
 export async function fromPython(

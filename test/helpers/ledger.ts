@@ -1,5 +1,5 @@
 /** Who holds which descriptor number, for descriptors that the kernel knows nothing of. */
-import { native } from '../../src/native.ts'
+import { native } from '../../src/os/native.ts'
 
 export type Side = 'left' | 'right'
 

@@ -1,8 +1,15 @@
 /** One end of the model: a whole Channel over a fake socket, and a program that uses it in every way at random. */
-import { type Channel, createChannel, type Handler, type Returned, sessionOf, startChannel } from '../../src/channel.ts'
-import { type Descriptor, own } from '../../src/descriptor.ts'
-import type { Message } from '../../src/message.ts'
-import type { ChannelOptions, Limits } from '../../src/options.ts'
+import {
+  type Channel,
+  createChannel,
+  type Handler,
+  type Returned,
+  sessionOf,
+  startChannel
+} from '../../src/channel/channel.ts'
+import type { Message } from '../../src/channel/message.ts'
+import type { ChannelOptions, Limits } from '../../src/channel/options.ts'
+import { type Descriptor, own } from '../../src/descriptor/descriptor.ts'
 import { EBADF, type FakeSocket } from './fake-wire.ts'
 import type { Side } from './ledger.ts'
 import { type Body, checkPayload, makeValue, type Post, type World } from './model.ts'

@@ -1,9 +1,15 @@
 /** Random runs of two whole Channels over a fake wire: a scheduler, and what must hold however it chooses. */
 import { setImmediate as turn } from 'node:timers/promises'
-import { sessionOf } from '../../src/channel.ts'
-import type { Descriptor } from '../../src/descriptor.ts'
-import { type ChannelOptions, channelLimits, type Limits, type Schema, withUnclaimed } from '../../src/options.ts'
-import type { ReturnState } from '../../src/session.ts'
+import { sessionOf } from '../../src/channel/channel.ts'
+import {
+  type ChannelOptions,
+  channelLimits,
+  type Limits,
+  type Schema,
+  withUnclaimed
+} from '../../src/channel/options.ts'
+import type { ReturnState } from '../../src/channel/session.ts'
+import type { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { EBADF, FakeSocket, type Weather } from './fake-wire.ts'
 import { EINVAL, type Holder, Ledger, type Side } from './ledger.ts'
 import { End, type Mode } from './model-end.ts'

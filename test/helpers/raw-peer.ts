@@ -1,10 +1,10 @@
 /** A peer that speaks the wire by hand, rightly or wrongly, over a real socket, and reads what it is answered with plain msgpackr. */
 import { addExtension, Packr } from 'msgpackr'
-import { own } from '../../src/descriptor.ts'
-import { errorCodes } from '../../src/errors.ts'
+import { errorCodes } from '../../src/base/errors.ts'
+import { SocketWire, type WireOwner } from '../../src/channel/wire.ts'
+import { own } from '../../src/descriptor/descriptor.ts'
 import { type Channel, type ChannelOptions, connect } from '../../src/index.ts'
-import { native } from '../../src/native.ts'
-import { SocketWire, type WireOwner } from '../../src/wire.ts'
+import { native } from '../../src/os/native.ts'
 
 export const HELLO = 0
 export const MESSAGE = 1

@@ -1,9 +1,9 @@
 /** Both ends of a raw stream, or one of them by hand. */
 import { once } from 'node:events'
-import { own } from '../../src/descriptor.ts'
+import { own } from '../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
-import { MESSAGE_FIRST, native } from '../../src/native.ts'
-import { DescriptorStream, type PacketOptions, PacketSocket, type StreamOptions } from '../../src/stream.ts'
+import { MESSAGE_FIRST, native } from '../../src/os/native.ts'
+import { DescriptorStream, type PacketOptions, PacketSocket, type StreamOptions } from '../../src/stream/index.ts'
 
 export const EAGAIN = -11
 

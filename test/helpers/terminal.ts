@@ -1,7 +1,7 @@
 /** Pseudoterminals, without a program in them. */
 import { createRequire } from 'node:module'
 import { Descriptor } from '../../src/index.ts'
-import { native } from '../../src/native.ts'
+import { native } from '../../src/os/native.ts'
 
 interface Openpty {
   open(columns: number, rows: number): { master: number; slave: number; pty: string }

@@ -2,7 +2,7 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
 import ava, { type ExecutionContext } from 'ava'
-import { native } from '../../src/native.ts'
+import { native } from '../../src/os/native.ts'
 
 process.on('warning', warning => {
   // A warning is a failure: of a leak, of too many listeners, of anything

@@ -1,8 +1,8 @@
 /** Arbitrary values that a channel can carry, and how to compare what came of them. */
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
-import { Connection, connectionOf, descriptorOf } from '../../src/connection.ts'
-import { Descriptor } from '../../src/descriptor.ts'
+import { Connection, connectionOf, descriptorOf } from '../../src/connection/connection.ts'
+import { Descriptor } from '../../src/descriptor/descriptor.ts'
 
 /** Stands in a generated value where `place` puts a Descriptor. */
 const PLACE = Symbol('place')

@@ -1,0 +1,112 @@
+/** `connect` and `pair`: channels that this side begins. */
+
+import { whenAborted } from '../base/abort-signals.ts'
+import { abortError, checked } from '../base/errors.ts'
+import { readOptions } from '../base/known-options.ts'
+import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
+import { Descriptor, descriptionOf, own } from '../descriptor/descriptor.ts'
+import { peerOf } from '../descriptor/peer.ts'
+import { native } from '../os/native.ts'
+import { connectTo, socketName } from '../os/socket-name.ts'
+import { type Channel, type ChannelSetup, createChannel, sessionOf, startChannel } from './channel.ts'
+import { refuse } from './fault.ts'
+import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from './options.ts'
+import { SocketWire, TrustedWire } from './wire.ts'
+
+/** Where a channel server is: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in (socket activation, inherited stdio). */
+export type Address = string | { path: string } | { abstract: string } | Descriptor
+
+/**
+ * Connects to a channel server and resolves when both sides have said hello. Rejects with the system's error (ENOENT, ECONNREFUSED, …),
+ * ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (we don't let the listener in), ERR_PASSFD_PEER (it
+ * refuses us: see `remote`), or an AbortError. A Descriptor that was moved in is closed then.
+ */
+export async function connect<In = unknown, Out = unknown>(
+  address: Address,
+  given: ChannelOptions<In> = {}
+): Promise<Channel<In, Out>> {
+  const options = readOptions(given, CHANNEL_OPTIONS)
+  const limits = channelLimits(options)
+  const { signal } = options
+  if (signal?.aborted) throw abortError(signal)
+  const began = performance.now()
+  const isGiven = address instanceof Descriptor
+  const description = isGiven ? descriptionOf(address) : undefined
+  const fd = isGiven
+    ? moveIn(address, 'unix-stream', 'connect()')
+    : await connectTo(socketName(address), limits.handshakeTimeout, signal, holdRights)
+  const wire = new SocketWire(fd)
+  try {
+    if (isGiven) holdRights(fd)
+    const peer = peerOf(fd, () => (wire.ended ? -1 : fd))
+    await authorized(peer, options, limits.handshakeTimeout, signal).catch(error => {
+      if (!signal?.aborted) refuse(wire, error)
+      throw error
+    })
+    native.passRights(fd, true)
+    const left = limits.handshakeTimeout === 0 ? 0 : Math.max(1, limits.handshakeTimeout - (performance.now() - began))
+    return (await open({ wire, peer, limits, options, description }, left, signal)) as Channel<In, Out>
+  } catch (error) {
+    if (!wire.ended) wire.end()
+    throw error
+  }
+}
+
+/**
+ * A channel and the other end of it as a Descriptor: put that into a child's stdio or a message; there it is `connect(descriptor)`.
+ * What is sent before that waits. `authorize` isn't asked: the other end is wherever you send it.
+ */
+export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
+  return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS))
+}
+
+/** @internal The same for an end whose owner is trusted: see TrustedWire. */
+export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
+  return pairOn(TrustedWire, options)
+}
+
+function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
+  const limits = channelLimits(options, { handshakeTimeout: 0 })
+  const out = new Int32Array(2)
+  checked(native.socketpair(1, out), 'socketpair')
+  const [mine, theirs] = out as unknown as [number, number]
+  const descriptor = own(theirs)
+  const wire = new Wire(mine)
+  try {
+    const peer = peerOf(mine, () => (wire.ended ? -1 : mine))
+    const setup: ChannelSetup = { wire, peer, limits, options, description: descriptionOf(descriptor) }
+    const channel = createChannel(setup) as Channel<In, Out>
+    startChannel(channel, limits.handshakeTimeout)
+    return [channel, descriptor]
+  } catch (error) {
+    descriptor.close()
+    wire.end()
+    throw error
+  }
+}
+
+/** @internal Says hello and waits for the other side's. */
+export function open(
+  setup: Omit<ChannelSetup, 'onOpen'>,
+  timeout: number,
+  signal?: AbortSignal
+): Promise<Channel<any, any>> {
+  return new Promise((resolve, reject) => {
+    let settled = false
+    const onOpen = (error: Error | undefined): void => {
+      if (settled) return
+      settled = true
+      forget()
+      if (error === undefined) resolve(channel)
+      else reject(error)
+    }
+    const channel = createChannel({ ...setup, onOpen })
+    const forget = whenAborted(signal, () => sessionOf(channel).end(abortError(signal!), false))
+    try {
+      startChannel(channel, timeout)
+    } catch (error) {
+      forget() // else the end of a socket that is closed by then
+      throw error
+    }
+  })
+}

@@ -1,0 +1,93 @@
+/** What one side tells the other of an error: the bodies of faults and goodbyes. */
+
+import { withoutPlaces } from '../base/copy.ts'
+import { PassfdError, propertyOf, type RemoteError, textOf } from '../base/errors.ts'
+import { decodePlain, type Encoded, encodePlain } from '../codec/codec.ts'
+import { GOODBYE, writeHeader } from '../codec/frame.ts'
+import type { Wire } from './wire.ts'
+
+const MAX_CODE = 64
+const MAX_TEXT = 512
+const NO_NUMBERS = new Int32Array(0)
+
+/** What a fault or goodbye says: a map, which only a goodbye may leave out. Missing or odd fields are empty. */
+export function decodeError(bytes: Buffer, start: number, end: number, mayBeEmpty: boolean): RemoteError {
+  const body = start === end && mayBeEmpty ? {} : decodePlain(bytes, start, end)
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    throw new PassfdError('UNDECODABLE', { detail: 'it tells of an error and is no map' })
+  const { code, message, data } = body as Record<string, unknown>
+  return {
+    code: typeof code === 'string' ? code : '',
+    message: typeof message === 'string' ? message : '',
+    ...(data === undefined || data === null ? {} : { data })
+  }
+}
+
+/** What is told of an error. */
+export interface Told {
+  readonly code: string
+  readonly message: string
+  /** As the program has attached it: encoding it may still call its getters. */
+  readonly data: unknown
+}
+
+/** Reads `code` (or `name`), `message` and `data` of an error, each once. A getter that throws counts as absent. */
+export function tell(error: unknown): Told {
+  const code = propertyOf(error, 'code')
+  const name = typeof code === 'string' ? code : propertyOf(error, 'name')
+  return {
+    code: (typeof name === 'string' ? name.slice(0, MAX_CODE) : '') || 'Error',
+    message: withoutPlaces(textOf(error)).slice(0, MAX_TEXT),
+    data: propertyOf(error, 'data')
+  }
+}
+
+/** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then message, then code. */
+export function encodeFault(told: Told, limit: number, slab: Buffer, position: number): Encoded {
+  const { code, message, data } = told
+  if (data !== undefined) {
+    try {
+      const encoded = encodePlain({ code, message, data }, slab, position, {
+        bytes: limit,
+        whose: 'the peer (maxMessage)'
+      })
+      if (encoded.length <= limit && encoded.descriptors.length === 0 && encoded.holes.length === 0) return encoded
+    } catch {
+      // data that can't be encoded stays here
+    }
+  }
+  return firstThatFits([{ code, message }, { code }], limit, slab, position) ?? encodePlain({}, slab, position)
+}
+
+/** The last words of a channel that ends with an error, or with none but before its time; undefined if the peer takes none as long. */
+export function encodeLastWords(
+  reason: Error | undefined,
+  limit: number,
+  slab: Buffer,
+  position: number
+): Encoded | undefined {
+  const { code, message } = tell(reason ?? new PassfdError('DESTROYED'))
+  return firstThatFits([{ code, message }, { code }], limit, slab, position)
+}
+
+/** Tells a peer that is not let in why, before any hello, and closes the wire. */
+export function refuse(wire: Wire, error: PassfdError): void {
+  const { bytes, start, end, length } = encodePlain({ code: error.code, message: error.message.slice(0, MAX_TEXT) })
+  writeHeader(bytes, start, length, GOODBYE, 0, 0, 0)
+  wire.send(bytes, start, end, NO_NUMBERS, 0)
+  wire.end()
+}
+
+/** `maxMessage` counts bodies of every kind. */
+function firstThatFits(bodies: object[], limit: number, slab: Buffer, position: number): Encoded | undefined {
+  for (const body of bodies) {
+    const encoded = encodePlain(body, slab, position)
+    if (encoded.length <= limit) return encoded
+  }
+  return undefined
+}
+
+/** The error for a goodbye with a code. */
+export function peerError(remote: RemoteError): PassfdError {
+  return new PassfdError('PEER', { code: remote.code, message: remote.message }, { remote })
+}

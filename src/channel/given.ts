@@ -1,0 +1,96 @@
+/**
+ * Descriptors in a value that are not to be lost: those that a program has given away in one that can't be sent, and those that what a
+ * schema has made of an answer still holds.
+ */
+import { EventEmitter } from 'node:events'
+import { types } from 'node:util'
+import { Connection, descriptorOf } from '../connection/connection.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
+
+/** A Proxy may answer with new ones for ever. */
+const MAX_PROXIES = 1000
+
+/**
+ * The open Descriptors in `value`, those in Connections too, each once. `met`: those that the encoder has met before it gave up.
+ * Getters are not called again: what one has made is among those that the encoder has met.
+ */
+export function descriptorsGiven(value: unknown, met: readonly Descriptor[]): Descriptor[] {
+  const found = new Set<Descriptor>()
+  for (const descriptor of met) add(found, descriptor)
+  const seen = new Set<unknown>()
+  let proxies = 0
+  const left: unknown[] = [value]
+  while (left.length > 0) {
+    const item = left.pop()
+    if (typeof item !== 'object' || item === null || seen.has(item)) continue
+    seen.add(item)
+    if (types.isProxy(item) && ++proxies > MAX_PROXIES) continue
+    try {
+      if (item instanceof Descriptor || item instanceof Connection) add(found, item)
+      else left.push(...partsOf(item).reverse())
+    } catch {
+      // a Proxy that answers nothing
+    }
+  }
+  return [...found]
+}
+
+/** So many objects are looked at; of a larger value all Descriptors count as held. */
+const MAX_OBJECTS = 10_000
+
+/**
+ * Those of `wanted` that `value` holds, in Connections, too: in own properties of whatever object, in Maps and Sets, from the outside inwards. Getters of
+ * objects are not called, and what stands in a closure or a private field can't be seen.
+ */
+export function heldBy(value: unknown, wanted: readonly Descriptor[]): ReadonlySet<Descriptor> {
+  const held = new Set<Descriptor>()
+  const queue: unknown[] = [value]
+  const seen = new Set<unknown>()
+  for (let at = 0; at < queue.length; at++) {
+    const item = queue[at]
+    if (typeof item !== 'object' || item === null || seen.has(item)) continue
+    if (seen.size >= MAX_OBJECTS) return new Set(wanted)
+    seen.add(item)
+    try {
+      if (item instanceof Descriptor || item instanceof Connection) add(held, item)
+      else for (const part of everyPartOf(item)) if (typeof part === 'object') queue.push(part)
+    } catch {
+      // a Proxy that answers nothing
+    }
+    if (wanted.every(each => held.has(each))) break
+  }
+  return held
+}
+
+function everyPartOf(item: object): Iterable<unknown> {
+  if (ArrayBuffer.isView(item)) return []
+  if (Array.isArray(item)) return item
+  const parts: unknown[] = Object.values(Object.getOwnPropertyDescriptors(item)).map(({ value }) => value)
+  for (const key of Object.getOwnPropertySymbols(item)) parts.push(Object.getOwnPropertyDescriptor(item, key)?.value)
+  if (types.isMap(item)) for (const entry of Map.prototype.entries.call(item)) parts.push(...entry)
+  if (types.isSet(item)) for (const each of Set.prototype.values.call(item)) parts.push(each)
+  return parts
+}
+
+function add(found: Set<Descriptor>, item: Descriptor | Connection): void {
+  try {
+    const descriptor = item instanceof Connection ? descriptorOf(item) : item
+    if (!descriptor.closed) found.add(descriptor)
+  } catch {
+    // the Connection was used up: whoever did that has it
+  }
+}
+
+/**
+ * What the encoder would look at. It refuses sockets, streams and servers, and calls `toJSON()` instead of looking into an object that
+ * has it: what is in those stays with the program.
+ */
+function partsOf(item: object): unknown[] {
+  if (types.isMap(item)) return [...Map.prototype.entries.call(item)].flat()
+  if (types.isSet(item)) return [...Set.prototype.values.call(item)]
+  if (ArrayBuffer.isView(item) || item instanceof EventEmitter || 'toJSON' in item) return []
+  const parts: unknown[] = []
+  for (const { value, enumerable } of Object.values(Object.getOwnPropertyDescriptors(item)))
+    if (enumerable && typeof value === 'object') parts.push(value)
+  return parts
+}

@@ -1,0 +1,140 @@
+/** What arrives: the value, the descriptors that came with it, and, for a request, the way to answer. */
+
+import { mark } from '../base/copy.ts'
+import { PassfdError } from '../base/errors.ts'
+import { isInside } from '../connection/connection.ts'
+import { type Descriptor, endLoan } from '../descriptor/descriptor.ts'
+import type { Channel } from './channel.ts'
+import type { Incoming } from './peer-requests.ts'
+import type { Session } from './session.ts'
+
+/** @internal */
+export const END: unique symbol = Symbol('end')
+/** @internal */
+export const ANSWER: unique symbol = Symbol('answer')
+/** @internal */
+export const ANSWERED: unique symbol = Symbol('answered')
+/** @internal */
+export const ALL: unique symbol = Symbol('all')
+
+/**
+ * A message or request. Its descriptors are lent until its scope ends: in `serve`, when what the handler returned has settled; in
+ * `for await`, when the next one is asked for; in `'message'` listeners, when they have returned. What was not claimed is closed then.
+ */
+export class Message<In = unknown> implements Disposable {
+  readonly value: In
+  /** Where it came from: `message.channel.peer` tells who asks. */
+  readonly channel: Channel<any, any>
+  /** @internal All that came, those in Connections, too. */
+  readonly [ALL]: readonly Descriptor[]
+  readonly #session: Session
+  readonly #incoming: Incoming | undefined
+  #answered = false
+  #claimed = false
+  #signal: AbortSignal | undefined
+
+  /** @internal */
+  constructor(
+    value: In,
+    descriptors: readonly Descriptor[],
+    channel: Channel<any, any>,
+    session: Session,
+    incoming: Incoming | undefined
+  ) {
+    this.value = value
+    this[ALL] = descriptors
+    this.channel = channel
+    this.#session = session
+    this.#incoming = incoming
+  }
+
+  /**
+   * In the order in which the sender's encoder met them. Not those in Connections: alone they would lack the bytes that were read
+   * from them. The scope and `claim()` are of all.
+   */
+  get descriptors(): readonly Descriptor[] {
+    return withoutConnections(this[ALL])
+  }
+
+  /** Somebody waits for an answer. */
+  get isRequest(): boolean {
+    return this.#incoming !== undefined
+  }
+
+  /** Aborted when the peer cancels the request, or the channel ends. It is this message's own. */
+  get signal(): AbortSignal {
+    if (this.#incoming !== undefined && !this.#answered) return this.#incoming.signal
+    this.#signal ??= this.#session.makeEndSignal()
+    return this.#signal
+  }
+
+  /**
+   * Answers the request; descriptors in the value move. Misuse throws and answers nothing: ERR_PASSFD_NOT_A_REQUEST,
+   * ERR_PASSFD_ANSWERED, and what `send` throws. Resolves when the queue is below its high-water mark.
+   */
+  reply(value?: unknown): Promise<void> {
+    return this.#reply(value, undefined)
+  }
+
+  /** @internal The same for what a serve handler has returned: its channel hears if the kernel refuses it. */
+  [ANSWER](value: unknown): Promise<void> {
+    return this.#reply(value, this)
+  }
+
+  #reply(value: unknown, answer: object | undefined): Promise<void> {
+    const incoming = this.#unanswered()
+    const sent = this.#session.reply(incoming, value, answer)
+    this.#answered = true
+    return sent
+  }
+
+  /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */
+  fail(error: Error): Promise<void> {
+    const incoming = this.#unanswered()
+    this.#answered = true // first, as a getter of the error may look
+    this.#session.fault(incoming, error)
+    return this.#session.whenDrained()
+  }
+
+  /** Keeps all its descriptors beyond the scope, and lets a request be answered after it. */
+  claim(): this {
+    this.#claimed = true
+    for (const descriptor of this[ALL]) if (!descriptor.closed) descriptor.claim()
+    return this
+  }
+
+  /** Ends the scope now: unclaimed descriptors are closed; a request without an answer is answered with ERR_PASSFD_UNANSWERED. */
+  [Symbol.dispose](): void {
+    this[END]('the message was disposed of', true)
+  }
+
+  /** @internal The scope is over. `answer`: nobody can answer it any more. */
+  [END](ended: string, answer: boolean): void {
+    for (const descriptor of this[ALL]) {
+      const fd = endLoan(descriptor, ended)
+      if (fd >= 0) this.#session.discard(fd)
+    }
+    if (answer && !this.#answered && !this.#claimed && this.#incoming !== undefined) {
+      this.#answered = true
+      this.#session.fault(this.#incoming, new PassfdError('UNANSWERED'))
+    }
+  }
+
+  /** @internal */
+  get [ANSWERED](): boolean {
+    return this.#answered || this.#incoming === undefined
+  }
+
+  #unanswered(): Incoming {
+    if (this.#incoming === undefined) throw new PassfdError('NOT_A_REQUEST')
+    if (this.#answered) throw new PassfdError('ANSWERED')
+    return this.#incoming
+  }
+}
+mark(Message, 'Message')
+
+/** @internal The Descriptors that stand alone. */
+export function withoutConnections(descriptors: readonly Descriptor[]): readonly Descriptor[] {
+  if (descriptors.length === 0) return descriptors
+  return descriptors.some(isInside) ? descriptors.filter(descriptor => !isInside(descriptor)) : descriptors
+}

@@ -1,0 +1,135 @@
+/** Requests that this side has made and that wait for their answer. */
+
+import { whenAborted } from '../base/abort-signals.ts'
+import { abortError, PassfdError } from '../base/errors.ts'
+import { IdTable } from '../base/id-table.ts'
+import { keepAlive } from '../base/timers.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+
+/** What the channel does with an answer. */
+export interface Settlement {
+  succeed(value: unknown, descriptors: readonly Descriptor[]): void
+  fail(error: Error): void
+}
+
+export class OutgoingRequest {
+  id = 0
+  /** How many descriptors the reply may carry. */
+  allowance = 0
+  /** The requester has given up; the answer is still owed by the peer, and thrown away when it comes. */
+  cancelled = false
+  /** When it gives up, in ms of performance.now(); Infinity: never. */
+  readonly deadline: number
+  readonly timeout: number
+  readonly #settlement: Settlement
+  readonly #signal: AbortSignal | undefined
+  #forgetSignal: () => void = nothing
+
+  constructor(settlement: Settlement, timeout: number, signal: AbortSignal | undefined) {
+    this.#settlement = settlement
+    this.timeout = timeout
+    this.deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
+    this.#signal = signal
+  }
+
+  succeed(value: unknown, descriptors: readonly Descriptor[]): void {
+    this.#forgetSignal()
+    this.#settlement.succeed(value, descriptors)
+  }
+
+  fail(error: Error): void {
+    this.#forgetSignal()
+    this.#settlement.fail(error)
+  }
+
+  /** `cancel` is called once, at once if the signal is aborted already: a getter of the request's own value may have done that. */
+  onAbort(cancel: (error: Error) => void): void {
+    const signal = this.#signal
+    if (signal === undefined) return
+    const onAbort = (): void => cancel(abortError(signal))
+    if (signal.aborted) onAbort()
+    else this.#forgetSignal = whenAborted(signal, onAbort)
+  }
+}
+
+export class RequestTable {
+  /** The sum of what the replies may carry. */
+  allowance = 0
+  readonly #pending = new IdTable<OutgoingRequest>()
+  readonly #cancel: (request: OutgoingRequest) => void
+  #lastId = 0
+  #timer: NodeJS.Timeout | undefined
+  #timerAt = Number.POSITIVE_INFINITY
+
+  /** `cancel` tells the peer, or withdraws what has not left. */
+  constructor(cancel: (request: OutgoingRequest) => void) {
+    this.#cancel = cancel
+  }
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  get(id: number): OutgoingRequest | undefined {
+    return this.#pending.get(id)
+  }
+
+  nextId(): number {
+    do this.#lastId = (this.#lastId + 1) >>> 0
+    while (this.#pending.get(this.#lastId) !== undefined)
+    return this.#lastId
+  }
+
+  add(request: OutgoingRequest): void {
+    this.#pending.add(request.id, request)
+    this.allowance += request.allowance
+    request.onAbort(error => this.#giveUp(request, error))
+    if (request.deadline < this.#timerAt && !request.cancelled) this.#arm(request.deadline)
+  }
+
+  /** The answer has come (or never will): the request leaves the table. */
+  settle(id: number): OutgoingRequest | undefined {
+    const request = this.#pending.get(id)
+    if (request === undefined) return undefined
+    this.#pending.delete(id)
+    this.allowance -= request.allowance
+    return request
+  }
+
+  failAll(error: Error): void {
+    clearTimeout(this.#timer)
+    for (const request of this.#pending.values()) {
+      this.settle(request.id)
+      if (!request.cancelled) request.fail(error)
+    }
+  }
+
+  #giveUp(request: OutgoingRequest, error: Error): void {
+    if (request.cancelled || this.#pending.get(request.id) !== request) return
+    request.cancelled = true
+    request.fail(error)
+    this.#cancel(request)
+  }
+
+  /** One timer for all: set to the earliest deadline when it was armed, moved on when it fires. */
+  #arm(at: number): void {
+    clearTimeout(this.#timer)
+    this.#timerAt = at
+    this.#timer = setTimeout(() => this.#expire(), Math.min(Math.max(1, at - performance.now()), 0x7fffffff))
+    keepAlive(this.#timer, false)
+  }
+
+  #expire(): void {
+    this.#timerAt = Number.POSITIVE_INFINITY
+    const now = performance.now()
+    let next = Number.POSITIVE_INFINITY
+    for (const request of this.#pending.values()) {
+      if (request.cancelled) continue
+      if (request.deadline <= now) this.#giveUp(request, new PassfdError('TIMEOUT', { timeout: request.timeout }))
+      else next = Math.min(next, request.deadline)
+    }
+    if (next < this.#timerAt) this.#arm(next)
+  }
+}
+
+function nothing(): void {}

@@ -1,0 +1,72 @@
+/** Requests from the peer that have no answer yet. */
+import type { AsyncContext } from '../base/async-context.ts'
+import { PassfdError } from '../base/errors.ts'
+import { IdTable } from '../base/id-table.ts'
+
+export class Incoming {
+  readonly id: number
+  /** How many descriptors the reply may carry. */
+  readonly allowance: number
+  /** The peer no longer waits. An answer is owed all the same. */
+  cancelled = false
+  #controller: AbortController | undefined
+  /** Why nobody waits any more; a signal that is asked for only then is aborted with it. */
+  #reason: Error | undefined
+
+  constructor(id: number, allowance: number) {
+    this.id = id
+    this.allowance = allowance
+  }
+
+  /** Aborted when the peer cancels, or when the channel ends before the answer. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason)
+    }
+    return this.#controller.signal
+  }
+
+  cancel(): void {
+    this.cancelled = true
+    this.end(new PassfdError('CANCELLED'))
+  }
+
+  end(reason: Error): void {
+    this.#reason ??= reason
+    this.#controller?.abort(this.#reason)
+  }
+}
+
+export class IncomingTable {
+  #pending = new IdTable<Incoming>()
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  get(id: number): Incoming | undefined {
+    return this.#pending.get(id)
+  }
+
+  add(incoming: Incoming): void {
+    this.#pending.add(incoming.id, incoming)
+  }
+
+  /** True while it has no answer. */
+  has(incoming: Incoming): boolean {
+    return this.#pending.get(incoming.id) === incoming
+  }
+
+  /** It is being answered. */
+  delete(incoming: Incoming): void {
+    this.#pending.delete(incoming.id)
+  }
+
+  /** Abort listeners run in `context`. */
+  endAll(reason: Error, context: AsyncContext): void {
+    const all = this.#pending.values()
+    this.#pending = new IdTable()
+    for (const incoming of all) context.run(incoming.end, incoming, reason)
+  }
+}

@@ -1,0 +1,453 @@
+/** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
+
+import { EventEmitter } from 'node:events'
+import { whenAborted } from '../base/abort-signals.ts'
+import { AsyncContext } from '../base/async-context.ts'
+import { mark } from '../base/copy.ts'
+import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
+import { type Peer, peerOf } from '../descriptor/peer.ts'
+import { checkNoOwner } from '../os/account.ts'
+import { closeListener, Watcher } from '../os/loop.ts'
+import { FAILED, native } from '../os/native.ts'
+import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
+import {
+  type Channel,
+  type ChannelKeeper,
+  type Handler,
+  hasUnread,
+  type ServeOptions,
+  serveOptions,
+  throwLater
+} from './channel.ts'
+import { type Address, open } from './connect.ts'
+import { DescriptorShare, type Part } from './descriptor-budget.ts'
+import { refuse } from './fault.ts'
+import {
+  channelLimits,
+  checkType,
+  LISTEN_OPTIONS,
+  type Limits,
+  type ListenOptions,
+  type ServerLimits,
+  serverLimits,
+  withUnclaimed
+} from './options.ts'
+import { SocketWire } from './wire.ts'
+
+/** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
+const ACCEPT_BATCH = 64
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+
+const EAGAIN = -11
+const ECONNABORTED = -103
+const EINTR = -4
+
+export interface ServerEvents<In = unknown, Out = unknown> {
+  channel: [Channel<In, Out>]
+  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or the handshake's failure. */
+  refused: [Peer, Failure]
+  /**
+   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
+   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   */
+  acceptError: [Failure]
+  close: [error?: Failure]
+}
+
+/**
+ * Listens for channels and resolves to the server. The socket file has mode 0600 from its first instant; a dead one in its place is
+ * removed. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. A Descriptor that was moved
+ * in is closed then.
+ */
+export async function listen<In = unknown, Out = unknown>(
+  address: Address,
+  given: ListenOptions<In> = {}
+): Promise<ChannelServer<In, Out>> {
+  const options = readOptions(given, LISTEN_OPTIONS)
+  const limits = channelLimits(options)
+  const bounds = serverLimits(options, native.limit())
+  const { signal } = options
+  if (signal?.aborted) throw abortError(signal)
+  let bound: { fd: number; file: SocketFile | undefined }
+  if (address instanceof Descriptor) {
+    checkNoOwner(bounds.access, 'a Descriptor, which has its name already')
+    bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
+  } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
+  try {
+    // Clients see the credentials of the last listen(2): from now on they are ours
+    if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')
+    if (signal?.aborted) throw abortError(signal)
+    return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
+  } catch (error) {
+    await giveUpBound(bound)
+    throw error
+  }
+}
+
+const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
+
+/** What `serve` was called with, and where. */
+interface Serving<In> {
+  readonly handler: Handler<In>
+  readonly options: ServeOptions<In>
+  readonly context: AsyncContext
+}
+
+interface ServerSetup {
+  fd: number
+  file: SocketFile | undefined
+  address: Address
+  limits: Limits
+  bounds: ServerLimits
+  options: ListenOptions<any>
+}
+
+let createServer: (setup: ServerSetup) => ChannelServer<any, any>
+let guestClosed: (server: ChannelServer<any, any>, guest: Guest, channel: Channel<any, any>) => void
+let guestGaveBack: (server: ChannelServer<any, any>, guest: Guest) => void
+
+/** Accepts channels. Those whose handshake is done are in `channels`, are emitted as `'channel'`, and can be iterated over. */
+export class ChannelServer<In = unknown, Out = unknown>
+  extends EventEmitter<ServerEvents<In, Out>>
+  implements AsyncIterable<Channel<In, Out>>, AsyncDisposable
+{
+  /** What was listened on. */
+  readonly address: Address
+  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Failure | undefined>
+  readonly #setup: ServerSetup
+  readonly #share: DescriptorShare
+  /** Channels that have ended and of which the application still holds descriptors, while it can reach them. */
+  readonly #collected = new FinalizationRegistry<Guest>(guest => this.#share.giveBack(guest.part))
+  readonly #channels = new Set<Channel<In, Out>>()
+  readonly #watcher: Watcher
+  /** That of the `listen` call. Channels are opened in it. */
+  readonly #context = new AsyncContext('PASSFD_SERVER')
+  readonly #users = new Map<number, number>()
+  readonly #handshakes = new AbortController()
+  #connections = 0
+  #serving: Serving<In> | undefined
+  /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
+  readonly #unseen = new Map<Channel<In, Out>, Guest>()
+  #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
+  #iterating = false
+  #closing: Promise<void> | undefined
+  #resolveClosed!: (error: Failure | undefined) => void
+  #pause: NodeJS.Timeout | undefined
+  #exhausted = false
+  #lastLimits: Limits | undefined
+  #lastUnclaimed = -1
+  readonly #forgetSignal: () => void
+
+  private constructor(setup: ServerSetup) {
+    super()
+    markUncloneable(this)
+    this.#setup = setup
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    const { bounds, fd, options } = setup
+    this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
+    holdRights(fd) // accepted sockets inherit it
+    this.#watcher = new Watcher(fd, events => this.#accept(events))
+    const { signal } = options
+    this.#forgetSignal = whenAborted(signal, () => void this.#close(true, abortError(signal!)))
+  }
+
+  /** The open channels. */
+  get channels(): ReadonlySet<Channel<In, Out>> {
+    return this.#channels
+  }
+
+  /** Serves every channel, now and later, as `channel.serve` does. */
+  serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
+    const options = serveOptions(handler, given)
+    if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
+    this.#serving = { handler, options, context: new AsyncContext('PASSFD_SERVE') }
+    for (const channel of new Set([...this.#channels, ...this.#unseen.keys()])) channel.serve(handler, options)
+    for (const channel of [...this.#unseen.keys()]) this.#see(channel)
+  }
+
+  /** Stops accepting, removes the socket file if it is still this server's, and closes the channels unless `channels` is false. */
+  close(options: { channels?: boolean } = {}): Promise<void> {
+    const { channels = true } = readOptions(options, CLOSE_OPTIONS)
+    checkType(channels, 'channels', 'true or false', value => typeof value === 'boolean')
+    return this.#close(channels, undefined)
+  }
+
+  ref(): this {
+    this.#watcher.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.unref()
+    return this
+  }
+
+  /** The channels one by one, those not seen by anybody yet first. `break` closes nothing. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Channel<In, Out>> {
+    this.#iterating = true
+    const iterator: AsyncIterableIterator<Channel<In, Out>> = {
+      next: async () => {
+        const [channel] = this.#unseen.keys()
+        if (channel !== undefined) return { done: false, value: this.#see(channel) }
+        if (this.#closing !== undefined) return { done: true, value: undefined }
+        return new Promise(resolve => this.#readers.push(resolve))
+      },
+      return: async () => {
+        this.#iterating = false
+        for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #accept(events: number): void {
+    if (events & FAILED) {
+      void this.#close(true, systemError(EINTR, 'poll'))
+      return
+    }
+    for (let i = 0; i < ACCEPT_BATCH && this.#closing === undefined; i++) {
+      const fd = native.accept(this.#setup.fd)
+      if (fd === EAGAIN) return
+      if (fd === ECONNABORTED || fd === EINTR) continue
+      if (fd < 0) {
+        this.#watcher.want(false, false)
+        this.#pause = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
+        this.#cannotAccept(systemError(fd, 'accept4'))
+        return
+      }
+      this.#exhausted = false
+      void this.#context.run(this.#admit, this, fd)
+    }
+  }
+
+  /** Told once, until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
+    else process.emitWarning(error)
+  }
+
+  /** From an accepted socket to a channel, or a refusal. It never rejects. */
+  async #admit(fd: number): Promise<void> {
+    const { limits, options } = this.#setup
+    const wire = new SocketWire(fd)
+    let peer: Peer
+    try {
+      peer = peerOf(fd, () => (wire.ended ? -1 : fd))
+    } catch {
+      wire.end() // it is gone already
+      return
+    }
+    const part = this.#share.take(limits.maxUnclaimed)
+    const guest = new Guest(this, peer.uid, part)
+    this.#connections++
+    this.#users.set(peer.uid, (this.#users.get(peer.uid) ?? 0) + 1)
+    const { signal } = this.#handshakes
+    try {
+      this.#checkRoom(peer, part.total)
+      await authorized(peer, options, limits.handshakeTimeout, signal, this.#context)
+      native.passRights(fd, true)
+    } catch (error) {
+      this.#leave(guest)
+      this.#share.giveBack(part)
+      if (signal.aborted) wire.end()
+      else refuse(wire, error as PassfdError)
+      this.#refused(peer, error as Error)
+      return
+    }
+    let channel: Channel<In, Out>
+    try {
+      const setup = { wire, peer, limits: this.#limitsFor(part.total), options, keeper: guest }
+      channel = await open(setup, limits.handshakeTimeout, signal)
+    } catch (error) {
+      this.#leave(guest)
+      this.#share.giveBack(part)
+      if (!wire.ended) wire.end()
+      this.#refused(peer, error as Error)
+      return
+    }
+    if (this.#closing === undefined) this.#opened(channel, guest)
+    else void channel.close()
+    guest.admitted(channel)
+  }
+
+  /** Channels of one server mostly may hold equally much: they share the object. */
+  #limitsFor(unclaimed: number): Limits {
+    if (this.#lastUnclaimed !== unclaimed) {
+      this.#lastLimits = withUnclaimed(this.#setup.limits, unclaimed)
+      this.#lastUnclaimed = unclaimed
+    }
+    return this.#lastLimits!
+  }
+
+  #leave({ uid }: Guest): void {
+    this.#connections--
+    const left = this.#users.get(uid)! - 1
+    if (left === 0) this.#users.delete(uid)
+    else this.#users.set(uid, left)
+  }
+
+  #oneLess(guest: Guest): void {
+    if (--guest.waitsFor === 0) this.#leave(guest)
+  }
+
+  #closed(guest: Guest, channel: Channel<In, Out>): void {
+    this.#channels.delete(channel)
+    this.#oneLess(guest)
+    if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
+    // The loop holds it no longer: if the application lets it go with what it holds, nothing else tells
+    if (!guest.givenBack) this.#collected.register(channel, guest, guest)
+  }
+
+  #giveBack(guest: Guest): void {
+    this.#collected.unregister(guest)
+    this.#share.giveBack(guest.part)
+  }
+
+  #refused(peer: Peer, error: Error): void {
+    if (this.#closing === undefined) this.#tell('refused', peer, error)
+  }
+
+  /** Nothing that a listener throws disturbs the server. */
+  #tell(event: keyof ServerEvents, ...args: unknown[]): void {
+    try {
+      this.#context.emit(this, event, ...args)
+    } catch (error) {
+      throwLater(error)
+    }
+  }
+
+  #checkRoom(peer: Peer, descriptors: number): void {
+    const { maxConnections, maxConnectionsPerUser } = this.#setup.bounds
+    if (this.#connections > maxConnections)
+      throw new PassfdError('BUSY', { detail: `${maxConnections} channels are open (maxConnections)` })
+    if (this.#users.get(peer.uid)! > maxConnectionsPerUser)
+      throw new PassfdError('BUSY', {
+        detail: `${maxConnectionsPerUser} channels of user ${peer.uid} are open (maxConnectionsPerUser)`
+      })
+    if (descriptors === 0)
+      throw new PassfdError('BUSY', { detail: 'the descriptors of all its channels are used up (maxUnclaimedTotal)' })
+  }
+
+  #opened(channel: Channel<In, Out>, guest: Guest): void {
+    const reader = this.#readers.shift()
+    const unseen = this.#serving === undefined && this.listenerCount('channel') === 0
+    if (reader === undefined && (this.#iterating || unseen)) {
+      guest.waitsFor++
+      this.#unseen.set(channel, guest)
+    }
+    this.#channels.add(channel)
+    if (this.#serving !== undefined) this.#serveOn(channel, this.#serving)
+    reader?.({ done: false, value: channel })
+    this.#tell('channel', channel)
+  }
+
+  #serveOn(channel: Channel<In, Out>, { handler, options, context }: Serving<In>): void {
+    try {
+      context.run(() => channel.serve(handler, options))
+    } catch {
+      // A subscriber of passfd:channel:open reads it: the channel is that one's
+    }
+  }
+
+  /** Somebody knows the channel from now on. */
+  #see(channel: Channel<In, Out>): Channel<In, Out> {
+    const guest = this.#unseen.get(channel)
+    this.#unseen.delete(channel)
+    if (guest !== undefined) this.#oneLess(guest)
+    return channel
+  }
+
+  #close(channels: boolean, error: Error | undefined): Promise<void> {
+    this.#closing ??= this.#closeNow(channels, error)
+    return this.#closing
+  }
+
+  async #closeNow(channels: boolean, error: Error | undefined): Promise<void> {
+    const { fd, file, limits } = this.#setup
+    clearTimeout(this.#pause)
+    this.#watcher.end()
+    this.#forgetSignal()
+    this.#handshakes.abort()
+    let failure = error
+    try {
+      if (file !== undefined) await removeFile(file)
+    } catch (cause) {
+      failure ??= cause as Error
+    }
+    native.passRights(fd, true) // the listener may live on in another process
+    const channelsClosed = channels ? [...this.#channels].map(channel => channel.close()) : []
+    await Promise.all([closeListener(fd, limits.closeTimeout), ...channelsClosed])
+    // What came in channels that nobody has seen is nobody's
+    if (channels) for (const channel of [...this.#unseen.keys()]) this.#see(channel).destroy()
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+    this.#resolveClosed(failure)
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
+    this.#serving?.context.end()
+  }
+
+  static {
+    createServer = setup => new ChannelServer(setup)
+    guestClosed = (server, guest, channel) => server.#closed(guest, channel)
+    guestGaveBack = (server, guest) => server.#giveBack(guest)
+  }
+}
+mark(ChannelServer, 'ChannelServer')
+
+/** A connection's place in the server, until it has left and given back its part of the descriptors. */
+class Guest implements ChannelKeeper {
+  readonly uid: number
+  readonly part: Part
+  /** The channel's end, and that it was seen. */
+  waitsFor = 1
+  givenBack = false
+  readonly #server: ChannelServer<any, any>
+  #admitted = false
+  #channel: Channel<any, any> | undefined
+  #over = false
+
+  constructor(server: ChannelServer<any, any>, uid: number, part: Part) {
+    this.#server = server
+    this.uid = uid
+    this.part = part
+  }
+
+  /** The handshake is done. The channel may be over already. */
+  admitted(channel: Channel<any, any>): void {
+    this.#admitted = true
+    this.#channel = channel
+    if (this.givenBack) guestGaveBack(this.#server, this)
+    if (this.#over) this.onClosed()
+  }
+
+  onClosed(): void {
+    this.#over = true
+    const channel = this.#channel
+    if (channel === undefined) return
+    this.#channel = undefined // else it could not be collected
+    guestClosed(this.#server, this, channel)
+  }
+
+  onGivenBack(): void {
+    if (this.givenBack) return
+    this.givenBack = true
+    if (this.#admitted) guestGaveBack(this.#server, this)
+  }
+}

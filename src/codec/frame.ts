@@ -1,0 +1,201 @@
+/** Frames of the wire, version 1: bytes in, frames out. Pure: no socket, no descriptor, no clock. `docs/protocol.md` describes it. */
+import { PassfdError } from '../base/errors.ts'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+
+export const HEADER = 12
+
+export const HELLO = 0
+export const MESSAGE = 1
+export const REQUEST = 2
+export const REPLY = 3
+export const FAULT = 4
+export const CANCEL = 5
+export const CREDIT = 6
+export const TAKEN = 7
+export const GOODBYE = 8
+/** What is left of a frame whose descriptors the kernel refused: only its record definitions count. `id`: how many it had. */
+export const DEFINITIONS = 9
+
+/** Flag bits 0-2: bytes to skip after the body. */
+export const SKIP_MASK = 7
+/** Flag bit 3: the body uses record structures and msgpackr's further types. */
+export const RECORDS = 8
+/** Flag bits 8-15 of a request: how many descriptors its reply may carry. */
+export const ALLOWANCE_SHIFT = 8
+
+/** The longest hello, and the longest body of any kind before the hello, in bytes. */
+export const MAX_HELLO = 4096
+
+/** Bodies from this size on get a buffer of their own, which the kernel fills directly. */
+const LARGE = 16384
+
+const NO_BYTES = Buffer.alloc(0)
+
+/** Which kinds may carry descriptors, and which have no body at all. */
+const CARRIES = [false, true, true, true, false, false, false, false, false, false]
+const BODILESS = [false, false, false, false, false, true, true, true, false, false]
+/** Which flag bits a kind may have besides the skip. */
+const FLAGS = [0, RECORDS, RECORDS | 0xff00, RECORDS, 0, 0, 0, 0, 0, RECORDS]
+
+export interface FrameSink {
+  /**
+   * One whole frame. The body is `bytes` [start, end); `owned` tells that nobody else will touch that buffer,
+   * otherwise it is valid until this returns. Returning false stops the reader for good.
+   */
+  frame(
+    kind: number,
+    count: number,
+    flags: number,
+    id: number,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    owned: boolean
+  ): boolean
+}
+
+/** Writes a header at `bytes[at]`. */
+export function writeHeader(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  kind: number,
+  count: number,
+  flags: number,
+  id: number
+): void {
+  bytes[at] = length
+  bytes[at + 1] = length >>> 8
+  bytes[at + 2] = length >>> 16
+  bytes[at + 3] = length >>> 24
+  bytes[at + 4] = kind
+  bytes[at + 5] = count
+  bytes[at + 6] = flags
+  bytes[at + 7] = flags >>> 8
+  bytes[at + 8] = id
+  bytes[at + 9] = id >>> 8
+  bytes[at + 10] = id >>> 16
+  bytes[at + 11] = id >>> 24
+}
+
+/**
+ * Takes a stream of bytes apart. It reads from an *area* that it may share with other readers: received bytes
+ * stand at `headroom` and after, and whatever was left of the time before is put right in front of them.
+ *
+ * States: *between* (nothing kept), *partial* (`kept` holds the beginning of a frame), *large* (`target` is
+ * being filled directly, up to `targetEnd`).
+ */
+export class FrameReader {
+  /** The limit for bodies, in bytes; the session raises it after the hello. */
+  maxBody = MAX_HELLO
+  /** A large body being filled: the next bytes belong to `target` [filled, targetEnd). */
+  target: Buffer | undefined
+  filled = 0
+  targetEnd = 0
+
+  readonly #sink: FrameSink
+  readonly #area: Buffer
+  readonly #headroom: number
+  #kept: Buffer = NO_BYTES
+  #targetHeader: Buffer = NO_BYTES
+
+  constructor(sink: FrameSink, area: Buffer, headroom: number) {
+    this.#sink = sink
+    this.#area = area
+    this.#headroom = headroom
+  }
+
+  /** True while a frame has begun and not ended. */
+  get partial(): boolean {
+    return this.target !== undefined || this.#kept.length > 0
+  }
+
+  /** Descriptors that the frame in progress has announced. */
+  get announced(): number {
+    if (this.target !== undefined) return this.#targetHeader[5] ?? 0
+    return this.#kept.length > 5 ? (this.#kept[5] ?? 0) : 0
+  }
+
+  /** `length` bytes have been received: into the target while there was one, the rest into the area. */
+  received(length: number): void {
+    if (this.target !== undefined) {
+      const direct = Math.min(length, this.targetEnd - this.filled)
+      this.filled += direct
+      length -= direct
+      if (this.filled < this.targetEnd) return
+      if (!this.#finishTarget()) return
+    }
+    if (length === 0) return
+    let start = this.#headroom
+    if (this.#kept.length > 0) {
+      start -= this.#kept.length
+      this.#area.set(this.#kept, start)
+      this.#kept = NO_BYTES
+    }
+    this.#parse(start, this.#headroom + length)
+  }
+
+  #parse(at: number, end: number): void {
+    const area = this.#area
+    const sink = this.#sink
+    while (end - at >= HEADER) {
+      const length = (area[at]! | (area[at + 1]! << 8) | (area[at + 2]! << 16) | (area[at + 3]! << 24)) >>> 0
+      const kind = area[at + 4]!
+      const count = area[at + 5]!
+      const flags = area[at + 6]! | (area[at + 7]! << 8)
+      this.#check(length, kind, count, flags)
+      const start = at + HEADER
+      const next = start + length + (flags & SKIP_MASK)
+      if (next > end) {
+        if (length >= LARGE) this.#startTarget(at, end, length, flags)
+        else this.#keep(at, end)
+        return
+      }
+      const id = (area[at + 8]! | (area[at + 9]! << 8) | (area[at + 10]! << 16) | (area[at + 11]! << 24)) >>> 0
+      if (!sink.frame(kind, count, flags, id, area, start, start + length, false)) return
+      at = next
+    }
+    if (at < end) this.#keep(at, end)
+  }
+
+  #check(length: number, kind: number, count: number, flags: number): void {
+    if (kind > DEFINITIONS) throw new PassfdError('BAD_FRAME', { detail: `kind ${kind} is unknown` })
+    if (length > this.maxBody) throw new PassfdError('FRAME_TOO_LARGE', { size: length, limit: this.maxBody })
+    if (flags & ~(SKIP_MASK | FLAGS[kind]!))
+      throw new PassfdError('BAD_FRAME', { detail: `flags 0x${flags.toString(16)} are unknown for kind ${kind}` })
+    if (count > 0 && !CARRIES[kind])
+      throw new PassfdError('BAD_FRAME', { detail: `kind ${kind} carries no descriptors` })
+    if (count > MAX_RIGHTS) throw new PassfdError('BAD_FRAME', { detail: `${count} descriptors in a frame` })
+    if (length > 0 && BODILESS[kind]) throw new PassfdError('BAD_FRAME', { detail: `kind ${kind} has no body` })
+  }
+
+  #keep(at: number, end: number): void {
+    this.#kept = Buffer.from(this.#area.subarray(at, end))
+  }
+
+  #startTarget(at: number, end: number, length: number, flags: number): void {
+    const start = at + HEADER
+    const target = Buffer.allocUnsafeSlow(length + (flags & SKIP_MASK))
+    this.#targetHeader = Buffer.from(this.#area.subarray(at, start))
+    this.filled = this.#area.copy(target, 0, start, end)
+    this.target = target
+    this.targetEnd = target.length
+  }
+
+  #finishTarget(): boolean {
+    const header = this.#targetHeader
+    const target = this.target!
+    this.target = undefined
+    this.#targetHeader = NO_BYTES
+    return this.#sink.frame(
+      header[4]!,
+      header[5]!,
+      header.readUInt16LE(6),
+      header.readUInt32LE(8),
+      target,
+      0,
+      header.readUInt32LE(0),
+      true
+    )
+  }
+}

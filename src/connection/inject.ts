@@ -1,0 +1,141 @@
+/** Gives a connection to a server of Node's as if that had accepted it. */
+import diagnostics from 'node:diagnostics_channel'
+import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { isIP, Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { checked, PassfdError } from '../base/errors.ts'
+import { describe, listenOnNumber } from '../descriptor/convert.ts'
+import { native } from '../os/native.ts'
+
+/** What a net.Server says of sockets that it accepts, and how it counts them; the types don't tell. */
+export interface Accepting extends Server {
+  _connections: number
+  _listeningId?: number
+  readonly allowHalfOpen?: boolean
+  readonly pauseOnConnect?: boolean
+  readonly highWaterMark?: number
+  readonly noDelay?: boolean
+  readonly keepAlive?: boolean
+  readonly keepAliveInitialDelay?: number // in seconds
+  readonly blockList?: { check(address: string, family: string): boolean }
+}
+
+/** What a net.Server sets in sockets that it accepts. */
+interface Given extends Socket {
+  server?: Server
+  _server?: Server
+}
+
+/** What a net.Socket takes besides what the types tell. */
+export interface SocketSetup {
+  allowHalfOpen?: boolean
+  pauseOnCreate?: boolean
+  readableHighWaterMark?: number | undefined
+  writableHighWaterMark?: number | undefined
+}
+
+const accepted = diagnostics.channel('net.server.socket')
+/** Before Node 21 a server took maxConnections 0 for none. */
+const ZERO_IS_A_LIMIT = Number.parseInt(process.versions.node, 10) >= 21
+const O_PATH = 0x200000
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT, or ERR_PASSFD_SERVER_CLOSED for one that would not notice its connections. */
+export function prepareServer(server: unknown): Accepting {
+  const accepting = checkServer(server)
+  if (accepting.listening) return accepting
+  // Node counts calls of listen() and close() from 1 on
+  if ((accepting._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
+  listenUnreachably(accepting)
+  return accepting
+}
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function checkServer(server: unknown): Accepting {
+  if (server instanceof Server) return server as Accepting
+  throw new PassfdError('INVALID_ARGUMENT', {
+    what: 'server',
+    expected: 'a net, tls, http, https or http2 server',
+    actual: typeof server === 'function' ? 'a function: make one of it by http.createServer()' : describe(server)
+  })
+}
+
+/** Counts the socket and gives it to the server's listeners, as onconnection of Node's lib/net.js does. */
+export function giveTo(server: Accepting, socket: Socket): void {
+  if (isFull(server)) {
+    const { localAddress, localPort, localFamily, remoteAddress, remotePort, remoteFamily } = socket
+    const data = { localAddress, localPort, localFamily, remoteAddress, remotePort, remoteFamily }
+    socket.destroy()
+    server.emit('drop', data as never)
+    return
+  }
+  if (server.blockList !== undefined && isBlocked(server.blockList, socket.remoteAddress)) {
+    socket.destroy()
+    return
+  }
+  if (server.noDelay) socket.setNoDelay(true)
+  if (server.keepAlive) socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000)
+  server._connections++
+  const given = socket as Given
+  given.server = given._server = server
+  // An http.Server sets up its time-outs when it hears 'listening', which a listen() just now has put into this queue
+  process.nextTick(() => {
+    if (socket.destroyed) return
+    server.emit('connection', socket)
+    if (accepted.hasSubscribers) accepted.publish({ socket })
+  })
+}
+
+/** What a server asks of the sockets that it accepts, as net.Socket takes it. */
+export function setupOf({ allowHalfOpen, pauseOnConnect, highWaterMark }: Accepting): SocketSetup {
+  const setup: SocketSetup = { allowHalfOpen: allowHalfOpen === true, pauseOnCreate: pauseOnConnect === true }
+  return highWaterMark === undefined
+    ? setup
+    : { ...setup, readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }
+}
+
+function isBlocked(blockList: NonNullable<Accepting['blockList']>, address: string | undefined): boolean {
+  const family = isIP(address ?? '')
+  return family > 0 && blockList.check(address!, `ipv${family}`)
+}
+
+function isFull({ maxConnections, _connections }: Accepting): boolean {
+  if (typeof maxConnections !== 'number' || (maxConnections === 0 && !ZERO_IS_A_LIMIT)) return false
+  return _connections >= maxConnections
+}
+
+/**
+ * A server that does not listen enforces no headersTimeout and can't be closed. So it listens, on a Unix socket that nobody can
+ * reach: in a directory of mode 0700 that is gone before the server has it. It does not keep the process running.
+ */
+export function listenUnreachably(server: Accepting): void {
+  listenOnNumber(server, unreachableListener())
+  server.unref()
+}
+
+function unreachableListener(): number {
+  const fd = checked(native.socket(1), 'socket')
+  try {
+    const directory = mkdtempSync(join(tmpdir(), 'passfd-'))
+    try {
+      bindIn(directory, fd)
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+    checked(native.listen(fd, 1), 'listen')
+    return fd
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}
+
+/** By the directory's number, as its name may be too long for a socket's address. */
+function bindIn(directory: string, fd: number): void {
+  const number = openSync(directory, O_PATH | constants.O_DIRECTORY)
+  try {
+    checked(native.bind(fd, Buffer.from(`/proc/self/fd/${number}/s`), 0o600), 'bind', directory)
+  } finally {
+    closeSync(number)
+  }
+}

@@ -1,0 +1,126 @@
+/** Sending one datagram: what is asked for, and the system call. */
+import { isUint8Array } from '../base/brand.ts'
+import { bufferOf } from '../base/bytes.ts'
+import { quiet } from '../base/deferred.ts'
+import { abortError, PassfdError, systemError } from '../base/errors.ts'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import { checkOptions, type KnownOptions } from '../base/known-options.ts'
+import { describe } from '../descriptor/convert.ts'
+import { assertOpen, Descriptor } from '../descriptor/descriptor.ts'
+import { native } from '../os/native.ts'
+import { type DatagramAddress, type Destination, destinationOf } from './address.ts'
+import { isBackPressure, type Outbox } from './destination-queues.ts'
+import { checkSignal } from './options.ts'
+
+/** Bytes, or text as UTF-8; several make one datagram. */
+export type DatagramData = string | Uint8Array | readonly (string | Uint8Array)[]
+
+export interface SendOptions {
+  /** Where to; not for a connected socket. */
+  to?: DatagramAddress
+  /** They move: at most 253 (`SCM_MAX_FD`, unix(7)). */
+  descriptors?: readonly Descriptor[]
+  /** Gives a datagram up that has not left: it rejects with Node's AbortError. */
+  signal?: AbortSignal
+}
+
+const SEND_OPTIONS = { to: true, descriptors: true, signal: true } as const satisfies KnownOptions<SendOptions>
+
+/** A datagram that may be sent. */
+export interface Parcel {
+  readonly to: Destination | undefined
+  readonly bytes: Uint8Array
+  readonly descriptors: readonly Descriptor[]
+  readonly signal: AbortSignal | undefined
+}
+
+const NOTHING = Buffer.alloc(0)
+const EMSGSIZE = -90
+const ECONNRESET = -104
+const ENOTCONN = -107
+const ECONNREFUSED = -111
+
+/** Checks all that the caller can get wrong. */
+export function parcelOf(data: DatagramData, options: SendOptions, connected: boolean): Parcel {
+  checkOptions(options, SEND_OPTIONS)
+  const { to, descriptors = [], signal } = options
+  const bytes = bytesOf(data)
+  checkSignal(signal)
+  if (connected && to !== undefined) throw invalid('options.to', 'left out, as the socket is connected', to)
+  if (!connected && to === undefined) throw invalid('options.to', 'an address, as the socket is not connected', to)
+  checkDescriptors(descriptors)
+  return { to: to === undefined ? undefined : destinationOf(to), bytes, descriptors, signal }
+}
+
+/** Sends now or later; see `send` of a socket. */
+export function sendThrough(outbox: Outbox, { to, bytes, descriptors, signal }: Parcel): Promise<void> {
+  if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
+  return outbox.send(to, bytes, descriptors, signal)
+}
+
+/**
+ * Sends now, to `to` or the connected peer. Bytes sent, -errno if it may be tried again, or why not. `peer` is where the socket was
+ * connected: the kernel forgets that when the peer has gone (unix(7)), and somebody else may be there now. A send buffer that is too
+ * small for the datagram is raised as far as net.core.wmem_max lets it (socket(7)).
+ */
+export function transmit(
+  fd: number,
+  to: Destination | undefined,
+  peer: Destination | undefined,
+  bytes: Uint8Array,
+  fds: Int32Array,
+  count: number
+): number | Error {
+  const send = (name: Uint8Array | null) => native.sendMessage(fd, bytes, 0, bytes.length, fds, 0, count, name)
+  const attempt = () => (to === undefined ? send(null) : to.use(send))
+  const shown = (to ?? peer)?.shown
+  try {
+    let result = attempt()
+    // A peer has turned to somebody else, which concerns what it had sent; telling it once clears it
+    if (result === ECONNRESET) result = attempt()
+    if (peer !== undefined && to === undefined && (result === ECONNREFUSED || result === ENOTCONN)) {
+      const connected = peer.use(name => native.connect(fd, name))
+      if (connected < 0) return systemError(connected, 'connect', shown)
+      result = attempt()
+    }
+    if (result === EMSGSIZE) {
+      native.sendBuffer(fd, bytes.length)
+      result = attempt()
+    }
+    if (result >= 0 || isBackPressure(result)) return result
+    const error = systemError(result, 'sendmsg', shown)
+    return result === EMSGSIZE ? new PassfdError('DATAGRAM_TOO_LARGE', { size: bytes.length }, { cause: error }) : error
+  } catch (error) {
+    return error as Error // the address is too long, or its directory is not there
+  }
+}
+
+export function invalid(what: string, expected: string, actual: unknown): PassfdError {
+  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
+}
+
+function bytesOf(data: unknown): Uint8Array {
+  if (typeof data === 'string') return Buffer.from(data)
+  if (isUint8Array(data)) return bufferOf('data', data)
+  if (!Array.isArray(data)) throw invalid('data', 'a string, a Uint8Array, or an array of them', data)
+  return data.length === 0
+    ? NOTHING
+    : Buffer.concat(data.map(part => (Array.isArray(part) ? bytesOf(0) : bytesOf(part))))
+}
+
+function checkDescriptors(descriptors: unknown): asserts descriptors is readonly Descriptor[] {
+  if (!Array.isArray(descriptors)) throw invalid('options.descriptors', 'an array of Descriptors', descriptors)
+  if (descriptors.length > MAX_RIGHTS)
+    throw new PassfdError('TOO_MANY_DESCRIPTORS', {
+      what: 'The datagram',
+      count: descriptors.length,
+      whose: 'the kernel (SCM_MAX_FD, unix(7))',
+      limit: MAX_RIGHTS,
+      remedy: 'Spread them over several datagrams'
+    })
+  for (const descriptor of descriptors) {
+    if (!(descriptor instanceof Descriptor)) throw invalid('options.descriptors', 'an array of Descriptors', descriptor)
+    assertOpen(descriptor)
+  }
+  if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
+}

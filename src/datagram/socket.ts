@@ -1,0 +1,636 @@
+/** `bind`, `connect` and `unnamed`: AF_UNIX datagrams with descriptors, both ways (unix(7)). */
+
+import { randomBytes } from 'node:crypto'
+import { EventEmitter } from 'node:events'
+import { whenAborted } from '../base/abort-signals.ts'
+import { AsyncContext } from '../base/async-context.ts'
+import { mark } from '../base/copy.ts'
+import { abortError, asError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { keepAlive } from '../base/timers.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { assertOpen, Descriptor, take } from '../descriptor/descriptor.ts'
+import { sameUserOrRoot, whyRefused } from '../descriptor/peer.ts'
+import { checkNoOwner } from '../os/account.ts'
+import { discard, Watcher } from '../os/loop.ts'
+import { FAILED, native, READABLE, WRITABLE } from '../os/native.ts'
+import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from '../os/socket-name.ts'
+import { addressOf, type DatagramAddress, type Destination, destinationOf } from './address.ts'
+import { Outbox } from './destination-queues.ts'
+import { DatagramMessage, END, GUARD, type MessageOwner } from './message.ts'
+import {
+  BIND_OPTIONS,
+  type BindOptions,
+  DATAGRAM_OPTIONS,
+  type DatagramLimits,
+  type DatagramOptions,
+  datagramLimits
+} from './options.ts'
+import { type Received, receiveDatagram } from './receive.ts'
+import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
+import { passPidfds, type Sender } from './sender.ts'
+
+/** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
+const BATCH = 64
+/** So many failures of reading in a row, and the socket is beyond help. */
+const MAX_FAILURES = 16
+/** In ms; as long as a timer can be. */
+const LONG = 0x7fffffff
+/** So many wake-ups in a row with nothing to read, and reading rests for so long (ms). */
+const IDLE_WAKE_UPS = 16
+const REST = 50
+
+const EAGAIN = -11
+const ENOTCONN = -107
+
+/** What was not taken. */
+export interface Dropped {
+  /** Its bytes. */
+  readonly size: number
+  readonly from: SocketName | undefined
+  readonly sender: Sender | undefined
+}
+
+export interface DatagramEvents {
+  message: [DatagramMessage]
+  /** A datagram was refused, or could not be taken whole: it and its descriptors are gone. */
+  dropped: [PassfdError, Dropped]
+  close: [error?: Failure]
+}
+
+export interface ConnectOptions extends BindOptions {
+  /** The name of this socket, where answers go: an address, or `true` for a random abstract name. Default: none, and no answers. */
+  from?: DatagramAddress | true
+}
+
+const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies KnownOptions<Omit<SendOptions, 'to'>>
+const CONNECT_OPTIONS = { ...BIND_OPTIONS, from: true } as const satisfies KnownOptions<ConnectOptions>
+
+/**
+ * A socket with a name, to which anybody may send whom `authorize` lets in. Without an address it gets a random abstract name. A socket
+ * file is treated as `listen` treats it: mode 0600 from its first instant, a dead one is replaced, `close()` removes it if it is still
+ * ours. A Descriptor (kind unix-dgram: socket activation, say) is moved in. Rejects with the system's error (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
+ */
+export async function bind(address?: DatagramAddress | Descriptor, given: BindOptions = {}): Promise<DatagramSocket> {
+  const options = readOptions(given, BIND_OPTIONS)
+  const limits = datagramLimits(options)
+  if (options.signal?.aborted) throw abortError(options.signal)
+  const base =
+    address instanceof Descriptor ? adopted(address, 'bind()', limits) : await named(address ?? true, limits, undefined)
+  return made({ ...base, limits, options })
+}
+
+/**
+ * A socket that sends to one address, and hears from nobody else while the peer is there. If it goes and another one takes its place,
+ * the next send connects anew; until then whom `authorize` lets in may send here. A Descriptor that is connected is moved in. Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
+ */
+export async function connect(
+  address: DatagramAddress | Descriptor,
+  given: ConnectOptions = {}
+): Promise<DatagramSocket> {
+  const options = readOptions(given, CONNECT_OPTIONS)
+  const limits = datagramLimits(options)
+  const { signal, from } = options
+  if (signal?.aborted) throw abortError(signal)
+  if (address instanceof Descriptor) {
+    if (from !== undefined) throw invalid('options.from', 'left out, as a Descriptor has its name already', from)
+    return made({ ...adopted(address, 'connect()', limits, true), limits, options })
+  }
+  const peer = destinationOf(address)
+  const base = from === undefined ? unnamedSocket(limits, peer) : await named(from, limits, peer)
+  const connected = attempt(() => peer.use(bytes => checked(native.connect(base.fd, bytes), 'connect', peer.shown)))
+  if (connected instanceof Error) {
+    await undo(base)
+    throw connected
+  }
+  return made({ ...base, limits, options })
+}
+
+/** A socket without a name, that sends to any address (`send(…, { to })`) and can't be answered. */
+export function unnamed(given: DatagramOptions = {}): DatagramSocket {
+  const options = readOptions(given, DATAGRAM_OPTIONS)
+  const limits = datagramLimits(options)
+  if (options.signal?.aborted) throw abortError(options.signal)
+  return createSocket({ ...unnamedSocket(limits, undefined), limits, options })
+}
+
+interface Base {
+  /** Held by the shim, and whoever has this closes it. */
+  readonly fd: number
+  readonly file: SocketFile | undefined
+  readonly address: SocketName | undefined
+  /** Where all is sent; undefined: each send says it. Null: connected to a socket without a name. */
+  readonly peer: Destination | null | undefined
+}
+
+interface Setup extends Base {
+  readonly limits: DatagramLimits
+  readonly options: DatagramOptions
+}
+
+const LISTENERS = "'message' listeners"
+type Consumer = 'nobody' | 'for await' | typeof LISTENERS
+type Reader = (result: IteratorResult<DatagramMessage>) => void
+
+let createSocket: (setup: Setup) => DatagramSocket
+let listened: (socket: DatagramSocket) => void
+let unlistened: (socket: DatagramSocket) => void
+
+/**
+ * Datagrams both ways. Nothing is read before somebody consumes: `'message'` listeners, or `for await`. What is not read waits in the
+ * kernel's queue (net.unix.max_dgram_qlen, 10 by default) and then at its sender.
+ */
+export class DatagramSocket
+  extends EventEmitter<DatagramEvents>
+  implements AsyncIterable<DatagramMessage>, AsyncDisposable
+{
+  /** The name of this socket; undefined if it has none. */
+  readonly address: SocketName | undefined
+  /** Resolves when the socket has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Failure | undefined>
+  readonly #setup: Setup
+  readonly #outbox: Outbox
+  readonly #messageOwner: MessageOwner
+  /** That in which it was opened. */
+  readonly #context = new AsyncContext('PASSFD_SOCKET')
+  #fd: number
+  #watcher: Watcher | undefined
+  #referenced = true
+  #writing = false
+  #consumer: Consumer = 'nobody'
+  #readers: Reader[] = []
+  /** The message of the loop's body; several if several were asked for at once. */
+  #current: DatagramMessage[] = []
+  /** How many more may be read before the event loop goes on. */
+  #budget = BATCH
+  #failures = 0
+  /** Unclaimed descriptors that are being closed. */
+  #closingDescriptors = 0
+  #pause: NodeJS.Timeout | undefined
+  #idleWakeUps = 0
+  #rest: NodeJS.Timeout | undefined
+  #state: 'open' | 'closing' | 'closed' = 'open'
+  #resolveClosed!: (error: Failure | undefined) => void
+  readonly #forgetSignal: () => void
+
+  private constructor(setup: Setup) {
+    super()
+    markUncloneable(this)
+    this.#setup = setup
+    this.#fd = setup.fd
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    const { limits, options, peer } = setup
+    this.#outbox = new Outbox(
+      {
+        transmit: (to, ...letter) => transmit(this.#fd, to, peer ?? undefined, ...letter),
+        gaugeFor: to => to, // a connected socket's own readiness tells of its peer's queue
+        awaitWritable: on => this.#awaitWritable(on)
+      },
+      limits
+    )
+    this.#messageOwner = {
+      discard: fds => this.#discard(fds),
+      reply: (data, replyOptions, to) =>
+        this.send(data, peer === undefined ? { ...readOptions(replyOptions, REPLY_OPTIONS), to } : replyOptions)
+    }
+    native.passRights(setup.fd, limits.maxDescriptors > 0)
+    this.#forgetSignal = whenAborted(options.signal, () => this.destroy(abortError(options.signal!)))
+    this.#noticeListeners()
+  }
+
+  /** Datagrams that wait to be sent. */
+  get queued(): number {
+    return this.#outbox.length
+  }
+
+  /**
+   * Sends one datagram: bytes or text (UTF-8), or several of them as one. `to` says where, unless the socket is connected. Descriptors
+   * move; an empty datagram may carry some. Resolves when the kernel has it: at once, or when the destination has room again.
+   *
+   * Throws, and nothing has moved: ERR_PASSFD_INVALID_ARGUMENT, _DESCRIPTOR_…, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _SOCKET_CLOSED.
+   * Rejects, and the descriptors are open and yours again: the system's error (ENOENT, ECONNREFUSED: nobody is there; EACCES, EPERM),
+   * ERR_PASSFD_DATAGRAM_TOO_LARGE, _SOCKET_CLOSED, or an AbortError. A rejection that nobody awaits is no unhandled one.
+   */
+  send(data: DatagramData, options: SendOptions = {}): Promise<void> {
+    if (this.#state !== 'open') throw new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' })
+    return sendThrough(this.#outbox, parcelOf(data, options, this.#setup.peer !== undefined))
+  }
+
+  /** Sends what is queued (within `closeTimeout`), then closes. The socket file is removed if it is still this socket's. */
+  async close(): Promise<void> {
+    if (this.#state === 'open') {
+      this.#state = 'closing'
+      this.#endReaders()
+      this.#adjust()
+      const timedOut = await this.#drain()
+      // destroy() may have been called meanwhile
+      if (this.#fd >= 0) await this.#finish(timedOut)
+    }
+    await this.closed
+  }
+
+  /** Closes now. What is queued is rejected; `error` is what `closed` resolves to. */
+  destroy(error?: Error): void {
+    if (this.#fd >= 0) void this.#finish(error === undefined || error === null ? undefined : asError(error))
+  }
+
+  /** While it consumes or has something to send, the process goes on (the default). */
+  ref(): this {
+    return this.#keepAlive(true)
+  }
+
+  unref(): this {
+    return this.#keepAlive(false)
+  }
+
+  override removeAllListeners(...name: Parameters<EventEmitter<DatagramEvents>['removeAllListeners']>): this {
+    super.removeAllListeners(...name)
+    this.#adjust()
+    return this.#noticeListeners()
+  }
+
+  /** Datagrams one by one. `break` stops reading and closes nothing. Ends when the socket has closed; `closed` tells how. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<DatagramMessage> {
+    this.#consume('for await')
+    let finished = false
+    const iterator: AsyncIterableIterator<DatagramMessage> = {
+      next: async () => {
+        if (finished) return { done: true, value: undefined }
+        this.#endCurrent()
+        return this.#next()
+      },
+      return: async () => {
+        if (!finished) {
+          finished = true
+          this.#endCurrent()
+          this.#consumer = 'nobody'
+          this.#endReaders()
+          this.#adjust()
+        }
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  // --- consuming
+
+  /** The EventEmitter itself tells when somebody starts or ceases to listen. */
+  #noticeListeners(): this {
+    for (const [event, notice] of NOTICES)
+      if (!this.listeners(event as never).includes(notice as never)) this.on(event as never, notice as never)
+    return this
+  }
+
+  #consume(by: Consumer): void {
+    if (this.#consumer === by && by === LISTENERS) return
+    const unheard = this.#consumer === LISTENERS && this.listenerCount('message') === 0
+    if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
+    this.#consumer = by
+    // Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7))
+    if (this.#fd < 0) return
+    native.passCredentials(this.#fd, true)
+    if (this.#setup.limits.pidfd) native.passPidfd(this.#fd, true)
+  }
+
+  get #wantsMore(): boolean {
+    return this.#consumes && !this.#pausing
+  }
+
+  get #pausing(): boolean {
+    return this.#closingDescriptors > this.#setup.limits.maxUnclaimed
+  }
+
+  get #consumes(): boolean {
+    if (this.#state !== 'open') return false
+    if (this.#consumer === LISTENERS && this.listenerCount('message') === 0) this.#consumer = 'nobody'
+    return this.#consumer === LISTENERS || this.#readers.length > 0
+  }
+
+  #next(): Promise<IteratorResult<DatagramMessage>> {
+    return new Promise(resolve => {
+      this.#readers.push(resolve)
+      this.#pump()
+    })
+  }
+
+  /** Reads and gives while somebody wants more and there is some. */
+  #pump(): void {
+    while (this.#wantsMore && this.#budget > 0) {
+      const { maxMessage, pidfd } = this.#setup.limits
+      const received = receiveDatagram(this.#fd, maxMessage, pidfd)
+      if (received === EAGAIN) break
+      this.#budget--
+      if (typeof received === 'number') this.#failed(received)
+      else {
+        this.#failures = 0
+        this.#receive(received)
+      }
+    }
+    if (this.#state !== 'open') this.#endReaders()
+    this.#adjust()
+  }
+
+  #receive(received: Received): void {
+    const { fds, from, sender, size } = received
+    const refusal = this.#refusal(received)
+    if (refusal !== undefined) {
+      if (fds.length > 0) this.#discard(fds)
+      this.#tell('dropped', refusal, { size, from, sender })
+      received.pin?.end()
+      return
+    }
+    const message = new DatagramMessage(received, this.#messageOwner)
+    if (this.#consumer === 'for await') {
+      this.#current.push(message)
+      this.#readers.shift()!({ done: false, value: message })
+      return
+    }
+    this.#tell('message', message)
+    message[END]("the 'message' listeners returned")
+  }
+
+  #refusal({ fds, from, sender, cut, truncated, size }: Received): PassfdError | undefined {
+    const { limits, options, peer } = this.#setup
+    try {
+      const verdict =
+        options.authorize === undefined
+          ? isOurs(sender, peer)
+          : this.#context.run(() => options.authorize!(sender, from))
+      if (typeof verdict !== 'boolean') throw new TypeError('authorize() must return true or false at once')
+      if (!verdict)
+        return sender === undefined
+          ? new PassfdError('UNKNOWN_SENDER', { why: whyRefused(options.authorize) })
+          : new PassfdError('UNAUTHORIZED', { pid: sender.pid, uid: sender.uid, why: whyRefused(options.authorize) })
+    } catch (cause) {
+      return new PassfdError('AUTHORIZE_FAILED', {}, { cause })
+    }
+    if (cut) return new PassfdError('DATAGRAM_CUT', { size, limit: limits.maxMessage })
+    if (truncated) return new PassfdError('DESCRIPTORS_TRUNCATED')
+    if (fds.length <= limits.maxDescriptors) return undefined
+    return new PassfdError('TOO_MANY_DESCRIPTORS', {
+      what: 'A datagram was dropped that',
+      count: fds.length,
+      whose: 'this socket (maxDescriptors)',
+      limit: limits.maxDescriptors,
+      remedy: 'Raise maxDescriptors if they are welcome'
+    })
+  }
+
+  /** Such as ECONNRESET, when a peer has turned to somebody else: what comes next is read all the same. */
+  #failed(errno: number): void {
+    if (++this.#failures >= MAX_FAILURES) this.destroy(systemError(errno, 'recvmsg'))
+  }
+
+  #discard(fds: readonly number[]): void {
+    this.#closingDescriptors += fds.length
+    discard(fds, count => {
+      this.#closingDescriptors -= count
+      this.#adjust()
+    })
+  }
+
+  #endCurrent(): void {
+    for (const message of this.#current.splice(0)) message[END]('the next datagram was asked for')
+  }
+
+  #endReaders(): void {
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+  }
+
+  /** Nothing that a listener throws disturbs the socket. */
+  #tell(event: keyof DatagramEvents, ...args: unknown[]): void {
+    try {
+      this.#context.emit(this, event, ...args)
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  // --- the event loop
+
+  #awaitWritable(on: boolean): void {
+    this.#writing = on
+    this.#adjust()
+  }
+
+  /** The loop is told what is wanted of it; it watches only while something is. */
+  #adjust(): void {
+    if (this.#fd < 0) return
+    this.#adjustPause()
+    const reading = this.#wantsMore && this.#rest === undefined
+    if (this.#watcher === undefined) {
+      if (!reading && !this.#writing) return
+      const watcher = this.#makeWatcher()
+      if (watcher === undefined) return
+      this.#watcher = watcher
+      if (!this.#referenced) this.#watcher.unref()
+    }
+    this.#watcher.want(reading, this.#writing)
+  }
+
+  /** Undefined, and the socket ends, if there is no place on the loop (ENOSPC, ENOMEM): it would never hear of anything. */
+  #makeWatcher(): Watcher | undefined {
+    try {
+      return new Watcher(this.#fd, events => this.#ready(events))
+    } catch (error) {
+      this.destroy(error as Error)
+      return undefined
+    }
+  }
+
+  /** Nothing is watched while reading pauses, and the closing of descriptors doesn't keep the process running: a timer does. */
+  #adjustPause(): void {
+    if (this.#referenced && this.#pausing && this.#consumes) this.#pause ??= setTimeout(() => {}, LONG)
+    else {
+      clearTimeout(this.#pause)
+      this.#pause = undefined
+    }
+  }
+
+  #ready(events: number): void {
+    this.#budget = BATCH
+    if (events & (WRITABLE | FAILED)) this.#outbox.writable()
+    if (events & (READABLE | FAILED)) this.#pump()
+    if (events & READABLE) this.#noteWakeUp(this.#budget < BATCH)
+  }
+
+  /** Who shares the socket may have shut it down for reading: then poll(2) tells for ever that there is something, and there is nothing. */
+  #noteWakeUp(useful: boolean): void {
+    this.#idleWakeUps = useful ? 0 : this.#idleWakeUps + 1
+    if (this.#idleWakeUps < IDLE_WAKE_UPS || this.#rest !== undefined) return
+    this.#idleWakeUps = 0
+    this.#rest = setTimeout(() => {
+      this.#rest = undefined
+      this.#pump()
+    }, REST)
+    if (!this.#referenced) keepAlive(this.#rest, false)
+    this.#adjust()
+  }
+
+  #keepAlive(on: boolean): this {
+    this.#referenced = on
+    if (on) this.#watcher?.ref()
+    else this.#watcher?.unref()
+    this.#outbox.keepAlive(on)
+    this.#adjustPause()
+    return this
+  }
+
+  // --- the end
+
+  /** Lets what is queued leave. Returns the error if it takes too long. */
+  async #drain(): Promise<Failure | undefined> {
+    const { closeTimeout } = this.#setup.limits
+    let timer: NodeJS.Timeout | undefined
+    const timeout = new Promise<Error>(resolve => {
+      timer = setTimeout(
+        () =>
+          resolve(
+            new PassfdError('CLOSE_TIMEOUT', { timeout: closeTimeout, whom: 'the queue to leave', fate: 'rejected' })
+          ),
+        closeTimeout
+      )
+      if (!this.#referenced) keepAlive(timer, false)
+    })
+    const first = await Promise.race([this.#outbox.whenEmpty(), timeout])
+    clearTimeout(timer)
+    return first ?? undefined
+  }
+
+  /** The descriptor is closed when this returns; the file is removed and `closed` resolved when it resolves. */
+  async #finish(error: Error | undefined): Promise<void> {
+    this.#state = 'closed'
+    this.#outbox.end(
+      new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
+    )
+    this.#watcher?.end()
+    clearTimeout(this.#rest)
+    this.#adjustPause()
+    const fd = this.#fd
+    this.#fd = -1
+    native.close(fd)
+    this.#forgetSignal()
+    for (const message of this.#current) message[GUARD]()
+    const { file } = this.#setup
+    const removed = file === undefined ? undefined : await removeFile(file).catch(asError)
+    const failure = error ?? removed ?? undefined
+    this.#endReaders()
+    this.#resolveClosed(failure)
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
+  }
+
+  static {
+    createSocket = setup => new DatagramSocket(setup)
+    listened = socket => {
+      socket.#consume(LISTENERS)
+      process.nextTick(() => {
+        if (socket.#fd >= 0) socket.#pump()
+      })
+    }
+    unlistened = socket => socket.#adjust()
+  }
+}
+mark(DatagramSocket, 'DatagramSocket')
+
+async function made(setup: Setup): Promise<DatagramSocket> {
+  const { signal } = setup.options
+  if (signal?.aborted) {
+    await undo(setup)
+    throw abortError(signal)
+  }
+  return createSocket(setup)
+}
+
+async function undo({ fd, file }: Base): Promise<void> {
+  native.close(fd)
+  if (file !== undefined) await removeFile(file)
+}
+
+async function named(
+  given: DatagramAddress | true,
+  { access, pidfd }: DatagramLimits,
+  peer: Destination | undefined
+): Promise<Base> {
+  // Of our own making, as the kernel's (autobind, unix(7)) have five digits: whoever wants to can send to all of them
+  const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
+  // Before it has its name, so that nothing comes without credentials
+  const prepare = (fd: number): void => {
+    checked(native.passCredentials(fd, true), 'setsockopt')
+    if (pidfd) passPidfds(fd, true)
+  }
+  return { ...(await bindOn(DATAGRAM, address, access, { prepare })), address, peer }
+}
+
+function unnamedSocket({ access, pidfd }: DatagramLimits, peer: Destination | undefined): Base {
+  checkNoOwner(access, 'a socket without a name')
+  const fd = checked(native.socket(DATAGRAM), 'socket')
+  try {
+    if (pidfd) passPidfds(fd, false)
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  return { fd, file: undefined, address: undefined, peer }
+}
+
+function adopted(descriptor: Descriptor, by: string, { access, pidfd }: DatagramLimits, mustBeConnected = false): Base {
+  checkNoOwner(access, 'a Descriptor, which has its name already')
+  const fd = assertOpen(descriptor)
+  if (descriptor.kind !== 'unix-dgram')
+    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: 'unix-dgram', actual: descriptor.kind })
+  const own = checked(native.name(fd, false, name), 'getsockname')
+  const address = addressOf(name.subarray(0, own))
+  const theirs = native.name(fd, true, name)
+  if (theirs !== ENOTCONN || mustBeConnected) checked(theirs, 'getpeername')
+  const peer = theirs < 0 ? undefined : addressOf(name.subarray(0, theirs))
+  if (pidfd) passPidfds(fd, own > 0 || theirs === 0)
+  take(descriptor, by)
+  if (own > 0 || theirs === 0) native.passCredentials(fd, true)
+  return {
+    fd,
+    file: undefined,
+    address,
+    peer: peer === undefined ? (theirs < 0 ? undefined : null) : destinationOf(peer)
+  }
+}
+
+const name = Buffer.allocUnsafeSlow(108)
+
+function attempt(work: () => void): Error | undefined {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    return error as Error
+  }
+}
+
+const NOTICES = [
+  ['newListener', onNewListener],
+  ['removeListener', onRemoveListener]
+] as const
+
+function onNewListener(this: DatagramSocket, name: string | symbol): void {
+  if (name === 'message') listened(this)
+}
+
+function onRemoveListener(this: DatagramSocket, name: string | symbol): void {
+  if (name === 'message') unlistened(this)
+}
+
+/** The default. One end of a socketpair(2) was given to us; nobody else can send to it, whoever that is. */
+function isOurs(sender: Sender | undefined, peer: Destination | null | undefined): boolean {
+  return sender === undefined ? peer === null : sameUserOrRoot(sender)
+}

@@ -1,0 +1,263 @@
+/** `createSocket`: what the package unix-dgram has under this name, in worker threads too, and with descriptors. */
+
+import * as dgram from 'node:dgram'
+import { EventEmitter } from 'node:events'
+import { AsyncContext } from '../base/async-context.ts'
+import { isUint8Array } from '../base/brand.ts'
+import { PassfdError } from '../base/errors.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import { discard, Watcher } from '../os/loop.ts'
+import { FAILED, native, READABLE, WRITABLE } from '../os/native.ts'
+import type { SocketName } from '../os/socket-name.ts'
+import { DATAGRAM, withNameBytes } from '../os/socket-name.ts'
+import { endLoans, lend } from './message.ts'
+import { receiveDatagram } from './receive.ts'
+
+/** Who sent a datagram. All but the first three are ours. */
+export interface ReceivedFrom {
+  readonly size: number
+  readonly address: object
+  /** Of the socket that sent it; null if it has none, or an abstract one. */
+  readonly path: string | null
+  /** Its name, abstract ones too. */
+  readonly from: SocketName | undefined
+  /** The process that sent it, if this socket was bound by then. */
+  readonly pid: number | undefined
+  readonly uid: number | undefined
+  readonly gid: number | undefined
+  /** Lent until the listeners have returned: `claim()` keeps one. */
+  readonly descriptors: readonly Descriptor[]
+  /** Descriptors came with it and are lost: ERR_PASSFD_DESCRIPTORS_TRUNCATED. */
+  readonly error: PassfdError | undefined
+}
+
+/** Those of the system have unix-dgram's shape: `code` and `errno` are the negative number. Others are passfd's, whose code is a string. */
+export interface UnixSocketError extends Error {
+  code?: string | number
+  errno?: number
+  syscall?: string
+}
+
+type Callback = (error?: UnixSocketError) => void
+
+export interface UnixSocketEvents {
+  message: [data: Buffer, from: ReceivedFrom]
+  listening: []
+  connect: []
+  congestion: [data: Uint8Array]
+  writable: []
+  error: [UnixSocketError]
+}
+
+const NO_FDS = new Int32Array(0)
+const EBADF = -9
+const EAGAIN = -11
+const ENOBUFS = -105
+const CONGESTION = 1
+
+/** A Unix datagram socket, or, for `udp4` and `udp6`, one of node:dgram. */
+export function createSocket(type: 'unix_dgram', listener?: (data: Buffer, from: ReceivedFrom) => void): UnixSocket
+export function createSocket(type: 'udp4' | 'udp6', listener?: (...given: any[]) => void): dgram.Socket
+export function createSocket(type: string, listener?: (...given: any[]) => void): UnixSocket | dgram.Socket {
+  if (type === 'udp4' || type === 'udp6') return dgram.createSocket(type, listener)
+  return new UnixSocket(type, listener)
+}
+
+/**
+ * The class behind unix-dgram's `createSocket`: the same methods, events and errors (`code` and `errno` are the negative number), all
+ * of them synchronous as there. Its `'error'` event is Node's own kind: unheard it throws. New: datagrams of any length, long paths,
+ * worker threads, `ref` and `unref`, and received descriptors. `attach(socket)` sends some.
+ */
+export class UnixSocket extends EventEmitter<UnixSocketEvents> {
+  readonly type: string
+  connected = false
+  /** The number, which stays this socket's; -1 once it is closed. */
+  fd: number
+  readonly #watcher: Watcher
+  readonly #context = new AsyncContext('PASSFD_SOCKET')
+
+  constructor(type: string, listener?: (data: Buffer, from: ReceivedFrom) => void) {
+    super()
+    if (type !== 'unix_dgram') throw new Error(`Unsupported socket type: ${type}`)
+    this.type = type
+    const fd = native.socket(DATAGRAM)
+    if (fd < 0) throw numbered(fd, 'socket')
+    this.fd = fd
+    try {
+      this.#watcher = new Watcher(fd, events => this.#ready(events))
+    } catch (error) {
+      native.close(fd)
+      throw error
+    }
+    if (typeof listener === 'function') this.on('message', listener)
+  }
+
+  /** Emits `'listening'` or `'error'`. The file gets the mode that the umask leaves, and stays when the socket is closed. */
+  bind(path: string): void {
+    const result = this.#call(() => withNameBytes({ path: String(path) }, bytes => native.bind(this.fd, bytes, -1)))
+    if (result < 0) this.#fail(result, 'bind')
+    else {
+      // Not before: it would give the socket a name of the kernel's choice, and bind fails on one that has a name (unix(7))
+      native.passCredentials(this.fd, true)
+      this.#context.emit(this, 'listening')
+    }
+  }
+
+  /** Emits `'connect'` or `'error'`. */
+  connect(path: string): void {
+    const result = this.#call(() => withNameBytes({ path: String(path) }, bytes => native.connect(this.fd, bytes)))
+    if (result < 0) this.#fail(result, 'connect')
+    else {
+      this.connected = true
+      this.#context.emit(this, 'connect')
+    }
+  }
+
+  /**
+   * To the connected peer. Without a callback: `'error'`, or `'congestion'` if the peer's queue is full; with one: an error, whose code
+   * is then 1. `'writable'` follows when there is room.
+   */
+  send(data: Uint8Array, callback?: Callback): void
+  /** Bytes [offset, offset + length) to `path`. */
+  send(data: Uint8Array, offset: number, length: number, path: string, callback?: Callback): void
+  send(data: Uint8Array, offset?: number | Callback, length?: number, path?: string, callback?: Callback): void {
+    if (!isUint8Array(data)) throw new TypeError('The data to send must be a Buffer or Uint8Array')
+    const result = this.connected
+      ? this.#sendConnected(data)
+      : this.#sendTo(data, Number(offset), Number(length), String(path))
+    const done = this.connected ? offset : callback
+    if (typeof done === 'function') {
+      if (result < 0) done(numbered(result, 'send'))
+      else if (result === CONGESTION) done(Object.assign(new Error('congestion'), { code: CONGESTION }))
+      else done()
+    } else if (result < 0) this.#fail(result, 'send')
+    else if (result === CONGESTION) this.#context.emit(this, 'congestion', data)
+  }
+
+  /** The same as `send`. */
+  sendto(data: Uint8Array, offset: number, length: number, path: string, callback?: Callback): void {
+    this.send(data, offset, length, path, callback)
+  }
+
+  close(): void {
+    if (this.fd < 0) throw numbered(EBADF, 'close')
+    this.#watcher.end()
+    native.close(this.fd)
+    this.fd = -1
+    this.#context.end()
+  }
+
+  /** While it is open, the process goes on (the default). */
+  ref(): this {
+    this.#watcher.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.unref()
+    return this
+  }
+
+  address(): never {
+    throw notImplemented()
+  }
+
+  setTTL(_ttl: number): never {
+    throw notImplemented()
+  }
+
+  setBroadcast(_flag: boolean): never {
+    throw notImplemented()
+  }
+
+  setMulticastTTL(_ttl: number): never {
+    throw notImplemented()
+  }
+
+  setMulticastLoopback(_flag: boolean): never {
+    throw notImplemented()
+  }
+
+  addMembership(_group: string, _interface?: string): never {
+    throw notImplemented()
+  }
+
+  dropMembership(_group: string, _interface?: string): never {
+    throw notImplemented()
+  }
+
+  #sendConnected(data: Uint8Array): number {
+    const result = this.#call(() => native.sendMessage(this.fd, data, 0, data.length, NO_FDS, 0, 0, null))
+    if (result !== EAGAIN && result !== ENOBUFS) return Math.min(result, 0)
+    this.#watcher.want(true, true)
+    return CONGESTION
+  }
+
+  #sendTo(data: Uint8Array, offset: number, length: number, path: string): number {
+    const end = offset + length
+    if (!Number.isInteger(end) || offset < 0 || length < 0 || end > data.length)
+      throw new RangeError(`There are no bytes ${offset} to ${end} in a buffer of ${data.length}`)
+    const sent = this.#call(() =>
+      withNameBytes({ path }, bytes => native.sendMessage(this.fd, data, offset, end, NO_FDS, 0, 0, bytes))
+    )
+    return Math.min(sent, 0)
+  }
+
+  /** -errno, whatever fails. */
+  #call(work: () => number): number {
+    if (this.fd < 0) return EBADF
+    try {
+      return work()
+    } catch (error) {
+      const { errno } = error as NodeJS.ErrnoException
+      if (typeof errno === 'number') return errno
+      throw error
+    }
+  }
+
+  #fail(errno: number, syscall: string): void {
+    this.#context.emit(this, 'error', numbered(errno, syscall))
+  }
+
+  #ready(events: number): void {
+    if (events & (READABLE | FAILED)) this.#receive()
+    if (this.fd < 0) return
+    if (events & (WRITABLE | FAILED)) {
+      this.#watcher.want(true, false)
+      if (events & WRITABLE) this.#context.emit(this, 'writable')
+    }
+  }
+
+  #receive(): void {
+    const received = receiveDatagram(this.fd, Number.POSITIVE_INFINITY)
+    if (typeof received === 'number') return // EAGAIN, or what a lost peer leaves behind
+    const { data, from, sender, fds, truncated } = received
+    const owner = { discard }
+    if (truncated && fds.length > 0) discard(fds.splice(0))
+    const descriptors = lend(fds, sender?.pid ?? 0, owner)
+    try {
+      this.#context.emit(this, 'message', data, {
+        size: data.length,
+        address: {},
+        path: from !== undefined && 'path' in from ? from.path : null,
+        from,
+        pid: sender?.pid,
+        uid: sender?.uid,
+        gid: sender?.gid,
+        descriptors,
+        error: truncated ? new PassfdError('DESCRIPTORS_TRUNCATED') : undefined
+      })
+    } finally {
+      endLoans(descriptors, "the 'message' listeners returned", owner)
+    }
+  }
+}
+
+/** As unix-dgram makes them: the number is the code. */
+function numbered(errno: number, syscall: string): Error {
+  return Object.assign(new Error(`${syscall} ${errno}`), { errno, code: errno, syscall })
+}
+
+function notImplemented(): Error {
+  return new Error('not implemented')
+}

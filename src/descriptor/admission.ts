@@ -1,0 +1,93 @@
+/** Who is let in, at either end and whatever is spoken then. */
+
+import { whenAborted } from '../base/abort-signals.ts'
+import { type AsyncContext, bound } from '../base/async-context.ts'
+import { isThenable } from '../base/brand.ts'
+import { abortError, PassfdError } from '../base/errors.ts'
+import { native } from '../os/native.ts'
+import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
+import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
+
+/** Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */
+export function holdRights(fd: number): void {
+  native.passRights(fd, false)
+}
+
+/** The number of a Descriptor that is given as an address. */
+export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
+  checkKind(descriptor, kind, by)
+  return take(descriptor, by)
+}
+
+/** The same check before something else that may fail. */
+export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void {
+  assertOpen(descriptor)
+  if (descriptor.kind !== kind)
+    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
+}
+
+/** Asks who it is that is to be let in. `authorize` runs in `context`, by default in that of this call. */
+export async function authorized(
+  peer: Peer,
+  options: { authorize?(peer: Peer): boolean | Promise<boolean> },
+  timeout: number,
+  signal?: AbortSignal,
+  context?: AsyncContext
+): Promise<void> {
+  let verdict: boolean
+  try {
+    verdict = await abortable(
+      options.authorize === undefined ? sameUserOrRoot(peer) : ask(() => options.authorize!(peer), context),
+      timeout,
+      signal
+    )
+  } catch (cause) {
+    if (signal?.aborted) throw abortError(signal)
+    if (cause === TIMED_OUT)
+      throw new PassfdError('HANDSHAKE_TIMEOUT', {
+        who: 'authorize() did not answer',
+        timeout,
+        remedy: 'Raise handshakeTimeout if it takes longer.'
+      })
+    throw new PassfdError('AUTHORIZE_FAILED', {}, { cause })
+  }
+  if (verdict !== true)
+    throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid, why: reason(verdict, options.authorize) })
+}
+
+/** Only `true` lets somebody in. The type is told, never the value, as the peer reads it. */
+function reason(verdict: unknown, authorize: unknown): string {
+  if (typeof verdict === 'boolean') return whyRefused(authorize)
+  const given = verdict === undefined || verdict === null ? String(verdict) : `a value of type ${typeof verdict}`
+  return `authorize() gave ${given}, and only true lets a peer in`
+}
+
+/** What `authorize` sets by `enterWith` is over with it. */
+function ask(
+  authorize: () => boolean | Promise<boolean>,
+  context: AsyncContext | undefined
+): boolean | Promise<boolean> {
+  return context === undefined ? bound(authorize)() : context.run(authorize)
+}
+
+const TIMED_OUT = Symbol('timed out')
+
+/** The verdict, unless the signal or the time limit (ms; 0: none) comes first. */
+function abortable(
+  verdict: boolean | Promise<boolean>,
+  timeout: number,
+  signal?: AbortSignal
+): boolean | Promise<boolean> {
+  if (!isThenable(verdict)) return verdict
+  return new Promise((resolve, reject) => {
+    const timer = timeout === 0 ? undefined : setTimeout(() => reject(TIMED_OUT), timeout)
+    const forget = whenAborted(signal, () => reject(abortError(signal!)))
+    const settled = Promise.resolve(verdict)
+    settled.then(resolve, reject)
+    const done = (): void => {
+      clearTimeout(timer)
+      forget()
+    }
+    settled.then(done, done)
+  })
+}

@@ -1,0 +1,613 @@
+/** `Descriptor`: one open file descriptor with one owner, and the verbs that say who owns it afterwards. */
+
+import type { Socket as DatagramSocket } from 'node:dgram'
+import * as fs from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
+import type { Server, Socket } from 'node:net'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { inspect, promisify } from 'node:util'
+import { isMainThread } from 'node:worker_threads'
+import { mark } from '../base/copy.ts'
+import { checked, type ErrorKey, PassfdError, systemError } from '../base/errors.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { type BindSpec as BindSpecOf, bindDescriptor } from '../os/bind.ts'
+import { createMemory, type MemfdOptions } from '../os/memfd.ts'
+import { native } from '../os/native.ts'
+import * as convert from './convert.ts'
+import { register, SETTLE, settleLater, unregister } from './leak.ts'
+import { OpenFile } from './open-file.ts'
+import { makers } from './peer.ts'
+
+/** What a descriptor is open on. The order is the shim's. */
+export const KINDS = [
+  'file',
+  'directory',
+  'pipe',
+  'tty',
+  'tcp',
+  'tcp-listener',
+  'udp',
+  'unix-stream',
+  'unix-stream-listener',
+  'unix-dgram',
+  'unix-seqpacket',
+  'unix-seqpacket-listener',
+  'memfd',
+  'eventfd',
+  'epoll',
+  'pidfd',
+  'device',
+  'other'
+] as const
+export type Kind = (typeof KINDS)[number]
+
+/** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
+export interface ListenHandle {
+  readonly fd: number
+  /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
+  readonly exclusive: true
+}
+
+/** Where `Descriptor.bind` binds. */
+export type BindSpec = BindSpecOf<Descriptor>
+
+/** What the terminals of node-pty have. Their types don't tell of their `fd`. */
+export interface PseudoTerminal {
+  readonly pid: number
+  readonly process: string
+  resize(columns: number, rows: number): void
+}
+
+/** What `Descriptor.from` can find a descriptor in. */
+export type DescriptorSource =
+  | Socket
+  | Server
+  | DatagramSocket
+  | FileHandle
+  | Readable
+  | Writable
+  | PseudoTerminal
+  | { fd: number }
+  | number
+
+/** Whoever lent a received descriptor out until the end of a scope. */
+export interface Lender {
+  /** What ended or will end the scope, for the error's sentence. */
+  readonly ended: string
+  readonly message: string
+  readonly pid: number
+  /** The borrower keeps the descriptor: it no longer counts. */
+  kept(): void
+  /** The borrower is done with it: the lender closes the number, off the event loop. */
+  discard(fd: number): void
+}
+
+const PAIR_OPTIONS = { type: true } as const satisfies KnownOptions<{ type?: unknown }>
+
+const SOCKET_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const
+
+/** In a few words; the sentences are those of the errors. */
+const GONE = {
+  DESCRIPTOR_CLOSED: 'closed',
+  DESCRIPTOR_MOVED: 'moved',
+  DESCRIPTOR_DETACHED: 'detached',
+  DESCRIPTOR_CONVERTED: 'used up',
+  DESCRIPTOR_UNCLAIMED: 'closed unclaimed'
+} as const
+type Gone = keyof typeof GONE
+
+const CALLER = { owner: 'what that call made owns it now', remedy: 'Pass a dup() to keep one' }
+/** Who has a moved one, if not the channel and then the peer; by what moved it. */
+const OWNERS: Record<string, { owner: string; remedy: string }> = {
+  "a socket's send()": { owner: 'it belongs to the socket, then to the peer', remedy: 'Send a dup() to keep one' },
+  'writeWithDescriptors()': {
+    owner: 'it belongs to the stream, then to the peer',
+    remedy: 'Write a dup() to keep one'
+  },
+  'its schema': {
+    owner: 'the reply that it came with does not fit the schema, so it was closed',
+    remedy: 'Have the schema accept the reply'
+  }
+}
+for (const by of [
+  'bind()',
+  'connect()',
+  'connectPackets()',
+  'listen()',
+  'listenPackets()',
+  'DescriptorStream.from()',
+  'PacketSocket.from()',
+  'SharedMemory.map()'
+])
+  OWNERS[by] = CALLER
+
+/** Nobody else has it: whoever calls the constructor without it hands a number over. */
+const HELD: unique symbol = Symbol('held')
+const numbers = new Int32Array(2)
+const openNumber = promisify(fs.open)
+
+/** @internal The number leaves the descriptor, moved by `by`; the caller owns it now, with the dups that share it. Throws if it is not open. */
+export let takeShared: (descriptor: Descriptor, by: string) => number
+/** @internal The same, for who watches it or gives it away: nobody else has the number. */
+export let take: (descriptor: Descriptor, by: string) => number
+/** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
+export let assertOpen: (descriptor: Descriptor) => number
+/** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
+export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
+/** @internal True if somebody has closed the number of a moved Descriptor: then it is nobody's, and the Descriptor counts as closed. */
+export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
+/** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
+export let endLoan: (descriptor: Descriptor, ended: string) => number
+/** @internal A Descriptor for a number that came with a reply: the caller's own. */
+export let received: (fd: number) => Descriptor
+/** @internal It came from a peer, so that closing it may take long: that is not to be done on the event loop. */
+export let isForeign: (descriptor: Descriptor) => boolean
+/** @internal A lent descriptor that may never be looked at (its channel has ended): closed when collected. */
+export let guardLoan: (descriptor: Descriptor) => void
+/** @internal The same open descriptor in a Descriptor of its own: the caller's. The given one was used up by `by`. */
+export let handOver: (descriptor: Descriptor, by: string) => Descriptor
+/** @internal A token that it shares with its dups. */
+export let descriptionOf: (descriptor: Descriptor) => object
+/** @internal */
+export let isDescription: (descriptor: Descriptor, description: object) => boolean
+/** @internal By its private fields: no Proxy, and nothing that only has its prototype. */
+export let isDescriptor: (value: object) => value is Descriptor
+
+/**
+ * One open file descriptor. It has one owner, you, until a verb says otherwise: sending *moves* it, `detach()`
+ * hands its number over, the `to…()` conversions use it up, `close()` ends it. Afterwards every use is an error
+ * whose code and sentence say what took it.
+ *
+ * A descriptor that came in a message is *lent* until the message's scope ends; `claim()` keeps it.
+ * There is no `fd` property on purpose: Node's own functions would go on using such a number after it was closed.
+ */
+export class Descriptor implements Disposable {
+  #fd = -1
+  #kind: Kind | undefined
+  #gone: Gone | undefined
+  #by = ''
+  #lender: Lender | undefined
+  #watched = false
+  #registered = false
+  #description: object | undefined
+  #foreign: boolean
+  /** The number was seen: it stays this Descriptor's, and no other's. */
+  #known = false
+
+  /** The same as `Descriptor.adopt(fd)`. */
+  constructor(fd: number)
+  /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
+  constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
+  constructor(fd: number, held?: typeof HELD, lender?: Lender) {
+    markUncloneable(this)
+    if (held === HELD) this.#lender = lender
+    else {
+      lender = undefined
+      adopt(fd)
+      this.#known = true
+    }
+    this.#fd = fd
+    this.#foreign = lender !== undefined
+    if (lender === undefined) this.#watch()
+  }
+
+  /**
+   * Takes a number over: it is ours from now on, the caller must not close it. It becomes close-on-exec.
+   * @throws `EBADF` (a system error) if it is not open; `ERR_PASSFD_DESCRIPTOR_OWNED` if passfd has it already.
+   */
+  static adopt(fd: number): Descriptor {
+    return new Descriptor(fd)
+  }
+
+  /**
+   * A duplicate (dup(2)) of the descriptor inside a socket, server, `FileHandle`, stream, terminal of node-pty, anything with an `fd`,
+   * or of a number. The source is untouched. Offset, file status flags and locks are shared with it (open(2)).
+   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if there is none in it (a stream that isn't open yet, say) or if it is a `TLSSocket`, whose
+   * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal from which Node has read bytes already.
+   */
+  static from(source: DescriptorSource): Descriptor {
+    const number = convert.numberOf(source)
+    return own(checked(native.dup(number), 'dup', String(number)))
+  }
+
+  /** Opens a file as `fs.open` does (flags default `'r'`, mode 0o666). Rejects with Node's own error. */
+  static async open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
+    checkPath(path)
+    return adoptOpened(await openNumber(path, flags, mode))
+  }
+
+  /** `open` without waiting. */
+  static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
+    checkPath(path)
+    return adoptOpened(fs.openSync(path, flags, mode))
+  }
+
+  /**
+   * A socket that is bound, and listening if its kind listens; nobody accepts from it yet. A Descriptor is passed through.
+   * TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 takes a free one.
+   * A path is created with mode 0600 from its first instant unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd
+   * and /etc/group) own it before anybody can connect; it rejects with EPERM if this process may not give it away (chown(2)).
+   */
+  static async bind(spec: BindSpec): Promise<Descriptor> {
+    return spec instanceof Descriptor ? spec : own(await bindDescriptor(spec))
+  }
+
+  /** A pipe (pipe(2)): what is written to `writable` is read from `readable`. */
+  static pipe(): { readable: Descriptor; writable: Descriptor } {
+    checked(native.pipe(numbers), 'pipe')
+    const [readable, writable] = numbers as unknown as [number, number]
+    return { readable: own(readable), writable: own(writable) }
+  }
+
+  /** Two connected Unix sockets (socketpair(2)). Default type: `'stream'`. */
+  static socketpair(options: { type?: 'stream' | 'dgram' | 'seqpacket' } = {}): [Descriptor, Descriptor] {
+    const { type = 'stream' } = readOptions(options, PAIR_OPTIONS)
+    convert.checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
+    checked(native.socketpair(SOCKET_TYPES[type], numbers), 'socketpair')
+    const [left, right] = numbers as unknown as [number, number]
+    return [own(left), own(right)]
+  }
+
+  /**
+   * Anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)). The name, at most 249 bytes, shows in
+   * `/proc` only; default `'passfd'`. `size` in bytes, default 0; its bytes are zeros. `seals` forbid changes for ever (fcntl(2)): a
+   * receiver that maps the memory should insist on `'shrink'`. Without `'seal'` more can be added later.
+   */
+  static memfd(name = 'passfd', options: MemfdOptions = {}): Descriptor {
+    return own(createMemory(name, options))
+  }
+
+  /**
+   * A process (pidfd_open(2)), whatever becomes of its pid: it can be passed on, and polled by who knows how.
+   * @throws `ESRCH` (a system error) if there is no such process.
+   */
+  static pidfd(pid: number): Descriptor {
+    convert.checkInteger(pid, 'pid', 1, 0x7fffffff)
+    return own(checked(native.pidfd(pid), 'pidfd_open', String(pid)))
+  }
+
+  /** What it is open on, as the kernel tells; remembered after the first look. Untrusted when it came from a peer. */
+  get kind(): Kind {
+    if (this.#kind === undefined) this.#kind = KINDS[native.kind(this.#open())] ?? 'other'
+    return this.#kind
+  }
+
+  /** True once it was closed, moved, detached or converted, or its scope is over. */
+  get closed(): boolean {
+    return this.#fd < 0
+  }
+
+  /** The number, for a call that only uses it. It stays this Descriptor's to close: never close or keep it. */
+  borrow(): number {
+    this.#separate()
+    this.#known = true
+    return this.#fd
+  }
+
+  /** A second owner of the same open description (dup(2)): yours, never scoped. Offset and status flags are shared. */
+  dup(): Descriptor {
+    // As long as nobody looks at their numbers both have the same: to send a dup, as one does to keep one, takes no dup(2)
+    const duplicate = this.#known ? native.dup : native.share
+    const copy = own(checked(duplicate(this.#open()), 'dup'))
+    copy.#description = descriptionOf(this)
+    copy.#foreign = this.#foreign
+    return copy
+  }
+
+  /** Keeps a received descriptor beyond its message's scope. On any other it changes nothing. */
+  claim(): this {
+    this.#open()
+    this.#unlend()
+    return this
+  }
+
+  /** Gives the number and the duty to close it. It is close-on-exec. */
+  detach(): number {
+    this.#separate()
+    const fd = this.#leave('DESCRIPTOR_DETACHED', '')
+    native.release(fd)
+    return fd
+  }
+
+  /**
+   * Closes it. A lent one is closed on a helper thread, since close(2) may wait for a slow file system or a lingering
+   * socket of the peer's choice; one of your own, or claimed, is closed before this returns.
+   * @throws the error that says what took it, if it is not open any more.
+   */
+  close(): void {
+    this.#open()
+    const lender = this.#lender
+    this.#lender = undefined // #leave would count it as kept
+    const fd = this.#leave('DESCRIPTOR_CLOSED', '')
+    if (lender !== undefined) lender.discard(fd)
+    else native.close(fd)
+  }
+
+  /** Closes it if it is still open. */
+  [Symbol.dispose](): void {
+    if (this.#fd >= 0) this.close()
+  }
+
+  /**
+   * A `net.Socket`, paused until it is read. Kinds: tcp, unix-stream. Uses this up. It makes the connection non-blocking and
+   * its `end()` shuts it down for writing: both for everybody who has it.
+   */
+  toSocket(): Socket {
+    return this.#convert('toSocket()', convert.SOCKETS, convert.socket)
+  }
+
+  /** A `net.Server` that accepts from it. Kinds: tcp-listener, unix-stream-listener. Uses this up. */
+  async toServer(): Promise<Server> {
+    return this.#convert('toServer()', convert.LISTENERS, convert.server)
+  }
+
+  /**
+   * `{ fd }` for the `listen()` of any server (http, https, http2, Express, Fastify, …), which owns it from then on. Node sets the
+   * backlog anew, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
+   */
+  toListenHandle(): ListenHandle {
+    return this.#convert('toListenHandle()', convert.LISTENERS, convert.listenHandle)
+  }
+
+  /** A `dgram.Socket`. Kind: udp. Uses this up. */
+  toDatagram(): DatagramSocket {
+    return this.#convert('toDatagram()', ['udp'], convert.datagram)
+  }
+
+  /**
+   * A stream that reads it: an `fs.ReadStream` for a file, memfd or device, from its offset on; a `net.Socket` for a tcp or
+   * unix-stream; for a pipe or tty a stream that leaves `O_NONBLOCK` as it is: see `toDuplex()`. Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for writing only.
+   */
+  toReadable(): Readable {
+    return this.#convert('toReadable()', convert.STREAMS, convert.readable)
+  }
+
+  /**
+   * A stream that writes to it: an `fs.WriteStream` for a file, memfd or device; otherwise as `toReadable()`. Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for reading only.
+   */
+  toWritable(): Writable {
+    return this.#convert('toWritable()', convert.STREAMS, convert.writable)
+  }
+
+  /**
+   * A stream for both directions, or for the one that a pipe's end has. Kinds: tcp, unix-stream (as `toSocket()`), pipe, tty.
+   * Uses this up.
+   *
+   * A pipe or terminal may be shared with somebody whom a changed `O_NONBLOCK` would break, such as the user's shell. So it is read
+   * and written without that; a terminal or a named pipe is opened a second time for it. Only a pseudoterminal's master, which can't be
+   * opened twice and belongs to a program, is made non-blocking; it ends when all its slaves are closed.
+   * @throws `ERR_PASSFD_DESCRIPTOR_SHARED` for a terminal that this process may not open.
+   */
+  toDuplex(): Duplex {
+    return this.#convert('toDuplex()', convert.DUPLEXES, convert.duplex)
+  }
+
+  /**
+   * Its contents, with the methods of Node's `FileHandle`: reading and writing at positions of your own, `stat`, `truncate`, `sync`, …
+   * Kinds: file, memfd, device. Uses this up.
+   */
+  toFile(): OpenFile {
+    return this.#convert('toFile()', convert.FILES, (fd, kind) => new OpenFile(fd, kind))
+  }
+
+  /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
+  resize(size: { columns: number; rows: number }): void {
+    this.#need('resize()', ['tty'])
+    for (const name of ['columns', 'rows'] as const) convert.checkInteger(size[name], name, 0, 65535)
+    checked(native.resize(this.#fd, size.columns, size.rows), 'ioctl')
+  }
+
+  /** Never part of a JSON text: the number means nothing elsewhere. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: 'a Descriptor can be sent through a passfd channel only, not as JSON' })
+  }
+
+  /** What it is open on and its number, or what took it. */
+  [inspect.custom](): string {
+    if (this.#fd >= 0) return `Descriptor(${this.kind}, ${this.#lender === undefined ? '' : 'lent, '}${this.#fd})`
+    const { [this.#gone as Gone]: words } = GONE
+    return `Descriptor(${this.#kind === undefined ? '' : `${this.#kind}, `}${words}${this.#by === '' ? '' : ` by ${this.#by}`})`
+  }
+
+  #open(): number {
+    if (this.#fd < 0) throw this.#goneError()
+    return this.#fd
+  }
+
+  #goneError(): PassfdError {
+    const details = { kind: this.#kind ?? 'descriptor', by: this.#by, ...OWNERS[this.#by] }
+    const lender = this.#lender
+    if (this.#gone === 'DESCRIPTOR_UNCLAIMED' && lender !== undefined)
+      return new PassfdError(this.#gone, {
+        ...details,
+        message: lender.message,
+        from: from(lender),
+        ended: lender.ended
+      })
+    return new PassfdError(this.#gone as ErrorKey, details)
+  }
+
+  #need(operation: string, kinds: readonly Kind[]): void {
+    this.#open() // the kind may be remembered
+    if (!kinds.includes(this.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', { operation, expected: kinds.join(' or '), actual: this.kind })
+  }
+
+  #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
+    this.#need(operation, kinds)
+    this.#separate()
+    const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
+    this.#leave('DESCRIPTOR_CONVERTED', operation)
+    return made
+  }
+
+  /** From here on no dup has the same number. */
+  #separate(): void {
+    const fd = this.#open()
+    if (this.#known) return
+    const separate = checked(native.separate(fd), 'dup')
+    if (separate === fd) return
+    this.#unwatch()
+    this.#fd = separate
+    if (this.#lender === undefined) this.#watch()
+  }
+
+  #watch(): void {
+    if (this.#watched) return
+    this.#watched = true
+    settleLater(this)
+  }
+
+  /** @internal The turn that made it is over. */
+  [SETTLE](): void {
+    if (!this.#watched || this.#registered || this.#fd < 0) return
+    this.#registered = true
+    register(this, this.#fd)
+  }
+
+  #unwatch(): void {
+    this.#watched = false
+    if (!this.#registered) return
+    this.#registered = false
+    unregister(this)
+  }
+
+  #unlend(): void {
+    if (this.#lender === undefined) return
+    this.#lender.kept()
+    this.#lender = undefined
+    this.#watch()
+  }
+
+  /** The one exit: the number leaves this object, which remembers why. */
+  #leave(reason: Gone, by: string): number {
+    const fd = this.#open()
+    this.#unwatch()
+    if (this.#lender !== undefined) {
+      this.#lender.kept()
+      this.#lender = undefined
+    }
+    this.#fd = -1
+    this.#gone = reason
+    this.#by = by
+    return fd
+  }
+
+  static {
+    takeShared = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
+    take = (descriptor, by) => {
+      descriptor.#separate()
+      return descriptor.#leave('DESCRIPTOR_MOVED', by)
+    }
+    assertOpen = descriptor => descriptor.#open()
+    giveBack = (descriptor, fd, lender) => {
+      descriptor.#fd = fd
+      descriptor.#gone = undefined
+      descriptor.#lender = lender
+      if (lender === undefined) descriptor.#watch()
+    }
+    forgetIfClosed = (descriptor, fd) => {
+      if (native.statusFlags(fd) !== EBADF) return false
+      // One of several owners only leaves; the last one must not close what may be another file by now
+      if (native.release(fd) === EBUSY) native.close(fd)
+      descriptor.#gone = 'DESCRIPTOR_CLOSED'
+      return true
+    }
+    endLoan = (descriptor, ended) => {
+      const lender = descriptor.#lender
+      if (lender === undefined || descriptor.#fd < 0) return -1
+      const fd = descriptor.#fd
+      descriptor.#unwatch()
+      descriptor.#fd = -1
+      descriptor.#gone = 'DESCRIPTOR_UNCLAIMED'
+      descriptor.#lender = { ...forError(lender), ended }
+      return fd
+    }
+    handOver = (descriptor, by) => {
+      const made = own(descriptor.#leave('DESCRIPTOR_CONVERTED', by))
+      made.#known = descriptor.#known
+      made.#kind = descriptor.#kind
+      made.#description = descriptor.#description
+      made.#foreign = descriptor.#foreign
+      return made
+    }
+    descriptionOf = descriptor => {
+      descriptor.#description ??= {}
+      return descriptor.#description
+    }
+    isDescriptor = (value): value is Descriptor => #description in value
+    isDescription = (descriptor, description) => descriptor.#description === description
+    received = fd => {
+      const descriptor = own(fd)
+      descriptor.#foreign = true
+      return descriptor
+    }
+    isForeign = descriptor => descriptor.#foreign
+    guardLoan = descriptor => {
+      if (descriptor.#lender !== undefined && descriptor.#fd >= 0) descriptor.#watch()
+    }
+  }
+}
+mark(Descriptor, 'Descriptor')
+
+makers.own = own
+
+/** @internal A Descriptor for a number that the shim holds already: the caller's own. */
+export function own(fd: number): Descriptor {
+  return new Descriptor(fd, HELD, undefined)
+}
+
+/** @internal One for a number that the shim holds already, lent by `lender`. */
+export function lent(fd: number, lender: Lender): Descriptor {
+  return new Descriptor(fd, HELD, lender)
+}
+
+function from({ pid }: Lender): string {
+  return pid > 0 ? `pid ${pid}` : 'a process that the kernel does not name'
+}
+
+/** The rest is Node's to check, which takes Buffers and URLs, too. */
+function checkPath(path: unknown): void {
+  if (typeof path === 'string') convert.checkPathText(path, 'path')
+}
+
+function adopt(fd: number): void {
+  convert.checkInteger(fd, 'fd', 0, 0x7fffffff)
+  const result = native.hold(fd)
+  if (result === EEXIST) throw new PassfdError('DESCRIPTOR_OWNED', { fd })
+  if (result < 0) throw systemError(result, 'fcntl', String(fd))
+}
+
+/**
+ * When a worker thread ends, Node closes the numbers that `fs.open` has given it and `fs.close` has not had back (`trackUnmanagedFds`),
+ * whoever has them by then. So ours is another one there.
+ */
+function adoptOpened(fd: number): Descriptor {
+  if (isMainThread) {
+    try {
+      adopt(fd)
+      return own(fd)
+    } catch (error) {
+      fs.closeSync(fd)
+      throw error
+    }
+  }
+  try {
+    return own(checked(native.dup(fd), 'dup'))
+  } finally {
+    fs.closeSync(fd)
+  }
+}
+
+const EBADF = -9
+const EBUSY = -16
+const EEXIST = -17
+
+function forError({ message, pid }: Lender): Lender {
+  return { message, pid, ended: '', kept: nothing, discard: nothing }
+}
+
+function nothing(): void {}

@@ -1,0 +1,70 @@
+/** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
+import { isUint8Array } from '../base/brand.ts'
+import { bufferOf } from '../base/bytes.ts'
+import { checked, PassfdError } from '../base/errors.ts'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import { native } from '../os/native.ts'
+import { describe } from './convert.ts'
+import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, take } from './descriptor.ts'
+
+/** Numbers that the sender owns. `foreign`: some came from a peer, so closing them may take long. */
+export interface Cargo {
+  readonly fds: number[]
+  readonly foreign: boolean
+  /**
+   * Called if the kernel refuses to pass one of them: then the bytes stay here, too, and the stream goes on. The numbers are the callee's from
+   * then on.
+   */
+  onRefused?: (errno: number) => void
+}
+
+/** The bytes as a buffer that nobody else has. `count` descriptors need at least one byte (`least`). */
+export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
+  if (!(typeof bytes === 'string' || isUint8Array(bytes)))
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: 'bytes',
+      expected: 'a Uint8Array or a string',
+      actual: describe(bytes)
+    })
+  if (count > MAX_RIGHTS) throw new PassfdError('TOO_MANY_RIGHTS', { count, limit: MAX_RIGHTS })
+  const chunk = typeof bytes === 'string' ? Buffer.from(bytes) : bufferOf('bytes', bytes)
+  if (chunk.length < least && count > 0) throw new PassfdError('EMPTY_WRITE')
+  return chunk
+}
+
+/** Takes the numbers out of the Descriptors. `own`: what is never sent, the socket's own description. */
+export function cargoOf(descriptors: readonly Descriptor[], by: string, own: object | undefined): Cargo {
+  for (const [index, descriptor] of descriptors.entries()) {
+    if (!(descriptor instanceof Descriptor))
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: `descriptors[${index}]`,
+        expected: 'a Descriptor',
+        actual: describe(descriptor)
+      })
+    assertOpen(descriptor)
+    if (own !== undefined && isDescription(descriptor, own)) throw new PassfdError('OWN_SOCKET')
+  }
+  if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
+  const foreign = descriptors.some(isForeign)
+  return { fds: descriptors.map(descriptor => take(descriptor, by)), foreign }
+}
+
+/** The numbers go back into the Descriptors that they were taken from, which are the caller's again. One that somebody else has closed is closed. */
+export function handBack(descriptors: readonly Descriptor[], fds: readonly number[]): void {
+  for (const [index, descriptor] of descriptors.entries()) {
+    const fd = fds[index]!
+    if (!forgetIfClosed(descriptor, fd)) giveBack(descriptor, fd, undefined)
+  }
+}
+
+/** Duplicates of all numbers, or of none. */
+export function copiesOf(fds: readonly number[]): number[] {
+  const copies: number[] = []
+  try {
+    for (const fd of fds) copies.push(checked(native.dup(fd), 'dup', String(fd)))
+  } catch (error) {
+    native.closeMany(Int32Array.from(copies), 0, copies.length)
+    throw error
+  }
+  return copies
+}

@@ -1,0 +1,120 @@
+/** Who is at the other end. */
+import { userInfo } from 'node:os'
+import { checked, PassfdError, systemError } from '../base/errors.ts'
+import { native } from '../os/native.ts'
+import type { Descriptor } from './descriptor.ts'
+
+/**
+ * The process at the other end as the kernel tells (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)): as it was when it called
+ * connect(2), listen(2) or socketpair(2). For a `pair()` that is the process which made the pair, at both ends.
+ */
+export interface Peer {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  readonly groups: readonly number[]
+  /** What its hello says it is, `passfd/0.1.0` for example; '' before the hello. Not to be trusted. */
+  readonly agent: string
+  /**
+   * The process itself as the kernel pinned it (SO_PEERPIDFD, Linux 6.5): a Descriptor of kind pidfd, the caller's own to close. It never
+   * means another process that has the same pid by now. It can be called in `authorize`, and until the connection is closed.
+   * @throws `ERR_PASSFD_PEER_PIDFD` on an older kernel, when the connection is closed, or (Linux before 6.16) when the process was collected.
+   */
+  pidfd(): Descriptor
+}
+
+const sources = new WeakMap<object, () => number>()
+
+/** @internal Makes a Descriptor of a held number; set by descriptor.ts, which stands on this file. */
+export const makers = { own: undefined as ((fd: number) => Descriptor) | undefined }
+
+/** @internal The peer asks `source` for the number of its socket from now on; less than 0: it is closed. */
+export function askOf(peer: Peer, source: () => number): Peer {
+  sources.set(peer, source)
+  return peer
+}
+
+/** @internal The same peer with what its hello says. */
+export function withAgent(peer: Peer, agent: string): Peer {
+  const named = described({ ...peer, agent })
+  const source = sources.get(peer)
+  return source === undefined ? named : askOf(named, source)
+}
+
+/** Not enumerable: a peer is printed and compared by its facts. */
+function described(facts: Omit<Peer, 'pidfd'>): Peer {
+  return Object.defineProperty(facts, 'pidfd', { value: pidfd, configurable: true, writable: true }) as Peer
+}
+
+function pidfd(this: Peer): Descriptor {
+  const fd = sources.get(this)?.() ?? -1
+  if (fd < 0) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
+  const result = native.peerPidfd(fd)
+  if (result >= 0) return makers.own!(result)
+  throw noPidfd(result, 'getsockopt')
+}
+
+/** @internal Why the kernel gave no pidfd of a process at the other end. */
+export function noPidfd(errno: number, syscall: string): PassfdError {
+  const detail =
+    errno === ENOPROTOOPT
+      ? 'it takes Linux 6.5. Without it compare what /proc says of the pid before and after, or rely on uid alone'
+      : errno === ESRCH || errno === EINVAL || errno === ENODATA
+        ? 'its process has ended and was collected'
+        : 'the system refused it (cause)'
+  return new PassfdError('PEER_PIDFD', { detail }, { cause: systemError(errno, syscall) })
+}
+
+const ENOPROTOOPT = -92
+const ESRCH = -3
+const EINVAL = -22
+const ENODATA = -61
+
+let out = new Int32Array(4 + 64)
+
+/** `source`: gives the number of the socket while it is open, then less than 0. */
+export function peerOf(fd: number, source: () => number = () => fd): Peer {
+  let count = native.peer(fd, out)
+  if (count === ERANGE) {
+    out = new Int32Array(4 + 65536)
+    count = native.peer(fd, out)
+  }
+  checked(count, 'getsockopt')
+  const [pid, uid, gid] = out as unknown as [number, number, number]
+  const peer = described({
+    pid,
+    uid: uid >>> 0,
+    gid: gid >>> 0,
+    groups: sharedGroups(out.subarray(4, 4 + count)),
+    agent: ''
+  })
+  return askOf(peer, source)
+}
+
+let lastGroups: readonly number[] = Object.freeze([])
+
+/** Peers of one user have the same, and a channel keeps them as long as it lives. */
+function sharedGroups(signed: Int32Array): readonly number[] {
+  const groups = Array.from(signed, group => group >>> 0)
+  if (groups.length !== lastGroups.length || groups.some((group, index) => group !== lastGroups[index]))
+    lastGroups = Object.freeze(groups)
+  return lastGroups
+}
+
+/** The default: a process of our own user, or root. */
+export function sameUserOrRoot(peer: Pick<Peer, 'uid'>): boolean {
+  return peer.uid === 0 || peer.uid === ownUser()
+}
+
+/** Why somebody is not let in, for the error's sentence. The peer reads it, too. */
+export function whyRefused(authorize: unknown): string {
+  return authorize === undefined
+    ? 'by default only processes of the same user and of root are let in (see the option authorize)'
+    : 'authorize() refused'
+}
+
+const ERANGE = -34
+
+function ownUser(): number {
+  return process.geteuid?.() ?? userInfo().uid
+}

@@ -1,5 +1,0 @@
-/** passfd/memory: memory that is mapped once on both sides and used again for many messages. */
-export type { Loan } from './loan.ts'
-export { MemoryPool, type MemoryPoolOptions, type Slot } from './memory-pool.ts'
-export { type LentMemory, PoolReader, type PoolReaderOptions } from './pool-reader.ts'
-export { type CreateMemoryOptions, type MapMemoryOptions, SharedMemory } from './shared-memory.ts'

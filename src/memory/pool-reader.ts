@@ -1,0 +1,210 @@
+/** `PoolReader`: the receiving side of a MemoryPool. */
+
+import { readlinkSync } from 'node:fs'
+import { mark } from '../base/copy.ts'
+import { checked, PassfdError } from '../base/errors.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { checkInteger, checkOwnCopy, describe } from '../descriptor/convert.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
+import { native } from '../os/native.ts'
+import { mapReceived } from './shared-memory.ts'
+import { type Loan, MAPPED, UNKNOWN } from './slot-loan.ts'
+
+export interface PoolReaderOptions {
+  /** Pools whose memory stays mapped. Of more the least recently used is given up. Default 16. */
+  maxPools?: number
+  /** Their sizes together, in bytes. Default 1 GiB. */
+  maxSize?: number
+}
+
+const READER_OPTIONS = { maxPools: true, maxSize: true } as const satisfies KnownOptions<PoolReaderOptions>
+
+interface Mapped {
+  readonly buffer: ArrayBuffer
+  /** Of loans that may still be open. Weak, so that a forgotten one is collected and the slot goes back. */
+  tokens: WeakRef<Descriptor>[]
+}
+
+const EINVAL = -22
+/** Tokens are looked through when there are so many. */
+const MANY = 64
+const word = new Uint8Array(1)
+
+/** Keeps a view's owner alive while the view is: when the owner is collected, the slot goes back. */
+const OWNER = Symbol('owner')
+
+/** Opens the loans that come from one peer. It maps each pool once; have one for each channel. */
+export class PoolReader implements Disposable {
+  readonly #maxPools: number
+  readonly #maxSize: number
+  /** The least recently used first. */
+  readonly #pools = new Map<string, Mapped>()
+  #size = 0
+  #closed = false
+
+  constructor(options: PoolReaderOptions = {}) {
+    markUncloneable(this)
+    const { maxPools = 16, maxSize = 2 ** 30 } = readOptions(options, READER_OPTIONS)
+    checkInteger(maxPools, 'options.maxPools', 1, 65536)
+    checkInteger(maxSize, 'options.maxSize', 1, Number.MAX_SAFE_INTEGER)
+    this.#maxPools = maxPools
+    this.#maxSize = maxSize
+  }
+
+  /**
+   * Gives the memory that a loan in a message stands for. It is lent as long as the message's descriptors are: until the message's
+   * scope ends, unless it is claimed. If this throws, the loan is untouched.
+   * @throws ERR_PASSFD_LOAN_INVALID if the value is no loan or not one of this memory, ERR_PASSFD_POOL_UNKNOWN if its memory did not come,
+   * ERR_PASSFD_POOL_READER_CLOSED, and the errors of `SharedMemory.map`.
+   */
+  open(loan: Loan): LentMemory {
+    if (this.#closed) throw new PassfdError('POOL_READER_CLOSED')
+    const { pool, offset, length, token, memory } = checkLoan(loan)
+    const mapped = this.#pools.get(pool) ?? this.#map(pool, token, memory)
+    // It is closed here, and for anything but memory that could wait
+    if (memory !== undefined) checkSealable(memory)
+    const { buffer } = mapped
+    if (offset + length > buffer.byteLength)
+      throw new PassfdError('LOAN_INVALID', {
+        detail: `bytes ${offset} to ${offset + length} of ${buffer.byteLength}`
+      })
+    this.#pools.delete(pool)
+    this.#pools.set(pool, mapped)
+    if (memory !== undefined) {
+      say(token, MAPPED)
+      memory.close()
+    }
+    if (mapped.tokens.length >= MANY) mapped.tokens = mapped.tokens.filter(isOpen)
+    mapped.tokens.push(new WeakRef(token))
+    return new LentMemory(Buffer.from(buffer, offset, length), token)
+  }
+
+  /** Unmaps all pools: what was opened is empty (length 0) from now on. Loans that are still open end as without this. */
+  close(): void {
+    this.#closed = true
+    for (const { buffer } of this.#pools.values()) native.unmap(buffer)
+    this.#pools.clear()
+    this.#size = 0
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #map(pool: string, token: Descriptor, memory: Descriptor | undefined): Mapped {
+    if (memory === undefined) {
+      say(token, UNKNOWN)
+      throw new PassfdError('POOL_UNKNOWN')
+    }
+    const buffer = mapReceived(memory, false, undefined, this.#maxSize)
+    while (this.#pools.size >= this.#maxPools || this.#size + buffer.byteLength > this.#maxSize) this.#giveUpOne()
+    const mapped = { buffer, tokens: [] }
+    this.#pools.set(pool, mapped)
+    this.#size += buffer.byteLength
+    return mapped
+  }
+
+  #giveUpOne(): void {
+    const [[pool, { buffer, tokens }]] = this.#pools as unknown as [[string, Mapped]]
+    this.#pools.delete(pool)
+    this.#size -= buffer.byteLength
+    // Else somebody looks at it: it is unmapped when nobody does any more
+    if (!tokens.some(isOpen)) native.unmap(buffer)
+  }
+}
+mark(PoolReader, 'PoolReader')
+
+/** A part of a peer's memory, lent until it is released or the scope of its message ends. */
+export class LentMemory implements Disposable {
+  readonly #bytes: Buffer
+  readonly #token: Descriptor
+
+  /** @internal Made by `PoolReader.open`. */
+  constructor(bytes: Buffer, token: Descriptor) {
+    markUncloneable(this)
+    this.#bytes = Object.defineProperty(bytes, OWNER, { value: this })
+    this.#token = token
+  }
+
+  /**
+   * The bytes, in the peer's memory: for reading only, as what is written stays here, in place of what the peer writes there for later
+   * messages. The peer may change them at any time: copy what is to be checked first. @throws ERR_PASSFD_LOAN_OVER when they are not lent any more.
+   */
+  get bytes(): Buffer {
+    if (this.#token.closed) throw new PassfdError('LOAN_OVER')
+    return this.#bytes
+  }
+
+  /** True after `release()`, and when the scope of the message was over before it was claimed. */
+  get released(): boolean {
+    return this.#token.closed
+  }
+
+  /** Keeps it beyond the scope of its message, until `release()`. @throws ERR_PASSFD_LOAN_OVER */
+  claim(): this {
+    if (this.#token.closed) throw new PassfdError('LOAN_OVER')
+    this.#token.claim()
+    return this
+  }
+
+  /** The peer may use the memory again: don't touch `bytes` any more. Does nothing if it is released already. */
+  release(): void {
+    // Not as a lent one, off the loop: it is known to be a pipe, whose close doesn't wait
+    if (!this.#token.closed) this.#token.claim().close()
+  }
+
+  [Symbol.dispose](): void {
+    this.release()
+  }
+
+  /** It can't stand in a message: its bytes can. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: "lent memory can't be sent itself: send its bytes" })
+  }
+}
+mark(LentMemory, 'LentMemory')
+
+function checkLoan(value: unknown): Loan {
+  const { pool, offset, length, token, memory } = (
+    typeof value === 'object' && value !== null ? value : {}
+  ) as Partial<Loan>
+  checkOwnCopy(token, 'the token of a loan', 'a Descriptor of this copy of passfd')
+  checkOwnCopy(memory, 'the memory of a loan', 'a Descriptor of this copy of passfd')
+  const problem =
+    typeof pool !== 'string' || pool.length > 64
+      ? `its pool is ${describe(pool)}`
+      : !isSize(offset) || !isSize(length)
+        ? `its place is ${describe(offset)}, ${describe(length)}`
+        : !(token instanceof Descriptor) || !(memory === undefined || memory instanceof Descriptor)
+          ? 'a descriptor is missing'
+          : token.closed || !isPipe(token)
+            ? 'its token is no open pipe'
+            : undefined
+  if (problem !== undefined) throw new PassfdError('LOAN_INVALID', { detail: problem })
+  return value as Loan
+}
+
+function checkSealable(memory: Descriptor): void {
+  const seals = native.seals(memory.borrow())
+  if (seals === EINVAL) throw new PassfdError('MEMORY_KIND', { actual: memory.kind })
+  checked(seals, 'fcntl')
+}
+
+function isOpen(token: WeakRef<Descriptor>): boolean {
+  return token.deref()?.closed === false
+}
+
+function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+/** A pipe(7), and no FIFO on some file system of the peer's: closing and writing can't wait. */
+function isPipe(token: Descriptor): boolean {
+  return readlinkSync(`/proc/self/fd/${token.borrow()}`).startsWith('pipe:')
+}
+
+function say(token: Descriptor, what: number): void {
+  word[0] = what
+  native.writeNow(token.borrow(), word, 0, 1) // if it can't be said, the memory comes again
+}

@@ -1,0 +1,345 @@
+/** `MemoryPool`: slots of shared memory that are lent with a message, come back when nobody has them any more, and are lent again. */
+
+import { randomBytes } from 'node:crypto'
+import { whenAborted } from '../base/abort-signals.ts'
+import { isAbortSignal } from '../base/brand.ts'
+import { mark } from '../base/copy.ts'
+import { abortError, checked, PassfdError } from '../base/errors.ts'
+import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { checkType } from '../channel/options.ts'
+import { checkInteger, describe } from '../descriptor/convert.ts'
+import { own } from '../descriptor/descriptor.ts'
+import { Watcher } from '../os/loop.ts'
+import { native } from '../os/native.ts'
+import { SharedMemory } from './shared-memory.ts'
+import { type Loan, MAPPED } from './slot-loan.ts'
+
+export interface MemoryPoolOptions {
+  /** How many there are: so many can be out at a time. Default 8. */
+  slots?: number
+  /** In bytes. Default 1 MiB. */
+  slotSize?: number
+  /** Shown in /proc/PID/maps, at most 249 bytes. Default 'passfd-pool'. */
+  name?: string
+}
+
+const POOL_OPTIONS = { slots: true, slotSize: true, name: true } as const satisfies KnownOptions<MemoryPoolOptions>
+const ACQUIRE_OPTIONS = { signal: true } as const satisfies KnownOptions<{ signal?: AbortSignal }>
+
+/** A slot that is out. */
+interface Out {
+  readonly index: number
+  /** The pipe's read end. */
+  readonly fd: number
+  /** Who is to read it. */
+  readonly to: object
+  /** Only once somebody had to wait for a slot. */
+  watcher: Watcher | undefined
+}
+
+interface Waiter {
+  resolve(slot: Slot): void
+  reject(error: Error): void
+}
+
+const PAGE = 4096
+const EAGAIN = -11
+
+const ends = new Int32Array(2)
+const words = new Uint8Array(64)
+
+/** For pools that are collected while slots are out: their read ends. The memory looks after itself. */
+const pools = new FinalizationRegistry<Set<number>>(fds => {
+  for (const fd of fds) native.close(fd)
+})
+
+let warned = false
+const lost = new FinalizationRegistry<{ pool: WeakRef<MemoryPool>; index: number }>(({ pool, index }) => {
+  const owner = pool.deref()
+  if (owner === undefined || owner.closed) return
+  bringBack(owner, index)
+  if (warned) return
+  warned = true
+  process.emitWarning(
+    'A slot of a MemoryPool was collected before it was lent; it is free again. Lend it, or call release() on it.',
+    { type: 'PassfdWarning', code: 'PASSFD_LEAK' }
+  )
+})
+
+let bringBack: (pool: MemoryPool, index: number) => void
+let lendOut: (pool: MemoryPool, slot: Slot, index: number, to: object, length: number) => Loan
+
+/** Keeps a view's owner alive while the view is. */
+const OWNER = Symbol('owner')
+
+/**
+ * Memory in slots of one size. `acquire` a slot, fill its `bytes`, and send what `lend` gives: the receiver looks at the very same
+ * memory, through a `PoolReader`. When it has released the slot, its message is over, nobody has read the message, or its process or
+ * channel has ended, the slot is free for the next message. Nobody but this object can write into the memory, but all its readers can
+ * read all of it at any time: have a pool for each group of peers that may know the same.
+ */
+export class MemoryPool implements Disposable {
+  readonly slots: number
+  /** In bytes. */
+  readonly slotSize: number
+  readonly #id = randomBytes(16).toString('base64url')
+  readonly #memory: SharedMemory
+  /** From one slot's beginning to the next one's. */
+  readonly #stride: number
+  readonly #free: number[]
+  /** In the order lent. */
+  readonly #out = new Map<number, Out>()
+  readonly #readEnds = new Set<number>()
+  readonly #waiting = new Set<Waiter>()
+  /** Readers that have said that they have the memory. */
+  readonly #mapped = new WeakSet<object>()
+
+  /** Maps `slots` × `slotSize` bytes, at most 4 GiB. @throws system errors: `ENOMEM`, `EMFILE`, … */
+  constructor(options: MemoryPoolOptions = {}) {
+    markUncloneable(this)
+    const { slots = 8, slotSize = 1048576, name = 'passfd-pool' } = readOptions(options, POOL_OPTIONS)
+    checkInteger(slots, 'options.slots', 1, 65536)
+    checkInteger(slotSize, 'options.slotSize', 1, 2 ** 32)
+    this.slots = slots
+    this.slotSize = slotSize
+    this.#stride = Math.ceil(slotSize / PAGE) * PAGE
+    checkInteger(slots * this.#stride, 'options.slots × options.slotSize', 1, 2 ** 32)
+    this.#memory = SharedMemory.create(slots * this.#stride, { name, peersWrite: false })
+    this.#free = Array.from({ length: slots }, (_, index) => slots - 1 - index)
+    pools.register(this, this.#readEnds, this)
+  }
+
+  /** How many slots nobody has. */
+  get free(): number {
+    this.#collect(true)
+    return this.#free.length
+  }
+
+  /** True after `close()`. */
+  get closed(): boolean {
+    return this.#memory.closed
+  }
+
+  /**
+   * Resolves to a slot that nobody else has: at once, or when one comes back. First come, first served. Rejects with
+   * ERR_PASSFD_POOL_CLOSED, also if `close()` is called while it waits, or with Node's AbortError by `signal`.
+   */
+  acquire(options: { signal?: AbortSignal } = {}): Promise<Slot> {
+    checkOptions(options, ACQUIRE_OPTIONS)
+    const { signal } = options
+    checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
+    if (signal?.aborted) return Promise.reject(abortError(signal))
+    if (this.closed) return Promise.reject(new PassfdError('POOL_CLOSED'))
+    const slot = this.#take()
+    if (slot === undefined) return this.#wait(signal)
+    // What was sent before leaves in a tick: so the peer reads one slot while the next is filled, not all of them afterwards
+    return new Promise(resolve => process.nextTick(resolve, slot))
+  }
+
+  /** A slot if one is free and nobody waits for it, else undefined. @throws ERR_PASSFD_POOL_CLOSED */
+  tryAcquire(): Slot | undefined {
+    if (this.closed) throw new PassfdError('POOL_CLOSED')
+    return this.#take()
+  }
+
+  /**
+   * Unmaps the memory here: slots that were not lent are empty, and who waits in `acquire` is rejected. What is lent stays with its readers,
+   * unchanged, for as long as they like. @throws ERR_PASSFD_POOL_CLOSED if it was closed before.
+   */
+  close(): void {
+    if (this.closed) throw new PassfdError('POOL_CLOSED')
+    this.#memory.close()
+    pools.unregister(this)
+    for (const out of this.#out.values()) this.#forget(out)
+    this.#out.clear()
+    this.#free.length = 0
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    for (const { reject } of waiting) reject(new PassfdError('POOL_CLOSED'))
+  }
+
+  /** Closes it if it is still open. */
+  [Symbol.dispose](): void {
+    if (!this.closed) this.close()
+  }
+
+  /** While somebody waits there is none: what comes back is his. */
+  #take(): Slot | undefined {
+    if (this.#free.length === 0) this.#collect(false)
+    const index = this.#free.pop()
+    return index === undefined ? undefined : this.#slot(index)
+  }
+
+  #slot(index: number): Slot {
+    const start = index * this.#stride
+    return new Slot(this, index, this.#memory.bytes.subarray(start, start + this.slotSize))
+  }
+
+  #wait(signal: AbortSignal | undefined): Promise<Slot> {
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        this.#waiting.delete(waiter)
+        forget()
+        if (this.#waiting.size === 0) for (const { watcher } of this.#out.values()) watcher?.unref()
+      }
+      const waiter: Waiter = {
+        resolve: slot => {
+          leave()
+          resolve(slot)
+        },
+        reject: error => {
+          leave()
+          reject(error)
+        }
+      }
+      const forget = whenAborted(signal, () => waiter.reject(abortError(signal!)))
+      this.#waiting.add(waiter)
+      for (const out of this.#out.values()) this.#watch(out)
+    })
+  }
+
+  /** Somebody waits: the event loop is to tell when the slot is back. */
+  #watch(out: Out): void {
+    try {
+      out.watcher ??= new Watcher(out.fd, () => this.#look(out))
+      out.watcher.ref()
+    } catch (error) {
+      for (const { reject } of [...this.#waiting]) reject(error as Error) // they would wait for ever
+    }
+  }
+
+  #lend(slot: Slot, index: number, to: object, length: number): Loan {
+    if (this.closed) throw new PassfdError('POOL_CLOSED')
+    if ((typeof to !== 'object' && typeof to !== 'function') || to === null)
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: 'to',
+        expected: 'the channel that it is sent to',
+        actual: describe(to)
+      })
+    checkInteger(length, 'length', 0, this.slotSize)
+    const memory = this.#mapped.has(to) ? undefined : this.#memory.descriptor({ writable: false })
+    const result = native.pipe(ends)
+    if (result < 0) memory?.close()
+    checked(result, 'pipe')
+    const [fd, token] = ends as unknown as [number, number]
+    const out: Out = { index, fd, to, watcher: undefined }
+    lost.unregister(slot)
+    this.#readEnds.add(fd)
+    this.#out.set(index, out)
+    if (this.#waiting.size > 0) this.#watch(out)
+    const loan = { pool: this.#id, offset: index * this.#stride, length, token: own(token) }
+    return memory === undefined ? loan : { ...loan, memory }
+  }
+
+  /** Looks which slots have come back, the oldest first. `all`: or just enough of them. */
+  #collect(all: boolean): void {
+    for (const out of this.#out.values()) if (!this.#look(out) && !all && this.#free.length > 0) return
+  }
+
+  /** Reads what the reader says. True if the slot is back: nobody has the token any more. */
+  #look(out: Out): boolean {
+    const length = native.readNow(out.fd, words, 0, words.length)
+    if (length > 0) {
+      if (words[length - 1] === MAPPED) this.#mapped.add(out.to)
+      else this.#mapped.delete(out.to)
+      // Honest readers say one word. Whoever says more waits for the next look: his words aren't to keep us here
+      return length === words.length ? false : this.#isBack(out)
+    }
+    if (length === EAGAIN) return false
+    this.#return(out)
+    return true
+  }
+
+  /** The same, after a word. */
+  #isBack(out: Out): boolean {
+    if (native.readNow(out.fd, words, 0, 1) !== 0) return false
+    this.#return(out)
+    return true
+  }
+
+  #return(out: Out): void {
+    this.#out.delete(out.index)
+    this.#forget(out)
+    this.#bringBack(out.index)
+  }
+
+  #forget({ watcher, fd }: Out): void {
+    watcher?.end()
+    this.#readEnds.delete(fd)
+    native.close(fd)
+  }
+
+  #bringBack(index: number): void {
+    const [waiter] = this.#waiting
+    if (waiter === undefined) this.#free.push(index)
+    else waiter.resolve(this.#slot(index))
+  }
+
+  static {
+    bringBack = (pool, index) => pool.#bringBack(index)
+    lendOut = (pool, slot, index, to, length) => pool.#lend(slot, index, to, length)
+  }
+}
+mark(MemoryPool, 'MemoryPool')
+
+/** A slot that is the caller's: to be filled and lent, or given back. */
+export class Slot implements Disposable {
+  readonly #pool: MemoryPool
+  readonly #index: number
+  #bytes: Buffer | undefined
+  #loan: Loan | undefined
+
+  /** @internal Made by `acquire`. */
+  constructor(pool: MemoryPool, index: number, bytes: Buffer) {
+    markUncloneable(this)
+    this.#pool = pool
+    this.#index = index
+    this.#bytes = Object.defineProperty(bytes, OWNER, { value: this })
+    lost.register(this, { pool: new WeakRef(pool), index }, this)
+  }
+
+  /** To be filled; what was in it last time is still there. @throws ERR_PASSFD_SLOT_GONE after `lend` and `release`. */
+  get bytes(): Buffer {
+    return this.#open()
+  }
+
+  /**
+   * Lends the first `length` bytes (default: all) to the reader at the other end of `to`, the channel: gives what is to be sent there, once. Don't touch
+   * `bytes` afterwards. If it isn't sent, call `release()`.
+   * @throws ERR_PASSFD_SLOT_GONE if it was lent or released before, ERR_PASSFD_POOL_CLOSED, `EMFILE` as a system error.
+   */
+  lend(to: object, length: number = this.#pool.slotSize): Loan {
+    this.#open()
+    const loan = lendOut(this.#pool, this, this.#index, to, length)
+    this.#loan = loan
+    this.#bytes = undefined
+    return loan
+  }
+
+  /** Gives it back, also when it is lent and not sent yet, or returned. Does nothing if that has happened, or if it is out. */
+  release(): void {
+    this[Symbol.dispose]()
+    this.#loan?.token[Symbol.dispose]()
+    this.#loan?.memory?.[Symbol.dispose]()
+  }
+
+  /** Gives it back unless it is lent. */
+  [Symbol.dispose](): void {
+    if (this.#bytes === undefined) return
+    this.#bytes = undefined
+    lost.unregister(this)
+    if (!this.#pool.closed) bringBack(this.#pool, this.#index)
+  }
+
+  /** It can't stand in a message: what `lend` gives can. */
+  toJSON(): never {
+    throw new PassfdError('ENCODE', { detail: "a Slot can't be sent itself: send what its lend() gives" })
+  }
+
+  #open(): Buffer {
+    if (this.#bytes === undefined) throw new PassfdError('SLOT_GONE')
+    return this.#bytes
+  }
+}
+mark(Slot, 'Slot')

@@ -1,0 +1,234 @@
+/** Loads the shim, and says for each cause why that failed and what to do. */
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type ErrorKey, PassfdError } from '../base/errors.ts'
+import { version } from '../base/version.ts'
+
+/** What the file exports: one object for all who load it in a thread. */
+interface Shim {
+  version?: string
+  create?: () => unknown
+}
+
+/** e_machine of an ELF header (elf(5)), by Node's name of the architecture. */
+const MACHINES: Record<string, number> = {
+  x64: 62,
+  arm64: 183,
+  ia32: 3,
+  arm: 40,
+  riscv64: 243,
+  s390x: 22,
+  ppc64: 21,
+  loong64: 258
+}
+const HEADER = 64
+
+/** Why a runtime that calls itself compatible with Node can't run the shim: it would abort. */
+const RUNTIMES: Record<string, [name: string, lack: string]> = {
+  bun: ['Bun', "libuv's uv_poll_init, by which passfd watches descriptors"],
+  deno: [
+    'Deno',
+    "libuv's uv_poll_init, by which passfd watches descriptors, and Node-API's handle scopes outside of calls"
+  ]
+}
+
+/** A place and what loading from it gave. */
+interface Failure {
+  readonly path: string
+  readonly error: NodeJS.ErrnoException
+  /** Undefined: it can't be read. */
+  readonly file: { readonly header: Buffer; readonly size: number } | undefined
+}
+
+type Cause = [key: ErrorKey, details: (failure: Failure) => Record<string, string> | undefined]
+
+/** From the most certain cause to the least; the first that fits is told. */
+const CAUSES: readonly Cause[] = [
+  ['NATIVE_FORBIDDEN', forbidden],
+  ['NATIVE_UNREADABLE', ({ path, error, file }) => (file === undefined ? { path, detail: error.message } : undefined)],
+  ['NATIVE_PLATFORM', platform],
+  ['NATIVE_DAMAGED', ({ path, error }) => ({ path, detail: error.message })]
+]
+
+/** The binding for this evaluation, or for Bun and Deno, which must not load it, the error for its first use. Throws ERR_PASSFD_NATIVE_…. */
+export function load(): { binding: unknown } | { error: PassfdError } {
+  const versions = process.versions as Record<string, string | undefined>
+  for (const [key, [runtime, lack]] of Object.entries(RUNTIMES))
+    if (versions[key] !== undefined)
+      return { error: new PassfdError('RUNTIME', { runtime, version: versions[key]!, lack }) }
+  const { PASSFD_SHIM } = process.env
+  const root = packageRoot()
+  const places = PASSFD_SHIM !== undefined ? [PASSFD_SHIM] : root === undefined ? besideBundle() : inPackage(root)
+  for (const path of places) {
+    const shim = existsOrForbidden(path) ? loadFile(path, root !== undefined) : undefined
+    if (shim !== undefined) return { binding: shim.create!() }
+  }
+  throw missing(places, root, PASSFD_SHIM !== undefined)
+}
+
+function inPackage(root: string): string[] {
+  return [
+    join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'passfd.node'),
+    join(root, 'native', 'build', 'Release', 'passfd.node')
+  ]
+}
+
+/** The package's folder; undefined if this code was bundled into another file. */
+function packageRoot(): string | undefined {
+  try {
+    const root = fileURLToPath(new URL('../..', import.meta.url))
+    return JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).name === 'passfd' ? root : undefined
+  } catch (error) {
+    // The permission model may let the code be read, and not this
+    if ((error as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED')
+      return fileURLToPath(new URL('../..', import.meta.url))
+    return undefined // some bundlers leave nothing in import.meta
+  }
+}
+
+function besideBundle(): string[] {
+  const folders = new Set<string>()
+  try {
+    folders.add(dirname(fileURLToPath(import.meta.url)))
+  } catch {
+    // a CommonJS bundle
+  }
+  if (typeof __dirname === 'string') folders.add(__dirname)
+  if (folders.size === 0 && process.argv[1] !== undefined) folders.add(dirname(process.argv[1]))
+  return [...folders].map(folder => join(folder, 'passfd.node'))
+}
+
+/** A file that may not be looked at is not missing. */
+function existsOrForbidden(path: string): boolean {
+  return existsSync(path) || (permission() !== undefined && !permission()!.has('fs.read', path))
+}
+
+function loadFile(path: string, inPackage: boolean): Shim {
+  let shim: Shim
+  const file = fileOf(path)
+  // dlopen(3) maps what the headers promise: a file that ends before that would end this process by SIGBUS
+  const broken = file === undefined ? undefined : damaged({ path, file })
+  if (broken !== undefined) throw new PassfdError('NATIVE_DAMAGED', broken)
+  try {
+    shim = inPackage ? byBindings(path) : byNode(path)
+  } catch (error) {
+    throw explained({ path, error: error as NodeJS.ErrnoException, file })
+  }
+  if (shim.version !== version || shim.create === undefined)
+    throw new PassfdError('NATIVE_VERSION', { path, theirs: shim.version ?? 'an earlier one', ours: version })
+  return shim
+}
+
+/** Not an import: a bundler would follow that, and what it makes of it fails before anything here runs. */
+function byBindings(path: string): Shim {
+  const bindings = createRequire(import.meta.url)('bindings')
+  return bindings({ bindings: 'passfd', module_root: dirname(path), try: [[path]] }) as Shim
+}
+
+function byNode(path: string): Shim {
+  const module = { exports: {} as Shim }
+  process.dlopen(module, path)
+  return module.exports
+}
+
+function explained(failure: Failure): PassfdError {
+  for (const [key, details] of CAUSES) {
+    const found = details(failure)
+    if (found !== undefined) return new PassfdError(key, found, { cause: failure.error })
+  }
+  throw failure.error
+}
+
+function fileOf(path: string): Failure['file'] {
+  try {
+    const fd = openSync(path, 'r')
+    try {
+      const header = Buffer.alloc(HEADER)
+      const length = readSync(fd, header, 0, HEADER, 0)
+      return { header: header.subarray(0, length), size: fstatSync(fd).size }
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    return undefined
+  }
+}
+
+function permission(): { has(scope: string, reference?: string): boolean } | undefined {
+  return (process as { permission?: { has(scope: string, reference?: string): boolean } }).permission
+}
+
+function forbidden({ path, error }: Failure): Record<string, string> | undefined {
+  if (error.code === 'ERR_ACCESS_DENIED' && permission() !== undefined && !permission()!.has('fs.read', path))
+    return {
+      path,
+      why: 'the permission model does not let this process read it',
+      advice: `Run node with --allow-fs-read=${path}, too`
+    }
+  if (error.code !== 'ERR_DLOPEN_DISABLED' && error.code !== 'ERR_ACCESS_DENIED') return undefined
+  return permission() === undefined
+    ? { path, why: 'node was started with --no-addons', advice: 'Run node without it (see NODE_OPTIONS, too)' }
+    : { path, why: 'the permission model forbids addons', advice: 'Run node with --allow-addons, too' }
+}
+
+function damaged({ path, file }: Pick<Failure, 'path' | 'file'>): Record<string, string> | undefined {
+  const { header, size } = file!
+  if (size === 0) return { path, detail: 'it is empty' }
+  if (header.length < HEADER || header.readUInt32BE(0) !== 0x7f454c46)
+    return { path, detail: 'it is no shared object (ELF): invalid ELF header' }
+  if (header[4] !== 2 || header[5] !== 1) return undefined
+  // Section headers stand at the end of what a linker writes
+  const end = Number(header.readBigUInt64LE(40)) + header.readUInt16LE(58) * header.readUInt16LE(60)
+  return size < end ? { path, detail: `it has ${size} bytes, of ${end} at least: file too short` } : undefined
+}
+
+function platform({ path, error, file }: Failure): Record<string, string> | undefined {
+  const { header } = file!
+  const machine = header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18)
+  const here = `${process.platform}-${process.arch}`
+  if (MACHINES[process.arch] !== undefined && machine !== MACHINES[process.arch]) {
+    const other = Object.keys(MACHINES).find(name => MACHINES[name] === machine) ?? `machine ${machine}`
+    return {
+      path,
+      built: other,
+      here,
+      advice: 'node_modules was copied from a machine of another architecture. Run "npm ci" where the program runs'
+    }
+  }
+  const glibc = /version `GLIBC_([\d.]+)' not found/.exec(error.message)
+  if (glibc !== null)
+    return {
+      path,
+      built: `glibc ${glibc[1]} or later`,
+      here: `${here} with glibc ${glibcVersion() ?? 'of another version'}`,
+      advice: BUILD_HERE
+    }
+  if (/musl/.test(error.message)) return { path, built: 'musl', here: `${here} with glibc`, advice: BUILD_HERE }
+  if (glibcVersion() === undefined) return { path, built: 'glibc', here: `${here} with musl`, advice: BUILD_HERE }
+  return undefined
+}
+
+const BUILD_HERE = `Build it there: run "npx node-gyp rebuild -C native" in passfd's folder, and remove its prebuilds`
+
+function glibcVersion(): string | undefined {
+  const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } }
+  return header.glibcVersionRuntime
+}
+
+function missing(places: readonly string[], root: string | undefined, named: boolean): PassfdError {
+  const detail = places.map(path => `${path} is not there`).join('; ')
+  if (named)
+    return new PassfdError('NATIVE_MISSING', {
+      detail,
+      advice: 'PASSFD_SHIM names it: correct or remove that variable'
+    })
+  const prebuilt = `prebuilds/${process.platform}-${process.arch}/passfd.node`
+  if (root === undefined) return new PassfdError('NATIVE_BUNDLED', { detail, prebuilt })
+  const clone = existsSync(join(root, 'scripts', 'build-native.mjs'))
+  const advice = clone
+    ? `This is a clone: run "npm run build:native" in ${root}`
+    : `Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder`
+  return new PassfdError('NATIVE_MISSING', { detail, advice })
+}

@@ -1,0 +1,129 @@
+/** This thread's event loop: who is told of a watcher's wake-up, and the closing of descriptors off the loop. */
+import { systemError } from '../base/errors.ts'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
+
+/** Where watchers that read put the bytes: from HEADROOM on. */
+export const HEADROOM = 65536
+/** A wake-up reads no more of small messages than this, about 0.1 ms of work: a channel that floods doesn't keep the others waiting. */
+const MOST = 16384
+export const AREA = Buffer.allocUnsafeSlow(HEADROOM + MOST)
+/** And what such a read gave; see RESULT_… in native.ts. */
+export const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
+const batch = new Int32Array(1024)
+
+/** Who is told of a watcher's wake-ups. */
+export interface WatchListener {
+  onEvents(events: number): void
+}
+
+/** By a watcher's id. */
+const listeners: (WatchListener | undefined)[] = []
+const closings = new Map<number, (count: number) => void>()
+let nextClosing = 1
+
+if (available) native.setup(AREA, HEADROOM, RESULTS, dispatch)
+
+function dispatch(id: number, events: number): void {
+  if (events === CLOSED) {
+    const done = closings.get(id)
+    closings.delete(id)
+    done?.(RESULTS[RESULT_BYTES]!)
+  } else listeners[id]?.onEvents(events)
+}
+
+/** Returns the watcher's id. `reads`: as in `native.watch`. */
+export function watch(fd: number, reads: boolean, listener: WatchListener): number {
+  const id = native.watch(fd, reads)
+  if (id < 0) throw systemError(id, 'epoll_ctl')
+  listeners[id] = listener
+  return id
+}
+
+/** To be called before the descriptor is closed or given away: epoll(7) would go on telling. */
+export function unwatch(id: number): void {
+  listeners[id] = undefined
+  native.unwatch(id)
+}
+
+/**
+ * A watcher that only tells: READABLE, WRITABLE, and FAILED, after which it tells nothing more until `want` is called again: a call
+ * on the descriptor then says what is wrong. It begins with READABLE wanted. `fd` stays the caller's.
+ */
+export class Watcher {
+  #id: number
+
+  constructor(fd: number, listener: (events: number) => void) {
+    this.#id = watch(fd, false, { onEvents: listener })
+  }
+
+  /** False after `end`. */
+  get active(): boolean {
+    return this.#id !== 0
+  }
+
+  want(readable: boolean, writable: boolean): void {
+    if (this.#id !== 0) native.interest(this.#id, (readable ? READABLE : 0) | (writable ? WRITABLE : 0))
+  }
+
+  /** Leaves the loop, at once. */
+  end(): void {
+    if (this.#id !== 0) unwatch(this.#id)
+    this.#id = 0
+  }
+
+  /** While it is active, the process goes on (the default). */
+  ref(): void {
+    if (this.#id !== 0) native.ref(this.#id)
+  }
+
+  unref(): void {
+    if (this.#id !== 0) native.unref(this.#id)
+  }
+}
+
+/** The same as `discard`, for a `done` that somebody waits for: the process goes on until it was called. */
+export function closeAside(fds: readonly number[], done: () => void): void {
+  const waiting = setInterval(() => {}, 0x7fffffff)
+  discard(fds, () => {
+    clearInterval(waiting)
+    done()
+  })
+}
+
+/** Closes numbers on a helper thread; `done` hears how many were closed. It does not keep the process. */
+export function discard(fds: readonly number[], done?: (count: number) => void): void {
+  for (let at = 0; at < fds.length; at += batch.length) {
+    const count = Math.min(batch.length, fds.length - at)
+    for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
+    let tag = 0
+    if (done !== undefined) {
+      tag = nextClosing
+      nextClosing = nextClosing === 0x7fffffff ? 1 : nextClosing + 1
+      closings.set(tag, done)
+    }
+    native.closeLater(batch, 0, count, tag)
+  }
+}
+
+/** Closes numbers that nothing makes wait. Returns how many were closed. */
+export function closeNow(fds: readonly number[]): number {
+  let closed = 0
+  for (let at = 0; at < fds.length; at += batch.length) {
+    const count = Math.min(batch.length, fds.length - at)
+    for (let i = 0; i < count; i++) batch[i] = fds[at + i]!
+    closed += native.closeMany(batch, 0, count)
+  }
+  return closed
+}
+
+/** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
+export function closeListener(fd: number, timeout: number): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(resolve, timeout)
+    discard([fd], () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}

@@ -1,0 +1,271 @@
+/**
+ * The shim's typed interface, and the one binding of this evaluation.
+ *
+ * Every call returns a number >= 0 (what the system call gave) or -errno; none throws for an operating
+ * system failure. Every descriptor that a call creates is close-on-exec from the first instant and *held*:
+ * it stands in this environment's table until `close`, `closeLater` or `release` takes it out. What is
+ * still held when the environment (a worker thread, say) ends is closed by the shim.
+ */
+import type { PassfdError } from '../base/errors.ts'
+import { load } from './load.ts'
+
+/** What a watcher reports, added up (also the bits of `interest`). */
+export const READABLE = 1
+export const WRITABLE = 2
+/** Nothing will come any more from a listener's watcher: it failed. */
+export const FAILED = 8
+/** `closeLater` has closed a batch: the first argument is its tag, `results[0]` the number closed. */
+export const CLOSED = 16
+
+/** Places in the `results` array after a read. */
+export const RESULT_BYTES = 0
+export const RESULT_DESCRIPTORS = 1
+export const RESULT_FLAGS = 2
+export const RESULT_FIRST = 3
+/** `results[RESULT_FLAGS]`: the kernel dropped descriptors (`MSG_CTRUNC`, recvmsg(2)). */
+export const TRUNCATED = 1
+
+/** Places in the array that `receivePlaced` and `receiveMessage` fill: at least 8 + 2 × 253. The first three are as above. */
+export const MESSAGE_PLACE = 3 // receivePlaced: which of the bytes the descriptors came with
+export const MESSAGE_NAME = 3 // receiveMessage: length of the sender's address
+export const MESSAGE_PID = 4
+export const MESSAGE_UID = 5
+export const MESSAGE_GID = 6
+export const MESSAGE_PIDFD = 7 // held, or -errno: the kernel could not make it
+export const MESSAGE_FIRST = 8
+/** Up to here `receivePlaced` looks for the exact byte: one read each. */
+export const PLACED = 1024
+/** Flags of `receiveMessage`, besides TRUNCATED. */
+export const CUT = 2 // the message was longer than the room for it (`MSG_TRUNC`); the rest is gone
+export const CREDENTIALS = 4 // pid, uid and gid are there (`passCredentials` is on)
+export const PIDFD = 8 // MESSAGE_PIDFD is there (`passPidfd` is on)
+
+/** What `acceptMany` needs of `addresses` for each connection, in bytes. */
+export const ADDRESS = 64
+
+export interface Native {
+  /**
+   * Once an environment: `area` is where reads go (pinned; bytes are put at `headroom` and after), `results`
+   * (at least 3 + 2 × 253 places) what a read gave, `dispatch` is called with a watcher's id and what happened.
+   */
+  setup(area: Buffer, headroom: number, results: Int32Array, dispatch: (id: number, events: number) => void): void
+
+  // Ownership
+  /** Sets FD_CLOEXEC. -EBADF if not open, -EEXIST if held already, here or in another environment of this process (same shim). */
+  hold(fd: number): number
+  release(fd: number): number // out of the table, still open; -EBADF if not held, -EBUSY if it has several owners
+  close(fd: number): number // -EBADF, and nothing is closed, if not held
+  closeMany(fds: Int32Array, start: number, count: number): number // how many were closed
+  /**
+   * Closes on a helper thread, as close(2) may block; with a tag > 0 `dispatch(tag, CLOSED)` follows. Of up to 8 those that can't block
+   * (/dev/null and its like) are closed before this returns.
+   */
+  closeLater(fds: Int32Array, start: number, count: number, tag: number): number
+  pendingCloses(): number // handed to `closeLater` in this process and not closed yet
+  held(): number // how many owners the descriptors of this environment have
+  dup(fd: number): number // needs not be held
+  /** One owner more of a held number: each closes it once, and the last one does. Returns `fd`. */
+  share(fd: number): number
+  /** A number of its own for one of the owners: `fd` if there is no other, else a copy (dup(2)) that takes its place. */
+  separate(fd: number): number
+
+  // Creation. `out` receives the numbers
+  socketpair(type: number, out: Int32Array): number // 1 stream, 2 dgram, 5 seqpacket
+  pipe(out: Int32Array): number
+  socket(type: number): number // AF_UNIX, non-blocking
+  /** `name` as in sun_path, an abstract one with its leading NUL; mode < 0 leaves the mode to the umask. */
+  bind(fd: number, name: Uint8Array, mode: number): number
+  listen(fd: number, backlog: number): number
+  accept(fd: number): number // non-blocking
+  /**
+   * As many connections as wait, `most` at most (1 to `fds.length`), each as from `accept`: fills `fds` and returns how many; 0 if nobody
+   * waits. Those that ended while they waited are passed over. An error (-EMFILE, …) is told only if there is none; otherwise the next
+   * call meets it again. `addresses` (if not null, `most` * ADDRESS bytes) tells from where: for the i-th connection at i * ADDRESS the
+   * length of the textual address, 0 if it has none (AF_UNIX), then that in ASCII as `inetName` would give it.
+   */
+  acceptMany(fd: number, fds: Int32Array, most: number, addresses: Uint8Array | null): number
+  /**
+   * Nobody gets into the queue of the listener any more; whoever is in it, or has been sent a SYN-ACK, can still be accepted. It holds for all
+   * who share the socket, and can't be undone. TCP: by a socket filter, which drops each SYN (Linux 2.2). Unix: shutdown(2), so that
+   * accept(2) fails with EINVAL when the queue is empty.
+   */
+  closeQueue(fd: number): number
+  /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
+  handshakes(fd: number): number
+  /** Connections in a listener's queue; at least 1 if `acceptMany` would give one. */
+  queued(fd: number): number
+  connect(fd: number, name: Uint8Array): number
+  /**
+   * TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT, 4 SO_REUSEPORT once it listens alone:
+   * -EADDRINUSE if anybody listens there, with SO_REUSEPORT or without (TCP only). Returns the descriptor.
+   */
+  bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
+
+  pidfd(pid: number): number // pidfd_open(2)
+  peerPidfd(fd: number): number // SO_PEERPIDFD, Linux >= 6.5; -ENOPROTOOPT before
+  memfd(name: string, size: number): number // sealable, not executable
+
+  // Facts and settings
+  kind(fd: number): number // index into KINDS of descriptor.ts
+  peer(fd: number, out: Int32Array): number // pid, uid, gid, n, n groups; returns n (-ERANGE: out is too short)
+  passRights(fd: number, on: boolean): number // SO_PASSRIGHTS, Linux >= 6.16; -ENOPROTOOPT before
+  sendBuffer(fd: number, bytes: number): number // raises SO_SNDBUF (socket(7)): to net.core.wmem_max at most, then doubled
+  shutdown(fd: number, how: number): number // 0 read, 1 write, 2 both
+  resize(fd: number, columns: number, rows: number): number // TIOCSWINSZ
+  terminalSide(fd: number): number // 1: a pseudoterminal's master; 0: a terminal; -ENOTTY
+  statusFlags(fd: number): number // F_GETFL: O_ACCMODE, O_NONBLOCK, … (open(2))
+  nonblocking(fd: number, on: boolean): number // O_NONBLOCK, for all who share the open file description
+  /**
+   * A non-blocking open file description of our own of the same pipe or terminal; 0: `readNow` and `writeNow` never wait on this one.
+   * -EACCES, -ENXIO: this process can't open it. Not for a pseudoterminal's master: it would open another one.
+   */
+  reopen(fd: number): number
+  passCredentials(fd: number, on: boolean): number // SO_PASSCRED, unix(7)
+  passPidfd(fd: number, on: boolean): number // SO_PASSPIDFD, Linux >= 6.5; -ENOPROTOOPT before
+  name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
+  /**
+   * The address of an IPv4 or IPv6 socket or of its peer: `out[0]` is 4 or 6, `out[1]` the port; `text` (ADDRESS bytes are enough)
+   * receives the IP as Node writes it. Returns the text's length. IPv4 in IPv6 form (::ffff:127.0.0.1) is given as IPv4. -EAFNOSUPPORT:
+   * another kind of socket; -ENOTCONN: no peer; -ERANGE: too little room.
+   */
+  inetName(fd: number, peer: boolean, out: Int32Array, text: Uint8Array): number
+  pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
+  lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
+  limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
+
+  // Traffic
+  /** Bytes [start, end) and `count` descriptors in one `sendmsg`. Bytes accepted, or -errno and then no descriptor left. */
+  send(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number
+  ): number
+  /** The same, gathered from up to 64 buffers, the first `skip` bytes of the first one left out. */
+  sendVector(
+    fd: number,
+    chunks: readonly Uint8Array[],
+    skip: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number
+  ): number
+  /** Reads now, as a wake-up of watcher `id` would: fills `results`, returns `results[0]`; does not call `dispatch`. */
+  receive(id: number): number
+
+  /**
+   * Reads a raw stream. The descriptors that `results` lists came with the byte at MESSAGE_PLACE: exactly that one if less than
+   * PLACED bytes stand before it, else that or a later one of this read. SO_PASSCRED must be off.
+   */
+  receivePlaced(fd: number, bytes: Uint8Array, start: number, end: number, results: Int32Array): number
+  /** One datagram or packet, with the sender's address in `name` (at least 108 bytes). A pidfd that is not wanted is closed. */
+  receiveMessage(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    results: Int32Array,
+    name: Uint8Array,
+    wantsPidfd: boolean
+  ): number
+  /** One datagram or packet, to `name` or, if that is null, to the connected peer. It may be empty and carry descriptors. */
+  sendMessage(
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    fds: Int32Array,
+    fdStart: number,
+    count: number,
+    name: Uint8Array | null
+  ): number
+  /**
+   * What waits to be read, which stays there: so do the descriptors that came with it, none is installed (trap: MSG_PEEK, recv(2), makes
+   * new ones at each call if there is room for them). 0: the end; -EAGAIN: nothing yet; -EINVAL: no room given.
+   */
+  peek(fd: number, bytes: Uint8Array, start: number, end: number): number
+  /** Pipes and terminals: never waits, whether or not O_NONBLOCK is set; -EAGAIN instead. */
+  readNow(fd: number, bytes: Uint8Array, start: number, end: number): number
+  /** The same; -EOPNOTSUPP if O_NONBLOCK must be set first. It may take less than it was given. */
+  writeNow(fd: number, bytes: Uint8Array, start: number, end: number): number
+
+  // Many sockets that are waited for together, and not read: for `peek`
+  /**
+   * A descriptor to be watched (`watch(set, false)`) that is readable while there is news of a socket in it: more bytes than before, the
+   * end, an error. That bytes are still there is no news (EPOLLET, epoll(7)), but those that are there at `edgeAdd` are.
+   */
+  edgeSet(): number
+  edgeAdd(set: number, fd: number): number // -EEXIST: is in it
+  /** Before `fd` is closed or released: what a copy of it elsewhere brings would be told under its number. -ENOENT: isn't in it. */
+  edgeRemove(set: number, fd: number): number
+  /**
+   * The sockets that there is news of, as the complement (~fd) if the peer sends no more; returns how many. If there are more than `fds`
+   * holds, the set stays readable.
+   */
+  edgeReady(set: number, fds: Int32Array): number
+
+  // Processes
+  /**
+   * This process ends with SIGALRM `seconds` (>= 1) after the end of its parent, if it has not by itself, even if its event loop hangs.
+   * `parent` is the parent's pid as this process knows it: returns 1, and the time runs, if that has ended already; else 0. Uses the
+   * highest real-time signal that has no handler (PR_SET_PDEATHSIG, prctl(2)) and, after the parent's end, alarm(2) and SIGALRM's default
+   * action; both stay this process's own: children get neither. The kernel forgets it when this process changes its user or group (setuid(2)):
+   * call it afterwards. That a thread of the parent ends, the one that started us included, does no harm. -EINVAL: also in a worker
+   * thread, with whose end it would be forgotten; -EBUSY: no free signal.
+   */
+  dieAfterParent(seconds: number, parent: number): number
+  /**
+   * Sends a signal (pidfd_send_signal(2), Linux 5.1) to the process of a pidfd, never to another one that has its number by now; `number` 0
+   * only asks. -ESRCH: the process was collected.
+   */
+  signal(pidfd: number, number: number): number
+  /** 1: orphans become this process's children (it is PID 1 of its namespace, or PR_SET_CHILD_SUBREAPER, prctl(2)), and this is its main thread. */
+  isReaper(): number
+  /** The pid of a child, forked by this thread or re-parented to it, that has ended. It is not collected (WNOWAIT, waitid(2)). 0: there is none. */
+  endedChild(): number
+  /** Collects that child. Returns its pid; 0: it has not ended, or somebody else has collected it. */
+  collect(pid: number): number
+
+  // Memory
+  seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none
+  seal(fd: number, seals: number): number // F_ADD_SEALS
+  /**
+   * Maps [0, size) and puts the ArrayBuffer into `holder[0]`; the mapping needs `fd` no longer. -EPERM: not sealed against
+   * shrinking; -ENODEV: no plain memory; -ERANGE: smaller than that; -EFBIG: more than 4 GiB; -ENOTSUP: no such buffers in this
+   * runtime (Electron).
+   * `writable`: shared with all who map it (-EACCES, -EPERM if that is forbidden). Otherwise writes are seen by nobody else.
+   */
+  map(fd: number, size: number, writable: boolean, holder: ArrayBuffer[]): number
+  unmap(buffer: ArrayBuffer): number // detaches it; the memory is unmapped at once or by the collector, if nothing else uses it
+
+  // Readiness, on this environment's loop
+  /** `reads`: the shim reads on its own when readable (channels); otherwise it only tells (listeners). Returns the id (>= 1). */
+  watch(fd: number, reads: boolean): number
+  interest(id: number, events: number): number
+  /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */
+  target(id: number, buffer: Uint8Array | null, start: number, end: number): number
+  /** For this many µs from now the loop doesn't sleep: it looks for events again and again. Keeps no process running. */
+  spin(microseconds: number): number
+  unwatch(id: number): number // leaves the loop at once (before any close: epoll(7)); the descriptor stays open
+  ref(id: number): void
+  unref(id: number): void
+}
+
+const loaded = load()
+
+/** False: whatever is called of `native` throws ERR_PASSFD_RUNTIME. So the package can be imported. */
+export const available: boolean = 'binding' in loaded
+
+// Loaded now, not at the first call: a call costs nothing more than that of a function
+export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing(loaded.error)
+
+function refusing(error: PassfdError): Native {
+  const refuse = (): never => {
+    Error.captureStackTrace?.(error, refuse)
+    throw error
+  }
+  return new Proxy({} as Native, { get: () => refuse })
+}

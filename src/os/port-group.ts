@@ -1,0 +1,68 @@
+/** TCP listeners that share a port (SO_REUSEPORT, socket(7)): each has its own queue, and the kernel deals connections out to them. */
+
+import { checked } from '../base/errors.ts'
+import { bindPort, listenAt, type PortSpec } from './bind.ts'
+import { ADDRESS, native } from './native.ts'
+
+const IPV6_ONLY = 1
+const REUSEPORT = 2
+const REUSEPORT_LATER = 4
+
+/**
+ * A port and its listeners. A plain SO_REUSEPORT listener would be let in wherever this user has another one, of whatever program, and
+ * take half of its connections: so the first of a group listens without, which the kernel refuses if anybody listens there, and becomes
+ * ready to share after that. From then on others are kept out unless they use SO_REUSEPORT themselves and are of the same user.
+ */
+export class PortGroup {
+  /** Numeric. */
+  readonly host: string
+  /** The one that was given, or found for 0. */
+  readonly port: number
+  readonly #backlog: number
+  readonly #flags: number
+  #first: number | undefined
+
+  private constructor(first: number, host: string, port: number, backlog: number, flags: number) {
+    this.#first = first
+    this.host = host
+    this.port = port
+    this.#backlog = backlog
+    this.#flags = flags
+  }
+
+  /**
+   * The port is taken from here on, and connections queue. Port 0 is a free one. Errors: EADDRINUSE if anybody listens there, others of
+   * bind(2), and of the host's look-up; ERR_PASSFD_INVALID_ARGUMENT.
+   */
+  static async open(spec: PortSpec): Promise<PortGroup> {
+    const { fd, host, backlog, flags } = await bindPort(spec, REUSEPORT_LATER)
+    try {
+      return new PortGroup(fd, host, portOf(fd), backlog, flags & IPV6_ONLY)
+    } catch (error) {
+      native.close(fd)
+      throw error
+    }
+  }
+
+  /**
+   * A listener of the group: held, bound and listening, the caller's to close. At any time, but at least one must be open all the while:
+   * with the last one the port goes; and by the same effective user (EADDRINUSE otherwise). The first call gives the one that `PortGroup.open` made.
+   */
+  open(): number {
+    const first = this.#first
+    this.#first = undefined
+    return first ?? listenAt(this.host, this.port, this.#backlog, this.#flags | REUSEPORT)
+  }
+
+  /** Closes the first listener if nobody has asked for it; those that `open` gave are not the group's. */
+  close(): void {
+    if (this.#first !== undefined) native.close(this.#first)
+    this.#first = undefined
+  }
+}
+
+function portOf(fd: number): number {
+  const place = new Int32Array(2)
+  checked(native.inetName(fd, false, place, new Uint8Array(ADDRESS)), 'getsockname')
+  return place[1]!
+}

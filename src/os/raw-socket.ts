@@ -1,0 +1,133 @@
+/** A connected socket that is read and written by hand: its place on the loop, and its end. */
+
+import { constants } from 'node:fs'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import { keepAlive } from '../base/timers.ts'
+import { discard, Watcher } from './loop.ts'
+import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
+
+/** Where reads go before they are copied out: nothing of it is kept beyond the call. */
+export const SCRATCH = Buffer.allocUnsafeSlow(65536)
+/** What such a read gave; see MESSAGE_… in native.ts. */
+export const RECEIVED = new Int32Array(MESSAGE_FIRST + 4 * MAX_RIGHTS)
+
+/** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
+const RETRY_AFTER = 5
+
+const EPIPE = -32
+const ECONNRESET = -104
+const ENOTCONN = -107
+const EAGAIN = -11
+const ENOMEM = -12
+const ENOBUFS = -105
+const ETOOMANYREFS = -109
+
+export interface RawSocketOwner {
+  onReadable(): void
+  onWritable(): void
+}
+
+/** It owns `fd`, which the shim holds. Nothing is read or written before it is asked for. */
+export class RawSocket {
+  readonly fd: number
+  readonly #owner: RawSocketOwner
+  readonly #watcher: Watcher
+  #reading = false
+  #writing = false
+  #referenced = true
+  #retry: NodeJS.Timeout | undefined
+
+  constructor(fd: number, owner: RawSocketOwner) {
+    this.fd = fd
+    this.#owner = owner
+    const blocks = (native.statusFlags(fd) & constants.O_NONBLOCK) === 0
+    try {
+      this.#watcher = new Watcher(fd, events => this.#tell(events))
+    } finally {
+      // Watching sets the flag, even if it fails; everybody who shares the socket would feel it, and our calls don't need it
+      if (blocks) native.nonblocking(fd, false)
+    }
+    this.#watcher.want(false, false)
+  }
+
+  get reading(): boolean {
+    return this.#reading
+  }
+
+  get ended(): boolean {
+    return !this.#watcher.active
+  }
+
+  /** `onReadable` is wanted, again and again until it isn't. */
+  read(on: boolean): void {
+    if (on === this.#reading) return
+    this.#reading = on
+    this.#watcher.want(this.#reading, this.#writing)
+  }
+
+  /** `onWritable` is wanted once, for what a write has answered: when there is room, or descriptors in flight have perhaps arrived. */
+  writeLater(errno: number): void {
+    if (errno === EAGAIN) this.#write(true)
+    else {
+      this.#retry ??= setTimeout(() => {
+        this.#retry = undefined
+        this.#owner.onWritable()
+      }, RETRY_AFTER)
+      if (!this.#referenced) keepAlive(this.#retry, false)
+    }
+  }
+
+  ref(): void {
+    this.#referenced = true
+    this.#watcher.ref()
+    keepAlive(this.#retry, true)
+  }
+
+  unref(): void {
+    this.#referenced = false
+    this.#watcher.unref()
+    keepAlive(this.#retry, false)
+  }
+
+  /** Leaves the loop and closes the socket, off the loop: descriptors that nobody has received may sit in it. */
+  end(): void {
+    clearTimeout(this.#retry)
+    if (this.ended) return
+    this.#watcher.end()
+    discard([this.fd])
+  }
+
+  #write(on: boolean): void {
+    if (on === this.#writing) return
+    this.#writing = on
+    this.#watcher.want(this.#reading, this.#writing)
+  }
+
+  #tell(events: number): void {
+    const failed = (events & FAILED) !== 0
+    const writable = this.#writing && (failed || (events & WRITABLE) !== 0)
+    const readable = failed || (events & READABLE) !== 0
+    try {
+      if (writable) {
+        this.#write(false)
+        this.#owner.onWritable()
+      }
+      if (readable && this.#reading) this.#owner.onReadable()
+    } finally {
+      if (failed) this.#watcher.want(this.#reading, this.#writing) // it tells nothing more otherwise
+    }
+  }
+}
+
+/**
+ * A write with descriptors has failed because of them: one is closed (EBADF), or of a kind that the kernel never passes (EINVAL: io_uring).
+ * Nothing has left, and the next write may succeed.
+ */
+export function isRefusal(errno: number): boolean {
+  return !isBackPressure(errno) && errno !== EPIPE && errno !== ECONNRESET && errno !== ENOTCONN
+}
+
+/** Not an error but a reason to wait: no room in the socket, in memory, or for more descriptors in flight (unix(7)). */
+export function isBackPressure(errno: number): boolean {
+  return errno === EAGAIN || errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM
+}

@@ -1,0 +1,160 @@
+/**
+ * What a supervisor and a worker say to each other, on a channel of their own. It is not part of the public surface, but the two may be of
+ * different releases of passfd: a deployment brings a new one to the workers first. So:
+ *
+ * - Each end speaks the versions from LEAST to NEWEST. The worker's `join` names both of its own, the supervisor's answer the highest that both
+ *   speak. A `join` without `newest`, or an answer without `version`, is of version 1.
+ * - Both ends ignore kinds of messages, and fields, that they do not know. Version 1 did not: what it does not know is not sent to it.
+ */
+import type { Descriptor } from '../../descriptor/descriptor.ts'
+
+export const LEAST = 1
+export const NEWEST = 3
+/** All that a worker of version 1 knows: it would stop for anything else. */
+export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
+/** The worker's end of the control channel and of the application's. */
+export const CONTROL_NUMBER = 3
+export const APPLICATION_NUMBER = 4
+/** Set in a worker's environment, to its supervisor's pid. */
+export const SUPERVISOR_VARIABLE = 'PASSFD_SUPERVISOR'
+/** Connections that were sent to one worker and that it has not taken yet: beyond, others get them. */
+export const MAX_UNCONFIRMED = 1024
+/**
+ * Connections of one listener that one worker was told to accept and has not confirmed: beyond, others are told. They stay in the listener's queue,
+ * so a worker that is busy must not keep much of it.
+ */
+export const MAX_GRANTED = 64
+
+export interface Join {
+  type: 'join'
+  /** The lowest that the worker speaks. */
+  version: number
+  /** The highest. Undefined: it is the only one. */
+  newest?: number
+  /** Where its inspector listens when it is opened by SIGUSR1. */
+  debugPort?: number
+}
+
+/**
+ * Of a listener, for one worker. The Descriptor is a dup, and the worker's. `own`: the supervisor has bound it, so that only the supervisor
+ * and its workers hold it, unless a worker's program has given a copy away.
+ */
+export type Loan =
+  | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
+  /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
+  | { dispatched: true; listener: Descriptor; own: boolean }
+
+/** The answer to `join`. */
+export interface Welcome {
+  /** What both speak from now on. Undefined: 1. */
+  version?: number
+  slot: number
+  id: number
+  heartbeat: number
+  idleGrace: number
+  stopTimeout: number
+  killTimeout: number
+  /** The supervisor wants to hear of every closed connection. */
+  tellClosed: boolean
+  listeners: Record<string, Loan>
+}
+
+/**
+ * The worker serves this listener's connections. `adopts`: it can be lent further lanes of it. `exposed`: its program was given a copy of the
+ * listener, so that others may hold it.
+ */
+export interface Uses {
+  type: 'uses'
+  name: string
+  adopts: boolean
+  exposed?: boolean
+}
+
+export interface Ready {
+  type: 'ready'
+}
+
+export interface Beat {
+  type: 'beat'
+  connections: number
+  requests: number
+  lag: number
+  /** Where its inspector listens, if it is open. */
+  inspector?: string | undefined
+}
+
+/** So many connections of its servers have closed since the last word. */
+export interface Closed {
+  type: 'closed'
+  count: number
+}
+
+/** It stops by itself. The answer: whether the supervisor has closed its listeners, as with `Stop.last`. */
+export interface Stopping {
+  type: 'stopping'
+}
+
+/** An exception that nobody has caught: the last word, unless the program handles it. */
+export interface Failed {
+  type: 'failed'
+  name: string
+  message: string
+}
+
+/** The program has handled it, and goes on. Since version 2. */
+export interface Recovered {
+  type: 'recovered'
+}
+
+/** The worker has done what an `accept` said. `taken` connections were there; `error` (-errno) kept it from accepting more. Since version 3. */
+export interface Accepted {
+  type: 'accepted'
+  name: string
+  /** As in the `accept`. */
+  count: number
+  taken: number
+  error?: number | undefined
+}
+
+export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
+
+export interface Lend {
+  type: 'lend'
+  name: string
+  lane: number
+  listener: Descriptor
+  backlog: number | undefined
+  own: boolean
+}
+
+export interface TakeBack {
+  type: 'takeBack'
+  name: string
+  lane: number
+}
+
+/** `last`: the supervisor has closed its listeners, so what waits in their queues is this worker's to serve. */
+export interface Stop {
+  type: 'stop'
+  last: boolean
+}
+
+/** The supervisor was told to stop, and everything still accepts: see the option `lameDuck`. */
+export interface LameDuck {
+  type: 'lameDuck'
+}
+
+export interface Connections {
+  type: 'connections'
+  name: string
+  connections: Descriptor[]
+}
+
+/** The worker is to accept so many connections from a dispatched listener. Since version 3. */
+export interface Accept {
+  type: 'accept'
+  name: string
+  count: number
+}
+
+export type FromSupervisor = Lend | TakeBack | Stop | LameDuck | Connections | Accept

@@ -1,0 +1,94 @@
+/** Whether, and when, a worker that died is replaced: a pure function of the deaths so far. */
+
+import { type KnownOptions, readOptions } from '../../base/known-options.ts'
+import { checkInteger } from '../../descriptor/convert.ts'
+
+/** The end of a worker that nobody asked for. */
+export interface Death {
+  /** It had become ready. */
+  readonly booted: boolean
+  /** From its start to its end, in ms. */
+  readonly uptime: number
+  /** When it ended, in ms of a clock that only goes forward (`performance.now()`). */
+  readonly at: number
+  readonly slot: number
+}
+
+/** `delay`: ms from now to the start of the replacement. `reason`: a sentence, for the one who wonders why nobody serves. */
+export type Decision = { restart: true; delay: number } | { restart: false; reason: string }
+
+/**
+ * Decides on the newest of `deaths`, which are those of all slots, oldest first, as far back as the caller remembers: at least the last
+ * 16 for each slot. `now`: as `Death.at`.
+ */
+export type RestartPolicy = (deaths: readonly Death[], now: number) => Decision
+
+export interface RestartOptions {
+  /** Between the first early death in a slot and the next start, in ms; doubled with each one that follows. Default 100. */
+  initialDelay?: number
+  /** The longest delay, in ms. Default 30,000, or `initialDelay` if that is more. */
+  maxDelay?: number
+  /** A worker that became ready and lived for so many ms is replaced at once, and earlier deaths are forgotten. Default 10,000. */
+  stableAfter?: number
+  /** So many deaths before being ready in one slot, and none of a worker that had lived for `stableAfter` in between: then it gives the slot up. Default 10 (50 s with the default delays), at most 16; 0: never. */
+  maxBootFailures?: number
+  /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
+  window?: number
+}
+
+const RESTART_OPTIONS = {
+  initialDelay: true,
+  maxDelay: true,
+  stableAfter: true,
+  maxBootFailures: true,
+  window: true
+} as const satisfies KnownOptions<RestartOptions>
+
+const MAX = 0x7fffffff
+/** What every caller remembers of a slot. */
+const REMEMBERED = 16
+
+/**
+ * The default policy: each slot backs off exponentially, and one whose workers can't start at all is given up.
+ * @throws `ERR_PASSFD_INVALID_ARGUMENT`
+ */
+export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
+  const { initialDelay, maxDelay, stableAfter, maxBootFailures, window } = checkedOptions(options)
+  const isStable = ({ booted, uptime }: Death): boolean => booted && uptime >= stableAfter
+  /** The deaths since the last stable one or the last long quiet, newest first. */
+  const streak = (deaths: readonly Death[]): Death[] => {
+    const found: Death[] = []
+    for (const death of deaths.toReversed()) {
+      const newer = found.at(-1)
+      if (isStable(death) || (window > 0 && newer !== undefined && newer.at - death.at > window)) break
+      found.push(death)
+    }
+    return found
+  }
+  return (deaths, now) => {
+    const newest = deaths.at(-1)
+    if (newest === undefined || isStable(newest)) return { restart: true, delay: 0 }
+    const early = streak(deaths.filter(({ slot }) => slot === newest.slot))
+    const bootFailures = early.filter(({ booted }) => !booted).length
+    if (!newest.booted && maxBootFailures > 0 && bootFailures >= maxBootFailures)
+      return {
+        restart: false,
+        reason: `${bootFailures} workers in a row ended before they were ready (maxBootFailures)`
+      }
+    const delay = Math.min(initialDelay * 2 ** Math.min(early.length - 1, 31), maxDelay)
+    const passed = now - newest.at
+    return { restart: true, delay: passed > 0 ? Math.max(delay - passed, 0) : delay }
+  }
+}
+
+function checkedOptions(given: RestartOptions): Required<RestartOptions> {
+  const options = readOptions(given, RESTART_OPTIONS)
+  const { initialDelay = 100, stableAfter = 10_000, maxBootFailures = 10, window = 300_000 } = options
+  checkInteger(initialDelay, 'options.initialDelay', 1, MAX)
+  const { maxDelay = Math.max(initialDelay, 30_000) } = options
+  checkInteger(maxDelay, 'options.maxDelay', initialDelay, MAX)
+  checkInteger(stableAfter, 'options.stableAfter', 1, MAX)
+  checkInteger(maxBootFailures, 'options.maxBootFailures', 0, REMEMBERED)
+  checkInteger(window, 'options.window', 0, MAX)
+  return { initialDelay, maxDelay, stableAfter, maxBootFailures, window }
+}

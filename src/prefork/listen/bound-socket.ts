@@ -1,0 +1,86 @@
+/** One bound socket of the supervisor's. */
+
+import { PassfdError } from '../../base/errors.ts'
+import { checkInteger, LISTENERS } from '../../descriptor/convert.ts'
+import { type BindSpec, Descriptor, own } from '../../descriptor/descriptor.ts'
+import { accessOf } from '../../os/account.ts'
+import { bindDescriptor } from '../../os/bind.ts'
+import { native } from '../../os/native.ts'
+import { listenOn, removeFile, type SocketFile, socketName } from '../../os/socket-name.ts'
+
+/** Where it is bound. An abstract name begins with `@`. */
+export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: number } | { path: string }
+
+export interface Bound {
+  readonly name: string
+  readonly descriptor: Descriptor
+  /** We have bound it: no other program holds it. */
+  readonly own: boolean
+  /** As it was asked for. Node sets it anew whenever it listens, for all who share the listener. */
+  readonly backlog: number | undefined
+  /** Of a path: to be removed if it is still ours. */
+  readonly file: SocketFile | undefined
+  /**
+   * To close a connection of it never waits. It does if one of another user's has left descriptors in a Unix socket that wait when they are
+   * closed: a TCP socket with SO_LINGER (socket(7)), for example.
+   */
+  readonly closesAtOnce: boolean
+}
+
+/** The modes of a socket's file by which others may connect. */
+const OTHERS = 0o022
+
+const text = Buffer.alloc(256)
+const facts = new Int32Array(2)
+
+export async function bind(name: string, spec: BindSpec): Promise<Bound> {
+  if (spec instanceof Descriptor) {
+    if (spec.kind !== 'udp' && !LISTENERS.includes(spec.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: `The listener ${name}`,
+        expected: [...LISTENERS, 'udp'].join(', '),
+        actual: spec.kind
+      })
+    const closesAtOnce = spec.kind === 'tcp-listener'
+    return {
+      name,
+      descriptor: Descriptor.adopt(spec.detach()),
+      own: false,
+      backlog: undefined,
+      file: undefined,
+      closesAtOnce
+    }
+  }
+  const { backlog } = spec as { backlog?: number }
+  if (!('path' in spec)) {
+    const descriptor = own(await bindDescriptor(spec))
+    return { name, descriptor, own: true, backlog, file: undefined, closesAtOnce: true }
+  }
+  const { path, mode = 0o600 } = spec
+  checkInteger(mode, `the mode of ${name}`, 0, 0o777)
+  checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
+  const { fd, file } = await listenOn(socketName({ path }), accessOf(spec, mode, `${name}.`), backlog ?? 511)
+  return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
+}
+
+/** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */
+export async function closeBound({ descriptor, file }: Bound, before?: () => Promise<void>): Promise<void> {
+  try {
+    if (file !== undefined) await removeFile(file) // first, as who finds it still gets into a queue that is reset
+  } finally {
+    await before?.()
+    if (!descriptor.closed) descriptor.close()
+  }
+}
+
+export function addressOf(fd: number): ListenAddress {
+  const inet = native.inetName(fd, false, facts, text)
+  if (inet >= 0)
+    return {
+      family: facts[0] === 6 ? 'IPv6' : 'IPv4',
+      address: text.toString('latin1', 0, inet),
+      port: facts[1]!
+    }
+  const length = native.name(fd, false, text)
+  return { path: length > 0 ? text.toString('utf8', 0, length).replace(/^\0/, '@').replace(/\0$/, '') : '' }
+}

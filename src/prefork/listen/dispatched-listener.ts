@@ -1,0 +1,376 @@
+/**
+ * The dispatch policy: the supervisor decides which worker gets a connection.
+ *
+ * - Where it need not see the connection (round-robin, least-connections) it counts those that wait and tells workers how many to accept. Nothing
+ *   but the kernel has them meanwhile, so nobody is lost with a supervisor that is killed.
+ * - Where it must (an address, the first bytes) it accepts, many connections in one call and without an object of Node's for each, and sends them
+ *   on, many in one message. A worker that dies before it has taken them gives them back, and others get them. So it does for workers of a
+ *   release of passfd that can't be told.
+ */
+
+import { systemError } from '../../base/errors.ts'
+import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
+import { type Descriptor, own, take } from '../../descriptor/descriptor.ts'
+import { Watcher } from '../../os/loop.ts'
+import { ADDRESS, FAILED, native } from '../../os/native.ts'
+import { endListeners } from '../../serving/last-accept.ts'
+import { type Accepted, type Loan, MAX_GRANTED, MAX_UNCONFIRMED } from '../control/control.ts'
+import type { Dispatch, Route } from '../options.ts'
+import type { WorkerProcess } from '../supervisor/worker-process.ts'
+import { addressOf, type Bound, closeBound, type ListenAddress } from './bound-socket.ts'
+import { Heads } from './first-bytes.ts'
+import { Grants } from './grants.ts'
+import type { Ending, Listener, ListenerEvents } from './listener.ts'
+
+/** Connections accepted in one call. */
+const ACCEPT_BATCH = 64
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+const EINVAL = -22
+
+type Place = WorkerProcess | 'anybody'
+
+/** What one worker is about to be sent, or told to accept. */
+interface Share {
+  readonly worker: WorkerProcess
+  /** So many more it may be given. */
+  room: number
+  /** So many it is given. */
+  count: number
+  readonly fds: number[]
+}
+
+const accepted = new Int32Array(ACCEPT_BATCH)
+const addresses = Buffer.alloc(ACCEPT_BATCH * ADDRESS)
+
+export class DispatchedListener implements Listener {
+  readonly name: string
+  readonly closesAtOnce: boolean
+  readonly #bound: Bound
+  readonly #rule: Dispatch['dispatch']
+  readonly #heads: Heads<Place> | undefined
+  /** Undefined: connections are accepted here. */
+  readonly #grants: Grants | undefined
+  readonly #watcher: Watcher | undefined
+  readonly #events: ListenerEvents
+  /** Connections that no worker could be given yet. */
+  readonly #waiting: number[] = []
+  #servers: readonly WorkerProcess[] = []
+  #slots = 1
+  #turn = 0
+  #accepting = false
+  #pause: NodeJS.Timeout | undefined
+  /** Workers that could not accept, until they are told to again. */
+  readonly #unable = new Map<WorkerProcess, NodeJS.Timeout>()
+  /** Those to which the kernel gave no connection, and that was told; undefined: this process. */
+  readonly #exhausted = new Set<WorkerProcess | undefined>()
+  /** It accepts nobody any more but those that wait already. */
+  #ending = false
+  #closed = false
+
+  constructor(bound: Bound, { dispatch, maxHead, headTimeout }: Dispatch, events: ListenerEvents) {
+    this.name = bound.name
+    this.closesAtOnce = bound.closesAtOnce
+    this.#bound = bound
+    this.#rule = dispatch
+    this.#events = events
+    if (typeof dispatch === 'function')
+      this.#heads = new Heads<Place>(maxHead!, headTimeout!, {
+        decide: (head, ended, address) => this.#route(dispatch, head, ended, address),
+        take: (fd, place) => this.#give(fd, place)
+      })
+    const fd = bound.descriptor.borrow()
+    if (dispatch === 'round-robin' || dispatch === 'least-connections') {
+      this.#grants = new Grants(fd, () => this.#tellToAccept())
+      return
+    }
+    try {
+      this.#watcher = new Watcher(fd, happened => this.#accept(happened))
+    } catch (error) {
+      this.#heads?.close()
+      throw error
+    }
+    this.#watcher.want(false, false)
+  }
+
+  loan(): Loan {
+    return { dispatched: true, listener: this.#bound.descriptor.dup(), own: this.#bound.own }
+  }
+
+  balance(servers: readonly WorkerProcess[], slots: number): void {
+    this.#servers = servers
+    this.#slots = slots
+    this.#grants?.forgetEnded()
+    for (const worker of this.#exhausted) if (worker?.ended === true) this.#exhausted.delete(worker)
+    this.#resume()
+  }
+
+  accepted(worker: WorkerProcess, { count, taken, error = 0 }: Accepted): void {
+    if (this.#grants === undefined || this.#ending) return
+    this.#grants.confirm(worker, count)
+    if (taken > 0) this.#exhausted.delete(worker)
+    if (error < 0) {
+      this.#cannotAccept(error, worker)
+      clearTimeout(this.#unable.get(worker))
+      const retry = setTimeout(() => {
+        this.#unable.delete(worker)
+        this.#resume()
+      }, ACCEPT_PAUSE)
+      this.#unable.set(worker, retry)
+    }
+    // Others may have been waited for
+    if (worker.unconfirmed > 0) this.#resume()
+  }
+
+  workerIsFree(): void {
+    this.#resume()
+  }
+
+  giveBack(connections: readonly Descriptor[]): void {
+    for (const connection of connections) this.#waiting.push(take(connection, 'the supervisor'))
+    this.#resume()
+  }
+
+  address(): ListenAddress {
+    return addressOf(this.#bound.descriptor.borrow())
+  }
+
+  /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    if (this.#ending) return
+    this.#ending = true
+    clearTimeout(this.#pause)
+    for (const retry of this.#unable.values()) clearTimeout(retry)
+    this.#watcher?.end()
+    this.#grants?.end()
+    const fd = this.#bound.descriptor.borrow()
+    await closeBound(this.#bound, async () => {
+      if (served && exclusive && this.#bound.own) await endListeners([fd], () => this.#acceptAll())
+      this.#closed = true
+      if (served) this.#acceptAll()
+      this.#heads?.close()
+      this.#place(this.#waiting.splice(0))
+      // No worker is ready, but some that stop by themselves still take what they are sent
+      const rest = this.#waiting.splice(0)
+      if (rest.length > 0) give(rest)
+    })
+  }
+
+  // --- accepting
+
+  /** Gives out what waits; accepts if somebody has taken all that was sent to it. */
+  #resume(): void {
+    if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
+    this.#want(this.#waiting.length === 0 && this.#isAwaited())
+    if (this.#grants !== undefined) this.#tellToAccept()
+  }
+
+  /**
+   * While every worker still has something to take, new connections wait in the kernel: to accept each as it comes would wake this
+   * process, and a worker, for every single one. So what has come meanwhile goes out in one message, and nobody waits if a worker is idle.
+   */
+  #isAwaited(): boolean {
+    return this.#servers.some(({ unconfirmed }) => unconfirmed === 0)
+  }
+
+  #want(accepting: boolean): void {
+    if (this.#accepting === accepting || this.#ending) return
+    this.#accepting = accepting
+    this.#watcher?.want(accepting, false)
+    this.#grants?.want(accepting)
+  }
+
+  /** As many as wait and were left to nobody yet. */
+  #tellToAccept(): void {
+    if (!this.#accepting || this.#ending) return
+    let { waiting } = this.#grants!
+    if (waiting === 0) return
+    const shares = this.#shares().map(share => ({ ...share, room: this.#grantsFor(share) }))
+    const able = shares.filter(({ room }) => room > 0)
+    for (; waiting > 0; waiting--) {
+      const share = this.#choose(able)
+      if (share === undefined) break
+      share.count++
+      share.room--
+    }
+    for (const share of able) this.#grant(share)
+    if (waiting > 0 || !this.#isAwaited()) this.#want(false)
+  }
+
+  #grantsFor({ worker, room }: Share): number {
+    if (this.#unable.has(worker)) return 0
+    return worker.knowsAccept ? MAX_GRANTED - this.#grants!.of(worker) : Math.min(room, ACCEPT_BATCH)
+  }
+
+  #grant(share: Share): void {
+    const { worker, count } = share
+    if (count === 0) return
+    if (worker.knowsAccept) {
+      this.#grants!.add(worker, count)
+      worker.accept(this.name, count)
+      return
+    }
+    const taken = native.acceptMany(this.#bound.descriptor.borrow(), accepted, count, null)
+    if (taken < 0) this.#cannotAccept(taken)
+    if (taken > 0) this.#exhausted.delete(undefined)
+    if (taken > 0) this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
+  }
+
+  #accept(happened: number): void {
+    if (!this.#accepting || this.#ending) return
+    const count = this.#acceptBatch()
+    if (count < 0 || (happened & FAILED) !== 0) this.#rest()
+    if (count > 0) this.#exhausted.delete(undefined)
+    else if (count < 0) this.#cannotAccept(count)
+  }
+
+  /** Whoever waits now. False: some are left. */
+  #acceptAll(): boolean {
+    for (;;) {
+      const count = this.#acceptBatch()
+      // A listener that was shut down has nobody in its queue any more
+      if (count <= 0) return count === 0 || count === EINVAL
+    }
+  }
+
+  /** Returns how many, or what is wrong. */
+  #acceptBatch(): number {
+    const wanted = this.#heads !== undefined || this.#rule === 'address'
+    const count = native.acceptMany(this.#bound.descriptor.borrow(), accepted, ACCEPT_BATCH, wanted ? addresses : null)
+    if (count <= 0) return count
+    const fds = Array.from(accepted.subarray(0, count))
+    if (!wanted) this.#place(fds)
+    else {
+      const from = fds.map((_, index) => addressAt(index)) // all: a route function may call what accepts the next ones
+      if (this.#heads === undefined) this.#placeByAddress(fds, from)
+      else for (let i = 0; i < count; i++) this.#heads.add(fds[i]!, from[i])
+    }
+    return count
+  }
+
+  /** Told once, until that process has accepted somebody. */
+  #cannotAccept(errno: number, worker?: WorkerProcess): void {
+    if (this.#exhausted.has(worker)) return
+    this.#exhausted.add(worker)
+    this.#events.onAcceptError(systemError(errno, 'accept4'), this.name)
+  }
+
+  #rest(): void {
+    if (this.#ending) return
+    this.#want(false)
+    clearTimeout(this.#pause)
+    this.#pause = setTimeout(() => this.#resume(), ACCEPT_PAUSE)
+  }
+
+  // --- choosing
+
+  /** How many more connections a worker may be sent that it has not taken. */
+  #roomOf(worker: WorkerProcess): number {
+    return (this.#closed ? 2 : 1) * MAX_UNCONFIRMED - worker.unconfirmed
+  }
+
+  #shares(): Share[] {
+    const shares: Share[] = []
+    for (const worker of this.#servers) {
+      const room = this.#roomOf(worker)
+      if (room > 0) shares.push({ worker, room, count: 0, fds: [] })
+    }
+    return shares
+  }
+
+  /** To whoever's turn it is. */
+  #place(fds: readonly number[], shares = this.#shares()): void {
+    for (const fd of fds) {
+      const share = this.#choose(shares)
+      if (share !== undefined) add(share, fd)
+      else this.#waiting.push(fd)
+    }
+    this.#send(shares)
+  }
+
+  #choose(shares: readonly Share[]): Share | undefined {
+    let chosen: Share | undefined
+    for (let i = 0; i < shares.length; i++) {
+      this.#turn = (this.#turn + 1) % shares.length
+      const share = shares[this.#turn]!
+      if (share.room === 0) continue
+      if (this.#rule !== 'least-connections') return share
+      if (chosen === undefined || burden(share) < burden(chosen)) chosen = share
+    }
+    if (chosen !== undefined) this.#turn = shares.indexOf(chosen) // among equals it is the next one's turn then
+    return chosen
+  }
+
+  #placeByAddress(fds: readonly number[], from: readonly (string | undefined)[]): void {
+    const shares = this.#shares()
+    const rest: number[] = []
+    for (const [index, fd] of fds.entries()) {
+      const address = from[index]
+      const slot = address === undefined ? -1 : hash(address) % this.#slots
+      const share = shares.find(({ worker, room }) => worker.slot === slot && room > 0)
+      if (share === undefined) rest.push(fd)
+      else add(share, fd)
+    }
+    this.#place(rest, shares)
+  }
+
+  /** The worker, or 'anybody'; undefined: more bytes are wanted. */
+  #route(route: Route, head: Buffer, ended: boolean, remoteAddress: string | undefined): Place | undefined {
+    let answer: ReturnType<Route>
+    try {
+      const workers = this.#servers.map(server => server.info())
+      const connection = { listener: this.name, head, ended }
+      const asked = remoteAddress === undefined ? connection : { ...connection, remoteAddress }
+      answer = this.#events.context.run(() => route(asked, workers))
+    } catch (error) {
+      this.#events.onRouteFailed(error)
+    }
+    if (answer === 'more' && !ended) return undefined
+    return this.#servers.find(({ slot }) => slot === answer) ?? 'anybody'
+  }
+
+  #give(fd: number, place: Place): void {
+    const shares = this.#shares()
+    const share = shares.find(({ worker }) => worker === place)
+    if (share === undefined) this.#place([fd], shares)
+    else {
+      add(share, fd)
+      this.#send([share])
+    }
+  }
+
+  #send(shares: readonly Share[]): void {
+    for (const { worker, fds, room } of shares) {
+      if (fds.length === 0) continue
+      worker.sent += fds.length
+      for (let at = 0; at < fds.length; at += MAX_RIGHTS) {
+        const connections = fds.slice(at, at + MAX_RIGHTS).map(own)
+        const sent = worker.send({ type: 'connections', name: this.name, connections })
+        if (room === 0 && at + MAX_RIGHTS >= fds.length) void sent.then(() => this.#resume())
+      }
+    }
+    if (this.#waiting.length > 0 || !this.#isAwaited()) this.#want(false)
+  }
+}
+
+function add(share: Share, fd: number): void {
+  share.fds.push(fd)
+  share.count++
+  share.room--
+}
+
+function burden({ worker, count }: Share): number {
+  return worker.sent + count
+}
+
+function addressAt(index: number): string | undefined {
+  const length = addresses[index * ADDRESS]!
+  return length === 0 ? undefined : addresses.toString('latin1', index * ADDRESS + 1, index * ADDRESS + 1 + length)
+}
+
+/** FNV-1a: the same client gets to the same slot under every supervisor. */
+function hash(text: string): number {
+  let value = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)
+  return value >>> 0
+}

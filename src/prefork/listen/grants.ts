@@ -1,0 +1,75 @@
+/**
+ * Who was told to accept how many connections of a listener. They are in its queue, in the kernel, until a worker accepts them: a supervisor that
+ * is killed takes none of them along.
+ */
+import { checked, systemError } from '../../base/errors.ts'
+import { Watcher } from '../../os/loop.ts'
+import { native } from '../../os/native.ts'
+import type { WorkerProcess } from '../supervisor/worker-process.ts'
+
+/** A set with one member tells of one at most. */
+const TOLD = new Int32Array(1)
+
+export class Grants {
+  readonly #listener: number
+  /** The listener is readable as long as it has a queue. The set tells of new connections only (EPOLLET, epoll(7)). */
+  readonly #set: number
+  readonly #watcher: Watcher
+  /** Connections that each worker has not confirmed yet. */
+  readonly #unconfirmed = new Map<WorkerProcess, number>()
+
+  /** Borrows `listener` until `end()`. `onNews` is called when connections have come, while they are wanted. */
+  constructor(listener: number, onNews: () => void) {
+    this.#listener = listener
+    this.#set = checked(native.edgeSet(), 'epoll_create')
+    try {
+      const error = native.edgeAdd(this.#set, listener)
+      if (error < 0) throw systemError(error, 'epoll_ctl')
+      this.#watcher = new Watcher(this.#set, () => {
+        native.edgeReady(this.#set, TOLD)
+        onNews()
+      })
+      this.#watcher.want(false, false)
+    } catch (error) {
+      native.close(this.#set)
+      throw error
+    }
+  }
+
+  /** Connections in the queue that nobody was told to accept. */
+  get waiting(): number {
+    let told = 0
+    for (const count of this.#unconfirmed.values()) told += count
+    return Math.max(0, native.queued(this.#listener) - told)
+  }
+
+  of(worker: WorkerProcess): number {
+    return this.#unconfirmed.get(worker) ?? 0
+  }
+
+  add(worker: WorkerProcess, count: number): void {
+    this.#unconfirmed.set(worker, this.of(worker) + count)
+  }
+
+  /** The worker has accepted them, or nobody was left. Of a worker that was forgotten it changes nothing. */
+  confirm(worker: WorkerProcess, count: number): void {
+    const left = this.of(worker) - count
+    if (left > 0) this.#unconfirmed.set(worker, left)
+    else this.#unconfirmed.delete(worker)
+  }
+
+  /** What workers whose process has ended have not accepted is still in the queue, for others. */
+  forgetEnded(): void {
+    for (const worker of this.#unconfirmed.keys()) if (worker.ended) this.#unconfirmed.delete(worker)
+  }
+
+  want(news: boolean): void {
+    this.#watcher.want(news, false)
+  }
+
+  end(): void {
+    if (!this.#watcher.active) return
+    this.#watcher.end()
+    native.close(this.#set)
+  }
+}

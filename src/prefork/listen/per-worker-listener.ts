@@ -1,0 +1,94 @@
+/**
+ * The per-worker policy: for each slot a listener of its own (a *lane*), all on one port: the kernel spreads new connections over them
+ * (SO_REUSEPORT, socket(7)). A lane whose worker is gone is lent to another one, with what waits in its queue. Once opened it stays so, though
+ * its slot be removed: closing one resets what waits in it. Only where workers can't be lent any (they listen by themselves) it goes with its slot.
+ */
+import { type Descriptor, own } from '../../descriptor/descriptor.ts'
+import type { PortGroup } from '../../os/port-group.ts'
+import { endOwn } from '../../serving/last-accept.ts'
+import type { Loan } from '../control/control.ts'
+import type { WorkerProcess } from '../supervisor/worker-process.ts'
+import { addressOf, type ListenAddress } from './bound-socket.ts'
+import type { Ending, Listener } from './listener.ts'
+
+interface Lane {
+  readonly descriptor: Descriptor
+  /** Another slot's worker that accepts from it meanwhile. */
+  borrower: WorkerProcess | undefined
+}
+
+export class PerWorkerListener implements Listener {
+  readonly name: string
+  readonly closesAtOnce = true // listeners of which we have another copy
+  readonly #group: PortGroup
+  readonly #backlog: number | undefined
+  readonly #lanes: Lane[] = []
+
+  constructor(name: string, group: PortGroup, backlog: number | undefined) {
+    this.name = name
+    this.#group = group
+    this.#backlog = backlog
+    this.#lane(0) // the port is ours from now on
+  }
+
+  loan(slot: number): Loan {
+    return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog, own: true }
+  }
+
+  balance(servers: readonly WorkerProcess[], slots: number): void {
+    if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
+    for (const [slot, lane] of this.#lanes.entries()) {
+      const { borrower } = lane
+      const borrowed = borrower !== undefined && servers.includes(borrower)
+      if (!borrowed) lane.borrower = undefined
+      if (servers.some(server => server.slot === slot)) {
+        if (borrowed) void borrower.send({ type: 'takeBack', name: this.name, lane: slot })
+        lane.borrower = undefined
+      } else if (!borrowed) this.#lend(slot, lane, servers)
+    }
+  }
+
+  workerIsFree(): void {}
+
+  accepted(): void {}
+
+  giveBack(connections: readonly Descriptor[]): void {
+    for (const connection of connections) connection.close()
+  }
+
+  address(): ListenAddress {
+    return addressOf(this.#lanes[0]!.descriptor.borrow())
+  }
+
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    if (exclusive) {
+      const fds = this.#lanes.map(({ descriptor }) => descriptor.borrow())
+      await endOwn(fds, served, give)
+    }
+    for (const { descriptor } of this.#lanes.splice(0)) descriptor.close()
+  }
+
+  #lane(slot: number): Lane {
+    while (this.#lanes.length <= slot) this.#lanes.push({ descriptor: own(this.#group.open()), borrower: undefined })
+    return this.#lanes[slot]!
+  }
+
+  #adopts(server: WorkerProcess): boolean {
+    return server.uses.get(this.name)?.adopts === true
+  }
+
+  /** Of removed slots: nobody would ever accept from them, and they get their share of all who come. They live until their workers end. */
+  #drop(slots: number): void {
+    for (const { descriptor } of this.#lanes.splice(Math.max(1, slots))) descriptor.close()
+  }
+
+  /** To the one that has the fewest. */
+  #lend(slot: number, lane: Lane, servers: readonly WorkerProcess[]): void {
+    const able = servers.filter(server => this.#adopts(server))
+    if (able.length === 0) return // it waits for its slot's next worker
+    const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
+    lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
+    const listener = lane.descriptor.dup()
+    void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog, own: true })
+  }
+}

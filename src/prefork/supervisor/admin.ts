@@ -1,0 +1,180 @@
+/** The admin channel: a supervisor asked and commanded from another process of the same user. */
+import type { EventEmitter } from 'node:events'
+import { setImmediate } from 'node:timers'
+import { asError, PassfdError } from '../../base/errors.ts'
+import { checkOptions, type KnownOptions } from '../../base/known-options.ts'
+import type { Channel } from '../../channel/channel.ts'
+import type { Message } from '../../channel/message.ts'
+import { listen } from '../../channel/server.ts'
+import { describe } from '../../descriptor/convert.ts'
+import { sameUserOrRoot } from '../../descriptor/peer.ts'
+import { accessOf } from '../../os/account.ts'
+import type { WorkerInfo } from '../control/worker-info.ts'
+import type { AdminSpec } from '../options.ts'
+import type { Supervisor, SupervisorEvents, SupervisorPhase } from './supervisor.ts'
+
+/** What can be asked for. `connect(path)` from 'passfd' and `request(command)`. */
+export type AdminCommand =
+  /** Answer: AdminStatus. */
+  | { command: 'status' }
+  /** Answered when it is done; fails as the method of that name does. */
+  | { command: 'reload' }
+  | { command: 'scale'; workers: number }
+  /** Answered at once, as the channel ends with the supervisor. */
+  | { command: 'stop' }
+  | { command: 'kill' }
+  /** Answer: OpenMetrics text. */
+  | { command: 'metrics' }
+  /** From then on events come as messages: AdminEvent. */
+  | { command: 'subscribe' }
+
+/** A worker, without what can't be sent. */
+export type AdminWorker = Omit<WorkerInfo, 'channel'>
+
+export interface AdminStatus {
+  pid: number
+  /** `'lame duck'`: it was told to stop, and everything still accepts. */
+  phase: SupervisorPhase
+  /** How many workers there are to be. */
+  size: number
+  listeners: Record<string, unknown>
+  workers: AdminWorker[]
+}
+
+export interface AdminEvent {
+  event: keyof SupervisorEvents
+  worker?: AdminWorker
+  code?: number | null
+  signal?: string | null
+  error?: { code?: string; message: string }
+}
+
+export interface AdminServer {
+  /** How many listeners of its own this event has that tell nobody, as nobody has subscribed. */
+  unheard(event: keyof SupervisorEvents): number
+  close(): Promise<void>
+}
+
+/** Events without an answer are waited for by nobody: a subscriber that does not read them misses some. */
+const MAX_QUEUED = 1024 * 1024
+/** How long the end of the supervisor may wait for who does not read, in ms. */
+const CLOSE = 1000
+
+const COMMAND: KnownOptions<{ command: string }> = { command: true }
+const SCALE = { command: true, workers: true } as const satisfies KnownOptions<AdminCommand & { command: 'scale' }>
+const EVENTS = [
+  'worker',
+  'exit',
+  'state',
+  'gaveUp',
+  'reloadFailed',
+  'crashLoop',
+  'beyondLimit',
+  'routeFailed',
+  'acceptError',
+  'lameDuck'
+] as const
+
+export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Supervisor): Promise<AdminServer> {
+  const { owner, group } = accessOf(file, 0, 'options.admin.')
+  const server = await listen<AdminCommand, AdminEvent>(path, {
+    ...file,
+    authorize: peer =>
+      sameUserOrRoot(peer) ||
+      peer.uid === owner ||
+      (group !== undefined && (peer.gid === group || peer.groups.includes(group))),
+    maxQueued: MAX_QUEUED,
+    requestTimeout: 0,
+    closeTimeout: CLOSE
+  })
+  const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
+  const tell = (event: AdminEvent): void => {
+    for (const channel of subscribers) {
+      try {
+        void channel.send(event)
+      } catch {
+        // It doesn't keep up, or has gone
+      }
+    }
+  }
+  const stopListening = forward(supervisor, tell)
+  server.serve(message => answer(message, supervisor, subscribers))
+  return {
+    unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
+    close: async () => {
+      stopListening()
+      await server.close()
+    }
+  }
+}
+
+function answer(
+  { value, channel }: Message<AdminCommand>,
+  supervisor: Supervisor,
+  subscribers: Set<Channel<any, any>>
+): unknown {
+  if (typeof value === 'object' && value !== null)
+    checkOptions(value, value.command === 'scale' ? SCALE : COMMAND, 'The command', SCALE)
+  switch (value?.command) {
+    case 'status':
+      return statusOf(supervisor)
+    case 'reload':
+      return supervisor.reload()
+    case 'scale':
+      return supervisor.scale(value.workers)
+    case 'metrics':
+      return supervisor.metrics()
+    case 'stop':
+      setImmediate(() => void supervisor.stop())
+      return
+    case 'kill':
+      setImmediate(() => void supervisor.kill())
+      return
+    case 'subscribe':
+      if (!subscribers.has(channel)) void channel.closed.then(() => subscribers.delete(channel))
+      subscribers.add(channel)
+      return
+    default:
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: 'command',
+        expected: "'status', 'reload', 'scale', 'stop', 'kill', 'metrics' or 'subscribe'",
+        actual: describe((value as { command?: unknown } | null)?.command)
+      })
+  }
+}
+
+function statusOf(supervisor: Supervisor): AdminStatus {
+  return {
+    pid: process.pid,
+    phase: supervisor.phase,
+    size: supervisor.size,
+    listeners: supervisor.addresses,
+    workers: supervisor.workers.map(sendable)
+  }
+}
+
+function sendable({ channel, ...worker }: WorkerInfo): AdminWorker {
+  return worker
+}
+
+/** Returns what ends it. */
+function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => void): () => void {
+  const listeners = EVENTS.map(event => {
+    const listener = (subject: unknown, code?: number | null, signal?: string | null): void => {
+      if (event === 'exit') tell({ event, worker: sendable(subject as WorkerInfo), code: code!, signal: signal! })
+      else if (event === 'worker' || event === 'state') tell({ event, worker: sendable(subject as WorkerInfo) })
+      else if (event === 'lameDuck') tell({ event })
+      else tell({ event, error: errorOf(subject) })
+    }
+    supervisor.on(event, listener)
+    return [event, listener] as const
+  })
+  return () => {
+    for (const [event, listener] of listeners) supervisor.off(event, listener)
+  }
+}
+
+function errorOf(error: unknown): { code?: string; message: string } {
+  const { code, message } = asError(error) as NodeJS.ErrnoException
+  return code === undefined ? { message } : { code, message }
+}

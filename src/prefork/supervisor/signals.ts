@@ -1,0 +1,37 @@
+/** The signals that people know from other servers. */
+import { asError } from '../../base/errors.ts'
+import type { Supervisor } from './supervisor.ts'
+
+/** Returns what makes it stop listening. `onFailure` is told of each failed change once, however many signals have asked for it. */
+export function obeySignals(supervisor: Supervisor, onFailure: (error: Error) => void): () => void {
+  let told = false
+  const failures = new WeakSet<Error>()
+  const stop = (): void => {
+    if (told && supervisor.phase === 'lame duck')
+      void supervisor.stop() // now
+    else void (told ? supervisor.kill() : supervisor.stop())
+    told = true
+  }
+  /** What fails leaves the workers as they are. */
+  const attempt = (change: () => Promise<void>) => async (): Promise<void> => {
+    try {
+      await change()
+    } catch (error) {
+      const failure = asError(error)
+      if (!failures.has(failure)) onFailure(failure)
+      failures.add(failure)
+    }
+  }
+  const handlers: Partial<Record<NodeJS.Signals, () => void>> = {
+    SIGTERM: stop,
+    SIGINT: stop,
+    SIGQUIT: () => void supervisor.kill(),
+    SIGHUP: attempt(() => supervisor.reload()),
+    SIGTTIN: attempt(() => supervisor.scale(supervisor.size + 1)),
+    SIGTTOU: attempt(() => supervisor.scale(Math.max(1, supervisor.size - 1)))
+  }
+  for (const [signal, handler] of Object.entries(handlers)) process.on(signal as NodeJS.Signals, handler)
+  return () => {
+    for (const [signal, handler] of Object.entries(handlers)) process.off(signal as NodeJS.Signals, handler)
+  }
+}

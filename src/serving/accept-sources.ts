@@ -1,0 +1,210 @@
+/** The listeners from which one server of the user's accepts. */
+import { once } from 'node:events'
+import { createServer, Server, Socket, type SocketConstructorOpts } from 'node:net'
+import { PassfdError } from '../base/errors.ts'
+import { type Accepting, listenUnreachably, type SocketSetup } from '../connection/inject.ts'
+import { LISTENERS } from '../descriptor/convert.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import { native } from '../os/native.ts'
+import { acceptWaiting, endListeners } from './last-accept.ts'
+
+/** One listener that a server accepts from. */
+export interface Lane {
+  /** Stops accepting from it, at once. Only our copy is closed; the connections accepted from it live on. */
+  remove(): Promise<void>
+}
+
+/** What Node's servers have and the types don't tell. */
+interface Handle {
+  readonly fd: number
+  onconnection: (this: Handle, error: number, client: unknown) => void
+  close(): void
+  unref?(): void
+}
+interface Handled extends Accepting {
+  _handle: Handle | null
+  _unref?: boolean
+  _pipeName?: string
+}
+interface Accepted extends Socket {
+  _server: Server | null
+}
+
+/**
+ * What the constructor of net.Socket sets in its copy of the options, whatever they say. If they are there already the copy keeps its shape:
+ * without them, as Node's own servers do it, each socket takes 20 to 30 µs, with them 6 to 10.
+ */
+interface NodesOwn {
+  readonly emitClose: false
+  readonly autoDestroy: true
+  readonly decodeStrings: false
+}
+
+/** As many as Node's own. */
+export const BACKLOG = 511
+/** Of sun_path, unix(7). */
+const MAX_NAME = 108
+const EINVAL = -22
+
+/**
+ * The first listener becomes the server's own, so that `listening`, `address()` and its time-outs work. Each further one has a server of
+ * Node's to itself, whose connections go to `receive`.
+ */
+export class Lanes {
+  readonly #server: Handled
+  readonly #receive: (socket: Socket) => void
+  /** And whether this package's processes are the only ones that hold the listener. */
+  readonly #handles = new Map<Handle, () => boolean>()
+  #begun = false
+  #stopped = false
+
+  constructor(server: Accepting, receive: (socket: Socket) => void) {
+    this.#server = server as Handled
+    this.#receive = receive
+  }
+
+  /** The server listens at least where nobody can reach it: it has what it needs to be given connections. */
+  prepare(): void {
+    if (this.#begun) return
+    if (!this.#server.listening) {
+      this.#checkUnused()
+      listenUnreachably(this.#server)
+    }
+    this.#begun = true
+  }
+
+  /** `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
+  async add(listener: Descriptor, backlog: number, exclusive: () => boolean): Promise<Lane> {
+    if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
+    const { kind } = listener
+    if (!LISTENERS.includes(kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: 'listen()',
+        expected: LISTENERS.join(' or '),
+        actual: kind
+      })
+    const first = !this.#begun && !this.#server.listening
+    if (first) this.#checkUnused()
+    this.#begun = true
+    const acceptor = first ? this.#server : this.#acceptor()
+    if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // what address() tells
+    const listening = once(acceptor, 'listening') // or its 'error'
+    acceptor.listen(listener.toListenHandle(), backlog)
+    const handle = acceptor._handle
+    // At once: a stop() in this very turn has to accept who waits in it
+    if (handle !== null) {
+      this.#handles.set(handle, exclusive)
+      this.#guard(handle)
+    }
+    await listening
+    return { remove: async () => this.#remove(handle) }
+  }
+
+  #remove(handle: Handle | null): void {
+    if (handle === null || !this.#handles.delete(handle)) return
+    if (this.#server._handle === handle) this.#replaceOwn()
+    this.#close(handle)
+  }
+
+  /** Once another process has ended the listener (see `endListeners`), accept(2) fails with EINVAL, which is no error of the server's. */
+  #guard(handle: Handle): void {
+    const { onconnection } = handle
+    const end = (): void => this.#remove(handle)
+    handle.onconnection = function (error, client) {
+      if (error === EINVAL) end()
+      else onconnection.call(this, error, client)
+    }
+  }
+
+  /** `last`: with everybody who waits in one of the queues now, or then, if that is to be told later: until then nobody is accepted. */
+  async stop(last: boolean | Promise<boolean>): Promise<void> {
+    if (this.#stopped) return
+    this.#stopped = true
+    const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
+    const copies: { fd: number; exclusive: () => boolean }[] = []
+    const waiting: number[] = []
+    for (const [handle, exclusive] of this.#handles) {
+      const fd = last === false ? -1 : native.dup(handle.fd)
+      if (fd >= 0) copies.push({ fd, exclusive })
+      // There is no descriptor for it
+      else if (last !== false) acceptWaiting(handle.fd, connection => void waiting.push(connection))
+      this.#close(handle)
+    }
+    this.#handles.clear()
+    // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
+    if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
+    for (const fd of waiting) receive(fd)
+    const isLast = await last
+    // Only now: the supervisor may have ended meanwhile
+    const own = copies.filter(({ exclusive }) => exclusive()).map(({ fd }) => fd)
+    const shared = copies.map(({ fd }) => fd).filter(fd => !own.includes(fd))
+    if (isLast) await endListeners(own, fd => acceptWaiting(fd, receive))
+    for (const fd of own) native.close(fd)
+    for (const fd of shared) {
+      const accepted: number[] = []
+      if (isLast) acceptWaiting(fd, connection => void accepted.push(connection))
+      native.close(fd) // at once: whoever comes in between is reset if this is the last copy
+      for (const connection of accepted) receive(connection)
+    }
+  }
+
+  /** Node counts calls of listen() and close() from 1 on. */
+  #checkUnused(): void {
+    if ((this.#server._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
+  }
+
+  #acceptor(): Handled {
+    const { allowHalfOpen, pauseOnConnect, highWaterMark } = this.#server
+    const acceptor = createServer({ allowHalfOpen, pauseOnConnect, highWaterMark } as never) as Handled
+    acceptor.on('connection', (socket: Accepted) => {
+      // From here on it counts as one of the user's server
+      acceptor._connections--
+      socket._server = null
+      this.#receive(socket)
+    })
+    acceptor.on('error', error => this.#server.emit('error', error))
+    if (this.#server._unref === true) acceptor.unref()
+    return acceptor
+  }
+
+  /** The server's own listener goes; it gets another one's handle, or one that nobody can reach: it has not been closed. */
+  #replaceOwn(): void {
+    const [other] = this.#handles.keys()
+    if (other !== undefined) this.#server._handle = other
+    else {
+      const standIn = createServer() as Handled
+      listenUnreachably(standIn)
+      this.#server._handle = standIn._handle
+    }
+    if (this.#server._unref === true) this.#server._handle!.unref?.()
+  }
+
+  #close(handle: Handle): void {
+    if (this.#server._handle === handle) Server.prototype.close.call(this.#server)
+    else handle.close()
+  }
+}
+
+/** A socket with the settings of a server, for a held number, which it takes over. */
+export function socketOf(fd: number, server: Accepting): Socket {
+  const { allowHalfOpen, pauseOnConnect, highWaterMark } = server
+  const setup: SocketSetup & NodesOwn & { fd: number } = {
+    fd,
+    allowHalfOpen: allowHalfOpen === true,
+    pauseOnCreate: pauseOnConnect === true,
+    readableHighWaterMark: highWaterMark,
+    writableHighWaterMark: highWaterMark,
+    emitClose: false,
+    autoDestroy: true,
+    decodeStrings: false
+  }
+  const socket = new Socket(setup as SocketConstructorOpts)
+  native.release(fd)
+  return socket
+}
+
+function nameOf(listener: Descriptor): string {
+  const name = Buffer.alloc(MAX_NAME)
+  const length = Math.max(native.name(listener.borrow(), false, name), 0)
+  return name.toString('utf8', 0, length).replace(/\0$/, '')
+}

@@ -1,0 +1,145 @@
+/** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
+import { AsyncContext } from '../base/async-context.ts'
+import { PassfdError, systemError } from '../base/errors.ts'
+import { throwLater } from '../channel/channel.ts'
+import { LISTENERS } from '../descriptor/convert.ts'
+import { type Descriptor, own, take } from '../descriptor/descriptor.ts'
+import { Watcher } from '../os/loop.ts'
+import { FAILED, native } from '../os/native.ts'
+import type { Lane } from './accept-sources.ts'
+import type { Serving } from './intake.ts'
+import { acceptWaiting, endListeners } from './last-accept.ts'
+
+export type ConnectionHandler = (connection: Descriptor) => unknown
+
+const BATCH = new Int32Array(64)
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+const EINVAL = -22
+
+export class Receiver implements Serving {
+  /** Who has a connection does not say when it ends. */
+  readonly connections = 0
+  readonly requestsDone = Promise.resolve()
+  requests = 0
+  readonly #handler: ConnectionHandler
+  /** That of the `receive` call. */
+  readonly #context = new AsyncContext('PASSFD_SERVE')
+  readonly #lanes = new Set<ReceivingLane>()
+
+  constructor(handler: ConnectionHandler) {
+    this.#handler = handler
+  }
+
+  prepare(): void {}
+
+  async add(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Promise<Lane> {
+    if (!LISTENERS.includes(listener.kind))
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation: 'receive()',
+        expected: LISTENERS.join(' or '),
+        actual: listener.kind
+      })
+    const lane = new ReceivingLane(take(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
+    this.#lanes.add(lane)
+    return {
+      remove: async () => {
+        if (this.#lanes.delete(lane)) await lane.end(false)
+      }
+    }
+  }
+
+  give(connection: Descriptor, onClosed?: () => void): void {
+    this.#handle(connection.claim())
+    onClosed?.()
+  }
+
+  async stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
+    const lanes = [...this.#lanes]
+    this.#lanes.clear()
+    for (const lane of lanes) lane.pause()
+    const isLast = await last
+    await Promise.all(lanes.map(lane => lane.end(isLast)))
+  }
+
+  async drain(): Promise<void> {}
+
+  destroyAll(): void {}
+
+  /** What it throws is the program's to hear of, and the connection is nobody's then. */
+  #handle(connection: Descriptor): void {
+    this.requests++
+    try {
+      this.#context.run(() => this.#handler(connection))
+    } catch (error) {
+      connection[Symbol.dispose]()
+      throwLater(error)
+    }
+  }
+}
+
+class ReceivingLane {
+  readonly #fd: number
+  readonly #exclusive: () => boolean
+  readonly #receive: (fd: number) => void
+  readonly #watcher: Watcher
+  #rest: NodeJS.Timeout | undefined
+  #ended = false
+  /** The kernel gave no connection, and that was told. */
+  #exhausted = false
+
+  constructor(fd: number, exclusive: () => boolean, receive: (fd: number) => void) {
+    this.#fd = fd
+    this.#exclusive = exclusive
+    this.#receive = receive
+    try {
+      this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
+    } catch (error) {
+      native.close(fd)
+      throw error
+    }
+  }
+
+  /** Accepts nobody for the time being. */
+  pause(): void {
+    clearTimeout(this.#rest)
+    this.#watcher.end()
+  }
+
+  /** `last`: who waits now is taken first. */
+  async end(last: boolean): Promise<void> {
+    if (this.#ended) return
+    this.#ended = true
+    this.pause()
+    const waiting: number[] = []
+    if (last && this.#exclusive()) await endListeners([this.#fd], fd => acceptWaiting(fd, this.#receive))
+    else if (last) acceptWaiting(this.#fd, connection => void waiting.push(connection))
+    native.close(this.#fd)
+    for (const connection of waiting) this.#receive(connection)
+  }
+
+  #accept(failed: boolean): void {
+    const count = this.#batch()
+    if (count > 0) this.#exhausted = false
+    if (count >= 0 && !failed) return
+    if (count < 0 && count !== EINVAL) this.#cannotAccept(systemError(count, 'accept4'))
+    if (this.#ended) return // in the program's own handler
+    this.#watcher.want(false, false)
+    // At the limit of open files; or another process has ended the listener, and this one is told soon
+    this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
+  }
+
+  /** A worker has nobody else to tell: a warning of the process, once until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    process.emitWarning(error)
+  }
+
+  /** Returns how many, or what is wrong. */
+  #batch(): number {
+    const count = native.acceptMany(this.#fd, BATCH, BATCH.length, null)
+    for (const fd of Array.from(BATCH.subarray(0, Math.max(0, count)))) this.#receive(fd)
+    return count
+  }
+}

@@ -1,0 +1,209 @@
+/** One connection of an http, https or http2 server: whether a request is under way on it, and how it is brought to its end. */
+import diagnostics from 'node:diagnostics_channel'
+import type { ServerResponse } from 'node:http'
+import type { ServerHttp2Session } from 'node:http2'
+import type { Socket } from 'node:net'
+import { setImmediate } from 'node:timers'
+import type { TLSSocket } from 'node:tls'
+import { native } from '../os/native.ts'
+
+/** What the connections of one server have in common. */
+export interface Traffic {
+  requests: number
+  draining: boolean
+  /** ms without activity after which a connection in `drain` is idle. */
+  idleGrace: number
+}
+
+/** What Node's sockets have and the types don't tell. `parser`: null once the connection was upgraded. */
+export interface Served extends Socket {
+  [SERVED]?: ServedConnection
+  parser?: object | null
+  _httpMessage?: ServerResponse | null
+  _handle?: { readonly fd?: number } | null
+  /** Of a TLSSocket: what it is on top of. */
+  _parent?: Served
+}
+interface Response extends ServerResponse {
+  _removedConnection?: boolean
+}
+
+const SERVED: unique symbol = Symbol('passfd.served')
+/** The highest there is: it leaves open which streams are still taken. */
+const LAST_STREAM = 2 ** 31 - 1
+let observing = false
+
+export class ServedConnection {
+  readonly raw: Served
+  readonly #traffic: Traffic
+  /** What HTTP/1 is spoken on, if it is: the socket, or TLS on top of it once that is agreed upon. */
+  #stream: Served | undefined
+  #session: ServerHttp2Session | undefined
+  /** At the last look a request was, that has no response to be finished. */
+  #arriving = false
+  #streams = 0
+  /** It was told to begin no more streams. */
+  #warned = false
+  /** That of the newest request, until it has left. */
+  #response: Response | undefined
+  /** When something happened last, in ms of `performance.now()`. */
+  #active = performance.now()
+  /** What had been read when it did: with TLS the beginning of a record is nothing that HTTP knows of yet. */
+  #read = 0
+
+  constructor(raw: Served, secure: boolean, traffic: Traffic) {
+    observe()
+    this.raw = raw
+    this.#traffic = traffic
+    raw[SERVED] = this
+    if (!secure) this.#stream = raw
+  }
+
+  /** Its protocol is the application's. */
+  get upgraded(): boolean {
+    return this.#session === undefined && this.#stream?.parser === null
+  }
+
+  /** The TLS handshake is done. What is spoken is not known yet. */
+  secured(stream: TLSSocket): void {
+    this.#stream = stream as Served
+    this.#stream[SERVED] = this
+  }
+
+  opened(session: ServerHttp2Session): void {
+    this.#session = session
+    this.#active = performance.now()
+    session.on('stream', stream => {
+      this.#streams++
+      stream.once('close', () => {
+        this.#streams--
+        this.#active = performance.now()
+      })
+      if (this.#traffic.draining) this.#warn(session)
+    })
+  }
+
+  begun(response: ServerResponse): void {
+    this.#traffic.requests++
+    this.#response = response
+    if (this.#traffic.draining) this.#closeAfter(response)
+  }
+
+  finished(response: ServerResponse): void {
+    if (this.#response === response) this.#response = undefined
+    this.#active = performance.now()
+    if (this.#stream !== this.raw) this.#read = this.raw.bytesRead
+  }
+
+  /** The draining has begun. */
+  drain(): void {
+    if (this.#session !== undefined && this.#streams > 0) this.#warn(this.#session)
+    if (this.#response !== undefined && !this.#response.headersSent) this.#closeAfter(this.#response)
+  }
+
+  /**
+   * Ends it if it is idle, and has been for `idleGrace`. `between`: sockets on which no request has begun to arrive since the last one,
+   * as Node's parsers know; `foreign`: what is no HTTP is spoken by the application itself.
+   */
+  sweep(now: number, between: () => ReadonlySet<unknown>, foreign: boolean): void {
+    const { raw } = this
+    if (this.#session !== undefined && !this.#session.destroyed) {
+      if (this.#streams === 0 && this.#isQuiet(now)) this.#session.close()
+      return
+    }
+    const stream = this.#session === undefined ? this.#stream : undefined
+    if (this.upgraded) return
+    if (stream !== undefined && stream.parser === undefined && (foreign || stream === raw)) return
+    if (stream !== raw && raw.bytesRead !== this.#read) {
+      this.#read = raw.bytesRead
+      this.#active = now
+    }
+    if (this.#response !== undefined || (stream?._httpMessage ?? null) !== null) return
+    if (stream?.parser !== undefined && stream.bytesRead !== 0 && !between().has(stream)) {
+      this.#arriving = true // maybe a request that was answered before its end
+      return
+    }
+    if (this.#arriving) this.#active = now
+    this.#arriving = false
+    if (!this.#isQuiet(now)) return
+    if (stream === undefined || stream === raw) raw.destroy()
+    else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
+  }
+
+  /**
+   * GOAWAY, RFC 9113 6.8. Once it has left, nghttp2 passes over new streams, and without an open one Node reads no more: so it is sent while
+   * there is one, and before its answer, for a client to see it before it begins another. What comes in the same read as the first
+   * is still taken; the second GOAWAY tells which streams were not, and may be sent again elsewhere.
+   */
+  #warn(session: ServerHttp2Session): void {
+    if (this.#warned || session.closed || session.destroyed) return
+    this.#warned = true
+    session.goaway(0, LAST_STREAM)
+    setImmediate(() => session.close())
+  }
+
+  #isQuiet(now: number): boolean {
+    const fd = this.raw._handle?.fd ?? -1
+    return now - this.#active >= this.#traffic.idleGrace && (fd < 0 || native.pending(fd) <= 0)
+  }
+
+  /** Pipelined requests behind it are answered, too: only the last of them says close. */
+  #closeAfter(response: Response): void {
+    const { writeHead } = response
+    response.writeHead = (...args: unknown[]): Response => {
+      if (this.#response === response) {
+        response.shouldKeepAlive = false
+        const index = typeof args[1] === 'string' || args[2] != null ? 2 : 1
+        args[index] = withClose(args[index])
+        const set = response.getHeader('connection')
+        if (set !== undefined || response._removedConnection === true) response.setHeader('Connection', closing(set))
+      }
+      return Reflect.apply(writeHead, response, args)
+    }
+  }
+}
+
+/** The connection of a socket that one of our servers was given. */
+export function servedConnection(socket: Served): ServedConnection | undefined {
+  return socket[SERVED]
+}
+
+/**
+ * Node tells of each request in a channel for the whole process. A listener for 'request' would tell a server that its requests are
+ * heard; these channels also have those with `Expect`, and those that Node answers itself.
+ */
+function observe(): void {
+  if (observing) return
+  observing = true
+  type Exchange = { socket: Served; response: ServerResponse }
+  diagnostics.subscribe('http.server.request.start', message => {
+    const { socket, response } = message as Exchange
+    socket[SERVED]?.begun(response)
+  })
+  diagnostics.subscribe('http.server.response.finish', message => {
+    const { socket, response } = message as Exchange
+    socket[SERVED]?.finished(response)
+  })
+}
+
+/** Headers as given to writeHead(), their Connection saying close if they have one. */
+function withClose(headers: unknown): unknown {
+  if (Array.isArray(headers))
+    return headers.map((value, index) => (index % 2 === 1 && isConnection(headers[index - 1]) ? closing(value) : value))
+  if (typeof headers !== 'object' || headers === null) return headers
+  const names = Object.keys(headers).filter(isConnection)
+  if (names.length === 0) return headers
+  const copy = { ...headers } as Record<string, unknown>
+  for (const name of names) copy[name] = closing(copy[name])
+  return copy
+}
+
+function isConnection(name: unknown): boolean {
+  return String(name).toLowerCase() === 'connection'
+}
+
+function closing(value: unknown): string {
+  const tokens = value === undefined ? [] : String(value).split(',')
+  const others = tokens.map(token => token.trim()).filter(token => !/^(keep-alive|close|)$/i.test(token))
+  return [...others, 'close'].join(', ')
+}

@@ -1,0 +1,30 @@
+/** What a worker needs of whoever takes the connections of a listener: a server, or a function. */
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import type { Lane } from './accept-sources.ts'
+
+export interface DrainOptions {
+  /** How long, in ms, an idle keep-alive connection stays open, counted from its last activity: its client may be about to use it. */
+  idleGrace: number
+  /** Ends the waiting; what is left stays as it is. */
+  signal?: AbortSignal
+}
+
+export interface Serving {
+  /** Open now. */
+  readonly connections: number
+  /** Begun since the start. */
+  readonly requests: number
+  /** Resolves in the course of `drain()`: what is still open then is the application's to end. */
+  readonly requestsDone: Promise<void>
+  /** It will only be given connections. */
+  prepare(): void
+  /** Accepts from a listener, which is used up, until the lane is removed. `exclusive`, asked at the end: no other program holds it. */
+  add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<Lane>
+  /** A connection that was accepted elsewhere, which is used up. */
+  give(connection: Descriptor, onClosed?: () => void): void
+  /** At once, from all listeners; `last`: with everybody who waits in a queue. That may be told later. */
+  stopAccepting(options: { last: boolean | Promise<boolean> }): Promise<void>
+  /** Brings what is open to its end; resolves when nothing is left, or when `signal` aborts. */
+  drain(options: DrainOptions): Promise<void>
+  destroyAll(): void
+}

@@ -1,0 +1,83 @@
+/** The end of a listener: whoever the kernel has accepted is accepted here, and nobody comes after that. Otherwise close(2) resets them. */
+import { setTimeout as later, setImmediate as turn } from 'node:timers/promises'
+import { ADDRESS, native } from '../os/native.ts'
+
+const BATCH = new Int32Array(256)
+/** Of those that wait; the longest queue that Linux allows by default has 4,096. */
+const MOST = 65_536
+const READ = 0
+/** How long handshakes that are under way, or a limit of open files, are waited for, in ms. */
+const LONGEST = 500
+/** A segment that has passed the filter's place before the filter was there has been dealt with after so many ms. */
+const PAUSE = 2
+
+/** Accepts everybody who waits in the queue of a listener; `take` gets their held numbers. False: some are left, as there is no descriptor for them. */
+export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
+  for (let total = 0; total < MOST; ) {
+    const count = native.acceptMany(fd, BATCH, BATCH.length, null)
+    // A listener that was shut down has nobody in its queue any more (EINVAL)
+    if (count <= 0) return count === 0 || count === EINVAL
+    for (const connection of Array.from(BATCH.subarray(0, count))) take(connection)
+    total += count
+  }
+  return true
+}
+
+/**
+ * For listeners that no other program holds. Closes their queues, has `accept` empty them (it returns false if some are left), and shuts them
+ * down, for all processes that share them: from then on whoever connects is refused. The numbers stay the caller's, to be closed. A TCP client
+ * whose SYN was dropped meanwhile tries again a second later, and is refused.
+ */
+export async function endListeners(fds: readonly number[], accept: (fd: number) => boolean): Promise<void> {
+  const open = fds.filter(fd => native.closeQueue(fd) === 0)
+  const acceptAll = (): boolean => open.map(accept).every(Boolean)
+  let empty = acceptAll()
+  const ports = onePerPort(open)
+  const deadline = performance.now() + LONGEST
+  for (let pending = ports.length > 0 || !empty; pending && performance.now() < deadline; ) {
+    await later(PAUSE)
+    pending = ports.some(fd => native.handshakes(fd) > 0)
+    empty = acceptAll()
+    pending ||= !empty
+  }
+  // A handshake is not counted any more a moment before it is in the queue
+  await turn()
+  if (acceptAll()) for (const fd of open) native.shutdown(fd, READ)
+}
+
+/**
+ * The same for a supervisor, whose workers have copies and are about to be told to stop: `give` gets whoever waits. Not `served`: nobody here can
+ * take connections, but the queues of TCP listeners are closed, for programs that empty them before they end.
+ */
+export async function endOwn(
+  fds: readonly number[],
+  served: boolean,
+  give: (connections: readonly number[]) => void
+): Promise<void> {
+  if (served) {
+    await endListeners(fds, fd => {
+      const waiting: number[] = []
+      const empty = acceptWaiting(fd, connection => void waiting.push(connection))
+      if (waiting.length > 0) give(waiting)
+      return empty
+    })
+  } else for (const fd of fds) if (portOf(fd) !== undefined) native.closeQueue(fd)
+}
+
+const EINVAL = -22
+
+/** Of TCP listeners: handshakes are counted by port. */
+function onePerPort(fds: readonly number[]): number[] {
+  const byPort = new Map<number, number>()
+  for (const fd of fds) {
+    const port = portOf(fd)
+    if (port !== undefined) byPort.set(port, fd)
+  }
+  return [...byPort.values()]
+}
+
+/** Undefined: it is a Unix socket. */
+function portOf(fd: number): number | undefined {
+  const facts = new Int32Array(2)
+  return native.inetName(fd, false, facts, Buffer.alloc(ADDRESS)) < 0 ? undefined : facts[1]!
+}

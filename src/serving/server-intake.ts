@@ -1,0 +1,237 @@
+/** Looks after one server of the user's in a worker: where its connections come from, and how they end without a request being lost. */
+import * as http from 'node:http'
+import type { ServerHttp2Session } from 'node:http2'
+import * as https from 'node:https'
+import type { Server, Socket } from 'node:net'
+import * as tls from 'node:tls'
+import { whenAborted } from '../base/abort-signals.ts'
+import { AsyncContext } from '../base/async-context.ts'
+import { deferred } from '../base/deferred.ts'
+import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
+import { checkInteger } from '../descriptor/convert.ts'
+import { type Descriptor, take } from '../descriptor/descriptor.ts'
+import { BACKLOG, type Lane, Lanes, socketOf } from './accept-sources.ts'
+import { type Served, ServedConnection, servedConnection, type Traffic } from './http-connection.ts'
+import type { DrainOptions, Serving } from './intake.ts'
+
+export type { Lane } from './accept-sources.ts'
+
+/** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether anybody listens for them. */
+const HANDOVERS = ['upgrade', 'connect']
+/** How often a draining server looks for idle connections, in ms. */
+const SHORTEST = 10
+const LONGEST = 100
+
+/**
+ * One server (net, tls, http, https, http2, and whatever framework has made it). What its user sees of it is as if it listened by itself:
+ * it only gets listeners for 'connection', 'secureConnection', 'session' and 'stream' (each as its kind has them), and one for 'upgrade'
+ * and 'connect' as long as it has others for these.
+ */
+export class ServedServer implements Serving {
+  readonly #server: Accepting
+  readonly #lanes: Lanes
+  /** That of the `listen` call: Node's connections are in it, as if the server listened by itself. */
+  readonly #context = new AsyncContext('PASSFD_SERVE')
+  readonly #open = new Set<Socket>()
+  readonly #connections = new Set<ServedConnection>()
+  readonly #forget: (this: Socket) => void
+  readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0 }
+  readonly #waiting = new Set<() => void>()
+  readonly #requestsDone = deferred()
+
+  /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is no server of Node's. */
+  constructor(server: Server) {
+    this.#server = checkServer(server)
+    this.#lanes = new Lanes(this.#server, socket => this.#receive(socket))
+    const open = this.#open
+    const connections = this.#connections
+    const waiting = this.#waiting
+    this.#forget = function () {
+      open.delete(this)
+      const connection = servedConnection(this)
+      if (connection !== undefined) connections.delete(connection)
+      for (const settle of [...waiting]) settle()
+    }
+    if (!isHttp(server)) server.prependListener('connection', socket => this.#keep(socket, true))
+    else this.#observe(server)
+  }
+
+  /** Open now. */
+  get connections(): number {
+    return this.#open.size
+  }
+
+  /** Begun since the start: requests of HTTP, upgrades and CONNECT included; of a net or tls server connections. */
+  get requests(): number {
+    return this.#traffic.requests
+  }
+
+  /** Resolves in the course of `drain()`: what is still open then is the application's to end (upgraded, or not HTTP at all). */
+  get requestsDone(): Promise<void> {
+    return this.#requestsDone.promise
+  }
+
+  /** For a server that will only be given connections: it begins to listen (see Connection.injectInto), if it has not. */
+  prepare(): void {
+    this.#lanes.prepare()
+  }
+
+  /**
+   * Accepts from a listener, which is used up, until the lane is removed; resolves when it does. The first one becomes the server's own.
+   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511. `exclusive`, asked at the end, is true if only
+   * processes of ours hold the listener: then whoever comes too late is refused, and nobody is reset.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
+   */
+  add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<Lane> {
+    return this.#context.run(() => this.#lanes.add(listener, backlog, exclusive))
+  }
+
+  /**
+   * Serves a connection that was accepted elsewhere, which is used up, as if the server had accepted it. Also after `stopAccepting()`: what
+   * was under way is served. Its kind, tcp or unix-stream, is not looked at: that takes five system calls. `onClosed` is called when it has
+   * closed, even if the server did not want it.
+   * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
+   */
+  give(connection: Descriptor, onClosed?: () => void): void {
+    this.#context.run(() => {
+      this.#lanes.prepare()
+      const socket = socketOf(take(connection, 'give()'), this.#server)
+      if (onClosed !== undefined) socket.once('close', onClosed)
+      this.#receive(socket)
+    })
+  }
+
+  /**
+   * Stops accepting from all listeners, at once. `last`: nobody else has these listeners any more, so that who waits in their queues would be
+   * reset: they are accepted first. It may be told later. The connections live on.
+   */
+  stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
+    return this.#context.run(() => this.#lanes.stop(last))
+  }
+
+  /**
+   * Brings what is open to its end: each response from now on says `Connection: close`, requests under way are finished, idle
+   * connections are closed once nothing has happened on them for `idleGrace`; a session of HTTP/2 gets a GOAWAY. Connections of a net or
+   * tls server and upgraded ones are the application's to end. Resolves when none is left, or when `signal` aborts.
+   */
+  drain({ idleGrace, signal }: DrainOptions): Promise<void> {
+    checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)
+    this.#traffic.idleGrace = idleGrace
+    this.#traffic.draining = true
+    for (const connection of this.#connections) connection.drain()
+    return new Promise(resolve => {
+      const timer = isHttp(this.#server)
+        ? setInterval(() => sweep(), Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
+        : undefined
+      const sweep = (): void => {
+        this.#sweep()
+        done()
+      }
+      const done = (): void => {
+        if (signal?.aborted === true || this.#areUpgraded()) this.#requestsDone.resolve()
+        if (this.#open.size > 0 && signal?.aborted !== true) return
+        clearInterval(timer)
+        forget()
+        this.#waiting.delete(done)
+        resolve()
+      }
+      this.#waiting.add(done)
+      const forget = whenAborted(signal, done)
+      sweep()
+    })
+  }
+
+  /** Destroys what is left. */
+  destroyAll(): void {
+    for (const socket of this.#open) socket.destroy()
+  }
+
+  #receive(socket: Socket): void {
+    giveTo(this.#server, socket)
+    if (!socket.destroyed) this.#keep(socket, false) // its 'connection' comes in the next tick
+  }
+
+  #keep(socket: Socket, counts: boolean): void {
+    if (counts) this.#traffic.requests++
+    if (this.#open.has(socket) || socket.closed) return
+    this.#open.add(socket)
+    socket.on('close', this.#forget)
+  }
+
+  #observe(server: Server): void {
+    const secure = server instanceof tls.Server
+    let current: ServedConnection | undefined
+    server.prependListener('connection', (socket: Served) => {
+      this.#keep(socket, false)
+      if (servedConnection(socket) !== undefined) return
+      current = new ServedConnection(socket, secure, this.#traffic)
+      this.#connections.add(current)
+    })
+    if (secure)
+      server.prependListener('secureConnection', (stream: Served & tls.TLSSocket) => {
+        current = stream._parent === undefined ? undefined : servedConnection(stream._parent)
+        current?.secured(stream)
+      })
+    if (isHttp2(server)) {
+      server.prependListener('session', (session: ServerHttp2Session) => current?.opened(session))
+      server.prependListener('stream', () => this.#traffic.requests++)
+    }
+    const count = (): void => void this.#traffic.requests++
+    for (const event of HANDOVERS) besideOthers(server, event, count)
+  }
+
+  /** Stops at the first that is not: it is asked at the end of each connection. */
+  #areUpgraded(): boolean {
+    for (const { upgraded } of this.#connections) if (!upgraded) return false
+    return true
+  }
+
+  #sweep(): void {
+    const now = performance.now()
+    let between: ReadonlySet<unknown> | undefined
+    const lookUp = (): ReadonlySet<unknown> => {
+      between ??= betweenRequests(this.#server)
+      return between
+    }
+    const foreign = this.#server.listenerCount('unknownProtocol') > 0
+    for (const connection of this.#connections) connection.sweep(now, lookUp, foreign)
+  }
+}
+
+/** Anything that speaks HTTP/1 or 2. */
+function isHttp(server: Server): boolean {
+  return server instanceof http.Server || server instanceof https.Server || isHttp2(server)
+}
+
+/** The classes of http2 are not exported. */
+function isHttp2(server: Server): boolean {
+  return 'updateSettings' in server
+}
+
+/** Has `listener` called for `event` as long as somebody else listens for it. */
+function besideOthers(server: Server, event: string, listener: () => void): void {
+  let there = false
+  const settle = (others: boolean): void => {
+    if (others === there) return
+    there = others
+    if (others) server.prependListener(event, listener)
+    else server.removeListener(event, listener)
+  }
+  settle(server.listenerCount(event) > 0)
+  server.on('newListener', (name, added) => {
+    if (name === event && added !== listener) settle(true)
+  })
+  server.on('removeListener', (name, removed) => {
+    if (name !== event) return
+    if (removed === listener) there = false
+    else settle(server.listenerCount(event) > (there ? 1 : 0))
+  })
+}
+
+/** The sockets whose parser has seen no byte since the last request: what `closeIdleConnections()` of Node goes by. */
+function betweenRequests(server: Server): ReadonlySet<unknown> {
+  type Connections = { idle(): readonly { readonly socket?: unknown }[] }
+  const key = Object.getOwnPropertySymbols(server).find(({ description }) => description === 'http.server.connections')
+  const connections = key === undefined ? undefined : (server as unknown as Record<symbol, Connections>)[key]
+  return new Set(connections?.idle().map(({ socket }) => socket))
+}

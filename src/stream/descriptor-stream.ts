@@ -1,0 +1,471 @@
+/** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
+import { finished } from 'node:stream'
+import { setImmediate } from 'node:timers'
+import { ContextDuplex } from '../base/context-duplex.ts'
+import { mark } from '../base/copy.ts'
+import { type Failure, PassfdError, systemError } from '../base/errors.ts'
+import { readOptions } from '../base/known-options.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { checkKind } from '../descriptor/admission.ts'
+import { type Descriptor, descriptionOf, giveBack, received, take } from '../descriptor/descriptor.ts'
+import { type Cargo, cargoOf, checkCount, copiesOf, handBack } from '../descriptor/outgoing.ts'
+import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
+import { discard } from '../os/loop.ts'
+import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../os/native.ts'
+import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from '../os/raw-socket.ts'
+import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './options.ts'
+import { closeCopies, Outbox } from './stream-outbox.ts'
+
+/** Bytes, and the descriptors that came with the first of them. */
+export interface StreamPart {
+  readonly bytes: Buffer
+  /** The reader's own, to close or to convert. */
+  readonly descriptors: Descriptor[]
+}
+
+type Listener<Arguments extends unknown[]> = (...args: Arguments) => void
+
+/** The events that it has besides those of every Duplex. */
+export interface DescriptorStream {
+  /** They came with the byte that `position` bytes stand before in the stream, and are the listener's own. Emitted before that byte is pushed. */
+  on(event: 'descriptors', listener: Listener<[descriptors: Descriptor[], position: number]>): this
+  /** The same as bare numbers, which are the listener's to close. Not emitted while there is a listener for 'descriptors'. */
+  on(event: 'fds', listener: Listener<[fds: number[]]>): this
+  on(event: string | symbol, listener: Listener<any[]>): this
+  once(event: 'descriptors', listener: Listener<[descriptors: Descriptor[], position: number]>): this
+  once(event: 'fds', listener: Listener<[fds: number[]]>): this
+  once(event: string | symbol, listener: Listener<any[]>): this
+}
+
+/** Several reads in one wake-up, but not so many that others wait for long. */
+const READS = 8
+
+const EAGAIN = -11
+const EINTR = -4
+
+/** @internal */
+export let createStream: (fd: number, peer: Peer, options: StreamOptions, description?: object) => DescriptorStream
+
+/**
+ * A connected AF_UNIX stream socket as a Duplex. Bytes are those of any stream; descriptors that come with them are given to
+ * `'descriptors'` (or `'fds'`) listeners, to `withDescriptors()`, or, with the option `keepDescriptors`, to `takeDescriptors()`.
+ * Those that nobody takes are closed at once. Errors, `end`, `destroy`, back pressure and half-close are as with `net.Socket`.
+ * Nothing is read before somebody reads, so listeners may be added at leisure.
+ */
+export class DescriptorStream extends ContextDuplex {
+  /** Who is at the other end (unix(7), `SO_PEERCRED`). */
+  readonly peer: Peer
+  readonly #socket: RawSocket
+  readonly #outbox: Outbox
+  readonly #maxDescriptors: number
+  readonly #description: object | undefined
+  /** Descriptors that wait for `takeDescriptors()`, by where they came. */
+  readonly #kept: { position: number; fds: number[] }[] = []
+  #keptCount = 0
+  #keeps: boolean
+  /** withDescriptors() is being read. */
+  #inParts = false
+  /** Reading rests until some of them are taken. */
+  #crowded = false
+  #received = 0
+  /** Somebody has begun to. */
+  #reads = false
+  #readEnded = false
+  #written: ((error?: Error | null) => void) | undefined
+  #owesDrain = false
+  /** The stream ends with it once what has been received is read. */
+  #failure: Error | undefined
+  /** Writing has failed; what the peer said before is still to be read. */
+  #writeFailure: Error | undefined
+
+  private constructor(fd: number, peer: Peer, options: StreamOptions, description: object | undefined) {
+    const { maxDescriptors, highWaterMark, allowHalfOpen, keepDescriptors } = streamLimits(options)
+    super({ allowHalfOpen, highWaterMark })
+    markUncloneable(this)
+    this.peer = peer
+    this.#maxDescriptors = maxDescriptors
+    this.#keeps = keepDescriptors
+    this.#description = description
+    // Credentials would stop the kernel from merging bytes, and be in the way of finding descriptors' places
+    native.passCredentials(fd, false)
+    this.#outbox = new Outbox(fd)
+    this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
+    askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
+  }
+
+  /**
+   * A stream on a connected socket: of a socketpair, inherited, received. The Descriptor (kind `unix-stream`) is moved in.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; the Descriptor is the caller's then.
+   */
+  static override from(descriptor: Descriptor, given: StreamOptions = {}): DescriptorStream {
+    const options = readOptions(given, STREAM_OPTIONS)
+    streamLimits(options)
+    const by = 'DescriptorStream.from()'
+    checkKind(descriptor, 'unix-stream', by)
+    const peer = peerOf(descriptor.borrow())
+    const fd = take(descriptor, by)
+    try {
+      return createStream(fd, peer, options, descriptionOf(descriptor))
+    } catch (error) {
+      giveBack(descriptor, fd, undefined)
+      throw error
+    }
+  }
+
+  /** Bytes received so far: the position of the next one. */
+  get bytesRead(): number {
+    return this.#received
+  }
+
+  /** Bytes that the kernel has taken so far. */
+  get bytesWritten(): number {
+    return this.#outbox.sent
+  }
+
+  /**
+   * Writes bytes (at least one) and moves the descriptors (at most 253) with their first byte, in order with all other writes. `callback`
+   * is called when they have left. It gets the system's error if the kernel refuses to pass one of them (EBADF: it was closed; EINVAL: an
+   * io_uring): then these bytes don't leave either, the descriptors are open and yours again (but one that was closed by its number), and the
+   * stream goes on; without a callback it ends with that error. What has not left when the stream ends is closed, and the callback gets the error. Returns false
+   * when it is time to wait for `'drain'`.
+   * @throws ERR_PASSFD_EMPTY_WRITE, ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL (`maxDescriptors` wait to leave),
+   * ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: then nothing has moved.
+   */
+  writeWithDescriptors(
+    bytes: Uint8Array | string,
+    descriptors: readonly Descriptor[],
+    callback?: (error?: Failure | null) => void
+  ): boolean {
+    const chunk = this.#checked(bytes, descriptors.length)
+    const cargo = cargoOf(descriptors, 'writeWithDescriptors()', this.#description)
+    const moved = [...descriptors]
+    return this.#writeWith(chunk, cargo, callback, () => handBack(moved, cargo.fds))
+  }
+
+  /**
+   * The same with numbers, which stay the caller's: duplicates are sent. With the event `'fds'` this is what npm's `dbus-native` asks of
+   * its `stream` option.
+   * @throws `EBADF` (a system error) too.
+   */
+  writeWithFds(
+    bytes: Uint8Array | string,
+    fds: readonly number[],
+    callback?: (error?: Failure | null) => void
+  ): boolean {
+    const chunk = this.#checked(bytes, fds.length)
+    const cargo: Cargo = { fds: copiesOf(fds), foreign: false }
+    return this.#writeWith(chunk, cargo, callback, () => closeCopies(cargo.fds, cargo.foreign))
+  }
+
+  /**
+   * With the option `keepDescriptors`: those that came with bytes before the position `before`, in order; they are the caller's. Default:
+   * with the bytes that have been read from this stream.
+   */
+  takeDescriptors(before: number = this.#received - this.readableLength): Descriptor[] {
+    const taken: Descriptor[] = []
+    while (this.#kept.length > 0 && this.#kept[0]!.position < before) {
+      const { fds } = this.#kept.shift()!
+      this.#keptCount -= fds.length
+      taken.push(...fds.map(received))
+    }
+    if (this.#crowded && !this.#isCrowded) this.#goOn()
+    return taken
+  }
+
+  /**
+   * Iterates over the bytes in parts that begin where descriptors came: those of a part came with its first byte. As they are kept from
+   * this call on, nothing may have been read before, and nothing else may read. `break` leaves what was not read and closes nothing.
+   */
+  withDescriptors(): AsyncIterableIterator<StreamPart> {
+    this.#keeps = true
+    return this.#parts(this.#received - this.readableLength)
+  }
+
+  /** While it reads or writes, the process goes on (the default). */
+  ref(): this {
+    this.#socket.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#socket.unref()
+    return this
+  }
+
+  override read(size?: number): any {
+    const chunk = super.read(size)
+    if (this.#failure !== undefined && this.readableLength === 0) this.destroy(this.#failure)
+    return chunk
+  }
+
+  override _read(): void {
+    if (this.#readEnded) return
+    this.#reads = true
+    this.#crowded = this.#isCrowded
+    this.#socket.read(!this.#crowded)
+    if (this.#writeFailure !== undefined) this.#readSoon()
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
+    this.#put([chunk], callback)
+  }
+
+  override _writev(items: { chunk: Buffer }[], callback: (error?: Error | null) => void): void {
+    this.#put(
+      items.map(({ chunk }) => chunk),
+      callback
+    )
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    native.shutdown(this.#socket.fd, 1) // it can only fail because there is no peer any more
+    callback()
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    const unread = this.#kept.splice(0).flatMap(({ fds }) => fds)
+    if (unread.length > 0) discard(unread)
+    this.#keptCount = 0
+    this.#outbox.end()
+    this.#socket.end()
+    this.#done(error ?? destroyedError())
+    callback(error)
+  }
+
+  // --- writing
+
+  #checked(bytes: Uint8Array | string, count: number): Buffer {
+    const chunk = checkCount(bytes, count)
+    if (this.writableEnded && !this.destroyed && !this.#readEnded) throw new PassfdError('STREAM_ENDED')
+    const queued = this.#outbox.waiting + count
+    if (queued > this.#maxDescriptors) {
+      throw new PassfdError('QUEUE_FULL', {
+        what: 'The peer does not keep up, and the queue is full of descriptors',
+        queued: this.#outbox.waiting,
+        limit: this.#maxDescriptors,
+        option: 'maxDescriptors',
+        remedy: "Wait for 'drain' before writing more"
+      })
+    }
+    return chunk
+  }
+
+  /** `onRefused`: what becomes of the numbers if the kernel does not pass them. */
+  #writeWith(
+    chunk: Buffer,
+    cargo: Cargo,
+    callback: ((error?: Error | null) => void) | undefined,
+    onRefused: () => void
+  ): boolean {
+    let refusal: Error | undefined
+    if (callback !== undefined)
+      cargo.onRefused = errno => {
+        refusal = systemError(errno, 'sendmsg')
+        onRefused()
+      }
+    // The stream will refuse the bytes in its own way
+    if (this.destroyed || this.writableEnded) closeCopies(cargo.fds, cargo.foreign)
+    else if (cargo.fds.length > 0) this.#outbox.attach(chunk, cargo)
+    const more = callback === undefined ? this.write(chunk) : this.write(chunk, error => callback(refusal ?? error))
+    if (this.#outbox.waiting <= this.#maxDescriptors / 2) return more
+    this.#owesDrain = true
+    return false
+  }
+
+  #put(chunks: Buffer[], callback: (error?: Error | null) => void): void {
+    this.#written = callback
+    this.#outbox.put(chunks)
+    this.#flush()
+  }
+
+  #flush(): void {
+    if (this.#written === undefined) return
+    const result = this.#outbox.flush()
+    if (result === 0) this.#done()
+    else if (isBackPressure(result)) this.#socket.writeLater(result)
+    else this.#failWriting(systemError(result, 'write'))
+  }
+
+  #done(error?: Error): void {
+    const callback = this.#written
+    this.#written = undefined
+    callback?.(error)
+    if (!this.#owesDrain || this.destroyed || this.#outbox.waiting > this.#maxDescriptors / 2) return
+    this.#owesDrain = false
+    if (!this.writableNeedDrain) process.nextTick(() => this.emit('drain'))
+  }
+
+  /** The peer is gone. What it wrote before is read first, if anybody reads. */
+  #failWriting(error: Error): void {
+    if (this.#readEnded || !this.#reads) this.destroy(error)
+    else {
+      this.#writeFailure = error
+      this.#readSoon()
+    }
+  }
+
+  // --- reading
+
+  /**
+   * Many descriptors may come with few bytes, which are no reason to rest. Whoever reads parts will take some; others may wait for more
+   * bytes first.
+   */
+  get #isCrowded(): boolean {
+    return this.#inParts && this.#keptCount > this.#maxDescriptors / 2 && this.readableLength > 0
+  }
+
+  #goOn(): void {
+    this.#crowded = false
+    if (this.#readEnded || this.destroyed) return
+    this.#socket.read(true)
+    if (this.#writeFailure !== undefined) this.#readSoon()
+  }
+
+  /** No event comes if the peer has only stopped to read (shutdown(2)) and says nothing. */
+  #readSoon(): void {
+    setImmediate(() => {
+      if (!this.#socket.ended && this.#socket.reading) this.#onReadable()
+    })
+  }
+
+  #onReadable(): void {
+    for (let i = 0; i < READS; i++) {
+      const result = native.receivePlaced(this.#socket.fd, SCRATCH, 0, SCRATCH.length, RECEIVED)
+      if (result === EINTR) continue
+      if (result === EAGAIN) {
+        if (this.#writeFailure !== undefined) this.destroy(this.#writeFailure)
+        return
+      }
+      const place = RECEIVED[MESSAGE_PLACE]!
+      const fds = Array.from(RECEIVED.subarray(MESSAGE_FIRST, MESSAGE_FIRST + RECEIVED[RESULT_DESCRIPTORS]!))
+      const truncated = (RECEIVED[RESULT_FLAGS]! & TRUNCATED) !== 0
+      const wantsMore = this.#arrived(Buffer.from(SCRATCH.subarray(0, Math.max(result, 0))), place, fds, truncated)
+      if (this.destroyed) return
+      if (result <= 0) {
+        this.#endReading(result)
+        return
+      }
+      this.#crowded = wantsMore && this.#isCrowded
+      if (!wantsMore || this.#crowded) {
+        this.#socket.read(false)
+        return
+      }
+      if (result < SCRATCH.length && fds.length === 0) return // that was all
+    }
+  }
+
+  /** Pushes the bytes before the place, tells of the descriptors, pushes the rest. Whether more is wanted. */
+  #arrived(bytes: Buffer, place: number, fds: number[], truncated: boolean): boolean {
+    if (fds.length === 0 && !truncated) {
+      this.#received += bytes.length
+      return bytes.length === 0 || this.push(bytes)
+    }
+    let wantsMore = true
+    const before = bytes.subarray(0, place)
+    this.#received += place
+    try {
+      if (place > 0) wantsMore = this.push(before)
+    } finally {
+      // Whatever a listener throws, the rest has been received
+      if (truncated && fds.length > 0) discard(fds)
+      else if (!truncated) wantsMore = this.#tell(fds, bytes.subarray(place)) && wantsMore
+    }
+    if (truncated) this.destroy(new PassfdError('DESCRIPTORS_TRUNCATED'))
+    return wantsMore
+  }
+
+  #tell(fds: number[], rest: Buffer): boolean {
+    const position = this.#received
+    this.#received += rest.length
+    try {
+      this.#give(fds, position)
+    } finally {
+      if (!this.destroyed && rest.length > 0 && !this.push(rest)) this.#socket.read(false)
+    }
+    return this.readableLength < this.readableHighWaterMark
+  }
+
+  #give(fds: number[], position: number): void {
+    if (this.destroyed) discard(fds)
+    else if (this.listenerCount('descriptors') > 0) this.emit('descriptors', fds.map(received), position)
+    else if (this.listenerCount('fds') > 0) {
+      for (const fd of fds) native.release(fd)
+      this.emit('fds', fds)
+    } else if (!this.#keeps) discard(fds)
+    else if (this.#keptCount + fds.length > this.#maxDescriptors) {
+      discard(fds)
+      this.destroy(
+        new PassfdError('DESCRIPTORS_UNTAKEN', { count: this.#keptCount + fds.length, limit: this.#maxDescriptors })
+      )
+    } else {
+      this.#kept.push({ position, fds })
+      this.#keptCount += fds.length
+    }
+  }
+
+  #endReading(result: number): void {
+    this.#readEnded = true
+    this.#socket.read(false)
+    const failure = result < 0 ? systemError(result, 'read') : undefined
+    if (this.#writeFailure !== undefined || failure !== undefined)
+      this.#failAfterReading(this.#writeFailure ?? failure!)
+    else this.push(null)
+  }
+
+  /** What has been received comes first: after an error nothing would be given to readers any more. */
+  #failAfterReading(error: Error): void {
+    if (this.readableLength === 0) this.destroy(error)
+    else this.#failure = error
+  }
+
+  /**
+   * Takes no more out of the stream than it gives: what is put back may come after its end. Otherwise like Node's own iterator, which
+   * always takes all that is there.
+   */
+  async *#parts(position: number): AsyncGenerator<StreamPart, void, undefined> {
+    let wake: () => void = () => {}
+    let outcome: Error | 'ended' | undefined
+    const onReadable = (): void => wake()
+    const ignore = finished(this, { writable: false }, error => {
+      outcome = error ?? 'ended'
+      wake()
+    })
+    this.on('readable', onReadable)
+    this.#inParts = true
+    try {
+      while (true) {
+        const part = this.destroyed ? undefined : this.#part(position)
+        if (part !== undefined) {
+          position += part.bytes.length
+          yield part
+        } else if (outcome === 'ended') return
+        else if (outcome !== undefined) throw outcome
+        else
+          await new Promise<void>(resolve => {
+            wake = resolve
+          })
+      }
+    } finally {
+      this.off('readable', onReadable)
+      ignore()
+      this.#inParts = false
+      if (this.#crowded) this.#goOn()
+    }
+  }
+
+  #part(position: number): StreamPart | undefined {
+    const next = this.#kept.find(kept => kept.position > position)?.position ?? Number.POSITIVE_INFINITY
+    const bytes: Buffer | null = this.read(Math.min(this.readableLength, next - position))
+    return bytes === null ? undefined : { bytes, descriptors: this.takeDescriptors(position + 1) }
+  }
+
+  static {
+    createStream = (fd, peer, options, description) => new DescriptorStream(fd, peer, options, description)
+  }
+}
+mark(DescriptorStream, 'DescriptorStream')
+
+/** As Node says it to the writes that were waiting. */
+function destroyedError(): Error {
+  return Object.assign(new Error('Cannot call write after a stream was destroyed'), { code: 'ERR_STREAM_DESTROYED' })
+}

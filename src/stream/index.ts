@@ -1,0 +1,6 @@
+/** passfd/stream: bytes and descriptors without framing, for protocols that are not ours. */
+export { DescriptorStream, type StreamPart } from './descriptor-stream.ts'
+export { connect, connectPackets, listen, listenPackets, type StreamAddress } from './open.ts'
+export type { AdmissionOptions, PacketOptions, ServerOptions, StreamOptions } from './options.ts'
+export { type Packet, PacketSocket, type PacketSocketEvents } from './packet-socket.ts'
+export { StreamServer, type StreamServerEvents } from './server.ts'

@@ -1,0 +1,302 @@
+/** `StreamServer`: accepts raw streams or packet sockets, only as many as somebody wants. */
+
+import { EventEmitter } from 'node:events'
+import { whenAborted } from '../base/abort-signals.ts'
+import { AsyncContext } from '../base/async-context.ts'
+import { mark } from '../base/copy.ts'
+import { abortError, type Failure, systemError } from '../base/errors.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import { authorized } from '../descriptor/admission.ts'
+import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
+import { closeListener, discard, Watcher } from '../os/loop.ts'
+import { FAILED, native } from '../os/native.ts'
+import { removeFile, type SocketFile } from '../os/socket-name.ts'
+import type { AdmissionOptions } from './options.ts'
+
+/** Connections accepted in one wake-up; the rest waits for the next. */
+const ACCEPT_BATCH = 64
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+const ACCEPT_PAUSE = 50
+/** How long `close()` waits for the listener to be really closed, in ms. */
+const CLOSE_TIMEOUT = 5000
+
+const EINTR = -4
+const EAGAIN = -11
+const ECONNABORTED = -103
+
+/** What a server gives out: something that ends. */
+export interface Accepted {
+  once(event: 'close', listener: () => void): unknown
+  destroy(error?: Error): unknown
+}
+
+export interface StreamServerEvents<Connection> {
+  connection: [Connection]
+  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
+  refused: [Peer, Failure]
+  /**
+   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
+   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   */
+  acceptError: [Failure]
+  close: [error?: Failure]
+}
+
+export interface StreamServerSetup<Address, Connection> {
+  readonly fd: number
+  readonly file: SocketFile | undefined
+  readonly address: Address
+  readonly maxConnections: number
+  readonly handshakeTimeout: number
+  readonly options: AdmissionOptions
+  make(fd: number, peer: Peer): Connection
+}
+
+/** @internal */
+export let createStreamServer: <Address, Connection extends Accepted>(
+  setup: StreamServerSetup<Address, Connection>
+) => StreamServer<Connection, Address>
+
+/**
+ * Accepts while there is a `'connection'` listener or somebody waits in `for await`; otherwise connections wait in the listener's queue
+ * (`backlog`). `close()` and its end leave the connections alone.
+ */
+export class StreamServer<Connection extends Accepted, Address = unknown>
+  extends EventEmitter<StreamServerEvents<Connection>>
+  implements AsyncIterable<Connection>, AsyncDisposable
+{
+  /** What was listened on. */
+  readonly address: Address
+  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  readonly closed: Promise<Failure | undefined>
+  readonly #setup: StreamServerSetup<Address, Connection>
+  readonly #watcher: Watcher
+  /** That of the `listen` call. Connections are opened in it. */
+  readonly #context = new AsyncContext('PASSFD_SERVER')
+  readonly #admissions = new AbortController()
+  readonly #forgetSignal: () => void
+  readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
+  /** Let in, but whoever wanted one has gone meanwhile: the next ones who come get them. */
+  readonly #unclaimed = new Set<Connection>()
+  /** Those that are open, or being admitted. */
+  #connections = 0
+  #admitting = 0
+  #resolveClosed!: (error: Failure | undefined) => void
+  #closing: Promise<void> | undefined
+  #pause: NodeJS.Timeout | undefined
+  #exhausted = false
+
+  private constructor(setup: StreamServerSetup<Address, Connection>) {
+    super()
+    markUncloneable(this)
+    this.#setup = setup
+    this.address = setup.address
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    this.#watcher = new Watcher(setup.fd, events => this.#accept(events))
+    this.#update()
+    const onListener = (event: string | symbol): void => {
+      if (event === 'connection') queueMicrotask(() => this.#update())
+    }
+    super.on('newListener' as never, onListener as never)
+    super.on('removeListener' as never, onListener as never)
+    const { signal } = setup.options
+    this.#forgetSignal = whenAborted(signal, () => void this.#close(abortError(signal!)))
+  }
+
+  /** Stops accepting, and removes the socket file if it is still this server's. Connections live on. */
+  close(): Promise<void> {
+    return this.#close(undefined)
+  }
+
+  /** While it accepts, the process goes on (the default). */
+  ref(): this {
+    this.#watcher.ref()
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.unref()
+    return this
+  }
+
+  /** The connections one by one. `break` closes nothing. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Connection> {
+    const waiting = new Set<(result: IteratorResult<Connection>) => void>()
+    const iterator: AsyncIterableIterator<Connection> = {
+      next: () =>
+        new Promise(resolve => {
+          if (this.#closing !== undefined) {
+            resolve({ done: true, value: undefined })
+            return
+          }
+          waiting.add(resolve)
+          this.#readers.push(resolve)
+          this.#update()
+        }),
+      return: async () => {
+        for (const resolve of waiting) {
+          const index = this.#readers.indexOf(resolve)
+          if (index >= 0) this.#readers.splice(index, 1)
+          resolve({ done: true, value: undefined })
+        }
+        this.#update()
+        return { done: true, value: undefined }
+      },
+      [Symbol.asyncIterator]: () => iterator
+    }
+    return iterator
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  get #wants(): boolean {
+    if (this.#closing !== undefined || this.#connections >= this.#setup.maxConnections) return false
+    return this.listenerCount('connection') > 0 || this.#readers.length > this.#admitting
+  }
+
+  #update(): void {
+    this.#give()
+    if (this.#pause === undefined) this.#watcher.want(this.#wants, false)
+  }
+
+  #accept(events: number): void {
+    if (events & FAILED) {
+      void this.#close(systemError(EINTR, 'poll'))
+      return
+    }
+    for (let i = 0; i < ACCEPT_BATCH && this.#wants; i++) {
+      const fd = native.accept(this.#setup.fd)
+      if (fd === EAGAIN) break
+      if (fd === ECONNABORTED || fd === EINTR) continue
+      if (fd < 0) {
+        this.#watcher.want(false, false)
+        this.#pause = setTimeout(() => {
+          this.#pause = undefined
+          this.#update()
+        }, ACCEPT_PAUSE)
+        this.#cannotAccept(systemError(fd, 'accept4'))
+        return
+      }
+      this.#exhausted = false
+      void this.#context.run(this.#admit, this, fd)
+    }
+    this.#update()
+  }
+
+  /**
+   * From an accepted socket to a connection, or a refusal. It never rejects. The kernel is not told to refuse descriptors before, as it is
+   * for channels: a client that speaks first, as many do, would get EPERM. What a refused one has sent is closed off the loop, unread.
+   */
+  async #admit(fd: number): Promise<void> {
+    let peer: Peer
+    try {
+      peer = peerOf(fd)
+    } catch {
+      discard([fd]) // it is gone already
+      return
+    }
+    const { options, handshakeTimeout } = this.#setup
+    this.#connections++
+    this.#admitting++
+    try {
+      await authorized(peer, options, handshakeTimeout, this.#admissions.signal, this.#context)
+    } catch (error) {
+      askOf(peer, () => -1)
+      discard([fd])
+      this.#left()
+      if (this.#closing === undefined) this.#tell('refused', peer, error)
+      return
+    } finally {
+      this.#admitting--
+    }
+    const connection = this.#make(fd, peer)
+    if (connection === undefined) return
+    connection.once('close', () => this.#left())
+    if (this.#closing !== undefined) connection.destroy()
+    else {
+      this.#unclaimed.add(connection)
+      connection.once('close', () => this.#unclaimed.delete(connection))
+      this.#update()
+    }
+  }
+
+  /** Undefined if there was no place for it on the loop, say: who has connected is refused then. */
+  #make(fd: number, peer: Peer): Connection | undefined {
+    try {
+      return this.#setup.make(fd, peer)
+    } catch (error) {
+      discard([fd])
+      this.#left()
+      if (this.#closing === undefined) this.#tell('refused', peer, error)
+      return undefined
+    }
+  }
+
+  /** Told once, until somebody was accepted. */
+  #cannotAccept(error: Error): void {
+    if (this.#exhausted) return
+    this.#exhausted = true
+    if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
+    else process.emitWarning(error)
+  }
+
+  #give(): void {
+    for (const connection of this.#unclaimed) {
+      const reader = this.#readers.shift()
+      if (reader === undefined && this.listenerCount('connection') === 0) return
+      this.#unclaimed.delete(connection)
+      if (reader !== undefined) reader({ done: false, value: connection })
+      else this.#tell('connection', connection)
+    }
+  }
+
+  #left(): void {
+    this.#connections--
+    this.#update()
+  }
+
+  /** What a listener throws is the program's affair, not this server's. */
+  #tell(event: keyof StreamServerEvents<Connection>, ...args: unknown[]): void {
+    try {
+      this.#context.emit(this, event, ...args)
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  #close(error: Error | undefined): Promise<void> {
+    this.#closing ??= this.#closeNow(error)
+    return this.#closing
+  }
+
+  async #closeNow(error: Error | undefined): Promise<void> {
+    const { fd, file } = this.#setup
+    clearTimeout(this.#pause)
+    this.#watcher.end()
+    this.#forgetSignal()
+    this.#admissions.abort()
+    for (const connection of this.#unclaimed) connection.destroy()
+    let failure = error
+    try {
+      if (file !== undefined) await removeFile(file)
+    } catch (cause) {
+      failure ??= cause as Error
+    }
+    await closeListener(fd, CLOSE_TIMEOUT)
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
+    this.#resolveClosed(failure)
+    this.#tell('close', ...(failure === undefined ? [] : [failure]))
+    this.#context.end()
+  }
+
+  static {
+    createStreamServer = setup => new StreamServer(setup)
+  }
+}
+mark(StreamServer, 'StreamServer')

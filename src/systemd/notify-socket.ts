@@ -1,0 +1,85 @@
+/** The supervisor's end of systemd's notification protocol (sd_notify(3)): how workers in any language say that they are ready. */
+import { bind, type DatagramSocket } from '../datagram/socket.ts'
+
+export type NotificationListener = (fields: ReadonlyMap<string, string>) => void
+
+/** In bytes. systemd itself takes 4,096. */
+const MAX_NOTIFICATION = 65_536
+const MAX_FIELDS = 64
+const KEY = /^[A-Z][A-Z0-9_]{0,63}$/
+/** They could end up in a terminal, in a log or in a line of their own. */
+const CONTROL = /[\0-\x1f\x7f-\x9f]/g
+/** What only systemd can do: another main process, a store of descriptors. Their descriptors are closed, which is what BARRIER waits for. */
+const NOT_OURS = ['MAINPID', 'MAINPIDFDID', 'FDSTORE', 'FDSTOREREMOVE', 'FDNAME', 'FDPOLL', 'BARRIER', 'NOTIFYACCESS']
+
+/**
+ * A datagram socket with a random abstract name, for the environment variable NOTIFY_SOCKET. An abstract name has no permissions: a
+ * message counts only if the kernel says that the watched process itself has sent it (SO_PASSCRED, unix(7)), under whatever user that
+ * runs. It does not keep the process running.
+ */
+export class NotifySocket implements AsyncDisposable {
+  /** '@' and the name, as sd_notify(3) wants it in NOTIFY_SOCKET. */
+  readonly address: string
+  readonly #socket: DatagramSocket
+  readonly #listeners: Map<number, NotificationListener>
+
+  private constructor(socket: DatagramSocket, listeners: Map<number, NotificationListener>) {
+    this.#socket = socket
+    this.#listeners = listeners
+    this.address = `@${(socket.address as { abstract: string }).abstract}`
+    socket.on('message', ({ data, sender }) => {
+      const fields = parseNotification(data)
+      for (const name of NOT_OURS) fields.delete(name)
+      if (fields.size > 0) this.#listeners.get(sender!.pid)?.(fields)
+    })
+  }
+
+  /** Rejects with the system's error (EMFILE, …). */
+  static async open(): Promise<NotifySocket> {
+    const listeners = new Map<number, NotificationListener>()
+    const socket = await bind(undefined, {
+      maxMessage: MAX_NOTIFICATION,
+      authorize: sender => sender !== undefined && listeners.has(sender.pid)
+    })
+    return new NotifySocket(socket.unref(), listeners)
+  }
+
+  /**
+   * The listener hears READY, RELOADING, STOPPING, STATUS, ERRNO, WATCHDOG, WATCHDOG_USEC and whatever else this process says of itself,
+   * until `unwatch`. Call it in the turn in which the process was started: what comes from nobody's process is dropped.
+   */
+  watch(pid: number, listener: NotificationListener): void {
+    this.#listeners.set(pid, listener)
+  }
+
+  /** To be called when the process has ended: its number may become another one's. */
+  unwatch(pid: number): void {
+    this.#listeners.delete(pid)
+  }
+
+  async close(): Promise<void> {
+    this.#listeners.clear()
+    await this.#socket.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+/**
+ * The assignments in a notification: lines of NAME=value. Of a name that stands there twice the first one counts, as for systemd. What
+ * is no assignment, and what is more than 64 KiB or 64 fields, is left out; bytes that are not UTF-8 and control characters become U+FFFD.
+ */
+export function parseNotification(bytes: Uint8Array): Map<string, string> {
+  const fields = new Map<string, string>()
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.byteLength, MAX_NOTIFICATION)).toString()
+  for (const line of text.split('\n')) {
+    const end = line.indexOf('=')
+    const name = line.slice(0, Math.max(end, 0))
+    if (!KEY.test(name) || fields.has(name)) continue
+    if (fields.size === MAX_FIELDS) break
+    fields.set(name, line.slice(end + 1).replace(CONTROL, '\ufffd'))
+  }
+  return fields
+}

@@ -1,0 +1,780 @@
+import { once } from 'node:events'
+import * as fs from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { bind, connect, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram/index.ts'
+import { Descriptor } from '../../src/index.ts'
+import { native } from '../../src/os/native.ts'
+import { file, patched } from '../helpers/channels.ts'
+import { abstractName, boundPair, closeSockets, fill, nextDatagram, texts } from '../helpers/datagrams.ts'
+import { identity } from '../helpers/facts.ts'
+import { socketPath, temporaryPath } from '../helpers/path.ts'
+import { start, startFixture } from '../helpers/process.ts'
+import { NOBODY, publicPath } from '../helpers/public.ts'
+import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
+
+const python = '/usr/bin/python3'
+const pythonFixture = new URL('../fixtures/datagram.py', import.meta.url).pathname
+const me = { pid: process.pid, uid: process.getuid!(), gid: process.getgid!() }
+const code = (name: string) => ({ code: `ERR_PASSFD_${name}` })
+
+test('two sockets talk: bytes, descriptors, names and credentials, both ways', async t => {
+  const path = socketPath()
+  const server = await bind(path)
+  const client = await connect(path, { from: true })
+  const given = file()
+  const inode = identity(given.borrow())
+  await client.send(['he', Buffer.from('llo')], { descriptors: [given] })
+  t.true(given.closed, 'it has moved')
+  const message = await nextDatagram(server)
+  t.is(message.data.toString(), 'hello')
+  t.deepEqual(message.from, client.address)
+  t.deepEqual(message.sender, me)
+  t.is(identity(message.descriptors[0]!.borrow()), inode)
+  await message.reply('there you are', { descriptors: [...message.descriptors] })
+  const answer = await nextDatagram(client)
+  t.is(answer.data.toString(), 'there you are')
+  t.deepEqual(answer.from, { path })
+  t.deepEqual(answer.sender, me)
+  answer.descriptors[0]!.close()
+  await closeSockets(server, client)
+})
+
+test('two processes: a file goes from one to the other, and the kernel says who sent it', async t => {
+  for (const name of [socketPath(), `@${abstractName().abstract}`]) {
+    const running = startFixture('datagram-server', [name])
+    await running.line()
+    const path = temporaryPath()
+    fs.writeFileSync(path, 'written here')
+    const client = await connect(name.startsWith('@') ? { abstract: name.slice(1) } : name)
+    await client.send('take this', { descriptors: [await Descriptor.open(path)] })
+    t.deepEqual(JSON.parse(await running.line()), ['take this', 1, 'written here', me])
+    await client.send('')
+    await running.line()
+    t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+    await client.close()
+  }
+})
+
+test('Python sends and receives', async t => {
+  const path = temporaryPath()
+  fs.writeFileSync(path, 'a letter')
+  const server = await bind(socketPath())
+  const to = (server.address as { path: string }).path
+  const own = `@${abstractName().abstract}`
+  const sender = start(python, [pythonFixture, 'send', to, own, 'from python', path, path])
+  const message = await nextDatagram(server)
+  t.is(message.data.toString(), 'from python')
+  t.deepEqual(message.sender, { ...me, pid: sender.child.pid! })
+  t.deepEqual(message.from, { abstract: own.slice(1) })
+  for (const descriptor of message.descriptors) t.is(fs.readFileSync(descriptor.borrow(), 'utf8'), 'a letter')
+  await message.reply('thank you')
+  t.is(await sender.line(), 'thank you')
+  t.is((await sender.exit).code, 0)
+  for (const descriptor of message.descriptors) descriptor.close()
+
+  const echo = start(python, [pythonFixture, 'echo', own])
+  await echo.line()
+  const client = await connect({ abstract: own.slice(1) }, { from: true })
+  await client.send('listen', { descriptors: [await Descriptor.open(path)] })
+  t.is(await echo.line(), 'listen 1 a letter')
+  const answer = await nextDatagram(client)
+  t.is(answer.data.toString(), 'echo listen')
+  t.is(answer.sender?.pid, echo.child.pid)
+  const bytes = Buffer.alloc(20)
+  t.is(bytes.toString('utf8', 0, fs.readSync(answer.descriptors[0]!.borrow(), bytes)), 'from python')
+  answer.descriptors[0]!.close()
+  await client.send('')
+  t.is((await echo.exit).code, 0)
+  await closeSockets(server, client)
+})
+
+const notifier = '/usr/bin/systemd-notify'
+
+testIf(fs.existsSync(notifier) ? undefined : 'no systemd', 'systemd-notify is heard, and known by its pid', async t => {
+  for (const address of [{ path: socketPath() }, abstractName()]) {
+    const server = await bind(address)
+    const NOTIFY_SOCKET = 'path' in address ? address.path : `@${address.abstract}`
+    const notify = start(notifier, ['--ready', '--status=all is well'], { env: { NOTIFY_SOCKET } })
+    const told: DatagramMessage[] = []
+    server.on('message', message => void told.push(message))
+    // It waits until the pipe that it sends with BARRIER=1 is closed, as nothing claims it
+    const { code: exitCode, stderr } = await notify.exit
+    t.is(stderr, '')
+    t.is(exitCode, 0)
+    const [{ data, sender }] = told as [DatagramMessage]
+    t.deepEqual(data.toString().split('\n').sort(), ['READY=1', 'STATUS=all is well'])
+    t.is(sender?.uid, me.uid)
+    t.is(sender?.pid, me.pid, 'root may, and this tool does, speak for its parent')
+    t.is(told[1]?.data.toString(), 'BARRIER=1')
+    await server.close()
+  }
+})
+
+// --- whose datagrams are taken
+
+test("another user's datagram is dropped with its sender named, unless authorize lets it in", async t => {
+  const name = abstractName()
+  const server = await bind(name)
+  server.on('message', () => t.fail('it was let in'))
+  const dropped = once(server, 'dropped')
+  const refused = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
+  const [error, what] = await dropped
+  t.like(error, code('UNAUTHORIZED'))
+  t.regex(error.message, new RegExp(`Process ${refused.child.pid} of user ${NOBODY} `))
+  t.like(what, { size: 9, sender: { pid: refused.child.pid, uid: NOBODY, gid: NOBODY } })
+  await refused.exit
+  await server.close()
+
+  const asked: unknown[] = []
+  const open = await bind(name, {
+    authorize: (sender, from) => {
+      asked.push(sender?.uid, from)
+      return true
+    }
+  })
+  const allowed = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
+  const { data, sender } = await nextDatagram(open)
+  t.is(data.toString(), 'let me in')
+  t.is(sender?.uid, NOBODY)
+  t.deepEqual(asked, [NOBODY, undefined])
+  await allowed.exit
+  await open.close()
+})
+
+test('a socket file lets nobody else in by default', async t => {
+  const path = publicPath()
+  const server = await bind(path)
+  t.is(fs.statSync(path).mode & 0o777, 0o600)
+  const refused = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
+  t.is(await refused.line(), 'EACCES')
+  await refused.exit
+  await server.close()
+  const open = await bind(path, { mode: 0o666, authorize: () => true })
+  const allowed = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
+  t.is((await nextDatagram(open)).sender?.uid, NOBODY)
+  t.is(await allowed.line(), 'sent')
+  await allowed.exit
+  await open.close()
+})
+
+test('an authorize that fails, or says neither yes nor no, lets nobody in', async t => {
+  for (const authorize of [
+    () => {
+      throw new Error('no idea')
+    },
+    async () => true,
+    () => 1
+  ]) {
+    const [server, client] = await boundPair({ authorize: authorize as never })
+    server.on('message', () => t.fail('it was let in'))
+    void client.send('x', { to: server.address!, descriptors: [file()] })
+    const [error] = await once(server, 'dropped')
+    t.like(error, code('AUTHORIZE_FAILED'))
+    t.true(error.cause instanceof Error)
+    await closeSockets(server, client)
+  }
+})
+
+test('what came before credentials were asked for has no sender, and is not let in by default', async t => {
+  for (const authorize of [undefined, () => true]) {
+    const name = abstractName()
+    const fd = native.socket(2)
+    native.bind(fd, Buffer.from(`\0${name.abstract}`), -1)
+    const client = await connect(name)
+    await client.send('early')
+    const server = await bind(Descriptor.adopt(release(fd)), authorize === undefined ? {} : { authorize })
+    t.deepEqual(server.address, name)
+    if (authorize === undefined) {
+      server.on('message', ({ data }) => t.is(data.toString(), 'late'))
+      const [error, what] = await once(server, 'dropped')
+      t.like(error, code('UNKNOWN_SENDER'))
+      t.like(what, { size: 5, sender: undefined })
+      await client.send('late')
+      await once(server, 'message')
+    } else t.like(await nextDatagram(server), { sender: undefined })
+    await closeSockets(server, client)
+  }
+})
+
+// --- what is taken, and what is not
+
+test('nothing is cut off: a datagram of 300,000 bytes arrives whole', async t => {
+  const [server, client] = await boundPair()
+  const bytes = Buffer.alloc(300_000, 'passfd')
+  void client.send(bytes, { to: server.address! })
+  t.true((await nextDatagram(server)).data.equals(bytes))
+  await closeSockets(server, client)
+})
+
+test('maxMessage: one byte more is dropped and told, and its descriptors are closed', async t => {
+  const [server, client] = await boundPair({ maxMessage: 5 })
+  const to = server.address!
+  for (const text of ['', '1234', '12345', '123456', 'end']) void client.send(text, { to, descriptors: [file()] })
+  const dropped: unknown[] = []
+  server.on('dropped', (error, { size, sender }) => dropped.push(error.code, size, sender?.pid))
+  t.deepEqual(await texts(server, 4), ['', '1234', '12345', 'end'])
+  t.deepEqual(dropped, ['ERR_PASSFD_DATAGRAM_CUT', 6, me.pid])
+  await closeSockets(server, client)
+})
+
+test('maxDescriptors: one more is dropped and told', async t => {
+  const [server, client] = await boundPair({ maxDescriptors: 2 })
+  const to = server.address!
+  for (const count of [0, 1, 2, 3, 0])
+    void client.send(`${count}`, { to, descriptors: Array.from({ length: count }, file) })
+  const dropped = once(server, 'dropped')
+  t.deepEqual(await texts(server, 4), ['0', '1', '2', '0'])
+  t.like((await dropped)[0], code('TOO_MANY_DESCRIPTORS'))
+  await closeSockets(server, client)
+})
+
+test('maxDescriptors 0: descriptors are refused, by the kernel where it can', async t => {
+  const [server, client] = await boundPair({ maxDescriptors: 0 })
+  const probe = native.socket(2)
+  const kernelCan = native.passRights(probe, false) >= 0
+  native.close(probe)
+  const given = file()
+  const dropped = once(server, 'dropped')
+  server.on('message', () => t.fail('it was taken'))
+  const sent = client.send('x', { to: server.address!, descriptors: [given] })
+  if (kernelCan) {
+    await t.throwsAsync(sent, { code: 'EPERM' })
+    t.false(given.closed, 'it is ours again')
+    given.close()
+  } else t.like((await dropped)[0], code('TOO_MANY_DESCRIPTORS'))
+  await closeSockets(server, client)
+})
+
+test('trap 11: a datagram without a byte brings its descriptors', async t => {
+  const [server, client] = await boundPair()
+  void client.send('', { to: server.address!, descriptors: [file(), file()] })
+  const { data, descriptors } = await nextDatagram(server)
+  t.is(data.length, 0)
+  t.is(descriptors.length, 2)
+  for (const descriptor of descriptors) descriptor.close()
+  await closeSockets(server, client)
+})
+
+test('trap 05: every number of descriptors arrives whole', async t => {
+  const [server, client] = await boundPair()
+  for (const count of [1, 2, 3, 4, 5, 127, 128, 252, 253]) {
+    void client.send(`${count}`, { to: server.address!, descriptors: Array.from({ length: count }, file) })
+    const { descriptors } = await nextDatagram(server)
+    t.is(descriptors.length, count)
+    for (const descriptor of descriptors) descriptor.close()
+  }
+  const tooMany = Array.from({ length: 254 }, file)
+  t.throws(() => client.send('x', { to: server.address!, descriptors: tooMany }), code('TOO_MANY_DESCRIPTORS'))
+  for (const descriptor of tooMany) descriptor.close()
+  await closeSockets(server, client)
+})
+
+test('trap 03: at the limit of open files a datagram is dropped whole, with a reason, and the next one is taken', async t => {
+  const path = socketPath()
+  const running = startFixture('datagram-limited', [path, '3'])
+  const open = Number(await running.line())
+  const client = await connect(path)
+  const seen = []
+  for (const count of [3, 20, 30, 1]) {
+    await client.send(`${count}`, { descriptors: Array.from({ length: count }, file) })
+    seen.push(JSON.parse(await running.line())) // one after the other: those of the one before are closed
+  }
+  t.deepEqual(seen, [
+    ['3', 3, open],
+    // trap 04: those that did come in are closed
+    ['ERR_PASSFD_DESCRIPTORS_TRUNCATED', open],
+    ['ERR_PASSFD_DESCRIPTORS_TRUNCATED', open],
+    ['1', 1, open]
+  ])
+  running.child.stdin!.end()
+  t.is((await running.exit).code, 0)
+  await client.close()
+})
+
+test('a random name is one that nobody guesses; an abstract one goes with its socket', async t => {
+  const [one, other] = [await bind(), await bind()]
+  t.regex((one.address as { abstract: string }).abstract, /^passfd-[0-9a-f]{32}$/)
+  t.notDeepEqual(one.address, other.address)
+  await closeSockets(one, other)
+  const client = unnamed()
+  await t.throwsAsync(client.send('x', { to: one.address! }), { code: 'ECONNREFUSED' })
+  await client.close()
+})
+
+test('a sender is answered by its exact name, even if that is no text', async t => {
+  const server = await bind()
+  const odd = Buffer.concat([Buffer.from('\0\xff\xfe\0x', 'latin1'), Buffer.from(abstractName().abstract)])
+  const fd = native.socket(2)
+  native.bind(fd, odd, -1)
+  const to = Buffer.from(`\0${(server.address as { abstract: string }).abstract}`)
+  t.is(native.sendMessage(fd, Buffer.from('x'), 0, 1, new Int32Array(0), 0, 0, to), 1)
+  const message = await nextDatagram(server)
+  await message.reply('answer')
+  t.is(native.pending(fd), 6)
+  native.close(fd)
+  await server.close()
+})
+
+test('nobody who has no name, or one of his own process only, is answered', async t => {
+  const server = await bind(socketPath())
+  const long = join(dirname(socketPath()), 'x'.repeat(100))
+  fs.mkdirSync(long)
+  const to = server.address!
+  for (const client of [unnamed(), await bind(join(long, 'socket'))]) {
+    await client.send('x', { to })
+    const message = await nextDatagram(server)
+    t.is(message.from, undefined)
+    t.throws(() => message.reply('y'), code('UNNAMED_SENDER'))
+    await client.close()
+  }
+  await server.close()
+})
+
+// --- scope
+
+test("in 'message' listeners a descriptor is lent until they return", async t => {
+  const [server, client] = await boundPair()
+  let kept: Descriptor | undefined
+  let lent: Descriptor | undefined
+  server.once('message', ({ descriptors }) => {
+    lent = descriptors[0]!
+    kept = descriptors[1]!.claim()
+    t.is(lent.kind, 'device')
+  })
+  void client.send('x', { to: server.address!, descriptors: [file(), file()] })
+  await once(server, 'message')
+  const error = t.throws(() => lent!.borrow(), code('DESCRIPTOR_UNCLAIMED'))
+  t.regex(error.message, new RegExp(`came in a datagram from pid ${me.pid} .* the 'message' listeners returned`))
+  kept!.close()
+  await closeSockets(server, client)
+})
+
+test('in for await a descriptor is lent until the next datagram is asked for', async t => {
+  const [server, client] = await boundPair()
+  const to = server.address!
+  void client.send('one', { to, descriptors: [file()] })
+  void client.send('two', { to, descriptors: [file()] })
+  const seen: Descriptor[] = []
+  for await (const { descriptors } of server) {
+    if (seen.length > 0) {
+      const error = t.throws(() => seen[0]!.borrow(), code('DESCRIPTOR_UNCLAIMED'))
+      t.regex(error.message, /the next datagram was asked for/)
+    }
+    seen.push(descriptors[0]!)
+    await turn()
+    t.is(descriptors[0]!.kind, 'device', 'open until then')
+    if (seen.length === 2) break
+  }
+  t.throws(() => seen[1]!.borrow(), code('DESCRIPTOR_UNCLAIMED'))
+  await closeSockets(server, client)
+})
+
+test('dispose ends the scope early, and claim keeps all', async t => {
+  const [server, client] = await boundPair()
+  const to = server.address!
+  for (const _ of [1, 2]) void client.send('x', { to, descriptors: [file(), file()] })
+  const messages: DatagramMessage[] = []
+  server.on('message', message => {
+    messages.push(message)
+    if (messages.length === 1) message[Symbol.dispose]()
+    else message.claim()[Symbol.dispose]()
+  })
+  await until(() => messages.length === 2, 'both')
+  const [one, two] = messages as [DatagramMessage, DatagramMessage]
+  for (const descriptor of one.descriptors) t.true(descriptor.closed)
+  for (const descriptor of two.descriptors) descriptor.close()
+  await closeSockets(server, client)
+})
+
+test('a listener that throws is an uncaught exception, and nothing else', async t => {
+  const running = startFixture('datagram-throws')
+  const lines = [await running.line(), await running.line(), await running.line()]
+  t.deepEqual(lines.sort(), ['one 0', 'two 0', 'uncaught a mistake of the program'])
+  t.is((await running.exit).code, 0)
+})
+
+// --- consuming
+
+test('nothing is read before somebody consumes, and it has one consumer', async t => {
+  const [server, client] = await boundPair()
+  const to = server.address!
+  void client.send('waits', { to })
+  await turn()
+  t.is(native.pending(openNumber(server)), 5)
+  const iterator = server[Symbol.asyncIterator]()
+  t.throws(() => server.on('message', () => {}), code('CONSUMED'))
+  t.throws(() => server[Symbol.asyncIterator](), code('CONSUMED'))
+  t.is((await iterator.next()).value!.data.toString(), 'waits')
+  await iterator.return!()
+  t.deepEqual(await iterator.next(), { done: true, value: undefined })
+  const listener = (): void => {}
+  server.on('message', listener)
+  t.throws(() => server[Symbol.asyncIterator](), code('CONSUMED'))
+  server.off('message', listener)
+  void client.send('again', { to })
+  t.deepEqual(await texts(server, 1), ['again'])
+  server.removeAllListeners()
+  void client.send('heard', { to })
+  t.is((await nextDatagram(server)).data.toString(), 'heard')
+  await closeSockets(server, client)
+})
+
+test('maxUnclaimed: reading pauses while so many are being closed, and goes on when they are', async t => {
+  const [server, client] = await boundPair({ maxUnclaimed: 3 })
+  const held: [Int32Array, number, number][] = []
+  let seen = 0
+  await patched(
+    'closeLater',
+    () => (fds, start, count, tag) => {
+      held.push([fds.slice(start, start + count), count, tag])
+      return count
+    },
+    async () => {
+      server.on('message', () => seen++)
+      for (let i = 0; i < 8; i++) void client.send('x', { to: server.address!, descriptors: [file(), file()] })
+      for (let i = 0; i < 10; i++) await turn()
+      t.is(seen, 2, 'four are being closed')
+    }
+  )
+  for (const [fds, count, tag] of held) native.closeLater(fds, 0, count, tag)
+  await until(() => seen === 8, 'all')
+  await closeSockets(server, client)
+})
+
+test('a process that consumes stays until it does no more', async t => {
+  const running = startFixture('datagram-stays')
+  t.is(await running.line(), 'paused')
+  t.is(running.child.exitCode, null)
+  running.child.stdin!.end()
+  t.is(await running.line(), 'resumed')
+  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('a peer that sends without end does not keep the event loop', async t => {
+  const server = await bind()
+  // It sends whenever there is room: while this one reads, that is always
+  const name = Buffer.from(`\0${(server.address as { abstract: string }).abstract}`)
+  const fd = native.socket(2)
+  const refill = (): void => {
+    while (native.sendMessage(fd, Buffer.from('x'), 0, 1, new Int32Array(0), 0, 0, name) >= 0);
+  }
+  let turns = 0
+  let read = 0
+  const timer = setInterval(() => turns++, 0)
+  refill()
+  for await (const _ of server) {
+    refill()
+    if (++read > 10_000 || turns > 1) break
+  }
+  clearInterval(timer)
+  t.true(turns > 1, `${read} were read in ${turns} turns`)
+  native.close(fd)
+  await server.close()
+})
+
+// --- addresses
+
+test('a name in use is EADDRINUSE; a dead socket file is replaced, another file is left alone', async t => {
+  const path = socketPath()
+  const server = await bind(path)
+  t.like(await t.throwsAsync(bind(path)), { code: 'EADDRINUSE', syscall: 'bind', address: path })
+  await t.throwsAsync(connect(path, { from: path }), { code: 'EADDRINUSE' })
+  t.true(fs.existsSync(path), 'its owner still has it')
+  const name = abstractName()
+  const abstract = await bind(name)
+  await t.throwsAsync(bind(name), { code: 'EADDRINUSE' })
+  await closeSockets(server, abstract)
+  t.false(fs.existsSync(path))
+
+  const dead = native.socket(2)
+  native.bind(dead, Buffer.from(path), 0o600)
+  native.close(dead)
+  t.true(fs.existsSync(path))
+  await (await bind(path)).close()
+  fs.writeFileSync(path, 'precious')
+  await t.throwsAsync(bind(path), code('ADDRESS_IN_USE_BY_FILE'))
+  t.is(fs.readFileSync(path, 'utf8'), 'precious')
+})
+
+test("trap 30: close() removes the file only if it is still this socket's", async t => {
+  const path = socketPath()
+  const first = await bind(path)
+  fs.unlinkSync(path)
+  const second = await bind(path)
+  await first.close()
+  t.true(fs.existsSync(path), "the successor's")
+  await second.close()
+  t.false(fs.existsSync(path))
+})
+
+test("trap 30: a stream server's live socket is not taken for dead, nor is a datagram socket by a stream server", async t => {
+  const path = socketPath()
+  const listener = await Descriptor.bind({ path })
+  await t.throwsAsync(bind(path), { code: 'EADDRINUSE' })
+  listener.close()
+  const server = await bind(path)
+  await t.throwsAsync(Descriptor.bind({ path }), { code: 'EADDRINUSE' })
+  await server.close()
+})
+
+test('paths of any length', async t => {
+  const folder = join(dirname(socketPath()), 'long'.repeat(30))
+  fs.mkdirSync(folder, { recursive: true })
+  const path = join(folder, basename(socketPath()))
+  const server = await bind(path)
+  const [client, other] = [await connect(path), unnamed()]
+  void client.send('connected')
+  void other.send('not connected', { to: path })
+  t.deepEqual(await texts(server, 2), ['connected', 'not connected'])
+  await t.throwsAsync(other.send('x', { to: join(folder, 'x'.repeat(200)) }), code('ADDRESS_TOO_LONG'))
+  await closeSockets(server, client, other)
+  t.false(fs.existsSync(path))
+})
+
+test('a socket that another owner has shut down does not keep the loop busy', async t => {
+  const [left, right] = socketpair()
+  const copy = left.dup()
+  const socket = await connect(left)
+  let looks = 0
+  await patched(
+    'pending',
+    pending => fd => {
+      looks++
+      return pending(fd)
+    },
+    async () => {
+      socket.on('message', () => {})
+      native.shutdown(copy.borrow(), 0)
+      await until(() => looks >= 16, 'it is told, and there is nothing')
+      for (let i = 0; i < 200; i++) await turn()
+    }
+  )
+  t.true(looks < 100, `${looks} looks`)
+  copy.close()
+  right.close()
+  await closeSockets(socket)
+})
+
+test('a Descriptor is taken as it is: bound, or connected', async t => {
+  const [left, right] = socketpair()
+  native.sendMessage(left.borrow(), Buffer.from('early'), 0, 5, new Int32Array(0), 0, 0, null)
+  const [one, other] = [await bind(left), await connect(right)]
+  t.true(left.closed && right.closed)
+  t.is(one.address, undefined)
+  t.like(await nextDatagram(other), { sender: undefined })
+  void one.send('pair', { descriptors: [file()] })
+  const message = await nextDatagram(other)
+  t.is(message.sender?.pid, me.pid)
+  message.descriptors[0]!.close()
+  t.throws(() => one.send('x', { to: abstractName() }), code('INVALID_ARGUMENT'))
+  await closeSockets(one, other)
+
+  const [stream, end] = Descriptor.socketpair()
+  await t.throwsAsync(bind(stream), code('DESCRIPTOR_KIND'))
+  await t.throwsAsync(connect(stream), code('DESCRIPTOR_KIND'))
+  t.false(stream.closed, 'nothing has moved')
+  for (const each of [stream, end]) each.close()
+  const unconnected = Descriptor.adopt(release(native.socket(2)))
+  await t.throwsAsync(connect(unconnected), { code: 'ENOTCONN' })
+  t.false(unconnected.closed)
+  await t.throwsAsync(connect(unconnected, { from: true }), code('INVALID_ARGUMENT'))
+  unconnected.close()
+  await t.throwsAsync(bind(unconnected), code('DESCRIPTOR_CLOSED'))
+})
+
+test('a path in the place of a peer that is gone is connected to anew; nobody there is the error of that send only', async t => {
+  const path = socketPath()
+  const first = await bind(path)
+  const client = await connect(path)
+  await client.send('one')
+  t.deepEqual(await texts(first, 1), ['one'])
+  await first.close()
+  const given = file()
+  const lost = await t.throwsAsync(client.send('lost', { descriptors: [given] }))
+  t.like(lost, { code: 'ENOENT', syscall: 'connect', address: path })
+  t.false(given.closed, 'it is ours again')
+  const second = await bind(path)
+  await client.send('two', { descriptors: [given] })
+  t.deepEqual(await texts(second, 1), ['two'])
+  await closeSockets(second, client)
+})
+
+test('nobody to connect to', async t => {
+  const path = socketPath()
+  const before = openDescriptors().size
+  t.like(await t.throwsAsync(connect(path)), { code: 'ENOENT', syscall: 'connect', address: path })
+  const own = socketPath()
+  await t.throwsAsync(connect(path, { from: own }), { code: 'ENOENT' })
+  t.false(fs.existsSync(own), 'its name is gone, too')
+  const dead = native.socket(2)
+  native.bind(dead, Buffer.from(path), 0o600)
+  native.close(dead)
+  await t.throwsAsync(connect(path), { code: 'ECONNREFUSED' })
+  t.is(openDescriptors().size, before)
+})
+
+test('misuse throws at the call and moves nothing', async t => {
+  const server = await bind()
+  const to = server.address!
+  const [connected, free] = [await connect(to), unnamed()]
+  const [descriptor, closed] = [file(), file()]
+  closed.close()
+  const cases: [DatagramSocket, unknown, unknown, string][] = [
+    [connected, 7, {}, 'INVALID_ARGUMENT'],
+    [connected, null, {}, 'INVALID_ARGUMENT'],
+    [connected, ['a', 7], {}, 'INVALID_ARGUMENT'],
+    [connected, [['a']], {}, 'INVALID_ARGUMENT'],
+    [connected, 'x', null, 'INVALID_ARGUMENT'],
+    [connected, 'x', { to }, 'INVALID_ARGUMENT'],
+    [free, 'x', {}, 'INVALID_ARGUMENT'],
+    [free, 'x', { to: 7 }, 'INVALID_ARGUMENT'],
+    [free, 'x', { to: '' }, 'INVALID_ARGUMENT'],
+    [connected, 'x', { signal: 'now' }, 'INVALID_ARGUMENT'],
+    [connected, 'x', { descriptors: descriptor }, 'INVALID_ARGUMENT'],
+    [connected, 'x', { descriptors: [descriptor, 3] }, 'INVALID_ARGUMENT'],
+    [connected, 'x', { descriptors: [descriptor, descriptor] }, 'DESCRIPTOR_REPEATED'],
+    [connected, 'x', { descriptors: [descriptor, closed] }, 'DESCRIPTOR_CLOSED']
+  ]
+  for (const [index, [socket, data, options, expected]] of cases.entries())
+    t.throws(() => socket.send(data as string, options as object), code(expected), `case ${index}`)
+  t.false(descriptor.closed)
+  t.is(native.pending(openNumber(server)), 0)
+  descriptor.close()
+  for (const options of [null, { mode: 0o1000 }, { maxMessage: -1 }, { authorize: true }, { signal: 1 }])
+    await t.throwsAsync(bind(undefined, options as object), code('INVALID_ARGUMENT'))
+  await closeSockets(server, connected, free)
+})
+
+// --- the end
+
+test('close() lets what is queued leave', async t => {
+  const [server, client] = await boundPair()
+  const count = 100
+  for (let i = 0; i < count; i++) void client.send(`${i}`, { to: server.address! })
+  t.true(client.queued > 0)
+  const closed = client.close()
+  t.throws(() => client.send('x', { to: server.address! }), code('SOCKET_CLOSED'))
+  t.deepEqual(
+    await texts(server, count),
+    Array.from({ length: count }, (_, i) => `${i}`)
+  )
+  await closed
+  t.is(await client.closed, undefined)
+  await server.close()
+  await t.notThrowsAsync(client.close(), 'twice')
+})
+
+test('close() gives up after closeTimeout; what has not left is ours again', async t => {
+  const server = await bind()
+  fill(server.address as { abstract: string })
+  const client = await connect(server.address!, { closeTimeout: 20 })
+  const given = file()
+  const sent = client.send('x', { descriptors: [given] })
+  t.true(given.closed)
+  await client.close()
+  const error = await t.throwsAsync(sent, code('SOCKET_CLOSED'))
+  t.like(error!.cause, code('CLOSE_TIMEOUT'))
+  t.like(await client.closed, code('CLOSE_TIMEOUT'))
+  t.false(given.closed)
+  given.close()
+  await server.close()
+})
+
+test('destroy() closes at once, and what nobody awaits is no unhandled rejection', async t => {
+  const server = await bind(socketPath())
+  const client = await connect(server.address!)
+  for (let i = 0; i < 50; i++) void client.send('x')
+  const events: unknown[] = []
+  client.on('close', error => events.push(error))
+  const reason = new Error('enough')
+  client.destroy(reason)
+  client.destroy(new Error('again'))
+  t.is(await client.closed, reason)
+  t.deepEqual(events, [reason])
+  t.is(client.queued, 0)
+  const next = server[Symbol.asyncIterator]()
+  for (let i = 0; i < 10; i++) await next.next()
+  server.destroy()
+  t.deepEqual(await next.next(), { done: true, value: undefined })
+  t.is(await server.closed, undefined)
+  t.false(fs.existsSync((server.address as { path: string }).path))
+})
+
+test('closing ends the iteration that waits', async t => {
+  const server = await bind()
+  const waiting = texts(server, 1)
+  await turn()
+  await server.close()
+  t.deepEqual(await waiting, [])
+  await using other = await bind()
+  void other
+})
+
+test('a signal closes the socket, or ends the attempt', async t => {
+  const path = socketPath()
+  const controller = new AbortController()
+  const server = await bind(path, { signal: controller.signal })
+  controller.abort()
+  t.like(await server.closed, { name: 'AbortError', code: 'ABORT_ERR' })
+  t.false(fs.existsSync(path))
+  await t.throwsAsync(bind(path, { signal: controller.signal }), { name: 'AbortError' })
+  await t.throwsAsync(connect(path, { signal: controller.signal }), { name: 'AbortError' })
+  t.throws(() => unnamed({ signal: controller.signal }), { name: 'AbortError' })
+  const late = new AbortController()
+  const binding = bind(path, { signal: late.signal })
+  late.abort()
+  await t.throwsAsync(binding, { name: 'AbortError' })
+  t.false(fs.existsSync(path))
+})
+
+test('a socket that nobody refers to lets the process end', async t => {
+  const running = startFixture('datagram-unref')
+  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('several worker threads, with descriptors both ways', async t => {
+  const running = startFixture('datagram-workers')
+  t.is(await running.line(), JSON.stringify([5050, 5050, 5050]))
+  t.is(await running.line(), '0')
+  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('10,000 datagrams with descriptors leave nothing behind', async t => {
+  const [server, client] = await boundPair({ maxUnclaimed: 100 })
+  const count = 10_000
+  const open = openDescriptors().size
+  const to = server.address!
+  let seen = 0
+  let most = 0
+  server.on('message', ({ descriptors }) => {
+    seen += descriptors.length
+    if (seen % 500 === 0) most = Math.max(most, openDescriptors().size)
+  })
+  for (let i = 0; i < count; i++) await client.send('x', { to, descriptors: [file()] })
+  await until(() => seen === count, 'all')
+  t.true(most < open + 150, `${most} were open, ${open} before`)
+  await closeSockets(server, client)
+})
+
+function socketpair(): [Descriptor, Descriptor] {
+  const numbers = new Int32Array(2)
+  native.socketpair(2, numbers)
+  return [...numbers].map(fd => Descriptor.adopt(release(fd))) as [Descriptor, Descriptor]
+}
+
+function release(fd: number): number {
+  native.release(fd)
+  return fd
+}
+
+/** The number of a socket of this process, found by its name. */
+function openNumber({ address }: DatagramSocket): number {
+  const name = Buffer.alloc(108)
+  for (const [fd, target] of openDescriptors()) {
+    if (!target.startsWith('socket:')) continue
+    const length = native.name(fd, false, name)
+    if (length > 0 && name.toString('utf8', 1, length) === (address as { abstract: string }).abstract) return fd
+  }
+  throw new Error('not open here')
+}

@@ -1,0 +1,202 @@
+import { execFile, execFileSync } from 'node:child_process'
+import * as fs from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { version } from '../../src/base/version.ts'
+import { built, copyPackage } from '../helpers/copies.ts'
+import { temporaryPath } from '../helpers/path.ts'
+import { test } from '../helpers/test.ts'
+
+const run = promisify(execFile)
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const fixture = join(root, 'test/fixtures/use-shim.mjs')
+
+interface Told {
+  imported: boolean
+  used?: string
+  code?: string
+  message?: string
+}
+
+async function use(
+  url: string,
+  flags: string[] = [],
+  options: { uid?: number; env?: NodeJS.ProcessEnv } = {}
+): Promise<Told> {
+  const { stdout } = await run(process.execPath, ['--no-warnings', ...flags, fixture, url], options)
+  return JSON.parse(stdout)
+}
+
+/** A copy of the package whose shim is changed. */
+function changed(change: (bytes: Buffer, path: string) => Buffer | undefined): {
+  folder: string
+  url: string
+  path: string
+} {
+  const copy = copyPackage('copy')
+  const path = join(copy.folder, 'native/build/Release/passfd.node')
+  const bytes = fs.readFileSync(path)
+  fs.rmSync(path)
+  const made = change(bytes, path)
+  if (made !== undefined) fs.writeFileSync(path, made)
+  return { ...copy, path }
+}
+
+type Change = (bytes: Buffer, path: string) => Buffer | undefined
+const glibc: Change = bytes => Buffer.from(bytes.toString('latin1').replace(/GLIBC_2\.\d\d/g, 'GLIBC_9.99'), 'latin1')
+const machine =
+  (number: number): Change =>
+  bytes => {
+    bytes.writeUInt16LE(number, 18)
+    return bytes
+  }
+
+/** What is wrong with the file, the code, and what its message must say. */
+const files: [name: string, change: Change, code: string, says: RegExp][] = [
+  [
+    'of arm64',
+    machine(process.arch === 'arm64' ? 62 : 183),
+    'NATIVE_PLATFORM',
+    /built for (arm64|x64); .*architecture/
+  ],
+  ['of riscv64', machine(243), 'NATIVE_PLATFORM', /built for riscv64/],
+  ['of a machine nobody knows', machine(999), 'NATIVE_PLATFORM', /built for machine 999/],
+  [
+    'for a newer glibc',
+    glibc,
+    'NATIVE_PLATFORM',
+    /built for glibc 9\.99\S* or later; .* with glibc \d.*node-gyp rebuild/
+  ],
+  ['for musl', musl, 'NATIVE_PLATFORM', /built for musl; .* with glibc.*node-gyp rebuild/],
+  ['that is empty', () => Buffer.alloc(0), 'NATIVE_DAMAGED', /it is empty.*reinstall/],
+  [
+    'that is a text',
+    () => Buffer.from('no shared object'.repeat(20)),
+    'NATIVE_DAMAGED',
+    /invalid ELF header.*reinstall/
+  ],
+  ['cut in its header', bytes => bytes.subarray(0, 40), 'NATIVE_DAMAGED', /ELF/],
+  [
+    'cut in the middle',
+    bytes => bytes.subarray(0, bytes.length >> 1),
+    'NATIVE_DAMAGED',
+    /of \d+ at least: file too short/
+  ],
+  ['cut before its sections end', bytes => bytes.subarray(0, -64), 'NATIVE_DAMAGED', /file too short/],
+  ['with zeros in the middle', bytes => bytes.fill(0, 64, 4096), 'NATIVE_DAMAGED', /passfd\.node/],
+  [
+    'of another version',
+    bytes => Buffer.from(bytes.toString('latin1').replaceAll(version, '7.7.7'), 'latin1'),
+    'NATIVE_VERSION',
+    /version 7\.7\.7 .* version 0\./
+  ],
+  ['that is another addon', otherAddon, 'NATIVE_VERSION', /an earlier one/],
+  ['that is not there', () => undefined, 'NATIVE_MISSING', /is not there.*Reinstall passfd/]
+]
+
+/** A shared object that needs the C library of musl. */
+function musl(_bytes: Buffer, path: string): undefined {
+  const library = temporaryPath('musl.so')
+  const gcc = (...args: string[]) =>
+    execFileSync('gcc', ['-shared', '-nostdlib', '-fPIC', '-x', 'c', '/dev/null', ...args])
+  gcc('-Wl,-soname,libc.musl-x86_64.so.1', '-o', library)
+  gcc('-x', 'none', '-Wl,--no-as-needed', library, '-o', path)
+}
+
+function otherAddon(_bytes: Buffer, path: string): undefined {
+  const source = temporaryPath('other.c')
+  fs.writeFileSync(source, 'void *napi_register_module_v1(void *env, void *exports) { (void) env; return exports; }')
+  execFileSync('gcc', ['-shared', '-fPIC', '-x', 'c', source, '-o', path])
+}
+
+for (const [name, change, code, says] of files)
+  test(`a file ${name} is reported at the import, with what to do`, async t => {
+    const { url, path } = changed(change)
+    const told = await use(url)
+    t.false(told.imported)
+    t.is(told.code, `ERR_PASSFD_${code}`, told.message)
+    t.regex(told.message!, says)
+    t.true(told.message!.includes(path), told.message)
+  })
+
+test('a clone that was not built says how', async t => {
+  const { folder, url } = changed(() => undefined)
+  fs.mkdirSync(join(folder, 'scripts'))
+  fs.writeFileSync(join(folder, 'scripts/build-native.mjs'), '')
+  const told = await use(url)
+  t.is(told.code, 'ERR_PASSFD_NATIVE_MISSING')
+  t.regex(told.message!, /This is a clone: run "npm run build:native" in /)
+})
+
+test('PASSFD_SHIM that leads nowhere is named', async t => {
+  const told = await use(built, [], { env: { ...process.env, PASSFD_SHIM: '/does/not/exist' } })
+  t.is(told.code, 'ERR_PASSFD_NATIVE_MISSING')
+  t.regex(told.message!, /\/does\/not\/exist is not there.*PASSFD_SHIM names it/)
+})
+
+const permission = process.allowedNodeEnvironmentFlags.has('--permission')
+  ? '--permission'
+  : '--experimental-permission'
+
+test('the flags that forbid addons are named', async t => {
+  const flags: [flags: string[], says: RegExp][] = [
+    [['--no-addons'], /--no-addons.*Run node without it/],
+    [[permission, '--allow-fs-read=*'], /permission model forbids addons.*--allow-addons/]
+  ]
+  for (const [given, says] of flags) {
+    const told = await use(built, given)
+    t.is(told.code, 'ERR_PASSFD_NATIVE_FORBIDDEN', told.message)
+    t.regex(told.message!, says)
+  }
+  t.like(await use(built, [permission, '--allow-fs-read=*', '--allow-addons']), { imported: true })
+})
+
+test('trap: a file that this user may not read', async t => {
+  const { folder, url, path } = changed(bytes => bytes)
+  for (let above = folder; above !== '/tmp' && above !== '/'; above = join(above, '..')) fs.chmodSync(above, 0o755)
+  fs.chmodSync(path, 0o600)
+  const program = `${temporaryPath('use')}.mjs`
+  fs.copyFileSync(fixture, program)
+  const { stdout } = await run(process.execPath, [program, url], { uid: 65534, cwd: '/' })
+  const told: Told = JSON.parse(stdout)
+  t.is(told.code, 'ERR_PASSFD_NATIVE_UNREADABLE', told.message)
+  t.regex(told.message!, /Give this user the right/)
+})
+
+for (const format of ['esm', 'cjs'])
+  test(`bundled (${format}): the error says what to do, and doing it helps`, async t => {
+    const folder = temporaryPath('bundle')
+    fs.mkdirSync(folder)
+    const bundle = join(folder, format === 'esm' ? 'bundle.mjs' : 'bundle.cjs')
+    const esbuild = join(root, 'node_modules/esbuild/bin/esbuild')
+    const args = [
+      fileURLToPath(built),
+      '--bundle',
+      '--platform=node',
+      '--log-level=error',
+      `--format=${format}`,
+      `--outfile=${bundle}`
+    ]
+    await run(esbuild, args)
+    const told = await use(bundle)
+    t.is(told.code, 'ERR_PASSFD_NATIVE_BUNDLED', told.message)
+    t.regex(
+      told.message!,
+      /Mark passfd as external .* or copy node_modules\/passfd\/prebuilds\/linux-\w+\/passfd\.node beside the bundle/
+    )
+    t.true(told.message!.includes(join(folder, 'passfd.node')))
+    fs.copyFileSync(join(root, 'native/build/Release/passfd.node'), join(folder, 'passfd.node'))
+    t.like(await use(bundle), { imported: true, used: 'file' })
+  })
+
+for (const runtime of ['bun', 'deno'])
+  test(`in ${runtime} passfd is imported, and the first use of the shim says what is missing`, async t => {
+    const source = `Object.defineProperty(process, 'versions', { value: { ...process.versions, ${runtime}: '1.2.3' } })`
+    const told = await use(built, ['--import', `data:text/javascript,${encodeURIComponent(source)}`])
+    t.like(told, { imported: true, ours: true, code: 'ERR_PASSFD_RUNTIME' })
+    t.regex(
+      told.message!,
+      new RegExp(`^${runtime} \\(1\\.2\\.3\\) does not run passfd: it lacks .*uv_poll_init.*Node 20\\.19`, 'i')
+    )
+  })

@@ -1,0 +1,138 @@
+/** Workers of other releases: an older and a newer control protocol, and what neither end knows. */
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import type { FromSupervisor } from '../../../src/prefork/control/control.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { only, program, supervising } from '../../helpers/supervising.ts'
+import { test, until } from '../../helpers/test.ts'
+
+const index = new URL('../../../dist/index.js', import.meta.url).href
+
+/** A worker that speaks for itself: it joins with `join`, and then says what is left of the program. */
+function fake(join: object, rest: string): string {
+  return program(`
+    import { connect, Descriptor } from '${index}'
+    const authorize = () => true
+    const control = await connect(Descriptor.adopt(3), { authorize })
+    const channel = await connect(Descriptor.adopt(4), { authorize })
+    const heard = []
+    channel.serve(() => heard)
+    const welcome = await control.request(${JSON.stringify(join)}, { descriptors: 253 })
+    const listening = listener => {
+      control.on('message', ({ value }) => { heard.push(value.type); listener(value) })
+    }
+    ${rest}`)
+}
+
+test('a worker of version 1: it is told nothing that it would stop for, and its answer names no version it must know', async t => {
+  const entry = fake(
+    { type: 'join', version: 1 },
+    `listening(value => { if (!['lend', 'takeBack', 'connections'].includes(value.type)) process.exit(0) })
+    await control.send({ type: 'uses', name: 'http', adopts: true })
+    await control.request({ type: 'ready' }, { descriptors: 0 })
+    setInterval(() => control.send({ type: 'beat', connections: 1, requests: 7, lag: 0 }), 20)`
+  )
+  await supervising(t, { entry, workers: 2 }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    await until(() => supervisor.workers.every(({ requests }) => requests === 7), 'beats')
+    await supervisor.reload()
+    await only(supervisor, 3, 4)
+    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+    await only(supervisor, 5, 4)
+    await supervisor.stop()
+    t.deepEqual(exits.toSorted(), ['0/1 0', '1/2 0', '0/3 SIGKILL', '0/5 0', '1/4 0'].toSorted())
+  })
+})
+
+test('a newer worker is spoken to as both can; what it says beyond that is passed over', async t => {
+  const entry = fake(
+    { type: 'join', version: 3, newest: 9, debugPort: 'none', features: ['telepathy'] },
+    `if (welcome.version !== 3) throw new Error('version ' + welcome.version)
+    listening(value => { if (value.type === 'stop') process.exit(0) })
+    for (const odd of [{ type: 'new kind', with: [1, 2] }, { kind: 'no type' }, null, 'text', 7, [], { type: 3 }]) await control.send(odd)
+    heard.push(await control.request({ type: 'new question' }))
+    await control.request({ type: 'ready', since: 5 }, { descriptors: 0 })
+    await control.send({ type: 'beat', connections: 1, requests: 2, lag: 3, inspector: undefined, temperature: 36.6 })`
+  )
+  await supervising(t, { entry, hangTimeout: 0 }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    await until(() => supervisor.workers[0]!.requests === 2, 'the beat')
+    t.deepEqual(await supervisor.workers[0]!.channel.request({}), [undefined])
+    await supervisor.stop()
+    t.deepEqual(exits, ['0/1 0'])
+  })
+})
+
+for (const version of [1, 2])
+  test(`dispatch: a worker of version ${version} is sent what the supervisor accepts for it, a newer one beside it accepts`, async t => {
+    const old = fake(
+      { type: 'join', version: 1, newest: version },
+      `listening(value => {
+        if (value.type === 'stop') process.exit(0)
+        for (const connection of value.connections) connection.toSocket().end('old')
+      })
+      await control.send({ type: 'uses', name: 'http', adopts: true })
+      await control.request({ type: 'ready' }, { descriptors: 0 })
+      setInterval(() => {}, 1000)`
+    )
+    const first = temporaryPath('first')
+    const entry = program(`import { writeFileSync } from 'node:fs'
+    let isFirst = true
+    try { writeFileSync(${JSON.stringify(first)}, '', { flag: 'wx' }) } catch { isFirst = false }
+    if (isFirst) await import(${JSON.stringify(old)})
+    else {
+      const worker = await joinSupervisor()
+      await worker.receive('http', connection => connection.toSocket().end('new'))
+      await worker.ready()
+    }`)
+    await supervising(t, { entry, workers: 2, balance: { dispatch: 'round-robin' } }, async supervisor => {
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      const asking = Array.from({ length: 100 }, () => text(connect(port, '127.0.0.1')))
+      const answers = await Promise.all(asking)
+      t.deepEqual(
+        ['old', 'new'].map(kind => answers.filter(answer => answer === kind).length),
+        [50, 50]
+      )
+      await supervisor.stop()
+    })
+  })
+
+test('versions that do not meet: it is refused, and the reason names both', async t => {
+  for (const join of [{ version: 4, newest: 5 }, { version: 0 }, { version: 'new' }, {}]) {
+    const entry = fake({ type: 'join', ...join }, '')
+    await supervising(t, { entry }, async supervisor => {
+      const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+      t.regex(error!.message, /versions 1 to 3 of the control protocol, and the worker /)
+    })
+  }
+})
+
+/** A supervisor that says things to a worker which this release does not know. */
+test('a newer supervisor: a worker passes over what it does not know', async t => {
+  const entry = program(
+    `const worker = await joinSupervisor()
+    await worker.ready()
+    worker.channel.serve(() => 'still here')`
+  )
+  await supervising(t, { entry }, async supervisor => {
+    // The only place where a test gets hold of the control channel
+    const said: FromSupervisor[] = [{ type: 'new kind' }, null, 'text', { type: 7 }] as never
+    const { WorkerProcess } = await import('../../../src/prefork/supervisor/worker-process.ts')
+    const { stop } = WorkerProcess.prototype
+    let worker: InstanceType<typeof WorkerProcess> | undefined
+    WorkerProcess.prototype.stop = function (...options) {
+      worker = this
+      return worker === undefined ? stop.apply(this, options) : Promise.resolve()
+    }
+    try {
+      await supervisor.start()
+      void supervisor.reload().catch(() => {})
+      await until(() => worker !== undefined, 'the first is replaced')
+      for (const one of said) await worker!.send(one)
+      t.is(await worker!.channel.request({}), 'still here')
+    } finally {
+      WorkerProcess.prototype.stop = stop
+    }
+  })
+})

@@ -1,0 +1,147 @@
+/** A supervisor asked and commanded from outside. */
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { connect } from '../../../src/index.ts'
+import type { AdminCommand, AdminStatus } from '../../../src/prefork/index.ts'
+import { stop } from '../../helpers/child.ts'
+import { socketPath, temporaryPath } from '../../helpers/path.ts'
+import { startFixture } from '../../helpers/process.ts'
+import { only, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { test, testIf } from '../../helpers/test.ts'
+
+const NOBODY = 65_534
+
+test('status, reload, scale, metrics, and what is wrong', async t => {
+  const admin = socketPath()
+  const entry = program(WAITS)
+  await supervising(t, { admin, entry }, async supervisor => {
+    await supervisor.start()
+    t.is(statSync(admin).mode & 0o777, 0o600)
+    const channel = await connect<never, AdminCommand>(admin)
+    const status = await channel.request<AdminStatus>({ command: 'status' })
+    t.like(status, { pid: process.pid, size: 1, listeners: supervisor.addresses })
+    t.like(status.workers, [{ slot: 0, id: 1, pid: supervisor.workers[0]!.pid, state: 'ready', restarts: 0 }])
+    t.false('channel' in status.workers[0]!)
+    await channel.request({ command: 'scale', workers: 2 })
+    await only(supervisor, 1, 2)
+    await channel.request({ command: 'reload' })
+    await only(supervisor, 3, 4)
+    t.regex(await channel.request<string>({ command: 'metrics' }), /passfd_workers\{state="ready"\} 2/)
+    for (const [wrong, code] of [
+      [{ command: 'dance' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+      [{ command: 'scale' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+      [{ command: 'scale', workers: 0 }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+      [null, 'ERR_PASSFD_INVALID_ARGUMENT'],
+      ['status', 'ERR_PASSFD_INVALID_ARGUMENT']
+    ] as [never, string][])
+      await t
+        .throwsAsync(channel.request(wrong), { code: 'ERR_PASSFD_REMOTE' })
+        .then((error: any) => t.is(error.remote.code, code))
+    program('process.exit(3)', entry)
+    const error = await t.throwsAsync<any>(channel.request({ command: 'reload' }), { code: 'ERR_PASSFD_REMOTE' })
+    t.is(error.remote.code, 'ERR_PASSFD_WORKER_NOT_READY')
+    t.regex(error.remote.message, /exited with code 3/)
+    await channel.close()
+  })
+})
+
+test('subscribe: what happens is told, to its end; stop and kill are answered before they begin', async t => {
+  for (const [command, how] of [
+    ['stop', { code: 0, signal: null }],
+    ['kill', { code: null, signal: 'SIGKILL' }]
+  ] as const) {
+    const admin = socketPath()
+    await supervising(t, { admin, entry: program(WAITS) }, async (supervisor, { of }) => {
+      await supervisor.start()
+      const subscriber = startFixture('prefork-subscribes', [admin])
+      t.is(await subscriber.line(), 'subscribed')
+      const channel = await connect<never, AdminCommand>(admin)
+      await channel.request({ command })
+      t.is(await channel.closed, undefined)
+      const events = [] as any[]
+      for (let line = await subscriber.line(); line !== 'closed'; line = await subscriber.line())
+        events.push(JSON.parse(line))
+      const last = { event: 'exit', worker: { slot: 0, id: 1, state: 'exited' }, ...how }
+      t.like(events.at(-1), last)
+      t.deepEqual(
+        events.map(({ event, worker }) => `${event} ${worker.state}`),
+        [...(command === 'stop' ? ['state stopping'] : []), 'state exited', 'exit exited']
+      )
+      t.deepEqual(of(1).at(-1), 'exited')
+      await supervisor.stop()
+      t.false(existsSync(admin))
+      await subscriber.exit
+    })
+  }
+})
+
+test('a subscriber that does not read holds up nobody', async t => {
+  const admin = socketPath()
+  await supervising(t, { admin, entry: program(WAITS) }, async supervisor => {
+    await supervisor.start()
+    const subscriber = startFixture('prefork-subscribes', [admin])
+    t.is(await subscriber.line(), 'subscribed')
+    t.teardown(() => subscriber.child.kill('SIGKILL'))
+    await stop(subscriber)
+    // More than its queue and its socket hold
+    const [worker] = supervisor.workers
+    for (let i = 0; i < 20_000; i++) supervisor.emit('state', worker!)
+    await supervisor.reload()
+    const began = performance.now()
+    await supervisor.stop()
+    const passed = performance.now() - began
+    t.true(passed < 3000, `${passed} ms`)
+    subscriber.child.kill('SIGCONT')
+    await subscriber.exit
+  })
+})
+
+test('(u) another user is refused, though the file lets him in', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'passfd-admin-'))
+  const admin = join(folder, 'admin.sock')
+  await supervising(t, { admin, entry: program(WAITS) }, async supervisor => {
+    await supervisor.start()
+    const asNobody = async (): Promise<object> => {
+      const child = startFixture('connect-as', [`${NOBODY}`, admin])
+      const told = JSON.parse(await child.line())
+      await child.exit
+      return told
+    }
+    chmodSync(folder, 0o755)
+    t.like(await asNobody(), { code: 'EACCES' })
+    chmodSync(admin, 0o777)
+    t.like(await asNobody(), { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
+    await only(supervisor, 1)
+  })
+  rmSync(folder, { recursive: true })
+})
+
+testIf(
+  process.getuid!() === 0 ? undefined : 'only root gives files away',
+  'the file of the admin channel and of a listener have an owner and a group, which are let in to the former',
+  async t => {
+    const folder = dirname(temporaryPath())
+    chmodSync(folder, 0o711)
+    const path = temporaryPath('admin')
+    const http = temporaryPath('http')
+    const admin = { path, mode: 0o660, owner: 65534, group: 'daemon' }
+    const listeners = { http: { path: http, owner: 1, group: 65533, mode: 0o620 } }
+    await supervising(t, { admin, listeners }, async supervisor => {
+      await supervisor.start()
+      t.like(statSync(path), { uid: 65534, gid: 1 })
+      t.like(statSync(http), { uid: 1, gid: 65533 })
+      t.is(statSync(path).mode & 0o777, 0o660)
+      const { line, exit } = startFixture('connect-as', ['65534', path])
+      t.is(JSON.parse(await line()).pid, process.pid)
+      await exit
+    })
+    const other = temporaryPath('admin')
+    await supervising(t, { admin: { path: other, mode: 0o666 } }, async supervisor => {
+      await supervisor.start()
+      const { line, exit } = startFixture('connect-as', ['65534', other])
+      t.is(JSON.parse(await line()).code, 'ERR_PASSFD_PEER')
+      await exit
+    })
+  }
+)

@@ -1,0 +1,84 @@
+/** Why a worker has ended: of each way to end, and never of what its program has survived. */
+import { program, supervising } from '../../helpers/supervising.ts'
+import { test, until } from '../../helpers/test.ts'
+
+/** Survives exceptions as its environment says, and then does what it is told. */
+const SURVIVOR = `
+const worker = await joinSupervisor()
+let domain
+const survive = {
+  listener: () => process.on('uncaughtException', () => {}),
+  rejection: () => process.on('unhandledRejection', () => {}),
+  capture: () => process.setUncaughtExceptionCaptureCallback(() => {}),
+  domain: async () => { domain = await import('node:domain') }
+}
+const order = {
+  exception: () => setImmediate(() => { throw new Error('an old one') }),
+  reject: () => void Promise.reject(new RangeError('an old one')),
+  inDomain: () => domain.create().on('error', () => {}).run(() => setImmediate(() => { throw new Error('an old one') })),
+  newer: () => setImmediate(() => { throw new TypeError('the newest') }),
+  newest: () => void Promise.reject(new TypeError('the newest')),
+  exit: () => process.exit(3),
+  exitCode: () => { process.exitCode = 4; process.disconnect?.(); process.reallyExit(4) },
+  abort: () => process.abort(),
+  segv: () => process.kill(process.pid, 'SIGSEGV'),
+  usr: () => process.kill(process.pid, 'SIGUSR2'),
+  kill: () => process.kill(process.pid, 'SIGKILL'),
+  stop: () => worker.stop(),
+  hang: () => { for (;;); },
+  badExit: () => { process.on('exit', () => { throw new TypeError('the newest') }); setImmediate(() => process.exit(0)) },
+  exitInExit: () => { process.on('exit', () => process.exit(8)); process.exit(0) },
+  failsInHandler: () => { process.removeAllListeners('uncaughtException'); process.on('uncaughtException', () => { throw new Error('of the handler') }); order.newer() },
+  exitsInHandler: () => { process.removeAllListeners('uncaughtException'); process.on('uncaughtException', () => process.exit(6)); order.newer() },
+  strict: () => { process.removeAllListeners('uncaughtException'); process.setUncaughtExceptionCaptureCallback(null); order.newer() }
+}
+worker.channel.serve(async ({ value: [how, what] }) => {
+  if (what === undefined) return order[how]()
+  await survive[how]()
+  order[what]()
+  await new Promise(resolve => setTimeout(resolve, 5))
+})
+await worker.ready()`
+
+/** How it survives what, what it does then, and what is told of that. */
+const ENDS: readonly (readonly [survives: string, what: string, end: string, reason: RegExp])[] = [
+  ['listener', 'exception', 'exit', /^it exited with code 3$/],
+  ['listener', 'exception', 'exitCode', /^it exited with code 4$/],
+  ['listener', 'reject', 'abort', /^it was killed by SIGABRT \(Aborted\)$/],
+  ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/],
+  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/],
+  ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/],
+  ['listener', 'exception', 'stop', /^it exited with code 0$/],
+  ['listener', 'exception', 'hang', /^it has not been heard of for 2000 ms \(hangTimeout\) \(was killed by SIGKILL/],
+  ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
+  ['rejection', 'reject', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
+  ['domain', 'inDomain', 'newest', /^it failed with TypeError: the newest \(exited with code 1\)$/],
+  ['domain', 'inDomain', 'badExit', /^it failed with TypeError: the newest \(exited with code \d\)$/],
+  ['listener', 'exception', 'exitInExit', /^it exited with code 8$/],
+  ['listener', 'exception', 'failsInHandler', /^it failed with TypeError: the newest \(exited with code 7/],
+  ['listener', 'exception', 'exitsInHandler', /^it failed with TypeError: the newest \(exited with code 6\)$/],
+  ['capture', 'exception', 'strict', /^it failed with TypeError: the newest \(exited with code 1\)$/]
+]
+
+test('the reason is of this end, not an exception that the program has survived', async t => {
+  const restart = () => ({ restart: true, delay: 100_000 }) as const
+  const limits = { hangTimeout: 2000, stopTimeout: 20_000, killTimeout: 300 }
+  const options = { entry: program(SURVIVOR), workers: ENDS.length, restart, ...limits }
+  await supervising(t, options, async supervisor => {
+    const reasons: (string | undefined)[] = []
+    supervisor.on('exit', ({ slot, reason }) => {
+      reasons[slot] = reason
+    })
+    await supervisor.start()
+    for (const { slot, channel } of supervisor.workers) {
+      const [survives, what, end] = ENDS[slot]!
+      void channel.request([survives, what]).then(
+        () => channel.send([end]),
+        () => {} // it has ended, which is told below
+      )
+    }
+    await until(() => reasons.filter(reason => reason !== undefined).length === ENDS.length, 'all ends', 30)
+    for (const [slot, [survives, what, end, reason]] of ENDS.entries())
+      t.regex(`${reasons[slot]}`, reason, `${survives}, ${what}, ${end}`)
+  })
+})

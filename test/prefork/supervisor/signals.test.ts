@@ -1,0 +1,184 @@
+/** run() in a process of its own, and the signals that it obeys. */
+import { once } from 'node:events'
+import * as http from 'node:http'
+import { text } from 'node:stream/consumers'
+import { Supervisor, type SupervisorOptions } from '../../../src/prefork/index.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { startFixture } from '../../helpers/process.ts'
+import { fixture, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { test, until } from '../../helpers/test.ts'
+
+interface Told {
+  kill(signal: NodeJS.Signals): void
+  /** All of its process group. */
+  killGroup(signal: NodeJS.Signals): void
+  /** Ends with this signal what `worker` does. */
+  killWorker(id: number, signal: NodeJS.Signals): void
+  /** All it has told since the last time, until a line that begins with this. Without pids and ports. */
+  until(last: string): Promise<string[]>
+  /** A request whose answer has begun and ends when its worker gets SIGUSR2. */
+  slow(): Promise<{ rest: Promise<string> }>
+  exit: Promise<{ code: number | null; signal: string | null; stderr: string }>
+}
+
+function run(
+  options: Partial<SupervisorOptions> & { signals?: boolean; silent?: boolean; most?: number } = {},
+  spawning = {}
+): Told {
+  const whole = { entry: `${fixture('obeys')}`, listeners: { http: { port: 0, host: '127.0.0.1' } }, ...options }
+  const { child, line, exit } = startFixture('prefork-runs', [JSON.stringify(whole)], spawning)
+  const pids = new Map<number, number>()
+  let port = 0
+  return {
+    exit,
+    kill: signal => process.kill(child.pid!, signal),
+    killGroup: signal => process.kill(-child.pid!, signal),
+    killWorker: (id, signal) => process.kill(pids.get(id)!, signal),
+    until: async last => {
+      const lines: string[] = []
+      while (lines.at(-1)?.startsWith(last) !== true) {
+        const [start = '', id, pid, at] = /^\d+\/(\d+) \w+(?= (\d+) (\d+)$)|.*/.exec(await line())!
+        if (pid !== undefined) pids.set(Number(id), Number(pid))
+        if (Number(at) > 0) port = Number(at)
+        lines.push(start)
+      }
+      return lines
+    },
+    slow: async () => {
+      const request = http.get({ port, host: '127.0.0.1', path: '/slow', agent: false })
+      const [response] = await once(request, 'response')
+      return { rest: text(response).catch(({ code }) => code) }
+    }
+  }
+}
+
+test('HUP reloads, TTIN and TTOU add and remove a worker, INT stops, a second one at once', async t => {
+  const supervisor = run()
+  t.deepEqual(await supervisor.until('0/1 ready'), ['signals 111111', '0/1 starting', '0/1 ready'])
+  supervisor.kill('SIGHUP')
+  t.deepEqual(await supervisor.until('0/1 ended'), [
+    '0/2 starting',
+    '0/2 ready',
+    '0/1 stopping',
+    '0/1 exited',
+    '0/1 ended 0'
+  ])
+  supervisor.kill('SIGTTIN')
+  t.deepEqual(await supervisor.until('1/3 ready'), ['1/3 starting', '1/3 ready'])
+  supervisor.kill('SIGTTOU')
+  t.deepEqual(await supervisor.until('1/3 ended'), ['1/3 stopping', '1/3 exited', '1/3 ended 0'])
+  supervisor.kill('SIGTTOU') // there is always one
+  const { rest } = await supervisor.slow()
+  supervisor.kill('SIGINT')
+  t.deepEqual(await supervisor.until('0/2 stopping'), ['0/2 stopping'])
+  supervisor.kill('SIGINT')
+  t.deepEqual(await supervisor.until('stopped'), ['0/2 exited', '0/2 ended SIGKILL', 'stopped  000000'])
+  t.is(await rest, 'ECONNRESET')
+  t.deepEqual(await supervisor.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('TERM lets the request in flight be finished', async t => {
+  const supervisor = run()
+  await supervisor.until('0/1 ready')
+  const { rest } = await supervisor.slow()
+  supervisor.kill('SIGTERM')
+  await supervisor.until('0/1 stopping')
+  supervisor.killWorker(1, 'SIGUSR2')
+  t.regex(await rest, /^0 1 \d+$/)
+  t.deepEqual(await supervisor.until('stopped'), ['0/1 exited', '0/1 ended 0', 'stopped  000000'])
+  t.deepEqual(await supervisor.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('QUIT ends all at once; TERM during the start ends that, and run() resolves', async t => {
+  const supervisor = run()
+  await supervisor.until('0/1 ready')
+  const { rest } = await supervisor.slow()
+  supervisor.kill('SIGQUIT')
+  t.deepEqual(await supervisor.until('stopped'), ['0/1 exited', '0/1 ended SIGKILL', 'stopped  000000'])
+  t.is(await rest, 'ECONNRESET')
+  t.is((await supervisor.exit).code, 0)
+
+  const early = run({ entry: program('await joinSupervisor()') })
+  await early.until('0/1 starting')
+  early.kill('SIGTERM')
+  const lines = await early.until('stopped')
+  t.deepEqual([...lines.slice(0, 2), lines.at(-1)], ['0/1 stopping', '0/1 exited', 'stopped  000000'])
+  t.is((await early.exit).code, 0)
+})
+
+test('what fails after a signal is told, and changes nothing', async t => {
+  const entry = program(WAITS)
+  const supervisor = run({ entry })
+  await supervisor.until('0/1 ready')
+  program('process.exit(3)', entry)
+  supervisor.kill('SIGHUP')
+  t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
+  supervisor.kill('SIGTTIN')
+  t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
+  supervisor.kill('SIGTERM')
+  t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
+  t.is((await supervisor.exit).code, 0)
+})
+
+test('what nobody listens to is a warning: a burst of HUPs that fail, a crash loop, the end of the last slot', async t => {
+  const entry = program(WAITS)
+  const supervisor = run({ entry, silent: true, most: 4, admin: temporaryPath('admin') })
+  await supervisor.until('ERR_PASSFD_UNSERVED')
+  program('process.exit(3)', entry)
+  for (let count = 0; count < 10; count++) supervisor.kill('SIGHUP')
+  const told = await supervisor.until('ERR')
+  // The second reload of the burst may begin before the failure of the first one is reported
+  t.deepEqual(
+    told.filter(line => !line.startsWith('0/3 ')),
+    ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY']
+  )
+  program(`${WAITS}; setTimeout(() => process.exit(4), 20)`, entry)
+  supervisor.killWorker(1, 'SIGKILL')
+  const rest = await supervisor.until('stopped')
+  t.deepEqual(
+    rest.filter(line => line.startsWith('ERR')),
+    ['ERR_PASSFD_CRASH_LOOP', 'ERR_PASSFD_WORKERS_DIE']
+  )
+  t.is(rest.at(-1), 'stopped ERR_PASSFD_WORKERS_DIE 000000')
+  t.regex((await supervisor.exit).stderr, /the newest one because it exited with code 4\./)
+})
+
+test('signals: false leaves them alone; the workers end after their supervisor', async t => {
+  const supervisor = run({ signals: false })
+  t.deepEqual((await supervisor.until('0/1 ready')).slice(0, 1), ['signals 000000'])
+  const { rest } = await supervisor.slow()
+  supervisor.kill('SIGHUP')
+  supervisor.killWorker(1, 'SIGUSR2')
+  t.regex(await rest, /^0 1 /)
+  // It comes when the worker, too, has closed its standard error
+  t.deepEqual(await supervisor.exit, { code: null, signal: 'SIGHUP', stderr: '' })
+})
+
+test('Ctrl-C reaches the supervisor only', async t => {
+  const signals = "process.on('SIGINT', () => process.exit(9));"
+  const entry = program(`${signals} const worker = await joinSupervisor({ signals: false }); await worker.ready()`)
+  const supervisor = run({ entry }, { detached: true })
+  await supervisor.until('0/1 ready')
+  // What a terminal does: to the whole process group
+  supervisor.killGroup('SIGINT')
+  t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
+  t.is((await supervisor.exit).code, 0)
+})
+
+test('run() rejects as start() does, and when nothing is left to run; then nobody listens to signals any more', async t => {
+  const heard = () => process.eventNames().filter(name => String(name).startsWith('SIG'))
+  const before = heard()
+  await supervising(t, { entry: program('process.exit(3)') }, async supervisor => {
+    await t.throwsAsync(supervisor.run(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+  })
+  const listeners = { http: { port: 0, host: '127.0.0.1' } }
+  const supervisor = new Supervisor({ entry: fixture('obeys'), listeners, workers: 1, spawn: { execArgv: [] } })
+  const running = supervisor.run()
+  t.is(heard().length, before.length + 6)
+  await t.throwsAsync(supervisor.run(), { code: 'ERR_PASSFD_SUPERVISOR_STATE' })
+  t.is(heard().length, before.length + 6)
+  await until(() => supervisor.workers[0]?.state === 'ready', 'the worker')
+  await supervisor.stop()
+  await running
+  t.deepEqual(heard(), before)
+})

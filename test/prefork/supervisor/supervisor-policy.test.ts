@@ -1,0 +1,74 @@
+/** When the policy says that a worker is not replaced. */
+import type { SupervisorOptions } from '../../../src/prefork/index.ts'
+import { allOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { test, until } from '../../helpers/test.ts'
+
+test('the policy is asked after every death; one that gives up is told, and run() rejects when no slot is left', async t => {
+  const entry = program(`process.on('SIGUSR2', () => process.exit(7)); ${WAITS}`)
+  const asked: string[] = []
+  const restart: SupervisorOptions['restart'] = deaths => {
+    const { slot, booted, uptime } = deaths.at(-1)!
+    asked.push(`${slot} ${booted} ${uptime > 0}`)
+    return asked.length === 1 ? { restart: true, delay: 0 } : { restart: false, reason: 'it is enough' }
+  }
+  await supervising(t, { entry, workers: 2, restart }, async (supervisor, { told, exits }) => {
+    const running = supervisor.run({ signals: false })
+    const die = (slot: number) => process.kill(supervisor.workers.find(one => one.slot === slot)!.pid!, 'SIGUSR2')
+    const isReady = async (...ids: number[]) => {
+      await only(supervisor, ...ids)
+    }
+    await isReady(1, 2)
+    die(0)
+    await isReady(3, 2)
+    die(0)
+    await until(() => told.length === 1, 'that it has given up')
+    await supervisor.scale(2) // it fills the slot again
+    await isReady(4, 2)
+    die(0)
+    await until(() => told.length === 2, 'that it has given up')
+    await supervisor.reload()
+    await isReady(5, 6)
+    die(0)
+    die(1)
+    const error = await t.throwsAsync(running, { code: 'ERR_PASSFD_WORKERS_DIE' })
+    t.regex(error.message, /slot [01]: it is enough/)
+    t.is(told.length, 4)
+    t.true(told.every(line => line.includes('it is enough')))
+    t.deepEqual(asked, ['0 true true', '0 true true', '0 true true', ...asked.slice(3)])
+    t.is(exits.filter(line => line.endsWith(' 7')).length, 5)
+  })
+})
+
+test('a policy that throws, or answers nonsense, has given up; one that wants to wait for ever waits', async t => {
+  const entry = program(`process.on('SIGUSR2', () => process.exit(7)); ${WAITS}`)
+  const wrong: [() => unknown, RegExp][] = [
+    [
+      () => {
+        throw new Error('my mistake')
+      },
+      /failed: my mistake/
+    ],
+    [() => undefined, /failed: Cannot read/],
+    [() => ({ restart: true, delay: Number.NaN }), /returned .*"delay":null/],
+    [() => ({}), /returned \{\}/]
+  ] // prettier-ignore
+  await allOf(
+    wrong.map(([restart, says]) =>
+      supervising(t, { entry, restart: restart as never }, async (supervisor, { told }) => {
+        const running = supervisor.run({ signals: false })
+        await only(supervisor, 1)
+        process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+        await t.throwsAsync(running, { code: 'ERR_PASSFD_WORKERS_DIE', message: says })
+        t.is(told.length, 1)
+      })
+    )
+  )
+  const restart = () => ({ restart: true, delay: Number.POSITIVE_INFINITY }) as const
+  await supervising(t, { entry, restart }, async (supervisor, { exits, states }) => {
+    await supervisor.start()
+    process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+    await until(() => exits.length === 1, 'its end')
+    await new Promise(resolve => setTimeout(resolve, 50))
+    t.is(states.at(-1), '0/1 exited')
+  })
+})

@@ -1,0 +1,89 @@
+/** A stop that comes while nobody serves: the last worker has just begun to end, and the next one is not ready yet. */
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import type { Balance } from '../../../src/prefork/options.ts'
+import { BALANCES, nameOf } from '../../helpers/prefork.ts'
+import { command, fixture, program, supervising } from '../../helpers/supervising.ts'
+import { test, until } from '../../helpers/test.ts'
+
+/** The first one serves at once, each other one when it is told. */
+const LATER = `
+  import { createServer } from 'node:http'
+  const worker = await joinSupervisor()
+  const told = new Promise(resolve => worker.channel.on('message', ({ value }) => (value.order === 'stop' ? worker.stop() : resolve())))
+  if (worker.id > 1) await told
+  await worker.listen('http', createServer((request, response) => response.end('from ' + worker.id)))
+  await worker.ready()`
+const restart = () => ({ restart: true, delay: 0 }) as const
+
+/** Resolves when the kernel has accepted it. `answer`: the body, or the code of an error. */
+async function ask(port: number): Promise<{ answer: Promise<string> }> {
+  const socket = connect(port, '127.0.0.1')
+  await once(socket, 'connect')
+  socket.write('GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n')
+  const answer = text(socket).then(
+    all => all.split('\r\n\r\n').at(-1)!,
+    ({ code }) => code
+  )
+  return { answer }
+}
+
+async function codeOf(port: number): Promise<string | undefined> {
+  const socket = connect(port, '127.0.0.1')
+  const code = await once(socket, 'connect').then(
+    () => undefined,
+    ({ code }) => code
+  )
+  socket.destroy()
+  return code
+}
+
+for (const given of BALANCES) {
+  const balance = given as Balance
+  test(`${nameOf(given)}: those who wait are served by the next worker, once it is ready; latecomers are refused`, async t => {
+    await supervising(t, { entry: program(LATER), balance, restart }, async (supervisor, { exits }) => {
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      command(supervisor, { order: 'stop' })
+      await until(() => exits.length === 1, 'the end of the first')
+      await until(() => supervisor.workers[0]?.state === 'starting', 'the second one')
+      const waiting = await Promise.all([ask(port), ask(port), ask(port)])
+      const stopped = supervisor.stop()
+      t.is(await codeOf(port), 'ECONNREFUSED')
+      supervisor.workers[0]!.channel.send({ order: 'go' })
+      t.deepEqual(await Promise.all(waiting.map(({ answer }) => answer)), Array(3).fill('from 2'))
+      await stopped
+      t.deepEqual(exits, ['0/1 0', '0/2 0'])
+    })
+  })
+
+  test(`${nameOf(given)}: the last worker was sent TERM a moment before the supervisor is told to stop`, async t => {
+    await supervising(t, { entry: fixture('obeys'), balance, restart }, async (supervisor, { of }) => {
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      process.kill(supervisor.workers[0]!.pid!, 'SIGTERM')
+      await until(() => of(1).includes('stopping'), 'its wish to end')
+      const waiting = await Promise.all([ask(port), ask(port), ask(port)])
+      await supervisor.stop()
+      for (const { answer } of waiting) t.regex(await answer, /^0 [12] \d+$/)
+    })
+  })
+}
+
+test('a worker that does not get ready holds up a stop for stopTimeout, only if somebody waits', async t => {
+  const options = { entry: program(LATER), restart, stopTimeout: 300, killTimeout: 100 }
+  for (const clients of [0, 1])
+    await supervising(t, options, async (supervisor, { exits }) => {
+      await supervisor.start()
+      const { port } = supervisor.address('http') as { port: number }
+      command(supervisor, { order: 'stop' })
+      await until(() => exits.length === 1 && supervisor.workers[0]?.state === 'starting', 'the second one')
+      const waiting = await Promise.all(Array.from({ length: clients }, () => ask(port)))
+      const began = performance.now()
+      await supervisor.stop()
+      if (clients > 0) t.true(performance.now() - began >= 299)
+      for (const { answer } of waiting) t.true(['', 'ECONNRESET'].includes(await answer))
+      t.is(exits.length, 2)
+    })
+})

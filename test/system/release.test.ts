@@ -1,0 +1,131 @@
+/** A new release behind a link: what is started by a path through the link is the new one, though the old one is gone. */
+import { mkdirSync, mkdtempSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { ExecutionContext } from 'ava'
+import { times } from '../helpers/full.ts'
+import { temporaryPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
+import { test } from '../helpers/test.ts'
+
+const dist = new URL('../../dist/prefork/index.js', import.meta.url).href
+
+/** A folder of releases, and the link to the newest one. */
+function deployments() {
+  const folder = realpathSync(mkdtempSync(temporaryPath('app')))
+  const current = join(folder, 'current')
+  const pathOf = (release: number) => join(folder, 'releases', `${release}`)
+  return {
+    folder,
+    current,
+    deploy: (release: number) => {
+      const path = pathOf(release)
+      mkdirSync(path, { recursive: true })
+      const says = `${release} \${process.cwd()} \${import.meta.url}`
+      writeFileSync(
+        join(path, 'worker.mjs'),
+        `import { createServer } from 'node:http'
+        import { joinSupervisor } from '${dist}'
+        const worker = await joinSupervisor()
+        await worker.listen('http', createServer((_, response) => response.end(\`${says}\`)))
+        await worker.ready()`
+      )
+      writeFileSync(
+        join(path, 'worker.py'),
+        `#!/usr/bin/env python3
+import os, socket
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'].replace('@', '\\0'))
+while True:
+    connection, _ = listener.accept()
+    connection.recv(65536)
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\n${release} ' + os.getcwd().encode())
+    connection.close()`,
+        { mode: 0o755 }
+      )
+      symlinkSync(join('releases', `${release}`), `${current}.new`)
+      renameSync(`${current}.new`, current)
+    },
+    prune: (release: number) => rmSync(pathOf(release), { recursive: true })
+  }
+}
+
+/** A supervisor whose own working directory is the first release; what its workers answer after each of its commands. */
+async function run(t: ExecutionContext, options: object, cwd: string) {
+  const told = fileURLToPath(new URL('../fixtures/prefork-told.mjs', import.meta.url))
+  const listeners = { http: { port: 0, host: '127.0.0.1' } }
+  const whole = { listeners, workers: 1, idleGrace: 50, stopTimeout: 1000, ...options }
+  const supervisor = start(process.execPath, [told, JSON.stringify(whole)], { cwd })
+  t.teardown(() => void supervisor.child.kill('SIGKILL'))
+  let count = 0
+  const ask = async (...command: unknown[]): Promise<any> => {
+    const id = ++count
+    supervisor.child.stdin!.write(`${JSON.stringify([id, ...command])}\n`)
+    for (;;) {
+      const answer = JSON.parse(await supervisor.line())
+      if (answer.id === id) return answer.error ?? answer.value
+    }
+  }
+  const get = async () => {
+    const { port } = await ask('address', 'http')
+    return (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+  }
+  return {
+    ask,
+    get,
+    end: async () => {
+      await ask('stop')
+      supervisor.child.stdin!.end()
+      return supervisor.exit
+    }
+  }
+}
+
+test('entry through a link: the release that is there now, in its folder when the old one is gone', async t => {
+  const { current, folder, deploy, prune } = deployments()
+  deploy(1)
+  const releases = join(folder, 'releases')
+  const cases = [
+    [{ entry: join(current, 'worker.mjs') }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]],
+    [{ entry: 'worker.mjs', spawn: { cwd: current } }, [`${releases}/1`, `${releases}/2`, `${releases}/2`]],
+    [{ command: [join(current, 'worker.py')] }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]],
+    [
+      { command: ['../prefork/worker.py'], spawn: { cwd: current } },
+      [`${releases}/1`, `${releases}/2`, `${releases}/2`]
+    ],
+    [{ entry: `${new URL(`file://${current}/worker.mjs`)}` }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]]
+  ] as const
+  for (const [options, cwds] of cases.slice(0, times(3, cases.length))) {
+    deploy(1)
+    const supervisor = await run(t, options, current)
+    const what = JSON.stringify(options)
+    t.is(await supervisor.ask('start'), null)
+    t.true((await supervisor.get()).startsWith(`1 ${cwds[0]}`), what)
+    deploy(2)
+    t.is(await supervisor.ask('reload'), null)
+    t.true((await supervisor.get()).startsWith(`2 ${cwds[1]}`), what)
+    prune(1)
+    t.is(await supervisor.ask('reload'), null)
+    const answer = await supervisor.get()
+    t.true(answer.startsWith(`2 ${cwds[2]}`), `${what}: ${answer}`)
+    t.like(await supervisor.end(), { code: 0, stderr: '' })
+  }
+})
+
+test('a relative path from a working directory that is gone: an error that names what is missing', async t => {
+  const { current, deploy, prune } = deployments()
+  deploy(1)
+  const supervisor = await run(t, { entry: 'worker.mjs' }, current)
+  t.is(await supervisor.ask('start'), null)
+  deploy(2)
+  prune(1)
+  t.regex(await supervisor.ask('reload'), /WORKER_NOT_READY: .*releases\/1\/worker\.mjs does not exist/)
+  t.regex(await supervisor.get(), /^1 /)
+  // The same path again, with a new folder: it is that one
+  deploy(1)
+  t.is(await supervisor.ask('reload'), null)
+  t.regex(await supervisor.get(), /^1 .*releases\/1 /)
+  t.is((await supervisor.end()).code, 0)
+})
