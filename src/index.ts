@@ -15,13 +15,10 @@ export type { Message } from './channel/message.ts'
 export type { ChannelOptions, ListenOptions, Schema } from './channel/options.ts'
 export { ChannelServer, listen, type ServerEvents } from './channel/server.ts'
 export { Connection, type StreamOptions, type TakeOptions } from './connection/connection.ts'
-export {
-  type BindSpec,
-  Descriptor,
-  type DescriptorSource,
-  type Kind,
-  type ListenHandle
-} from './descriptor/descriptor.ts'
+export { type BindSpec, Descriptor } from './descriptor/descriptor.ts'
+export type { DescriptorSource } from './descriptor/from-node.ts'
+export type { Kind } from './descriptor/kind.ts'
 export type { FileWriteOptions, OpenFile } from './descriptor/open-file.ts'
 export type { Peer } from './descriptor/peer.ts'
+export type { ListenHandle } from './descriptor/to-node.ts'
 export type { MemfdOptions, Seal } from './os/memfd.ts'

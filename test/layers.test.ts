@@ -1,86 +1,58 @@
+/** What may stand on what in src/ and native/: docs/architecture.md has the picture. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import { fileURLToPath } from 'node:url'
 import { test } from './helpers/test.ts'
 
-/**
- * The order of the layers, lowest first: a file may import what stands above it in this list, and nothing of its own line.
- * Names are paths within src/: 'prefork/join' is src/prefork/worker/join.ts.
- */
-const LAYERS = [
-  ['version'],
-  ['copy'],
-  ['errors', 'limits', 'brand', 'uncloneable', 'share', 'promises', 'credit', 'slab', 'id-table', 'room', 'timers'],
-  ['load'],
-  ['native', 'frame', 'key-chains', 'schema', 'signals', 'async-context', 'refusal', 'lost-bytes', 'bytes'],
-  ['requests', 'incoming', 'end-signals', 'encodable'],
-  ['loop', 'context-duplex'],
-  ['leak', 'peer', 'wire', 'poll-stream', 'close-file', 'raw-socket'],
-  ['convert'],
-  ['known-options', 'account'],
-  ['address', 'options', 'memfd', 'open-file'],
-  ['bind', 'hello', 'stream-options'],
-  ['descriptor', 'inject', 'port-group'],
-  ['take-stream', 'head', 'shared-memory', 'loan'],
-  ['connection', 'memory-pool', 'pool-reader'],
-  ['memory'],
-  ['msgpack', 'transport', 'admission', 'outgoing', 'given'],
-  ['outbox', 'stream-server'],
-  ['descriptor-stream', 'packet-socket'],
-  ['stream-open'],
-  ['stream'],
-  ['flat'],
-  ['codec'],
-  ['fault', 'waiting', 'writers', 'reply'],
-  ['session'],
-  ['message'],
-  ['channel'],
-  ['connect'],
-  ['server'],
-  ['index'],
-  ['datagram-address', 'datagram-sender'],
-  ['datagram-receive', 'datagram-options'],
-  ['datagram-outbox'],
-  ['datagram-send'],
-  ['datagram-message'],
-  ['datagram-socket', 'datagram-attach', 'unix-dgram'],
-  ['datagram'],
-  ['prefork/restart', 'prefork/exit-status', 'prefork/notify', 'prefork/launch', 'prefork/procfs', 'prefork/metrics'],
-  ['prefork/remainder', 'prefork/orphans', 'prefork/last-accept'],
-  ['prefork/lanes', 'prefork/served-connection'],
-  ['prefork/serving'],
-  ['prefork/served', 'prefork/receiver'],
-  ['prefork/worker-info', 'prefork/control'],
-  ['prefork/options', 'prefork/bound', 'prefork/heads', 'prefork/worker'],
-  ['prefork/worker-process', 'prefork/join'],
-  ['prefork/grants'],
-  ['prefork/shared-listener', 'prefork/per-worker-listener', 'prefork/dispatched-listener'],
-  ['prefork/listener'],
-  ['prefork/admin', 'prefork/signals'],
-  ['prefork/supervisor'],
-  ['prefork/index']
+/** The wings, lowest first: a file imports from its own wing and from those before it, types included. */
+const WINGS = [
+  'base',
+  'os',
+  'descriptor',
+  'connection',
+  'codec',
+  'channel',
+  'stream',
+  'datagram',
+  'memory',
+  'serving',
+  'systemd',
+  'prefork'
 ]
-
-/** Files that the arrows of the picture keep apart although the order would allow more. */
-const ONLY: Record<string, string[]> = {
-  copy: ['version'],
-  frame: ['errors', 'limits'],
-  load: ['errors', 'version'],
-  native: ['errors', 'load'],
-  loop: ['errors', 'limits', 'native'],
-  wire: ['loop', 'native'],
-  transport: ['descriptor', 'errors', 'frame', 'limits', 'lost-bytes', 'room', 'slab'],
-  credit: [],
-  slab: [],
-  share: [],
-  promises: []
+/** The rooms of prefork, lowest first. */
+const PREFORK = ['control', 'launch', 'options', 'listen', 'supervisor', 'worker', 'index']
+/** What a program imports is a door: nothing else of the wing is public. */
+const DOORS: Record<string, string> = {
+  '.': 'index',
+  './stream': 'stream/index',
+  './datagram': 'datagram/index',
+  './memory': 'memory/index',
+  './prefork': 'prefork/index'
+}
+/** Wings that a wing leaves alone although they stand before it. */
+const APART: Record<string, string[]> = {
+  stream: ['channel'],
+  datagram: ['channel', 'stream'],
+  memory: ['channel', 'stream', 'datagram'],
+  systemd: ['channel', 'stream', 'memory']
 }
 /** These know no socket: the state machine and its parts can be tested without one. */
-const NO_SOCKETS = ['session', 'transport', 'codec', 'frame', 'credit', 'waiting', 'requests', 'incoming']
+const NO_SOCKETS = [
+  'channel/session',
+  'channel/transport',
+  'codec/codec',
+  'codec/frame',
+  'channel/credit',
+  'channel/credit-queue',
+  'channel/own-requests',
+  'channel/peer-requests'
+]
+/** Each names the other's type in its public surface: a Message has its Channel, a Channel gives Messages. */
+const MUTUAL = [['channel/channel', 'channel/message']]
 /** The packages that files import, and who may. */
 const PACKAGES: Record<string, string[]> = {}
 /** What scripts/msgpackr.mjs makes of msgpackr, and who may import it. */
-const CHANGED = { of: 'msgpackr/pack.js', from: 'msgpack' }
+const CHANGED = { of: 'codec/msgpackr/pack.js', from: 'codec/packers' }
 
 interface Import {
   from: string
@@ -113,17 +85,15 @@ function resolve(from: string, specifier: string): string {
   return /^\.\.?\//.test(specifier) ? join(dirname(from), specifier).replace(/\.ts$/, '') : specifier
 }
 
-/** The folder of src/ that a file is in, '' for the core. */
-function folderOf(name: string): string {
-  return name.includes('/') ? name.slice(0, name.indexOf('/')) : ''
+/** src/index.ts is the door of the channel. */
+function wingOf(name: string): string {
+  return name === 'index' ? 'channel' : name.split('/')[0]!
 }
 
-const rank = new Map(LAYERS.flatMap((names, index) => names.map(name => [name, index] as const)))
 const own = imports.filter(({ of }) => files.includes(of))
-const loaded = own.filter(({ typesOnly }) => !typesOnly)
 
-test('every file has its layer, and every layer its files', t => {
-  t.deepEqual([...rank.keys()].sort(), files.toSorted())
+test('every file is in a wing, and every wing has files', t => {
+  t.deepEqual([...new Set(files.map(wingOf))].sort(), WINGS.toSorted())
 })
 
 test('imports are read: as many as there are lines of them', t => {
@@ -132,55 +102,89 @@ test('imports are read: as many as there are lines of them', t => {
     const lines = source.match(/^(import|export) .*? from '|^\} from '|^import '/gm) ?? []
     t.is(importsOf(name).length, lines.length, name)
   }
-  t.true(loaded.some(({ from, of }) => from === 'codec' && of === 'frame'))
-  t.true(own.some(({ from, of, typesOnly }) => from === 'convert' && of === 'descriptor' && typesOnly))
+  t.true(own.some(({ from, of, typesOnly }) => from === 'codec/codec' && of === 'codec/frame' && !typesOnly))
+  t.true(own.some(({ from, of, typesOnly }) => from === 'channel/message' && of === 'channel/channel' && typesOnly))
 })
 
-test('relative imports are understood from the core and from a folder', t => {
-  t.is(resolve('codec', './frame.ts'), 'frame')
-  t.is(resolve('prefork/join', './life/state.ts'), 'prefork/life/state')
-  t.is(resolve('prefork/join', '../channel.ts'), 'channel')
-  t.is(resolve('prefork/life/state', '../../errors.ts'), 'errors')
-  t.is(resolve('index', './prefork/index.ts'), 'prefork/index')
-  t.is(resolve('msgpack', './msgpackr/pack.js'), 'msgpackr/pack.js')
-  t.is(resolve('native', 'bindings'), 'bindings')
-  t.is(resolve('errors', 'node:util'), 'node:util')
-  t.is(folderOf('prefork/life/state'), 'prefork')
-  t.is(folderOf('codec'), '')
+test('relative imports are understood', t => {
+  t.is(resolve('codec/codec', './frame.ts'), 'codec/frame')
+  t.is(resolve('prefork/worker/join', '../control/control.ts'), 'prefork/control/control')
+  t.is(resolve('prefork/worker/join', '../../base/errors.ts'), 'base/errors')
+  t.is(resolve('index', './channel/channel.ts'), 'channel/channel')
+  t.is(resolve('codec/packers', './msgpackr/pack.js'), 'codec/msgpackr/pack.js')
+  t.is(resolve('base/errors', 'node:util'), 'node:util')
+  t.is(wingOf('prefork/worker/join'), 'prefork')
 })
 
-test('what stands on the core is a folder each: the core imports none of them, and none another, not even types', t => {
+test('no arrow points up: a wing knows those before it only', t => {
   for (const { from, of } of own)
-    t.true(folderOf(of) === '' || folderOf(of) === folderOf(from), `${from} imports ${of}`)
+    t.true(WINGS.indexOf(wingOf(of)) <= WINGS.indexOf(wingOf(from)), `${from} imports ${of}`)
 })
 
-test('imports point one way', t => {
-  for (const { from, of } of loaded) t.true(rank.get(of)! < rank.get(from)!, `${from} imports ${of}`)
+test('wings that have nothing to do with each other leave each other alone', t => {
+  for (const { from, of } of own) if (APART[wingOf(from)]?.includes(wingOf(of))) t.fail(`${from} imports ${of}`)
+  t.pass()
 })
 
-test('there is no cycle, types excepted', t => {
-  // Each file is entered once: the paths through them are millions
-  const clean = new Set<string>()
-  const visit = (name: string, path: string[]): void => {
-    if (path.includes(name)) {
-      t.fail([...path, name].join(' → '))
+test('what stands on the channel enters it by its door or its surface, and knows nothing of its session', t => {
+  const inner = [
+    'session',
+    'transport',
+    'wire',
+    'credit',
+    'credit-queue',
+    'own-requests',
+    'peer-requests',
+    'write-scheduler'
+  ]
+  for (const { from, of } of own)
+    if (wingOf(from) !== 'channel' && inner.includes(of.replace('channel/', ''))) t.fail(`${from} imports ${of}`)
+  t.pass()
+})
+
+test('the rooms of prefork: no arrow up, and its two roles never meet', t => {
+  const roomOf = (name: string): number => PREFORK.indexOf(name.split('/')[1]!)
+  for (const { from, of } of own.filter(one => wingOf(one.from) === 'prefork' && wingOf(one.of) === 'prefork')) {
+    t.true(roomOf(from) >= 0 && roomOf(of) <= roomOf(from), `${from} imports ${of}`)
+    t.false(from.startsWith('prefork/worker/') && of.startsWith('prefork/supervisor/'), `${from} imports ${of}`)
+  }
+})
+
+test('there is no circle, types included', t => {
+  const done = new Set<string>()
+  const visit = (name: string, path: readonly string[]): void => {
+    const at = path.indexOf(name)
+    if (at >= 0) {
+      const circle = path.slice(at).toSorted()
+      if (!MUTUAL.some(pair => String(pair) === String(circle))) t.fail([...path.slice(at), name].join(' → '))
       return
     }
-    if (clean.has(name)) return
-    for (const { from, of } of loaded) if (from === name) visit(of, [...path, name])
-    clean.add(name)
+    if (done.has(name)) return
+    for (const { from, of } of own) if (from === name) visit(of, [...path, name])
+    done.add(name)
   }
   for (const name of files) visit(name, [])
   t.pass()
 })
 
-test('layers that the picture keeps apart are apart', t => {
-  for (const [name, allowed] of Object.entries(ONLY)) {
-    for (const { from, of } of loaded) if (from === name) t.true(allowed.includes(of), `${from} imports ${of}`)
-  }
-  for (const { from, of } of loaded)
-    if (NO_SOCKETS.includes(from))
-      t.false(['native', 'loop', 'wire', 'convert', 'address'].includes(of), `${from} imports ${of}`)
+test('the state machine knows no socket', t => {
+  for (const { from, of } of own) if (NO_SOCKETS.includes(from) && wingOf(of) === 'os') t.fail(`${from} imports ${of}`)
+  for (const name of NO_SOCKETS) t.true(files.includes(name), name)
+})
+
+test('package.json exports the doors, and nothing else', t => {
+  const { exports } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  delete exports['./package.json']
+  t.deepEqual(
+    exports,
+    Object.fromEntries(
+      Object.entries(DOORS).map(([name, door]) => [
+        name,
+        { types: `./dist/${door}.d.ts`, default: `./dist/${door}.js` }
+      ])
+    )
+  )
+  for (const door of Object.values(DOORS)) t.true(files.includes(door), door)
 })
 
 test('packages are imported by one file each, and all are dependencies', t => {
@@ -206,7 +210,7 @@ test('a package that is imported only when it is asked for is an optional peer',
     [...readFileSync(`${folder}${from}.ts`, 'utf8').matchAll(/await import\('([^']*)'\)/g)].map(([, of]) => [from, of!])
   )
   const packages = found.filter(([, of]) => !of!.startsWith('node:'))
-  t.deepEqual(packages, [['prefork/metrics', 'prom-client']])
+  t.deepEqual(packages, [['prefork/supervisor/metrics', 'prom-client']])
   for (const [, of] of packages) t.true(of! in peerDependencies && peerDependenciesMeta[of!].optional)
 })
 

@@ -1,6 +1,6 @@
 /** Option objects: every name that is not known is refused, with the nearest one that is. */
 import { types } from 'node:util'
-import { describe } from '../descriptor/convert.ts'
+import { describe } from './check.ts'
 import { PassfdError } from './errors.ts'
 
 /**

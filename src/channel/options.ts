@@ -2,10 +2,10 @@
 
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { isAbortSignal } from '../base/brand.ts'
+import { checkInteger, checkType, describe } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import type { KnownOptions } from '../base/known-options.ts'
-import { checkInteger, describe } from '../descriptor/convert.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
 
@@ -197,9 +197,4 @@ export function serverLimits(options: ListenOptions<any>, descriptorLimit: numbe
 function checkObject(options: unknown): void {
   if (typeof options !== 'object' || options === null)
     throw new PassfdError('INVALID_ARGUMENT', { what: 'options', expected: 'an object', actual: describe(options) })
-}
-
-export function checkType(value: unknown, name: string, expected: string, fits: (value: unknown) => boolean): void {
-  if (value !== undefined && !(value !== null && fits(value)))
-    throw new PassfdError('INVALID_ARGUMENT', { what: `options.${name}`, expected, actual: describe(value) })
 }

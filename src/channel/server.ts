@@ -3,6 +3,7 @@
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
+import { checkType } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
@@ -28,7 +29,6 @@ import { DescriptorShare, type Part } from './descriptor-budget.ts'
 import { refuse } from './fault.ts'
 import {
   channelLimits,
-  checkType,
   LISTEN_OPTIONS,
   type Limits,
   type ListenOptions,

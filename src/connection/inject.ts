@@ -4,8 +4,9 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { isIP, Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { describe } from '../base/check.ts'
 import { checked, PassfdError } from '../base/errors.ts'
-import { describe, listenOnNumber } from '../descriptor/convert.ts'
+import { listenOnNumber } from '../descriptor/to-node.ts'
 import { native } from '../os/native.ts'
 
 /** What a net.Server says of sockets that it accepts, and how it counts them; the types don't tell. */

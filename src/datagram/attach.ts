@@ -3,7 +3,7 @@
 import { checked, PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { KINDS } from '../descriptor/descriptor.ts'
+import { KINDS } from '../descriptor/kind.ts'
 import { native } from '../os/native.ts'
 import { addressOf, type Destination, destinationOf } from './address.ts'
 import { Outbox } from './destination-queues.ts'

@@ -1,10 +1,9 @@
 /** Options of datagram sockets: defaults and checks. */
 
 import { isAbortSignal } from '../base/brand.ts'
+import { checkInteger, checkType } from '../base/check.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import type { KnownOptions } from '../base/known-options.ts'
-import { checkType } from '../channel/options.ts'
-import { checkInteger } from '../descriptor/convert.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
 import type { SocketName } from '../os/socket-name.ts'
 import type { Sender } from './sender.ts'

@@ -1,11 +1,11 @@
 /** Sending one datagram: what is asked for, and the system call. */
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
+import { describe } from '../base/check.ts'
 import { quiet } from '../base/deferred.ts'
 import { abortError, PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { checkOptions, type KnownOptions } from '../base/known-options.ts'
-import { describe } from '../descriptor/convert.ts'
 import { assertOpen, Descriptor } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'
 import { type DatagramAddress, type Destination, destinationOf } from './address.ts'

@@ -5,7 +5,8 @@ import { type AsyncContext, bound } from '../base/async-context.ts'
 import { isThenable } from '../base/brand.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
-import { assertOpen, type Descriptor, type Kind, take } from './descriptor.ts'
+import { assertOpen, type Descriptor, take } from './descriptor.ts'
+import type { Kind } from './kind.ts'
 import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
 
 /** Until the other side is known the kernel refuses descriptors from it (`SO_PASSRIGHTS`, Linux >= 6.16; elsewhere we simply don't read). */

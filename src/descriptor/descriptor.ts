@@ -2,11 +2,11 @@
 
 import type { Socket as DatagramSocket } from 'node:dgram'
 import * as fs from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
 import type { Server, Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { inspect, promisify } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
+import { checkInteger, checkOneOf, checkPathText } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
@@ -14,62 +14,15 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { type BindSpec as BindSpecOf, bindDescriptor } from '../os/bind.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
-import * as convert from './convert.ts'
+import { type DescriptorSource, numberOf } from './from-node.ts'
+import { DUPLEXES, FILES, KINDS, type Kind, LISTENERS, SOCKETS, STREAMS } from './kind.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { OpenFile } from './open-file.ts'
-import { makers } from './peer.ts'
-
-/** What a descriptor is open on. The order is the shim's. */
-export const KINDS = [
-  'file',
-  'directory',
-  'pipe',
-  'tty',
-  'tcp',
-  'tcp-listener',
-  'udp',
-  'unix-stream',
-  'unix-stream-listener',
-  'unix-dgram',
-  'unix-seqpacket',
-  'unix-seqpacket-listener',
-  'memfd',
-  'eventfd',
-  'epoll',
-  'pidfd',
-  'device',
-  'other'
-] as const
-export type Kind = (typeof KINDS)[number]
-
-/** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
-export interface ListenHandle {
-  readonly fd: number
-  /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
-  readonly exclusive: true
-}
+import type { ListenHandle } from './to-node.ts'
+import * as convert from './to-node.ts'
 
 /** Where `Descriptor.bind` binds. */
 export type BindSpec = BindSpecOf<Descriptor>
-
-/** What the terminals of node-pty have. Their types don't tell of their `fd`. */
-export interface PseudoTerminal {
-  readonly pid: number
-  readonly process: string
-  resize(columns: number, rows: number): void
-}
-
-/** What `Descriptor.from` can find a descriptor in. */
-export type DescriptorSource =
-  | Socket
-  | Server
-  | DatagramSocket
-  | FileHandle
-  | Readable
-  | Writable
-  | PseudoTerminal
-  | { fd: number }
-  | number
 
 /** Whoever lent a received descriptor out until the end of a scope. */
 export interface Lender {
@@ -207,7 +160,7 @@ export class Descriptor implements Disposable {
    * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal from which Node has read bytes already.
    */
   static from(source: DescriptorSource): Descriptor {
-    const number = convert.numberOf(source)
+    const number = numberOf(source)
     return own(checked(native.dup(number), 'dup', String(number)))
   }
 
@@ -243,7 +196,7 @@ export class Descriptor implements Disposable {
   /** Two connected Unix sockets (socketpair(2)). Default type: `'stream'`. */
   static socketpair(options: { type?: 'stream' | 'dgram' | 'seqpacket' } = {}): [Descriptor, Descriptor] {
     const { type = 'stream' } = readOptions(options, PAIR_OPTIONS)
-    convert.checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
+    checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
     checked(native.socketpair(SOCKET_TYPES[type], numbers), 'socketpair')
     const [left, right] = numbers as unknown as [number, number]
     return [own(left), own(right)]
@@ -263,7 +216,7 @@ export class Descriptor implements Disposable {
    * @throws `ESRCH` (a system error) if there is no such process.
    */
   static pidfd(pid: number): Descriptor {
-    convert.checkInteger(pid, 'pid', 1, 0x7fffffff)
+    checkInteger(pid, 'pid', 1, 0x7fffffff)
     return own(checked(native.pidfd(pid), 'pidfd_open', String(pid)))
   }
 
@@ -334,12 +287,12 @@ export class Descriptor implements Disposable {
    * its `end()` shuts it down for writing: both for everybody who has it.
    */
   toSocket(): Socket {
-    return this.#convert('toSocket()', convert.SOCKETS, convert.socket)
+    return this.#convert('toSocket()', SOCKETS, convert.socket)
   }
 
   /** A `net.Server` that accepts from it. Kinds: tcp-listener, unix-stream-listener. Uses this up. */
   async toServer(): Promise<Server> {
-    return this.#convert('toServer()', convert.LISTENERS, convert.server)
+    return this.#convert('toServer()', LISTENERS, convert.server)
   }
 
   /**
@@ -347,7 +300,7 @@ export class Descriptor implements Disposable {
    * backlog anew, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
    */
   toListenHandle(): ListenHandle {
-    return this.#convert('toListenHandle()', convert.LISTENERS, convert.listenHandle)
+    return this.#convert('toListenHandle()', LISTENERS, convert.listenHandle)
   }
 
   /** A `dgram.Socket`. Kind: udp. Uses this up. */
@@ -361,7 +314,7 @@ export class Descriptor implements Disposable {
    * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for writing only.
    */
   toReadable(): Readable {
-    return this.#convert('toReadable()', convert.STREAMS, convert.readable)
+    return this.#convert('toReadable()', STREAMS, convert.readable)
   }
 
   /**
@@ -369,7 +322,7 @@ export class Descriptor implements Disposable {
    * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for reading only.
    */
   toWritable(): Writable {
-    return this.#convert('toWritable()', convert.STREAMS, convert.writable)
+    return this.#convert('toWritable()', STREAMS, convert.writable)
   }
 
   /**
@@ -382,7 +335,7 @@ export class Descriptor implements Disposable {
    * @throws `ERR_PASSFD_DESCRIPTOR_SHARED` for a terminal that this process may not open.
    */
   toDuplex(): Duplex {
-    return this.#convert('toDuplex()', convert.DUPLEXES, convert.duplex)
+    return this.#convert('toDuplex()', DUPLEXES, convert.duplex)
   }
 
   /**
@@ -390,13 +343,13 @@ export class Descriptor implements Disposable {
    * Kinds: file, memfd, device. Uses this up.
    */
   toFile(): OpenFile {
-    return this.#convert('toFile()', convert.FILES, (fd, kind) => new OpenFile(fd, kind))
+    return this.#convert('toFile()', FILES, (fd, kind) => new OpenFile(fd, kind))
   }
 
   /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
   resize(size: { columns: number; rows: number }): void {
     this.#need('resize()', ['tty'])
-    for (const name of ['columns', 'rows'] as const) convert.checkInteger(size[name], name, 0, 65535)
+    for (const name of ['columns', 'rows'] as const) checkInteger(size[name], name, 0, 65535)
     checked(native.resize(this.#fd, size.columns, size.rows), 'ioctl')
   }
 
@@ -553,8 +506,6 @@ export class Descriptor implements Disposable {
 }
 mark(Descriptor, 'Descriptor')
 
-makers.own = own
-
 /** @internal A Descriptor for a number that the shim holds already: the caller's own. */
 export function own(fd: number): Descriptor {
   return new Descriptor(fd, HELD, undefined)
@@ -571,11 +522,11 @@ function from({ pid }: Lender): string {
 
 /** The rest is Node's to check, which takes Buffers and URLs, too. */
 function checkPath(path: unknown): void {
-  if (typeof path === 'string') convert.checkPathText(path, 'path')
+  if (typeof path === 'string') checkPathText(path, 'path')
 }
 
 function adopt(fd: number): void {
-  convert.checkInteger(fd, 'fd', 0, 0x7fffffff)
+  checkInteger(fd, 'fd', 0, 0x7fffffff)
   const result = native.hold(fd)
   if (result === EEXIST) throw new PassfdError('DESCRIPTOR_OWNED', { fd })
   if (result < 0) throw systemError(result, 'fcntl', String(fd))

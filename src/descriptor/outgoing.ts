@@ -1,10 +1,10 @@
 /** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
+import { describe } from '../base/check.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { native } from '../os/native.ts'
-import { describe } from './convert.ts'
 import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, take } from './descriptor.ts'
 
 /** Numbers that the sender owns. `foreign`: some came from a peer, so closing them may take long. */

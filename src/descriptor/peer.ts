@@ -2,7 +2,7 @@
 import { userInfo } from 'node:os'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
-import type { Descriptor } from './descriptor.ts'
+import { type Descriptor, own } from './descriptor.ts'
 
 /**
  * The process at the other end as the kernel tells (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)): as it was when it called
@@ -24,9 +24,6 @@ export interface Peer {
 }
 
 const sources = new WeakMap<object, () => number>()
-
-/** @internal Makes a Descriptor of a held number; set by descriptor.ts, which stands on this file. */
-export const makers = { own: undefined as ((fd: number) => Descriptor) | undefined }
 
 /** @internal The peer asks `source` for the number of its socket from now on; less than 0: it is closed. */
 export function askOf(peer: Peer, source: () => number): Peer {
@@ -50,7 +47,7 @@ function pidfd(this: Peer): Descriptor {
   const fd = sources.get(this)?.() ?? -1
   if (fd < 0) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
   const result = native.peerPidfd(fd)
-  if (result >= 0) return makers.own!(result)
+  if (result >= 0) return own(result)
   throw noPidfd(result, 'getsockopt')
 }
 

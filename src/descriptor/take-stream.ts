@@ -7,10 +7,11 @@
 import { Socket } from 'node:net'
 import { type Duplex, Readable, Writable } from 'node:stream'
 import { whenAborted } from '../base/abort-signals.ts'
+import { describe } from '../base/check.ts'
 import { abortError, checked, PassfdError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
-import { DUPLEXES, describe } from './convert.ts'
-import { type Descriptor, KINDS, own } from './descriptor.ts'
+import { type Descriptor, own } from './descriptor.ts'
+import { DUPLEXES, KINDS } from './kind.ts'
 import { PollStream } from './poll-stream.ts'
 
 /** The other side of `take`: both are the caller's. */

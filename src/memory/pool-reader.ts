@@ -1,11 +1,11 @@
 /** `PoolReader`: the receiving side of a MemoryPool. */
 
 import { readlinkSync } from 'node:fs'
+import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { checkInteger, checkOwnCopy, describe } from '../descriptor/convert.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'
 import { mapReceived } from './shared-memory.ts'

@@ -2,12 +2,11 @@
 
 import { constants } from 'node:buffer'
 import * as fs from 'node:fs'
+import { checkInteger, checkType, describe } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { checkType } from '../channel/options.ts'
-import { checkInteger, describe } from '../descriptor/convert.ts'
 import { assertOpen, Descriptor, own, take } from '../descriptor/descriptor.ts'
 import { createMemory } from '../os/memfd.ts'
 import { native } from '../os/native.ts'

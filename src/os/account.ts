@@ -1,7 +1,7 @@
 /** Who a socket file belongs to. */
 import { readFileSync } from 'node:fs'
+import { checkInteger, describe } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
-import { checkInteger, describe } from '../descriptor/convert.ts'
 
 /** As users give it. */
 export interface FileOwner {

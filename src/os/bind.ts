@@ -1,8 +1,8 @@
 /** Sockets that are bound before anybody accepts from them. */
 import { lookup } from 'node:dns/promises'
+import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
-import { checkInteger, checkOwnCopy, describe } from '../descriptor/convert.ts'
 import { accessOf } from './account.ts'
 import { native } from './native.ts'
 import { listenOn, socketName } from './socket-name.ts'

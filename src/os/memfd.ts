@@ -1,8 +1,8 @@
 /** Anonymous memory in a file without a name: memfd_create(2). */
 import { ftruncateSync } from 'node:fs'
+import { checkInteger, checkOneOf, describe } from '../base/check.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
-import { checkInteger, checkOneOf, describe } from '../descriptor/convert.ts'
 import { native } from './native.ts'
 
 /** A change that can never be made again to a memory file: see fcntl(2), F_ADD_SEALS. `'seal'` forbids more seals. */

@@ -15,7 +15,8 @@ export type {
   WorkerLimits
 } from './options.ts'
 export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './supervisor/admin.ts'
+export type { SupervisorEvents, SupervisorPhase } from './supervisor/commands.ts'
 export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
-export { Supervisor, type SupervisorEvents, type SupervisorPhase } from './supervisor/supervisor.ts'
+export { Supervisor } from './supervisor/supervisor.ts'
 export { type JoinOptions, joinSupervisor } from './worker/join.ts'
 export type { StopContext, StopHandler, Worker } from './worker/worker.ts'

@@ -1,10 +1,9 @@
 /** Options of raw streams, packet sockets and their servers: defaults and checks. */
 
 import { isAbortSignal } from '../base/brand.ts'
+import { checkInteger, checkType, describe } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import type { KnownOptions } from '../base/known-options.ts'
-import { checkType } from '../channel/options.ts'
-import { checkInteger, describe } from '../descriptor/convert.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
 

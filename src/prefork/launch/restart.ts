@@ -1,7 +1,7 @@
 /** Whether, and when, a worker that died is replaced: a pure function of the deaths so far. */
 
+import { checkInteger } from '../../base/check.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
-import { checkInteger } from '../../descriptor/convert.ts'
 
 /** The end of a worker that nobody asked for. */
 export interface Death {

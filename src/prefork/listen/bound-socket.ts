@@ -1,8 +1,9 @@
 /** One bound socket of the supervisor's. */
 
+import { checkInteger } from '../../base/check.ts'
 import { PassfdError } from '../../base/errors.ts'
-import { checkInteger, LISTENERS } from '../../descriptor/convert.ts'
 import { type BindSpec, Descriptor, own } from '../../descriptor/descriptor.ts'
+import { LISTENERS } from '../../descriptor/kind.ts'
 import { accessOf } from '../../os/account.ts'
 import { bindDescriptor } from '../../os/bind.ts'
 import { native } from '../../os/native.ts'

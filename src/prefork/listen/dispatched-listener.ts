@@ -16,11 +16,11 @@ import { ADDRESS, FAILED, native } from '../../os/native.ts'
 import { endListeners } from '../../serving/last-accept.ts'
 import { type Accepted, type Loan, MAX_GRANTED, MAX_UNCONFIRMED } from '../control/control.ts'
 import type { Dispatch, Route } from '../options.ts'
-import type { WorkerProcess } from '../supervisor/worker-process.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound-socket.ts'
 import { Heads } from './first-bytes.ts'
 import { Grants } from './grants.ts'
 import type { Ending, Listener, ListenerEvents } from './listener.ts'
+import type { Recipient } from './recipient.ts'
 
 /** Connections accepted in one call. */
 const ACCEPT_BATCH = 64
@@ -28,11 +28,11 @@ const ACCEPT_BATCH = 64
 const ACCEPT_PAUSE = 50
 const EINVAL = -22
 
-type Place = WorkerProcess | 'anybody'
+type Place = Recipient | 'anybody'
 
 /** What one worker is about to be sent, or told to accept. */
 interface Share {
-  readonly worker: WorkerProcess
+  readonly worker: Recipient
   /** So many more it may be given. */
   room: number
   /** So many it is given. */
@@ -55,15 +55,15 @@ export class DispatchedListener implements Listener {
   readonly #events: ListenerEvents
   /** Connections that no worker could be given yet. */
   readonly #waiting: number[] = []
-  #servers: readonly WorkerProcess[] = []
+  #servers: readonly Recipient[] = []
   #slots = 1
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
   /** Workers that could not accept, until they are told to again. */
-  readonly #unable = new Map<WorkerProcess, NodeJS.Timeout>()
+  readonly #unable = new Map<Recipient, NodeJS.Timeout>()
   /** Those to which the kernel gave no connection, and that was told; undefined: this process. */
-  readonly #exhausted = new Set<WorkerProcess | undefined>()
+  readonly #exhausted = new Set<Recipient | undefined>()
   /** It accepts nobody any more but those that wait already. */
   #ending = false
   #closed = false
@@ -97,7 +97,7 @@ export class DispatchedListener implements Listener {
     return { dispatched: true, listener: this.#bound.descriptor.dup(), own: this.#bound.own }
   }
 
-  balance(servers: readonly WorkerProcess[], slots: number): void {
+  balance(servers: readonly Recipient[], slots: number): void {
     this.#servers = servers
     this.#slots = slots
     this.#grants?.forgetEnded()
@@ -105,7 +105,7 @@ export class DispatchedListener implements Listener {
     this.#resume()
   }
 
-  accepted(worker: WorkerProcess, { count, taken, error = 0 }: Accepted): void {
+  accepted(worker: Recipient, { count, taken, error = 0 }: Accepted): void {
     if (this.#grants === undefined || this.#ending) return
     this.#grants.confirm(worker, count)
     if (taken > 0) this.#exhausted.delete(worker)
@@ -249,7 +249,7 @@ export class DispatchedListener implements Listener {
   }
 
   /** Told once, until that process has accepted somebody. */
-  #cannotAccept(errno: number, worker?: WorkerProcess): void {
+  #cannotAccept(errno: number, worker?: Recipient): void {
     if (this.#exhausted.has(worker)) return
     this.#exhausted.add(worker)
     this.#events.onAcceptError(systemError(errno, 'accept4'), this.name)
@@ -265,7 +265,7 @@ export class DispatchedListener implements Listener {
   // --- choosing
 
   /** How many more connections a worker may be sent that it has not taken. */
-  #roomOf(worker: WorkerProcess): number {
+  #roomOf(worker: Recipient): number {
     return (this.#closed ? 2 : 1) * MAX_UNCONFIRMED - worker.unconfirmed
   }
 

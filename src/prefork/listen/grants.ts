@@ -5,7 +5,7 @@
 import { checked, systemError } from '../../base/errors.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
-import type { WorkerProcess } from '../supervisor/worker-process.ts'
+import type { Recipient } from './recipient.ts'
 
 /** A set with one member tells of one at most. */
 const TOLD = new Int32Array(1)
@@ -16,7 +16,7 @@ export class Grants {
   readonly #set: number
   readonly #watcher: Watcher
   /** Connections that each worker has not confirmed yet. */
-  readonly #unconfirmed = new Map<WorkerProcess, number>()
+  readonly #unconfirmed = new Map<Recipient, number>()
 
   /** Borrows `listener` until `end()`. `onNews` is called when connections have come, while they are wanted. */
   constructor(listener: number, onNews: () => void) {
@@ -43,16 +43,16 @@ export class Grants {
     return Math.max(0, native.queued(this.#listener) - told)
   }
 
-  of(worker: WorkerProcess): number {
+  of(worker: Recipient): number {
     return this.#unconfirmed.get(worker) ?? 0
   }
 
-  add(worker: WorkerProcess, count: number): void {
+  add(worker: Recipient, count: number): void {
     this.#unconfirmed.set(worker, this.of(worker) + count)
   }
 
   /** The worker has accepted them, or nobody was left. Of a worker that was forgotten it changes nothing. */
-  confirm(worker: WorkerProcess, count: number): void {
+  confirm(worker: Recipient, count: number): void {
     const left = this.of(worker) - count
     if (left > 0) this.#unconfirmed.set(worker, left)
     else this.#unconfirmed.delete(worker)

@@ -1,15 +1,9 @@
 /** What the supervisor listens on: opened once, kept open for its whole life, and lent. */
 import type { AsyncContext } from '../../base/async-context.ts'
-import { LISTENERS } from '../../descriptor/convert.ts'
-import { type BindSpec, Descriptor } from '../../descriptor/descriptor.ts'
-import { PortGroup } from '../../os/port-group.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Accepted, Loan } from '../control/control.ts'
-import type { Balance } from '../options.ts'
-import type { WorkerProcess } from '../supervisor/worker-process.ts'
-import { bind, closeBound, type ListenAddress } from './bound-socket.ts'
-import { DispatchedListener } from './dispatched-listener.ts'
-import { PerWorkerListener } from './per-worker-listener.ts'
-import { SharedListener } from './shared-listener.ts'
+import type { ListenAddress } from './bound-socket.ts'
+import type { Recipient } from './recipient.ts'
 
 /** How a listener ends. */
 export interface Ending {
@@ -29,11 +23,11 @@ export interface Listener {
   /** What a worker that starts in `slot` gets. */
   loan(slot: number): Loan
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
-  balance(servers: readonly WorkerProcess[], slots: number): void
+  balance(servers: readonly Recipient[], slots: number): void
   /** A worker has taken all connections that it was sent or told to accept. */
   workerIsFree(): void
   /** A worker has done what it was told to accept. */
-  accepted(worker: WorkerProcess, accepted: Accepted): void
+  accepted(worker: Recipient, accepted: Accepted): void
   /** Connections come back from a worker that has ended without having taken them. They are the listener's now. */
   giveBack(connections: readonly Descriptor[]): void
   /** Where it is bound. */
@@ -51,24 +45,4 @@ export interface ListenerEvents {
   onAcceptError(error: Error, name: string): void
   /** In which a route function runs. */
   readonly context: AsyncContext
-}
-
-/** Rejects with the system's error (EADDRINUSE, EACCES, …) or ERR_PASSFD_DESCRIPTOR_KIND. Nothing is left open then. */
-export async function openListener(
-  name: string,
-  spec: BindSpec,
-  balance: Balance,
-  events: ListenerEvents
-): Promise<Listener> {
-  if (balance === 'per-worker' && !(spec instanceof Descriptor) && 'port' in spec && !('type' in spec))
-    return new PerWorkerListener(name, await PortGroup.open(spec), spec.backlog)
-  const bound = await bind(name, spec)
-  // Datagrams are not accepted: every worker reads them from the one socket
-  if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind)) return new SharedListener(bound)
-  try {
-    return new DispatchedListener(bound, balance, events)
-  } catch (error) {
-    await closeBound(bound)
-    throw error
-  }
 }

@@ -7,14 +7,14 @@ import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { PortGroup } from '../../os/port-group.ts'
 import { endOwn } from '../../serving/last-accept.ts'
 import type { Loan } from '../control/control.ts'
-import type { WorkerProcess } from '../supervisor/worker-process.ts'
 import { addressOf, type ListenAddress } from './bound-socket.ts'
 import type { Ending, Listener } from './listener.ts'
+import type { Recipient } from './recipient.ts'
 
 interface Lane {
   readonly descriptor: Descriptor
   /** Another slot's worker that accepts from it meanwhile. */
-  borrower: WorkerProcess | undefined
+  borrower: Recipient | undefined
 }
 
 export class PerWorkerListener implements Listener {
@@ -35,7 +35,7 @@ export class PerWorkerListener implements Listener {
     return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog, own: true }
   }
 
-  balance(servers: readonly WorkerProcess[], slots: number): void {
+  balance(servers: readonly Recipient[], slots: number): void {
     if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
     for (const [slot, lane] of this.#lanes.entries()) {
       const { borrower } = lane
@@ -73,7 +73,7 @@ export class PerWorkerListener implements Listener {
     return this.#lanes[slot]!
   }
 
-  #adopts(server: WorkerProcess): boolean {
+  #adopts(server: Recipient): boolean {
     return server.uses.get(this.name)?.adopts === true
   }
 
@@ -83,10 +83,10 @@ export class PerWorkerListener implements Listener {
   }
 
   /** To the one that has the fewest. */
-  #lend(slot: number, lane: Lane, servers: readonly WorkerProcess[]): void {
+  #lend(slot: number, lane: Lane, servers: readonly Recipient[]): void {
     const able = servers.filter(server => this.#adopts(server))
     if (able.length === 0) return // it waits for its slot's next worker
-    const burden = (worker: WorkerProcess) => this.#lanes.filter(({ borrower }) => borrower === worker).length
+    const burden = (worker: Recipient) => this.#lanes.filter(({ borrower }) => borrower === worker).length
     lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
     const listener = lane.descriptor.dup()
     void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog, own: true })

@@ -1,17 +1,17 @@
 /** The admin channel: a supervisor asked and commanded from another process of the same user. */
 import type { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers'
+import { describe } from '../../base/check.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { checkOptions, type KnownOptions } from '../../base/known-options.ts'
 import type { Channel } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import { listen } from '../../channel/server.ts'
-import { describe } from '../../descriptor/convert.ts'
 import { sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
-import type { Supervisor, SupervisorEvents, SupervisorPhase } from './supervisor.ts'
+import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 
 /** What can be asked for. `connect(path)` from 'passfd' and `request(command)`. */
 export type AdminCommand =
@@ -75,7 +75,7 @@ const EVENTS = [
   'lameDuck'
 ] as const
 
-export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Supervisor): Promise<AdminServer> {
+export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Commands): Promise<AdminServer> {
   const { owner, group } = accessOf(file, 0, 'options.admin.')
   const server = await listen<AdminCommand, AdminEvent>(path, {
     ...file,
@@ -110,7 +110,7 @@ export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Superv
 
 function answer(
   { value, channel }: Message<AdminCommand>,
-  supervisor: Supervisor,
+  supervisor: Commands,
   subscribers: Set<Channel<any, any>>
 ): unknown {
   if (typeof value === 'object' && value !== null)
@@ -143,7 +143,7 @@ function answer(
   }
 }
 
-function statusOf(supervisor: Supervisor): AdminStatus {
+function statusOf(supervisor: Commands): AdminStatus {
   return {
     pid: process.pid,
     phase: supervisor.phase,

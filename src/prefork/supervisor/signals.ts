@@ -1,9 +1,9 @@
 /** The signals that people know from other servers. */
 import { asError } from '../../base/errors.ts'
-import type { Supervisor } from './supervisor.ts'
+import type { Commands } from './commands.ts'
 
 /** Returns what makes it stop listening. `onFailure` is told of each failed change once, however many signals have asked for it. */
-export function obeySignals(supervisor: Supervisor, onFailure: (error: Error) => void): () => void {
+export function obeySignals(supervisor: Commands, onFailure: (error: Error) => void): () => void {
   let told = false
   const failures = new WeakSet<Error>()
   const stop = (): void => {

@@ -3,6 +3,7 @@
 import { EventEmitter } from 'node:events'
 import { setTimeout as later, setImmediate } from 'node:timers/promises'
 import { AsyncContext } from '../../base/async-context.ts'
+import { checkType } from '../../base/check.ts'
 import { mark } from '../../base/copy.ts'
 import { type Deferred, deferred } from '../../base/deferred.ts'
 import { asError, type Failure, PassfdError } from '../../base/errors.ts'
@@ -10,7 +11,6 @@ import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import { throwLater } from '../../channel/channel.ts'
-import { checkType } from '../../channel/options.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
 import { NotifySocket } from '../../systemd/notify-socket.ts'
 import type { Loan } from '../control/control.ts'
@@ -19,51 +19,14 @@ import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
 import { collectOrphans } from '../launch/orphans.ts'
 import type { Death, Decision } from '../launch/restart.ts'
 import type { ListenAddress } from '../listen/bound-socket.ts'
-import { type Listener, type ListenerEvents, openListener } from '../listen/listener.ts'
+import type { Listener, ListenerEvents } from '../listen/listener.ts'
+import { openListener } from '../listen/open-listener.ts'
 import { checkWorkers, MAX_TIMEOUT, type Settings, type SupervisorOptions, settingsOf } from '../options.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
+import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import { metricsOf } from './metrics.ts'
 import { obeySignals } from './signals.ts'
 import { type Exit, type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
-
-export interface SupervisorEvents {
-  /** A worker is ready. */
-  worker: [WorkerInfo]
-  /**
-   * A worker's process has ended and was collected. Both are null if it could not be started, or if the kernel did not let the supervisor end it
-   * (ERR_PASSFD_NOT_ENDED, a warning of the process).
-   */
-  exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
-  /** A worker's state has changed; its first one is 'starting'. */
-  state: [WorkerInfo]
-  /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */
-  gaveUp: [Failure]
-  /** A replacement (for a limit, or by a signal) has not got ready; the worker that it was for goes on. */
-  reloadFailed: [Failure]
-  /** Three workers in a row have ended soon after their start in one slot, unasked. ERR_PASSFD_CRASH_LOOP. */
-  crashLoop: [Failure]
-  /**
-   * The successor of a worker that was replaced for a limit is beyond that limit as soon as it is ready. It is not replaced for it again, until
-   * `reload()` or `scale()`. Told once for a slot and a limit. ERR_PASSFD_BEYOND_LIMIT.
-   */
-  beyondLimit: [Failure]
-  /** `route` has thrown; the connection went to whoever's turn it was. */
-  routeFailed: [unknown]
-  /**
-   * A worker that was told to accept (`dispatch`), or the supervisor where that accepts itself, can't: EMFILE or ENFILE (the limit of open files), ENOMEM,
-   * ENOBUFS. Clients wait in the listener's queue, or go to other workers. It tries again after 50 ms. Emitted once for each process until that
-   * has accepted a connection.
-   */
-  acceptError: [error: Failure, listener: string]
-  /** Every worker is ready: `start()` is about to resolve. */
-  started: []
-  /** It was told to stop, and everything accepts for so many ms more: the option `lameDuck`. */
-  lameDuck: [milliseconds: number]
-  /** All workers are ready, and none of them serves this listener. Without a listener for this event it is a warning of the process. */
-  unserved: [name: string]
-  /** It has stopped. */
-  stopped: []
-}
 
 /** A worker's place. */
 interface Slot {
@@ -84,9 +47,6 @@ interface Slot {
 type Limit = 'rss' | 'age' | 'requests'
 /** Events that are warnings of the process if `run()` runs it and nobody listens. */
 type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit' | 'routeFailed'
-
-/** `'lame duck'`: it was told to stop, and everything still accepts. */
-export type SupervisorPhase = 'new' | 'starting' | 'running' | 'lame duck' | 'stopping' | 'stopped'
 
 /** After a replacement for a limit has failed, the next try is so many ms later. */
 const LIMIT_RETRY = 30_000
@@ -109,7 +69,7 @@ const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?
  * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs, so what
  * waits in them outlives every worker.
  */
-export class Supervisor extends EventEmitter<SupervisorEvents> implements AsyncDisposable {
+export class Supervisor extends EventEmitter<SupervisorEvents> implements Commands, AsyncDisposable {
   readonly #settings: Settings
   /** That in which this was made. Channels to workers are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SUPERVISOR')

@@ -26,6 +26,7 @@ import { exitReason } from '../launch/exit-status.ts'
 import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
 import { hasConnection, isTraced, rss } from '../launch/procfs.ts'
 import { Remainder } from '../launch/remainder.ts'
+import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 
 /** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
@@ -77,7 +78,7 @@ export interface WorkerSetup {
   restarts(): number
 }
 
-export class WorkerProcess {
+export class WorkerProcess implements Recipient {
   readonly slot: number
   readonly id: number
   /** For the application's own messages. */

@@ -1,0 +1,129 @@
+/** From numbers to Node's objects and back. Each maker gets a number that the shim holds; what it returns owns it. */
+import * as dgram from 'node:dgram'
+import { once } from 'node:events'
+import * as fs from 'node:fs'
+import * as net from 'node:net'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { checked, PassfdError } from '../base/errors.ts'
+import { closeFile } from '../os/close-file.ts'
+import { native } from '../os/native.ts'
+import { type Kind, SOCKETS } from './kind.ts'
+import { PollStream } from './poll-stream.ts'
+
+/** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
+export interface ListenHandle {
+  readonly fd: number
+  /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
+  readonly exclusive: true
+}
+
+const O_ACCMODE = 3
+const { O_RDONLY, O_WRONLY } = fs.constants
+
+export function socket(fd: number): net.Socket {
+  return released(fd, new net.Socket({ fd, readable: true, writable: true }))
+}
+
+export function duplex(fd: number, kind: Kind): Duplex {
+  if (kind !== 'pipe' && kind !== 'tty') return socket(fd)
+  const access = accessOf(fd)
+  return new PollStream(fd, { kind, readable: access !== O_WRONLY, writable: access !== O_RDONLY })
+}
+
+/** Throws ERR_PASSFD_DESCRIPTOR_DIRECTION for what is open for writing only. */
+export function checkReadable(fd: number, kind: Kind, operation: string): void {
+  if (accessOf(fd) === O_WRONLY)
+    throw new PassfdError('DESCRIPTOR_DIRECTION', { operation, kind, expected: 'reading', actual: 'writing' })
+}
+
+export function readable(fd: number, kind: Kind): Readable {
+  checkReadable(fd, kind, 'toReadable()')
+  if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: true, writable: false })
+  if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: true, writable: false }))
+  return fs.createReadStream('', { fd, autoClose: true, fs: { read: fs.read, open: fs.open, close: closeFile } })
+}
+
+export function writable(fd: number, kind: Kind): Writable {
+  if (accessOf(fd) === O_RDONLY)
+    throw new PassfdError('DESCRIPTOR_DIRECTION', {
+      operation: 'toWritable()',
+      kind,
+      expected: 'writing',
+      actual: 'reading'
+    })
+  if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: false, writable: true })
+  if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: false, writable: true }))
+  const { open, write, writev } = fs
+  return fs.createWriteStream('', { fd, autoClose: true, fs: { open, write, writev, close: closeFile } })
+}
+
+export async function server(fd: number): Promise<net.Server> {
+  const made = net.createServer()
+  listenOnNumber(made, fd)
+  await once(made, 'listening')
+  return made
+}
+
+/** Node closes the held number from now on. If it refuses it, by an 'error' in the next tick or at once, the number is closed. */
+export function listenOnNumber(server: net.Server, fd: number): void {
+  try {
+    server.listen({ fd, exclusive: true })
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  const { _handle: handle } = server as { _handle?: object | null }
+  if (handle === null || handle === undefined) native.close(fd)
+  else native.release(fd)
+}
+
+export function listenHandle(fd: number): ListenHandle {
+  return released(fd, { fd, exclusive: true })
+}
+
+export function datagram(fd: number): dgram.Socket {
+  // A socket of the wrong type receives, but can't send; which one is right only a socket tells
+  const copy = checked(native.dup(fd), 'dup')
+  const family = familyOf(copy)
+  const number = fd > 0 ? fd : checked(native.dup(fd), 'dup') // Node takes 0 for no number, and binds another port
+  try {
+    const made = released(number, datagramSocket(family === 'IPv6' ? 'udp6' : 'udp4', number))
+    if (number !== fd) native.close(fd)
+    return made
+  } catch (error) {
+    if (number !== fd) native.close(number)
+    throw error
+  }
+}
+
+/** Uses the held number up. */
+function familyOf(fd: number): string {
+  let probe: dgram.Socket
+  try {
+    probe = released(fd, datagramSocket('udp4', fd))
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+  try {
+    return probe.address().family
+  } finally {
+    probe.close()
+  }
+}
+
+function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {
+  const made = dgram.createSocket({ type })
+  made.bind({ fd, exclusive: true }) // in a cluster's worker it would be the primary's number otherwise
+  return made
+}
+
+/** Node's own object closes the number from now on. */
+function released<T>(fd: number, made: T): T {
+  native.release(fd)
+  return made
+}
+
+function accessOf(fd: number): number {
+  return checked(native.statusFlags(fd), 'fcntl') & O_ACCMODE
+}
