@@ -3,8 +3,10 @@
   'targets': [{
     'target_name': 'passfd',
     'sources': [
-      'os.c', 'inet.c', 'edge.c', 'parent.c', 'process.c', 'message.c', 'memory.c', 'terminal.c', 'closer.c', 'held.c', 'watcher.c',
-      'environment.c', 'argument.c', 'addon.c', 'addon_accept.c', 'addon_message.c', 'addon_memory.c'
+      'waist/os.c', 'waist/inet.c', 'waist/edge.c', 'waist/parent.c', 'waist/process.c', 'waist/message.c', 'waist/memory.c',
+      'waist/terminal.c', 'waist/closer.c', 'waist/held.c',
+      'glue/watcher.c', 'glue/environment.c', 'glue/argument.c', 'glue/addon.c', 'glue/addon_accept.c', 'glue/addon_message.c',
+      'glue/addon_memory.c'
     ],
     'defines': ['NAPI_VERSION=8', '_GNU_SOURCE'],
     'cflags': ['-std=c11', '-Wall', '-Wextra', '-Werror', '-O2', '-fvisibility=hidden', '-pthread'],

@@ -215,22 +215,18 @@ test('a package that is imported only when it is asked for is an optional peer',
 })
 
 test('the system calls are made by plain C without a header of Node', t => {
-  const native = fileURLToPath(new URL('../native/', import.meta.url))
-  for (const name of [
-    'os.c',
-    'os.h',
-    'inet.c',
-    'edge.c',
-    'parent.c',
-    'message.c',
-    'memory.c',
-    'terminal.c',
-    'held.c',
-    'held.h',
-    'closer.c',
-    'closer.h'
-  ]) {
-    const includes = readFileSync(`${native}${name}`, 'utf8').match(/#include .*/g) ?? []
-    for (const line of includes) t.notRegex(line, /node|uv\.h|environment|watcher|argument/, `${name}: ${line}`)
+  const waist = fileURLToPath(new URL('../native/waist/', import.meta.url))
+  const names = readdirSync(waist)
+  t.true(names.includes('os.h'))
+  for (const name of names) {
+    const includes = readFileSync(`${waist}${name}`, 'utf8').match(/#include .*/g) ?? []
+    for (const line of includes) t.notRegex(line, /node|uv\.h|glue/, `${name}: ${line}`)
   }
+})
+
+test('the glue enters the waist by its headers', t => {
+  const glue = fileURLToPath(new URL('../native/glue/', import.meta.url))
+  for (const name of readdirSync(glue))
+    for (const [, path] of readFileSync(`${glue}${name}`, 'utf8').matchAll(/#include "([^"]*)"/g))
+      t.regex(path!, /^(\.\.\/waist\/(os|held|closer)|argument|environment|function|watcher)\.h$/, `${name}: ${path}`)
 })

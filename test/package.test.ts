@@ -93,12 +93,13 @@ test('the tarball has what is needed and nothing else', t => {
     'CHANGELOG.md',
     shim,
     'native/binding.gyp',
-    'native/os.c'
+    'native/waist/os.c'
   ])
     t.true(paths.includes(path), path)
-  for (const name of fs.readdirSync(join(root, 'src')).filter(name => name.endsWith('.ts')))
+  const files = (folder: string): string[] => fs.readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+  for (const name of files('src').filter(name => /(?<!\.d)\.ts$/.test(name)))
     t.true(paths.includes(`dist/${name.slice(0, -3)}.js`), name)
-  for (const name of fs.readdirSync(join(root, 'native')).filter(name => /\.(c|h|gyp)$/.test(name)))
+  for (const name of files('native').filter(name => !name.startsWith('build') && /\.(c|h|gyp)$/.test(name)))
     t.true(paths.includes(`native/${name}`), name)
   for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
   t.deepEqual(

@@ -7,7 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/stat.h>
 
-#include "os.h"
+#include "../waist/os.h"
 
 /* What one wake-up may read of large bodies, in bytes and in reads: other handles wait meanwhile. */
 enum { LARGE_A_WAKEUP = 1 << 20, READS_A_WAKEUP = 8 };

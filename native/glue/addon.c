@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "function.h"
-#include "os.h"
+#include "../waist/os.h"
 #include "watcher.h"
 
 /* The version of the package, which a test compares with package.json. */

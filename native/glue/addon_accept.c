@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "function.h"
-#include "os.h"
+#include "../waist/os.h"
 
 /* Those that can't be entered for want of memory are closed, and left out. */
 static int hold_all(struct environment *environment, int32_t *fds, int count, uint8_t *addresses)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "function.h"
-#include "os.h"
+#include "../waist/os.h"
 
 enum { MAX_NAME = 249 }; /* memfd_create(2) */
 

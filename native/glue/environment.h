@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <uv.h>
 
-#include "closer.h"
-#include "held.h"
+#include "../waist/closer.h"
+#include "../waist/held.h"
 
 /* As in src/os/native.ts. */
 enum { READABLE = 1, WRITABLE = 2, FAILED = 8, CLOSED = 16 };

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "function.h"
-#include "os.h"
+#include "../waist/os.h"
 
 enum { MESSAGE_PLACE = 3, MESSAGE_NAME = 3, MESSAGE_PID, MESSAGE_UID, MESSAGE_GID, MESSAGE_PIDFD, MESSAGE_FIRST };
 enum { CUT = 2, CREDENTIALS = 4, PIDFD = 8 }; /* flags, besides TRUNCATED */

@@ -1,0 +1,44 @@
+/** The waist compiles without a header of Node's, and does what it says in plain C: see waist.c. */
+import { readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { temporaryPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
+import { missing } from '../helpers/programs.ts'
+import { testIf } from '../helpers/test.ts'
+
+const CC = '/usr/bin/cc'
+const waist = fileURLToPath(new URL('../../native/waist/', import.meta.url))
+const program = fileURLToPath(new URL('waist.c', import.meta.url))
+const STRICT = ['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-pthread', '-g', '-O1']
+const CASES = 8
+
+async function run(
+  command: string,
+  parameters: string[]
+): Promise<{ code: number | null; output: string; stderr: string }> {
+  const running = start(command, parameters)
+  let output = ''
+  running.child.stdout!.on('data', text => {
+    output += text
+  })
+  const { code, stderr } = await running.exit
+  return { code, output, stderr }
+}
+
+for (const [how, flags] of [
+  ['as it is', []],
+  [
+    'under the address and undefined-behaviour sanitizers',
+    ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
+  ]
+] as const)
+  testIf(missing(CC, 'build-essential'), `the waist in plain C, ${how}`, async t => {
+    const binary = temporaryPath('waist')
+    const sources = readdirSync(waist).filter(name => name.endsWith('.c'))
+    const built = await run(CC, [...STRICT, ...flags, '-o', binary, ...sources.map(name => waist + name), program])
+    t.deepEqual(built, { code: 0, output: '', stderr: '' })
+    const { code, output, stderr } = await run(binary, [])
+    t.is(stderr, '')
+    t.is(code, 0)
+    t.is(output.match(/: ok$/gm)?.length, CASES, output)
+  })
