@@ -210,7 +210,7 @@ for (const [what, kind, mode, server] of [
   ['a byte', 'wrong', 'bare', createServer(socket => socket.on('error', () => {}).end('x'))]
 ] as const)
   testIf(missing, `load ${mode}: ${what} instead of an answer is ${kind}`, async t => {
-    const told = await load(mode, server, 50)
+    const told = await load(mode, server, 500)
     t.deepEqual(
       failures(told).map(([kind]) => kind),
       [kind]
@@ -221,7 +221,7 @@ for (const [what, kind, mode, server] of [
 
 testIf(missing, 'load: nobody listens', async t => {
   const { child, line, exit } = start(loadProgram, ['close', '2', '127.0.0.1', '1', '0'], {
-    env: { ...process.env, BENCH_PATIENCE: '100' }
+    env: { ...process.env, BENCH_PATIENCE: '500' }
   })
   child.stdin!.end('20\n')
   const told = JSON.parse(await line()) as Told

@@ -10,7 +10,7 @@
 
 enum { OS_MAX_RIGHTS = 253 }; /* SCM_MAX_FD, unix(7) */
 
-/* Must match KINDS in src/descriptor/descriptor.ts. */
+/* Must match KINDS in src/descriptor/kind.ts. */
 enum os_kind {
 	OS_FILE, OS_DIRECTORY, OS_PIPE, OS_TTY, OS_TCP, OS_TCP_LISTENER, OS_UDP, OS_UNIX_STREAM, OS_UNIX_STREAM_LISTENER,
 	OS_UNIX_DGRAM, OS_UNIX_SEQPACKET, OS_UNIX_SEQPACKET_LISTENER, OS_MEMFD, OS_EVENTFD, OS_EPOLL, OS_PIDFD, OS_DEVICE,
