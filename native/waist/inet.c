@@ -370,7 +370,9 @@ int os_queued(int fd)
 	int count = domain == AF_UNIX ? unix_queue(fd) : tcp_queue(fd);
 	if (count > 0)
 		return count;
-	/* Without sock_diag, or in a kernel that does not count: poll(2) still knows whether somebody waits. */
+	/* Without sock_diag, or in a kernel that does not count, poll(2) still knows whether somebody waits. */
 	struct pollfd one = {.fd = fd, .events = POLLIN};
-	return outcome(poll(&one, 1, 0));
+	if (poll(&one, 1, 0) < 0)
+		return -errno;
+	return (one.revents & POLLIN) != 0 ? -EAGAIN : 0;
 }

@@ -104,8 +104,8 @@ int os_close_queue(int fd);
 int os_handshakes(int fd);
 
 /*
- * Borrows a listener; counts the connections in its queue. At least 1 if accept(2) would give one, also where the kernel does not count them
- * (TCP: TCP_INFO, tcp(7); Unix: sock_diag(7)).
+ * Borrows a listener; counts the connections in its queue (TCP: TCP_INFO, tcp(7); Unix: sock_diag(7)). -EAGAIN: accept(2) would give one, but
+ * the kernel does not say how many wait: a Unix listener of another network namespace, for example.
  */
 int os_queued(int fd);
 

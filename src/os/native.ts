@@ -92,7 +92,7 @@ export interface Native {
   closeQueue(fd: number): number
   /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
   handshakes(fd: number): number
-  /** Connections in a listener's queue; at least 1 if `acceptMany` would give one. */
+  /** Connections in a listener's queue. -EAGAIN: `acceptMany` would give some, but the kernel does not say how many wait. */
   queued(fd: number): number
   connect(fd: number, name: Uint8Array): number
   /**

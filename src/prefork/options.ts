@@ -31,7 +31,7 @@ export interface Routed {
  */
 export type Route = (connection: Routed, workers: readonly WorkerInfo[]) => number | 'more' | undefined
 
-/** The dispatch policy: the supervisor accepts, and sends each connection to a worker. */
+/** The dispatch policy: the supervisor says which worker gets a connection. By an address or a function it accepts, and sends each one on. */
 export interface Dispatch {
   /**
    * `'round-robin'`: in turn; `'least-connections'`: who has the fewest; `'address'`: by the client's IP address, so that a client stays with

@@ -100,7 +100,7 @@ export class DispatchedListener implements Listener {
   balance(servers: readonly Recipient[], slots: number): void {
     this.#servers = servers
     this.#slots = slots
-    this.#grants?.forgetEnded()
+    this.#grants?.forgetAllBut(servers)
     for (const worker of this.#exhausted) if (worker?.ended === true) this.#exhausted.delete(worker)
     this.#resume()
   }
@@ -118,8 +118,7 @@ export class DispatchedListener implements Listener {
       }, ACCEPT_PAUSE)
       this.#unable.set(worker, retry)
     }
-    // Others may have been waited for
-    if (worker.unconfirmed > 0) this.#resume()
+    this.#resume()
   }
 
   workerIsFree(): void {
@@ -170,7 +169,10 @@ export class DispatchedListener implements Listener {
    * process, and a worker, for every single one. So what has come meanwhile goes out in one message, and nobody waits if a worker is idle.
    */
   #isAwaited(): boolean {
-    return this.#servers.some(({ unconfirmed }) => unconfirmed === 0)
+    const grants = this.#grants
+    return this.#servers.some(worker =>
+      grants !== undefined && worker.knowsAccept ? grants.of(worker) === 0 : worker.unconfirmed === 0
+    )
   }
 
   #want(accepting: boolean): void {
@@ -183,10 +185,17 @@ export class DispatchedListener implements Listener {
   /** As many as wait and were left to nobody yet. */
   #tellToAccept(): void {
     if (!this.#accepting || this.#ending) return
-    let { waiting } = this.#grants!
+    const grants = this.#grants!
+    let { waiting } = grants
     if (waiting === 0) return
     const shares = this.#shares().map(share => ({ ...share, room: this.#grantsFor(share) }))
-    const able = shares.filter(({ room }) => room > 0)
+    let able = shares.filter(({ room }) => room > 0)
+    if (waiting === undefined) {
+      // One for each that is idle: what others were told says nothing about who waits
+      able = able.filter(({ worker }) => (worker.knowsAccept ? grants.of(worker) : worker.unconfirmed) === 0)
+      waiting = able.length
+      for (const share of able) share.room = 1
+    }
     for (; waiting > 0; waiting--) {
       const share = this.#choose(able)
       if (share === undefined) break
@@ -211,7 +220,10 @@ export class DispatchedListener implements Listener {
       return
     }
     const taken = native.acceptMany(this.#bound.descriptor.borrow(), accepted, count, null)
-    if (taken < 0) this.#cannotAccept(taken)
+    if (taken < 0) {
+      this.#cannotAccept(taken)
+      this.#rest()
+    }
     if (taken > 0) this.#exhausted.delete(undefined)
     if (taken > 0) this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
   }
@@ -272,6 +284,7 @@ export class DispatchedListener implements Listener {
   #shares(): Share[] {
     const shares: Share[] = []
     for (const worker of this.#servers) {
+      if (worker.ended) continue
       const room = this.#roomOf(worker)
       if (room > 0) shares.push({ worker, room, count: 0, fds: [] })
     }

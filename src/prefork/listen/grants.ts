@@ -7,6 +7,7 @@ import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
 import type { Recipient } from './recipient.ts'
 
+const EAGAIN = -11
 /** A set with one member tells of one at most. */
 const TOLD = new Int32Array(1)
 
@@ -36,11 +37,13 @@ export class Grants {
     }
   }
 
-  /** Connections in the queue that nobody was told to accept. */
-  get waiting(): number {
+  /** Connections in the queue that nobody was told to accept. Undefined: there are some, and the kernel does not say how many. */
+  get waiting(): number | undefined {
+    const queued = native.queued(this.#listener)
+    if (queued === EAGAIN) return undefined
     let told = 0
     for (const count of this.#unconfirmed.values()) told += count
-    return Math.max(0, native.queued(this.#listener) - told)
+    return Math.max(0, queued - told)
   }
 
   of(worker: Recipient): number {
@@ -58,9 +61,9 @@ export class Grants {
     else this.#unconfirmed.delete(worker)
   }
 
-  /** What workers whose process has ended have not accepted is still in the queue, for others. */
-  forgetEnded(): void {
-    for (const worker of this.#unconfirmed.keys()) if (worker.ended) this.#unconfirmed.delete(worker)
+  /** What other workers were to accept is in the queue as long as they have not: for these. A stopping one may find nobody left. */
+  forgetAllBut(servers: readonly Recipient[]): void {
+    for (const worker of this.#unconfirmed.keys()) if (!servers.includes(worker)) this.#unconfirmed.delete(worker)
   }
 
   want(news: boolean): void {

@@ -24,7 +24,7 @@ export interface Listener {
   loan(slot: number): Loan
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
   balance(servers: readonly Recipient[], slots: number): void
-  /** A worker has taken all connections that it was sent or told to accept. */
+  /** A worker has taken all connections that it was sent. */
   workerIsFree(): void
   /** A worker has done what it was told to accept. */
   accepted(worker: Recipient, accepted: Accepted): void

@@ -8,7 +8,7 @@ export interface Recipient {
   readonly uses: ReadonlyMap<string, { adopts: boolean }>
   /** Connections that it was given and has not closed, if it tells. */
   sent: number
-  /** Connections on their way to it, or that it was told to accept, and that it has not taken. */
+  /** Connections on their way to it that it has not taken. */
   readonly unconfirmed: number
   /** It can be told to accept. */
   readonly knowsAccept: boolean

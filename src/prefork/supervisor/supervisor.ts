@@ -724,7 +724,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {
-    const ready = [...this.#living].filter(worker => worker.state === 'ready' && !worker.replaced && stays(worker))
+    const ready = [...this.#living].filter(
+      worker => worker.state === 'ready' && !worker.ended && !worker.replaced && stays(worker)
+    )
     for (const [name, listener] of this.#listeners)
       listener.balance(
         ready.filter(({ uses }) => uses.has(name)),

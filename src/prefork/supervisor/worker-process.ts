@@ -49,7 +49,7 @@ export interface Exit {
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
-  /** It has taken all connections that it was sent or told to accept. */
+  /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
   /** It has done what it was told to accept. */
   onAccepted(worker: WorkerProcess, accepted: Accepted): void
@@ -123,8 +123,6 @@ export class WorkerProcess implements Recipient {
   #watchdog = false
   /** Of the control protocol. */
   #version = 1
-  /** Connections that it was told to accept and has not confirmed. */
-  #granted = 0
   /** Ports of loopback or elsewhere where its inspector may listen. */
   #debugPorts: number[] = [DEBUG_PORT]
   /** Its program has called joinSupervisor(). */
@@ -220,9 +218,9 @@ export class WorkerProcess implements Recipient {
     return isTraced(this.pid) || (!this.booted && this.#waitsForDebugger()) || hasConnection(this.pid, this.#debugPorts)
   }
 
-  /** Connections on their way to it, or that it was told to accept, and that it has not taken. */
+  /** Connections on their way to it that it has not taken. */
   get unconfirmed(): number {
-    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut + this.#granted
+    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut
   }
 
   /** It can be told to accept. */
@@ -232,7 +230,6 @@ export class WorkerProcess implements Recipient {
 
   /** It is to accept so many connections of a dispatched listener. */
   accept(name: string, count: number): void {
-    this.#granted += count
     this.sent += count
     void this.send({ type: 'accept', name, count })
   }
@@ -444,7 +441,7 @@ export class WorkerProcess implements Recipient {
   // --- what it says
 
   #hear(control: Channel<FromWorker, FromSupervisor>): void {
-    sessionOf(control).onAllTaken = () => this.#allTaken()
+    sessionOf(control).onAllTaken = () => this.#setup.owner.onAllTaken(this)
     control.serve(message => this.#onMessage(message), {
       onError: error => {
         this.#refused = `it said something that is not understood: ${error.message}`
@@ -464,16 +461,10 @@ export class WorkerProcess implements Recipient {
     })
   }
 
-  #allTaken(): void {
-    if (this.unconfirmed === 0) this.#setup.owner.onAllTaken(this)
-  }
-
   #accepted(accepted: Accepted): void {
     const { count, taken } = accepted
-    this.#granted -= count
     this.sent = Math.max(0, this.sent - (count - taken))
     this.#setup.owner.onAccepted(this, accepted)
-    this.#allTaken()
   }
 
   #isHeard(): void {

@@ -203,7 +203,11 @@ class SupervisedHome implements Home {
   }
 
   #accept(worker: Worker, { name, count }: Accept): void {
-    this.#say({ type: 'accepted', name, count, ...worker.accept(name, count) })
+    const { connections, error } = worker.accept(name, count)
+    // First: what the program does with them may take its time
+    this.#say({ type: 'accepted', name, count, taken: connections.length, ...(error < 0 && { error }) })
+    sessionOf(this.#control).flush()
+    worker.give(name, connections)
   }
 
   /** Whether the supervisor's process has ended. The kernel closes a process's descriptors a moment before it gives its children away. */

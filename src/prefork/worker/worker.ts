@@ -8,7 +8,7 @@ import { mark } from '../../base/copy.ts'
 import { deferred } from '../../base/deferred.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
-import type { Channel } from '../../channel/channel.ts'
+import { type Channel, throwLater } from '../../channel/channel.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { ListenHandle } from '../../descriptor/to-node.ts'
 import { native } from '../../os/native.ts'
@@ -262,25 +262,31 @@ export class Worker {
     void lent?.then(one => one.remove())
   }
 
-  /** @internal */
+  /** @internal What the program throws when it is given one, by a 'drop' listener for example, keeps no other from being served. */
   give(name: string, connections: readonly Descriptor[]): void {
     const served = this.#serving.get(name)?.served
     for (const connection of connections) {
-      if (served !== undefined && !this.#hurry.signal.aborted) served.give(connection, this.#home.onClosed)
-      else {
+      if (served === undefined || this.#hurry.signal.aborted) {
         connection.close()
         this.#home.onClosed?.()
+        continue
+      }
+      try {
+        served.give(connection, this.#home.onClosed)
+      } catch (error) {
+        connection[Symbol.dispose]()
+        throwLater(error)
       }
     }
   }
 
-  /** @internal Accepts up to `count` connections that wait. Returns how many there were, and what has kept it from accepting more (-errno). */
-  accept(name: string, count: number): { taken: number; error?: number } {
+  /** @internal Accepts up to `count` connections that wait, to be given to `give`. `error`: what has kept it from accepting more (-errno). */
+  accept(name: string, count: number): { connections: Descriptor[]; error: number } {
+    const connections: Descriptor[] = []
     const lent = this.#home.listeners.get(name)
     // Once it stops, others take who waits
-    if (this.#stopped !== undefined || lent === undefined || !this.#serving.has(name)) return { taken: 0 }
+    if (this.#stopped !== undefined || lent === undefined || !this.#serving.has(name)) return { connections, error: 0 }
     const fd = lent.listener.borrow()
-    const connections: Descriptor[] = []
     let error = 0
     while (connections.length < count) {
       const most = Math.min(count - connections.length, ACCEPTED.length)
@@ -289,8 +295,7 @@ export class Worker {
       error = Math.min(result, 0)
       if (result <= 0) break
     }
-    this.give(name, connections)
-    return error < 0 ? { taken: connections.length, error } : { taken: connections.length }
+    return { connections, error }
   }
 
   /** @internal It will be told to stop soon. */

@@ -2,11 +2,14 @@
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import type { FromSupervisor } from '../../../src/prefork/control/control.ts'
+import { patched } from '../../helpers/channels.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const index = new URL('../../../dist/index.js', import.meta.url).href
+
+const EMFILE = -24
 
 /** A worker that speaks for itself: it joins with `join`, and then says what is left of the program. */
 function fake(join: object, rest: string): string {
@@ -97,6 +100,35 @@ for (const version of [1, 2])
       await supervisor.stop()
     })
   })
+
+test('dispatch to an old worker at a limit of open files: it is tried again', async t => {
+  const entry = fake(
+    { type: 'join', version: 1 },
+    `listening(value => {
+      if (value.type === 'stop') process.exit(0)
+      for (const connection of value.connections) connection.toSocket().end('old')
+    })
+    await control.send({ type: 'uses', name: 'http', adopts: true })
+    await control.request({ type: 'ready' }, { descriptors: 0 })
+    setInterval(() => {}, 1000)`
+  )
+  await supervising(t, { entry, balance: { dispatch: 'round-robin' } }, async supervisor => {
+    const told: (string | undefined)[] = []
+    supervisor.on('acceptError', error => told.push(error.code))
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    let left = 1
+    await patched(
+      'acceptMany',
+      original =>
+        (...given) =>
+          left-- > 0 ? EMFILE : original(...given),
+      async () => t.is(await text(connect(port, '127.0.0.1')), 'old') as never
+    )
+    t.deepEqual(told, ['EMFILE'])
+    await supervisor.stop()
+  })
+})
 
 test('versions that do not meet: it is refused, and the reason names both', async t => {
   for (const join of [{ version: 4, newest: 5 }, { version: 0 }, { version: 'new' }, {}]) {

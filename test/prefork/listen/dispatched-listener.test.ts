@@ -16,7 +16,7 @@ import { serverName } from '../../helpers/client-hello.ts'
 import { isFull } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { startFixture, start as startProgram } from '../../helpers/process.ts'
-import { fixture, only, supervising } from '../../helpers/supervising.ts'
+import { fixture, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 import { clientKey } from '../../helpers/tls.ts'
 
@@ -441,17 +441,92 @@ for (const rule of TELLS)
     })
   }
 
-test('a kernel that does not count the queue: one after the other is accepted, all of them', async t => {
+const EAGAIN = -11
+
+for (const [what, blocked] of [
+  ['one after the other is accepted, all of them', false],
+  ['a worker that is blocked keeps nobody waiting', true]
+] as const)
+  test(`a kernel that does not count the queue: ${what}`, async t => {
+    await dispatching(t, 'round-robin', {}, async supervisor => {
+      if (blocked) process.kill(pidOf(supervisor, 0), 'SIGSTOP')
+      await patched(
+        'queued',
+        original => fd => (original(fd) > 0 ? EAGAIN : 0),
+        async () => {
+          const answers = await askMany(supervisor, 60)
+          t.is(answers.filter(text => text.endsWith(' hi\n')).length, 60)
+          if (blocked) t.deepEqual(bySlot(answers, 2), [0, 60])
+          else t.true(bySlot(answers, 2).every(count => count > 0))
+        }
+      )
+      if (blocked) process.kill(pidOf(supervisor, 0), 'SIGCONT')
+    })
+  })
+
+test('a worker that is told to stop, and is blocked, keeps nobody waiting', async t => {
   await dispatching(t, 'round-robin', {}, async supervisor => {
+    const removed = pidOf(supervisor, 1)
+    process.kill(removed, 'SIGSTOP')
+    const asking = await crowd(supervisor, 40)
+    const scaled = supervisor.scale(1)
+    t.deepEqual(bySlot(await Promise.all(asking), 2), [40, 0])
+    process.kill(removed, 'SIGCONT')
+    await scaled
+  })
+})
+
+test('a listener whose queue is never empty keeps no other listener from being served', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    for (const name of ['busy', 'quiet']) await worker.receive(name, connection => connection.toSocket().end(name))
+    await worker.ready()`)
+  const options = { entry, listeners: { busy: TCP, quiet: TCP }, balance: { dispatch: 'round-robin' } as const }
+  await supervising(t, options, async supervisor => {
+    await supervisor.start()
+    const { port: busy } = supervisor.address('busy') as { port: number }
+    const { port: quiet } = supervisor.address('quiet') as { port: number }
+    const own = new Int32Array(2)
+    const isBusy = (fd: number): boolean => native.inetName(fd, false, own, Buffer.alloc(64)) >= 0 && own[1] === busy
     await patched(
       'queued',
-      original => fd => Math.min(original(fd), 1),
+      original => fd => original(fd) + (isBusy(fd) ? 1 : 0),
       async () => {
-        const answers = await askMany(supervisor, 60)
-        t.is(answers.filter(text => text.endsWith(' hi\n')).length, 60)
-        t.true(bySlot(answers, 2).every(count => count > 0))
+        t.is(await answer(connect(busy, '127.0.0.1')), 'busy')
+        for (let i = 0; i < 5; i++) t.is(await answer(connect(quiet, '127.0.0.1')), 'quiet')
       }
     )
+  })
+})
+
+test('what a program throws when it is given a connection keeps no other from being served', async t => {
+  const entry = program(`
+    import { createServer } from 'node:net'
+    const worker = await joinSupervisor()
+    let thrown = 0
+    process.on('uncaughtException', () => thrown++)
+    const server = createServer(socket => socket.end('served'))
+    server.maxConnections = 1
+    server.on('drop', () => { throw new Error('one too many') })
+    const most = new Set()
+    server.on('connection', socket => { most.add(socket) })
+    worker.channel.serve(() => thrown)
+    await worker.listen('http', server)
+    await worker.ready()`)
+  await supervising(t, { entry, balance: { dispatch: 'round-robin' } }, async supervisor => {
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    const [worker] = supervisor.workers
+    const many = Array.from({ length: 20 }, () => answer(connect(port, '127.0.0.1')))
+    const answers = await Promise.all(many)
+    t.true(answers.includes('served'))
+    t.is(
+      await worker!.channel.request<number>({}),
+      answers.filter(text => text === '').length,
+      'each that was not served was dropped'
+    )
+    // It is still told to accept
+    for (let i = 0; i < 5; i++) t.is(await answer(connect(port, '127.0.0.1')), 'served')
   })
 })
 
