@@ -112,7 +112,7 @@ test('dispatch to an old worker at a limit of open files: it is tried again', as
     await control.request({ type: 'ready' }, { descriptors: 0 })
     setInterval(() => {}, 1000)`
   )
-  await supervising(t, { entry, balance: { dispatch: 'round-robin' } }, async supervisor => {
+  await supervising(t, { entry, hangTimeout: 0, balance: { dispatch: 'round-robin' } }, async supervisor => {
     const told: (string | undefined)[] = []
     supervisor.on('acceptError', error => told.push(error.code))
     await supervisor.start()
