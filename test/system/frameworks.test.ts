@@ -80,7 +80,7 @@ for (const [name, balance] of Object.entries(BALANCES))
   test(`${name}: a request, a reload under load, a stop with requests under way`, async t => {
     const listeners = Object.fromEntries(KINDS.map(kind => [kind, { port: 0, host: '127.0.0.1' }]))
     const spawn = { args: [key, certificate] }
-    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: 2 }
+    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: 2, idleGrace: 1000 }
     await supervising(t, options, async supervisor => {
       await supervisor.start()
       const pids = (): string[] => supervisor.workers.map(({ pid }) => `${pid}`)
