@@ -92,7 +92,7 @@ test('entry through a link: the release that is there now, in its folder when th
     [{ entry: 'worker.mjs', spawn: { cwd: current } }, [`${releases}/1`, `${releases}/2`, `${releases}/2`]],
     [{ command: [join(current, 'worker.py')] }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]],
     [
-      { command: ['../prefork/worker.py'], spawn: { cwd: current } },
+      { command: ['./worker.py'], spawn: { cwd: current } },
       [`${releases}/1`, `${releases}/2`, `${releases}/2`]
     ],
     [{ entry: `${new URL(`file://${current}/worker.mjs`)}` }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]]

@@ -293,7 +293,7 @@ async function failure(options: Partial<CommandLaunch>): Promise<NodeJS.ErrnoExc
 test("a program that isn't there, or can't be executed, is an error as spawn has it", async t => {
   const plain = temporaryPath('plain')
   fs.writeFileSync(plain, '')
-  for (const name of ['passfd-no-such-program', '/nowhere/at-all', '../passfd-no-such-program', plain, '/etc']) {
+  for (const name of ['passfd-no-such-program', '/nowhere/at-all', './passfd-no-such-program', plain, '/etc']) {
     const [expected] = await once(spawn(name, ['arg']), 'error')
     const error = await failure({ command: [name, 'arg'] })
     t.is(error.message, expected.message)
@@ -312,8 +312,8 @@ test('a program is looked for where execvp(3) looks', async t => {
   for (const [command, options] of [
     ['passfd-program', { env: { PATH } }],
     ['passfd-program', { env: { PATH: ':/bin' }, cwd: folder }],
-    ['../passfd-program', { cwd: folder }],
-    ['../../passfd-program', { cwd: join(folder, 'sub') }]
+    ['./passfd-program', { cwd: folder }],
+    ['../passfd-program', { cwd: join(folder, 'sub') }]
   ] as const)
     t.deepEqual((await commandReport([], { command: [command, '3'], ...options })).argv, [reporter, '3'], command)
   const dashed = join(folder, '-c')
