@@ -91,10 +91,7 @@ test('entry through a link: the release that is there now, in its folder when th
     [{ entry: join(current, 'worker.mjs') }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]],
     [{ entry: 'worker.mjs', spawn: { cwd: current } }, [`${releases}/1`, `${releases}/2`, `${releases}/2`]],
     [{ command: [join(current, 'worker.py')] }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]],
-    [
-      { command: ['./worker.py'], spawn: { cwd: current } },
-      [`${releases}/1`, `${releases}/2`, `${releases}/2`]
-    ],
+    [{ command: ['./worker.py'], spawn: { cwd: current } }, [`${releases}/1`, `${releases}/2`, `${releases}/2`]],
     [{ entry: `${new URL(`file://${current}/worker.mjs`)}` }, [`${releases}/1`, `${releases}/1`, `${releases}/2`]]
   ] as const
   for (const [options, cwds] of cases.slice(0, times(3, cases.length))) {
