@@ -6,7 +6,8 @@ import { type Accepting, listenUnreachably, type SocketSetup } from '../connecti
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { native } from '../os/native.ts'
-import { acceptWaiting, endListeners } from './last-accept.ts'
+import { acceptWaiting } from './accept.ts'
+import { endListeners } from './last-accept.ts'
 
 /** One listener that a server accepts from. */
 export interface Lane {

@@ -6,9 +6,10 @@ import { type Descriptor, own, take } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { Watcher } from '../os/loop.ts'
 import { FAILED, native } from '../os/native.ts'
+import { acceptWaiting } from './accept.ts'
 import type { Lane } from './accept-sources.ts'
 import type { Serving } from './intake.ts'
-import { acceptWaiting, endListeners } from './last-accept.ts'
+import { endListeners } from './last-accept.ts'
 
 export type ConnectionHandler = (connection: Descriptor) => unknown
 

@@ -1,27 +1,13 @@
 /** The end of a listener: whoever the kernel has accepted is accepted here, and nobody comes after that. Otherwise close(2) resets them. */
 import { setTimeout as later, setImmediate as turn } from 'node:timers/promises'
 import { ADDRESS, native } from '../os/native.ts'
+import { acceptWaiting } from './accept.ts'
 
-const BATCH = new Int32Array(256)
-/** Of those that wait; the longest queue that Linux allows by default has 4,096. */
-const MOST = 65_536
 const READ = 0
 /** How long handshakes that are under way, or a limit of open files, are waited for, in ms. */
 const LONGEST = 500
 /** A segment that has passed the filter's place before the filter was there has been dealt with after so many ms. */
 const PAUSE = 2
-
-/** Accepts everybody who waits in the queue of a listener; `take` gets their held numbers. False: some are left, as there is no descriptor for them. */
-export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
-  for (let total = 0; total < MOST; ) {
-    const count = native.acceptMany(fd, BATCH, BATCH.length, null)
-    // A listener that was shut down has nobody in its queue any more (EINVAL)
-    if (count <= 0) return count === 0 || count === EINVAL
-    for (const connection of Array.from(BATCH.subarray(0, count))) take(connection)
-    total += count
-  }
-  return true
-}
 
 /**
  * For listeners that no other program holds. Closes their queues, has `accept` empty them (it returns false if some are left), and shuts them
@@ -63,8 +49,6 @@ export async function endOwn(
     })
   } else for (const fd of fds) if (portOf(fd) !== undefined) native.closeQueue(fd)
 }
-
-const EINVAL = -22
 
 /** Of TCP listeners: handshakes are counted by port. */
 function onePerPort(fds: readonly number[]): number[] {

@@ -224,8 +224,10 @@ export class DispatchedListener implements Listener {
       this.#cannotAccept(taken)
       this.#rest()
     }
-    if (taken > 0) this.#exhausted.delete(undefined)
-    if (taken > 0) this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
+    if (taken > 0) {
+      this.#exhausted.delete(undefined)
+      this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
+    }
   }
 
   #accept(happened: number): void {

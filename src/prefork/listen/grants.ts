@@ -8,8 +8,8 @@ import { native } from '../../os/native.ts'
 import type { Recipient } from './recipient.ts'
 
 const EAGAIN = -11
-/** A set with one member tells of one at most. */
-const TOLD = new Int32Array(1)
+/** What an edge set with one member tells. */
+const NEWS = new Int32Array(1)
 
 export class Grants {
   readonly #listener: number
@@ -27,7 +27,7 @@ export class Grants {
       const error = native.edgeAdd(this.#set, listener)
       if (error < 0) throw systemError(error, 'epoll_ctl')
       this.#watcher = new Watcher(this.#set, () => {
-        native.edgeReady(this.#set, TOLD)
+        native.edgeReady(this.#set, NEWS)
         onNews()
       })
       this.#watcher.want(false, false)

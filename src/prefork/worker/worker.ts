@@ -11,16 +11,13 @@ import { markUncloneable } from '../../base/uncloneable.ts'
 import { type Channel, throwLater } from '../../channel/channel.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { ListenHandle } from '../../descriptor/to-node.ts'
-import { native } from '../../os/native.ts'
+import { acceptUpTo, acceptWaiting } from '../../serving/accept.ts'
 import type { Lane } from '../../serving/accept-sources.ts'
 import { type ConnectionHandler, Receiver } from '../../serving/descriptor-intake.ts'
 import type { Serving } from '../../serving/intake.ts'
-import { acceptWaiting, endListeners } from '../../serving/last-accept.ts'
+import { endListeners } from '../../serving/last-accept.ts'
 import { ServedServer } from '../../serving/server-intake.ts'
 import type { Lend, Loan } from '../control/control.ts'
-
-/** What one call gives. */
-const ACCEPTED = new Int32Array(64)
 
 export interface StopContext {
   /** Aborted when the time is over (`stopTimeout`): what is left is cut off, and the process ends soon. */
@@ -286,15 +283,7 @@ export class Worker {
     const lent = this.#home.listeners.get(name)
     // Once it stops, others take who waits
     if (this.#stopped !== undefined || lent === undefined || !this.#serving.has(name)) return { connections, error: 0 }
-    const fd = lent.listener.borrow()
-    let error = 0
-    while (connections.length < count) {
-      const most = Math.min(count - connections.length, ACCEPTED.length)
-      const result = native.acceptMany(fd, ACCEPTED, most, null)
-      for (let i = 0; i < result; i++) connections.push(own(ACCEPTED[i]!))
-      error = Math.min(result, 0)
-      if (result <= 0) break
-    }
+    const error = acceptUpTo(lent.listener.borrow(), count, connection => void connections.push(own(connection)))
     return { connections, error }
   }
 
