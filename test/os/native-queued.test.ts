@@ -1,10 +1,13 @@
 /** `queued`: how many wait in a listener's queue, whatever its family. */
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { Descriptor } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { socketPath } from '../helpers/path.ts'
-import { test } from '../helpers/test.ts'
+import { missing } from '../helpers/programs.ts'
+import { test, testIf } from '../helpers/test.ts'
 
 const MOST = 200
 
@@ -52,3 +55,25 @@ test('what is no listener has no queue', t => {
   t.is(native.queued(file.borrow()), -88)
   file.close()
 })
+
+testIf(
+  missing('/usr/bin/unshare', 'util-linux'),
+  'a Unix listener of another network namespace: it says that some wait, not how many',
+  async t => {
+    const path = socketPath()
+    const listener = await Descriptor.bind({ path })
+    const fd = listener.borrow()
+    const ask = (): string => {
+      const command = ['--net', process.execPath, fileURLToPath(new URL('../fixtures/queued.mjs', import.meta.url))]
+      return execFileSync('/usr/bin/unshare', command, { stdio: ['ignore', 'pipe', 'inherit', fd], encoding: 'utf8' })
+    }
+    t.is(ask(), '0')
+    const sockets = [connect(path), connect(path)]
+    await Promise.all(sockets.map(socket => once(socket, 'connect')))
+    t.is(native.queued(fd), 2)
+    t.is(ask(), '-11')
+    for (const socket of sockets) socket.on('error', () => {}).destroy()
+    await Promise.all(sockets.map(socket => socket.closed || once(socket, 'close')))
+    listener.close()
+  }
+)
