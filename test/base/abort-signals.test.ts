@@ -9,7 +9,7 @@ import * as datagram from '../../src/datagram/index.ts'
 import { Connection, connect, Descriptor, listen, type Message } from '../../src/index.ts'
 import { MemoryPool } from '../../src/memory/index.ts'
 import * as stream from '../../src/stream/index.ts'
-import { closeAll, connected, nextMessage } from '../helpers/channels.ts'
+import { closeAll, connected, nextMessage, patched } from '../helpers/channels.ts'
 import { socketPath } from '../helpers/path.ts'
 import { test, until } from '../helpers/test.ts'
 
@@ -78,8 +78,21 @@ const waiting: Record<
     const path = socketPath()
     const listener = await Descriptor.bind({ path, backlog: 0 } as never)
     const first = await stream.connect(path)
-    const calls = times(() => connect(path, { signal }))
-    await new Promise(resolve => setTimeout(resolve, 20)) // each has tried, and waits to try again
+    let calls: Promise<unknown>[] = []
+    let tries = 0
+    await patched(
+      'connect',
+      original =>
+        (...given) => {
+          tries++
+          return original(...given)
+        },
+      async () => {
+        calls = times(() => connect(path, { signal }))
+        for (const call of calls) call.catch(() => {})
+        await until(() => tries >= MANY || signal.aborted, 'each to have tried')
+      }
+    )
     return {
       calls: signal.aborted ? [] : calls,
       done: undefined as never,
