@@ -2,7 +2,7 @@ import { clusterRoundRobin, netServerProcessSend, netServerSend, pm2, preforkDis
 import type { Row } from '../measure.ts'
 
 export default {
-  what: 'HTTP requests to two workers, a connection for each, 64 under way; the parent accepts and passes them on',
+  what: 'HTTP requests to two workers, a connection for each, 64 under way; the parent decides which worker gets each',
   unit: 'requests/s',
   better: 'more',
   placement: 'sharing two cores',

@@ -1,7 +1,4 @@
-/**
- * Descriptors in a value that are not to be lost: those that a program has given away in one that can't be sent, and those that what a
- * schema has made of an answer still holds.
- */
+/** Finds the Descriptors in a value: in one that can't be sent, so that they come back; in what a schema has made of an answer, so that they stay open. */
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { Connection, descriptorOf } from '../connection/connection.ts'

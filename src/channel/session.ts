@@ -62,6 +62,7 @@ const MAY_FOLLOW: readonly number[] = [frame.REPLY, frame.FAULT, frame.TAKEN, fr
 
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
 const FEW_CLOSES = 1024
+
 export class Session implements TransportOwner {
   readonly limits: Limits
   state: State = 'greeting'

@@ -1,4 +1,4 @@
-/** From numbers to Node's objects and back. Each maker gets a number that the shim holds; what it returns owns it. */
+/** From numbers to Node's objects. Each maker gets a number that the shim holds; what it returns owns it. */
 import * as dgram from 'node:dgram'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
