@@ -5,6 +5,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { checkType } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts'
 import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -42,10 +43,6 @@ import { SocketWire } from './wire.ts'
 const ACCEPT_BATCH = 64
 /** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
 const ACCEPT_PAUSE = 50
-
-const EAGAIN = -11
-const ECONNABORTED = -103
-const EINTR = -4
 
 export interface ServerEvents<In = unknown, Out = unknown> {
   channel: [Channel<In, Out>]

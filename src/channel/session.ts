@@ -5,10 +5,12 @@
  *                                └────────────────peer's goodbye─────────────▶┘
  *   any state ──violation, destroy(), lost peer──▶ ended
  */
+
 import { setImmediate } from 'node:timers'
 import { AsyncContext } from '../base/async-context.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
 import { EndSignals } from '../base/end-signals.ts'
+import { ECONNRESET, ENOTCONN, EPIPE } from '../base/errno.ts'
 import { PassfdError, systemError, textOf } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
@@ -45,9 +47,6 @@ export interface SessionOwner {
 
 type State = 'greeting' | 'open' | 'draining' | 'leaving' | 'ended'
 
-const EPIPE = -32
-const ECONNRESET = -104
-const ENOTCONN = -107
 /** Shared by all messages without any, which give it to the program. */
 const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
 /** Shared by all who discard nothing now; nothing is put into it. */

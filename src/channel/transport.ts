@@ -4,6 +4,7 @@
  * Incoming: a queue of descriptors, from which each complete frame takes its own.
  */
 
+import { EAGAIN, ECONNRESET, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ETOOMANYREFS } from '../base/errno.ts'
 import { PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { roomForOne } from '../base/small-array.ts'
@@ -22,13 +23,6 @@ const MAX_WRITE = 4 << 20
 /** Queues that are used up from the front are cut when so much of them is. */
 const COMPACT_AT = 512
 
-const EPIPE = -32
-const ECONNRESET = -104
-const ENOTCONN = -107
-const EAGAIN = -11
-const ENOMEM = -12
-const ENOBUFS = -105
-const ETOOMANYREFS = -109
 /** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
 const RETRY_AFTER = 5
 

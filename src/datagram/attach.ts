@@ -1,5 +1,6 @@
 /** `attach`: descriptors through a socket of the package unix-dgram, which has no way to send them. */
 
+import { ENOTCONN } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -15,8 +16,6 @@ export interface UnixDgramSocket {
   readonly fd: number
   close(...given: any[]): unknown
 }
-
-const ENOTCONN = -107
 
 /**
  * Sends with descriptors through `socket`, which stays the owner of its number, and goes on as before: only its own receiving drops

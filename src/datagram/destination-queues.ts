@@ -12,6 +12,7 @@
 
 import { whenAborted } from '../base/abort-signals.ts'
 import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
+import { EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS } from '../base/errno.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
@@ -39,11 +40,6 @@ const OVERHEAD = 256
 const MAX_GAUGES = 64
 /** In ms. */
 const RETRY = [1, 2, 5, 10, 20, 50]
-
-const EAGAIN = -11
-const ENOMEM = -12
-const ENOBUFS = -105
-const ETOOMANYREFS = -109
 
 const fds = new Int32Array(MAX_RIGHTS)
 

@@ -1,8 +1,10 @@
 /** Sending one datagram: what is asked for, and the system call. */
+
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
 import { describe } from '../base/check.ts'
 import { quiet } from '../base/deferred.ts'
+import { ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOTCONN } from '../base/errno.ts'
 import { abortError, PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { checkOptions, type KnownOptions } from '../base/known-options.ts'
@@ -35,10 +37,6 @@ export interface Parcel {
 }
 
 const NOTHING = Buffer.alloc(0)
-const EMSGSIZE = -90
-const ECONNRESET = -104
-const ENOTCONN = -107
-const ECONNREFUSED = -111
 
 /** Checks all that the caller can get wrong. */
 export function parcelOf(data: DatagramData, options: SendOptions, connected: boolean): Parcel {

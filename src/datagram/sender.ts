@@ -1,5 +1,6 @@
 /** Who sent a datagram. */
 
+import { ENOPROTOOPT } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { type Descriptor, endLoan, guardLoan, type Lender, lent } from '../descriptor/descriptor.ts'
 import { noPidfd } from '../descriptor/peer.ts'
@@ -93,5 +94,3 @@ export function passPidfds(fd: number, on: boolean): void {
   if (result === ENOPROTOOPT) throw noPidfd(result, 'setsockopt')
   checked(result, 'setsockopt')
 }
-
-const ENOPROTOOPT = -92

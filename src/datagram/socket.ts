@@ -5,6 +5,7 @@ import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN, ENOTCONN } from '../base/errno.ts'
 import { abortError, asError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { keepAlive } from '../base/timers.ts'
@@ -39,9 +40,6 @@ const LONG = 0x7fffffff
 /** So many wake-ups in a row with nothing to read, and reading rests for so long (ms). */
 const IDLE_WAKE_UPS = 16
 const REST = 50
-
-const EAGAIN = -11
-const ENOTCONN = -107
 
 /** What was not taken. */
 export interface Dropped {

@@ -4,6 +4,7 @@ import * as dgram from 'node:dgram'
 import { EventEmitter } from 'node:events'
 import { AsyncContext } from '../base/async-context.ts'
 import { isUint8Array } from '../base/brand.ts'
+import { EAGAIN, EBADF, ENOBUFS } from '../base/errno.ts'
 import { PassfdError } from '../base/errors.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import { discard, Watcher } from '../os/loop.ts'
@@ -50,9 +51,6 @@ export interface UnixSocketEvents {
 }
 
 const NO_FDS = new Int32Array(0)
-const EBADF = -9
-const EAGAIN = -11
-const ENOBUFS = -105
 const CONGESTION = 1
 
 /** A Unix datagram socket, or, for `udp4` and `udp6`, one of node:dgram. */

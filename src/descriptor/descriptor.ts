@@ -8,6 +8,7 @@ import { inspect, promisify } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
 import { checkInteger, checkOneOf, checkPathText } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
+import { EBADF, EBUSY, EEXIST } from '../base/errno.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -552,10 +553,6 @@ function adoptOpened(fd: number): Descriptor {
     fs.closeSync(fd)
   }
 }
-
-const EBADF = -9
-const EBUSY = -16
-const EEXIST = -17
 
 function forError({ message, pid }: Lender): Lender {
   return { message, pid, ended: '', kept: nothing, discard: nothing }

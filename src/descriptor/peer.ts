@@ -1,5 +1,7 @@
 /** Who is at the other end. */
+
 import { userInfo } from 'node:os'
+import { EINVAL, ENODATA, ENOPROTOOPT, ERANGE, ESRCH } from '../base/errno.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
 import { type Descriptor, own } from './descriptor.ts'
@@ -62,11 +64,6 @@ export function noPidfd(errno: number, syscall: string): PassfdError {
   return new PassfdError('PEER_PIDFD', { detail }, { cause: systemError(errno, syscall) })
 }
 
-const ENOPROTOOPT = -92
-const ESRCH = -3
-const EINVAL = -22
-const ENODATA = -61
-
 let out = new Int32Array(4 + 64)
 
 /** `source`: gives the number of the socket while it is open, then less than 0. */
@@ -109,8 +106,6 @@ export function whyRefused(authorize: unknown): string {
     ? 'by default only processes of the same user and of root are let in (see the option authorize)'
     : 'authorize() refused'
 }
-
-const ERANGE = -34
 
 function ownUser(): number {
   return process.geteuid?.() ?? userInfo().uid

@@ -1,7 +1,9 @@
 /** A stream on a pipe or terminal that somebody else may hold too: it never waits, and never changes the shared O_NONBLOCK. */
+
 import type { DuplexOptions } from 'node:stream'
 import { ContextDuplex } from '../base/context-duplex.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN, ECANCELED, EIO } from '../base/errno.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { closeAside, Watcher } from '../os/loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from '../os/native.ts'
@@ -21,9 +23,6 @@ const ROOM = 65536
 const ROUNDS = 16
 const MASTER = 1
 const O_NONBLOCK = 0o4000
-const EIO = -5
-const EAGAIN = -11
-const ECANCELED = -125
 
 /** Where all reads go; what was read is copied out at once. */
 const area = Buffer.allocUnsafeSlow(ROOM)

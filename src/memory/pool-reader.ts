@@ -3,6 +3,7 @@
 import { readlinkSync } from 'node:fs'
 import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
+import { EINVAL } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -26,7 +27,6 @@ interface Mapped {
   tokens: WeakRef<Descriptor>[]
 }
 
-const EINVAL = -22
 /** Tokens are looked through when there are so many. */
 const MANY = 64
 const word = new Uint8Array(1)

@@ -5,6 +5,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { isAbortSignal } from '../base/brand.ts'
 import { checkInteger, checkType, describe } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN } from '../base/errno.ts'
 import { abortError, checked, PassfdError } from '../base/errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -43,7 +44,6 @@ interface Waiter {
 }
 
 const PAGE = 4096
-const EAGAIN = -11
 
 const ends = new Int32Array(2)
 const words = new Uint8Array(64)

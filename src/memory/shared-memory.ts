@@ -4,6 +4,7 @@ import { constants } from 'node:buffer'
 import * as fs from 'node:fs'
 import { checkInteger, checkType, describe } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
+import { EACCES, ENODEV, EPERM } from '../base/errno.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -45,10 +46,6 @@ const F_SEAL_FUTURE_WRITE = 16
 const MAX_SIZE = Math.min(2 ** 32, constants.MAX_LENGTH)
 /** What is mapped of a size that only the peer has named. */
 const MAX_UNASKED = 2 ** 30
-
-const EACCES = -13
-const EPERM = -1
-const ENODEV = -19
 
 /** Closes what nobody can send any more. The map itself goes with its ArrayBuffer. */
 const registry = new FinalizationRegistry<number>(fd => {

@@ -1,6 +1,8 @@
 /** Sockets that are bound before anybody accepts from them. */
+
 import { lookup } from 'node:dns/promises'
 import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
+import { EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
 import { accessOf } from './account.ts'
@@ -52,8 +54,6 @@ export function readSpec(given: unknown, what: string): Spec {
 
 const BACKLOG = 511
 const IPV6_ONLY = 1
-const EAFNOSUPPORT = -97
-const EADDRNOTAVAIL = -99
 
 /** The number of a bound, held socket. */
 export async function bindDescriptor(given: Spec): Promise<number> {
@@ -111,7 +111,7 @@ export function listenAt(host: string, port: number, backlog: number, flags: num
 }
 
 /** The shim makes several calls: these errors are those of the first one. */
-const OF_SOCKET: readonly number[] = [EAFNOSUPPORT, -23 /* ENFILE */, -24 /* EMFILE */]
+const OF_SOCKET: readonly number[] = [EAFNOSUPPORT, ENFILE, EMFILE]
 
 function bound(result: number, host: string, port: number): number {
   return checked(result, OF_SOCKET.includes(result) ? 'socket' : 'bind', `${host}:${port}`)

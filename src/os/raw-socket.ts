@@ -1,6 +1,7 @@
 /** A connected socket that is read and written by hand: its place on the loop, and its end. */
 
 import { constants } from 'node:fs'
+import { EAGAIN, ECONNRESET, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ETOOMANYREFS } from '../base/errno.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
 import { discard, Watcher } from './loop.ts'
@@ -13,14 +14,6 @@ export const RECEIVED = new Int32Array(MESSAGE_FIRST + 4 * MAX_RIGHTS)
 
 /** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
 const RETRY_AFTER = 5
-
-const EPIPE = -32
-const ECONNRESET = -104
-const ENOTCONN = -107
-const EAGAIN = -11
-const ENOMEM = -12
-const ENOBUFS = -105
-const ETOOMANYREFS = -109
 
 export interface RawSocketOwner {
   onReadable(): void

@@ -1,9 +1,11 @@
 /** Names of Unix sockets: paths of any length and abstract names; creating, reaching and removing them safely. */
+
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { whenAborted } from '../base/abort-signals.ts'
 import { checkPathText, describe, hasLoneSurrogate, printable } from '../base/check.ts'
+import { EADDRINUSE, EAGAIN, ECONNREFUSED, EINTR, ENOENT } from '../base/errno.ts'
 import { abortError, checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { checkNoOwner, type FileAccess } from './account.ts'
@@ -30,12 +32,6 @@ const CONNECT_RETRY = [1, 2, 5, 10, 20, 50]
 export const STREAM = 1
 export const DATAGRAM = 2
 export const PACKETS = 5
-
-const ENOENT = -2
-const EINTR = -4
-const EAGAIN = -11
-const EADDRINUSE = -98
-const ECONNREFUSED = -111
 
 const NAMES: KnownOptions<{ path?: unknown; abstract?: unknown }> = { path: true, abstract: true }
 

@@ -1,6 +1,8 @@
 /** The listeners from which one server of the user's accepts. */
+
 import { once } from 'node:events'
 import { createServer, Server, Socket, type SocketConstructorOpts } from 'node:net'
+import { EINVAL } from '../base/errno.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type Accepting, listenUnreachably, type SocketSetup } from '../connection/inject.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
@@ -45,7 +47,6 @@ interface NodesOwn {
 export const BACKLOG = 511
 /** Of sun_path, unix(7). */
 const MAX_NAME = 108
-const EINVAL = -22
 
 /**
  * The first listener becomes the server's own, so that `listening`, `address()` and its time-outs work. Each further one has a server of

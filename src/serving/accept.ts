@@ -1,10 +1,10 @@
 /** Accepting whoever waits in the queue of a listener, without a watcher. */
+import { EINVAL } from '../base/errno.ts'
 import { native } from '../os/native.ts'
 
 const BATCH = new Int32Array(256)
 /** Of those that wait; the longest queue that Linux allows by default has 4,096. */
 const MOST = 65_536
-const EINVAL = -22
 
 /**
  * Accepts `most` connections at most; `take` gets their held numbers, which are its own from then on. Returns 0, or what has kept it from accepting

@@ -1,5 +1,7 @@
 /** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
+
 import { AsyncContext } from '../base/async-context.ts'
+import { EINVAL } from '../base/errno.ts'
 import { PassfdError, systemError } from '../base/errors.ts'
 import { throwLater } from '../channel/channel.ts'
 import { type Descriptor, own, take } from '../descriptor/descriptor.ts'
@@ -16,7 +18,6 @@ export type ConnectionHandler = (connection: Descriptor) => unknown
 const BATCH = new Int32Array(64)
 /** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
 const ACCEPT_PAUSE = 50
-const EINVAL = -22
 
 export class Receiver implements Serving {
   /** Who has a connection does not say when it ends. */

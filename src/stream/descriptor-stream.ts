@@ -1,8 +1,10 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
+
 import { finished } from 'node:stream'
 import { setImmediate } from 'node:timers'
 import { ContextDuplex } from '../base/context-duplex.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN, EINTR } from '../base/errno.ts'
 import { type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
@@ -39,9 +41,6 @@ export interface DescriptorStream {
 
 /** Several reads in one wake-up, but not so many that others wait for long. */
 const READS = 8
-
-const EAGAIN = -11
-const EINTR = -4
 
 /** @internal */
 export let createStream: (fd: number, peer: Peer, options: StreamOptions, description?: object) => DescriptorStream

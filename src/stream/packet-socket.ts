@@ -5,6 +5,7 @@ import { setImmediate } from 'node:timers'
 import { AsyncContext } from '../base/async-context.ts'
 import { mark } from '../base/copy.ts'
 import { type Deferred, deferred } from '../base/deferred.ts'
+import { EAGAIN, ECONNRESET, EINTR, EMSGSIZE } from '../base/errno.ts'
 import { asError, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { readOptions } from '../base/known-options.ts'
@@ -44,10 +45,6 @@ const READS = 32
 const ATTACHED = new Int32Array(MAX_RIGHTS)
 /** Nobody asks for the sender's address, but the shim wants room for it. */
 const NAME = Buffer.alloc(108)
-
-const EINTR = -4
-const EAGAIN = -11
-const ECONNRESET = -104
 
 let scratch = Buffer.alloc(0)
 
@@ -355,8 +352,6 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 }
 mark(PacketSocket, 'PacketSocket')
-
-const EMSGSIZE = -90
 
 function closedError(): PassfdError {
   return new PassfdError('CLOSED', { what: 'socket' })

@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { mark } from '../base/copy.ts'
+import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts'
 import { abortError, type Failure, systemError } from '../base/errors.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { authorized } from '../descriptor/admission.ts'
@@ -19,10 +20,6 @@ const ACCEPT_BATCH = 64
 const ACCEPT_PAUSE = 50
 /** How long `close()` waits for the listener to be really closed, in ms. */
 const CLOSE_TIMEOUT = 5000
-
-const EINTR = -4
-const EAGAIN = -11
-const ECONNABORTED = -103
 
 /** What a server gives out: something that ends. */
 export interface Accepted {

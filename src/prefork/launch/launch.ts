@@ -1,8 +1,10 @@
 /** How workers are started: which descriptors and which environment they get. */
+
 import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
 import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, delimiter, dirname, isAbsolute, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { ENOENT, ENOTDIR } from '../../base/errno.ts'
 import { PassfdError, systemError } from '../../base/errors.ts'
 import { native } from '../../os/native.ts'
 
@@ -94,8 +96,6 @@ const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USE
 /** Where the native part is: as true for the workers as for us. */
 const SHIM = 'PASSFD_SHIM'
 const SHELL_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
-const ENOENT = -2
-const ENOTDIR = -20
 
 let kept = false
 let signalsOnDeath: Promise<boolean> | undefined

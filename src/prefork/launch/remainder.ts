@@ -1,8 +1,10 @@
 /** What is left of a worker when the process that was started has ended: the others of its session. */
+
 import { readdir } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { type Deferred, deferred } from '../../base/deferred.ts'
+import { ENOSYS, EPERM } from '../../base/errno.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
@@ -149,9 +151,6 @@ function send({ stat, pidfd }: Member, signal: number): boolean {
     return (error as NodeJS.ErrnoException).code !== 'EPERM' // otherwise it has ended meanwhile
   }
 }
-
-const EPERM = -1
-const ENOSYS = -38
 
 function isSame({ pid, started }: ProcessStat): boolean {
   const now = statOf(pid)

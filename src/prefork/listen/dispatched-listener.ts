@@ -8,6 +8,7 @@
  *   release of passfd that can't be told.
  */
 
+import { EINVAL } from '../../base/errno.ts'
 import { systemError } from '../../base/errors.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import { type Descriptor, own, take } from '../../descriptor/descriptor.ts'
@@ -26,7 +27,6 @@ import type { Recipient } from './recipient.ts'
 const ACCEPT_BATCH = 64
 /** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
 const ACCEPT_PAUSE = 50
-const EINVAL = -22
 
 type Place = Recipient | 'anybody'
 

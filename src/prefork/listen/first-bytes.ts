@@ -1,4 +1,5 @@
 /** Connections whose first bytes are looked at (MSG_PEEK, recv(2)) before anybody gets them. */
+import { EAGAIN } from '../../base/errno.ts'
 import { checked } from '../../base/errors.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
@@ -7,7 +8,6 @@ import { native } from '../../os/native.ts'
 const MAX_WAITING = 4096
 const DESCRIPTORS_EACH = 4
 const EVENTS = 64
-const EAGAIN = -11
 
 /** Who decides where a connection goes, by its first bytes. */
 export interface HeadReader<Place> {

@@ -2,12 +2,12 @@
  * Who was told to accept how many connections of a listener. They are in its queue, in the kernel, until a worker accepts them: a supervisor that
  * is killed takes none of them along.
  */
+import { EAGAIN } from '../../base/errno.ts'
 import { checked, systemError } from '../../base/errors.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
 import type { Recipient } from './recipient.ts'
 
-const EAGAIN = -11
 /** What an edge set with one member tells. */
 const NEWS = new Int32Array(1)
 
