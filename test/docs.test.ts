@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { errorCodes } from '../src/base/errors.ts'
 import { channelLimits, serverLimits } from '../src/channel/options.ts'
 import { SocketWire } from '../src/channel/wire.ts'
-import { take } from '../src/descriptor/descriptor.ts'
+import { moveOut } from '../src/descriptor/descriptor.ts'
 import * as passfd from '../src/index.ts'
 import { native } from '../src/os/native.ts'
 import { settingsOf } from '../src/prefork/options.ts'
@@ -197,7 +197,7 @@ test("docs/protocol.md's example is what a passfd channel takes and says", async
   const [channel, other] = passfd.pair<{ do: string; file: passfd.Descriptor }>()
   channel.serve(({ value: { file } }) => ({ size: 5, copy: file }))
 
-  const fd = take(other, 'the test')
+  const fd = moveOut(other, 'the test')
   const wire = new SocketWire(fd)
   const file = passfd.Descriptor.openSync('/etc/hostname')
   let said = Buffer.alloc(0)

@@ -7,7 +7,7 @@ import { Parcel, Transport } from '../../dist/channel/transport.js'
 import { SocketWire } from '../../dist/channel/wire.js'
 import { Codec } from '../../dist/codec/codec.js'
 import { MESSAGE, RECORDS, TAKEN } from '../../dist/codec/frame.js'
-import { lent, takeShared } from '../../dist/descriptor/descriptor.js'
+import { lent, moveOutShared } from '../../dist/descriptor/descriptor.js'
 import { Descriptor } from '../../dist/index.js'
 import { native } from '../../dist/os/native.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
@@ -35,7 +35,7 @@ class End {
     const { descriptors } = encoded
     let parcel
     if (descriptors.length > 0) {
-      const fds = descriptors.map(descriptor => takeShared(descriptor, 'send()'))
+      const fds = descriptors.map(descriptor => moveOutShared(descriptor, 'send()'))
       parcel = new Parcel(fds, descriptors, value, -1)
     }
     transport.append(encoded, MESSAGE, encoded.flags, 0, parcel)

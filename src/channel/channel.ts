@@ -22,7 +22,7 @@ import {
   guardLoan,
   type Lender,
   lent,
-  takeShared
+  moveOutShared
 } from '../descriptor/descriptor.ts'
 import { type Peer, withAgent } from '../descriptor/peer.ts'
 import { descriptorsGiven } from './given.ts'
@@ -515,7 +515,7 @@ export class Channel<In = unknown, Out = unknown>
     const descriptors = descriptorsGiven(value, takeMet())
     if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have failed it
     if (descriptors.length > 0) {
-      const fds = descriptors.map(descriptor => takeShared(descriptor, 'an answer'))
+      const fds = descriptors.map(descriptor => moveOutShared(descriptor, 'an answer'))
       this.#returned('unsent', new Parcel(fds, descriptors, value, -1))
     }
     this.#tellFailure(error, message)

@@ -3,7 +3,7 @@ import { bound } from '../base/async-context.ts'
 import { quiet } from '../base/deferred.ts'
 import type { PassfdError } from '../base/errors.ts'
 import { validate } from '../base/schema.ts'
-import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, takeShared } from '../descriptor/descriptor.ts'
+import { type Descriptor, endLoan, giveBack, guardLoan, type Lender, moveOutShared } from '../descriptor/descriptor.ts'
 import { heldBy } from './given.ts'
 import type { Schema } from './options.ts'
 import type { Settlement } from './own-requests.ts'
@@ -58,7 +58,7 @@ export class ReplySettlement<Reply> implements Settlement {
       kept: () => {},
       discard: fd => wire.discard([fd], undefined)
     }
-    for (const descriptor of descriptors) giveBack(descriptor, takeShared(descriptor, ''), lender)
+    for (const descriptor of descriptors) giveBack(descriptor, moveOutShared(descriptor, ''), lender)
   }
 
   #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {

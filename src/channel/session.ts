@@ -16,7 +16,7 @@ import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
 import { type Codec, decodePlain, type Encoded, encodePlain, isEncoding, refuseNested } from '../codec/codec.ts'
 import * as frame from '../codec/frame.ts'
-import { assertOpen, type Descriptor, isDescription, own, received, takeShared } from '../descriptor/descriptor.ts'
+import { assertOpen, type Descriptor, isDescription, moveOutShared, own, received } from '../descriptor/descriptor.ts'
 import { Credit } from './credit.ts'
 import { Waiting, WaitingQueue } from './credit-queue.ts'
 import { decodeError, encodeFault, encodeLastWords, peerError, tell } from './fault.ts'
@@ -752,7 +752,7 @@ export class Session implements TransportOwner {
     try {
       return this.#codec.decode(bytes, start, end, flagged, descriptors, owned)
     } catch (error) {
-      for (const descriptor of descriptors) this.#discardLater(takeShared(descriptor, ''))
+      for (const descriptor of descriptors) this.#discardLater(moveOutShared(descriptor, ''))
       throw error
     }
   }
@@ -762,7 +762,7 @@ export class Session implements TransportOwner {
     if (!flagged) return fds
     const descriptors = fds.map(own)
     this.#decode(bytes, start, end, true, descriptors, false)
-    return descriptors.map(descriptor => takeShared(descriptor, ''))
+    return descriptors.map(descriptor => moveOutShared(descriptor, ''))
   }
 
   #violate(fds: readonly number[], error: PassfdError): never {
@@ -964,7 +964,7 @@ export class Session implements TransportOwner {
 
 function moved(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
   const by = replyTo === -1 ? 'send()' : 'a reply'
-  const fds = descriptors.map(descriptor => takeShared(descriptor, by))
+  const fds = descriptors.map(descriptor => moveOutShared(descriptor, by))
   return new Parcel(fds, descriptors, value, replyTo)
 }
 

@@ -10,7 +10,7 @@ import { mark } from '../base/copy.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { assertOpen, Descriptor, handOver, take } from '../descriptor/descriptor.ts'
+import { assertOpen, Descriptor, handOver, moveOut } from '../descriptor/descriptor.ts'
 import { DUPLEXES, type Kind, SOCKETS } from '../descriptor/kind.ts'
 import { takeStream } from '../descriptor/take-stream.ts'
 import { checkReadable } from '../descriptor/to-node.ts'
@@ -189,7 +189,7 @@ export class Connection implements Disposable {
     const descriptor = this.#open()
     checkKind(operation, descriptor.kind, SOCKETS)
     const socket = new Socket({ ...setup, fd: descriptor.borrow() })
-    native.release(take(descriptor, operation))
+    native.release(moveOut(descriptor, operation))
     this.#by = operation
     // Nothing can have been read before the loop turns
     if (this.#head.length > 0) giveHead(socket, this.#head)

@@ -16,7 +16,7 @@ import { EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS } from '../base/errno.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
-import { type Descriptor, isForeign, take } from '../descriptor/descriptor.ts'
+import { type Descriptor, isForeign, moveOut } from '../descriptor/descriptor.ts'
 import { handBack } from '../descriptor/outgoing.ts'
 import { discard, Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
@@ -120,7 +120,7 @@ export class Outbox {
       if (result instanceof Error) return quiet(Promise.reject(result))
       if (result >= 0) {
         const foreign = descriptors.some(isForeign)
-        const numbers = descriptors.map(descriptor => take(descriptor, BY))
+        const numbers = descriptors.map(descriptor => moveOut(descriptor, BY))
         closeAll(numbers, foreign)
         return RESOLVED
       }
@@ -206,7 +206,7 @@ export class Outbox {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
       descriptors: [...descriptors], // the caller may change its own meanwhile
       foreign: descriptors.some(isForeign),
-      fds: descriptors.map(descriptor => take(descriptor, BY)),
+      fds: descriptors.map(descriptor => moveOut(descriptor, BY)),
       sent,
       release: whenAborted(signal, () => this.#fail(lane, letter, abortError(signal!)))
     }

@@ -10,7 +10,7 @@ import { abortError, asError, checked, type Failure, PassfdError, systemError } 
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { keepAlive } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { assertOpen, Descriptor, take } from '../descriptor/descriptor.ts'
+import { assertOpen, Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { sameUserOrRoot, whyRefused } from '../descriptor/peer.ts'
 import { checkNoOwner } from '../os/account.ts'
 import { discard, Watcher } from '../os/loop.ts'
@@ -594,7 +594,7 @@ function adopted(descriptor: Descriptor, by: string, { access, pidfd }: Datagram
   if (theirs !== ENOTCONN || mustBeConnected) checked(theirs, 'getpeername')
   const peer = theirs < 0 ? undefined : addressOf(name.subarray(0, theirs))
   if (pidfd) passPidfds(fd, own > 0 || theirs === 0)
-  take(descriptor, by)
+  moveOut(descriptor, by)
   if (own > 0 || theirs === 0) native.passCredentials(fd, true)
   return {
     fd,

@@ -5,7 +5,7 @@ import { type AsyncContext, bound } from '../base/async-context.ts'
 import { isThenable } from '../base/brand.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
-import { assertOpen, type Descriptor, take } from './descriptor.ts'
+import { assertOpen, type Descriptor, moveOut } from './descriptor.ts'
 import type { Kind } from './kind.ts'
 import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
 
@@ -17,7 +17,7 @@ export function holdRights(fd: number): void {
 /** The number of a Descriptor that is given as an address. */
 export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
   checkKind(descriptor, kind, by)
-  return take(descriptor, by)
+  return moveOut(descriptor, by)
 }
 
 /** The same check before something else that may fail. */

@@ -81,10 +81,13 @@ const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)
 
-/** @internal The number leaves the descriptor, moved by `by`; the caller owns it now, with the dups that share it. Throws if it is not open. */
-export let takeShared: (descriptor: Descriptor, by: string) => number
-/** @internal The same, for who watches it or gives it away: nobody else has the number. */
-export let take: (descriptor: Descriptor, by: string) => number
+/**
+ * @internal Moves the number out of an open descriptor, on behalf of `by`, and returns it. The caller owns the number now, together with
+ * the dups that share it. Throws if the descriptor is not open.
+ */
+export let moveOutShared: (descriptor: Descriptor, by: string) => number
+/** @internal Moves a number out that no dup shares, for a caller that watches the number or hands it to somebody else. Throws as `moveOutShared`. */
+export let moveOut: (descriptor: Descriptor, by: string) => number
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
 /** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
@@ -451,8 +454,8 @@ export class Descriptor implements Disposable {
   }
 
   static {
-    takeShared = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
-    take = (descriptor, by) => {
+    moveOutShared = (descriptor, by) => descriptor.#leave('DESCRIPTOR_MOVED', by)
+    moveOut = (descriptor, by) => {
       descriptor.#separate()
       return descriptor.#leave('DESCRIPTOR_MOVED', by)
     }

@@ -5,7 +5,7 @@ import { describe } from '../base/check.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { native } from '../os/native.ts'
-import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, take } from './descriptor.ts'
+import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, moveOut } from './descriptor.ts'
 
 /** Numbers that the sender owns. `foreign`: some came from a peer, so closing them may take long. */
 export interface Cargo {
@@ -46,7 +46,7 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
   }
   if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
   const foreign = descriptors.some(isForeign)
-  return { fds: descriptors.map(descriptor => take(descriptor, by)), foreign }
+  return { fds: descriptors.map(descriptor => moveOut(descriptor, by)), foreign }
 }
 
 /** The numbers go back into the Descriptors that they were taken from, which are the caller's again. One that somebody else has closed is closed. */

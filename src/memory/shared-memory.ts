@@ -8,7 +8,7 @@ import { EACCES, ENODEV, EPERM } from '../base/errno.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { assertOpen, Descriptor, own, take } from '../descriptor/descriptor.ts'
+import { assertOpen, Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { createMemory } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
 
@@ -101,7 +101,7 @@ export class SharedMemory implements Disposable {
   static map(descriptor: Descriptor, options: MapMemoryOptions = {}): SharedMemory {
     const { writable = false, size } = readOptions(options, MAP_OPTIONS)
     const buffer = mapReceived(descriptor, writable, size, MAX_UNASKED)
-    return new SharedMemory(take(descriptor, 'SharedMemory.map()'), buffer)
+    return new SharedMemory(moveOut(descriptor, 'SharedMemory.map()'), buffer)
   }
 
   /** The mapped memory itself. */

@@ -4,7 +4,7 @@ import { AsyncContext } from '../base/async-context.ts'
 import { EINVAL } from '../base/errno.ts'
 import { PassfdError, systemError } from '../base/errors.ts'
 import { throwLater } from '../channel/channel.ts'
-import { type Descriptor, own, take } from '../descriptor/descriptor.ts'
+import { type Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { Watcher } from '../os/loop.ts'
 import { FAILED, native } from '../os/native.ts'
@@ -42,7 +42,7 @@ export class Receiver implements Serving {
         expected: LISTENERS.join(' or '),
         actual: listener.kind
       })
-    const lane = new ReceivingLane(take(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
+    const lane = new ReceivingLane(moveOut(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
     this.#lanes.add(lane)
     return {
       remove: async () => {

@@ -9,7 +9,7 @@ import { AsyncContext } from '../base/async-context.ts'
 import { checkInteger } from '../base/check.ts'
 import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
-import { type Descriptor, take } from '../descriptor/descriptor.ts'
+import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { BACKLOG, type Lane, Lanes, socketOf } from './accept-sources.ts'
 import { type Served, ServedConnection, servedConnection, type Traffic } from './http-connection.ts'
 import type { DrainOptions, Serving } from './intake.ts'
@@ -95,7 +95,7 @@ export class ServedServer implements Serving {
   give(connection: Descriptor, onClosed?: () => void): void {
     this.#context.run(() => {
       this.#lanes.prepare()
-      const socket = socketOf(take(connection, 'give()'), this.#server)
+      const socket = socketOf(moveOut(connection, 'give()'), this.#server)
       if (onClosed !== undefined) socket.once('close', onClosed)
       this.#receive(socket)
     })

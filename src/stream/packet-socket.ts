@@ -11,7 +11,7 @@ import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { checkKind } from '../descriptor/admission.ts'
-import { type Descriptor, descriptionOf, giveBack, received, take } from '../descriptor/descriptor.ts'
+import { type Descriptor, descriptionOf, giveBack, moveOut, received } from '../descriptor/descriptor.ts'
 import { type Cargo, cargoOf, checkCount, handBack } from '../descriptor/outgoing.ts'
 import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
 import { discard } from '../os/loop.ts'
@@ -105,7 +105,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     const by = 'PacketSocket.from()'
     checkKind(descriptor, 'unix-seqpacket', by)
     const peer = peerOf(descriptor.borrow())
-    const fd = take(descriptor, by)
+    const fd = moveOut(descriptor, by)
     try {
       return createPacketSocket(fd, peer, options, descriptionOf(descriptor))
     } catch (error) {

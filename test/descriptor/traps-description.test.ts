@@ -7,7 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { z } from 'zod'
-import { take } from '../../src/descriptor/descriptor.ts'
+import { moveOut } from '../../src/descriptor/descriptor.ts'
 import { type Channel, connect, Descriptor, listen } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { connected } from '../helpers/channels.ts'
@@ -290,7 +290,7 @@ for (const { what, bytes, before, after } of hanging)
 test('trap 28: the close of a pipe or device whose lock somebody holds does not hold up the loop', async t => {
   const python = await fromPython([], 'stuck.py')
   try {
-    const fds = Int32Array.from(python.descriptors, descriptor => take(descriptor, 'the test'))
+    const fds = Int32Array.from(python.descriptors, descriptor => moveOut(descriptor, 'the test'))
     if (fds.length === 0) t.log('no userfaultfd(2) here')
     // The last copy is the one whose close waits: not Python's own
     await until(() => !linksOf(python.child.pid!).includes('/dev/random'), 'the closing of its copies')

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { SocketWire } from '../../src/channel/wire.ts'
-import { own, take } from '../../src/descriptor/descriptor.ts'
+import { moveOut, own } from '../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
 
 /** Starts a Python process and gives what it sends, by name. */
@@ -15,7 +15,7 @@ export async function fromPython(
   const fixture = fileURLToPath(new URL(`../fixtures/${program}`, import.meta.url))
   const child = spawn('python3', [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
   theirs.close()
-  const wire = new SocketWire(take(ours, 'the test'))
+  const wire = new SocketWire(moveOut(ours, 'the test'))
   const descriptors = await new Promise<Descriptor[]>(resolve =>
     wire.start({
       onReadable(length, fds, first, count) {

@@ -11,7 +11,7 @@
 import { EINVAL } from '../../base/errno.ts'
 import { systemError } from '../../base/errors.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
-import { type Descriptor, own, take } from '../../descriptor/descriptor.ts'
+import { type Descriptor, moveOut, own } from '../../descriptor/descriptor.ts'
 import { Watcher } from '../../os/loop.ts'
 import { ADDRESS, FAILED, native } from '../../os/native.ts'
 import { endListeners } from '../../serving/last-accept.ts'
@@ -126,7 +126,7 @@ export class DispatchedListener implements Listener {
   }
 
   giveBack(connections: readonly Descriptor[]): void {
-    for (const connection of connections) this.#waiting.push(take(connection, 'the supervisor'))
+    for (const connection of connections) this.#waiting.push(moveOut(connection, 'the supervisor'))
     this.#resume()
   }
 

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
-import { take } from '../../../src/descriptor/descriptor.ts'
+import { moveOut } from '../../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { MESSAGE_FIRST, native, RESULT_DESCRIPTORS } from '../../../src/os/native.ts'
 import { Heads } from '../../../src/prefork/listen/first-bytes.ts'
@@ -47,7 +47,7 @@ function asking(rule: Rule, { maxHead = 64, timeout = 60_000 } = {}): Asking {
       const [ours, theirs] = Descriptor.socketpair()
       const client = theirs.toSocket()
       clients.push(client)
-      heads.add(take(ours, 'the test'), address)
+      heads.add(moveOut(ours, 'the test'), address)
       return client
     },
     end() {
@@ -126,7 +126,7 @@ test('what is there at once is looked at at once', t => {
   const { heads, asked, taken, end } = asking(line)
   const [ours, theirs] = Descriptor.socketpair()
   native.send(theirs.borrow(), Buffer.from('all\n'), 0, 4, new Int32Array(1), 0, 0)
-  heads.add(take(ours, 'the test'), undefined)
+  heads.add(moveOut(ours, 'the test'), undefined)
   t.deepEqual(asked, ['all\n'])
   t.is(taken[0]!.place, 'line')
   theirs.close()
@@ -253,7 +253,7 @@ test('the descriptors of a first message are not installed by looking at it', as
   const { heads, taken, asked, end } = asking(line)
   const [ours, theirs] = Descriptor.socketpair()
   const passenger = Descriptor.openSync('/dev/null')
-  heads.add(take(ours, 'the test'), undefined)
+  heads.add(moveOut(ours, 'the test'), undefined)
   const held = native.held()
   native.send(theirs.borrow(), Buffer.from('here'), 0, 4, Int32Array.of(passenger.borrow()), 0, 1)
   await until(() => asked.length === 1, 'asked')
