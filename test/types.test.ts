@@ -11,6 +11,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { expectTypeOf } from 'expect-type'
 import { z } from 'zod'
 import {
+  type Access,
   type Address,
   type BindSpec,
   type Channel,
@@ -28,6 +29,7 @@ import {
   type ListenOptions,
   listen,
   type Message,
+  type OpenFlags,
   PassfdError,
   type Peer,
   pair,
@@ -188,6 +190,12 @@ async function assertions(): Promise<void> {
   expectTypeOf(Descriptor.pipe()).toEqualTypeOf<{ readable: Descriptor; writable: Descriptor }>()
   expectTypeOf(Descriptor.socketpair()).toEqualTypeOf<[Descriptor, Descriptor]>()
   expectTypeOf(descriptor.kind).toEqualTypeOf<Kind>()
+  expectTypeOf(descriptor.access).toEqualTypeOf<'read' | 'write' | 'read-write' | 'none'>()
+  expectTypeOf(descriptor.access).toEqualTypeOf<Access>()
+  expectTypeOf(descriptor.flags).toEqualTypeOf<OpenFlags>()
+  expectTypeOf<OpenFlags>().toEqualTypeOf<
+    Readonly<Record<'append' | 'nonblocking' | 'sync' | 'direct' | 'path', boolean>>
+  >()
   expectTypeOf(descriptor.closed).toEqualTypeOf<boolean>()
   expectTypeOf(descriptor.borrow()).toEqualTypeOf<number>()
   expectTypeOf(descriptor.dup()).toEqualTypeOf<Descriptor>()

@@ -22,7 +22,7 @@ const TABLE = {
     'Descriptor number {fd} already belongs to a Descriptor or a channel of passfd. Adopt a number once; use dup() for a second owner.',
   DESCRIPTOR_KIND: '{operation} needs a descriptor of kind {expected}; this one is a {actual}.',
   DESCRIPTOR_DIRECTION:
-    '{operation} needs a descriptor that is open for {expected}; this {kind} is open for {actual} only. Open it for both, or use the other direction.',
+    '{operation} needs a descriptor that is open for {expected}; this {kind} is open for {actual}. Open it for both, or use the other direction.',
   DESCRIPTOR_SHARED:
     'This {kind} would have to be made non-blocking for everybody who has it, as this process may not open it a second time. Open it with O_NONBLOCK where that is allowed, and pass that.',
   DESCRIPTOR_REPEATED:

@@ -15,6 +15,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { type BindSpec as BindSpecOf, bindDescriptor } from '../os/bind.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
+import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
 import { type DescriptorSource, numberOf } from './from-node.ts'
 import { DUPLEXES, FILES, KINDS, type Kind, LISTENERS, SOCKETS, STREAMS } from './kind.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
@@ -230,6 +231,28 @@ export class Descriptor implements Disposable {
     return this.#kind
   }
 
+  /**
+   * Reports which directions this descriptor is open for: `'read'`, `'write'`, `'read-write'`, or `'none'`. Check it when a peer sent the
+   * descriptor: a read from one that is `'write'` fails with EBADF. The value never changes. It asks the kernel (fcntl(2)), and never blocks.
+   *
+   * `'none'` is an `O_PATH` descriptor, or one that allows ioctl(2) only. A socket is always `'read-write'`, also when it listens or was
+   * shut down. A memfd with the seal `'write'` is `'read-write'` too, and refuses writes all the same.
+   * @throws the error that says what took the descriptor, if it is not open any more.
+   */
+  get access(): Access {
+    return accessOf(this.#open())
+  }
+
+  /**
+   * Reports the flags of the open file: `append`, `nonblocking`, `sync`, `direct` and `path` (open(2)). Everybody who has the same open file
+   * shares the flags, and may change `append`, `nonblocking` and `direct` (fcntl(2)). So each use asks the kernel, and gives a new object.
+   * It never blocks.
+   * @throws the error that says what took the descriptor, if it is not open any more.
+   */
+  get flags(): OpenFlags {
+    return flagsOf(this.#open())
+  }
+
   /** True once it was closed, moved, detached or converted, or its scope is over. */
   get closed(): boolean {
     return this.#fd < 0
@@ -343,8 +366,12 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Its contents, with the methods of Node's `FileHandle`: reading and writing at positions of your own, `stat`, `truncate`, `sync`, …
-   * Kinds: file, memfd, device. Uses this up.
+   * Converts this Descriptor to an `OpenFile`, which then owns the open file: close it. It reads and writes at any position.
+   * An `OpenFile` has these methods of Node's `FileHandle`: `read`, `write`, `readv`, `writev`, `readFile`, `writeFile`, `appendFile`, `stat`,
+   * `truncate`, `sync`, `datasync`, `close`. It lacks `fd`, `chmod`, `chown`, `utimes`, `createReadStream`, `createWriteStream`, `readableWebStream`,
+   * `readLines` and the `'close'` event. `toReadable()` and `toWritable()` give streams. For the others call `fs.fchmod(descriptor.borrow(), …)`
+   * and the like before the conversion.
+   * Kinds: file, memfd, device. It does not check `access`: a write to a file that is open for reading rejects with EBADF.
    */
   toFile(): OpenFile {
     return this.#convert('toFile()', FILES, (fd, kind) => new OpenFile(fd, kind))

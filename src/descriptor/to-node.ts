@@ -7,6 +7,7 @@ import type { Duplex, Readable, Writable } from 'node:stream'
 import { checked, PassfdError } from '../base/errors.ts'
 import { closeFile } from '../os/close-file.ts'
 import { native } from '../os/native.ts'
+import { type Access, accessOf } from './access.ts'
 import { type Kind, SOCKETS } from './kind.ts'
 import { PollStream } from './poll-stream.ts'
 
@@ -17,8 +18,13 @@ export interface ListenHandle {
   readonly exclusive: true
 }
 
-const O_ACCMODE = 3
-const { O_RDONLY, O_WRONLY } = fs.constants
+/** For the sentence of an error. */
+const OPEN_FOR: Record<Access, string> = {
+  read: 'reading only',
+  write: 'writing only',
+  'read-write': 'both',
+  none: 'neither'
+}
 
 export function socket(fd: number): net.Socket {
   return released(fd, new net.Socket({ fd, readable: true, writable: true }))
@@ -27,13 +33,19 @@ export function socket(fd: number): net.Socket {
 export function duplex(fd: number, kind: Kind): Duplex {
   if (kind !== 'pipe' && kind !== 'tty') return socket(fd)
   const access = accessOf(fd)
-  return new PollStream(fd, { kind, readable: access !== O_WRONLY, writable: access !== O_RDONLY })
+  return new PollStream(fd, { kind, readable: access !== 'write', writable: access !== 'read' })
 }
 
-/** Throws ERR_PASSFD_DESCRIPTOR_DIRECTION for what is open for writing only. */
+/** Throws ERR_PASSFD_DESCRIPTOR_DIRECTION for a descriptor that is not open for reading. */
 export function checkReadable(fd: number, kind: Kind, operation: string): void {
-  if (accessOf(fd) === O_WRONLY)
-    throw new PassfdError('DESCRIPTOR_DIRECTION', { operation, kind, expected: 'reading', actual: 'writing' })
+  checkDirection(fd, kind, operation, 'read')
+}
+
+function checkDirection(fd: number, kind: Kind, operation: string, needed: 'read' | 'write'): void {
+  const access = accessOf(fd)
+  if (access === needed || access === 'read-write') return
+  const expected = needed === 'read' ? 'reading' : 'writing'
+  throw new PassfdError('DESCRIPTOR_DIRECTION', { operation, kind, expected, actual: OPEN_FOR[access] })
 }
 
 export function readable(fd: number, kind: Kind): Readable {
@@ -44,13 +56,7 @@ export function readable(fd: number, kind: Kind): Readable {
 }
 
 export function writable(fd: number, kind: Kind): Writable {
-  if (accessOf(fd) === O_RDONLY)
-    throw new PassfdError('DESCRIPTOR_DIRECTION', {
-      operation: 'toWritable()',
-      kind,
-      expected: 'writing',
-      actual: 'reading'
-    })
+  checkDirection(fd, kind, 'toWritable()', 'write')
   if (kind === 'pipe' || kind === 'tty') return new PollStream(fd, { kind, readable: false, writable: true })
   if (SOCKETS.includes(kind)) return released(fd, new net.Socket({ fd, readable: false, writable: true }))
   const { open, write, writev } = fs
@@ -122,8 +128,4 @@ function datagramSocket(type: dgram.SocketType, fd: number): dgram.Socket {
 function released<T>(fd: number, made: T): T {
   native.release(fd)
   return made
-}
-
-function accessOf(fd: number): number {
-  return checked(native.statusFlags(fd), 'fcntl') & O_ACCMODE
 }
