@@ -104,7 +104,11 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     call: options => Descriptor.memfd('passfd', options)
   },
   'descriptor/descriptor.ts bind': [
-    { options: [['PortSpec', 'os/bind.ts']], what: 'spec', call: options => Descriptor.bind({ port: 0, ...options }) },
+    {
+      options: [['PortSpec', 'os/bind-spec.ts']],
+      what: 'spec',
+      call: options => Descriptor.bind({ port: 0, ...options })
+    },
     {
       options: ['path', 'mode', 'owner', 'group', 'backlog'],
       what: 'spec',
@@ -293,7 +297,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => supervise({ limits: options })
     },
     {
-      options: [['Dispatch', 'prefork/options.ts']],
+      options: [['Dispatch', 'prefork/balance.ts']],
       what: 'options.balance',
       call: options => supervise({ balance: { dispatch: 'round-robin', ...options } })
     },
@@ -304,7 +308,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     },
     { options: channel, what: 'options.channel', call: options => supervise({ channel: options }) },
     {
-      options: [['PortSpec', 'os/bind.ts']],
+      options: [['PortSpec', 'os/bind-spec.ts']],
       what: 'options.listeners.web',
       call: options => supervise({ listeners: { web: { port: 0, ...options } } })
     },

@@ -20,7 +20,7 @@ const WINGS = [
   'prefork'
 ]
 /** The rooms of prefork, lowest first. */
-const PREFORK = ['control', 'launch', 'options', 'listen', 'supervisor', 'worker', 'index']
+const PREFORK = ['control', 'launch', 'specs', 'balance', 'options', 'listen', 'supervisor', 'worker', 'index']
 /** What a program imports is a door: nothing else of the wing is public. */
 const DOORS: Record<string, string> = {
   '.': 'index',

@@ -53,16 +53,17 @@ function className(value: object): string {
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT for a path that would be cut off at its NUL, or lead elsewhere because it is no Unicode text. */
 export function checkPathText(path: string, what: string): void {
-  if (path.includes('\0')) throw notAPath(what, 'a path without NUL bytes', path)
-  if (hasLoneSurrogate(path)) throw notAPath(what, 'a path without lone surrogates', path)
+  if (path.includes('\0')) throw invalid(what, 'a path without NUL bytes', path)
+  if (hasLoneSurrogate(path)) throw invalid(what, 'a path without lone surrogates', path)
 }
 
 export function hasLoneSurrogate(text: string): boolean {
   return /\p{Cs}/u.test(text)
 }
 
-function notAPath(what: string, expected: string, path: string): PassfdError {
-  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(path) })
+/** ERR_PASSFD_INVALID_ARGUMENT: "`what` must be `expected`; it is `actual`". */
+export function invalid(what: string, expected: string, actual: unknown): PassfdError {
+  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
 }
 
 export function checkType(value: unknown, name: string, expected: string, fits: (value: unknown) => boolean): void {

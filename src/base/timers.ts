@@ -1,3 +1,6 @@
+/** The longest time limit, in ms: a timer of Node's holds no more. */
+export const MAX_TIMEOUT = 0x7fffffff
+
 /**
  * Whether a timer keeps the process running. Under jsdom, where test runners put a window's timers in the place of Node's, one is a
  * number: that keeps nothing.

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
 import { isAbortSignal, isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
-import { describe } from '../base/check.ts'
+import { invalid } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
@@ -233,8 +233,4 @@ function streamOptions(options: StreamOptions): StreamOptions {
 function copyOf(what: string, bytes: unknown): Buffer {
   if (!isUint8Array(bytes)) throw invalid(what, 'a Buffer or Uint8Array', bytes)
   return Buffer.from(bufferOf(what, bytes))
-}
-
-function invalid(what: string, expected: string, actual: unknown): PassfdError {
-  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
 }

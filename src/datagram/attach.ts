@@ -1,5 +1,6 @@
 /** `attach`: descriptors through a socket of the package unix-dgram, which has no way to send them. */
 
+import { invalid } from '../base/check.ts'
 import { ENOTCONN } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
@@ -9,7 +10,7 @@ import { native } from '../os/native.ts'
 import { addressOf, type Destination, destinationOf } from './address.ts'
 import { Outbox } from './destination-queues.ts'
 import { QUEUE_OPTIONS, type QueueOptions, queueLimits } from './options.ts'
-import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
+import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
 
 /** What unix-dgram's `createSocket()`, or ours, returns: it has an `fd`, less than 0 once it is closed. */
 export interface UnixDgramSocket {

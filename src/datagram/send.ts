@@ -2,7 +2,7 @@
 
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
-import { describe } from '../base/check.ts'
+import { invalid } from '../base/check.ts'
 import { quiet } from '../base/deferred.ts'
 import { ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOTCONN } from '../base/errno.ts'
 import { abortError, PassfdError, systemError } from '../base/errors.ts'
@@ -91,10 +91,6 @@ export function transmit(
   } catch (error) {
     return error as Error // the address is too long, or its directory is not there
   }
-}
-
-export function invalid(what: string, expected: string, actual: unknown): PassfdError {
-  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
 }
 
 function bytesOf(data: unknown): Uint8Array {

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
+import { invalid } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { EAGAIN, ENOTCONN } from '../base/errno.ts'
 import { abortError, asError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
@@ -28,7 +29,7 @@ import {
   datagramLimits
 } from './options.ts'
 import { type Received, receiveDatagram } from './receive.ts'
-import { type DatagramData, invalid, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
+import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
 import { passPidfds, type Sender } from './sender.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */

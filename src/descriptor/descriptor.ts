@@ -6,13 +6,14 @@ import type { Server, Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { inspect, promisify } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
-import { checkInteger, checkOneOf, checkPathText } from '../base/check.ts'
+import { checkInteger, checkOneOf, checkOwnCopy, checkPathText } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { EBADF, EBUSY, EEXIST } from '../base/errno.ts'
 import { checked, type ErrorKey, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { type BindSpec as BindSpecOf, bindDescriptor } from '../os/bind.ts'
+import { bindSocket } from '../os/bind.ts'
+import { type BindSpec as BindSpecOf, readSpec } from '../os/bind-spec.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
@@ -188,7 +189,9 @@ export class Descriptor implements Disposable {
    * and /etc/group) own it before anybody can connect; it rejects with EPERM if this process may not give it away (chown(2)).
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
-    return spec instanceof Descriptor ? spec : own(await bindDescriptor(spec))
+    if (spec instanceof Descriptor) return spec
+    checkOwnCopy(spec, 'spec', 'a Descriptor of this copy of passfd')
+    return own((await bindSocket(readSpec(spec, 'spec', ''))).fd)
   }
 
   /** A pipe (pipe(2)): what is written to `writable` is read from `readable`. */

@@ -1,7 +1,8 @@
 /** TCP listeners that share a port (SO_REUSEPORT, socket(7)): each has its own queue, and the kernel deals connections out to them. */
 
 import { checked } from '../base/errors.ts'
-import { bindPort, listenAt, type PortSpec } from './bind.ts'
+import { bindPort, listenAt } from './bind.ts'
+import type { PortSpec } from './bind-spec.ts'
 import { ADDRESS, native } from './native.ts'
 
 const IPV6_ONLY = 1
@@ -31,8 +32,8 @@ export class PortGroup {
   }
 
   /**
-   * The port is taken from here on, and connections queue. Port 0 is a free one. Errors: EADDRINUSE if anybody listens there, others of
-   * bind(2), and of the host's look-up; ERR_PASSFD_INVALID_ARGUMENT.
+   * The port is taken from here on, and connections queue. `spec` is a checked one (`readSpec`). Port 0 is a free one. Errors: EADDRINUSE if
+   * anybody listens there, others of bind(2), and of the host's look-up.
    */
   static async open(spec: PortSpec): Promise<PortGroup> {
     const { fd, host, backlog, flags } = await bindPort(spec, REUSEPORT_LATER)

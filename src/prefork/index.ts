@@ -1,15 +1,12 @@
 /** passfd/prefork: a supervisor and workers that serve the same ports and lose nothing. */
 
 export type { ConnectionHandler } from '../serving/descriptor-intake.ts'
+export type { Balance, Dispatch, Route, Routed } from './balance.ts'
 export type { WorkerInfo, WorkerState } from './control/worker-info.ts'
 export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './launch/restart.ts'
 export type { ListenAddress } from './listen/bound-socket.ts'
 export type {
   AdminSpec,
-  Balance,
-  Dispatch,
-  Route,
-  Routed,
   SpawnSettings,
   SupervisorOptions,
   WorkerLimits

@@ -3,49 +3,15 @@
 import type { SpawnOptions } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { asUrl } from '../base/brand.ts'
-import { checkInteger, checkOwnCopy, checkPathText, describe } from '../base/check.ts'
+import { checkInteger, checkPathText, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { MAX_TIMEOUT } from '../base/timers.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../channel/options.ts'
-import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
-import { readSpec } from '../os/bind.ts'
-import type { WorkerInfo } from './control/worker-info.ts'
+import type { BindSpec } from '../descriptor/descriptor.ts'
+import { type Balance, balanceOf } from './balance.ts'
 import { type RestartPolicy, restartPolicy } from './launch/restart.ts'
-
-/** A connection that waits for its worker, as `route` sees it. */
-export interface Routed {
-  /** The name of the listener that it came to. */
-  readonly listener: string
-  /** Its first bytes, up to `maxHead`. They are looked at, not consumed: the worker reads them again. Valid during the call. */
-  readonly head: Buffer
-  /** Nothing follows `head`: the client has ended, or `maxHead` or `headTimeout` is reached. */
-  readonly ended: boolean
-  /** The client's IP address. Undefined for Unix sockets. */
-  readonly remoteAddress?: string
-}
-
-/**
- * Chooses a worker for a connection by its first bytes: returns its slot; `'more'` to be asked again when more bytes have come; or
- * undefined for round-robin, which also happens when that worker is not ready. It is asked once for a connection, so a
- * keep-alive client's later requests stay with the worker that got its first one.
- */
-export type Route = (connection: Routed, workers: readonly WorkerInfo[]) => number | 'more' | undefined
-
-/** The dispatch policy: the supervisor says which worker gets a connection. By an address or a function it accepts, and sends each one on. */
-export interface Dispatch {
-  /**
-   * `'round-robin'`: in turn; `'least-connections'`: who has the fewest; `'address'`: by the client's IP address, so that a client stays with
-   * its slot (Unix clients: round-robin); or a function that looks at the first bytes.
-   */
-  dispatch: 'round-robin' | 'least-connections' | 'address' | Route
-  /** With a function: how many first bytes it may ask for. Default 16 KiB, at most 1 MiB. */
-  maxHead?: number
-  /** With a function: how long it waits for them, in ms; then it is asked a last time. Default 5,000. */
-  headTimeout?: number
-}
-
-/** How connections come to workers. */
-export type Balance = 'per-worker' | 'shared' | Dispatch
+import { type ListenerSpec, readListeners } from './specs.ts'
 
 export interface WorkerLimits {
   /** Resident memory in bytes. */
@@ -151,11 +117,6 @@ const SPAWN_OPTIONS = {
   execArgv: true,
   leaveGroup: true
 } as const satisfies KnownOptions<SpawnSettings>
-const DISPATCH_OPTIONS = {
-  dispatch: 'method',
-  maxHead: true,
-  headTimeout: true
-} as const satisfies KnownOptions<Dispatch>
 const LIMIT_OPTIONS = {
   rss: true,
   age: true,
@@ -167,7 +128,7 @@ const LIMIT_OPTIONS = {
 export interface Settings {
   readonly entry: URL | string | undefined
   readonly command: readonly [string, ...string[]] | undefined
-  readonly listeners: ReadonlyMap<string, BindSpec>
+  readonly listeners: ReadonlyMap<string, ListenerSpec>
   readonly workers: number
   readonly balance: Balance
   readonly spawn: SpawnSettings
@@ -184,14 +145,9 @@ export interface Settings {
   readonly admin: AdminSpec | undefined
 }
 
-export const MAX_TIMEOUT = 0x7fffffff
 export const MAX_WORKERS = 1024
-/** Each worker is sent all of them in one message. */
-const MAX_LISTENERS = 64
-const MAX_HEAD = 1024 * 1024
 /** The highest user (credentials(7)); the one above means none. */
 const MAX_ID = 0xfffffffe
-const RULES = ['round-robin', 'least-connections', 'address']
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function settingsOf(given: SupervisorOptions): Settings {
@@ -224,7 +180,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
   return {
     entry,
     command,
-    listeners: listenersOf(listeners, 'options.listeners'),
+    listeners: readListeners(listeners, 'options.listeners'),
     workers,
     balance: balanceOf(options.balance, command !== undefined),
     spawn,
@@ -284,56 +240,6 @@ export function checkWorkers(workers: unknown): asserts workers is number {
   checkInteger(workers, 'workers', 1, MAX_WORKERS)
 }
 
-/** The same names as LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is what the user calls them. */
-export function listenersOf(listeners: unknown, option: string): Map<string, BindSpec> {
-  if (typeof listeners !== 'object' || listeners === null) throw invalid(option, 'an object', listeners)
-  const specs = new Map(Object.entries(listeners as Record<string, BindSpec>))
-  if (specs.size === 0 || specs.size > MAX_LISTENERS)
-    throw new PassfdError('INVALID_ARGUMENT', {
-      what: option,
-      expected: `an object with 1 to ${MAX_LISTENERS} listeners by name`,
-      actual: `one with ${specs.size}`
-    })
-  for (const [name, spec] of specs) {
-    if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
-      throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
-    checkOwnCopy(spec, `${option}.${name}`, 'a Descriptor of this copy of passfd')
-    if (spec instanceof Descriptor) {
-      if (spec.closed) void spec.kind // throws what became of it
-    } else specs.set(name, checkedSpec(spec, `${option}.${name}`))
-  }
-  return specs
-}
-
-function checkedSpec(given: BindSpec, what: string): BindSpec {
-  const spec = readSpec(given, what)
-  if (!('path' in spec)) checkInteger(spec.port, `${what}.port`, 0, 65535)
-  else if (typeof spec.path !== 'string' || spec.path === '') throw invalid(`${what}.path`, 'a path', spec.path)
-  else checkPathText(spec.path, `${what}.path`)
-  return spec
-}
-
-function balanceOf(balance: unknown, foreign: boolean): Balance {
-  if (balance === undefined) return foreign ? 'shared' : 'per-worker'
-  if (balance === 'per-worker' || balance === 'shared') return balance
-  const isObject = typeof balance === 'object' && balance !== null
-  const {
-    dispatch,
-    maxHead = 16384,
-    headTimeout = 5000
-  } = isObject ? readOptions(balance as Dispatch, DISPATCH_OPTIONS, 'options.balance') : ({} as Dispatch)
-  if (typeof dispatch !== 'function' && !RULES.includes(dispatch))
-    throw invalid(
-      'options.balance',
-      "'per-worker', 'shared' or { dispatch: 'round-robin', 'least-connections', 'address' or a function }",
-      balance
-    )
-  if (foreign) throw invalid('options.balance', "'shared' or 'per-worker' for a command", balance)
-  checkInteger(maxHead, 'options.balance.maxHead', 1, MAX_HEAD)
-  checkInteger(headTimeout, 'options.balance.headTimeout', 1, MAX_TIMEOUT)
-  return { dispatch, maxHead, headTimeout }
-}
-
 function limitsOf(limits: WorkerLimits): WorkerLimits {
   for (const name of ['rss', 'age', 'requests'] as const)
     if (limits[name] !== undefined) checkInteger(limits[name], `options.limits.${name}`, 1, Number.MAX_SAFE_INTEGER)
@@ -356,8 +262,4 @@ function checkNoNul(text: string, what: string): void {
 
 function isCommand(command: unknown): boolean {
   return Array.isArray(command) && command.length > 0 && command.every(part => typeof part === 'string' && part !== '')
-}
-
-function invalid(what: string, expected: string, actual: unknown): PassfdError {
-  return new PassfdError('INVALID_ARGUMENT', { what, expected, actual: describe(actual) })
 }

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import * as net from 'node:net'
+import { type PortSpec, readSpec } from '../../src/os/bind-spec.ts'
 import { native } from '../../src/os/native.ts'
 import { PortGroup } from '../../src/os/port-group.ts'
 import { isCloseOnExec, isNonBlocking } from '../helpers/facts.ts'
@@ -173,6 +174,8 @@ test('a port is free again at once, although connections of it are still being w
 
 test('a spec that is none is refused, and nothing is opened', async t => {
   for (const spec of [{ port: -1 }, { port: 65536 }, { port: '80' }, {}, { port: 0, backlog: -1 }])
-    await t.throwsAsync(PortGroup.open(spec as { port: number }), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+    await t.throwsAsync(async () => PortGroup.open(readSpec(spec, 'spec') as PortSpec), {
+      code: 'ERR_PASSFD_INVALID_ARGUMENT'
+    })
   await t.throwsAsync(PortGroup.open({ port: 0, host: '192.0.2.1' }), { code: 'EADDRNOTAVAIL' })
 })

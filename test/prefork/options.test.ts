@@ -1,7 +1,7 @@
 /** Options of a Supervisor: misuse throws at the call, and nothing is opened or moved. */
-import { Descriptor } from '../../src/index.ts'
-import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
+import type { SupervisorOptions } from '../../src/prefork/index.ts'
 import { settingsOf } from '../../src/prefork/options.ts'
+import { refuses } from '../helpers/supervisor-options.ts'
 import { test } from '../helpers/test.ts'
 
 const entry = '/srv/worker.js'
@@ -13,30 +13,7 @@ const WRONG: [string, object][] = [
   ['either entry or command; it is one with both', { entry, command: ['a'], listeners }],
   ['options.entry', { entry: 5, listeners }],
   ...[[], ['a', 5], [''], 'a'].map((command): [string, object] => ['options.command', { command, listeners }]),
-  ...[undefined, null, {}].map((wrong): [string, object] => ['options.listeners', { entry, listeners: wrong }]),
-  ['1 to 64', { entry, listeners: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`n${i}`, { port: 0 }])) }],
-  ...['a:b', '', 'ä', 'x'.repeat(256)].map((name): [string, object] => [
-    'the name of a listener',
-    { entry, listeners: { [name]: { port: 0 } } }
-  ]),
-  ['options.listeners.http', { entry, listeners: { http: 3000 } }],
-  ...[5, '', '\0name', undefined].map((path): [string, object] => [
-    'options.listeners.http.path must be a path',
-    { entry, listeners: { http: { path } } }
-  ]),
-  ...['3000', 65536, undefined].map((port): [string, object] => [
-    'options.listeners.http.port',
-    { entry, listeners: { http: { port } } }
-  ]),
   ...[0, 1025, 1.5, '2', Number.NaN].map((workers): [string, object] => ['workers', { entry, listeners, workers }]),
-  ...['random', {}, { dispatch: 'random' }, null].map((balance): [string, object] => [
-    'options.balance',
-    { entry, listeners, balance }
-  ]),
-  ['options.balance', { command: ['a'], listeners, balance: { dispatch: 'round-robin' } }],
-  ['maxHead', { entry, listeners, balance: { dispatch: () => 0, maxHead: 0 } }],
-  ['maxHead', { entry, listeners, balance: { dispatch: () => 0, maxHead: 1024 * 1024 + 1 } }],
-  ['headTimeout', { entry, listeners, balance: { dispatch: () => 0, headTimeout: 0 } }],
   ['options.restart', { entry, listeners, restart: true }],
   ['options.admin', { entry, listeners, admin: '' }],
   ...(
@@ -68,43 +45,7 @@ const WRONG: [string, object][] = [
   ['options.maxMessage', { entry, listeners, channel: { maxMessage: 0 } }]
 ]
 
-test('what is wrong throws, and says what would be right', t => {
-  for (const [what, options] of WRONG) {
-    const error = t.throws<NodeJS.ErrnoException>(
-      () => new Supervisor(options as SupervisorOptions),
-      undefined,
-      `${what} ${JSON.stringify(options)}`
-    )
-    t.is(error?.code, 'ERR_PASSFD_INVALID_ARGUMENT', what)
-    t.true(error?.message.includes(what), `${what}: ${error?.message}`)
-  }
-})
-
-test('a Descriptor of the wrong kind, or closed; one that is refused is not moved', async t => {
-  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
-  t.throws(() => new Supervisor({ entry, listeners: { http: listener }, workers: 0 }), {
-    code: 'ERR_PASSFD_INVALID_ARGUMENT'
-  })
-  t.false(listener.closed)
-  listener.close()
-  t.throws(() => new Supervisor({ entry, listeners: { http: listener } }), { code: 'ERR_PASSFD_DESCRIPTOR_CLOSED' })
-  const file = Descriptor.openSync('/dev/null')
-  const supervisor = new Supervisor({ entry, listeners: { http: file } })
-  await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_DESCRIPTOR_KIND' })
-  t.true(file.closed)
-})
-
-test('a Descriptor of a supervisor that is stopped before it has opened anything is closed', async t => {
-  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
-  await new Supervisor({ entry, listeners: { http: listener } }).stop()
-  t.true(listener.closed)
-  const other = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
-  const supervisor = new Supervisor({ entry, listeners: { http: other } })
-  const starting = t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
-  await supervisor.stop()
-  await starting
-  t.true(other.closed)
-})
+test('what is wrong throws, and says what would be right', t => refuses(t, WRONG))
 
 test('workers tell how they are at least twice in hangTimeout', t => {
   const heartbeat = (options: Partial<SupervisorOptions>) => settingsOf({ entry, listeners, ...options }).heartbeat
@@ -128,7 +69,6 @@ test('defaults, and the least and the most', t => {
   })
   t.true(settings.workers >= 1)
   t.is(settings.limits.jitter, 0.1)
-  t.is(settingsOf({ command: ['python3', 'worker.py'], listeners }).balance, 'shared')
   t.like(
     settingsOf({
       entry: new URL('file:///srv/worker.js'),
@@ -143,9 +83,4 @@ test('defaults, and the least and the most', t => {
       hangTimeout: 0
     }
   )
-  t.deepEqual(settingsOf({ entry, listeners, balance: { dispatch: 'address' } }).balance, {
-    dispatch: 'address',
-    maxHead: 16_384,
-    headTimeout: 5000
-  })
 })

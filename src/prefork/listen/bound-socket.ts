@@ -1,13 +1,12 @@
 /** One bound socket of the supervisor's. */
 
-import { checkInteger } from '../../base/check.ts'
 import { PassfdError } from '../../base/errors.ts'
-import { type BindSpec, Descriptor, own } from '../../descriptor/descriptor.ts'
+import { Descriptor, own } from '../../descriptor/descriptor.ts'
 import { LISTENERS } from '../../descriptor/kind.ts'
-import { accessOf } from '../../os/account.ts'
-import { bindDescriptor } from '../../os/bind.ts'
+import { bindSocket } from '../../os/bind.ts'
 import { native } from '../../os/native.ts'
-import { listenOn, removeFile, type SocketFile, socketName } from '../../os/socket-name.ts'
+import { removeFile, type SocketFile } from '../../os/socket-name.ts'
+import type { ListenerSpec } from '../specs.ts'
 
 /** Where it is bound. An abstract name begins with `@`. */
 export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: number } | { path: string }
@@ -34,7 +33,7 @@ const OTHERS = 0o022
 const text = Buffer.alloc(256)
 const facts = new Int32Array(2)
 
-export async function bind(name: string, spec: BindSpec): Promise<Bound> {
+export async function bind(name: string, spec: ListenerSpec): Promise<Bound> {
   if (spec instanceof Descriptor) {
     if (spec.kind !== 'udp' && !LISTENERS.includes(spec.kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
@@ -52,16 +51,10 @@ export async function bind(name: string, spec: BindSpec): Promise<Bound> {
       closesAtOnce
     }
   }
+  const { fd, file } = await bindSocket(spec, `${name}.`)
   const { backlog } = spec as { backlog?: number }
-  if (!('path' in spec)) {
-    const descriptor = own(await bindDescriptor(spec))
-    return { name, descriptor, own: true, backlog, file: undefined, closesAtOnce: true }
-  }
-  const { path, mode = 0o600 } = spec
-  checkInteger(mode, `the mode of ${name}`, 0, 0o777)
-  checkInteger(backlog ?? 0, `the backlog of ${name}`, 0, 0x7fffffff)
-  const { fd, file } = await listenOn(socketName({ path }), accessOf(spec, mode, `${name}.`), backlog ?? 511)
-  return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce: (mode & OTHERS) === 0 }
+  const closesAtOnce = !('path' in spec) || (spec.mode & OTHERS) === 0
+  return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce }
 }
 
 /** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */

@@ -1,8 +1,9 @@
 /** A listener under the policy that its supervisor was given. */
-import { type BindSpec, Descriptor } from '../../descriptor/descriptor.ts'
+import { Descriptor } from '../../descriptor/descriptor.ts'
 import { LISTENERS } from '../../descriptor/kind.ts'
 import { PortGroup } from '../../os/port-group.ts'
-import type { Balance } from '../options.ts'
+import type { Balance } from '../balance.ts'
+import type { ListenerSpec } from '../specs.ts'
 import { bind, closeBound } from './bound-socket.ts'
 import { DispatchedListener } from './dispatched-listener.ts'
 import type { Listener, ListenerEvents } from './listener.ts'
@@ -12,7 +13,7 @@ import { SharedListener } from './shared-listener.ts'
 /** Rejects with the system's error (EADDRINUSE, EACCES, …) or ERR_PASSFD_DESCRIPTOR_KIND. Nothing is left open then. */
 export async function openListener(
   name: string,
-  spec: BindSpec,
+  spec: ListenerSpec,
   balance: Balance,
   events: ListenerEvents
 ): Promise<Listener> {

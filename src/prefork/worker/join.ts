@@ -6,6 +6,7 @@ import { isMainThread } from 'node:worker_threads'
 import { checkInteger, checkType } from '../../base/check.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
+import { MAX_TIMEOUT } from '../../base/timers.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import { connect, pair } from '../../channel/connect.ts'
 import type { Message } from '../../channel/message.ts'
@@ -27,7 +28,7 @@ import {
   type Welcome
 } from '../control/control.ts'
 import { type Bound, bind, closeBound } from '../listen/bound-socket.ts'
-import { listenersOf, MAX_TIMEOUT } from '../options.ts'
+import { type ListenerSpec, readListeners } from '../specs.ts'
 import { type Home, type Standing, Worker } from './worker.ts'
 
 export interface JoinOptions {
@@ -87,7 +88,7 @@ function again(error: Error): never {
 
 async function standAlone({ standalone, signals = true, lameDuck = 0 }: JoinOptions): Promise<Worker> {
   if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
-  const worker = new Worker(await alone(listenersOf(standalone, 'options.standalone'), lameDuck))
+  const worker = new Worker(await alone(readListeners(standalone, 'options.standalone'), lameDuck))
   if (signals) stopOnSignals(worker)
   return worker
 }
@@ -303,7 +304,7 @@ function isHandled(): boolean {
 }
 
 /** All of them, or none. */
-async function bindAll(specs: ReadonlyMap<string, BindSpec>): Promise<Bound[]> {
+async function bindAll(specs: ReadonlyMap<string, ListenerSpec>): Promise<Bound[]> {
   const attempts = [...specs].map(([name, spec]) => bind(name, spec))
   try {
     return await Promise.all(attempts)
@@ -315,7 +316,7 @@ async function bindAll(specs: ReadonlyMap<string, BindSpec>): Promise<Bound[]> {
   }
 }
 
-async function alone(specs: ReadonlyMap<string, BindSpec>, lameDuck: number): Promise<Home> {
+async function alone(specs: ReadonlyMap<string, ListenerSpec>, lameDuck: number): Promise<Home> {
   const listeners = new Map<string, Loan>()
   const bound = await bindAll(specs)
   for (const { name, descriptor, backlog, own } of bound)

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import type { Balance } from '../../../src/prefork/options.ts'
+import type { Balance } from '../../../src/prefork/balance.ts'
 import { BALANCES, nameOf } from '../../helpers/prefork.ts'
 import { command, fixture, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'

@@ -1,0 +1,65 @@
+/** Where to bind: a spec as users give it, and its one check. */
+import { checkInteger, checkPathText, invalid } from '../base/check.ts'
+import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
+
+/** A TCP port. Without a `host` it is every address, of both families if there is IPv6. `backlog`: default 511. */
+export interface PortSpec {
+  port: number
+  host?: string
+  backlog?: number
+  ipv6Only?: boolean
+}
+
+/** Where to bind. Kinds that listen have a `backlog` (default 511). A Descriptor is taken as it is. */
+export type BindSpec<D> =
+  | PortSpec
+  | { path: string; mode?: number; owner?: number | string; group?: number | string; backlog?: number }
+  | { type: 'udp4' | 'udp6'; port: number; address?: string }
+  | D
+
+type PathSpec = Extract<BindSpec<never>, { path: string }>
+type DatagramSpec = Extract<BindSpec<never>, { type: string }>
+
+/** A spec that `readSpec` has checked: nobody checks it again. */
+export type CheckedSpec = PortSpec | (PathSpec & { mode: number }) | DatagramSpec
+
+const PORT = { port: true, host: true, backlog: true, ipv6Only: true } as const satisfies KnownOptions<PortSpec>
+const PATH = {
+  path: true,
+  mode: true,
+  owner: true,
+  group: true,
+  backlog: true
+} as const satisfies KnownOptions<PathSpec>
+const DATAGRAM = { type: true, port: true, address: true } as const satisfies KnownOptions<DatagramSpec>
+const ANY = { ...PORT, ...PATH, ...DATAGRAM }
+
+/**
+ * Reads a spec as users give it: checks all of it and fills in the mode of a file. `what`: how errors call the spec; `prefix`: what they put
+ * before the name of one of its options. Throws ERR_PASSFD_INVALID_ARGUMENT. Hosts and the names of accounts are looked up when it is bound.
+ */
+export function readSpec(given: unknown, what: string, prefix = `${what}.`): CheckedSpec {
+  if (typeof given !== 'object' || given === null)
+    throw invalid(what, '{ port }, { path }, { type, port } or a Descriptor', given)
+  const spec = readOptions<object>(given, ANY, what)
+  checkOptions(spec, 'path' in given ? PATH : 'type' in given ? DATAGRAM : PORT, what)
+  if ('path' in given) return checkedPath({ path: undefined, ...spec }, prefix)
+  const { port, type } = spec as Partial<DatagramSpec>
+  checkInteger(port, `${prefix}port`, 0, 65535)
+  if ('type' in given && type !== 'udp4' && type !== 'udp6') throw invalid(`${prefix}type`, "'udp4' or 'udp6'", type)
+  checkBacklog(spec, prefix)
+  return spec as CheckedSpec
+}
+
+function checkedPath(spec: { path: unknown; mode?: number; backlog?: number }, prefix: string): CheckedSpec {
+  const { path, mode = 0o600 } = spec
+  if (typeof path !== 'string' || path === '') throw invalid(`${prefix}path`, 'a path', path)
+  checkPathText(path, `${prefix}path`)
+  checkInteger(mode, `${prefix}mode`, 0, 0o777)
+  checkBacklog(spec, prefix)
+  return { ...spec, path, mode }
+}
+
+function checkBacklog({ backlog }: Pick<PortSpec, 'backlog'>, prefix: string): void {
+  if (backlog !== undefined) checkInteger(backlog, `${prefix}backlog`, 0, 0x7fffffff)
+}

@@ -1,0 +1,35 @@
+/** What a supervisor, or a standalone worker, listens on. */
+import { checkOwnCopy, invalid } from '../base/check.ts'
+import { PassfdError } from '../base/errors.ts'
+import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
+import { type CheckedSpec, readSpec } from '../os/bind-spec.ts'
+
+/** A listener's spec once it was read: a socket that is there, or where to bind one. */
+export type ListenerSpec = Descriptor | CheckedSpec
+
+/** Each worker is sent all of them in one message. */
+const MAX_LISTENERS = 64
+
+/**
+ * Reads the specs of all listeners, the one time that anybody does. Names are those that LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is
+ * what the user calls them. Throws ERR_PASSFD_INVALID_ARGUMENT, or what became of a Descriptor that is not open; no Descriptor is moved.
+ */
+export function readListeners(listeners: unknown, option: string): Map<string, ListenerSpec> {
+  if (typeof listeners !== 'object' || listeners === null) throw invalid(option, 'an object', listeners)
+  const all = Object.entries(listeners as Record<string, BindSpec>)
+  if (all.length === 0 || all.length > MAX_LISTENERS)
+    throw new PassfdError('INVALID_ARGUMENT', {
+      what: option,
+      expected: `an object with 1 to ${MAX_LISTENERS} listeners by name`,
+      actual: `one with ${all.length}`
+    })
+  const specs = new Map<string, ListenerSpec>()
+  for (const [name, spec] of all) {
+    if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
+      throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
+    checkOwnCopy(spec, `${option}.${name}`, 'a Descriptor of this copy of passfd')
+    if (spec instanceof Descriptor && spec.closed) void spec.kind // throws what became of it
+    specs.set(name, spec instanceof Descriptor ? spec : readSpec(spec, `${option}.${name}`))
+  }
+  return specs
+}
