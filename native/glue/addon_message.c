@@ -11,6 +11,7 @@ enum { CUT = 2, CREDENTIALS = 4, PIDFD = 8 }; /* flags, besides TRUNCATED */
 FUNCTION_OF_TWO(pass_credentials, fd, bool, on, os_pass_credentials(fd, on))
 FUNCTION_OF_TWO(pass_pidfd, fd, bool, on, os_pass_pidfd(fd, on))
 FUNCTION_OF_INT(pending, fd, os_pending(fd))
+FUNCTION_OF_INT(next_size, fd, os_next_size(fd))
 
 FUNCTION(name)
 {
@@ -127,7 +128,7 @@ FUNCTION(write_now)
 
 const struct function message_functions[] = {
 	{"passCredentials", call_pass_credentials}, {"passPidfd", call_pass_pidfd},
-	{"pending", call_pending}, {"name", call_name},
+	{"pending", call_pending}, {"nextSize", call_next_size}, {"name", call_name},
 	{"receivePlaced", call_receive_placed}, {"receiveMessage", call_receive_message},
 	{"sendMessage", call_send_message}, {"readNow", call_read_now}, {"writeNow", call_write_now}, {NULL, NULL}
 };

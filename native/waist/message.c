@@ -217,6 +217,16 @@ int os_receive_message(
 	return (int) received;
 }
 
+int os_next_size(int fd)
+{
+	ssize_t size;
+	do {
+		/* Without room for control messages no descriptor is installed */
+		size = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	} while (size < 0 && errno == EINTR);
+	return outcome(size);
+}
+
 int os_peek(int fd, uint8_t *bytes, size_t length)
 {
 	/* A stream would answer as at its end. */

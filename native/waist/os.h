@@ -139,6 +139,7 @@ int os_pass_credentials(int fd, bool on);
 int os_pass_pidfd(int fd, bool on); /* SO_PASSPIDFD, Linux 6.5; -ENOPROTOOPT before */
 int os_name(int fd, bool peer, uint8_t *name, size_t capacity); /* returns its length */
 int os_pending(int fd); /* bytes to be read; of the first one, if they are datagrams */
+int os_next_size(int fd); /* bytes of the first datagram, which stays where it is; -EAGAIN: there is none (os_pending says 0 then) */
 int os_shutdown(int fd, int how);
 int os_resize(int fd, int columns, int rows);
 int os_terminal_side(int fd); /* 1: a pseudoterminal's master; 0: a terminal */

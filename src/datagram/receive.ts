@@ -41,26 +41,40 @@ export interface Received {
 const results = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
 const name = Buffer.allocUnsafeSlow(108)
 const NOTHING = Buffer.alloc(0)
+/** In bytes: more than a datagram has by default (net.core.wmem_default is 212,992). */
+const SCRATCH = 262_144
+let scratch: Buffer | undefined
 /** What the kernel says of a user that it can't name (/proc/sys/kernel/overflowuid). */
 const NOBODY = 65534
 
 /**
- * Returns -errno if there is none (EAGAIN). The buffer is made for it: FIONREAD tells the size of the first one (unix(7)). If that is
- * over `limit` bytes, or another reader of the same socket was faster and the next one is longer, it is `cut`. `wantsPidfd`: that of the
- * sender is kept, if the socket asks for it.
+ * Receives the first datagram of the socket's queue. Returns -errno if there is none (EAGAIN). passfd cuts a datagram only if it is longer
+ * than `limit` bytes, or longer than SCRATCH while another process reads the same socket. `wantsPidfd`: the caller gets the sender's pidfd,
+ * if the socket asks the kernel for it.
  */
 export function receiveDatagram(fd: number, limit: number, wantsPidfd = false): Received | number {
-  const pending = native.pending(fd)
-  if (pending < 0) return pending
-  const room = pending > limit ? 0 : pending
-  const data = room === 0 ? NOTHING : Buffer.allocUnsafe(room)
-  const length = native.receiveMessage(fd, data, 0, room, results, name, wantsPidfd)
+  // The size of a datagram that is there: FIONREAD answers 0 for an empty queue too, and what came after it would be cut
+  const next = native.nextSize(fd)
+  if (next < 0) return next
+  // Another reader may receive that datagram first, so that a longer one is received here: the scratch buffer has room for it
+  const large = next > SCRATCH && next <= limit
+  scratch ??= Buffer.allocUnsafeSlow(SCRATCH)
+  const buffer = large ? Buffer.allocUnsafe(next) : scratch
+  const length = native.receiveMessage(
+    fd,
+    buffer,
+    0,
+    large ? next : Math.min(limit, SCRATCH),
+    results,
+    name,
+    wantsPidfd
+  )
   if (length < 0) return length
   const flags = results[RESULT_FLAGS]!
   const pin = wantsPidfd ? pinned(flags) : undefined
   return {
-    data: length === room ? data : data.subarray(0, length),
-    size: Math.max(pending, length),
+    data: large ? buffer.subarray(0, length) : length === 0 ? NOTHING : Buffer.from(buffer.subarray(0, length)),
+    size: flags & CUT ? Math.max(next, length) : length,
     from: addressOf(name.subarray(0, results[MESSAGE_NAME])),
     sender: flags & CREDENTIALS ? knownSender(pin) : undefined,
     pin,

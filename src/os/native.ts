@@ -130,6 +130,7 @@ export interface Native {
    */
   inetName(fd: number, peer: boolean, out: Int32Array, text: Uint8Array): number
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
+  nextSize(fd: number): number // bytes of the first datagram, which stays there; -EAGAIN: there is none (`pending` is 0 then)
   lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
   limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
 

@@ -2,17 +2,28 @@ import { receiveDatagram } from '../../src/datagram/receive.ts'
 import { native } from '../../src/os/native.ts'
 import { patched } from '../helpers/channels.ts'
 import { abstractName } from '../helpers/datagrams.ts'
+import { times } from '../helpers/full.ts'
+import { start } from '../helpers/process.ts'
 import { test } from '../helpers/test.ts'
 
 const EAGAIN = -11
 const EBADF = -9
 
-function bound(): [fd: number, send: (text: string) => void] {
+/** Sends numbers, one after the other. */
+const SENDER = `
+import socket, sys
+name, count = sys.argv[1:]
+sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+for number in range(int(count)):
+    sender.sendto(b'%d' % number, b'\\0' + name.encode())
+`
+
+function bound(): [fd: number, send: (text: string) => void, name: Buffer] {
   const fd = native.socket(2)
   const name = Buffer.from(`\0${abstractName().abstract}`)
   native.bind(fd, name, -1)
   const none = new Int32Array(0)
-  return [fd, text => void native.sendMessage(fd, Buffer.from(text), 0, text.length, none, 0, 0, name)]
+  return [fd, text => void native.sendMessage(fd, Buffer.from(text), 0, text.length, none, 0, 0, name), name]
 }
 
 test('datagrams one by one, each in a buffer of its size', t => {
@@ -37,21 +48,53 @@ test('one that is longer than the limit is gone, and said to have been cut', t =
   native.close(fd)
 })
 
-test('another reader was faster: what comes instead is shorter, or said to have been cut', async t => {
+test('another reader was faster: what comes instead arrives whole, however long it is', async t => {
   const [fd, send] = bound()
-  for (const text of ['abc', 'abc']) send(text)
-  for (const [pending, text, cut] of [
-    [5, 'abc', false],
-    [2, 'ab', true]
-  ] as const)
+  for (const [other, text] of [
+    [5, 'abc'],
+    [2, 'abc'],
+    [0, 'abc'],
+    [0, 'x'.repeat(200_000)],
+    [2000, 'abc'] // what the other reader took was over the limit
+  ] as const) {
+    send(text)
     await patched(
-      'pending',
-      () => () => pending,
+      'nextSize',
+      () => () => other,
       () => {
-        const received = receiveDatagram(fd, 1000) as { data: Buffer; cut: boolean }
-        t.is(received.data.toString(), text)
-        t.is(received.cut, cut)
+        const limit = other === 2000 ? 1000 : 200_000
+        t.like(receiveDatagram(fd, limit), { data: Buffer.from(text), size: text.length, cut: false })
       }
     )
+  }
+  native.close(fd)
+})
+
+test('one that is longer than the scratch buffer arrives whole', t => {
+  const [receiver, , name] = bound()
+  const [sender, bytes] = [native.socket(2), Buffer.alloc(300_000, 'y')]
+  t.is(native.sendBuffer(sender, 212_992), 0)
+  t.is(native.sendMessage(sender, bytes, 0, bytes.length, new Int32Array(0), 0, 0, name), bytes.length)
+  t.like(receiveDatagram(receiver, bytes.length), { size: bytes.length, cut: false, data: bytes })
+  for (const one of [receiver, sender]) native.close(one)
+})
+
+const COUNT = times(20_000, 200_000)
+
+test('none is lost that comes while the queue is found empty', async t => {
+  const [fd, , name] = bound()
+  const sender = start('/usr/bin/python3', ['-c', SENDER, name.toString('latin1', 1), `${COUNT}`])
+  t.teardown(() => sender.child.kill())
+  const wrong: unknown[] = []
+  // Without a turn of the event loop, so that most calls find nothing
+  for (let count = 0; count < COUNT; ) {
+    const received = receiveDatagram(fd, 1000)
+    if (received === EAGAIN) continue
+    if (typeof received === 'number' || received.cut || received.data.toString() !== `${count}`) wrong.push(received)
+    count++
+    if (wrong.length > 10) break
+  }
+  t.deepEqual(wrong, [])
+  t.is((await sender.exit).code, 0)
   native.close(fd)
 })

@@ -538,10 +538,10 @@ test('a socket that another owner has shut down does not keep the loop busy', as
   const socket = await connect(left)
   let looks = 0
   await patched(
-    'pending',
-    pending => fd => {
+    'nextSize',
+    nextSize => fd => {
       looks++
-      return pending(fd)
+      return nextSize(fd)
     },
     async () => {
       socket.on('message', () => {})

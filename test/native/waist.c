@@ -98,11 +98,14 @@ static void keeps_packets_apart(void)
 	struct iovec in = {.iov_base = small, .iov_len = sizeof small};
 	struct os_rights rights = {.fds = fds, .capacity = 2};
 	struct os_message message = {0};
+	CHECK(os_next_size(ends[1]) == 5);
 	CHECK(os_receive_message(ends[1], &in, &message, &rights, false) == 3);
 	CHECK(message.cut && message.credentials && message.pid == getpid() && rights.count == 1);
 	os_close(fds[0]);
 	rights.count = 0;
+	CHECK(os_next_size(ends[1]) == 0); /* an empty one is there */
 	CHECK(os_receive_message(ends[1], &in, &message, &rights, false) == 0 && rights.count == 0);
+	CHECK(os_next_size(ends[1]) == -EAGAIN && os_pending(ends[1]) == 0);
 	os_close(ends[0]);
 	os_close(ends[1]);
 }
