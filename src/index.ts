@@ -2,17 +2,12 @@
 
 export { type ErrorCode, type Failure, PassfdError, type RemoteError } from './base/errors.ts'
 export { version } from './base/version.ts'
-export {
-  Channel,
-  type ChannelEvents,
-  type Handler,
-  type RequestOptions,
-  type Returned,
-  type ServeOptions
-} from './channel/channel.ts'
+export { Channel, type ChannelEvents, type RequestOptions } from './channel/channel.ts'
 export { type Address, connect, pair } from './channel/connect.ts'
+export type { Handler, ServeOptions } from './channel/handlers.ts'
 export type { Message } from './channel/message.ts'
 export type { ChannelOptions, ListenOptions, Schema } from './channel/options.ts'
+export type { Returned } from './channel/returned.ts'
 export { ChannelServer, listen, type ServerEvents } from './channel/server.ts'
 export { Connection, type StreamOptions, type TakeOptions } from './connection/connection.ts'
 export type { Access, OpenFlags } from './descriptor/access.ts'

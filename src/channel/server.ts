@@ -8,6 +8,7 @@ import { mark } from '../base/copy.ts'
 import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts'
 import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
@@ -16,18 +17,11 @@ import { checkNoOwner } from '../os/account.ts'
 import { closeListener, Watcher } from '../os/loop.ts'
 import { FAILED, native } from '../os/native.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
-import {
-  type Channel,
-  type ChannelKeeper,
-  type Handler,
-  hasUnread,
-  type ServeOptions,
-  serveOptions,
-  throwLater
-} from './channel.ts'
+import { type Channel, type ChannelKeeper, hasUnread } from './channel.ts'
 import { type Address, open } from './connect.ts'
 import { DescriptorShare, type Part } from './descriptor-budget.ts'
 import { refuse } from './fault.ts'
+import { type Handler, type ServeOptions, serveOptions } from './handlers.ts'
 import {
   channelLimits,
   LISTEN_OPTIONS,

@@ -33,8 +33,11 @@ export type ReturnState = 'unsent' | 'unconfirmed' | 'refused'
 /** What a session tells the channel on top of it. */
 export interface SessionOwner {
   onOpen(hello: Hello): void
-  /** A message, or a request that waits for an answer. The descriptors were made by `lend`; `cost` is to be `consumed`. */
-  onMessage(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void
+  /**
+   * A message, or a request that waits for an answer. The descriptors were made by `lend`. True: the program has it. False: it waits, and
+   * the owner calls `consumed` with its `cost` when the program is given it.
+   */
+  onMessage(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): boolean
   /** Makes lent Descriptors of numbers that have arrived. */
   lend(fds: readonly number[], request: boolean): Descriptor[]
   /** Descriptors that were moved and not taken. */
@@ -202,6 +205,12 @@ export class Session implements TransportOwner {
     if (!this.#incoming.has(incoming)) return
     this.#incoming.delete(incoming)
     this.#fault(incoming.id, error)
+  }
+
+  /** Gives the descriptors of a value that was given away and can't be sent back to the program. */
+  giveBack(value: unknown, descriptors: readonly Descriptor[]): void {
+    const fds = descriptors.map(descriptor => moveOutShared(descriptor, 'an answer'))
+    this.#owner.onReturned('unsent', new Parcel(fds, descriptors, value, -1))
   }
 
   /** Resolves when fewer bytes than the high-water mark are queued, and fewer than half of the descriptors that may be under way are. */
@@ -655,7 +664,7 @@ export class Session implements TransportOwner {
     this.#lent += fds.length
     const value = this.#decode(bytes, start, end, flagged, descriptors, owned)
     this.#takenOwed += fds.length
-    if (!request) this.#owner.onMessage(undefined, value, descriptors, bodyCost)
+    if (!request) this.#give(undefined, value, descriptors, bodyCost)
     else if (this.#incoming.size >= maxPending) {
       for (const descriptor of descriptors) descriptor.close()
       this.#credit.owe(bodyCost)
@@ -663,8 +672,12 @@ export class Session implements TransportOwner {
     } else {
       const incoming = new Incoming(id, Math.min(flags >>> frame.ALLOWANCE_SHIFT, MAX_RIGHTS))
       this.#incoming.add(incoming)
-      this.#owner.onMessage(incoming, value, descriptors, bodyCost)
+      this.#give(incoming, value, descriptors, bodyCost)
     }
+  }
+
+  #give(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
+    if (this.#owner.onMessage(incoming, value, descriptors, cost)) this.consumed(cost)
   }
 
   #onReply(flags: number, id: number, bytes: Buffer, start: number, end: number, owned: boolean, fds: number[]): void {

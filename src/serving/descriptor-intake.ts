@@ -3,7 +3,7 @@
 import { AsyncContext } from '../base/async-context.ts'
 import { EINVAL } from '../base/errno.ts'
 import { PassfdError, systemError } from '../base/errors.ts'
-import { throwLater } from '../channel/channel.ts'
+import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { Watcher } from '../os/loop.ts'

@@ -1,14 +1,9 @@
 /** One end of the model: a whole Channel over a fake socket, and a program that uses it in every way at random. */
-import {
-  type Channel,
-  createChannel,
-  type Handler,
-  type Returned,
-  sessionOf,
-  startChannel
-} from '../../src/channel/channel.ts'
+import { type Channel, createChannel, sessionOf, startChannel } from '../../src/channel/channel.ts'
+import type { Handler } from '../../src/channel/handlers.ts'
 import type { Message } from '../../src/channel/message.ts'
 import type { ChannelOptions, Limits } from '../../src/channel/options.ts'
+import type { Returned } from '../../src/channel/returned.ts'
 import { type Descriptor, own } from '../../src/descriptor/descriptor.ts'
 import { EBADF, type FakeSocket } from './fake-wire.ts'
 import type { Side } from './ledger.ts'

@@ -1,0 +1,91 @@
+/** Messages that come back: their descriptors were moved, and the peer has not taken them. */
+
+import type { EventEmitter } from 'node:events'
+import type { AsyncContext } from '../base/async-context.ts'
+import type { Failure } from '../base/errors.ts'
+import { throwLater } from '../base/throw-later.ts'
+import { type Descriptor, endLoan, forgetIfClosed, giveBack, type Lender } from '../descriptor/descriptor.ts'
+import { withoutConnections } from './message.ts'
+import type { ReturnState } from './session.ts'
+import type { Parcel } from './transport.ts'
+import type { Wire } from './wire.ts'
+
+/** A message whose descriptors were moved and not taken. Its Descriptors are open again, until the listeners return. */
+export interface Returned<Out = unknown> {
+  /** *unsent*: they never left. *unconfirmed*: they left; the peer may hold them too. *refused*: they answered a request that was given up. */
+  readonly state: ReturnState
+  readonly value: Out
+  /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
+  readonly descriptors: readonly Descriptor[]
+  /**
+   * Why it came back, if the channel goes on. The system's error: the kernel refuses to pass one of them (EBADF, EINVAL for an io_uring, …).
+   * ERR_PASSFD_ENCODE: a binary value of 64 KiB or more was transferred or detached before it had left. ERR_PASSFD_MESSAGE_TOO_LARGE,
+   * ERR_PASSFD_TOO_MANY_DESCRIPTORS: it was sent before the peer's hello, which tells that the peer does not take it. There may be no
+   * descriptors then. Otherwise undefined.
+   */
+  readonly error: Failure | undefined
+  /** Keeps all of them, Connections too. */
+  claim(): this
+}
+
+/**
+ * Gives the descriptors of a parcel back to the program: `emitter` emits `'returned'` in `context`, and what its listeners do not claim is closed
+ * on a helper thread. Without a listener all of them are.
+ */
+export function giveReturned(
+  emitter: EventEmitter<any>,
+  context: AsyncContext,
+  wire: Wire,
+  state: ReturnState,
+  parcel: Parcel
+): void {
+  // Somebody else has closed them, by their numbers, which may be those of other files soon
+  const lost =
+    parcel.error === undefined ? [] : parcel.descriptors.filter((each, at) => forgetIfClosed(each, parcel.fds[at]!))
+  if (emitter.listenerCount('returned') > 0) emitReturned(emitter, context, wire, state, parcel, lost)
+  else if (parcel.fds.length > lost.length)
+    wire.discard(lost.length === 0 ? parcel.fds : withoutLost(parcel, lost), undefined)
+}
+
+function emitReturned(
+  emitter: EventEmitter<any>,
+  context: AsyncContext,
+  wire: Wire,
+  state: ReturnState,
+  parcel: Parcel,
+  lost: readonly Descriptor[]
+): void {
+  const { fds, descriptors, value, error } = parcel
+  const lender: Lender = {
+    message: 'returned message',
+    pid: process.pid,
+    ended: '',
+    kept: () => {},
+    discard: fd => wire.discard([fd], undefined)
+  }
+  for (const [index, descriptor] of descriptors.entries())
+    if (!lost.includes(descriptor)) giveBack(descriptor, fds[index]!, lender)
+  const returned: Returned = {
+    state,
+    value,
+    descriptors: withoutConnections(descriptors),
+    error,
+    claim() {
+      for (const descriptor of descriptors) if (!descriptor.closed) descriptor.claim()
+      return this
+    }
+  }
+  try {
+    context.emit(emitter, 'returned', returned)
+  } catch (error) {
+    throwLater(error)
+  }
+  const unclaimed = descriptors
+    .map(descriptor => endLoan(descriptor, "the 'returned' listeners returned"))
+    .filter(fd => fd >= 0)
+  if (unclaimed.length > 0) wire.discard(unclaimed, undefined)
+}
+
+function withoutLost({ fds, descriptors }: Parcel, lost: readonly Descriptor[]): number[] {
+  return fds.filter((_, index) => !lost.includes(descriptors[index]!))
+}
