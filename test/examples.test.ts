@@ -1,6 +1,6 @@
 /** The examples do what their comments and the README say. They import the built package, as users do. */
-import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { type SpawnOptions, spawnSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -137,14 +137,52 @@ test('what one worker is told, all of them know', async t => {
   await ends(t, broadcast)
 })
 
+const notRoot = process.getuid!() === 0 ? undefined : 'needs root'
+
+testIf(
+  notRoot,
+  'another user as a client: let in, refused by the server, refuses the server, kept out by the mode',
+  async t => {
+    const [guest, stranger] = [65534, 65533]
+    const folder = mkdtempSync(join(tmpdir(), 'passfd-other-user-'))
+    chmodSync(folder, 0o755)
+    const path = join(folder, 'guests.sock')
+    const server = example('other-user', 'serve', path, `${guest}`)
+    t.is(await server.line(), `server: user 0 waits for user ${guest}`)
+    const visit = async (uid: number, host: number) => {
+      const visitor = exampleOf({ uid, gid: uid }, 'other-user', 'visit', path, `${host}`)
+      const line = await visitor.line()
+      await ends(t, visitor)
+      return line.replace(/rocess \d+/, 'rocess N')
+    }
+    t.is(await visit(guest, 0), 'guest: the server answers "welcome"')
+    t.regex(await server.line(), new RegExp(`^server: process \\d+ of user ${guest} says "hello"$`))
+    t.is(await visit(stranger, 0), 'guest: the server refused: ERR_PASSFD_UNAUTHORIZED')
+    t.is(await server.line(), `server: refused user ${stranger}: ERR_PASSFD_UNAUTHORIZED`)
+    t.is(
+      await visit(guest, stranger),
+      'guest: I refused the server: Process N of user 0 is not let in: authorize() refused.'
+    )
+    chmodSync(path, 0o600)
+    t.is(await visit(guest, 0), `guest: EACCES: permission denied, connect '${path}'`)
+    server.child.kill('SIGTERM')
+    await ends(t, server)
+    rmdirSync(folder)
+  }
+)
+
 test('the Python peer fits on a page', t => {
   t.true(readFileSync(join(root, 'examples/python/peer.py'), 'utf8').split('\n').length <= 80)
 })
 
 function example(name: string, ...args: string[]): Running {
+  return exampleOf({}, name, ...args)
+}
+
+function exampleOf(options: SpawnOptions, name: string, ...args: string[]): Running {
   // The demo starts its own programs by tsx
   const how = name === 'demo' ? ['--import', import.meta.resolve('tsx')] : compiled
-  return start(process.execPath, [...how, join(root, `examples/${name}.ts`), ...args])
+  return start(process.execPath, [...how, join(root, `examples/${name}.ts`), ...args], options)
 }
 
 async function ends(t: ExecutionContext, running: Running): Promise<void> {
