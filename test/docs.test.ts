@@ -141,7 +141,7 @@ const OPTION_TABLES = {
     ['src/channel/options.ts', 'ChannelOptions'],
     ['src/channel/options.ts', 'ListenOptions'],
     ['src/channel/channel.ts', 'RequestOptions'],
-    ['src/channel/channel.ts', 'ServeOptions']
+    ['src/channel/handlers.ts', 'ServeOptions']
   ],
   'docs/prefork.md': [
     ['src/prefork/options.ts', 'SupervisorOptions'],

@@ -137,6 +137,28 @@ test('what one worker is told, all of them know', async t => {
   await ends(t, broadcast)
 })
 
+test('the next version takes the port over while clients come', async t => {
+  const path = socketPath()
+  const first = example('hot-restart', path)
+  const [, port] = /serves port (\d+)$/.exec(await first.line())!
+  const visit = async () => (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+  t.is(await visit(), `process ${first.child.pid}`)
+  let visiting = true
+  const answers = new Set<string>()
+  const visitor = (async () => {
+    while (visiting) answers.add(await visit()) // rejects if one is refused or reset
+  })()
+  const second = example('hot-restart', path)
+  t.is(await second.line(), `process ${second.child.pid} serves port ${port}`)
+  await ends(t, first)
+  answers.add(await visit())
+  visiting = false
+  await visitor
+  t.deepEqual([...answers].sort(), [first, second].map(({ child }) => `process ${child.pid}`).sort())
+  second.child.kill('SIGTERM')
+  await ends(t, second)
+})
+
 const notRoot = process.getuid!() === 0 ? undefined : 'needs root'
 
 testIf(
