@@ -16,4 +16,5 @@ export type { SupervisorEvents, SupervisorPhase } from './supervisor/commands.ts
 export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
 export { Supervisor } from './supervisor/supervisor.ts'
 export { type JoinOptions, joinSupervisor } from './worker/join.ts'
-export type { StopContext, StopHandler, Worker } from './worker/worker.ts'
+export type { StopContext, StopHandler } from './worker/stop-handlers.ts'
+export type { Worker } from './worker/worker.ts'

@@ -1,49 +1,28 @@
-/** The supervisor's view of one worker: its process, its state, what it says, and its end. */
+/** The supervisor's view of one worker: its process, the states that it goes through, and its end. */
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import { type Deferred, deferred } from '../../base/deferred.ts'
 import { PassfdError } from '../../base/errors.ts'
-import { type Channel, sessionOf } from '../../channel/channel.ts'
-import { pair, trustedPair } from '../../channel/connect.ts'
-import type { Message } from '../../channel/message.ts'
+import type { Channel } from '../../channel/channel.ts'
+import { pair } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
-import {
-  type Accepted,
-  type FromSupervisor,
-  type FromWorker,
-  type Join,
-  LEAST,
-  type Loan,
-  MAX_UNCONFIRMED,
-  NEWEST,
-  SUPERVISOR_VARIABLE,
-  TO_FIRST_WORKERS,
-  type Welcome
-} from '../control/control.ts'
+import { type Accepted, type FromSupervisor, type Loan, SUPERVISOR_VARIABLE } from '../control/control.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
-import { exitReason } from '../launch/exit-status.ts'
 import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
-import { hasConnection, isTraced, rss } from '../launch/procfs.ts'
+import { rss } from '../launch/procfs.ts'
 import { Remainder } from '../launch/remainder.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
+import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
+import { Debugger } from './debugger.ts'
+import { type Exit, ExitCause } from './exit-cause.ts'
 
-/** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
+/** How long after its control channel a worker may end by itself, in ms. */
 const LAST_WORDS = 1000
-
-/** Where Node's inspector listens if nothing else was said, and the options that make it wait for a debugger. */
-const DEBUG_PORT = 9229
-const WAITING = /^--inspect-(brk|wait)\b/
 
 /** And what a shell, or a wrapper that has passed the signal on, exits with. */
 const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
-
-/** A process's end: one of the two is null. Both are if it could not be started. */
-export interface Exit {
-  readonly code: number | null
-  readonly signal: NodeJS.Signals | null
-}
 
 /** Who has to know what a worker does. */
 export interface WorkerOwner {
@@ -114,19 +93,16 @@ export class WorkerProcess implements Recipient {
   reason: string | undefined
 
   readonly #setup: WorkerSetup
-  readonly #control: Channel<FromWorker, FromSupervisor> | undefined
+  /** Undefined for a `command`. */
+  readonly #line: ControlLine | undefined
   readonly #child: ChildProcess | undefined
+  readonly #debugger: Debugger
+  readonly #cause = new ExitCause()
   readonly #started = performance.now()
   readonly #ready: Deferred = deferred()
   readonly #exited: Deferred = deferred()
   #timer: NodeJS.Timeout | undefined
   #watchdog = false
-  /** Of the control protocol. */
-  #version = 1
-  /** Ports of loopback or elsewhere where its inspector may listen. */
-  #debugPorts: number[] = [DEBUG_PORT]
-  /** Its program has called joinSupervisor(). */
-  #joined = false
   /** When its own process has ended; others of its session may be left. */
   #endedAt: number | undefined
   #remainder: Remainder | undefined
@@ -134,34 +110,19 @@ export class WorkerProcess implements Recipient {
   #stopBy = 0
   /** Nothing of it is given any time. */
   #atOnce = false
-  /** Why it could not be started. */
-  #startFailure: string | undefined
-  /** What we have killed it for. */
-  #killedFor: string | undefined
-  /** Which time limit of its stop it has exceeded. */
-  #overdue: string | undefined
-  /** The exception that it is about to end by. */
-  #failure: string | undefined
-  /** The last signal for its own process was refused: it runs as another user, and we are not root (kill(2)). */
-  #denied = false
-  /** Why it was refused; it may end before the kill. */
-  #refused: string | undefined
-  /** What it has told of its failure by sd_notify(3). */
-  #errno: string | undefined
 
   constructor(setup: WorkerSetup) {
     this.#setup = setup
     this.slot = setup.slot
     this.id = setup.id
     const { settings } = setup
+    this.#debugger = new Debugger(settings.spawn)
     const [channel, application] = pair(settings.channel)
     this.channel = channel.unref()
     try {
       if (settings.command === undefined) {
-        const pairUp = setup.closesAtOnce ? trustedPair : pair
-        const [control, theirs] = pairUp<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
-        this.#control = control.unref()
-        this.#hear(control)
+        const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
+        this.#line = line
         try {
           this.#child = this.#launchNode(theirs, application)
         } finally {
@@ -209,18 +170,17 @@ export class WorkerProcess implements Recipient {
   /** It can't hang unnoticed: it tells how it is. */
   get watched(): boolean {
     if (this.ended) return false
-    return this.#control !== undefined ? this.booted : this.#watchdog
+    return this.#line !== undefined ? this.booted : this.#watchdog
   }
 
   /** A debugger is attached, so that a pause is no hang. */
   get debugged(): boolean {
-    if (this.pid === undefined || this.ended) return false
-    return isTraced(this.pid) || (!this.booted && this.#waitsForDebugger()) || hasConnection(this.pid, this.#debugPorts)
+    return this.pid !== undefined && !this.ended && this.#debugger.holds(this.pid, this.booted)
   }
 
   /** Connections on their way to it that it has not taken. */
   get unconfirmed(): number {
-    return this.#control === undefined ? 0 : sessionOf(this.#control).descriptorsOut
+    return this.#line?.unconfirmed ?? 0
   }
 
   /** It can be told to accept. */
@@ -259,21 +219,7 @@ export class WorkerProcess implements Recipient {
 
   /** The Descriptors in it are moved in any case. Resolves when it has room for more. */
   async send(message: FromSupervisor): Promise<void> {
-    if (this.#version < 2 && !TO_FIRST_WORKERS.includes(message.type)) return
-    try {
-      await this.#control?.send(message)
-    } catch (error) {
-      if ((error as PassfdError).code === 'ERR_PASSFD_CLOSED') return // they come back as 'returned'
-      // Its channel has ended, and its exit is about to be told. What was in the message is not lost:
-      if (message.type === 'connections')
-        this.#setup.owner.onReturned(
-          this,
-          message.name,
-          message.connections.filter(one => !one.closed)
-        )
-      else if (message.type === 'lend') message.listener[Symbol.dispose]()
-      else if ((error as PassfdError).code !== 'ERR_PASSFD_CHANNEL_CLOSED') this.kill(`it can't be told: ${error}`)
-    }
+    await this.#line?.send(message)
   }
 
   /**
@@ -288,8 +234,8 @@ export class WorkerProcess implements Recipient {
     const serves = this.booted && this.state !== 'hung'
     this.reason ??= this.booted ? reason : 'it was stopped before it was ready'
     if (this.state !== 'hung') this.#become('stopping')
-    if (this.#control !== undefined && serves) {
-      this.send({ type: 'stop', last })
+    if (this.#line !== undefined && serves) {
+      void this.send({ type: 'stop', last })
       this.#limitStop()
     } else {
       this.#signal('SIGTERM')
@@ -304,7 +250,7 @@ export class WorkerProcess implements Recipient {
     const { stopTimeout, killTimeout } = this.#setup.settings
     this.#stopBy = performance.now() + stopTimeout
     this.#after(stopTimeout, () => {
-      this.#overdue = `it has not stopped within ${stopTimeout} ms (stopTimeout)`
+      this.#cause.overdue = `it has not stopped within ${stopTimeout} ms (stopTimeout)`
       this.#signal('SIGTERM')
       this.#after(killTimeout, () => this.kill())
     })
@@ -318,10 +264,10 @@ export class WorkerProcess implements Recipient {
   /** With KILL, at once. */
   kill(reason?: string): void {
     if (this.ended) return
-    this.#killedFor ??= reason
+    this.#cause.killedFor ??= reason
     clearTimeout(this.#timer)
     this.#signal('SIGKILL')
-    if (this.#denied) this.#letGo()
+    if (this.#cause.denied) this.#letGo()
   }
 
   /** The same, and all others of its session. */
@@ -350,7 +296,7 @@ export class WorkerProcess implements Recipient {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    this.#denied = false
+    this.#cause.denied = false
     if (this.#child?.pid !== undefined) this.#child.kill(signal)
   }
 
@@ -396,7 +342,7 @@ export class WorkerProcess implements Recipient {
   #follow(child: ChildProcess): void {
     child.on('error', error => {
       if (child.pid === undefined) this.#failedToStart(error)
-      else this.#denied = true // of kill(2)
+      else this.#cause.denied = true // of kill(2)
     })
     child.once('exit', (code, signal) => void this.#ended({ code, signal }))
     if (child.pid === undefined) return
@@ -404,7 +350,7 @@ export class WorkerProcess implements Recipient {
   }
 
   #failedToStart(error: Error): void {
-    this.#startFailure = error.message
+    this.#cause.startFailure = error.message
     void this.#ended({ code: null, signal: null })
   }
 
@@ -419,14 +365,8 @@ export class WorkerProcess implements Recipient {
 
   /** What it owes us before it is ready. */
   #missing(): string {
-    if (this.#control === undefined) return 'said READY=1 to NOTIFY_SOCKET'
-    return this.#joined ? 'called worker.ready()' : 'called joinSupervisor()'
-  }
-
-  /** `--inspect-brk`, `--inspect-wait`: until a debugger is there nothing runs. */
-  #waitsForDebugger(): boolean {
-    const { execArgv = process.execArgv, env = process.env } = this.#setup.settings.spawn
-    return [...execArgv, ...(env.NODE_OPTIONS ?? '').split(' ')].some(option => WAITING.test(option))
+    if (this.#line === undefined) return 'said READY=1 to NOTIFY_SOCKET'
+    return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }
 
   #becomeReady(): void {
@@ -440,98 +380,67 @@ export class WorkerProcess implements Recipient {
 
   // --- what it says
 
-  #hear(control: Channel<FromWorker, FromSupervisor>): void {
-    sessionOf(control).onAllTaken = () => this.#setup.owner.onAllTaken(this)
-    control.serve(message => this.#onMessage(message), {
-      onError: error => {
-        this.#refused = `it said something that is not understood: ${error.message}`
-        this.kill(this.#refused)
-      }
-    })
-    control.on('returned', returned => {
-      const { value } = returned
-      if (value.type !== 'connections') return
-      returned.claim()
-      this.#setup.owner.onReturned(this, value.name, returned.descriptors)
-    })
-    control.once('close', error => {
+  readonly #lineOwner: LineOwner = {
+    onHeard: () => this.#isHeard(),
+    onJoin: ({ debugPort }) => {
+      if (typeof debugPort === 'number') this.#debugger.listensAt(debugPort)
+      const { settings, loans, tellClosed } = this.#setup
+      const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
+      const { slot, id } = this
+      const listeners = Object.fromEntries(loans)
+      return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
+    },
+    onUses: ({ name, adopts, exposed = !adopts }) => {
+      if (!this.#setup.loans.has(name)) throw new Error(`there is no listener ${name}`)
+      this.uses.set(name, { adopts })
+      this.#setup.owner.onUses(this, name, exposed)
+    },
+    onReady: () => this.#becomeReady(),
+    onBeat: ({ connections, requests, lag, inspector }) => {
+      this.connections = connections
+      this.requests = requests
+      this.lag = lag
+      if (inspector !== undefined) this.#debugger.opened(inspector)
+    },
+    onClosed: count => {
+      this.sent = Math.max(0, this.sent - count)
+    },
+    onAccepted: accepted => {
+      const { count, taken } = accepted
+      this.sent = Math.max(0, this.sent - (count - taken))
+      this.#setup.owner.onAccepted(this, accepted)
+    },
+    onStopping: () => {
+      this.#stopsByItself()
+      return this.#setup.owner.isLeaving(this)
+    },
+    onException: words => {
+      this.#cause.exception = words
+    },
+    onRefused: reason => {
+      this.#cause.refused = reason
+    },
+    onNonsense: reason => {
+      this.#cause.refused = reason
+      this.kill(reason)
+    },
+    onAllTaken: () => this.#setup.owner.onAllTaken(this),
+    onReturned: (name, connections) => this.#setup.owner.onReturned(this, name, connections),
+    onBroken: error => this.kill(`it can't be told: ${error}`),
+    onEnd: error => {
       // A worker without it can't be told to stop. Most likely it is about to end: its exit status tells more than a kill
       if (this.ended || this.state === 'stopping') return
       this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
-    })
+    }
   }
 
-  #accepted(accepted: Accepted): void {
-    const { count, taken } = accepted
-    this.sent = Math.max(0, this.sent - (count - taken))
-    this.#setup.owner.onAccepted(this, accepted)
+  get #version(): number {
+    return this.#line?.version ?? 1
   }
 
   #isHeard(): void {
     this.heard = performance.now()
     this.held = false
-  }
-
-  #onMessage({ value }: Message<FromWorker>): unknown {
-    this.#isHeard()
-    // A worker of version 1 does not say that it has recovered, but whatever it says shows it
-    if (this.#version < 2) this.#failure = undefined
-    const { owner } = this.#setup
-    switch (value?.type) {
-      case 'join':
-        return this.#welcome(value)
-      case 'uses':
-        if (!this.#setup.loans.has(value.name)) throw new Error(`there is no listener ${value.name}`)
-        this.uses.set(value.name, { adopts: value.adopts })
-        owner.onUses(this, value.name, value.exposed ?? !value.adopts)
-        return
-      case 'ready':
-        this.#becomeReady()
-        return
-      case 'beat':
-        this.connections = value.connections
-        this.requests = value.requests
-        this.lag = value.lag
-        this.#inspectorAt(value.inspector)
-        return
-      case 'closed':
-        this.sent = Math.max(0, this.sent - value.count)
-        return
-      case 'accepted':
-        this.#accepted(value)
-        return
-      case 'stopping':
-        this.#stopsByItself()
-        return owner.isLeaving(this)
-      case 'failed':
-        this.#failure = `it failed with ${value.name}: ${value.message}`
-        return
-      case 'recovered':
-        this.#failure = undefined
-        return
-      default: // of a newer version: see control.ts
-    }
-  }
-
-  #welcome({ version: least, newest = least, debugPort }: Join): Welcome {
-    const version = Math.min(NEWEST, newest)
-    if (!(version >= Math.max(LEAST, least))) {
-      this.#refused = `the supervisor speaks versions ${LEAST} to ${NEWEST} of the control protocol, and the worker ${least} to ${newest}: use closer releases of passfd`
-      throw new Error(this.#refused)
-    }
-    this.#version = version
-    if (typeof debugPort === 'number') this.#debugPorts = [debugPort]
-    this.#joined = true
-    const { settings, loans, tellClosed } = this.#setup
-    const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
-    const { slot, id } = this
-    const listeners = Object.fromEntries(loans)
-    return { version, slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
-  }
-
-  #inspectorAt(url: string | undefined): void {
-    const port = url === undefined ? undefined : Number(/:(\d+)\//.exec(url)?.[1])
-    if (port !== undefined && !this.#debugPorts.includes(port)) this.#debugPorts.push(port)
   }
 
   /** It was sent TERM by somebody, or its program wants to end. */
@@ -549,7 +458,7 @@ export class WorkerProcess implements Recipient {
     if (fields.get('STOPPING') === '1') this.#stopsByItself()
     // Whoever goes on telling has survived what it told before
     const errno = fields.get('ERRNO')
-    this.#errno = errno === undefined || errno === '0' ? undefined : `it reports errno ${errno}`
+    this.#cause.errno = errno === undefined || errno === '0' ? undefined : `it reports errno ${errno}`
   }
 
   // --- its end
@@ -559,10 +468,11 @@ export class WorkerProcess implements Recipient {
     this.#endedAt = performance.now()
     clearTimeout(this.#timer)
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
-    await lastWords(this.#control)
+    await this.#line?.lastWords()
     for (const loan of this.#setup.loans.values()) loan.listener[Symbol.dispose]()
     const { slot, pid = 'none' } = this
-    const detail = (this.reason = this.#why(exit))
+    const detail = this.#describe(exit)
+    this.reason = detail
     await this.#endSession(exit)
     if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))
     this.#become('exited')
@@ -590,40 +500,28 @@ export class WorkerProcess implements Recipient {
     this.#warnOfThoseLeft(await remainder.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
   }
 
-  /** In words: of this end, not of what happened before. */
-  #why({ code, signal }: Exit): string {
-    if (this.pid === undefined) return this.#startFailure ?? 'it could not be started'
-    if (this.#denied && code === null && signal === null)
-      return 'it runs as another user, so that the supervisor may not end it (EPERM)'
-    const how = exitReason(code, signal)
-    const why = this.#cause(code, signal) ?? this.reason ?? this.#unreadable(code)
-    if (why !== undefined) return `${why} (${how})`
-    return code === 0 && !this.booted && !this.told ? `it ${how} and has not ${this.#missing()}` : `it ${how}`
+  #describe(exit: Exit): string {
+    const { booted, told, reason, pid } = this
+    return this.#cause.describe(exit, {
+      started: pid !== undefined,
+      booted,
+      told,
+      reason,
+      missing: this.#missing(),
+      unreadable: code => this.#unreadable(code)
+    })
   }
 
   /** Node says no more than its exit code; what it has written is on the worker's standard error. */
   #unreadable(code: number | null): string | undefined {
     const { entry, spawn } = this.#setup.settings
-    if (entry === undefined || this.#joined || code !== 1 || spawn.uid === undefined) return undefined
+    if (entry === undefined || this.#line?.joined === true || code !== 1 || spawn.uid === undefined) return undefined
     const path = deniedTo(spawn.uid, spawn.gid ?? process.getgid!(), { entry, cwd: spawn.cwd })
     return path === undefined ? undefined : `user ${spawn.uid} may not read ${path}`
-  }
-
-  #cause(code: number | null, signal: NodeJS.Signals | null): string | undefined {
-    if (signal === 'SIGKILL' && this.#killedFor !== undefined) return this.#killedFor
-    return this.#failure ?? this.#refused ?? this.#overdue ?? (code === null || code === 0 ? undefined : this.#errno)
   }
 }
 
 /** It has ended by a signal that means a graceful stop. */
 function isStop({ code, signal }: Exit): boolean {
   return STOPS.includes(signal ?? code)
-}
-
-/** Resolves when the channel has ended. */
-async function lastWords(channel: Channel<any, any> | undefined): Promise<void> {
-  if (channel === undefined) return
-  const timer = setTimeout(() => channel.destroy(), LAST_WORDS)
-  await channel.closed
-  clearTimeout(timer)
 }

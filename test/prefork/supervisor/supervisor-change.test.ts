@@ -28,25 +28,6 @@ test('reload: new code, one by one; what does not get ready changes nothing', as
   })
 })
 
-test('the old one dies while its successor fails: the slot is filled as after any death', async t => {
-  const entry = program(WAITS)
-  await supervising(t, { entry }, async (supervisor, { exits }) => {
-    await supervisor.start()
-    const pid = supervisor.workers[0]!.pid!
-    program('await joinSupervisor()', entry)
-    const reloading = supervisor.reload()
-    await until(() => supervisor.workers.length === 2, 'the successor')
-    process.kill(pid, 'SIGKILL')
-    await until(() => exits.length === 1, 'the end of the old one')
-    program(WAITS, entry)
-    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
-    await t.throwsAsync(reloading, { code: NOT_READY })
-    t.deepEqual(exits, ['0/1 SIGKILL', '0/2 SIGKILL'])
-    await only(supervisor, 3)
-    t.is(supervisor.workers[0]!.restarts, 2)
-  })
-})
-
 test('scale: up, down, to the same, out of bounds; what does not get ready is taken back', async t => {
   const entry = program(WAITS)
   await supervising(t, { entry }, async (supervisor, { of, exits }) => {

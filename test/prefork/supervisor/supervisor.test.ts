@@ -214,25 +214,6 @@ test('an admin path that is taken: the listeners are closed again', async t => {
   await once(taken, 'close')
 })
 
-test('a worker that dies while others are still starting is replaced', async t => {
-  const entry = program(
-    `const worker = await joinSupervisor()
-    if (worker.id === 2) await new Promise(resolve => worker.channel.once('message', resolve))
-    await worker.ready()`
-  )
-  await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {
-    const starting = supervisor.start()
-    await until(() => of(1).includes('ready'), 'the first one')
-    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
-    await until(() => exits.length === 1, 'its end')
-    t.deepEqual(exits, ['0/1 SIGKILL'])
-    supervisor.workers[0]!.channel.send('go on')
-    await starting
-    await only(supervisor, 3, 2)
-    t.like(supervisor.workers, [{ restarts: 1 }, { restarts: 0 }])
-  })
-})
-
 test('stop() while it starts: graceful, and start() says so', async t => {
   const entry = program('const worker = await joinSupervisor(); if (worker.slot === 0) await worker.ready()')
   await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {

@@ -120,6 +120,20 @@ test('onStop: the last one first, one after the other; one that fails disturbs n
   })
 })
 
+test('onStop: all are waited for, though a listener of signal calls stop(), too', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    for (const signal of [worker.lameDuck, worker.signal]) signal.addEventListener('abort', () => void worker.stop())
+    worker.onStop(() => new Promise(resolve => setTimeout(resolve, 50)))
+    worker.onStop(() => new Promise(resolve => setTimeout(resolve, 50)).then(() => { process.exitCode = 7 }))
+    await worker.ready()`)
+  await supervising(t, { entry }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    await supervisor.stop()
+    t.deepEqual(exits, ['0/1 7'])
+  })
+})
+
 test('onStop: when the time is over its signal is aborted, and what is open is cut off', async t => {
   const entry = program(`
     import { once } from 'node:events'

@@ -1,7 +1,9 @@
-/** When the policy says that a worker is not replaced. */
+/** A slot whose worker has died: who is started there, and when nobody is. */
 import type { SupervisorOptions } from '../../../src/prefork/index.ts'
 import { allOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
+
+const NOT_READY = 'ERR_PASSFD_WORKER_NOT_READY'
 
 test('the policy is asked after every death; one that gives up is told, and run() rejects when no slot is left', async t => {
   const entry = program(`process.on('SIGUSR2', () => process.exit(7)); ${WAITS}`)
@@ -70,5 +72,43 @@ test('a policy that throws, or answers nonsense, has given up; one that wants to
     await until(() => exits.length === 1, 'its end')
     await new Promise(resolve => setTimeout(resolve, 50))
     t.is(states.at(-1), '0/1 exited')
+  })
+})
+
+test('the old one dies while its successor fails: the slot is filled as after any death', async t => {
+  const entry = program(WAITS)
+  await supervising(t, { entry }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    const pid = supervisor.workers[0]!.pid!
+    program('await joinSupervisor()', entry)
+    const reloading = supervisor.reload()
+    await until(() => supervisor.workers.length === 2, 'the successor')
+    process.kill(pid, 'SIGKILL')
+    await until(() => exits.length === 1, 'the end of the old one')
+    program(WAITS, entry)
+    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+    await t.throwsAsync(reloading, { code: NOT_READY })
+    t.deepEqual(exits, ['0/1 SIGKILL', '0/2 SIGKILL'])
+    await only(supervisor, 3)
+    t.is(supervisor.workers[0]!.restarts, 2)
+  })
+})
+
+test('a worker that dies while others are still starting is replaced', async t => {
+  const entry = program(
+    `const worker = await joinSupervisor()
+    if (worker.id === 2) await new Promise(resolve => worker.channel.once('message', resolve))
+    await worker.ready()`
+  )
+  await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {
+    const starting = supervisor.start()
+    await until(() => of(1).includes('ready'), 'the first one')
+    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+    await until(() => exits.length === 1, 'its end')
+    t.deepEqual(exits, ['0/1 SIGKILL'])
+    supervisor.workers[0]!.channel.send('go on')
+    await starting
+    await only(supervisor, 3, 2)
+    t.like(supervisor.workers, [{ restarts: 1 }, { restarts: 0 }])
   })
 })

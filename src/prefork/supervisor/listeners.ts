@@ -1,0 +1,108 @@
+/** The listeners of a supervisor: opened once, balanced over the workers that are ready, and closed when it stops. */
+import { PassfdError } from '../../base/errors.ts'
+import { throwLater } from '../../base/throw-later.ts'
+import { Descriptor, own } from '../../descriptor/descriptor.ts'
+import type { Loan } from '../control/control.ts'
+import type { ListenAddress } from '../listen/bound-socket.ts'
+import type { Listener, ListenerEvents } from '../listen/listener.ts'
+import { openListener } from '../listen/open-listener.ts'
+import type { Recipient } from '../listen/recipient.ts'
+import type { Settings } from '../options.ts'
+import type { Workers } from './workers.ts'
+
+export class Listeners {
+  readonly #settings: Settings
+  readonly #workers: Workers
+  readonly #open = new Map<string, Listener>()
+
+  constructor(settings: Settings, workers: Workers) {
+    this.#settings = settings
+    this.#workers = workers
+  }
+
+  /** Rejects with the system's error; those that were opened before stay so, until `close()`. */
+  async open(events: ListenerEvents): Promise<void> {
+    const { listeners, balance } = this.#settings
+    for (const [name, spec] of listeners) this.#open.set(name, await openListener(name, spec, balance, events))
+  }
+
+  get(name: string): Listener | undefined {
+    return this.#open.get(name)
+  }
+
+  get names(): IterableIterator<string> {
+    return this.#open.keys()
+  }
+
+  address(name: string): ListenAddress {
+    const listener = this.#open.get(name)
+    if (listener === undefined)
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#settings.listeners.keys()].join(', ') })
+    return listener.address()
+  }
+
+  get addresses(): Record<string, ListenAddress> {
+    return Object.fromEntries([...this.#open].map(([name, listener]) => [name, listener.address()]))
+  }
+
+  /** Closing what workers have been sent of them never waits. */
+  get closeAtOnce(): boolean {
+    return [...this.#open.values()].every(({ closesAtOnce }) => closesAtOnce)
+  }
+
+  /** What a worker that starts in `slot` gets, by name: the caller's to close. */
+  loans(slot: number): Map<string, Loan> {
+    const loans = new Map<string, Loan>()
+    try {
+      for (const [name, listener] of this.#open) loans.set(name, listener.loan(slot))
+      return loans
+    } catch (error) {
+      closeLoans(loans)
+      throw error
+    }
+  }
+
+  /** `ready`: the workers that new connections go to. `slots`: how many workers there are to be. */
+  balance(ready: readonly Recipient[], slots: number): void {
+    for (const [name, listener] of this.#open)
+      listener.balance(
+        ready.filter(({ uses }) => uses.has(name)),
+        slots
+      )
+  }
+
+  /** A worker has taken all connections that it was sent. */
+  workerIsFree(): void {
+    for (const listener of this.#open.values()) listener.workerIsFree()
+  }
+
+  /**
+   * Closes them all. `mayEnd`: those that no other program holds are ended for all, so that whoever waits gets to `give` and nobody is reset.
+   * Never rejects.
+   */
+  async close(mayEnd: boolean, give: (name: string, connections: readonly Descriptor[]) => void): Promise<void> {
+    const all = [...this.#open]
+    this.#open.clear()
+    await Promise.all(
+      all.map(
+        ([name, listener]) =>
+          listener
+            .close({
+              exclusive: mayEnd && this.#workers.isExclusive(name),
+              served: this.#workers.isServed(name),
+              give: connections => give(name, connections.map(own))
+            })
+            .catch(error => throwLater(error)) // a file that can't be removed stops nobody
+      )
+    )
+  }
+
+  /** Closes the Descriptors among the specs: they were moved in, whatever has come of them. */
+  closeGiven(): void {
+    for (const spec of this.#settings.listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
+  }
+}
+
+export function closeLoans(loans: ReadonlyMap<string, Loan>): void {
+  for (const { listener } of loans.values()) listener[Symbol.dispose]()
+}

@@ -1,0 +1,76 @@
+/** What a supervisor reports: events, and, if nobody listens to those that mean trouble, warnings of the process. */
+import type { EventEmitter } from 'node:events'
+import type { AsyncContext } from '../../base/async-context.ts'
+import { asError, type Failure, PassfdError } from '../../base/errors.ts'
+import { throwLater } from '../../base/throw-later.ts'
+import type { SupervisorEvents } from './commands.ts'
+
+/** Events that are warnings of the process if `run()` runs it and nobody listens. */
+type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit'
+
+export class Reports {
+  readonly #emitter: EventEmitter<SupervisorEvents>
+  readonly #context: AsyncContext
+  /** How many of an event's listeners are our own, and tell nobody. */
+  readonly #unheard: (name: keyof SupervisorEvents) => number
+  /** This process is ours to run. */
+  #runs = false
+  #routeWarned = false
+
+  constructor(
+    emitter: EventEmitter<SupervisorEvents>,
+    context: AsyncContext,
+    unheard: (name: keyof SupervisorEvents) => number
+  ) {
+    this.#emitter = emitter
+    this.#context = context
+    this.#unheard = unheard
+  }
+
+  /** From now on trouble that nobody listens to is a warning of the process. */
+  warnOfTrouble(): void {
+    this.#runs = true
+  }
+
+  /** Nothing that a listener throws disturbs the supervisor. */
+  emit<Name extends keyof SupervisorEvents>(name: Name, ...values: SupervisorEvents[Name]): void {
+    try {
+      this.#context.emit(this.#emitter, name, ...(values as unknown[]))
+    } catch (error) {
+      throwLater(error)
+    }
+  }
+
+  /** Emits it; if this process is ours to run, and nobody listens, it is a warning. */
+  warn(name: Warned, error: Error): void {
+    // Who hears of each end hears of the loop
+    const heard = this.#isHeard(name) || (name === 'crashLoop' && this.#isHeard('exit'))
+    this.emit(name, error)
+    if (!heard) process.emitWarning(error)
+  }
+
+  acceptError(error: Error, listener: string): void {
+    const heard = this.#isHeard('acceptError')
+    this.emit('acceptError', error as Failure, listener)
+    if (!heard) process.emitWarning(error)
+  }
+
+  /** The warning comes once: a route function may fail for every connection. */
+  routeFailed(cause: unknown): void {
+    const heard = this.#isHeard('routeFailed')
+    this.emit('routeFailed', cause)
+    if (heard || this.#routeWarned) return
+    this.#routeWarned = true
+    process.emitWarning(new PassfdError('ROUTE_FAILED', { message: asError(cause).message }, { cause }))
+  }
+
+  /** Most likely a worker's program has forgotten to call `listen()`, and its clients would wait without an answer. */
+  unserved(name: string): void {
+    if (this.#emitter.listenerCount('unserved') > 0) this.emit('unserved', name)
+    else process.emitWarning(new PassfdError('UNSERVED', { name }))
+  }
+
+  #isHeard(name: Warned | 'exit' | 'acceptError' | 'routeFailed'): boolean {
+    return !this.#runs || this.#emitter.listenerCount(name) > this.#unheard(name)
+  }
+}

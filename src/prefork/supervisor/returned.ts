@@ -1,0 +1,68 @@
+/** Connections that no worker has: they came back from one, or the supervisor has accepted them as its listeners ended. */
+import { deferred } from '../../base/deferred.ts'
+import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
+import type { WorkerProcess } from './worker-process.ts'
+import type { Workers } from './workers.ts'
+
+/** What takes connections back while it is open: its listener. */
+interface Taker {
+  giveBack(connections: readonly Descriptor[]): void
+}
+
+export class ReturnedConnections {
+  readonly #workers: Workers
+  readonly #listener: (name: string) => Taker | undefined
+  /** Of a stop: for the first worker that gets ready, as nobody serves them yet. */
+  #held: { name: string; connections: readonly Descriptor[] }[] = []
+  #turn = 0
+
+  /** `listener`: the one of that name, unless it is closed. */
+  constructor(workers: Workers, listener: (name: string) => Taker | undefined) {
+    this.#workers = workers
+    this.#listener = listener
+  }
+
+  /** Nobody else may have them while the worker lives: it could have taken them, and not said so. */
+  from(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void {
+    void worker.exited.then(() => {
+      const listener = this.#listener(name)
+      if (listener !== undefined) listener.giveBack(connections)
+      else this.giveToAnybody(name, connections)
+    })
+  }
+
+  /** While it stops: workers that stop, too, still serve what they are sent. From one that has said goodbye they come back. */
+  giveToAnybody(name: string, connections: readonly Descriptor[]): void {
+    const able = this.#workers.servers(name)
+    if (able.length === 0 && this.#workers.expected().length > 0) {
+      this.#held.push({ name, connections })
+      return
+    }
+    const share = Math.min(MAX_RIGHTS, Math.ceil(connections.length / Math.max(1, able.length)))
+    for (let at = 0; at < connections.length; at += share) {
+      const some = connections.slice(at, at + share)
+      if (able.length === 0) for (const connection of some) connection.close()
+      else void able[this.#turn++ % able.length]!.send({ type: 'connections', name, connections: some })
+    }
+  }
+
+  /** Gives what is held once workers are ready that serve it; they have `timeout` ms for that. */
+  async giveHeld(timeout: number): Promise<void> {
+    if (this.#held.length === 0) return
+    const over = deferred()
+    let isOver = false
+    const timer = setTimeout(() => {
+      isOver = true
+      over.resolve()
+    }, timeout)
+    while (!isOver && this.#held.some(({ name }) => this.#workers.servers(name).length === 0)) {
+      const expected = this.#workers.expected()
+      if (expected.length === 0) break
+      await Promise.race([over.promise, ...expected.map(worker => worker.ready.catch(() => worker.exited))])
+    }
+    clearTimeout(timer)
+    for (const worker of this.#workers.expected()) void worker.stop({ last: true })
+    for (const { name, connections } of this.#held.splice(0)) this.giveToAnybody(name, connections)
+  }
+}

@@ -1,0 +1,91 @@
+/** The workers that live, and which of them take the connections of a listener. */
+import type { WorkerProcess } from './worker-process.ts'
+
+export class Workers implements Iterable<WorkerProcess> {
+  /** All whose process has not ended. */
+  readonly #living = new Set<WorkerProcess>()
+  /** Listeners of which a worker's program was given a copy. */
+  readonly #exposed = new Set<string>()
+  /** Workers that stop by themselves and take nobody any more who waits. */
+  readonly #letGo = new WeakSet<WorkerProcess>()
+  /** Those that start will take connections that they are sent. */
+  #startingServe: boolean
+
+  /** `startingServe`: false for programs that accept by themselves. */
+  constructor(startingServe: boolean) {
+    this.#startingServe = startingServe
+  }
+
+  [Symbol.iterator](): IterableIterator<WorkerProcess> {
+    return this.#living[Symbol.iterator]()
+  }
+
+  add(worker: WorkerProcess): void {
+    this.#living.add(worker)
+  }
+
+  delete(worker: WorkerProcess): void {
+    this.#living.delete(worker)
+  }
+
+  filter(which: (worker: WorkerProcess) => boolean): WorkerProcess[] {
+    return [...this.#living].filter(which)
+  }
+
+  some(is: (worker: WorkerProcess) => boolean): boolean {
+    return [...this.#living].some(is)
+  }
+
+  /** Resolves when those that live now have ended. */
+  async allExited(): Promise<void> {
+    await Promise.all([...this.#living].map(worker => worker.exited))
+  }
+
+  /** A worker's program has a copy of the listener: other programs may have one, too. */
+  expose(name: string): void {
+    this.#exposed.add(name)
+  }
+
+  /** The worker stops by itself, and its supervisor goes on: connections that it is sent may come back. */
+  letGo(worker: WorkerProcess): void {
+    this.#letGo.add(worker)
+  }
+
+  /** All are killed: none of those that start gets ready. */
+  expectNone(): void {
+    this.#startingServe = false
+  }
+
+  /** Workers that are about to get ready, and were not told to stop. */
+  expected(): WorkerProcess[] {
+    if (!this.#startingServe) return []
+    return this.filter(({ state, told, ended }) => state === 'starting' && !told && !ended)
+  }
+
+  /** Those that new connections go to. */
+  ready(): WorkerProcess[] {
+    return this.filter(worker => worker.state === 'ready' && !worker.ended && !worker.replaced)
+  }
+
+  /** Those that take connections of a listener: the ready ones, or, if there is none, those that stop. */
+  servers(name: string): WorkerProcess[] {
+    const able = this.filter(({ uses, ended }) => !ended && uses.get(name)?.adopts === true)
+    const ready = able.filter(({ state }) => state === 'ready')
+    if (ready.length > 0) return ready
+    const stopping = able.filter(({ state }) => state === 'stopping')
+    const staying = stopping.filter(worker => !this.#letGo.has(worker))
+    // From the others they may come back, when nobody is left
+    return staying.length > 0 || this.expected().length > 0 ? staying : stopping
+  }
+
+  /** Somebody takes connections of the listener, or will. */
+  isServed(name: string): boolean {
+    return this.servers(name).length > 0 || this.expected().length > 0
+  }
+
+  /** No other program holds a copy of it, and every worker that accepts from it knows how it ends. */
+  isExclusive(name: string): boolean {
+    const serving = this.filter(({ uses }) => uses.get(name)?.adopts === true)
+    return !this.#exposed.has(name) && serving.every(({ knowsEnds }) => knowsEnds)
+  }
+}

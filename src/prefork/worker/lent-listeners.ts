@@ -1,0 +1,211 @@
+/** The listeners that a worker was lent, by name, and whoever of its program serves each of them. */
+import type { Server } from 'node:net'
+import { PassfdError } from '../../base/errors.ts'
+import { throwLater } from '../../base/throw-later.ts'
+import { type Descriptor, own } from '../../descriptor/descriptor.ts'
+import { acceptUpTo, acceptWaiting } from '../../serving/accept.ts'
+import type { Lane } from '../../serving/accept-sources.ts'
+import { type ConnectionHandler, Receiver } from '../../serving/descriptor-intake.ts'
+import type { Serving } from '../../serving/intake.ts'
+import { endListeners } from '../../serving/last-accept.ts'
+import { ServedServer } from '../../serving/server-intake.ts'
+import type { Lend, Loan } from '../control/control.ts'
+import type { Home } from './home.ts'
+
+interface ServedListener {
+  readonly served: Serving
+  /** By number: the listeners it was lent beyond its own. */
+  readonly lanes: Map<number, Promise<Lane>>
+}
+
+export class LentListeners {
+  readonly #home: Home
+  readonly #servers = new Map<Server, ServedServer>()
+  readonly #receivers: Receiver[] = []
+  readonly #serving = new Map<string, ServedListener>()
+  /** Listeners that the program was given: it may have passed them on, so that they are not only ours. */
+  readonly #exposed = new Set<string>()
+  #stopping = false
+  #cutOff = false
+  #orphan = false
+
+  constructor(home: Home) {
+    this.#home = home
+  }
+
+  /** All that serve. */
+  get servings(): Serving[] {
+    return [...this.#servers.values(), ...this.#receivers]
+  }
+
+  /** @throws ERR_PASSFD_LISTENER_UNKNOWN */
+  get(name: string): Loan {
+    const lent = this.#home.listeners.get(name)
+    if (lent === undefined)
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
+    return lent
+  }
+
+  async serve(name: string, server: Server): Promise<void> {
+    await this.#serve(name, 'listen()', () => this.#servedBy(server))
+  }
+
+  async receive(name: string, handler: ConnectionHandler): Promise<void> {
+    await this.#serve(name, 'receive()', () => {
+      const receiver = new Receiver(handler)
+      this.#receivers.push(receiver)
+      return receiver
+    })
+  }
+
+  async #serve(name: string, operation: string, serving: () => Serving): Promise<void> {
+    const lent = this.get(name)
+    if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
+    if (lent.listener.kind === 'udp')
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation,
+        expected: 'tcp-listener, unix-stream-listener',
+        actual: 'udp (use descriptor(name).toDatagram())'
+      })
+    const served = serving()
+    this.#serving.set(name, { served, lanes: new Map() })
+    let copy: Descriptor | undefined
+    try {
+      if ('dispatched' in lent || hasEnded(lent.listener, lent.own)) served.prepare()
+      else {
+        copy = lent.listener.dup()
+        await served.add(copy, lent.backlog, () => this.#isOwn(name))
+      }
+    } catch (error) {
+      copy?.[Symbol.dispose]()
+      this.#serving.delete(name) // for another server
+      throw error
+    }
+    if (!this.#stopping) this.#home.uses(name, { adopts: true, exposed: this.#exposed.has(name) })
+  }
+
+  /** A copy for the program, which may pass it on. */
+  expose(name: string): Descriptor {
+    const lent = this.get(name)
+    if ('dispatched' in lent) throw new PassfdError('LISTENER_DISPATCHED', { name })
+    const descriptor = lent.listener.dup()
+    this.#exposed.add(name)
+    this.#home.uses(name, { adopts: this.#serving.has(name), exposed: true })
+    return descriptor
+  }
+
+  /** More of a listener, until it is taken back. */
+  lend({ name, lane, listener, backlog, own }: Lend): void {
+    const serving = this.#serving.get(name)
+    const wanted = serving !== undefined && !this.#stopping && !serving.lanes.has(lane)
+    if (!wanted || hasEnded(listener, own)) {
+      listener.close()
+      return
+    }
+    serving.lanes.set(
+      lane,
+      serving.served.add(listener.claim(), backlog, () => this.#isOwn(name))
+    )
+  }
+
+  takeBack(name: string, lane: number): void {
+    const lanes = this.#serving.get(name)?.lanes
+    const lent = lanes?.get(lane)
+    lanes?.delete(lane)
+    void lent?.then(one => one.remove())
+  }
+
+  /** Accepts up to `count` connections that wait, to be given to `give`. `error`: what has kept it from accepting more (-errno). */
+  accept(name: string, count: number): { connections: Descriptor[]; error: number } {
+    const connections: Descriptor[] = []
+    const lent = this.#home.listeners.get(name)
+    // Once it stops, others take who waits
+    if (this.#stopping || lent === undefined || !this.#serving.has(name)) return { connections, error: 0 }
+    const error = acceptUpTo(lent.listener.borrow(), count, connection => void connections.push(own(connection)))
+    return { connections, error }
+  }
+
+  /** What the program throws when it is given one, by a 'drop' listener for example, keeps no other from being served. */
+  give(name: string, connections: readonly Descriptor[]): void {
+    const served = this.#serving.get(name)?.served
+    for (const connection of connections) {
+      if (served === undefined || this.#cutOff) {
+        connection.close()
+        this.#home.onClosed?.()
+        continue
+      }
+      try {
+        served.give(connection, this.#home.onClosed)
+      } catch (error) {
+        connection[Symbol.dispose]()
+        throwLater(error)
+      }
+    }
+  }
+
+  // --- their end
+
+  /** The supervisor's process has ended. */
+  becomeOrphan(): void {
+    this.#orphan = true
+  }
+
+  /** From now on none is lent, served or accepted from. */
+  beginStop(): void {
+    this.#stopping = true
+  }
+
+  /** From now on connections that come are closed. */
+  cutOff(): void {
+    this.#cutOff = true
+  }
+
+  /** Stops accepting, and resolves when all are closed. `last`: whoever waits in the queues is ours to serve. */
+  async end(last: boolean | Promise<boolean>): Promise<void> {
+    const stopped = this.servings.map(served => served.stopAccepting({ last }))
+    this.#close(lent => !('dispatched' in lent)) // the servers have copies, and theirs must be the last ones
+    await Promise.all(stopped)
+    if (await last) await this.#acceptDispatched()
+    this.#close(() => true)
+  }
+
+  /** Nobody else accepts from them any more. */
+  async #acceptDispatched(): Promise<void> {
+    const dispatched = [...this.#home.listeners].filter(([, lent]) => 'dispatched' in lent)
+    await Promise.all(
+      dispatched.map(async ([name, { listener }]) => {
+        const give = (connection: number): void => this.give(name, [own(connection)])
+        const fd = listener.borrow()
+        if (this.#isOwn(name)) await endListeners([fd], () => acceptWaiting(fd, give))
+        const waiting: number[] = []
+        acceptWaiting(fd, connection => void waiting.push(connection))
+        listener.close()
+        waiting.forEach(give)
+      })
+    )
+  }
+
+  #close(which: (lent: Loan) => boolean): void {
+    for (const lent of this.#home.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
+  }
+
+  /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
+  #isOwn(name: string): boolean {
+    if (this.#home.supervised && !this.#orphan) return false
+    return this.#home.listeners.get(name)?.own === true && !this.#exposed.has(name)
+  }
+
+  #servedBy(server: Server): ServedServer {
+    let served = this.#servers.get(server)
+    if (served === undefined) {
+      served = new ServedServer(server)
+      this.#servers.set(server, served)
+    }
+    return served
+  }
+}
+
+/** The supervisor stops, and has shut it down: a TCP socket is no listener any more. */
+function hasEnded(listener: Descriptor, own: boolean): boolean {
+  return own && listener.kind === 'tcp'
+}

@@ -1,0 +1,54 @@
+/** A worker that nobody has started as one: it binds its listeners itself, and its channel leads nowhere. */
+import { PassfdError } from '../../base/errors.ts'
+import { connect, pair } from '../../channel/connect.ts'
+import { Descriptor } from '../../descriptor/descriptor.ts'
+import { removeFile } from '../../os/socket-name.ts'
+import type { Loan } from '../control/control.ts'
+import { type Bound, bind, closeBound } from '../listen/bound-socket.ts'
+import type { ListenerSpec } from '../specs.ts'
+import type { Home } from './home.ts'
+
+/** What a supervisor would have said. */
+const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
+
+/** Binds the listeners. Rejects with the system's error, and nothing is left open then. */
+export async function standaloneHome(specs: ReadonlyMap<string, ListenerSpec>, lameDuck: number): Promise<Home> {
+  const listeners = new Map<string, Loan>()
+  const bound = await bindAll(specs)
+  for (const { name, descriptor, backlog, own } of bound)
+    listeners.set(name, { lane: 0, listener: descriptor, backlog, own })
+  const [channel, theirs] = pair()
+  const nobody = await connect(theirs)
+  nobody.unref().serve(message => {
+    if (message.isRequest) throw new PassfdError('NOT_SUPERVISED')
+  })
+  return {
+    slot: 0,
+    id: 1,
+    supervised: false,
+    channel: channel.unref(),
+    listeners,
+    ...STANDALONE,
+    lameDuck,
+    onClosed: undefined,
+    uses: () => {},
+    ready: async () => {},
+    stopping: async () => ({ last: true, orphan: false }),
+    leave: async () => {
+      await Promise.all(bound.map(({ file }) => file && removeFile(file)))
+    }
+  }
+}
+
+/** All of them, or none. */
+async function bindAll(specs: ReadonlyMap<string, ListenerSpec>): Promise<Bound[]> {
+  const attempts = [...specs].map(([name, spec]) => bind(name, spec))
+  try {
+    return await Promise.all(attempts)
+  } catch (error) {
+    for (const attempt of await Promise.allSettled(attempts))
+      if (attempt.status === 'fulfilled') await closeBound(attempt.value)
+    for (const spec of specs.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
+    throw error
+  }
+}

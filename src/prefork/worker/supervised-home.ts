@@ -1,0 +1,189 @@
+/** A worker that a supervisor has started: what the two say to each other on the control channel, on the worker's side. */
+import { setImmediate } from 'node:timers'
+import { setTimeout as later } from 'node:timers/promises'
+import { asError, type PassfdError } from '../../base/errors.ts'
+import { type Channel, sessionOf } from '../../channel/channel.ts'
+import type { Message } from '../../channel/message.ts'
+import type { Accept, FromSupervisor, FromWorker, Loan, Welcome } from '../control/control.ts'
+import type { Home, Standing } from './home.ts'
+import type { LentListeners } from './lent-listeners.ts'
+import type { Worker } from './worker.ts'
+
+/** How often event-loop lag is measured, in ms. */
+const RESOLUTION = 50
+/** How long the last words may take, in ms. */
+const LEAVE = 1000
+/** How long after its channel a supervisor's process may end, in ms. */
+const ORPHANED = 200
+
+/** A worker's supervisor, as it speaks on the control channel. */
+export class SupervisedHome implements Home {
+  readonly supervised = true
+  readonly lameDuck = 0 // the supervisor's business
+  readonly slot: number
+  readonly id: number
+  readonly channel: Channel
+  readonly listeners: ReadonlyMap<string, Loan>
+  readonly idleGrace: number
+  readonly stopTimeout: number
+  readonly killTimeout: number
+  readonly onClosed: (() => void) | undefined
+  readonly #control: Channel<FromSupervisor, FromWorker>
+  readonly #parent: number
+  readonly #heartbeat: number
+  readonly #version: number
+  readonly #inspector = inspectorOf()
+  readonly #told = new Map<string, { adopts: boolean; exposed: boolean }>()
+  #closed = 0
+  #leaving = false
+
+  constructor(welcome: Welcome, parent: number, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
+    this.#version = welcome.version ?? 1
+    this.#parent = parent
+    this.slot = welcome.slot
+    this.id = welcome.id
+    this.idleGrace = welcome.idleGrace
+    this.stopTimeout = welcome.stopTimeout
+    this.killTimeout = welcome.killTimeout
+    this.listeners = new Map(Object.entries(welcome.listeners))
+    this.channel = channel
+    this.#control = control
+    this.onClosed = welcome.tellClosed ? () => this.#oneClosed() : undefined
+    this.#heartbeat = welcome.heartbeat
+  }
+
+  begin(worker: Worker): void {
+    const control = this.#control
+    const { listeners } = worker
+    control.on('message', ({ value }: Message<FromSupervisor>) => {
+      if (value?.type === 'connections') listeners.give(value.name, value.connections)
+      else if (value?.type === 'accept') this.#accept(listeners, value)
+      else if (value?.type === 'lend') listeners.lend(value)
+      else if (value?.type === 'takeBack') listeners.takeBack(value.name, value.lane)
+      else if (value?.type === 'lameDuck') worker.becomeLameDuck()
+      else if (value?.type === 'stop') void worker.end({ last: value.last, told: true })
+    })
+    // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
+    control.once('close', error => {
+      if (this.#leaving) return
+      // Not its supervisor's end, but something here: no descriptors left to take connections with, most likely
+      if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
+      void this.#isOrphan().then(orphan => worker.end({ last: true, told: true, orphan }))
+    })
+    // First: another listener may throw
+    process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
+    this.#beat(worker)
+  }
+
+  #accept(listeners: LentListeners, { name, count }: Accept): void {
+    const { connections, error } = listeners.accept(name, count)
+    // First: what the program does with them may take its time
+    this.#say({ type: 'accepted', name, count, taken: connections.length, ...(error < 0 && { error }) })
+    sessionOf(this.#control).flush()
+    listeners.give(name, connections)
+  }
+
+  /** Whether the supervisor's process has ended. The kernel closes a process's descriptors a moment before it gives its children away. */
+  async #isOrphan(): Promise<boolean> {
+    const deadline = performance.now() + ORPHANED
+    while (process.ppid === this.#parent && performance.now() < deadline) await later(1)
+    return process.ppid !== this.#parent
+  }
+
+  uses(name: string, how: { adopts: boolean; exposed: boolean }): void {
+    const before = this.#told.get(name)
+    const adopts = how.adopts || before?.adopts === true
+    const exposed = how.exposed || before?.exposed === true
+    if (before?.adopts === adopts && before.exposed === exposed) return
+    this.#told.set(name, { adopts, exposed })
+    this.#say({ type: 'uses', name, adopts, exposed })
+  }
+
+  async ready(): Promise<void> {
+    await this.#control.request({ type: 'ready' }, { descriptors: 0 })
+  }
+
+  async stopping(signal: boolean): Promise<Standing> {
+    // What was sent and not taken goes to others, the sooner the better. But the signal may have come to all processes of the service
+    if (!signal && [...this.listeners.values()].every(loan => 'dispatched' in loan)) {
+      this.#say({ type: 'stopping' })
+      return { last: false, orphan: false }
+    }
+    try {
+      const last = await this.#control.request<boolean>({ type: 'stopping' }, { descriptors: 0, timeout: LEAVE })
+      return { last, orphan: false }
+    } catch (error) {
+      // A supervisor that was stopped (SIGSTOP) still has its listeners
+      if ((error as PassfdError).code === 'ERR_PASSFD_TIMEOUT') return { last: false, orphan: false }
+      return { last: true, orphan: await this.#isOrphan() }
+    }
+  }
+
+  async leave(): Promise<void> {
+    this.#leaving = true
+    const closed = Promise.all([this.channel.close(), this.#control.close()])
+    await Promise.race([closed, new Promise(resolve => setTimeout(resolve, LEAVE))])
+  }
+
+  /** A supervisor that is gone hears nothing; its end is noticed apart. */
+  #say(message: FromWorker): void {
+    try {
+      void this.#control.send(message)
+    } catch {
+      // closed by us
+    }
+  }
+
+  #oneClosed(): void {
+    if (this.#closed++ > 0) return
+    setImmediate(() => {
+      this.#say({ type: 'closed', count: this.#closed })
+      this.#closed = 0
+    })
+  }
+
+  #lastWords(thrown: unknown): void {
+    // A supervisor of version 1 can't be told that it was handled
+    if (this.#version < 2 && isHandled()) return
+    const { name, message } = asError(thrown)
+    this.#say({ type: 'failed', name, message })
+    sessionOf(this.#control).flush()
+    // It comes to that if a listener to 'uncaughtException', a domain or a capture callback has returned; after an exit or a throw there it does not
+    if (this.#version >= 2) process.nextTick(() => this.#say({ type: 'recovered' }))
+  }
+
+  #beat(worker: Worker): void {
+    let lag = 0
+    let due = performance.now() + RESOLUTION
+    // Not monitorEventLoopDelay() of Node: with it a request took 24.1 µs of CPU time, without it 21.6
+    setInterval(() => {
+      const now = performance.now()
+      lag = Math.max(lag, now - due)
+      due = now + RESOLUTION
+    }, RESOLUTION).unref()
+    setInterval(() => {
+      const late = Math.round(Math.max(lag, performance.now() - due, 0))
+      lag = 0
+      const { connections, requests } = worker
+      this.#say({ type: 'beat', connections, requests, lag: late, inspector: this.#inspector?.url() })
+    }, this.#heartbeat).unref()
+  }
+}
+
+/** Somebody handles uncaught exceptions. */
+function isHandled(): boolean {
+  return process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()
+}
+
+interface Inspector {
+  url(): string | undefined
+}
+
+/** A Node that was built without it has none. */
+function inspectorOf(): Inspector | undefined {
+  try {
+    return process.getBuiltinModule('node:inspector')
+  } catch {
+    return undefined
+  }
+}
