@@ -1,5 +1,6 @@
 /** Frames alone: headers written one behind the other, as the transport does, and the reader that takes them apart. */
 import { Codec } from '../../dist/codec/codec.js'
+import { Encoded } from '../../dist/codec/encoded.js'
 import { FrameReader, HEADER, MESSAGE, RECORDS, writeHeader } from '../../dist/codec/frame.js'
 import { Descriptor } from '../../dist/index.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
@@ -17,16 +18,16 @@ function bodyLength() {
   codec.records = workload !== 'plain'
   const file = count > 0 ? Descriptor.openSync('/dev/null') : undefined
   const value = file === undefined ? small(1) : withFile(1, file)
-  codec.encode(value, true)
-  const { length } = codec.encode(value, true)
+  codec.encode(value, 'next', new Encoded())
+  const { length } = codec.encode(value, 'next', new Encoded())
   file?.close()
   return length
 }
 
 let found = 0
 const sink = {
-  frame(_kind, descriptors, _flags, _id, _bytes, start, end) {
-    if (end - start !== length || descriptors !== count) throw new Error('another frame came')
+  onFrame(frame) {
+    if (frame.length !== length || frame.count !== count) throw new Error('another frame came')
     found++
     return true
   }

@@ -3,10 +3,12 @@
  * closed in batches, and confirmed. No hello, no credit, no channel.
  */
 import { setImmediate as turn } from 'node:timers/promises'
-import { Parcel, Transport } from '../../dist/channel/transport.js'
+import { Parcel } from '../../dist/channel/parcel.js'
+import { Transport } from '../../dist/channel/transport.js'
 import { SocketWire } from '../../dist/channel/wire.js'
 import { Codec } from '../../dist/codec/codec.js'
-import { MESSAGE, RECORDS, TAKEN } from '../../dist/codec/frame.js'
+import { Encoded } from '../../dist/codec/encoded.js'
+import { MESSAGE, TAKEN } from '../../dist/codec/frame.js'
 import { lent, moveOutShared } from '../../dist/descriptor/descriptor.js'
 import { Descriptor } from '../../dist/index.js'
 import { native } from '../../dist/os/native.js'
@@ -15,6 +17,7 @@ import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 /** The owner of a transport; `frame` gets what has come. */
 class End {
   codec = new Codec()
+  encoded = new Encoded()
   transport
   arrived = 0
   #discarded = []
@@ -29,9 +32,8 @@ class End {
   }
 
   send(value) {
-    const { transport } = this
-    const { slab } = transport
-    const encoded = this.codec.encode(value, true, slab, transport.slabEnd)
+    const { transport, encoded } = this
+    this.codec.encode(value, 'next', encoded, transport)
     const { descriptors } = encoded
     let parcel
     if (descriptors.length > 0) {
@@ -45,13 +47,14 @@ class End {
     while (this.arrived < count) await turn()
   }
 
-  onFrame(kind, flags, id, bytes, start, end, owned, fds) {
+  onFrame(frame) {
+    const { kind, id, fds } = frame
     if (kind === TAKEN) {
       this.transport.wire.discard(this.transport.taken(id).closing, undefined)
       return true
     }
     const descriptors = fds.map(fd => lent(fd, this.#lender))
-    const value = this.codec.decode(bytes, start, end, (flags & RECORDS) !== 0, descriptors, owned)
+    const value = this.codec.decode(frame, descriptors)
     if (value.id !== this.arrived++) throw new Error(`${value.id} came as number ${this.arrived - 1}`)
     for (const descriptor of descriptors) descriptor.close()
     this.#taken += fds.length

@@ -14,20 +14,20 @@ import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { checkOptions, type KnownOptions } from '../base/known-options.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { Codec } from '../codec/codec.ts'
-import { type Descriptor, guardLoan, type Lender, lent } from '../descriptor/descriptor.ts'
+import { type Descriptor, guardLoan } from '../descriptor/descriptor.ts'
 import { type Peer, withAgent } from '../descriptor/peer.ts'
 import { type Handler, type ServeOptions, serveOptions } from './handlers.ts'
 import type { Hello } from './hello.ts'
 import { Inbox } from './inbox.ts'
 import { ALL, Message } from './message.ts'
 import type { ChannelOptions, Limits, Schema } from './options.ts'
-import { OutgoingRequest } from './own-requests.ts'
-import type { Incoming } from './peer-requests.ts'
+import { OwnRequest } from './own-requests.ts'
+import type { Parcel } from './parcel.ts'
+import type { PeerRequest } from './peer-requests.ts'
 import { ReplySettlement } from './reply.ts'
 import { giveReturned, type Returned } from './returned.ts'
-import { type ReturnState, Session, type SessionOwner } from './session.ts'
-import type { Parcel } from './transport.ts'
+import { Session } from './session.ts'
+import type { ReturnState, SessionOwner } from './session-core.ts'
 import type { Wire } from './wire.ts'
 
 export interface RequestOptions<Reply = unknown> {
@@ -106,7 +106,6 @@ export class Channel<In = unknown, Out = unknown>
   #peer: Peer
   #over = false
   #closed: { promise: Promise<Failure | undefined>; resolve(error: Failure | undefined): void } | undefined
-  #lenders: { message: Lender; request: Lender } | undefined
 
   private constructor(setup: ChannelSetup) {
     super()
@@ -117,7 +116,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#keeper = keeper
     this.#onOpen = onOpen
     this.#peer = peer
-    this.#session = new Session(wire, new Codec(), limits, new Channel.#Listener(this), description)
+    this.#session = new Session(wire, limits, new Channel.#Listener(this), peer.pid, description)
     this.#inbox = new Inbox(this, this.#session, options.schema)
     this.#noticeListeners()
   }
@@ -148,7 +147,7 @@ export class Channel<In = unknown, Out = unknown>
    */
   send(value: Out): Promise<void> {
     this.#notClosedByUs()
-    const result = this.#session.send(value)
+    const result = this.#session.sending.send(value)
     if (sent.hasSubscribers) sent.publish({ channel: this, value, request: false })
     return result
   }
@@ -166,7 +165,7 @@ export class Channel<In = unknown, Out = unknown>
     checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
     if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
     const settlement = new ReplySettlement<Reply>(schema, this.#wire, this.#peer.pid)
-    this.#session.request(value, descriptors, new OutgoingRequest(settlement, timeout, signal))
+    this.#session.sending.request(value, descriptors, new OwnRequest(settlement, timeout, signal))
     if (sent.hasSubscribers) sent.publish({ channel: this, value, request: true })
     return settlement.promise
   }
@@ -253,29 +252,13 @@ export class Channel<In = unknown, Out = unknown>
     onOpen?.(error)
   }
 
-  #lend(fds: readonly number[], request: boolean): Descriptor[] {
-    const lender = this.#lender(request)
-    return fds.map(fd => lent(fd, lender))
-  }
-
-  #arrived(incoming: Incoming | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): boolean {
-    return this.#inbox.receive(new Message(value as In, descriptors, this, this.#session, incoming), cost)
-  }
-
-  #lender(request: boolean): Lender {
-    if (this.#lenders === undefined) {
-      const session = this.#session
-      const { pid } = this.#peer
-      const lend = (message: string): Lender => ({
-        message,
-        pid,
-        ended: '',
-        kept: () => session.kept(),
-        discard: fd => session.discard(fd)
-      })
-      this.#lenders = { message: lend('message'), request: lend('request') }
-    }
-    return request ? this.#lenders.request : this.#lenders.message
+  #arrived(
+    request: PeerRequest | undefined,
+    value: unknown,
+    descriptors: readonly Descriptor[],
+    cost: number
+  ): boolean {
+    return this.#inbox.receive(new Message(value as In, descriptors, this, this.#session, request), cost)
   }
 
   #returned(state: ReturnState, parcel: Parcel): void {
@@ -320,16 +303,12 @@ export class Channel<In = unknown, Out = unknown>
     }
 
     onMessage(
-      incoming: Incoming | undefined,
+      request: PeerRequest | undefined,
       value: unknown,
       descriptors: readonly Descriptor[],
       cost: number
     ): boolean {
-      return this.#channel.#arrived(incoming, value, descriptors, cost)
-    }
-
-    lend(fds: readonly number[], request: boolean): Descriptor[] {
-      return this.#channel.#lend(fds, request)
+      return this.#channel.#arrived(request, value, descriptors, cost)
     }
 
     onReturned(state: ReturnState, parcel: Parcel): void {

@@ -1,40 +1,28 @@
 /** Messages and requests that wait for credit, encoded already, in order. */
 
-import type { Deferred } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
-import { detachedToPlain, type Encoded } from '../codec/codec.ts'
+import { Encoded } from '../codec/encoded.ts'
 import { HEADER, RECORDS, REQUEST } from '../codec/frame.ts'
+import { detachedToPlain } from '../codec/plain.ts'
 import { giveSlab, ROOM, SLAB, takeSlab } from '../codec/slab.ts'
-import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Hello } from './hello.ts'
-import type { Parcel } from './transport.ts'
+import type { Parcel } from './parcel.ts'
 
-export class Waiting {
+export class QueuedFrame {
   readonly kind: number
   readonly id: number
   readonly parcel: Parcel | undefined
-  /** Resolved when its binary values are no longer looked at; rejected when it will not be sent. */
-  readonly sent: Deferred | undefined
   /** Kept while nobody knows whether the peer takes it, so that it can come back. */
   readonly value: unknown
   flags: number
   encoded: Encoded
 
-  constructor(
-    kind: number,
-    flags: number,
-    id: number,
-    encoded: Encoded,
-    parcel: Parcel | undefined,
-    sent: Deferred | undefined,
-    value: unknown
-  ) {
+  constructor(kind: number, flags: number, id: number, encoded: Encoded, parcel: Parcel | undefined, value: unknown) {
     this.kind = kind
     this.flags = flags
     this.id = id
     this.encoded = encoded
     this.parcel = parcel
-    this.sent = sent
     this.value = value
   }
 
@@ -47,7 +35,7 @@ export class Waiting {
     const count = this.parcel?.fds.length ?? 0
     if (!records && this.flags & RECORDS) {
       const { bytes, start, end, holes } = this.encoded
-      this.encoded = copyOf(detachedToPlain(bytes, start + HEADER, end, count, holes))
+      this.encoded = copyOf(detachedToPlain(bytes.subarray(start + HEADER, end), count, holes))
       this.flags &= ~RECORDS
     }
     const { length } = this.encoded
@@ -57,12 +45,12 @@ export class Waiting {
   }
 }
 
-export class WaitingQueue {
+export class CreditQueue {
   /** Bytes of all frames in it. */
   size = 0
   /** How many of them use record definitions that were sent before. */
   streamed = 0
-  #items: Waiting[] = []
+  #items: QueuedFrame[] = []
   /** Bodies are encoded one behind the other, just as they leave later. */
   #slab: Buffer | undefined
   #slabEnd = 0
@@ -86,19 +74,20 @@ export class WaitingQueue {
 
   /** What was encoded last, to be kept: where it is, if that is the slab. */
   keep(encoded: Encoded): Encoded {
-    const { bytes, start, end, flags, length, holes, streamed } = encoded
-    if (bytes !== this.#slab || start !== this.#slabEnd) return copyOf(encoded)
-    this.#slabEnd = (end + 7) & ~7
-    return { bytes, start, end, flags, length, descriptors: NO_DESCRIPTORS, holes, streamed, room: true }
+    if (encoded.bytes !== this.#slab || encoded.start !== this.#slabEnd) return copyOf(encoded)
+    this.#slabEnd = (encoded.end + 7) & ~7
+    const kept = keptOf(encoded, encoded.bytes)
+    kept.room = true
+    return kept
   }
 
-  push(item: Waiting): void {
+  push(item: QueuedFrame): void {
     this.#items.push(item)
     this.#count(item, 1)
   }
 
   /** Takes items from the front while `fits` holds, asked before each. */
-  takeWhile(fits: () => boolean, take: (item: Waiting) => void): void {
+  takeWhile(fits: () => boolean, take: (item: QueuedFrame) => void): void {
     let count = 0
     while (count < this.#items.length && fits()) {
       const item = this.#items[count++]!
@@ -114,32 +103,44 @@ export class WaitingQueue {
     this.#slab = undefined
   }
 
-  takeAll(): Waiting[] {
+  takeAll(): QueuedFrame[] {
     const items = this.#items
     this.#items = []
     this.size = this.streamed = 0
     return items
   }
 
-  takeRequest(id: number): Waiting | undefined {
+  takeRequest(id: number): QueuedFrame | undefined {
     const at = this.#items.findIndex(item => item.kind === REQUEST && item.id === id)
     if (at < 0) return undefined
-    const [item] = this.#items.splice(at, 1) as [Waiting]
+    const [item] = this.#items.splice(at, 1) as [QueuedFrame]
     this.#count(item, -1)
     return item
   }
 
-  #count(item: Waiting, sign: 1 | -1): void {
+  #count(item: QueuedFrame, sign: 1 | -1): void {
     this.size += sign * item.size
     if (item.encoded.streamed) this.streamed += sign
   }
 }
 
-const NO_DESCRIPTORS: Descriptor[] = []
-
 /** The encoder's own buffers are used again. */
-function copyOf({ bytes, start, end, flags, length, holes, streamed }: Encoded): Encoded {
-  const copy = Buffer.from(bytes.subarray(start, end))
-  const descriptors = NO_DESCRIPTORS
-  return { bytes: copy, start: 0, end: end - start, flags, length, descriptors, holes, streamed, room: false }
+function copyOf(encoded: Encoded): Encoded {
+  const copy = keptOf(encoded, Buffer.from(encoded.bytes.subarray(encoded.start, encoded.end)))
+  copy.start = 0
+  copy.end = encoded.end - encoded.start
+  return copy
+}
+
+/** All of it but its descriptors, which are in its parcel. */
+function keptOf(encoded: Encoded, bytes: Buffer): Encoded {
+  const kept = new Encoded()
+  kept.bytes = bytes
+  kept.start = encoded.start
+  kept.end = encoded.end
+  kept.flags = encoded.flags
+  kept.length = encoded.length
+  kept.holes = encoded.holes
+  kept.streamed = encoded.streamed
+  return kept
 }

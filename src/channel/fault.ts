@@ -2,8 +2,9 @@
 
 import { withoutPlaces } from '../base/copy.ts'
 import { PassfdError, propertyOf, type RemoteError, textOf } from '../base/errors.ts'
-import { decodePlain, type Encoded, encodePlain } from '../codec/codec.ts'
-import { GOODBYE, writeHeader } from '../codec/frame.ts'
+import type { Encoded, Space } from '../codec/encoded.ts'
+import { type Body, GOODBYE, writeHeader } from '../codec/frame.ts'
+import { decodePlain, encodePlain } from '../codec/plain.ts'
 import type { Wire } from './wire.ts'
 
 const MAX_CODE = 64
@@ -11,8 +12,8 @@ const MAX_TEXT = 512
 const NO_NUMBERS = new Int32Array(0)
 
 /** What a fault or goodbye says: a map, which only a goodbye may leave out. Missing or odd fields are empty. */
-export function decodeError(bytes: Buffer, start: number, end: number, mayBeEmpty: boolean): RemoteError {
-  const body = start === end && mayBeEmpty ? {} : decodePlain(bytes, start, end)
+export function decodeError(encoded: Body, mayBeEmpty: boolean): RemoteError {
+  const body = encoded.start === encoded.end && mayBeEmpty ? {} : decodePlain(encoded)
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new PassfdError('UNDECODABLE', { detail: 'it tells of an error and is no map' })
   const { code, message, data } = body as Record<string, unknown>
@@ -43,11 +44,11 @@ export function tell(error: unknown): Told {
 }
 
 /** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then message, then code. */
-export function encodeFault(told: Told, limit: number, slab: Buffer, position: number): Encoded {
+export function encodeFault(told: Told, limit: number, space: Space): Encoded {
   const { code, message, data } = told
   if (data !== undefined) {
     try {
-      const encoded = encodePlain({ code, message, data }, slab, position, {
+      const encoded = encodePlain({ code, message, data }, space, {
         bytes: limit,
         whose: 'the peer (maxMessage)'
       })
@@ -56,18 +57,13 @@ export function encodeFault(told: Told, limit: number, slab: Buffer, position: n
       // data that can't be encoded stays here
     }
   }
-  return firstThatFits([{ code, message }, { code }], limit, slab, position) ?? encodePlain({}, slab, position)
+  return firstThatFits([{ code, message }, { code }], limit, space) ?? encodePlain({}, space)
 }
 
 /** The last words of a channel that ends with an error, or with none but before its time; undefined if the peer takes none as long. */
-export function encodeLastWords(
-  reason: Error | undefined,
-  limit: number,
-  slab: Buffer,
-  position: number
-): Encoded | undefined {
+export function encodeLastWords(reason: Error | undefined, limit: number, space: Space): Encoded | undefined {
   const { code, message } = tell(reason ?? new PassfdError('DESTROYED'))
-  return firstThatFits([{ code, message }, { code }], limit, slab, position)
+  return firstThatFits([{ code, message }, { code }], limit, space)
 }
 
 /** Tells a peer that is not let in why, before any hello, and closes the wire. */
@@ -79,9 +75,9 @@ export function refuse(wire: Wire, error: PassfdError): void {
 }
 
 /** `maxMessage` counts bodies of every kind. */
-function firstThatFits(bodies: object[], limit: number, slab: Buffer, position: number): Encoded | undefined {
+function firstThatFits(bodies: object[], limit: number, space: Space): Encoded | undefined {
   for (const body of bodies) {
-    const encoded = encodePlain(body, slab, position)
+    const encoded = encodePlain(body, space)
     if (encoded.length <= limit) return encoded
   }
   return undefined

@@ -5,9 +5,9 @@ import { checkInteger, checkType } from '../base/check.ts'
 import { asError, type Failure, isPassfdError, PassfdError, textOf } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { throwLater } from '../base/throw-later.ts'
-import { takeMet } from '../codec/codec.ts'
 import { descriptorsGiven } from './given.ts'
 import { ALL, ANSWER, ANSWERED, END, type Message } from './message.ts'
+import { UnsentAnswer } from './sending.ts'
 import type { Session } from './session.ts'
 
 export type Handler<In = unknown> = (message: Message<In>) => unknown
@@ -126,8 +126,9 @@ export class Handlers<In> {
     if (!message[ANSWERED]) {
       try {
         void message[ANSWER](value)
-      } catch (error) {
-        this.#answerFailed(message, value, error)
+      } catch (failure) {
+        if (failure instanceof UnsentAnswer) this.#answerFailed(message, value, failure)
+        else throw failure
         return
       }
     }
@@ -135,10 +136,10 @@ export class Handlers<In> {
   }
 
   /** What a handler returns was given away, so it comes back if it can't be sent. The requester hears why, and so does onError. */
-  #answerFailed(message: Message<In>, value: unknown, error: unknown): void {
-    const descriptors = descriptorsGiven(value, takeMet())
+  #answerFailed(message: Message<In>, value: unknown, { error, met }: UnsentAnswer): void {
+    const descriptors = descriptorsGiven(value, met)
     if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have failed it
-    if (descriptors.length > 0) this.#session.giveBack(value, descriptors)
+    if (descriptors.length > 0) this.#session.custody.giveBackAnswer(value, descriptors)
     this.report(error, message)
     message[END]('its serve handler returned', true)
   }

@@ -5,7 +5,7 @@ import { PassfdError } from '../base/errors.ts'
 import { isInside } from '../connection/connection.ts'
 import { type Descriptor, endLoan } from '../descriptor/descriptor.ts'
 import type { Channel } from './channel.ts'
-import type { Incoming } from './peer-requests.ts'
+import type { PeerRequest } from './peer-requests.ts'
 import type { Session } from './session.ts'
 
 /** @internal */
@@ -28,7 +28,7 @@ export class Message<In = unknown> implements Disposable {
   /** @internal All that came, those in Connections, too. */
   readonly [ALL]: readonly Descriptor[]
   readonly #session: Session
-  readonly #incoming: Incoming | undefined
+  readonly #request: PeerRequest | undefined
   #answered = false
   #claimed = false
   #signal: AbortSignal | undefined
@@ -39,13 +39,13 @@ export class Message<In = unknown> implements Disposable {
     descriptors: readonly Descriptor[],
     channel: Channel<any, any>,
     session: Session,
-    incoming: Incoming | undefined
+    request: PeerRequest | undefined
   ) {
     this.value = value
     this[ALL] = descriptors
     this.channel = channel
     this.#session = session
-    this.#incoming = incoming
+    this.#request = request
   }
 
   /**
@@ -58,12 +58,12 @@ export class Message<In = unknown> implements Disposable {
 
   /** Somebody waits for an answer. */
   get isRequest(): boolean {
-    return this.#incoming !== undefined
+    return this.#request !== undefined
   }
 
   /** Aborted when the peer cancels the request, or the channel ends. It is this message's own. */
   get signal(): AbortSignal {
-    if (this.#incoming !== undefined && !this.#answered) return this.#incoming.signal
+    if (this.#request !== undefined && !this.#answered) return this.#request.signal
     this.#signal ??= this.#session.makeEndSignal()
     return this.#signal
   }
@@ -73,27 +73,24 @@ export class Message<In = unknown> implements Disposable {
    * ERR_PASSFD_ANSWERED, and what `send` throws. Resolves when the queue is below its high-water mark.
    */
   reply(value?: unknown): Promise<void> {
-    return this.#reply(value, undefined)
+    const sent = this.#session.sending.reply(this.#unanswered(), value)
+    this.#answered = true
+    return sent
   }
 
-  /** @internal The same for what a serve handler has returned: its channel hears if the kernel refuses it. */
+  /** @internal The same for what a serve handler has returned: its channel hears if the kernel refuses it. Throws an UnsentAnswer. */
   [ANSWER](value: unknown): Promise<void> {
-    return this.#reply(value, this)
-  }
-
-  #reply(value: unknown, answer: object | undefined): Promise<void> {
-    const incoming = this.#unanswered()
-    const sent = this.#session.reply(incoming, value, answer)
+    const sent = this.#session.sending.answer(this.#unanswered(), value, this)
     this.#answered = true
     return sent
   }
 
   /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */
   fail(error: Error): Promise<void> {
-    const incoming = this.#unanswered()
+    const request = this.#unanswered()
     this.#answered = true // first, as a getter of the error may look
-    this.#session.fault(incoming, error)
-    return this.#session.whenDrained()
+    this.#session.sending.fault(request, error)
+    return this.#session.sending.whenDrained()
   }
 
   /** Keeps all its descriptors beyond the scope, and lets a request be answered after it. */
@@ -112,23 +109,23 @@ export class Message<In = unknown> implements Disposable {
   [END](ended: string, answer: boolean): void {
     for (const descriptor of this[ALL]) {
       const fd = endLoan(descriptor, ended)
-      if (fd >= 0) this.#session.discard(fd)
+      if (fd >= 0) this.#session.custody.discard(fd)
     }
-    if (answer && !this.#answered && !this.#claimed && this.#incoming !== undefined) {
+    if (answer && !this.#answered && !this.#claimed && this.#request !== undefined) {
       this.#answered = true
-      this.#session.fault(this.#incoming, new PassfdError('UNANSWERED'))
+      this.#session.sending.fault(this.#request, new PassfdError('UNANSWERED'))
     }
   }
 
   /** @internal */
   get [ANSWERED](): boolean {
-    return this.#answered || this.#incoming === undefined
+    return this.#answered || this.#request === undefined
   }
 
-  #unanswered(): Incoming {
-    if (this.#incoming === undefined) throw new PassfdError('NOT_A_REQUEST')
+  #unanswered(): PeerRequest {
+    if (this.#request === undefined) throw new PassfdError('NOT_A_REQUEST')
     if (this.#answered) throw new PassfdError('ANSWERED')
-    return this.#incoming
+    return this.#request
   }
 }
 mark(Message, 'Message')

@@ -12,7 +12,7 @@ export interface Settlement {
   fail(error: Error): void
 }
 
-export class OutgoingRequest {
+export class OwnRequest {
   id = 0
   /** How many descriptors the reply may carry. */
   allowance = 0
@@ -52,17 +52,17 @@ export class OutgoingRequest {
   }
 }
 
-export class RequestTable {
+export class OwnRequests {
   /** The sum of what the replies may carry. */
   allowance = 0
-  readonly #pending = new IdTable<OutgoingRequest>()
-  readonly #cancel: (request: OutgoingRequest) => void
+  readonly #pending = new IdTable<OwnRequest>()
+  readonly #cancel: (request: OwnRequest) => void
   #lastId = 0
   #timer: NodeJS.Timeout | undefined
   #timerAt = Number.POSITIVE_INFINITY
 
   /** `cancel` tells the peer, or withdraws what has not left. */
-  constructor(cancel: (request: OutgoingRequest) => void) {
+  constructor(cancel: (request: OwnRequest) => void) {
     this.#cancel = cancel
   }
 
@@ -70,7 +70,7 @@ export class RequestTable {
     return this.#pending.size
   }
 
-  get(id: number): OutgoingRequest | undefined {
+  get(id: number): OwnRequest | undefined {
     return this.#pending.get(id)
   }
 
@@ -80,7 +80,7 @@ export class RequestTable {
     return this.#lastId
   }
 
-  add(request: OutgoingRequest): void {
+  add(request: OwnRequest): void {
     this.#pending.add(request.id, request)
     this.allowance += request.allowance
     request.onAbort(error => this.#giveUp(request, error))
@@ -88,7 +88,7 @@ export class RequestTable {
   }
 
   /** The answer has come (or never will): the request leaves the table. */
-  settle(id: number): OutgoingRequest | undefined {
+  settle(id: number): OwnRequest | undefined {
     const request = this.#pending.get(id)
     if (request === undefined) return undefined
     this.#pending.delete(id)
@@ -104,7 +104,7 @@ export class RequestTable {
     }
   }
 
-  #giveUp(request: OutgoingRequest, error: Error): void {
+  #giveUp(request: OwnRequest, error: Error): void {
     if (request.cancelled || this.#pending.get(request.id) !== request) return
     request.cancelled = true
     request.fail(error)

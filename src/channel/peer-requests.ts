@@ -3,7 +3,7 @@ import type { AsyncContext } from '../base/async-context.ts'
 import { PassfdError } from '../base/errors.ts'
 import { IdTable } from '../base/id-table.ts'
 
-export class Incoming {
+export class PeerRequest {
   readonly id: number
   /** How many descriptors the reply may carry. */
   readonly allowance: number
@@ -38,35 +38,35 @@ export class Incoming {
   }
 }
 
-export class IncomingTable {
-  #pending = new IdTable<Incoming>()
+export class PeerRequests {
+  #pending = new IdTable<PeerRequest>()
 
   get size(): number {
     return this.#pending.size
   }
 
-  get(id: number): Incoming | undefined {
+  get(id: number): PeerRequest | undefined {
     return this.#pending.get(id)
   }
 
-  add(incoming: Incoming): void {
-    this.#pending.add(incoming.id, incoming)
+  add(request: PeerRequest): void {
+    this.#pending.add(request.id, request)
   }
 
   /** True while it has no answer. */
-  has(incoming: Incoming): boolean {
-    return this.#pending.get(incoming.id) === incoming
+  has(request: PeerRequest): boolean {
+    return this.#pending.get(request.id) === request
   }
 
   /** It is being answered. */
-  delete(incoming: Incoming): void {
-    this.#pending.delete(incoming.id)
+  delete(request: PeerRequest): void {
+    this.#pending.delete(request.id)
   }
 
   /** Abort listeners run in `context`. */
   endAll(reason: Error, context: AsyncContext): void {
     const all = this.#pending.values()
     this.#pending = new IdTable()
-    for (const incoming of all) context.run(incoming.end, incoming, reason)
+    for (const request of all) context.run(request.end, request, reason)
   }
 }

@@ -6,8 +6,8 @@ import type { Failure } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, endLoan, forgetIfClosed, giveBack, type Lender } from '../descriptor/descriptor.ts'
 import { withoutConnections } from './message.ts'
-import type { ReturnState } from './session.ts'
-import type { Parcel } from './transport.ts'
+import type { Parcel } from './parcel.ts'
+import type { ReturnState } from './session-core.ts'
 import type { Wire } from './wire.ts'
 
 /** A message whose descriptors were moved and not taken. Its Descriptors are open again, until the listeners return. */

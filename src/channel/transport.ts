@@ -1,18 +1,27 @@
 /**
  * The only place where bytes and descriptors meet. Outgoing: frames are put one behind the other in slabs, many leave in one
  * write, and each batch of up to 253 descriptors is attached to the write with the first byte of the first frame it belongs to.
- * Incoming: a queue of descriptors, from which each complete frame takes its own.
+ * PeerRequest: a queue of descriptors, from which each complete frame takes its own.
  */
 
 import { EAGAIN, ECONNRESET, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ETOOMANYREFS } from '../base/errno.ts'
 import { PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { roomForOne } from '../base/small-array.ts'
-import type { Encoded, Hole } from '../codec/codec.ts'
-import { DEFINITIONS, FrameReader, type FrameSink, HEADER, RECORDS, SKIP_MASK, writeHeader } from '../codec/frame.ts'
+import type { Encoded, Hole, Space } from '../codec/encoded.ts'
+import {
+  DEFINITIONS,
+  type Frame,
+  FrameReader,
+  type FrameSink,
+  HEADER,
+  RECORDS,
+  SKIP_MASK,
+  writeHeader
+} from '../codec/frame.ts'
 import { isLost, lostError } from '../codec/lost-bytes.ts'
 import { giveSlab, ROOM, SLAB, takeSlab } from '../codec/slab.ts'
-import type { Descriptor } from '../descriptor/descriptor.ts'
+import type { Parcel } from './parcel.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
 /** This much waiting is written at once instead of at the end of the turn. */
@@ -26,63 +35,9 @@ const COMPACT_AT = 512
 /** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
 const RETRY_AFTER = 5
 
-/** Bytes of the program's in the stream: their length, and where they end in it. */
-interface BorrowedBytes {
-  readonly bytes: Uint8Array
-  readonly length: number
-  readonly until: number
-}
-
-const NO_BORROWED: readonly BorrowedBytes[] = []
-
-/** A message with descriptors, or with binary values that are not copied, from its queueing until the peer has taken them or they come back. */
-export class Parcel {
-  readonly fds: readonly number[]
-  readonly descriptors: readonly Descriptor[]
-  readonly value: unknown
-  /** The request that this is the reply to, or -1. */
-  readonly replyTo: number
-  /** The peer cancelled that request before it took these. */
-  refused = false
-  /** Its frame's place in the stream of bytes. */
-  start = 0
-  end = 0
-  taken = 0
-  /** For the session, if the kernel refuses to pass the descriptors: what to take back. */
-  kind = 0
-  id = 0
-  cost = 0
-  /** Its body may define records that later bodies use. */
-  defines = false
-  /** Its binary values that are not copied. */
-  holes: readonly BorrowedBytes[] = NO_BORROWED
-  /** Waits until its binary values have left. */
-  sent: { reject(error: Error): void } | undefined
-  /** The message that a serve handler has answered with it. */
-  answer: object | undefined
-  /** Why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was taken away. */
-  error: Error | undefined
-
-  constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {
-    this.fds = fds
-    this.descriptors = descriptors
-    this.value = value
-    this.replyTo = replyTo
-  }
-}
-
 export interface TransportOwner {
   /** One whole frame with its descriptors, which the owner has to close now. False stops reading for good. */
-  onFrame(
-    kind: number,
-    flags: number,
-    id: number,
-    bytes: Buffer,
-    start: number,
-    end: number,
-    owned: boolean,
-    fds: number[]
-  ): boolean
+  onFrame(frame: Frame): boolean
   /** What was complete in this read has been handed over. */
   onReadDone(): void
   onViolation(error: PassfdError): void
@@ -123,7 +78,7 @@ const NO_PARCELS: Parcel[] = []
 const attached = new Int32Array(MAX_RIGHTS)
 const PADDING = Buffer.alloc(8)
 
-export class Transport implements FrameSink, WireOwner {
+export class Transport implements FrameSink, Space, WireOwner {
   readonly wire: Wire
   readonly reader: FrameReader
   /** Bytes ever queued and ever written. Their difference waits. */
@@ -189,15 +144,8 @@ export class Transport implements FrameSink, WireOwner {
     return this.#slabEnd
   }
 
-  /** Queues a frame that was just encoded, or kept since. `sent` is called once its binary values are no longer looked at. */
-  append(
-    encoded: Encoded,
-    kind: number,
-    flags: number,
-    id: number,
-    parcel: Parcel | undefined,
-    sent?: () => void
-  ): void {
+  /** Queues a frame that was just encoded, or kept since. `parcel.sent` resolves once its binary values are no longer looked at. */
+  append(encoded: Encoded, kind: number, flags: number, id: number, parcel: Parcel | undefined): void {
     const { bytes, start, end, length, holes, room } = encoded
     const count = parcel === undefined ? 0 : parcel.fds.length
     const inSlab = bytes === this.#slab && start === this.#slabEnd
@@ -218,7 +166,7 @@ export class Transport implements FrameSink, WireOwner {
     }
     for (let i = 0; i < skip; i++) bytes[end + i] = 0
     if (inSlab) this.#slabEnd = end + skip
-    this.#add(bytes, start, end + skip, holes, sent)
+    this.#add(bytes, start, end + skip, holes, parcel?.sent?.resolve)
     this.queued += HEADER + length + skip
     if (this.waiting >= WRITE_AT) this.flush()
   }
@@ -468,16 +416,9 @@ export class Transport implements FrameSink, WireOwner {
     this.#owner.onProgress()
   }
 
-  frame(
-    kind: number,
-    count: number,
-    flags: number,
-    id: number,
-    bytes: Buffer,
-    start: number,
-    end: number,
-    owned: boolean
-  ): boolean {
+  /** A whole frame: gives it the descriptors that it has announced. */
+  onFrame(frame: Frame): boolean {
+    const { count } = frame
     let fds = NO_FDS
     if (count > 0) {
       const waiting = this.#waitingForFrames
@@ -492,7 +433,8 @@ export class Transport implements FrameSink, WireOwner {
         this.#given = 0
       }
     }
-    return this.#owner.onFrame(kind, flags, id, bytes, start, end, owned, fds)
+    frame.fds = fds
+    return this.#owner.onFrame(frame)
   }
 
   /** A frame has begun and not ended, or descriptors wait for theirs. */

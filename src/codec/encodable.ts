@@ -243,3 +243,8 @@ function keyRefusal(index: number, problem: string): Refusal {
   refusal.trail.push({ container: {}, step: { text: `.entries()[${index}][0]` } })
   return refusal
 }
+
+/** What is written as a record: an object with the prototype of a plain one, whatever its slots. */
+export function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
+}

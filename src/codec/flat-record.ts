@@ -3,7 +3,8 @@
  * in it. It is written here, byte for byte as msgpackr would, in about half of the time; everything else is left to msgpackr.
  */
 import { isDescriptor } from '../descriptor/descriptor.ts'
-import { collect, packIndexAt } from './packers.ts'
+import { collect } from './call.ts'
+import { packIndexAt } from './packers.ts'
 import { changed, within } from './refusal.ts'
 
 /** A record structure that msgpackr has defined. */
@@ -25,16 +26,6 @@ const hasOwn = Object.prototype.hasOwnProperty
 const items: unknown[] = new Array(MAX_KEYS).fill(undefined)
 const number = new DataView(new ArrayBuffer(8))
 
-let instead: object | undefined
-
-/** What is to be encoded when `writeFlat` has given `value` up: a copy, as getters must be called only once. Else the value. */
-export function takeInstead(value: unknown): unknown {
-  if (instead === undefined) return value
-  const copy = instead
-  instead = undefined
-  return copy
-}
-
 /** The shape for `keys`, if objects of it can be written here. */
 export function shapeFor(keys: readonly string[], token: number): Shape | undefined {
   return keys.length > MAX_KEYS || keys.includes('__proto__') ? undefined : { keys, token, misses: 0 }
@@ -51,8 +42,11 @@ export function fits(value: object, { keys, misses }: Shape): boolean {
   return count === keys.length
 }
 
-/** Writes an object that `fits` at `into[at]`, where there are 2 KiB. Returns the end, or -1 after which `takeInstead()` is to be encoded. */
-export function writeFlat(value: object, shape: Shape, into: Buffer, at: number): number {
+/**
+ * Writes an object that `fits` at `into[at]`, where there are 2 KiB. Returns the end. If something
+ * in it is not written here, it returns a copy to be encoded instead, as getters must be called only once.
+ */
+export function writeFlat(value: object, shape: Shape, into: Buffer, at: number): number | object {
   into[at++] = shape.token
   const { keys } = shape
   let count = 0
@@ -70,9 +64,9 @@ export function writeFlat(value: object, shape: Shape, into: Buffer, at: number)
   }
   if (at < 0) {
     shape.misses++
-    instead = copyOf(value, keys, count)
+    const copy = copyOf(value, keys, count)
     items.fill(undefined, 0, count)
-    return -1
+    return copy
   }
   if (count !== keys.length) throw changed()
   shape.misses = 0

@@ -29,7 +29,7 @@ export const MAX_HELLO = 4096
 /** Bodies from this size on get a buffer of their own, which the kernel fills directly. */
 const LARGE = 16384
 
-const NO_BYTES = Buffer.alloc(0)
+const NO_BYTES: Buffer = Buffer.alloc(0)
 
 /** Which kinds may carry descriptors, and which have no body at all. */
 const CARRIES = [false, true, true, true, false, false, false, false, false, false]
@@ -37,21 +37,48 @@ const BODILESS = [false, false, false, false, false, true, true, true, false, fa
 /** Which flag bits a kind may have besides the skip. */
 const FLAGS = [0, RECORDS, RECORDS | 0xff00, RECORDS, 0, 0, 0, 0, 0, RECORDS]
 
+/** A body: `bytes` [start, end). */
+export interface Body {
+  readonly bytes: Buffer
+  readonly start: number
+  readonly end: number
+  /** Those of its frame. */
+  readonly flags: number
+  /** Nobody else will touch that buffer. Otherwise it is valid until the call returns. */
+  readonly owned: boolean
+}
+
+const NO_FDS: number[] = []
+
+/** One whole frame. A reader uses the same object for each: it is valid until the sink returns. */
+export class Frame implements Body {
+  kind = 0
+  /** How many descriptors it has. */
+  count = 0
+  flags = 0
+  id = 0
+  bytes = NO_BYTES
+  start = 0
+  end = 0
+  owned = false
+  /** Its descriptors, which the sink owns. The transport fills them in. */
+  fds = NO_FDS
+
+  /** Length of the body. */
+  get length(): number {
+    return this.end - this.start
+  }
+
+  /** Lets a buffer go that is the message's alone. */
+  release(): void {
+    this.bytes = NO_BYTES
+    this.fds = NO_FDS
+  }
+}
+
 export interface FrameSink {
-  /**
-   * One whole frame. The body is `bytes` [start, end); `owned` tells that nobody else will touch that buffer,
-   * otherwise it is valid until this returns. Returning false stops the reader for good.
-   */
-  frame(
-    kind: number,
-    count: number,
-    flags: number,
-    id: number,
-    bytes: Buffer,
-    start: number,
-    end: number,
-    owned: boolean
-  ): boolean
+  /** Accepts one whole frame. False stops the reader for good. */
+  onFrame(frame: Frame): boolean
 }
 
 /** Writes a header at `bytes[at]`. */
@@ -96,6 +123,7 @@ export class FrameReader {
   readonly #sink: FrameSink
   readonly #area: Buffer
   readonly #headroom: number
+  readonly #frame = new Frame()
   #kept: Buffer = NO_BYTES
   #targetHeader: Buffer = NO_BYTES
 
@@ -138,6 +166,7 @@ export class FrameReader {
   #parse(at: number, end: number): void {
     const area = this.#area
     const sink = this.#sink
+    const frame = this.#frame
     while (end - at >= HEADER) {
       const length = (area[at]! | (area[at + 1]! << 8) | (area[at + 2]! << 16) | (area[at + 3]! << 24)) >>> 0
       const kind = area[at + 4]!
@@ -151,8 +180,15 @@ export class FrameReader {
         else this.#keep(at, end)
         return
       }
-      const id = (area[at + 8]! | (area[at + 9]! << 8) | (area[at + 10]! << 16) | (area[at + 11]! << 24)) >>> 0
-      if (!sink.frame(kind, count, flags, id, area, start, start + length, false)) return
+      frame.kind = kind
+      frame.count = count
+      frame.flags = flags
+      frame.id = (area[at + 8]! | (area[at + 9]! << 8) | (area[at + 10]! << 16) | (area[at + 11]! << 24)) >>> 0
+      frame.bytes = area
+      frame.start = start
+      frame.end = start + length
+      frame.owned = false
+      if (!sink.onFrame(frame)) return
       at = next
     }
     if (at < end) this.#keep(at, end)
@@ -187,15 +223,19 @@ export class FrameReader {
     const target = this.target!
     this.target = undefined
     this.#targetHeader = NO_BYTES
-    return this.#sink.frame(
-      header[4]!,
-      header[5]!,
-      header.readUInt16LE(6),
-      header.readUInt32LE(8),
-      target,
-      0,
-      header.readUInt32LE(0),
-      true
-    )
+    const frame = this.#frame
+    frame.kind = header[4]!
+    frame.count = header[5]!
+    frame.flags = header.readUInt16LE(6)
+    frame.id = header.readUInt32LE(8)
+    frame.bytes = target
+    frame.start = 0
+    frame.end = header.readUInt32LE(0)
+    frame.owned = true
+    try {
+      return this.#sink.onFrame(frame)
+    } finally {
+      frame.release() // else a large body would live as long as the channel
+    }
   }
 }

@@ -98,3 +98,9 @@ function hashOfWords(high: number, low: number): number {
   l ^= (h << 10) | (l >>> 22)
   return l & 0x3fffffff
 }
+
+/** What a Map or Set with these keys costs the one that decodes it. */
+export function addToChains(keys: readonly unknown[]): void {
+  const chains = chainsOf(keys.length)
+  if (chains !== undefined) for (const key of keys) chains.add(key)
+}

@@ -1,96 +1,22 @@
-/**
- * An instance of msgpackr of our own, with the extensions of the protocol and no others. Its pack target and extension table are
- * globals of its module: this way another user of msgpackr in the process can't pack into our buffers, nor can its
- * extensions change the wire. scripts/msgpackr.mjs makes it.
- */
+/** How values are written that are no plain objects, arrays or primitives: descriptors, binary values, collections, dates. */
 import { bytesOf, isArrayBuffer, isDate, isMap, isProxy, isSet, typedArrayName } from '../base/brand.ts'
-import { PassfdError } from '../base/errors.ts'
-import { MAX_DEPTH, MAX_RIGHTS } from '../base/kernel-limits.ts'
-import { Connection, connectionOf, descriptorOf, isConnection } from '../connection/connection.ts'
-import { assertOpen, Descriptor, isDescriptor } from '../descriptor/descriptor.ts'
-import { checkDistinct, checkKeys, checkPlainKeys, checkSlots, plainForm, unfit } from './encodable.ts'
-import { HEADER } from './frame.ts'
-import { chainsOf } from './key-chains.ts'
-import { type Allocate, addExtension, type Pack, state, useHooks, type ValuePacker } from './msgpackr/pack.js'
-import { changed, quoted, Refusal, tooDeep, within } from './refusal.ts'
-
-export { Packr, RESERVE_START_SPACE, REUSE_BUFFER_MODE, type Structures, state, Unpackr } from './msgpackr/pack.js'
+import type { PassfdError } from '../base/errors.ts'
+import { MAX_DEPTH } from '../base/kernel-limits.ts'
+import { Connection, descriptorOf, isConnection } from '../connection/connection.ts'
+import { Descriptor, isDescriptor } from '../descriptor/descriptor.ts'
+import { collect, leaveHole } from './call.ts'
+import { checkDistinct, checkPlainKeys, plainForm } from './encodable.ts'
+import { ARRAY_BUFFER, CONNECTION_TYPE, codeOfView, DESCRIPTOR_TYPE } from './extension-types.ts'
+import { addToChains } from './key-chains.ts'
+import { type Allocate, type Pack, state, type ValuePacker } from './msgpackr/pack.js'
+import { ConnectionPlace, Place } from './places.ts'
+import { quoted, Refusal, tooDeep, within } from './refusal.ts'
 
 /** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
 export const BY_REFERENCE = 65536
 
-const DESCRIPTOR_TYPE = 0x46
-const CONNECTION_TYPE = 0x43
-
-export const NO_DESCRIPTORS: Descriptor[] = []
-export const NO_HOLES: Hole[] = []
-export const EMPTY = Buffer.alloc(0)
-
-/** A place in the body, counted from its beginning in what was packed, where `bytes` belong that were not copied. */
-export interface Hole {
-  at: number
-  bytes: Uint8Array
-  /** Of `bytes` when it was encoded: they may be transferred to another owner before they have left. */
-  length: number
-}
-
-/** Stands for a descriptor that has been moved already while its body is encoded anew. */
-export class Place {
-  readonly index: number
-  constructor(index: number) {
-    this.index = index
-  }
-}
-
-/** The same for a connection, whose bytes stay in the body. */
-class ConnectionPlace extends Place {
-  readonly head: Buffer
-  constructor(index: number, head: Buffer) {
-    super(index)
-    this.head = head
-  }
-}
-
-export interface Limit {
-  readonly bytes: number
-  readonly whose: string
-}
-export const NO_LIMIT: Limit = { bytes: Number.POSITIVE_INFINITY, whose: '' }
-
-/** What the extensions see of the call in progress; the codec sets it before each. */
-export const call = {
-  /** Encoding: where the frame begins in `target`, and what was collected. */
-  frameStart: 0,
-  target: EMPTY as Buffer,
-  descriptors: NO_DESCRIPTORS,
-  holes: NO_HOLES,
-  /** How many bytes the holes had when they were left. */
-  holeBytes: 0,
-  /** The longest body that can be sent, and who says so. */
-  limit: NO_LIMIT,
-  /** Decoding: what came with the frame, and how much of it the body has used. */
-  arrived: NO_DESCRIPTORS as readonly Descriptor[],
-  used: 0,
-  usedOnce: [] as boolean[],
-  /** The body is flagged: further types are allowed. */
-  records: false,
-  /** Binary values may be views of the body. */
-  owned: false
-}
-
-function addExtensions(): void {
-  addExtension({ type: 0x74, unpack: unpackView })
-  addExtension({ type: 0x73, read: readSet })
-  addExtension({ type: 0x42, unpack: unpackBigInt })
-  addExtension({ type: 0xff, unpack: unpackTimestamp })
-  addExtension({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
-  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) addExtension({ type, unpack: refuseType })
-  addExtension({ type: CONNECTION_TYPE, unpack: unpackConnection })
-  addExtension({ type: DESCRIPTOR_TYPE, unpack: unpackDescriptor })
-}
-
 /** How an object is written that is no array and not of Object.prototype; undefined: by its keys. Throws a Refusal. */
-function packerOf(value: object, prototype: object | null): ValuePacker | undefined {
+export function packerOf(value: object, prototype: object | null): (ValuePacker & { form?: unknown }) | undefined {
   if (ArrayBuffer.isView(value)) return packView
   if (isDescriptor(value)) return packDescriptor
   if (isConnection(value)) return packConnection
@@ -105,46 +31,22 @@ function packerOf(value: object, prototype: object | null): ValuePacker | undefi
   if (isProxy(value) && (value instanceof Descriptor || value instanceof Connection))
     throw new Refusal('is a Proxy of a Descriptor or Connection: send what it stands for')
   const form = plainForm(value, prototype)
-  if (form === value) return undefined
-  json = form
-  return packJson
+  return form === value ? undefined : packerForForm(form)
 }
 
-/** What toJSON() gave for the value whose packer is called next. */
-let json: unknown
-
-function packJson(value: object, _: Allocate, pack: Pack): void {
-  const given = json
-  json = undefined
-  if (++state.depth > MAX_DEPTH) throw tooDeep() // each may give another object with a toJSON()
-  try {
-    pack(given)
-  } catch (error) {
-    throw within(error, value, { text: '.toJSON()' })
+/** A packer for a value whose toJSON() gave `form`. */
+function packerForForm(form: unknown): ValuePacker & { form?: unknown } {
+  const packer = (value: object, _: Allocate, pack: Pack): void => {
+    if (++state.depth > MAX_DEPTH) throw tooDeep() // each may give another object with a toJSON()
+    try {
+      pack(form)
+    } catch (error) {
+      throw within(error, value, { text: '.toJSON()' })
+    }
+    state.depth--
   }
-  state.depth--
-}
-
-function refuseType(): never {
-  throw new PassfdError('UNDECODABLE', { detail: 'it holds an extension type that is not part of the protocol' })
-}
-
-function onlyWithRecords<T>(value: T): T {
-  return call.records ? value : refuseType()
-}
-
-/** `items`: what follows, an array if our encoder has written it. */
-function readSet(items: unknown): Set<unknown> {
-  onlyWithRecords(items)
-  if (!Array.isArray(items)) refuseType()
-  addToChains(items)
-  return new Set(items)
-}
-
-/** What a Map or Set with these keys costs the one that decodes it. */
-function addToChains(keys: readonly unknown[]): void {
-  const chains = chainsOf(keys.length)
-  if (chains !== undefined) for (const key of keys) chains.add(key)
+  packer.form = form
+  return packer
 }
 
 function packDescriptor(descriptor: Descriptor, allocate: Allocate): void {
@@ -165,27 +67,6 @@ function ofConnection(connection: Connection): Descriptor {
 
 function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocate): void {
   packHead(index, head, allocate)
-}
-
-/** Gives the descriptor its index. Throws a Refusal if it can't be sent, or not again. */
-export function collect(descriptor: Descriptor): number {
-  try {
-    assertOpen(descriptor)
-    if (call.descriptors.length === 0) {
-      call.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
-      return 0
-    }
-    if (call.descriptors.includes(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
-    if (call.descriptors.length > MAX_RIGHTS)
-      throw new PassfdError('TOO_MANY_DESCRIPTORS', {
-        count: `more than ${MAX_RIGHTS}`,
-        whose: 'the protocol (SCM_MAX_FD, unix(7))',
-        limit: MAX_RIGHTS
-      })
-  } catch (error) {
-    throw new Refusal('', undefined, error as PassfdError)
-  }
-  return call.descriptors.push(descriptor) - 1
 }
 
 function packPlace({ index }: Place, allocate: Allocate): void {
@@ -220,62 +101,13 @@ function packHead(index: number, head: Uint8Array, allocate: Allocate): void {
   else target.set(head, position + header)
 }
 
-/** `data`: the one byte, or a view of whatever length. */
-function unpackDescriptor(data: Uint8Array | number | undefined): Descriptor {
-  if (typeof data === 'number') return arrivedAt(data)
-  if (data?.length !== 1) refuseIndex(data?.[0])
-  return arrivedAt(data[0]!)
-}
-unpackDescriptor.oneByte = true
-
-function unpackConnection(data: Uint8Array): Connection | ConnectionPlace {
-  if (data.length === 0) refuseIndex(undefined)
-  const descriptor = arrivedAt(data[0]!) as Descriptor | Place
-  const head = Buffer.from(data.subarray(1)) // a copy, as the message may be large and this live long
-  return descriptor instanceof Place ? new ConnectionPlace(descriptor.index, head) : connectionOf(descriptor, head)
-}
-
-function refuseIndex(index: number | undefined): never {
-  throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index ?? 'none'} of ${call.arrived.length}` })
-}
-
-/** The descriptor of an index, which is used by that. */
-function arrivedAt(index: number): Descriptor {
-  const { arrived, usedOnce } = call
-  const descriptor = arrived[index]
-  if (descriptor === undefined) refuseIndex(index)
-  if (arrived.length === 1 ? call.used > 0 : usedOnce[index])
-    throw new PassfdError('DESCRIPTOR_COUNT', { detail: `index ${index} is used twice` })
-  usedOnce[index] = true
-  call.used++
-  return descriptor
-}
-
-/** By their codes. */
-const VIEWS = [
-  Int8Array,
-  Uint8Array,
-  Uint8ClampedArray,
-  Int16Array,
-  Uint16Array,
-  Int32Array,
-  Uint32Array,
-  Float32Array,
-  Float64Array,
-  BigInt64Array,
-  BigUint64Array
-]
-const CODES = new Map<string | undefined, number>(VIEWS.map(({ name }, code) => [name, code]))
-const ARRAY_BUFFER = 16
-const DATA_VIEW = 17
-CODES.set(undefined, DATA_VIEW)
 /** More than a header of msgpack can say. */
 const TOO_LONG = 0xffffffff
 
 /** A typed array or DataView: bin for a Buffer (and everything towards a peer without records), else msgpackr's extension 0x74. */
 function packView(view: ArrayBufferView, allocate: Allocate, _: Pack, rich: boolean): void {
   const name = typedArrayName(view)
-  const code = CODES.get(name)
+  const code = codeOfView(name)
   if (code === undefined) throw new Refusal(`is a ${name}, which has no form in a message: send another typed array`)
   const bytes = memoryOf(view)
   const shrinks = (bytes.buffer as { resizable?: boolean }).resizable === true
@@ -314,14 +146,6 @@ function packBytes(bytes: Uint8Array, code: number | undefined, mayStay: boolean
   }
   if (stays) leaveHole(into, position + header, bytes)
   else into.set(bytes, position + header)
-}
-
-function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
-  if (call.holes.length === 0) call.holes = []
-  // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
-  const frameStart = into === call.target ? call.frameStart : 0
-  call.holes.push({ at: at - frameStart - HEADER, bytes, length: bytes.byteLength })
-  call.holeBytes += bytes.byteLength
 }
 
 const eachEntry = Map.prototype.forEach
@@ -392,7 +216,10 @@ function packAsSent(items: unknown[], at: number, pack: Pack): boolean {
   if (typeof item === 'string' && item.length >= 0x40 && !item.isWellFormed()) state.illFormed = true
   if (typeof item === 'object' && item !== null && !Array.isArray(item)) {
     const prototype = Object.getPrototypeOf(item)
-    if (prototype !== Object.prototype && packerOf(item, prototype) === packJson) items[at] = json
+    if (prototype !== Object.prototype) {
+      const packer = packerOf(item, prototype)
+      if (packer !== undefined && 'form' in packer) items[at] = packer.form
+    }
   }
   pack(items[at])
   return items[at] !== item
@@ -441,72 +268,3 @@ function packDate(date: Date, allocate: Allocate, _: Pack, rich: boolean): void 
   if (nanoseconds > 0) targetView.setUint32(position + 2, nanoseconds * 4)
   targetView.setUint32(position + (nanoseconds === 0 ? 2 : 6), seconds)
 }
-
-function unpackView(data: Uint8Array): unknown {
-  const code = onlyWithRecords(data[0]!)
-  const length = data.length - 1
-  const offset = data.byteOffset + 1
-  const View = VIEWS[code] as typeof Float64Array | undefined
-  if (View !== undefined && length % View.BYTES_PER_ELEMENT === 0) {
-    if (call.owned && offset % View.BYTES_PER_ELEMENT === 0)
-      return new View(data.buffer as ArrayBuffer, offset, length / View.BYTES_PER_ELEMENT)
-    return new View(Uint8Array.prototype.slice.call(data, 1).buffer)
-  }
-  if (code === ARRAY_BUFFER) return Uint8Array.prototype.slice.call(data, 1).buffer
-  if (code === DATA_VIEW) return new DataView(Uint8Array.prototype.slice.call(data, 1).buffer)
-  throw new PassfdError('UNDECODABLE', { detail: 'it holds a typed array of an unknown kind or odd length' })
-}
-
-/** The standard's three forms; one byte is how msgpackr writes an invalid Date. */
-function unpackTimestamp(data: Uint8Array): Date {
-  const view = new DataView(data.buffer, data.byteOffset, data.length)
-  const date = (seconds: number, nanoseconds: number) => new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000))
-  switch (data.length) {
-    case 1:
-      return new Date(Number.NaN)
-    case 4:
-      return date(view.getUint32(0), 0)
-    case 8:
-      return date((view.getUint32(0) & 3) * 2 ** 32 + view.getUint32(4), view.getUint32(0) >>> 2)
-    case 12:
-      return date(Number(view.getBigInt64(4)), view.getUint32(0))
-    default:
-      throw new PassfdError('UNDECODABLE', { detail: `it holds a timestamp of ${data.length} bytes` })
-  }
-}
-
-/** Two's complement, big-endian, any length. */
-function unpackBigInt(data: Uint8Array): bigint {
-  onlyWithRecords(0)
-  if (data.length === 0) refuseType()
-  const magnitude = BigInt(`0x${Buffer.from(data.buffer, data.byteOffset, data.length).toString('hex')}`)
-  return BigInt.asIntN(data.length * 8, magnitude)
-}
-
-const MAX_SHAPES = 256
-const MAX_SHAPE_KEYS = 32
-const MAX_SHAPE_LENGTH = 512
-const shapes = new Map<string, string[]>()
-
-/** One list of keys, with the reader compiled for it, for all channels that are sent the same. Large ones are each channel's own. */
-export function shapeOf(keys: string[], secondByte: number | undefined): string[] {
-  if (secondByte !== undefined)
-    throw new PassfdError('UNDECODABLE', { detail: 'it defines a record whose id has two bytes' })
-  if (!Array.isArray(keys) || keys.length > MAX_SHAPE_KEYS) return keys
-  const name = JSON.stringify(keys)
-  if (name.length > MAX_SHAPE_LENGTH) return keys
-  const known = shapes.get(name)
-  if (known !== undefined) return known
-  if (shapes.size === MAX_SHAPES) shapes.clear() // those in use live on in their channels
-  shapes.set(name, keys)
-  return keys
-}
-
-/** An item takes a byte at least, so it can't be sent; to find that out at its end takes seconds if it is long and consists of holes. */
-function tooLong(length: number): Refusal {
-  const { bytes: limit, whose } = call.limit
-  return new Refusal('', undefined, new PassfdError('MESSAGE_TOO_LARGE', { size: `more than ${length}`, whose, limit }))
-}
-
-addExtensions()
-useHooks({ MAX_DEPTH, packerOf, checkSlots, checkKeys, unfit, changed, tooDeep, tooLong, within })

@@ -1,7 +1,9 @@
 import { Transport, type TransportOwner } from '../../src/channel/transport.ts'
 import type { Wire } from '../../src/channel/wire.ts'
-import { BY_REFERENCE, Codec } from '../../src/codec/codec.ts'
+import { Codec } from '../../src/codec/codec.ts'
+import { Encoded } from '../../src/codec/encoded.ts'
 import { FrameReader, MESSAGE, TAKEN } from '../../src/codec/frame.ts'
+import { BY_REFERENCE } from '../../src/codec/packers.ts'
 import { test } from '../helpers/test.ts'
 
 const EAGAIN = -11
@@ -79,8 +81,7 @@ function overNarrowSocket(): { transport: Transport; taken: Buffer[]; setRoom(by
 }
 
 function queue(transport: Transport, codec: Codec, value: unknown): void {
-  const { slab } = transport
-  transport.append(codec.encode(value, true, slab, transport.slabEnd), MESSAGE, 0, 0, undefined)
+  transport.append(codec.encode(value, 'next', new Encoded(), transport), MESSAGE, 0, 0, undefined)
 }
 
 for (const stop of [0, 1, 1000, 3000, 3000 + BY_REFERENCE, 4000 + BY_REFERENCE])
@@ -104,8 +105,8 @@ for (const stop of [0, 1, 1000, 3000, 3000 + BY_REFERENCE, 4000 + BY_REFERENCE])
     const area = Buffer.concat(narrow.taken)
     const reader = new FrameReader(
       {
-        frame(_kind, _count, _flags, _id, bytes, start, end) {
-          came.push(codecs[0].decode(bytes, start, end, false, [], false))
+        onFrame(frame) {
+          came.push(codecs[0].decode(frame, []))
           return true
         }
       },

@@ -6,10 +6,14 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import * as theirs from 'msgpackr'
 import { PassfdError } from '../../src/base/errors.ts'
-import { BY_REFERENCE, Codec, decodePlain, detachedToPlain, type Encoded, encodePlain } from '../../src/codec/codec.ts'
+import { Codec } from '../../src/codec/codec.ts'
+import type { Encoded } from '../../src/codec/encoded.ts'
 import { HEADER, RECORDS } from '../../src/codec/frame.ts'
+import { BY_REFERENCE } from '../../src/codec/packers.ts'
+import { decodePlain, detachedToPlain, encodePlain } from '../../src/codec/plain.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { closeAll, connected, nextMessage } from '../helpers/channels.ts'
+import { bodyIn, decodeBy, encodeBy } from '../helpers/codec.ts'
 import { times } from '../helpers/full.ts'
 import { start, startFixture } from '../helpers/process.ts'
 import { test } from '../helpers/test.ts'
@@ -54,13 +58,13 @@ const area = Buffer.alloc(1 << 20)
  * the bytes behind the body look like the beginning of a long string.
  */
 function decode(codec: Codec, { bytes, flagged, descriptors }: Body, own = false): unknown {
-  if (own) return codec.decode(bytes, 0, bytes.length, flagged, descriptors, true)
+  if (own) return decodeBy(codec, bytes, 0, bytes.length, flagged, descriptors, true)
   const at = 65536 - (bytes.length % 4096)
   if (at + bytes.length + 8 > area.length) throw new Error('the area is too small')
   bytes.copy(area, at)
   area.fill(0xdb, at + bytes.length, at + bytes.length + 8)
   try {
-    return codec.decode(area, at, at + bytes.length, flagged, descriptors, false)
+    return decodeBy(codec, area, at, at + bytes.length, flagged, descriptors, false)
   } finally {
     area.fill(0x5a, at, at + bytes.length + 8)
   }
@@ -69,7 +73,7 @@ function decode(codec: Codec, { bytes, flagged, descriptors }: Body, own = false
 /** Encodes in one of the three ways. */
 function encode(codec: Codec, mode: Mode, value: unknown, slab?: Buffer, position?: number): Body {
   codec.records = mode !== 'plain'
-  return bodyOf(codec.encode(value, mode === 'streamed', slab, position))
+  return bodyOf(encodeBy(codec, value, mode === 'streamed', slab, position))
 }
 
 /** The code of what it throws. */
@@ -150,16 +154,15 @@ test('streamed and detached bodies, some late, some never sent, decode in their 
           late++
           return true
         }
-        if (how === 'failed') return codeOf(() => sender.encode([value, () => {}], true)) === 'ERR_PASSFD_ENCODE'
+        if (how === 'failed') return codeOf(() => encodeBy(sender, [value, () => {}], true)) === 'ERR_PASSFD_ENCODE'
         if (how === 'forgotten') {
-          sender.encode(value, true)
-          sender.forget()
+          sender.forget(encodeBy(sender, value, true))
           return true
         }
         if (how === 'plain') {
           const { bytes, start, end } = encodePlain(value)
           const body = Buffer.from(bytes.subarray(start + HEADER, end))
-          return isDeepStrictEqual(receiver.decode(body, 0, body.length, false, [], false), value)
+          return isDeepStrictEqual(decodeBy(receiver, body, 0, body.length, false, [], false), value)
         }
         return arrives(encode(sender, how as Mode, value), value)
       })
@@ -394,7 +397,7 @@ test('BigInts of any size keep their type and value with records, and 64 bits wi
     if (fits) t.is(decode(codec, encode(codec, 'plain', value)), asPlain(value))
     else
       t.is(
-        codeOf(() => codec.encode(value, true)),
+        codeOf(() => encodeBy(codec, value, true)),
         'ERR_PASSFD_ENCODE'
       )
   }
@@ -411,7 +414,7 @@ test('binary values from 64 KiB on are referred to, smaller ones are copied', t 
     ] as const) {
       const codec = newCodec(mode !== 'plain')
       const bytes = Buffer.alloc(length, 1)
-      const encoded = codec.encode({ a: 1, bytes, b: 2 }, mode === 'streamed')
+      const encoded = encodeBy(codec, { a: 1, bytes, b: 2 }, mode === 'streamed')
       t.is(encoded.holes.length, holes, `${mode}, ${length}`)
       if (holes > 0) {
         t.is(encoded.holes[0]!.bytes.buffer, bytes.buffer)
@@ -453,8 +456,8 @@ test('what has its buffer to itself gets views of it, what has not gets copies',
   const codec = newCodec(true)
   const value = { buffer: Buffer.from('abc'), view: new Uint8Array([1, 2]), floats: new Float32Array([1, 2]) }
   const body = encode(codec, 'detached', value)
-  const shared = codec.decode(body.bytes, 0, body.bytes.length, true, [], false) as typeof value
-  const owned = codec.decode(body.bytes, 0, body.bytes.length, true, [], true) as typeof value
+  const shared = decodeBy(codec, body.bytes, 0, body.bytes.length, true, [], false) as typeof value
+  const owned = decodeBy(codec, body.bytes, 0, body.bytes.length, true, [], true) as typeof value
   const whole: unknown = body.bytes.buffer
   t.false([shared.buffer, shared.view, shared.floats].some(({ buffer }) => buffer === whole))
   t.true(owned.buffer.buffer === whole && owned.view.buffer === whole)
@@ -513,7 +516,7 @@ test('what lives in this process, or has no meaning elsewhere, is refused, and t
     for (const [what, value, sentence] of refused) {
       for (const wrapped of [value, [value], { deep: { er: value } }, new Map([['x', value]]), new Set([value])]) {
         sender.records = mode !== 'plain'
-        const error = t.throws(() => sender.encode({ unseen: 1, shape: wrapped }, mode === 'streamed'), {
+        const error = t.throws(() => encodeBy(sender, { unseen: 1, shape: wrapped }, mode === 'streamed'), {
           code: 'ERR_PASSFD_ENCODE'
         })
         t.regex(error!.message, sentence, `${mode}, ${what}`)
@@ -625,7 +628,11 @@ test('an encode inside an encode is refused, and the outer one is not disturbed'
     const sender = newCodec(true)
     const other = newCodec(true)
     const receiver = newCodec(true)
-    for (const inner of [() => sender.encode({ b: 1 }, true), () => other.encode([1], false), () => encodePlain({})]) {
+    for (const inner of [
+      () => encodeBy(sender, { b: 1 }, true),
+      () => encodeBy(other, [1], false),
+      () => encodePlain({})
+    ]) {
       let seen: unknown
       const value = (rethrow: boolean) => ({
         before: { x: 1 },
@@ -679,7 +686,7 @@ const decodeHex = (hex: string, count: number, flagged = true): (() => unknown) 
     const pool = Array.from({ length: count }, () => Descriptor.openSync('/dev/null'))
     try {
       const bytes = Buffer.from(hex.replaceAll(' ', ''), 'hex')
-      return newCodec(true).decode(bytes, 0, bytes.length, flagged, pool, false)
+      return decodeBy(newCodec(true), bytes, 0, bytes.length, flagged, pool, false)
     } finally {
       for (const descriptor of pool) descriptor.close()
     }
@@ -729,7 +736,7 @@ test('more descriptors than a frame may have are refused', t => {
       const codec = newCodec(true)
       codec.records = mode !== 'plain'
       const count = (length: number): string | undefined =>
-        codeOf(() => codec.encode(pool.slice(0, length), mode === 'streamed'))
+        codeOf(() => encodeBy(codec, pool.slice(0, length), mode === 'streamed'))
       t.is(count(255), 'ERR_PASSFD_TOO_MANY_DESCRIPTORS')
       t.is(count(256), 'ERR_PASSFD_TOO_MANY_DESCRIPTORS')
     }
@@ -742,7 +749,7 @@ test('a closed or repeated Descriptor is refused, and encoding moves nothing', t
   closed.close()
   for (const mode of MODES) {
     const codec = newCodec(mode !== 'plain')
-    const code = (value: unknown): string | undefined => codeOf(() => codec.encode(value, mode === 'streamed'))
+    const code = (value: unknown): string | undefined => codeOf(() => encodeBy(codec, value, mode === 'streamed'))
     t.is(code([open, closed]), 'ERR_PASSFD_DESCRIPTOR_CLOSED')
     t.is(code([open, { again: open }]), 'ERR_PASSFD_DESCRIPTOR_REPEATED')
     t.is(code([open, () => {}]), 'ERR_PASSFD_ENCODE')
@@ -809,11 +816,11 @@ test("a flagged body holds none of msgpackr's types that stand for code or ident
 test('records are refused where they were not agreed on', t => {
   const { bytes } = encode(newCodec(true), 'streamed', { a: 1 })
   t.is(
-    codeOf(() => newCodec(false).decode(bytes, 0, bytes.length, true, [], false)),
+    codeOf(() => decodeBy(newCodec(false), bytes, 0, bytes.length, true, [], false)),
     UNDECODABLE
   )
   t.is(
-    codeOf(() => newCodec(false).decode(Buffer.from([1]), 0, 1, true, [], false)),
+    codeOf(() => decodeBy(newCodec(false), Buffer.from([1]), 0, 1, true, [], false)),
     UNDECODABLE
   )
 })
@@ -1111,12 +1118,12 @@ test('a detached body becomes a plain one, its descriptors and binary values wit
       fc.property(plainValue, given => {
         const value = place(given, pool)
         const sender = newCodec(true)
-        const encoded = sender.encode(value, false)
+        const encoded = encodeBy(sender, value, false)
         const { start, end, holes } = encoded
         const descriptors = encoded.descriptors
         // As the session keeps what waits
         const bytes = Buffer.from(encoded.bytes.subarray(start, end))
-        const plain = bodyOf(detachedToPlain(bytes, HEADER, bytes.length, descriptors.length, [...holes]))
+        const plain = bodyOf(detachedToPlain(bytes.subarray(HEADER), descriptors.length, holes))
         return !plain.flagged && sameValue(decode(newCodec(false), { ...plain, descriptors }), asPlain(value))
       }),
       { numRuns: times(50, 200) }
@@ -1129,10 +1136,10 @@ test('small maps for hello, fault and goodbye are plain', t => {
   const encoded = encodePlain({ version: 1, features: ['records'] })
   const { bytes, flagged } = bodyOf(encoded)
   t.false(flagged)
-  t.deepEqual(decodePlain(bytes, 0, bytes.length), { version: 1, features: ['records'] })
-  t.is(decodePlain(bytes, 5, 5), undefined, 'no body')
+  t.deepEqual(decodePlain(bodyIn(bytes, 0, bytes.length)), { version: 1, features: ['records'] })
+  t.is(decodePlain(bodyIn(bytes, 5, 5)), undefined, 'no body')
   t.is(
-    codeOf(() => decodePlain(Buffer.from([0xd4, 0x46, 0]), 0, 3)),
+    codeOf(() => decodePlain(bodyIn(Buffer.from([0xd4, 0x46, 0]), 0, 3))),
     DESCRIPTOR_COUNT
   )
 })
@@ -1326,7 +1333,7 @@ test('trap 40: a message that could not be packed misnames no field of a later o
 })
 
 test('timestamps: the three forms of the standard, and no others', t => {
-  const decode = (hex: string) => decodePlain(Buffer.from(hex, 'hex'), 0, hex.length / 2)
+  const decode = (hex: string) => decodePlain(bodyIn(Buffer.from(hex, 'hex'), 0, hex.length / 2))
   t.deepEqual(decode('d6ff00000001'), new Date(1000))
   t.deepEqual(decode('d7ff773594000000000a'), new Date(10_500))
   t.deepEqual(decode('c70cff1dcd6500ffffffffffffffff'), new Date(-500))

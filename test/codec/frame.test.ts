@@ -45,7 +45,7 @@ function driver(maxBody = 1 << 20, accepts: (got: Frame) => boolean = () => true
   const owned: { bytes: Buffer; copy: Buffer }[] = []
   const reader = new frame.FrameReader(
     {
-      frame(kind, count, flags, id, bytes, start, end, own) {
+      onFrame({ kind, count, flags, id, bytes, start, end, owned: own }) {
         const body = Buffer.from(bytes.subarray(start, end))
         frames.push({ kind, count, flags, id, body })
         if (own) owned.push({ bytes: bytes.subarray(start, end), copy: body })
@@ -351,7 +351,7 @@ test('a body longer than maxBody is a violation as soon as its header is there',
 })
 
 test('before anything is known of the peer the limit is that of a hello', t => {
-  const reader = new frame.FrameReader({ frame: () => true }, Buffer.alloc(20), 10)
+  const reader = new frame.FrameReader({ onFrame: () => true }, Buffer.alloc(20), 10)
   t.is(reader.maxBody, 4096)
 })
 

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { Codec } from '../../src/codec/codec.ts'
 import { HEADER } from '../../src/codec/frame.ts'
 import { hashOf } from '../../src/codec/key-chains.ts'
+import { decodeBy, encodeBy } from '../helpers/codec.ts'
 import { isFull, times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
 
@@ -46,14 +47,14 @@ function colliding<T extends number | bigint>(count: number, make: (index: numbe
 function bodyOf(value: unknown): Buffer {
   const codec = new Codec()
   codec.records = true
-  const { bytes, start, end } = codec.encode(value, true)
+  const { bytes, start, end } = encodeBy(codec, value, true)
   return Buffer.from(bytes.subarray(start + HEADER, end))
 }
 
 function decode(body: Buffer): unknown {
   const codec = new Codec()
   codec.records = true
-  return codec.decode(body, 0, body.length, true, [], true)
+  return decodeBy(codec, body, 0, body.length, true, [], true)
 }
 
 /** What a hostile peer sends: it does not look at the keys. */
@@ -139,7 +140,7 @@ test('a Set is an array of items on the wire, and nothing else that has items', 
 
 test('towards a peer without records such a Map is an object: there is nothing to refuse', t => {
   const codec = new Codec()
-  t.notThrows(() => codec.encode(new Map(colliding(3000, index => index).map(key => [key, 1])), true))
+  t.notThrows(() => encodeBy(codec, new Map(colliding(3000, index => index).map(key => [key, 1])), true))
 })
 
 if (isFull) {

@@ -8,6 +8,7 @@ import { encodeFault } from '../../src/channel/fault.ts'
 import { Codec } from '../../src/codec/codec.ts'
 import { HEADER } from '../../src/codec/frame.ts'
 import { anyKey, anyValue, isRefused } from '../helpers/any-value.ts'
+import { decodeBy, encodeBy } from '../helpers/codec.ts'
 import { times } from '../helpers/full.ts'
 import { type Running, start } from '../helpers/process.ts'
 import { test, testIf } from '../helpers/test.ts'
@@ -39,7 +40,7 @@ const codec = new Codec()
 /** The body in the plain encoding, or the error. */
 function encoded(value: unknown): Buffer | PassfdError {
   try {
-    const { bytes, start, end } = codec.encode(value, true)
+    const { bytes, start, end } = encodeBy(codec, value, true)
     return Buffer.from(bytes.subarray(start + HEADER, end))
   } catch (error) {
     if (!(error instanceof PassfdError) || error.code !== 'ERR_PASSFD_ENCODE') throw error
@@ -115,7 +116,7 @@ testIf(missing, 'keys of a Map: whatever passes is the same number of entries th
           return isRefused(map, false)
         }
         const told = (await decode(body)) as ['map', [Told, Told][]]
-        const ours = codec.decode(body, 0, body.length, false, [], false) as object
+        const ours = decodeBy(codec, body, 0, body.length, false, [], false) as object
         return isDeepStrictEqual(told, expected(map)) && Object.keys(ours).length === map.size
       }),
       { numRuns: times(200, 10_000) }
@@ -140,7 +141,7 @@ testIf(missing, 'the data, message and code of a fault', async t => {
       { fine: [1] }
     ]) {
       const error = Object.assign(new Error(`${'x'.repeat(511)}🌍`), { code: 'E\ud800', data })
-      const { bytes, start, end } = encodeFault(error, 65536, slab, 0)
+      const { bytes, start, end } = encodeFault(error, 65536, { slab, slabEnd: 0 })
       const told = await decode(bytes.subarray(start + HEADER, end))
       t.is((told as ['map'])[0], 'map', JSON.stringify(told))
     }

@@ -13,6 +13,7 @@ import { HEADER, RECORDS } from '../../src/codec/frame.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { anyValue } from '../helpers/any-value.ts'
 import { closeAll, connected } from '../helpers/channels.ts'
+import { decodeBy, encodeBy } from '../helpers/codec.ts'
 import { times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
 
@@ -28,10 +29,12 @@ class Ends {
   pass(value: unknown, mode: Mode): unknown {
     this.#sender.records = this.#receiver.records = mode !== 'plain'
     const { bytes, start, end, flags, holes } =
-      mode === 'slab' ? this.#sender.encode(value, true, slab, 0) : this.#sender.encode(value, mode === 'streamed')
+      mode === 'slab'
+        ? encodeBy(this.#sender, value, true, slab, 0)
+        : encodeBy(this.#sender, value, mode === 'streamed')
     assert.equal(holes.length, 0)
     const body = Buffer.from(bytes.subarray(start + HEADER, end))
-    return this.#receiver.decode(body, 0, body.length, flags === RECORDS, [], false)
+    return decodeBy(this.#receiver, body, 0, body.length, flags === RECORDS, [], false)
   }
 
   refusal(value: unknown, mode: Mode): string {
@@ -688,7 +691,7 @@ test('a large buffer that a getter takes away is refused, with its descriptor st
         return 1
       }
     }
-    t.throws(() => codec.encode(value, true), { code: 'ERR_PASSFD_ENCODE', message: /memory of a buffer/ })
+    t.throws(() => encodeBy(codec, value, true), { code: 'ERR_PASSFD_ENCODE', message: /memory of a buffer/ })
     t.false(file.closed)
   }
   file.close()

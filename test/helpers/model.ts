@@ -8,7 +8,7 @@ import {
   type Schema,
   withUnclaimed
 } from '../../src/channel/options.ts'
-import type { ReturnState } from '../../src/channel/session.ts'
+import type { ReturnState } from '../../src/channel/session-core.ts'
 import type { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { EBADF, FakeSocket, type Weather } from './fake-wire.ts'
 import { EINVAL, type Holder, Ledger, type Side } from './ledger.ts'
@@ -137,8 +137,8 @@ export class World {
   problem(text: string): void {
     if (this.problems.length === 0) {
       for (const { side, mode, channel } of [this.ends.left, this.ends.right]) {
-        const { state, requests, backlog } = sessionOf(channel)
-        this.note(`${side}: ${state}, consumer ${mode}, ${requests.size} requests, ${backlog} bytes queued`)
+        const { state, requests, sending } = sessionOf(channel)
+        this.note(`${side}: ${state}, consumer ${mode}, ${requests.size} requests, ${sending.backlog} bytes queued`)
       }
     }
     this.ledger.problem(text)

@@ -1,0 +1,156 @@
+/**
+ * Descriptors that are neither the program's nor the peer's alone: those that were sent and are not confirmed (*out*), those that have arrived
+ * and are lent to the program (*lent*), and those that nobody wants, which are closed off the event loop (*discarded*).
+ */
+import { type Descriptor, type Lender, lent, moveOutShared } from '../descriptor/descriptor.ts'
+import { Parcel } from './parcel.ts'
+import type { ReturnState, SessionCore } from './session-core.ts'
+
+/** Shared by all who discard nothing now; nothing is put into it. */
+const NO_FDS: number[] = []
+
+/** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
+const FEW_CLOSES = 1024
+
+export class Custody {
+  /** Descriptors that were sent and that the peer has not taken. */
+  out = 0
+  /** Arrived descriptors that the peer has not been told of. */
+  unconfirmed = 0
+  readonly #core: SessionCore
+  readonly #pid: number
+  /** Descriptors that the application has been given and has neither claimed nor given back. */
+  #lent = 0
+  #lenders: { message: Lender; request: Lender } | undefined
+  /** Numbers to be closed off the loop. */
+  #discarded = NO_FDS
+
+  /** `pid`: the peer's, for the error of a lent descriptor. */
+  constructor(core: SessionCore, pid: number) {
+    this.#core = core
+    this.#pid = pid
+  }
+
+  // --- out
+
+  /** Moves descriptors out of the program's hands into a parcel. `replyTo`: the request that it answers, or -1. */
+  moveOut(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
+    const by = replyTo === -1 ? 'send()' : 'a reply'
+    return new Parcel(
+      descriptors.map(descriptor => moveOutShared(descriptor, by)),
+      descriptors,
+      value,
+      replyTo
+    )
+  }
+
+  /** The peer has taken `count` more: closes our copies, and gives back what it has refused instead. */
+  taken(count: number): void {
+    const core = this.#core
+    const { refused, closing } = core.transport.taken(count)
+    // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
+    if (closing.length > 0)
+      this.#closeAside(closing, () => {
+        this.out -= closing.length
+        core.settle()
+        if (this.out === 0) core.allTaken()
+      })
+    for (const parcel of refused) this.giveBack('refused', parcel)
+    core.settle()
+  }
+
+  /** Gives a parcel that counts as *out* back to the program. */
+  giveBack(state: ReturnState, parcel: Parcel): void {
+    if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise tells
+    this.out -= parcel.fds.length
+    this.#core.owner.onReturned(state, parcel)
+  }
+
+  /** Gives the descriptors of an answer that can't be sent back to the program. */
+  giveBackAnswer(value: unknown, descriptors: readonly Descriptor[]): void {
+    const fds = descriptors.map(descriptor => moveOutShared(descriptor, 'an answer'))
+    this.#core.owner.onReturned('unsent', new Parcel(fds, descriptors, value, -1))
+  }
+
+  // --- lent
+
+  /** Makes Descriptors of numbers that have arrived: lent to the program until the scope of the message or request ends. */
+  lend(fds: readonly number[], request: boolean): Descriptor[] {
+    const lender = this.#lender(request)
+    this.#lent += fds.length
+    return fds.map(fd => lent(fd, lender))
+  }
+
+  /** A lent descriptor was claimed. */
+  kept(): void {
+    this.#core.consumed(this.#core.limits.descriptorCost)
+    this.#lent--
+    this.checkLent()
+  }
+
+  /** Closes a lent descriptor, off the loop. Its cost returns then. */
+  discard(fd: number): void {
+    this.#lent--
+    this.checkLent()
+    if (this.#core.isOver) this.#core.transport.wire.discard([fd], undefined)
+    else {
+      this.discardLater(fd)
+      this.#core.schedule()
+    }
+  }
+
+  /** After the end: reports to the owner once nothing is lent any more. */
+  checkLent(): void {
+    if (this.#lent === 0 && this.#core.isOver) this.#core.owner.onGivenBack()
+  }
+
+  #lender(request: boolean): Lender {
+    if (this.#lenders === undefined) {
+      const pid = this.#pid
+      const lend = (message: string): Lender => ({
+        message,
+        pid,
+        ended: '',
+        kept: () => this.kept(),
+        discard: fd => this.discard(fd)
+      })
+      this.#lenders = { message: lend('message'), request: lend('request') }
+    }
+    return request ? this.#lenders.request : this.#lenders.message
+  }
+
+  // --- discarded
+
+  get hasDiscarded(): boolean {
+    return this.#discarded.length > 0
+  }
+
+  /** Closes a number with the next ones that are discarded. Its cost returns then. */
+  discardLater(fd: number): void {
+    if (this.#discarded === NO_FDS) this.#discarded = []
+    this.#discarded.push(fd)
+  }
+
+  /** Closes what was discarded, off the loop. The cost returns when it is closed. */
+  discardNow(): void {
+    const fds = this.#discarded
+    const cost = fds.length * this.#core.limits.descriptorCost
+    this.#discarded = NO_FDS
+    this.#closeAside(fds, () => this.#core.consumed(cost))
+  }
+
+  /** `done` is called when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
+  #closeAside(fds: readonly number[], done: () => void): void {
+    const { wire } = this.#core.transport
+    const few = wire.closing < FEW_CLOSES
+    wire.discard(
+      fds,
+      few
+        ? undefined
+        : () => {
+            if (!this.#core.isOver) done()
+          }
+    )
+    if (few) done()
+  }
+}

@@ -1,0 +1,48 @@
+/** `Parcel`: what has left the program's hands and is under way. */
+import type { Deferred } from '../base/deferred.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+
+/** Bytes of the program's in the stream: their length, and where they end in it. */
+export interface BorrowedBytes {
+  readonly bytes: Uint8Array
+  readonly length: number
+  readonly until: number
+}
+
+const NO_BORROWED: readonly BorrowedBytes[] = []
+
+/** A message with descriptors, or with binary values that are not copied, from its queueing until the peer has taken them or they come back. */
+export class Parcel {
+  readonly fds: readonly number[]
+  readonly descriptors: readonly Descriptor[]
+  readonly value: unknown
+  /** The request that this is the reply to, or -1. */
+  readonly replyTo: number
+  /** The peer cancelled that request before it took these. */
+  refused = false
+  /** Its frame's place in the stream of bytes. */
+  start = 0
+  end = 0
+  taken = 0
+  /** For the session, if the kernel refuses to pass the descriptors: what to take back. */
+  kind = 0
+  id = 0
+  cost = 0
+  /** Its body may define records that later bodies use. */
+  defines = false
+  /** Its binary values that are not copied. */
+  holes: readonly BorrowedBytes[] = NO_BORROWED
+  /** If it has such values: resolved when they are no longer looked at, rejected when the message will not be sent. */
+  sent: Deferred | undefined
+  /** The message that a serve handler has answered with it. */
+  answer: object | undefined
+  /** Why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was taken away. */
+  error: Error | undefined
+
+  constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {
+    this.fds = fds
+    this.descriptors = descriptors
+    this.value = value
+    this.replyTo = replyTo
+  }
+}

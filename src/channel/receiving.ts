@@ -1,0 +1,144 @@
+/** What a session receives: messages, requests and answers, from the whole frame to the program. A violation throws, which ends the session. */
+
+import { PassfdError } from '../base/errors.ts'
+import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import type { Frame } from '../codec/frame.ts'
+import * as frame from '../codec/frame.ts'
+import { type Descriptor, moveOutShared, own, received } from '../descriptor/descriptor.ts'
+import type { Custody } from './custody.ts'
+import { decodeError } from './fault.ts'
+import { PeerRequest } from './peer-requests.ts'
+import type { Sending } from './sending.ts'
+import type { SessionCore } from './session-core.ts'
+
+/** Shared by all messages without any, which give it to the program. */
+const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
+
+export class Receiving {
+  readonly #core: SessionCore
+  readonly #custody: Custody
+  readonly #sending: Sending
+
+  constructor(core: SessionCore, custody: Custody, sending: Sending) {
+    this.#core = core
+    this.#custody = custody
+    this.#sending = sending
+  }
+
+  /** A message, or a request: gives it to the owner, its descriptors lent. */
+  onMessage(received: Frame): void {
+    const core = this.#core
+    const { credit, peerRequests } = core
+    const { maxDescriptors, maxPending, descriptorCost } = core.limits
+    const { id, flags, fds } = received
+    const request = received.kind === frame.REQUEST
+    const cost = frame.HEADER + received.length
+    if (credit.granted <= 0) this.violate(fds, new PassfdError('CREDIT_EXCEEDED'))
+    if (fds.length > maxDescriptors)
+      this.violate(fds, countError(`${fds.length} in a message, the limit is ${maxDescriptors}`))
+    if (request && peerRequests.get(id) !== undefined)
+      this.violate(fds, new PassfdError('BAD_ID', { detail: `request ${id} is still pending` }))
+    credit.granted -= cost + fds.length * descriptorCost
+    if (core.state === 'leaving') {
+      // After our goodbye: not confirmed, so that the sender gets them back
+      for (const fd of this.#drop(received)) this.#custody.discardLater(fd)
+      return
+    }
+    const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#custody.lend(fds, request)
+    const value = this.#decode(received, descriptors)
+    this.#custody.unconfirmed += fds.length
+    if (!request) this.#give(undefined, value, descriptors, cost)
+    else if (peerRequests.size >= maxPending) {
+      for (const descriptor of descriptors) descriptor.close()
+      credit.owe(cost)
+      this.#sending.faultFor(id, new PassfdError('BUSY', { detail: `${maxPending} requests are pending` }))
+    } else {
+      const pending = new PeerRequest(id, Math.min(flags >>> frame.ALLOWANCE_SHIFT, MAX_RIGHTS))
+      peerRequests.add(pending)
+      this.#give(pending, value, descriptors, cost)
+    }
+  }
+
+  /** An answer with a value: its descriptors are the requester's own. */
+  onReply(reply: Frame): void {
+    const core = this.#core
+    const { id, fds } = reply
+    const request = core.requests.get(id)
+    if (request === undefined)
+      this.violate(fds, new PassfdError('BAD_ID', { detail: `an answer to ${id}, which is not pending` }))
+    if (fds.length > request.allowance)
+      this.violate(fds, countError(`${fds.length} in a reply, the request allows ${request.allowance}`))
+    if (request.cancelled) {
+      // They were never counted against the credit, so closing them returns none
+      const dropped = this.#drop(reply)
+      if (dropped.length > 0) core.transport.wire.discard(dropped, undefined)
+      this.#custody.unconfirmed += fds.length
+      core.requests.settle(id)
+    } else {
+      const descriptors = fds.map(received)
+      const value = this.#decode(reply, descriptors)
+      this.#custody.unconfirmed += fds.length
+      core.requests.settle(id)
+      request.succeed(value, descriptors)
+    }
+    core.settle()
+  }
+
+  /** An answer with an error. */
+  onFault(fault: Frame): void {
+    const core = this.#core
+    const remote = decodeError(fault, false)
+    const request = core.requests.settle(fault.id)
+    if (request === undefined)
+      throw new PassfdError('BAD_ID', { detail: `an answer to ${fault.id}, which is not pending` })
+    if (!request.cancelled) request.fail(new PassfdError('REMOTE', { message: remote.message }, { remote }))
+    core.settle()
+  }
+
+  /** The peer no longer waits for an answer. If it was sent already, its descriptors come back when the peer says that it has taken them. */
+  onCancel(id: number): void {
+    const request = this.#core.peerRequests.get(id)
+    if (request === undefined) this.#core.transport.refuse(id)
+    else this.#core.context.run(request.cancel, request)
+  }
+
+  /** What is left of a frame that has gone back to its sender: its record definitions. It costs no credit. */
+  onDefinitions(definitions: Frame): void {
+    if ((definitions.flags & frame.RECORDS) === 0)
+      throw new PassfdError('BAD_FRAME', { detail: 'a frame of definitions uses no records' })
+    if (definitions.id > MAX_RIGHTS)
+      throw new PassfdError('BAD_FRAME', { detail: `${definitions.id} descriptors in a frame` })
+    this.#core.codec.learn(definitions, definitions.id)
+  }
+
+  /** Throws what ends the session; closes the descriptors of the frame. */
+  violate(fds: readonly number[], error: PassfdError): never {
+    for (const fd of fds) this.#custody.discardLater(fd)
+    throw error
+  }
+
+  #give(request: PeerRequest | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
+    if (this.#core.owner.onMessage(request, value, descriptors, cost)) this.#core.consumed(cost)
+  }
+
+  #decode(body: Frame, descriptors: readonly Descriptor[]): unknown {
+    try {
+      return this.#core.codec.decode(body, descriptors)
+    } catch (error) {
+      for (const descriptor of descriptors) this.#custody.discardLater(moveOutShared(descriptor, ''))
+      throw error
+    }
+  }
+
+  /** Nobody wants it: gives the numbers to be closed. A flagged body may define records that later ones use. */
+  #drop(unwanted: Frame): readonly number[] {
+    if ((unwanted.flags & frame.RECORDS) === 0) return unwanted.fds
+    const descriptors = unwanted.fds.map(own)
+    this.#decode(unwanted, descriptors)
+    return descriptors.map(descriptor => moveOutShared(descriptor, ''))
+  }
+}
+
+function countError(detail: string): PassfdError {
+  return new PassfdError('DESCRIPTOR_COUNT', { detail })
+}

@@ -1,0 +1,423 @@
+/** What a session sends: messages, requests, answers. A value is encoded, checked against every limit, and then leaves or waits for credit. */
+
+import { setImmediate } from 'node:timers'
+import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
+import { PassfdError } from '../base/errors.ts'
+import { isEncoding } from '../codec/call.ts'
+import type { Place } from '../codec/codec.ts'
+import { Encoded, type Space } from '../codec/encoded.ts'
+import * as frame from '../codec/frame.ts'
+import { encodePlain } from '../codec/plain.ts'
+import { assertOpen, type Descriptor, isDescription } from '../descriptor/descriptor.ts'
+import { CreditQueue, QueuedFrame } from './credit-queue.ts'
+import type { Custody } from './custody.ts'
+import { encodeFault, encodeLastWords, tell } from './fault.ts'
+import type { Hello } from './hello.ts'
+import type { OwnRequest } from './own-requests.ts'
+import { Parcel } from './parcel.ts'
+import type { PeerRequest } from './peer-requests.ts'
+import type { SessionCore } from './session-core.ts'
+
+/** Whose limit it is, in errors. */
+export const OWN_QUEUE = "this side's queue (maxQueued)"
+export const THE_PEER = 'the peer (maxMessage)'
+
+/** An answer of a handler that can't be sent. */
+export class UnsentAnswer {
+  readonly error: unknown
+  /** The Descriptors that the encoder met before it gave up. */
+  readonly met: readonly Descriptor[]
+
+  constructor(error: unknown, met: readonly Descriptor[]) {
+    this.error = error
+    this.met = met
+  }
+}
+
+/** What is being sent. No two values are ever encoded at a time, so all sessions share it; nothing of it is looked at after the call. */
+const encoded = new Encoded()
+
+export class Sending {
+  /** What waits for credit, or for the peer's hello. */
+  readonly queue = new CreditQueue()
+  readonly #core: SessionCore
+  readonly #custody: Custody
+  readonly #description: object | undefined
+  #drained: Deferred | undefined
+
+  /** `description`: the token of the socket's own Descriptor, if there was one. */
+  constructor(core: SessionCore, custody: Custody, description: object | undefined) {
+    this.#core = core
+    this.#custody = custody
+    this.#description = description
+  }
+
+  /** Bytes that wait for credit or for the socket. */
+  get backlog(): number {
+    return this.#core.transport.waiting + this.queue.size
+  }
+
+  /** Sends a message. Misuse throws and moves nothing. */
+  send(value: unknown): Promise<void> {
+    const { state } = this.#core
+    if (state !== 'open' && state !== 'greeting') return this.#sendLate(value)
+    return this.#dispatch(frame.MESSAGE, 0, 0, value)
+  }
+
+  /** Sends a request. `allowance`: how many descriptors its reply may carry. */
+  request(value: unknown, allowance: number, request: OwnRequest): void {
+    const core = this.#core
+    if (core.state !== 'open' && core.state !== 'greeting') {
+      void this.#sendLate(value)
+      request.fail(core.closedError())
+      return
+    }
+    const { requests } = core
+    const { maxPending, maxUnclaimed } = core.limits
+    if (requests.size >= maxPending) throw new PassfdError('TOO_MANY_REQUESTS', { count: requests.size })
+    const queued = requests.allowance + allowance
+    if (queued > maxUnclaimed)
+      throw new PassfdError('QUEUE_FULL', {
+        what: 'Too many descriptors are allowed to the replies that are awaited',
+        queued,
+        limit: maxUnclaimed,
+        option: 'maxUnclaimed',
+        remedy: 'Await some replies first, or allow fewer with the option descriptors of request()'
+      })
+    request.id = requests.nextId()
+    request.allowance = allowance
+    void this.#dispatch(frame.REQUEST, allowance << frame.ALLOWANCE_SHIFT, request.id, value)
+    if (core.isOver) request.fail(core.closedError())
+    else requests.add(request)
+  }
+
+  /** Answers a request with a value. Throws, and answers nothing, if the value or its descriptors can't be sent. */
+  reply(request: PeerRequest, value: unknown, answer?: object): Promise<void> {
+    const { peerRequests, transport } = this.#core
+    if (!peerRequests.has(request)) return this.#sendLate(value)
+    const { id, allowance, cancelled } = request
+    if (cancelled) this.#encode(value, 'apart', undefined)
+    else this.#encodeNext(value)
+    if (!peerRequests.has(request)) return this.#comeBack(value)
+    const parcel = this.#checkedParcel(value, id, allowance)
+    if (parcel !== undefined) {
+      parcel.kind = frame.REPLY
+      parcel.answer = answer
+    }
+    if (cancelled) {
+      // Nobody waits: the descriptors come back without having travelled
+      this.fault(request, new PassfdError('CANCELLED'))
+      if (parcel !== undefined) this.#custody.giveBack('refused', parcel)
+      return this.whenDrained()
+    }
+    peerRequests.delete(request)
+    transport.append(encoded, frame.REPLY, encoded.flags, id, parcel)
+    this.#core.scheduleSoon()
+    return this.#whenSent(parcel)
+  }
+
+  /** Answers a request with what a handler has returned; `message` comes with what is returned, if the kernel refuses it. Throws an UnsentAnswer. */
+  answer(request: PeerRequest, value: unknown, message: object): Promise<void> {
+    const nested = isEncoding()
+    try {
+      return this.reply(request, value, message)
+    } catch (error) {
+      throw new UnsentAnswer(error, nested ? [] : encoded.descriptors)
+    }
+  }
+
+  /** Answers a request with an error: its `code`, `message` and `data`. */
+  fault(request: PeerRequest, error: unknown): void {
+    if (isEncoding()) {
+      // A getter has put the request aside, or has failed it; the slab is being written to
+      process.nextTick(() => this.fault(request, error))
+      return
+    }
+    const { peerRequests } = this.#core
+    if (!peerRequests.has(request)) return
+    peerRequests.delete(request)
+    this.faultFor(request.id, error)
+  }
+
+  /** Answers the request of this id, which is in no table (any more), with an error. */
+  faultFor(id: number, error: unknown): void {
+    const core = this.#core
+    const told = tell(error)
+    if (core.isOver) return // by a getter of the error
+    const fault = encodeFault(told, core.peer!.maxMessage, core.transport)
+    if (core.isOver) return // by a getter of its data
+    core.transport.append(fault, frame.FAULT, 0, id, undefined)
+    core.scheduleSoon()
+  }
+
+  /** Queues a hello or goodbye. */
+  appendPlain(kind: number, value: unknown): void {
+    const { transport } = this.#core
+    transport.append(encodePlain(value, transport), kind, 0, 0, undefined)
+  }
+
+  /** Queues a goodbye that names the error which ends the session. */
+  appendLastWords(error: Error | undefined): void {
+    const { peer, transport } = this.#core
+    const words = encodeLastWords(error, peer?.maxMessage ?? frame.MAX_HELLO, transport)
+    if (words !== undefined) transport.append(words, frame.GOODBYE, 0, 0, undefined)
+  }
+
+  /** Resolves when fewer bytes than the high-water mark are queued, and fewer than half of the descriptors that may be under way are. */
+  whenDrained(): Promise<void> {
+    if (this.#core.isOver) return quiet(Promise.reject(this.#core.closedError()))
+    if (this.#belowMark()) return RESOLVED
+    this.#drained ??= deferred()
+    return this.#drained.promise
+  }
+
+  /** Lets waiting senders go on, if there is room again. */
+  letGoOn(): void {
+    if (this.#drained === undefined || !this.#belowMark()) return
+    this.#drained.resolve()
+    this.#drained = undefined
+  }
+
+  /** Sends what waited for credit, as far as it goes. */
+  sendWaiting(): void {
+    const { credit, transport } = this.#core
+    if (this.queue.length === 0) return
+    this.queue.takeWhile(
+      () => credit.available > 0,
+      item => {
+        this.#pay(item.encoded, item.parcel)
+        transport.append(item.encoded, item.kind, item.flags, item.id, item.parcel)
+      }
+    )
+    this.#core.schedule()
+    this.#core.settle()
+  }
+
+  /** The peer's hello has come: brings what was encoded before it into the form that the peer takes. What it does not take comes back. */
+  adaptTo(hello: Hello): void {
+    const { records } = this.#core.codec
+    const unfit: { item: QueuedFrame; error: Error }[] = []
+    for (const item of this.queue.takeAll()) {
+      try {
+        item.adapt(hello, records)
+        this.queue.push(item)
+      } catch (error) {
+        unfit.push({ item, error: error as Error })
+      }
+    }
+    // Only now, as whoever gets one back may send another
+    for (const { item, error } of unfit) this.#comeBackUnfit(item, error)
+  }
+
+  /** Withdraws a request that has not left, or tells the peer that nobody waits for its answer. */
+  cancel(request: OwnRequest): void {
+    if (isEncoding()) {
+      // A getter has aborted it; the slab is being written to
+      process.nextTick(() => this.cancel(request))
+      return
+    }
+    const core = this.#core
+    const item = this.queue.takeRequest(request.id)
+    if (item !== undefined) {
+      core.requests.settle(request.id)
+      const { parcel } = item
+      parcel?.sent?.resolve()
+      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+    } else if (core.state === 'open' || core.state === 'draining') {
+      core.transport.appendBare(frame.CANCEL, request.id)
+      core.schedule()
+    }
+    core.settle()
+  }
+
+  /** The kernel has refused a parcel: its credit returns, its request fails, and to a request of the peer the answer is a fault. */
+  takeBack(parcel: Parcel): void {
+    const { kind, id, cost, replyTo } = parcel
+    const core = this.#core
+    const error = parcel.error!
+    core.credit.available += cost
+    if (kind === frame.REQUEST) {
+      const request = core.requests.settle(id)
+      if (request?.cancelled === false) request.fail(error)
+      if (parcel.fds.length === 0) return // it only had binary values: its promise has told
+    } else if (kind === frame.REPLY && !core.isOver) this.faultFor(replyTo, error)
+    this.#custody.giveBack('unsent', parcel)
+  }
+
+  /** The peer says goodbye: what waits for credit comes back, and its requests fail. */
+  giveUpWaiting(error: Error): void {
+    for (const { kind, id, parcel } of this.queue.takeAll()) {
+      parcel?.sent?.reject(error)
+      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+      if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
+    }
+  }
+
+  /** The session has ended: what waits for credit comes back. Its requests are failed with all others. */
+  end(error: Error): void {
+    for (const { parcel } of this.queue.takeAll()) {
+      parcel?.sent?.reject(error)
+      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+    }
+  }
+
+  /** The session has ended: nothing drains any more. */
+  failDrained(error: Error): void {
+    this.#drained?.reject(error)
+    this.#drained = undefined
+  }
+
+  // --- inside
+
+  #dispatch(kind: number, flags: number, id: number, value: unknown): Promise<void> {
+    const { credit, peer, transport } = this.#core
+    const { queue } = this
+    const final = credit.available > 0 && queue.length === 0 && peer !== undefined
+    if (final) this.#encodeNext(value)
+    else this.#encode(value, peer === undefined ? 'early' : 'later', queue)
+    if (this.#core.isOver) return this.#comeBack(value) // a getter of the value has ended the channel
+    const parcel = this.#checkedParcel(value, -1, undefined)
+    flags |= encoded.flags
+    if (parcel !== undefined) {
+      parcel.kind = kind
+      parcel.id = id
+    }
+    if (final) {
+      this.#pay(encoded, parcel)
+      transport.append(encoded, kind, flags, id, parcel)
+      if (kind === frame.REQUEST) this.#core.scheduleSoon()
+      else this.#core.schedule()
+    } else {
+      const kept = peer === undefined ? value : undefined
+      queue.push(new QueuedFrame(kind, flags, id, queue.keep(encoded), parcel, kept))
+    }
+    return this.#whenSent(parcel)
+  }
+
+  /** For a body that is queued for the socket at once. It overtakes what waits for credit, whose records must not get another meaning by it. */
+  #encodeNext(value: unknown): void {
+    this.#encode(value, this.queue.streamed > 0 ? 'later' : 'next', this.#core.transport)
+  }
+
+  /** The one door to the encoder: encodes into `encoded`, in `space` if there is one. Nothing is moved. */
+  #encode(value: unknown, place: Place, space: Space | undefined): void {
+    this.#core.codec.encode(value, place, encoded, space)
+  }
+
+  /** Checks what was encoded against every limit; only then are its descriptors moved. */
+  #checkedParcel(value: unknown, replyTo: number, allowance: number | undefined): Parcel | undefined {
+    const { length, descriptors, holes } = encoded
+    try {
+      this.#checkLimits(length, descriptors.length, allowance)
+      for (const descriptor of descriptors) {
+        assertOpen(descriptor)
+        if (this.#description !== undefined && isDescription(descriptor, this.#description))
+          throw new PassfdError('OWN_SOCKET')
+      }
+    } catch (error) {
+      this.#core.codec.forget(encoded) // the record definitions in this body are never sent
+      throw error
+    }
+    if (descriptors.length === 0 && holes.length === 0) return undefined
+    this.#custody.out += descriptors.length
+    const parcel = this.#custody.moveOut(descriptors, value, replyTo)
+    parcel.defines = encoded.defines
+    if (holes.length > 0) parcel.sent = deferred()
+    return parcel
+  }
+
+  #checkLimits(length: number, count: number, allowance: number | undefined): void {
+    const { peer, limits } = this.#core
+    const { maxQueued, maxInFlight } = limits
+    const { backlog } = this
+    if (length > maxQueued) throw tooLarge(length, OWN_QUEUE, maxQueued)
+    if (peer !== undefined && length > peer.maxMessage) throw tooLarge(length, THE_PEER, peer.maxMessage)
+    if (backlog + length > maxQueued) throw queueFull(backlog, maxQueued, 'maxQueued')
+    if (count === 0) return
+    const limit = allowance ?? peer?.maxDescriptors ?? limits.maxDescriptors
+    if (count > limit)
+      throw allowance === undefined
+        ? new PassfdError('TOO_MANY_DESCRIPTORS', { count, limit })
+        : new PassfdError('TOO_MANY_DESCRIPTORS', {
+            what: 'The reply',
+            count,
+            whose: 'the request (its option descriptors)',
+            limit,
+            remedy: `The requester can allow them: request(value, { descriptors: ${count} })`
+          })
+    const { out } = this.#custody
+    if (out + count > maxInFlight) throw queueFull(out, maxInFlight, 'maxInFlight')
+  }
+
+  /** What a message or request costs of the peer's credit. */
+  #pay({ length }: Encoded, parcel: Parcel | undefined): void {
+    const { credit, peer } = this.#core
+    let cost = frame.HEADER + length
+    if (parcel !== undefined) {
+      cost += parcel.fds.length * peer!.descriptorCost
+      parcel.cost = cost
+    }
+    credit.available -= cost
+  }
+
+  /** The channel is over, or is being closed by the peer: what is moved comes back at once. */
+  #sendLate(value: unknown): Promise<void> {
+    this.#encode(value, 'apart', undefined)
+    return this.#comeBack(value)
+  }
+
+  /** What was just encoded is not sent: its descriptors are moved, and come back. */
+  #comeBack(value: unknown): Promise<void> {
+    const { descriptors } = encoded
+    for (const descriptor of descriptors) assertOpen(descriptor)
+    if (descriptors.length > 0) {
+      const parcel = this.#custody.moveOut(descriptors, value, -1)
+      // Not in this tick: a listener that sends it again must not keep the loop from everything else
+      setImmediate(() => this.#core.owner.onReturned('unsent', parcel))
+    }
+    return quiet(Promise.reject(this.#core.closedError()))
+  }
+
+  /** The peer does not take it. The promise of a message may have resolved long ago, so even one without descriptors comes back. */
+  #comeBackUnfit({ kind, id, parcel, value }: QueuedFrame, error: Error): void {
+    parcel?.sent?.reject(error)
+    if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
+    const returned = parcel ?? new Parcel([], [], value, -1)
+    returned.error = error
+    if (kind === frame.MESSAGE || returned.fds.length > 0) this.#custody.giveBack('unsent', returned)
+  }
+
+  /** Resolves when the queue has drained, or, with binary values that are not copied, when those have left. */
+  #whenSent(parcel: Parcel | undefined): Promise<void> {
+    const sent = parcel?.sent
+    if (sent === undefined) return this.whenDrained()
+    return quiet(
+      sent.promise.then(() => {
+        if (this.#core.isOver) throw this.#core.closedError()
+      })
+    )
+  }
+
+  #belowMark(): boolean {
+    const { highWaterMark, maxInFlight } = this.#core.limits
+    return this.backlog < highWaterMark && this.#custody.out * 2 < maxInFlight
+  }
+}
+
+function tooLarge(size: number, whose: string, limit: number): PassfdError {
+  return new PassfdError('MESSAGE_TOO_LARGE', { size, whose, limit })
+}
+
+/** A channel has no 'drain' event: the promises of `send()` and `request()` tell. */
+function queueFull(queued: number, limit: number, option: 'maxQueued' | 'maxInFlight'): PassfdError {
+  return new PassfdError('QUEUE_FULL', {
+    what:
+      option === 'maxQueued'
+        ? 'The peer does not keep up, and the queue is full of bytes'
+        : 'The peer has not taken the descriptors that it was sent',
+    queued,
+    limit,
+    option,
+    remedy: 'Await send() or request() before sending more'
+  })
+}

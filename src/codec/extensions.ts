@@ -1,0 +1,93 @@
+/** The protocol's extensions of msgpack, as they are read; no others are. */
+import { PassfdError } from '../base/errors.ts'
+import { type Connection, connectionOf } from '../connection/connection.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import { arrivedAt, call, refuseIndex } from './call.ts'
+import { ARRAY_BUFFER, CONNECTION_TYPE, DATA_VIEW, DESCRIPTOR_TYPE, VIEWS } from './extension-types.ts'
+import { addToChains } from './key-chains.ts'
+import { addExtension } from './msgpackr/pack.js'
+import { ConnectionPlace, Place } from './places.ts'
+
+/** Adds them to our instance of msgpackr. */
+export function addExtensions(): void {
+  addExtension({ type: 0x74, unpack: unpackView })
+  addExtension({ type: 0x73, read: readSet })
+  addExtension({ type: 0x42, unpack: unpackBigInt })
+  addExtension({ type: 0xff, unpack: unpackTimestamp })
+  addExtension({ type: 0x00, unpack: Object.assign(() => onlyWithRecords(undefined), { noBuffer: true }) })
+  for (const type of [0x62, 0x65, 0x69, 0x70, 0x78]) addExtension({ type, unpack: refuseType })
+  addExtension({ type: CONNECTION_TYPE, unpack: unpackConnection })
+  addExtension({ type: DESCRIPTOR_TYPE, unpack: unpackDescriptor })
+}
+
+function refuseType(): never {
+  throw new PassfdError('UNDECODABLE', { detail: 'it holds an extension type that is not part of the protocol' })
+}
+
+function onlyWithRecords<T>(value: T): T {
+  return call.records ? value : refuseType()
+}
+
+/** `items`: what follows, an array if our encoder has written it. */
+function readSet(items: unknown): Set<unknown> {
+  onlyWithRecords(items)
+  if (!Array.isArray(items)) refuseType()
+  addToChains(items)
+  return new Set(items)
+}
+
+/** `data`: the one byte, or a view of whatever length. */
+function unpackDescriptor(data: Uint8Array | number | undefined): Descriptor {
+  if (typeof data === 'number') return arrivedAt(data)
+  if (data?.length !== 1) refuseIndex(data?.[0])
+  return arrivedAt(data[0]!)
+}
+unpackDescriptor.oneByte = true
+
+function unpackConnection(data: Uint8Array): Connection | ConnectionPlace {
+  if (data.length === 0) refuseIndex(undefined)
+  const descriptor = arrivedAt(data[0]!) as Descriptor | Place
+  const head = Buffer.from(data.subarray(1)) // a copy, as the message may be large and this live long
+  return descriptor instanceof Place ? new ConnectionPlace(descriptor.index, head) : connectionOf(descriptor, head)
+}
+
+function unpackView(data: Uint8Array): unknown {
+  const code = onlyWithRecords(data[0]!)
+  const length = data.length - 1
+  const offset = data.byteOffset + 1
+  const View = VIEWS[code] as typeof Float64Array | undefined
+  if (View !== undefined && length % View.BYTES_PER_ELEMENT === 0) {
+    if (call.owned && offset % View.BYTES_PER_ELEMENT === 0)
+      return new View(data.buffer as ArrayBuffer, offset, length / View.BYTES_PER_ELEMENT)
+    return new View(Uint8Array.prototype.slice.call(data, 1).buffer)
+  }
+  if (code === ARRAY_BUFFER) return Uint8Array.prototype.slice.call(data, 1).buffer
+  if (code === DATA_VIEW) return new DataView(Uint8Array.prototype.slice.call(data, 1).buffer)
+  throw new PassfdError('UNDECODABLE', { detail: 'it holds a typed array of an unknown kind or odd length' })
+}
+
+/** The standard's three forms; one byte is how msgpackr writes an invalid Date. */
+function unpackTimestamp(data: Uint8Array): Date {
+  const view = new DataView(data.buffer, data.byteOffset, data.length)
+  const date = (seconds: number, nanoseconds: number) => new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000))
+  switch (data.length) {
+    case 1:
+      return new Date(Number.NaN)
+    case 4:
+      return date(view.getUint32(0), 0)
+    case 8:
+      return date((view.getUint32(0) & 3) * 2 ** 32 + view.getUint32(4), view.getUint32(0) >>> 2)
+    case 12:
+      return date(Number(view.getBigInt64(4)), view.getUint32(0))
+    default:
+      throw new PassfdError('UNDECODABLE', { detail: `it holds a timestamp of ${data.length} bytes` })
+  }
+}
+
+/** Two's complement, big-endian, any length. */
+function unpackBigInt(data: Uint8Array): bigint {
+  onlyWithRecords(0)
+  if (data.length === 0) refuseType()
+  const magnitude = BigInt(`0x${Buffer.from(data.buffer, data.byteOffset, data.length).toString('hex')}`)
+  return BigInt.asIntN(data.length * 8, magnitude)
+}
