@@ -2,8 +2,10 @@ import { compileTests } from './scripts/compile-tests.mjs'
 
 await compileTests()
 
+const { testFiles } = await import('./build/test/helpers/test-files.js')
+
 export default {
-  files: ['test/**/*.test.ts'],
+  files: testFiles(),
   // What is required of a test's source is what it was compiled to: scripts/load-compiled.cjs
   extensions: { ts: 'commonjs' },
   require: ['./scripts/load-compiled.cjs'],

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { install } from './packages.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -34,19 +35,16 @@ export const pythonMissing = once(() => {
   return status === 0 ? undefined : 'Python: its socket has no send_fds. It takes Python 3.9 or later'
 })
 
-export const usocketMissing = once(() => addonMissing('usocket'))
+export const usocketMissing = once(() => fromBench('usocket') ?? addonMissing('usocket'))
 export const dgramMissing = once(() => addonMissing('unix-dgram'))
 
-export const nodeIpcMissing = once(() => packageMissing('node-ipc'))
-export const pm2Missing = once(() => packageMissing('pm2'))
+export const nodeIpcMissing = once(() => fromBench('node-ipc'))
+export const pm2Missing = once(() => fromBench('pm2'))
 
-function packageMissing(name: string): string | undefined {
-  try {
-    require.resolve(name)
-    return undefined
-  } catch {
-    return `${name}: not installed. npm ci`
-  }
+/** A package of bench/package.json. */
+function fromBench(name: string): string | undefined {
+  const reason = install()
+  return reason === undefined ? undefined : `${name}: ${reason}`
 }
 
 /** A package that npm compiles when it installs it, if its install scripts are allowed. */

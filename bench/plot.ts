@@ -7,8 +7,13 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Result } from './measure.ts'
-import { bars, growth, type Panel, points } from './plots.ts'
+import { install } from './packages.ts'
+import type { Panel } from './plots.ts'
 import { serverTable, shortTable, targetTable, valueTable } from './tables.ts'
+
+const missing = install()
+if (missing !== undefined) throw new Error(`vega: ${missing}`)
+const { bars, growth, points } = await import('./plots.ts')
 
 const docs = fileURLToPath(new URL('../docs', import.meta.url))
 const [source = join(docs, 'bench.json'), folder = docs] = process.argv.slice(2)

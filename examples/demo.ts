@@ -26,7 +26,7 @@ try {
 
 function start(name: string) {
   const program = fileURLToPath(new URL(`${name}.ts`, import.meta.url))
-  const args = ['--import', import.meta.resolve('tsx'), program, join(folder, 'demo.sock')]
+  const args = [...process.execArgv, program, join(folder, 'demo.sock')]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   children.push(child)
   const lines = createInterface(child.stdout).on('line', line => console.log(line))

@@ -40,7 +40,9 @@ function marked(mark: string): string[] {
   })
 }
 
-const CONTENDERS: readonly [name: string, variant: string, modes: readonly string[], missing?: string | undefined][] = [
+type Entry = readonly [name: string, variant: string, modes: readonly string[], missing?: string | undefined]
+
+const CONTENDERS: readonly Entry[] = [
   ['passfd-prefork', 'per-worker', ['close', 'keep-alive', 'bare']],
   ['passfd-prefork', 'shared', ['close']],
   ['passfd-prefork', 'dispatch', ['close', 'bare']],
@@ -49,16 +51,16 @@ const CONTENDERS: readonly [name: string, variant: string, modes: readonly strin
   ['net-server', 'passfd', ['close', 'bare']],
   ['net-server', 'process-send', ['bare']],
   ['one-process', 'one', ['close']],
-  ['pm2', 'cluster', ['close'], pm2Missing()]
+  ...(isFull ? [['pm2', 'cluster', ['close'], pm2Missing()] satisfies Entry] : [])
 ]
 
-/** A normal run asks each contender once, and ours for each row. */
-const modesOf = (name: string, modes: readonly string[]): readonly string[] =>
-  isFull || name === 'passfd-prefork' ? modes : modes.slice(0, 1)
+/** A normal run asks one of ours and a peer, once each. */
+const asked = isFull ? CONTENDERS : CONTENDERS.filter(([, variant]) => ['dispatch', 'round-robin'].includes(variant))
+const modesOf = (modes: readonly string[]): readonly string[] => (isFull ? modes : modes.slice(0, 1))
 
-for (const [name, variant, modes, absent] of CONTENDERS)
+for (const [name, variant, modes, absent] of asked)
   testIf(missing ?? absent, `${name} ${variant}: what it serves, and nothing is left of it`, async t => {
-    for (const mode of modesOf(name, modes)) {
+    for (const mode of modesOf(modes)) {
       const { child, line, exit, alive } = contender(name, `${variant}:${mode}`)
       t.is(await line(), 'ready')
       child.stdin!.write('\n')
@@ -77,8 +79,7 @@ for (const [name, variant, modes, absent] of CONTENDERS)
   })
 
 for (const [name, variant, , absent] of CONTENDERS.filter(
-  ([name, variant]) =>
-    variant !== 'none' && variant !== 'process-send' && (isFull || name !== 'passfd-prefork' || variant === 'dispatch')
+  ([, variant]) => variant !== 'none' && variant !== 'process-send' && (isFull || variant === 'dispatch')
 ))
   testIf(missing ?? absent, `${name} ${variant}: nothing is left of it when it is ended`, async t => {
     const { child, line, exit, alive } = contender(name, `${variant}:close`)
@@ -91,7 +92,7 @@ for (const [name, variant, , absent] of CONTENDERS.filter(
 
 for (const [name, variant, said] of [
   ['passfd-prefork', 'dispatch', /requests failed: .*"tooLate":[1-9]/],
-  ['cluster', 'round-robin', /^\d+(\.\d+)? [1-9]\d* /]
+  ...(isFull ? ([['cluster', 'round-robin', /^\d+(\.\d+)? [1-9]\d* /]] as const) : [])
 ] as const)
   testIf(missing, `${name}: a worker that has stopped loses requests`, async t => {
     const { child, line, exit, alive } = contender(name, `${variant}:close`, { BENCH_PATIENCE: '300' })
@@ -115,7 +116,7 @@ for (const [name, variant, said] of [
 
 for (const [signal, said] of [
   ['SIGKILL', /the parent (exited with SIGKILL|has ended)|clock_gettime|nothing was answered/],
-  ['SIGSTOP', /nothing was answered: .*"tooLate":64/]
+  ...(isFull ? ([['SIGSTOP', /nothing was answered: .*"tooLate":64/]] as const) : [])
 ] as const)
   testIf(missing, `a parent that has got ${signal} while it was measured: it fails`, async t => {
     const { child, line, exit, alive } = contender('one-process', 'one:close', { BENCH_PATIENCE: '300' })

@@ -202,9 +202,7 @@ function example(name: string, ...args: string[]): Running {
 }
 
 function exampleOf(options: SpawnOptions, name: string, ...args: string[]): Running {
-  // The demo starts its own programs by tsx
-  const how = name === 'demo' ? ['--import', import.meta.resolve('tsx')] : compiled
-  return start(process.execPath, [...how, join(root, `examples/${name}.ts`), ...args], options)
+  return start(process.execPath, [...compiled, join(root, `examples/${name}.ts`), ...args], options)
 }
 
 async function ends(t: ExecutionContext, running: Running): Promise<void> {

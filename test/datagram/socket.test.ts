@@ -8,10 +8,13 @@ import { native } from '../../src/os/native.ts'
 import { file, patched } from '../helpers/channels.ts'
 import { abstractName, boundPair, closeSockets, fill, nextDatagram, texts } from '../helpers/datagrams.ts'
 import { identity } from '../helpers/facts.ts'
+import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
 import { NOBODY, publicPath } from '../helpers/public.ts'
 import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
+
+const DATAGRAMS = times(2000, 10_000)
 
 const python = '/usr/bin/python3'
 const pythonFixture = new URL('../fixtures/datagram.py', import.meta.url).pathname
@@ -740,9 +743,9 @@ test('several worker threads, with descriptors both ways', async t => {
   t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
 })
 
-test('10,000 datagrams with descriptors leave nothing behind', async t => {
+test(`${DATAGRAMS} datagrams with descriptors leave nothing behind`, async t => {
   const [server, client] = await boundPair({ maxUnclaimed: 100 })
-  const count = 10_000
+  const count = DATAGRAMS
   const open = openDescriptors().size
   const to = server.address!
   let seen = 0

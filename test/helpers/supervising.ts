@@ -26,7 +26,7 @@ export function program(
   source: string,
   path: string = temporaryPath('program.mjs').replace(/-(\d+)$/, '-$1.mjs')
 ): string {
-  const join = new URL('../../dist/prefork/index.js', import.meta.url).href
+  const join = new URL('../../build/dist/prefork/index.js', import.meta.url).href
   writeFileSync(path, `import { joinSupervisor } from ${JSON.stringify(join)}\n${source}\n`)
   return path
 }

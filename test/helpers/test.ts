@@ -3,6 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
 import ava, { type ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
+import { isFull } from './full.ts'
 
 process.on('warning', warning => {
   // A warning is a failure: of a leak, of too many listeners, of anything
@@ -46,9 +47,27 @@ export async function leaked(before: Map<number, string>, seconds = 5): Promise<
 
 type Body = (t: ExecutionContext) => void | Promise<void>
 
+/** Tells ava of a test. It has to be told of all of a process in one turn: of several files' when the last of them is loaded. */
+let declare = (title: string, body: Body | undefined): void => {
+  if (body === undefined) ava.skip(title, () => {})
+  else ava.serial(title, body)
+}
+
+/** Collects the tests of files that are loaded by `load`, with the name of the file before each title, and tells ava of all of them. */
+export async function together(names: string[], load: (name: string) => Promise<unknown>): Promise<void> {
+  const tests: [title: string, body: Body | undefined][] = []
+  const one = declare
+  for (const name of names) {
+    declare = (title, body) => void tests.push([`${name.replaceAll('/', ' › ')} › ${title}`, body])
+    await load(name)
+  }
+  declare = one
+  for (const each of tests) declare(...each)
+}
+
 /** A test that must leave no descriptor behind. */
 export function test(title: string, body: Body): void {
-  ava.serial(title, async t => {
+  declare(title, async t => {
     const before = openDescriptors()
     const held = native.held()
     await body(t) // its own failure says more than what that left open
@@ -60,7 +79,12 @@ export function test(title: string, body: Body): void {
 /** A test that needs something which isn't everywhere; `.ci/run` fails if one is skipped there. */
 export function testIf(reason: string | undefined, title: string, body: Body): void {
   if (reason === undefined) test(title, body)
-  else ava.skip(`${title} (skipped: ${reason})`, () => {})
+  else declare(`${title} (skipped: ${reason})`, undefined)
+}
+
+/** A test of a full run only (see full.ts); a normal run has another case of what it promises. */
+export function testFull(title: string, body: Body): void {
+  if (isFull) test(title, body)
 }
 
 // The pools and sockets that Node opens once are opened before anything is counted

@@ -8,9 +8,12 @@ import { type Loan, MemoryPool, PoolReader, type Slot } from '../../src/memory/i
 import { native } from '../../src/os/native.ts'
 import { closeAll, connected, nextMessage, patched } from '../helpers/channels.ts'
 import { startOnPair, stop } from '../helpers/child.ts'
+import { times } from '../helpers/full.ts'
 import { collect, mapsOf } from '../helpers/memory.ts'
 import { type Running, startFixture } from '../helpers/process.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
+
+const LOANS = times(200, 1000)
 
 const TO = {}
 
@@ -308,7 +311,7 @@ test('a slot is not sent by mistake, nor is what a reader has', async t => {
 // --- lent to another process
 
 poolTest(
-  '1,000 loans over four slots, there and back, whole',
+  `${LOANS} loans over four slots, there and back, whole`,
   { slots: 4, slotSize: 65536 },
   async (t, pool, channel) => {
     const reader = new PoolReader()
@@ -331,7 +334,7 @@ poolTest(
     }
     await Promise.all(Array.from({ length: 20 }, (_, number) => ask(number)))
     const [descriptors, maps] = [readdirSync('/proc/self/fd').length, mapsOf('passfd-pool')]
-    for (let number = 20; number < 1000; number += 20)
+    for (let number = 20; number < LOANS; number += 20)
       await Promise.all(Array.from({ length: 20 }, (_, index) => ask(number + index)))
     await allFree(pool)
     t.true(readdirSync('/proc/self/fd').length <= descriptors)

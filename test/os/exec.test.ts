@@ -8,9 +8,12 @@ import { SocketWire } from '../../src/channel/wire.ts'
 import { Descriptor, listen, pair } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { closeAll, connected } from '../helpers/channels.ts'
+import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { rawPair, request, socketpair } from '../helpers/raw-peer.ts'
 import { test, until } from '../helpers/test.ts'
+
+const CHILDREN = times(20, 60)
 
 /** What a program started now has open: a line of `ls -l` for each number, without what differs from one to the next. */
 function inherited(): string[] {
@@ -125,7 +128,7 @@ test('trap 08: children that start while descriptors arrive get none of them', a
   right.serve(() => {})
   const path = newFile()
   const file = Descriptor.openSync(path)
-  const workerData = { path, children: 60 }
+  const workerData = { path, children: CHILDREN }
   const worker = new Worker(new URL('../fixtures/spawner.mjs', import.meta.url), { workerData })
   const exit = once(worker, 'exit')
   let over = false
@@ -138,7 +141,7 @@ test('trap 08: children that start while descriptors arrive get none of them', a
     await turn()
   }
   t.deepEqual(await answer, [[]])
-  t.true(count > 60, 'there was traffic all along')
+  t.true(count > CHILDREN, 'there was traffic all along')
   await exit
   file.close()
   await closeAll(left, right)

@@ -7,6 +7,7 @@ import { WebSocketServer } from 'ws'
 import { Descriptor } from '../../src/index.ts'
 import { ServedServer } from '../../src/serving/server-intake.ts'
 import { addressOf, isOpen } from '../helpers/facts.ts'
+import { times } from '../helpers/full.ts'
 import { Client } from '../helpers/http-client.ts'
 import { socketPath } from '../helpers/path.ts'
 import { type Running, startFixture } from '../helpers/process.ts'
@@ -40,7 +41,7 @@ test('under load from keep-alive clients workers are drained and replaced, and n
   const clients = startFixture('prefork-load', [String(port), '16'])
   t.is(await clients.line(), 'all')
   let served = 0
-  for (let round = 0; round < 6; round++) {
+  for (let round = 0; round < times(3, 6); round++) {
     const [old, other] = workers as [Running, Running]
     const replacement = await startWorker()
     old.child.stdin?.write('stop\n')

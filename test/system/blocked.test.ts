@@ -42,7 +42,7 @@ async function free(port: number, pid: number): Promise<boolean> {
 
 for (const balance of BALANCES) {
   test(`${nameOf(balance)}, stop(): the port is free although a worker is blocked`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 3, balance, hangTimeout: 0, ...LONG })
+    const supervisor = await startSupervisor(t, { workers: 2, balance, hangTimeout: 0, ...LONG })
     const blocked = await block(supervisor)
     const stopped = supervisor.ask('stop')
     t.true(await free(supervisor.port, blocked))
@@ -53,7 +53,7 @@ for (const balance of BALANCES) {
 
   test(`${nameOf(balance)}, a killed supervisor: the port is free ${balance === 'per-worker' ? 'when the kernel has ended the blocked worker' : 'although a worker is blocked'}`, async t => {
     const limits = balance === 'per-worker' ? SHORT : LONG
-    const supervisor = await startSupervisor(t, { workers: 3, balance, hangTimeout: 0, ...limits })
+    const supervisor = await startSupervisor(t, { workers: 2, balance, hangTimeout: 0, ...limits })
     const blocked = await block(supervisor)
     supervisor.running.child.kill('SIGKILL')
     if (balance === 'per-worker') {

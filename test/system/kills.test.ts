@@ -14,9 +14,9 @@ import {
 import { test } from '../helpers/test.ts'
 
 for (const balance of BALANCES) {
-  const kills = balance === 'per-worker' ? times(15, 50) : times(8, 15)
+  const kills = balance === 'per-worker' ? times(6, 50) : times(4, 15)
   test(`${nameOf(balance)}: of ${kills} workers killed under load only what they had accepted fails`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 4, balance, restartDelay: 5 })
+    const supervisor = await startSupervisor(t, { workers: times(3, 4), balance, restartDelay: 5 })
     const killer = startKiller(t)
     const options = { close: true, connections: 12 }
     const clients = [

@@ -12,11 +12,11 @@ import {
   WRK
 } from '../helpers/prefork.ts'
 import { missing } from '../helpers/programs.ts'
-import { testIf } from '../helpers/test.ts'
+import { testFull, testIf } from '../helpers/test.ts'
 
 const withoutWrk = missing(WRK, 'wrk')
 const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
-const REQUESTS = times(20_000, 100_000)
+const REQUESTS = 100_000
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
@@ -49,7 +49,7 @@ async function underLoad(
 }
 
 for (const balance of BALANCES) {
-  const reloads = balance === 'per-worker' ? times(5, 20) : times(2, 3)
+  const reloads = balance === 'per-worker' ? times(3, 20) : times(1, 3)
   testIf(withoutWrk, `${nameOf(balance)}: ${reloads} reloads under load, and no request fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 2, balance })
     const first = (await supervisor.workers()).map(({ pid }) => pid)
@@ -67,12 +67,13 @@ for (const balance of BALANCES) {
     })
   })
 
-  testIf(withoutWrk, `${nameOf(balance)}: scaled from 1 to 8 to 1 under load, and no request fails`, async t => {
+  const most = times(4, 8)
+  testIf(withoutWrk, `${nameOf(balance)}: scaled from 1 to ${most} to 1 under load, and no request fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: 1, balance })
     await underLoad(t, supervisor, async client => {
       await client.more(200)
-      await supervisor.ask('scale', 8)
-      t.is((await supervisor.workers()).length, 8)
+      await supervisor.ask('scale', most)
+      t.is((await supervisor.workers()).length, most)
       const later = startWrk(t, supervisor.port, 16) // has connections to all of them
       await client.more(500)
       await supervisor.ask('scale', 1)
@@ -85,7 +86,8 @@ for (const balance of BALANCES) {
   })
 }
 
-testIf(withoutWrk, `these were more than ${REQUESTS} requests`, async t => {
+testFull(`these were more than ${REQUESTS} requests`, async t => {
+  t.is(withoutWrk, undefined)
   // On a slow machine there is more to be done
   while (total < REQUESTS) {
     const supervisor = await startSupervisor(t, { workers: 2 })

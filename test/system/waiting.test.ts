@@ -1,9 +1,11 @@
 /** Connections that wait for a worker that has ended, goes, or never comes are served by others. */
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
+import type { ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
 import { PortGroup } from '../../src/os/port-group.ts'
-import { BALANCES, fixture, nameOf, startSupervisor } from '../helpers/prefork.ts'
+import { isFull } from '../helpers/full.ts'
+import { BALANCES, type Balance, fixture, nameOf, startSupervisor } from '../helpers/prefork.ts'
 import { gone, resume, stopped, suspend } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
 import { test, testIf, until } from '../helpers/test.ts'
@@ -11,7 +13,13 @@ import { connectClients, queues } from '../helpers/waiting-clients.ts'
 
 const CLIENTS = 40
 const PYTHON = '/usr/bin/python3'
+const ROUND_ROBIN: Balance = { dispatch: 'round-robin' }
 const total = (numbers: readonly number[]): number => numbers.reduce((sum, one) => sum + one, 0)
+
+/** A test of one of the balances; a normal run takes it for `chosen` only. */
+function testOf(balance: Balance, chosen: Balance, title: string, body: (t: ExecutionContext) => Promise<void>): void {
+  if (isFull || nameOf(balance) === nameOf(chosen)) test(title, body)
+}
 
 for (const balance of BALANCES) {
   const dispatched = typeof balance === 'object'
@@ -30,64 +38,79 @@ for (const balance of BALANCES) {
     t.is(await supervisor.end(), '')
   })
 
-  test(`trap 33: ${nameOf(balance)}: who waits when all workers are killed is served by those that come`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 2, balance, restartDelay: 1 })
-    const pids = (await supervisor.workers()).map(({ pid }) => pid)
-    await suspend(...pids)
-    const clients = await connectClients(supervisor.port, CLIENTS)
-    await allWait(supervisor.port)
-    for (const pid of pids) process.kill(pid, 'SIGKILL')
-    t.deepEqual(
-      (await clients.answers()).filter(answer => !/^[01]$/.test(answer)),
-      []
-    )
-    t.is(await supervisor.end(), '')
-  })
+  testOf(
+    balance,
+    ROUND_ROBIN,
+    `trap 33: ${nameOf(balance)}: who waits when all workers are killed is served by those that come`,
+    async t => {
+      const supervisor = await startSupervisor(t, { workers: 2, balance, restartDelay: 1 })
+      const pids = (await supervisor.workers()).map(({ pid }) => pid)
+      await suspend(...pids)
+      const clients = await connectClients(supervisor.port, CLIENTS)
+      await allWait(supervisor.port)
+      for (const pid of pids) process.kill(pid, 'SIGKILL')
+      t.deepEqual(
+        (await clients.answers()).filter(answer => !/^[01]$/.test(answer)),
+        []
+      )
+      t.is(await supervisor.end(), '')
+    }
+  )
 
-  test(`trap 33: ${nameOf(balance)}: who waits for a worker that scale() removes is served`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 2, balance })
-    const [, removed] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
-    await suspend(removed)
-    const clients = await connectClients(supervisor.port, CLIENTS)
-    if (balance === 'per-worker') t.true(total(queues(supervisor.port)) > 0)
-    const scaled = supervisor.ask('scale', 1)
-    if (dispatched) resume(removed)
-    const answers = await clients.answers()
-    t.deepEqual(
-      answers.filter(answer => !(dispatched ? ['0', '1'] : ['0']).includes(answer)),
-      []
-    )
-    if (!dispatched) resume(removed)
-    await scaled
-    await gone(removed)
-    // Its place in the port's group is still there, and served
-    t.deepEqual(await (await connectClients(supervisor.port, CLIENTS)).answers(), Array(CLIENTS).fill('0'))
-    t.is(await supervisor.end(), '')
-  })
+  testOf(
+    balance,
+    'per-worker',
+    `trap 33: ${nameOf(balance)}: who waits for a worker that scale() removes is served`,
+    async t => {
+      const supervisor = await startSupervisor(t, { workers: 2, balance })
+      const [, removed] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
+      await suspend(removed)
+      const clients = await connectClients(supervisor.port, CLIENTS)
+      if (balance === 'per-worker') t.true(total(queues(supervisor.port)) > 0)
+      const scaled = supervisor.ask('scale', 1)
+      if (dispatched) resume(removed)
+      const answers = await clients.answers()
+      t.deepEqual(
+        answers.filter(answer => !(dispatched ? ['0', '1'] : ['0']).includes(answer)),
+        []
+      )
+      if (!dispatched) resume(removed)
+      await scaled
+      await gone(removed)
+      // Its place in the port's group is still there, and served
+      t.deepEqual(await (await connectClients(supervisor.port, CLIENTS)).answers(), Array(CLIENTS).fill('0'))
+      t.is(await supervisor.end(), '')
+    }
+  )
 }
 
 for (const balance of BALANCES)
-  test(`trap 33: ${nameOf(balance)}: who waits is served when all are told to stop at once, as systemd does it`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 2, balance })
-    const pids = (await supervisor.workers()).map(({ pid }) => pid)
-    await suspend(...pids)
-    const clients = await connectClients(supervisor.port, CLIENTS)
-    await until(() => total(queues(supervisor.port)) === CLIENTS, 'the clients to wait')
-    const answers = clients.answers()
-    for (const pid of pids) process.kill(pid, 'SIGTERM')
-    const ended = supervisor.end()
-    await t.throwsAsync(supervisor.ask('address', 'http')) // its listeners are closed
-    resume(...pids)
-    t.deepEqual(
-      (await answers).filter(answer => !/^[01]$/.test(answer)),
-      []
-    )
-    t.is(await ended, '')
-    t.deepEqual(
-      supervisor.ended.map(({ code }) => code),
-      [0, 0]
-    )
-  })
+  testOf(
+    balance,
+    'shared',
+    `trap 33: ${nameOf(balance)}: who waits is served when all are told to stop at once, as systemd does it`,
+    async t => {
+      const supervisor = await startSupervisor(t, { workers: 2, balance })
+      const pids = (await supervisor.workers()).map(({ pid }) => pid)
+      await suspend(...pids)
+      const clients = await connectClients(supervisor.port, CLIENTS)
+      await until(() => total(queues(supervisor.port)) === CLIENTS, 'the clients to wait')
+      const answers = clients.answers()
+      for (const pid of pids) process.kill(pid, 'SIGTERM')
+      const ended = supervisor.end()
+      await t.throwsAsync(supervisor.ask('address', 'http')) // its listeners are closed
+      resume(...pids)
+      t.deepEqual(
+        (await answers).filter(answer => !/^[01]$/.test(answer)),
+        []
+      )
+      t.is(await ended, '')
+      t.deepEqual(
+        supervisor.ended.map(({ code }) => code),
+        [0, 0]
+      )
+    }
+  )
 
 test('trap 33: who waits in a listener that is lent right before the end is served', async t => {
   const supervisor = await startSupervisor(t, { workers: 2, restartDelay: 60_000 })
@@ -106,24 +129,29 @@ test('trap 33: who waits in a listener that is lent right before the end is serv
 })
 
 for (const balance of BALANCES)
-  test(`${nameOf(balance)}: who comes to a worker that ends by its own wish, and has not said so, is served`, async t => {
-    const entry = fixture('prefork-pausing.mjs')
-    const supervisor = await startSupervisor(t, { entry, workers: 2, balance, restartDelay: 1 })
-    const { pid } = supervisor.serving[0]!
-    process.kill(pid, 'SIGUSR2')
-    await stopped(pid)
-    const clients = await connectClients(supervisor.port, CLIENTS)
-    // Half of them are for the one that is about to end
-    if (typeof balance === 'object')
-      await until(() => total(queues(supervisor.port)) === CLIENTS / 2, 'the other half to be accepted')
-    resume(pid)
-    t.like(await supervisor.exit(pid), { code: 0, signal: null })
-    t.deepEqual(
-      (await clients.answers()).filter(answer => !/^[01]$/.test(answer)),
-      []
-    )
-    t.is(await supervisor.end(), '')
-  })
+  testOf(
+    balance,
+    ROUND_ROBIN,
+    `${nameOf(balance)}: who comes to a worker that ends by its own wish, and has not said so, is served`,
+    async t => {
+      const entry = fixture('prefork-pausing.mjs')
+      const supervisor = await startSupervisor(t, { entry, workers: 2, balance, restartDelay: 1 })
+      const { pid } = supervisor.serving[0]!
+      process.kill(pid, 'SIGUSR2')
+      await stopped(pid)
+      const clients = await connectClients(supervisor.port, CLIENTS)
+      // Half of them are for the one that is about to end
+      if (typeof balance === 'object')
+        await until(() => total(queues(supervisor.port)) === CLIENTS / 2, 'the other half to be accepted')
+      resume(pid)
+      t.like(await supervisor.exit(pid), { code: 0, signal: null })
+      t.deepEqual(
+        (await clients.answers()).filter(answer => !/^[01]$/.test(answer)),
+        []
+      )
+      t.is(await supervisor.end(), '')
+    }
+  )
 
 test('trap 33: a listener that is closed resets who waits in it, one that is kept does not', async t => {
   const group = await PortGroup.open({ host: '127.0.0.1', port: 0 })

@@ -1,0 +1,31 @@
+/** Which files ava runs, and which of them share a process. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path/posix'
+
+const tests = new URL('../', import.meta.url)
+/** Loads the other test files of its folder, see wing.ts. */
+const WING = 'wing.test.ts'
+
+const files = readdirSync(tests, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.test.ts'))
+const wings = files.filter(name => name.endsWith(`/${WING}`)).map(dirname)
+
+/** The test files that the wing.test.ts of a folder loads, without their ending: those without `// A process of its own: <why>`. */
+export function membersOf(wing: string): string[] {
+  return files
+    .filter(name => wingOf(dirname(name)) === wing && name !== join(wing, WING))
+    .filter(name => !/^\/\/ A process of its own: /m.test(readFileSync(new URL(name, tests), 'utf8')))
+    .map(name => name.slice(wing.length + 1, -'.test.ts'.length))
+    .sort()
+}
+
+/** The nearest folder above with a wing.test.ts. */
+function wingOf(folder: string): string | undefined {
+  if (folder === '.') return undefined
+  return wings.includes(folder) ? folder : wingOf(dirname(folder))
+}
+
+/** Patterns of what a run of all tests starts: wings, and the files that none of them loads. Files that are named run by themselves anyway. */
+export function testFiles(): string[] {
+  const members = wings.flatMap(wing => membersOf(wing).map(name => `!test/${wing}/${name}.test.ts`))
+  return ['test/**/*.test.ts', ...members]
+}
