@@ -20,12 +20,12 @@ const vitest = (pool, inline, { isolate = true, coverage = false } = {}) => [
 const RUNS = {
   jest: [[['npm', 'test', '--silent'], {}]],
   vitest: [
-    vitest('forks', true),
-    vitest('threads', true, { coverage: true }),
-    vitest('vmThreads', false),
     vitest('vmThreads', true),
     ...(full
       ? [
+          vitest('forks', true),
+          vitest('threads', true, { coverage: true }),
+          vitest('vmThreads', false),
           vitest('forks', false),
           vitest('threads', false),
           vitest('vmForks', false),
