@@ -24,18 +24,18 @@ const TABLE = {
   DESCRIPTOR_DIRECTION:
     '{operation} needs a descriptor that is open for {expected}; this {kind} is open for {actual}. Open it for both, or use the other direction.',
   DESCRIPTOR_SHARED:
-    'This {kind} would have to be made non-blocking for everybody who has it, as this process may not open it a second time. Open it with O_NONBLOCK where that is allowed, and pass that.',
+    'This {kind} would have to become non-blocking for every process that shares it, because this process may not open it a second time. Have the sender open it with O_NONBLOCK, and pass that.',
   DESCRIPTOR_REPEATED:
-    'The same Descriptor or Connection stands twice in the value. It is moved, so it can be sent once: use the dup() of a Descriptor for the second place.',
+    'The same Descriptor or Connection is in two places of the value. Sending moves it, so it can be sent once: use the dup() of a Descriptor for the second place.',
   DESCRIPTOR_SOURCE:
     'Descriptor.from() finds no open descriptor in {actual}. Pass an open socket, server, FileHandle, stream or number.',
   UNREAD:
-    'Node has read {count} bytes from this stream that nobody has consumed: they would not go with the descriptor. Use Connection.take(stream), or pause the stream before it reads (pauseOnConnect).',
+    'This stream holds {count} bytes that Node has read and the program has not consumed: they would not move with the descriptor. Use Connection.take(stream), or pause the stream before it reads (pauseOnConnect).',
   STREAM_BUSY: "This stream can't be released: {reason}.",
   CONNECTION_SOURCE: "Connection.take() can't take {stream}: {detail}.",
   CONNECTION_GONE: 'This connection {how}. It can be sent or used once, and only before that.',
   SERVER_CLOSED:
-    "The server was closed, or its listen() has not finished: it can't be given a connection. Wait for its 'listening' event, or use another one.",
+    "The server was closed, or its listen() has not finished: it can't serve a connection. Wait for its 'listening' event, or use another server.",
   OWN_SOCKET:
     "A connection can't be sent through itself: the descriptor is the socket that it would be sent through. Send a Descriptor of something else.",
   ENCODE: "The value can't be sent: {detail}.",
@@ -53,35 +53,37 @@ const TABLE = {
   CHANNEL_CLOSED: 'This channel was closed by close() or destroy(): nothing can be sent any more.',
   SOCKET_CLOSED: 'This datagram socket was closed by {by}: nothing can be sent any more.',
   UNNAMED_SENDER:
-    'The datagram came from a socket without a name (or with one that leads nowhere from here), so it has no answer. The sender has to bind a name: see the option from of connect().',
+    'The datagram came from a socket without a name (or with a name that this process can not reach), so it can not be answered. The sender must bind a name: see the option from of connect().',
   CONSUMED: "This is already read by {by}. It has one consumer: for await, 'message' listeners, or (channels) serve().",
   ANSWERED: 'This request was already answered. Call reply() or fail() once.',
-  NOT_A_REQUEST: 'This is a plain message: nobody waits for an answer to it. Check isRequest before reply() or fail().',
+  NOT_A_REQUEST:
+    'This is a plain message, whose sender does not wait for an answer. Check isRequest before reply() or fail().',
   ADDRESS_TOO_LONG: 'The address {address} is too long for a Unix socket ({detail}). Use a shorter {part}.',
-  ADDRESS_IN_USE_BY_FILE: '{address} exists and is not a socket; it is left alone. Remove it or choose another path.',
+  ADDRESS_IN_USE_BY_FILE:
+    '{address} exists and is not a socket, so passfd does not replace it. Remove it or choose another path.',
   ADDRESS_LOCKED:
     'Another process has held the lock on the directory of {address} for {timeout} ms. Try again, or choose a directory of your own.',
   MEMORY_KIND: 'Only plain memory (memfd_create(2), without huge pages) is mapped; this is a {actual}.',
   MEMORY_SEALS:
-    'This memory is not mapped: it is not sealed against shrinking (F_SEAL_SHRINK), so a look at it could end the process once its owner has truncated it. It must be sealed by whoever makes it.',
+    'This memory is not mapped, because it is not sealed against shrinking (F_SEAL_SHRINK): its owner could truncate it, and reading it would kill this process. The program that creates the memory must seal it.',
   MEMORY_SIZE: 'This memory has {actual} bytes; expected: {expected}.',
   MEMORY_READ_ONLY: "This memory can't be mapped writable: {detail}. Map it with writable: false.",
   MEMORY_CLOSED: 'This SharedMemory was closed: it is not mapped any more.',
   POOL_CLOSED: 'This MemoryPool was closed by close(): it has no slots any more.',
-  SLOT_GONE: 'This slot was lent or released: it belongs to somebody else by now. Acquire another one.',
-  LOAN_INVALID: 'This is no loan that could be opened: {detail}.',
+  SLOT_GONE: 'This slot was lent or released, and may have another user by now. Acquire another one.',
+  LOAN_INVALID: 'This loan can not be opened: {detail}.',
   LOAN_OVER:
     'This memory is not lent any more: it was released, or the scope of its message has ended. Call claim() on it before that.',
   POOL_UNKNOWN:
-    'The memory of this loan did not come with it, and this PoolReader has not mapped it, or has given it up for others (maxPools, maxSize). The peer sends it again with the next loan.',
+    'This loan came without its memory, and this PoolReader has not mapped that memory, or has unmapped it in favour of other pools (maxPools, maxSize). The peer sends the memory again with the next loan.',
   POOL_READER_CLOSED: 'This PoolReader was closed by close().',
-  LISTENER_UNKNOWN: 'There is no listener {name}. These have been named: {names}.',
+  LISTENER_UNKNOWN: 'There is no listener {name}. The listeners are: {names}.',
   LISTENER_SERVED:
     'The listener {name} has a server already. Give it to one server; one server may serve several listeners.',
   LISTENER_DISPATCHED:
     'The supervisor accepts the connections of {name} itself (dispatch), so there is nothing to listen on here. Use worker.listen({name}, server).',
   NOT_SUPERVISED:
-    'This process was not started by a Supervisor. Start it by one, or say in the option standalone what to listen on when it is started by hand.',
+    'No Supervisor has started this process. Start it by a Supervisor, or name the listeners for a start by hand in the option standalone.',
   SUPERVISOR_STATE:
     "{operation} can't be called now: this Supervisor is {phase}. It starts once: wait for start(), or make another one.",
   NATIVE_MISSING: 'The native part of passfd is missing ({detail}). {advice}.',
@@ -103,11 +105,11 @@ const TABLE = {
   DATAGRAM_TOO_LARGE:
     'The datagram of {size} bytes is longer than the kernel takes from this socket (SO_SNDBUF; net.core.wmem_max limits it). Send a file, a pipe or shared memory instead.',
   DATAGRAM_CUT:
-    'A datagram of {size} bytes or more was dropped, as it is longer than maxMessage ({limit}), or another process reads this socket, too.',
+    'A datagram of {size} bytes or more was dropped, because it is longer than maxMessage ({limit}), or because another process reads this socket, too.',
   UNKNOWN_SENDER:
     'A datagram was dropped. The kernel does not know who sent it, because it came before this socket asked for credentials, and {why}.',
 
-  PEER_PIDFD: 'The pidfd of the peer could not be got: {detail}.',
+  PEER_PIDFD: 'There is no pidfd of the peer: {detail}.',
 
   // A request: rejected
   TIMEOUT:
@@ -115,9 +117,9 @@ const TABLE = {
   REMOTE: 'The peer answered with an error: {message}',
   SCHEMA: 'The value does not fit the schema: {issues}',
   UNANSWERED:
-    'The request was put aside without an answer. Return a value, call reply() or fail(), or claim() it to answer later.',
+    'The request was released without an answer. Return a value, call reply() or fail(), or claim() it to answer later.',
   BUSY: 'The peer has no room: {detail}. Try again later.',
-  CANCELLED: 'The request was cancelled by the one who made it.',
+  CANCELLED: 'The requester has cancelled the request.',
 
   // A supervisor's work: rejected
   WORKER_NOT_READY:
@@ -129,24 +131,24 @@ const TABLE = {
   BEYOND_LIMIT:
     'The worker in slot {slot} is beyond a limit as soon as it is ready: {detail}. It is not replaced for that again until reload() or scale(). Raise the limit.',
   ROUTE_FAILED:
-    "The route function of options.balance has thrown: {message}. Such connections go to whoever's turn it is; listen to the event routeFailed to hear of each.",
+    'The route function of options.balance has thrown: {message}. The next worker in turn gets the connection. The event routeFailed reports each failure.',
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
   STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
 
   // Warnings
   NOT_ENDED:
-    'The supervisor may not signal what is left of the worker in slot {slot} (EPERM), so it goes on: {pids}. It runs as another user. End it yourself, or run the supervisor as root.',
+    'The supervisor may not signal processes of the worker in slot {slot} (EPERM), so they go on running: {pids}. They belong to another user. End them yourself, or run the supervisor as root.',
   UNSERVED:
-    'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If that is meant, listen to the event unserved.',
+    'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If this is intended, listen to the event unserved.',
 
   // The end of a channel
   CLOSED: 'The {what} has ended{how}: this was not sent or not answered.',
-  DISCONNECTED: 'The peer went away without saying goodbye: its process has probably ended.',
-  REFUSED: 'The peer said goodbye before hello: it does not want this channel.',
-  DESTROYED: 'The channel was ended by destroy(), without an error to tell.',
+  DISCONNECTED: 'The peer closed the connection without a goodbye: its process has probably ended.',
+  REFUSED: 'The peer sent a goodbye instead of a hello: it does not want this channel.',
+  DESTROYED: 'The channel was ended by destroy(), without an error.',
   PEER: 'The peer ended the channel with {code}: {message}',
   CONNECT_TIMEOUT:
-    'The listener did not let us in within {timeout} ms (handshakeTimeout): its queue is full or its process hangs.',
+    'The listener did not accept the connection within {timeout} ms (handshakeTimeout): its queue is full or its process hangs.',
   HANDSHAKE_TIMEOUT: '{who} within {timeout} ms (handshakeTimeout). {remedy}',
   CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for {whom}; what was left is {fate}.',
   UNAUTHORIZED: 'Process {pid} of user {uid} is not let in: {why}.',
@@ -170,12 +172,12 @@ const TABLE = {
   HANDLER: 'The handler failed on a plain message, and there is no onError: {message}'
 } as const
 
-/** Second sentences of a code, where the first would not say what happened. */
+/** Alternative sentences of a code, for cases that its sentence in TABLE does not describe. */
 const OTHERS = {
   UNKNOWN_OPTION: '{what} has the unknown option {option}{hint}'
 } as const
 
-/** What a sentence says where the place that throws has nothing else to say. */
+/** Details of a sentence, unless the throwing code gives others. */
 const USUAL = {
   DESCRIPTOR_MOVED: { owner: 'it belongs to the channel, then to the peer', remedy: 'Send a dup() to keep one' },
   MESSAGE_TOO_LARGE: { whose: 'the peer (maxMessage)' },
@@ -185,7 +187,7 @@ const USUAL = {
     remedy: 'Spread them over several messages'
   },
   HANDSHAKE_TIMEOUT: {
-    who: 'The peer did not say hello',
+    who: 'The peer sent no hello',
     remedy: 'Is a passfd channel at the other end?'
   },
   CLOSED: { what: 'channel' },
@@ -195,14 +197,14 @@ const USUAL = {
 export type ErrorKey = keyof typeof TABLE
 export type ErrorCode = `ERR_PASSFD_${string}`
 
-/** What the far side said of its error. `data` is whatever it attached. */
+/** The error as the peer sent it. `data` is the value that the peer attached. */
 export interface RemoteError {
   code: string
   message: string
   data?: unknown
 }
 
-/** An error of passfd's own. `code` is stable; `cause` is what led to it; `remote` is what the peer said. */
+/** An error of passfd. `code` is stable. `cause` is the error that led to this one. `remote` is the peer's error, if the peer sent one. */
 export class PassfdError extends Error {
   readonly code: ErrorCode
   declare readonly remote?: RemoteError

@@ -141,7 +141,7 @@ test('for await: a request that is left without an answer is answered with a fau
   t.is(unanswered.code, 'ERR_PASSFD_UNANSWERED')
   t.is(
     unanswered.message,
-    'The request was put aside without an answer. Return a value, call reply() or fail(), or claim() it to answer later.'
+    'The request was released without an answer. Return a value, call reply() or fail(), or claim() it to answer later.'
   )
   t.is(await requests[2], 'answer')
   t.is((await remoteOf(requests[3]!)).code, 'ERR_PASSFD_UNANSWERED')
