@@ -33,7 +33,7 @@ class End {
 
   send(value) {
     const { transport, encoded } = this
-    this.codec.encode(value, 'next', encoded, transport)
+    this.codec.encode(value, 'next', encoded, transport.outgoing)
     const { descriptors } = encoded
     let parcel
     if (descriptors.length > 0) {

@@ -54,7 +54,7 @@ export class Sending {
 
   /** Bytes that wait for credit or for the socket. */
   get backlog(): number {
-    return this.#core.transport.waiting + this.queue.size
+    return this.#core.transport.outgoing.waiting + this.queue.size
   }
 
   /** Sends a message. Misuse throws and moves nothing. */
@@ -144,7 +144,7 @@ export class Sending {
     const core = this.#core
     const told = tell(error)
     if (core.isOver) return // by a getter of the error
-    const fault = encodeFault(told, core.peer!.maxMessage, core.transport)
+    const fault = encodeFault(told, core.peer!.maxMessage, core.transport.outgoing)
     if (core.isOver) return // by a getter of its data
     core.transport.append(fault, frame.FAULT, 0, id, undefined)
     core.scheduleSoon()
@@ -153,13 +153,13 @@ export class Sending {
   /** Queues a hello or goodbye. */
   appendPlain(kind: number, value: unknown): void {
     const { transport } = this.#core
-    transport.append(encodePlain(value, transport), kind, 0, 0, undefined)
+    transport.append(encodePlain(value, transport.outgoing), kind, 0, 0, undefined)
   }
 
   /** Queues a goodbye that names the error which ends the session. */
   appendLastWords(error: Error | undefined): void {
     const { peer, transport } = this.#core
-    const words = encodeLastWords(error, peer?.maxMessage ?? frame.MAX_HELLO, transport)
+    const words = encodeLastWords(error, peer?.maxMessage ?? frame.MAX_HELLO, transport.outgoing)
     if (words !== undefined) transport.append(words, frame.GOODBYE, 0, 0, undefined)
   }
 
@@ -296,7 +296,7 @@ export class Sending {
 
   /** For a body that is queued for the socket at once. It overtakes what waits for credit, whose records must not get another meaning by it. */
   #encodeNext(value: unknown): void {
-    this.#encode(value, this.queue.streamed > 0 ? 'later' : 'next', this.#core.transport)
+    this.#encode(value, this.queue.streamed > 0 ? 'later' : 'next', this.#core.transport.outgoing)
   }
 
   /** The one door to the encoder: encodes into `encoded`, in `space` if there is one. Nothing is moved. */

@@ -361,13 +361,13 @@ export class Session implements SessionCore, TransportOwner {
    * us queue them; but they don't wait for the whole queue to leave, which a busy sender's never does.
    */
   #appendControl(): boolean {
-    const { transport } = this
-    if (this.peer === undefined || transport.sent < this.#controlEnd) return false
-    const before = transport.queued
+    const { outgoing } = this.transport
+    if (this.peer === undefined || outgoing.sent < this.#controlEnd) return false
+    const before = outgoing.queued
     if (this.custody.unconfirmed > 0) this.#confirm()
-    if (this.#mayGrant()) transport.appendBare(frame.CREDIT, this.credit.grant())
-    if (transport.queued === before) return false
-    this.#controlEnd = transport.queued
+    if (this.#mayGrant()) outgoing.appendBare(frame.CREDIT, this.credit.grant())
+    if (outgoing.queued === before) return false
+    this.#controlEnd = outgoing.queued
     return true
   }
 
@@ -378,7 +378,7 @@ export class Session implements SessionCore, TransportOwner {
 
   /** A peer that doesn't read what we write gets no credit until it does. */
   #mayGrant(): boolean {
-    return this.credit.due && this.state !== 'leaving' && this.transport.waiting <= this.limits.highWaterMark
+    return this.credit.due && this.state !== 'leaving' && this.transport.outgoing.waiting <= this.limits.highWaterMark
   }
 
   // --- inside
@@ -386,7 +386,7 @@ export class Session implements SessionCore, TransportOwner {
   #afterWrite(): void {
     const { queue } = this.sending
     this.sending.letGoOn()
-    if (queue.length === 0 && this.transport.waiting === 0) queue.release()
+    if (queue.length === 0 && this.transport.outgoing.waiting === 0) queue.release()
     if (this.state === 'leaving' && this.#peerSaidGoodbye && !this.#shutDown && this.#nothingOwed()) {
       this.#shutDown = true
       this.transport.wire.shutdown()
@@ -400,7 +400,7 @@ export class Session implements SessionCore, TransportOwner {
       this.#requestsPending() === 0 &&
       this.custody.out === 0 &&
       this.custody.unconfirmed === 0 &&
-      this.transport.waiting === 0
+      this.transport.outgoing.waiting === 0
     )
   }
 

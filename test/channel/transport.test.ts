@@ -42,7 +42,7 @@ test('as long as the socket stays full the loop is not told to stop telling', t 
   t.deepEqual(asked, [true, true])
   transport.onWritable()
   t.deepEqual(asked, [true, true, false])
-  t.is(transport.waiting, 0)
+  t.is(transport.outgoing.waiting, 0)
 })
 
 test('a socket with room but too many descriptors in flight is not waited for on the loop', t => {
@@ -81,7 +81,7 @@ function overNarrowSocket(): { transport: Transport; taken: Buffer[]; setRoom(by
 }
 
 function queue(transport: Transport, codec: Codec, value: unknown): void {
-  transport.append(codec.encode(value, 'next', new Encoded(), transport), MESSAGE, 0, 0, undefined)
+  transport.append(codec.encode(value, 'next', new Encoded(), transport.outgoing), MESSAGE, 0, 0, undefined)
 }
 
 for (const stop of [0, 1, 1000, 3000, 3000 + BY_REFERENCE, 4000 + BY_REFERENCE])
@@ -100,7 +100,7 @@ for (const stop of [0, 1, 1000, 3000, 3000 + BY_REFERENCE, 4000 + BY_REFERENCE])
     narrow.setRoom(Number.POSITIVE_INFINITY)
     narrow.transport.onWritable()
     wide.transport.end()
-    t.is(narrow.transport.waiting, 0)
+    t.is(narrow.transport.outgoing.waiting, 0)
     const came: unknown[] = []
     const area = Buffer.concat(narrow.taken)
     const reader = new FrameReader(

@@ -1,0 +1,30 @@
+/** `Segment`: adjacent bytes of the outgoing stream that stand in one buffer. */
+
+export class Segment {
+  bytes: Uint8Array
+  start: number
+  end: number
+  /** The slab goes back to the pool after this segment. */
+  retires: boolean
+  sent: (() => void) | undefined
+  /** The bytes are the application's: its promise waits for them. */
+  borrowed: boolean
+
+  constructor(bytes: Uint8Array, start: number, end: number, borrowed = false, sent?: () => void) {
+    this.bytes = bytes
+    this.start = start
+    this.end = end
+    this.retires = false
+    this.borrowed = borrowed
+    this.sent = sent
+  }
+
+  /** Replaces the application's bytes by zeros. */
+  blank(): void {
+    const size = this.end - this.start
+    this.bytes = new Uint8Array(size)
+    this.start = 0
+    this.end = size
+    this.borrowed = false
+  }
+}
