@@ -19,16 +19,19 @@ import { giveHead } from './head.ts'
 import { giveTo, prepareServer, type SocketSetup, setupOf } from './inject.ts'
 
 export interface TakeOptions {
-  /** Bytes that a parser gives back, such as those of http's `'upgrade'`: they come before what the stream holds. Default none. */
+  /**
+   * Bytes of the connection that your program has already read, such as the head of http's `'upgrade'`. They come before the bytes that the
+   * stream still holds. Default none.
+   */
   head?: Uint8Array
-  /** Ends the waiting for what is still to be written; the stream then goes on as before. */
+  /** Cancels the call while it waits for pending writes. The stream then works as before. */
   signal?: AbortSignal
 }
 
 const TAKE_OPTIONS = { head: true, signal: true } as const satisfies KnownOptions<TakeOptions>
 
 export interface StreamOptions {
-  /** As for `net.Socket`: false (the default) answers the peer's end with one of ours. Kinds tcp and unix-stream. */
+  /** As for `net.Socket`: false (the default) ends this side when the peer has ended. For the kinds tcp and unix-stream. */
   allowHalfOpen?: boolean
 }
 
@@ -51,9 +54,10 @@ export function isInside(descriptor: Descriptor): boolean {
 }
 
 /**
- * A live connection (or a pipe, or a terminal) with the bytes already read from it. It can stand in a message like a Descriptor, and
- * has one owner like a Descriptor: sending *moves* it, `toSocket()`, `toDuplex()` and `injectInto()` use it up, `close()` ends it.
- * Later use is ERR_PASSFD_CONNECTION_GONE, which says what took it. One that came in a message is *lent* until the message's scope ends.
+ * Holds a live connection (or a pipe, or a terminal) with the bytes that were already read from it. A message can carry it like a Descriptor.
+ *
+ * It has one owner: sending *moves* it, `toSocket()`, `toDuplex()` and `injectInto()` use it up, and `close()` closes it. Every later use throws
+ * ERR_PASSFD_CONNECTION_GONE, which names the call. passfd *lends* a received Connection until the message's scope ends.
  */
 export class Connection implements Disposable {
   readonly #descriptor: Descriptor
@@ -62,8 +66,8 @@ export class Connection implements Disposable {
   #by = ''
 
   /**
-   * A Connection of a Descriptor (which is used up) and the bytes that were read from it already (copied).
-   * @throws `ERR_PASSFD_DESCRIPTOR_KIND` unless its kind is tcp, unix-stream, pipe or tty.
+   * Makes a Connection of a Descriptor, which it uses up, and of the bytes that were already read from it, which it copies.
+   * @throws `ERR_PASSFD_DESCRIPTOR_KIND` unless its kind is tcp, unix-stream, pipe or tty. Then the caller still owns the Descriptor.
    */
   constructor(descriptor: Descriptor, head?: Uint8Array)
   /** @internal */
@@ -84,12 +88,14 @@ export class Connection implements Disposable {
   }
 
   /**
-   * Takes a live stream out of this process: waits until all that was written has left (and until it is connected), takes what Node has
-   * read and not given out, and destroys the stream without shutting the connection down. From the call on its listeners get no
-   * data. `stream`: a `net.Socket` (TCP, Unix, a pipe, a terminal), or what `toDuplex()` gave.
+   * Takes the connection out of a live stream, and destroys the stream without shutting the connection down. The caller owns the result.
    *
-   * Misuse throws at the call and changes nothing: ERR_PASSFD_CONNECTION_SOURCE for a stream that can't be taken, and why. Rejects with
-   * the socket's own error if it fails meanwhile, or with an AbortError: then the stream goes on as it was.
+   * It waits until the stream has connected and has sent all pending writes. Then it takes the bytes that Node has read and the program has not
+   * consumed. From the call on the stream emits no data. `stream`: a `net.Socket` (TCP, Unix, a pipe, a terminal), or the result of
+   * `toDuplex()`.
+   *
+   * Misuse throws at the call and changes nothing: ERR_PASSFD_CONNECTION_SOURCE says why the stream can't be taken. The promise rejects with the
+   * socket's own error if the socket fails meanwhile. It rejects with an AbortError if `signal` aborts; then the stream works as before.
    */
   static take(stream: Socket | Duplex, options: TakeOptions = {}): Promise<Connection> {
     const { head = NO_BYTES, signal } = readOptions(options, TAKE_OPTIONS)
@@ -98,27 +104,30 @@ export class Connection implements Disposable {
     return takeStream(stream, copy, signal).then(taken => new Connection(taken.descriptor, taken.head, WITHIN))
   }
 
-  /** The bytes that were read from it already. Untrusted when they came from a peer. */
+  /** Gives the bytes that were already read from the connection. Untrusted when a peer sent the Connection. */
   get head(): Buffer {
     return this.#head
   }
 
-  /** What it is open on, as the kernel tells: tcp, unix-stream, pipe, tty; anything when it came from a peer. */
+  /** Reports the kernel's kind of the descriptor: tcp, unix-stream, pipe or tty. It may be any kind when a peer sent the Connection. */
   get kind(): Kind {
     return this.#open().kind
   }
 
-  /** True once it was closed, moved or used up, or its scope is over. */
+  /** Reports whether it was closed, moved or used up, or its scope has ended. */
   get closed(): boolean {
     return this.#descriptor.closed
   }
 
-  /** A `net.Socket`, paused until it is read, that gives `head` first. Kinds: tcp, unix-stream. Uses this up. */
+  /**
+   * Converts it to a `net.Socket` that gives `head` first. The socket is paused until the program reads it. Kinds: tcp, unix-stream. Uses this
+   * up.
+   */
   toSocket(options: StreamOptions = {}): Socket {
     return this.#toSocket('toSocket()', streamOptions(options))
   }
 
-  /** The same for the kinds pipe and tty, too: see `Descriptor.toDuplex()`. Uses this up. */
+  /** Converts it to a Duplex that gives `head` first, also for the kinds pipe and tty: see `Descriptor.toDuplex()`. Uses this up. */
   toDuplex(options: StreamOptions = {}): Duplex {
     const setup = streamOptions(options)
     const descriptor = this.#open()
@@ -132,12 +141,13 @@ export class Connection implements Disposable {
   }
 
   /**
-   * Gives it to an http, https, http2 or net server as if that had accepted it: as its `'connection'` (in the next tick), counted,
-   * with its `maxConnections` (over which it is dropped: destroyed, `'drop'` emitted), its time-outs and its `close()` working. Uses this up.
+   * Gives the connection to an http, https, http2 or net server, as if the server had accepted it. Uses this up. Kinds: tcp, unix-stream.
    *
-   * A server that never listened begins to listen on a socket that nobody can reach: `'listening'` is emitted, `listening` is true,
-   * `address()` null, and a later `listen()` throws Node's ERR_SERVER_ALREADY_LISTEN. It doesn't keep the process running.
-   * @throws `ERR_PASSFD_SERVER_CLOSED` if it was closed, or its `listen()` is still under way. Kinds: tcp, unix-stream.
+   * The server emits `'connection'` in the next tick, and counts the connection: time-outs, `close()` and `maxConnections` work. Over
+   * `maxConnections` the server destroys the connection and emits `'drop'`. A server that never listened begins to listen on a socket that no
+   * process can reach. It emits `'listening'`, `listening` is true, `address()` is null, and a later `listen()` throws Node's
+   * ERR_SERVER_ALREADY_LISTEN. It doesn't keep the process running.
+   * @throws `ERR_PASSFD_SERVER_CLOSED` if the server was closed, or its `listen()` has not finished.
    */
   injectInto(server: Server): Socket {
     checkKind('injectInto()', this.#open().kind, SOCKETS)
@@ -147,13 +157,13 @@ export class Connection implements Disposable {
     return socket
   }
 
-  /** Keeps a received one beyond its message's scope. On any other it changes nothing. */
+  /** Keeps a received Connection beyond its message's scope. On any other Connection it changes nothing. */
   claim(): this {
     this.#open().claim()
     return this
   }
 
-  /** Closes it; what was not read is lost. @throws the error that says what took it, if it is not open any more. */
+  /** Closes it. Unread bytes are lost. @throws the error that names the call which took it, if it is not open any more. */
   close(): void {
     this.#open().close()
   }
@@ -163,7 +173,7 @@ export class Connection implements Disposable {
     this.#descriptor[Symbol.dispose]()
   }
 
-  /** Never part of a JSON text: it means nothing elsewhere. */
+  /** Throws: JSON can't carry a connection. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: 'a Connection can be sent through a passfd channel only, not as JSON' })
   }

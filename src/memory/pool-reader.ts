@@ -13,9 +13,9 @@ import { mapReceived } from './shared-memory.ts'
 import { type Loan, MAPPED, UNKNOWN } from './slot-loan.ts'
 
 export interface PoolReaderOptions {
-  /** Pools whose memory stays mapped. Of more the least recently used is given up. Default 16. */
+  /** Limits the pools whose memory stays mapped. Beyond the limit the reader unmaps the least recently used pool. Default 16. */
   maxPools?: number
-  /** Their sizes together, in bytes. Default 1 GiB. */
+  /** Limits the sizes of these pools together, in bytes. Default 1 GiB. */
   maxSize?: number
 }
 
@@ -34,7 +34,7 @@ const word = new Uint8Array(1)
 /** Keeps a view's owner alive while the view is: when the owner is collected, the slot goes back. */
 const OWNER = Symbol('owner')
 
-/** Opens the loans that come from one peer. It maps each pool once; have one for each channel. */
+/** Opens the loans that one peer sends. It maps each pool once; use one reader for each channel. */
 export class PoolReader implements Disposable {
   readonly #maxPools: number
   readonly #maxSize: number
@@ -53,10 +53,10 @@ export class PoolReader implements Disposable {
   }
 
   /**
-   * Gives the memory that a loan in a message stands for. It is lent as long as the message's descriptors are: until the message's
-   * scope ends, unless it is claimed. If this throws, the loan is untouched.
-   * @throws ERR_PASSFD_LOAN_INVALID if the value is no loan or not one of this memory, ERR_PASSFD_POOL_UNKNOWN if its memory did not come,
-   * ERR_PASSFD_POOL_READER_CLOSED, and the errors of `SharedMemory.map`.
+   * Gives the memory of a loan in a message. It is lent as long as the message's descriptors are: until the message's scope ends, unless it is
+   * claimed. If this throws, the loan is unchanged.
+   * @throws ERR_PASSFD_LOAN_INVALID if the value is not a loan, or not one of this memory, ERR_PASSFD_POOL_UNKNOWN if the memory did not come
+   * with it, ERR_PASSFD_POOL_READER_CLOSED, and the errors of `SharedMemory.map`.
    */
   open(loan: Loan): LentMemory {
     if (this.#closed) throw new PassfdError('POOL_READER_CLOSED')
@@ -80,7 +80,7 @@ export class PoolReader implements Disposable {
     return new LentMemory(Buffer.from(buffer, offset, length), token)
   }
 
-  /** Unmaps all pools: what was opened is empty (length 0) from now on. Loans that are still open end as without this. */
+  /** Unmaps all pools: memory that was opened has length 0 afterwards. Open loans end as they would without this call. */
   close(): void {
     this.#closed = true
     for (const { buffer } of this.#pools.values()) native.unmap(buffer)
@@ -128,27 +128,27 @@ export class LentMemory implements Disposable {
   }
 
   /**
-   * The bytes, in the peer's memory: for reading only, as what is written stays here, in place of what the peer writes there for later
-   * messages. The peer may change them at any time: copy what is to be checked first. @throws ERR_PASSFD_LOAN_OVER when they are not lent any more.
+   * Gives the bytes in the peer's memory. Only read them: a write stays private, and hides what the peer writes there for later messages. The
+   * peer may change them at any time, so copy bytes before you check them. @throws ERR_PASSFD_LOAN_OVER when they are not lent any more.
    */
   get bytes(): Buffer {
     if (this.#token.closed) throw new PassfdError('LOAN_OVER')
     return this.#bytes
   }
 
-  /** True after `release()`, and when the scope of the message was over before it was claimed. */
+  /** Reports whether it was released, or the scope of its message ended before it was claimed. */
   get released(): boolean {
     return this.#token.closed
   }
 
-  /** Keeps it beyond the scope of its message, until `release()`. @throws ERR_PASSFD_LOAN_OVER */
+  /** Keeps the memory beyond the scope of its message, until `release()`. @throws ERR_PASSFD_LOAN_OVER */
   claim(): this {
     if (this.#token.closed) throw new PassfdError('LOAN_OVER')
     this.#token.claim()
     return this
   }
 
-  /** The peer may use the memory again: don't touch `bytes` any more. Does nothing if it is released already. */
+  /** Gives the memory back to the peer: don't use `bytes` afterwards. Does nothing if it was released before. */
   release(): void {
     // Not as a lent one, off the loop: it is known to be a pipe, whose close doesn't wait
     if (!this.#token.closed) this.#token.claim().close()
@@ -158,7 +158,7 @@ export class LentMemory implements Disposable {
     this.release()
   }
 
-  /** It can't stand in a message: its bytes can. */
+  /** Throws: a message can't carry it. Send a copy of its bytes. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: "lent memory can't be sent itself: send its bytes" })
   }

@@ -16,11 +16,11 @@ import { SharedMemory } from './shared-memory.ts'
 import { type Loan, MAPPED } from './slot-loan.ts'
 
 export interface MemoryPoolOptions {
-  /** How many there are: so many can be out at a time. Default 8. */
+  /** The number of slots, and so of slots that can be in use at the same time. Default 8. */
   slots?: number
   /** In bytes. Default 1 MiB. */
   slotSize?: number
-  /** Shown in /proc/PID/maps, at most 249 bytes. Default 'passfd-pool'. */
+  /** Names the memory in /proc/PID/maps, in at most 249 bytes. Default 'passfd-pool'. */
   name?: string
 }
 
@@ -73,10 +73,10 @@ let lendOut: (pool: MemoryPool, slot: Slot, index: number, to: object, length: n
 const OWNER = Symbol('owner')
 
 /**
- * Memory in slots of one size. `acquire` a slot, fill its `bytes`, and send what `lend` gives: the receiver looks at the very same
- * memory, through a `PoolReader`. When it has released the slot, its message is over, nobody has read the message, or its process or
- * channel has ended, the slot is free for the next message. Nobody but this object can write into the memory, but all its readers can
- * read all of it at any time: have a pool for each group of peers that may know the same.
+ * Shares memory in slots of one size. `acquire` a slot, fill its `bytes`, and send the result of `lend`. The receiver reads the same memory, by
+ * a `PoolReader`. The slot is free again when the receiver releases it, when the message's scope ends, when the message was not read, or when
+ * the receiver's process or channel has ended. Only this object can write into the memory. But every reader can read all of it at any time: use
+ * one pool for each group of peers that may read the same data.
  */
 export class MemoryPool implements Disposable {
   readonly slots: number
@@ -109,20 +109,20 @@ export class MemoryPool implements Disposable {
     pools.register(this, this.#readEnds, this)
   }
 
-  /** How many slots nobody has. */
+  /** Reports the number of free slots. */
   get free(): number {
     this.#collect(true)
     return this.#free.length
   }
 
-  /** True after `close()`. */
+  /** Reports whether the pool was closed. */
   get closed(): boolean {
     return this.#memory.closed
   }
 
   /**
-   * Resolves to a slot that nobody else has: at once, or when one comes back. First come, first served. Rejects with
-   * ERR_PASSFD_POOL_CLOSED, also if `close()` is called while it waits, or with Node's AbortError by `signal`.
+   * Resolves to a free slot, which the caller then owns: at once, or when a slot comes back, in the order of the calls. Rejects with
+   * ERR_PASSFD_POOL_CLOSED, also if `close()` is called meanwhile, or with Node's AbortError by `signal`.
    */
   acquire(options: { signal?: AbortSignal } = {}): Promise<Slot> {
     checkOptions(options, ACQUIRE_OPTIONS)
@@ -136,15 +136,15 @@ export class MemoryPool implements Disposable {
     return new Promise(resolve => process.nextTick(resolve, slot))
   }
 
-  /** A slot if one is free and nobody waits for it, else undefined. @throws ERR_PASSFD_POOL_CLOSED */
+  /** Returns a slot if one is free and no `acquire()` waits, otherwise undefined. @throws ERR_PASSFD_POOL_CLOSED */
   tryAcquire(): Slot | undefined {
     if (this.closed) throw new PassfdError('POOL_CLOSED')
     return this.#take()
   }
 
   /**
-   * Unmaps the memory here: slots that were not lent are empty, and who waits in `acquire` is rejected. What is lent stays with its readers,
-   * unchanged, for as long as they like. @throws ERR_PASSFD_POOL_CLOSED if it was closed before.
+   * Unmaps the memory here. Slots that were not lent have length 0 afterwards, and pending `acquire` calls reject. Readers keep the slots that
+   * were lent to them, unchanged, for any time. @throws ERR_PASSFD_POOL_CLOSED if it was closed before.
    */
   close(): void {
     if (this.closed) throw new PassfdError('POOL_CLOSED')
@@ -282,7 +282,7 @@ export class MemoryPool implements Disposable {
 }
 mark(MemoryPool, 'MemoryPool')
 
-/** A slot that is the caller's: to be filled and lent, or given back. */
+/** A slot that the caller owns. The caller fills it, and lends it or releases it. */
 export class Slot implements Disposable {
   readonly #pool: MemoryPool
   readonly #index: number
@@ -298,14 +298,14 @@ export class Slot implements Disposable {
     lost.register(this, { pool: new WeakRef(pool), index }, this)
   }
 
-  /** To be filled; what was in it last time is still there. @throws ERR_PASSFD_SLOT_GONE after `lend` and `release`. */
+  /** Gives the slot's bytes, to be filled. They still hold the previous contents. @throws ERR_PASSFD_SLOT_GONE after `lend` and `release`. */
   get bytes(): Buffer {
     return this.#open()
   }
 
   /**
-   * Lends the first `length` bytes (default: all) to the reader at the other end of `to`, the channel: gives what is to be sent there, once. Don't touch
-   * `bytes` afterwards. If it isn't sent, call `release()`.
+   * Lends the first `length` bytes (default: all) to the reader at the other end of `to`, the channel. Returns a value for one place in one
+   * message. Don't use `bytes` afterwards. If you don't send the value, call `release()`.
    * @throws ERR_PASSFD_SLOT_GONE if it was lent or released before, ERR_PASSFD_POOL_CLOSED, `EMFILE` as a system error.
    */
   lend(to: object, length: number = this.#pool.slotSize): Loan {
@@ -316,14 +316,14 @@ export class Slot implements Disposable {
     return loan
   }
 
-  /** Gives it back, also when it is lent and not sent yet, or returned. Does nothing if that has happened, or if it is out. */
+  /** Gives the slot back, also if it was lent and not sent yet, or returned. Does nothing if a reader has it, or if it was released before. */
   release(): void {
     this[Symbol.dispose]()
     this.#loan?.token[Symbol.dispose]()
     this.#loan?.memory?.[Symbol.dispose]()
   }
 
-  /** Gives it back unless it is lent. */
+  /** Gives the slot back unless it is lent. */
   [Symbol.dispose](): void {
     if (this.#bytes === undefined) return
     this.#bytes = undefined
@@ -331,7 +331,7 @@ export class Slot implements Disposable {
     if (!this.#pool.closed) bringBack(this.#pool, this.#index)
   }
 
-  /** It can't stand in a message: what `lend` gives can. */
+  /** Throws: a message can't carry a slot. Send the result of `lend`. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: "a Slot can't be sent itself: send what its lend() gives" })
   }

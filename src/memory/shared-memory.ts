@@ -13,22 +13,22 @@ import { createMemory } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
 
 export interface CreateMemoryOptions {
-  /** Shown in /proc/PID/maps, at most 249 bytes. Default 'passfd'. */
+  /** Names the memory in /proc/PID/maps, in at most 249 bytes. Default 'passfd'. */
   name?: string
   /**
-   * False: only this object writes. The kernel lets nobody else map the memory writable or write to it, whatever descriptor of it
-   * he has (`F_SEAL_FUTURE_WRITE`, fcntl(2), Linux 5.1). Default true.
+   * False: only this object can write. The kernel forbids every other process to map the memory writable or to write to it
+   * (`F_SEAL_FUTURE_WRITE`, fcntl(2), Linux 5.1). Default true.
    */
   peersWrite?: boolean
 }
 
 export interface MapMemoryOptions {
   /**
-   * True: what either side writes, the other sees. False: what is written here stays here, and hides from then on what the others
-   * write into the same page (`MAP_PRIVATE`, mmap(2)). Default false.
+   * True: each side sees the other side's writes. False: this side's writes stay private, and hide from then on the writes of others in the same
+   * page (`MAP_PRIVATE`, mmap(2)). Default false.
    */
   writable?: boolean
-  /** In bytes, from the beginning. Default: all of it; more than 1 GiB has to be asked for. */
+  /** How many bytes to map, from the beginning. Default: all of it. For more than 1 GiB it must be set. */
   size?: number
 }
 
@@ -53,12 +53,12 @@ const registry = new FinalizationRegistry<number>(fd => {
 })
 
 /**
- * Memory that both ends of a channel have mapped: what one writes, the other finds there without a copy. It is sealed against
- * shrinking, so that no peer can make a look at it fatal (`SIGBUS`). It is unmapped by `close()`, or when neither this object nor
- * anything that looks into its `buffer` is in use any more.
+ * Maps memory that several processes share: one writes, and the others read the same bytes without a copy. It is sealed against shrinking, so no
+ * peer can make a read fatal (`SIGBUS`) by truncating it. `close()` unmaps it. The garbage collector unmaps it when neither this object nor a
+ * view of its `buffer` is in use.
  */
 export class SharedMemory implements Disposable {
-  /** Bytes mapped. */
+  /** The number of mapped bytes. */
   readonly size: number
   #fd: number
   #buffer: ArrayBuffer
@@ -73,8 +73,8 @@ export class SharedMemory implements Disposable {
   }
 
   /**
-   * New memory of `size` bytes (1 to 4 GiB), all zero, mapped writable here. It takes pages from the system as they are first touched.
-   * Sealed against shrinking, growing and further seals (memfd_create(2)); no other user may open it (mode 0600).
+   * Creates memory of `size` bytes (1 to 4 GiB), all zero, and maps it writable here. The system allocates each page at its first use. The
+   * memory is sealed against shrinking, growing and further seals (memfd_create(2)). No other user may open it (mode 0600).
    * @throws `ENOMEM`, `EMFILE`, … as system errors.
    */
   static create(size: number, options: CreateMemoryOptions = {}): SharedMemory {
@@ -94,9 +94,10 @@ export class SharedMemory implements Disposable {
   }
 
   /**
-   * Maps the memory of a descriptor, a received one most likely, which moves in. If this throws, the descriptor is still the caller's.
-   * @throws `ERR_PASSFD_MEMORY_KIND` if it is no plain memory, `_MEMORY_SEALS` if it could shrink under the map, `_MEMORY_SIZE` if it
-   * is smaller than `size`, `_MEMORY_READ_ONLY` if it is to be writable and may not be.
+   * Maps the memory of a descriptor, usually a received one, and takes the descriptor over. If this throws, the caller still owns the
+   * descriptor.
+   * @throws `ERR_PASSFD_MEMORY_KIND` if it is not plain memory, `_MEMORY_SEALS` if it is not sealed against shrinking, `_MEMORY_SIZE` if it is
+   * smaller than `size`, `_MEMORY_READ_ONLY` if `writable` is true and the owner forbids it.
    */
   static map(descriptor: Descriptor, options: MapMemoryOptions = {}): SharedMemory {
     const { writable = false, size } = readOptions(options, MAP_OPTIONS)
@@ -104,27 +105,28 @@ export class SharedMemory implements Disposable {
     return new SharedMemory(moveOut(descriptor, 'SharedMemory.map()'), buffer)
   }
 
-  /** The mapped memory itself. */
+  /** Gives the mapped memory. */
   get buffer(): ArrayBuffer {
     this.#open()
     return this.#buffer
   }
 
-  /** All of it as bytes: always the same view. */
+  /** Gives all of the memory as bytes: always the same view. */
   get bytes(): Buffer {
     this.#open()
     this.#bytes ??= Buffer.from(this.#buffer)
     return this.#bytes
   }
 
-  /** True after `close()`. */
+  /** Reports whether it was closed. */
   get closed(): boolean {
     return this.#fd < 0
   }
 
   /**
-   * A new descriptor of it, to send. `writable: false`: one that can't be mapped writable; a process of the same user can open it
-   * anew for writing (proc_pid_fd(5)), unless the memory was created with `peersWrite: false`. Default: like the one it comes from.
+   * Makes a new descriptor of the memory, which the caller owns, to send it. With `writable: false` the receiver can't map it writable. But a
+   * process of the same user can open it again for writing (proc_pid_fd(5)), unless the memory was created with `peersWrite: false`. Default:
+   * like the descriptor that was mapped.
    */
   descriptor(options: { writable?: boolean } = {}): Descriptor {
     const { writable = true } = readOptions(options, DESCRIPTOR_OPTIONS)
@@ -134,8 +136,8 @@ export class SharedMemory implements Disposable {
   }
 
   /**
-   * Unmaps it here: `buffer` and every view of it are empty from now on (length 0). Others keep theirs. Nothing asynchronous
-   * (`fs.write`, `zlib`, a `send` that hasn't left) may still be looking at it.
+   * Unmaps the memory here: `buffer` and all its views have length 0 afterwards. Other processes keep their mapping. No asynchronous call
+   * (`fs.write`, `zlib`, a `send` that has not been sent) may still use the memory.
    * @throws `ERR_PASSFD_MEMORY_CLOSED` if it was closed before.
    */
   close(): void {
@@ -151,7 +153,7 @@ export class SharedMemory implements Disposable {
     if (!this.closed) this.close()
   }
 
-  /** It can't stand in a message: its descriptor can. */
+  /** Throws: a message can't carry it. Send its `descriptor()`. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: "SharedMemory can't be sent itself: send what its descriptor() gives" })
   }

@@ -2,18 +2,18 @@
 import type { Descriptor } from '../descriptor/descriptor.ts'
 
 /**
- * A part of a pool's memory, lent to whoever receives this: a plain value that can stand anywhere in a message. It is lent until the
- * last copy of `token` is closed, however that comes about: the token is the write end of a pipe, whose read end the pool has.
+ * A part of a pool's memory, lent to the receiver: a plain value for any place in a message. It is lent until the last copy of `token` is
+ * closed. The token is the write end of a pipe, and the pool holds the read end.
  */
 export interface Loan {
   /** The pool's name: 22 random characters. */
   readonly pool: string
-  /** Where it begins in the pool's memory, in bytes. */
+  /** The position of its first byte in the pool's memory. */
   readonly offset: number
-  /** In bytes. */
+  /** Its length in bytes. */
   readonly length: number
   readonly token: Descriptor
-  /** The pool's memory, as long as this reader has not said that it has mapped it. */
+  /** The pool's memory. The pool sends it until this reader has confirmed that it has mapped it. */
   readonly memory?: Descriptor
 }
 

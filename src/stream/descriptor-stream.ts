@@ -18,20 +18,23 @@ import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from '../os/raw-socket.t
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './options.ts'
 import { closeCopies, Outbox } from './stream-outbox.ts'
 
-/** Bytes, and the descriptors that came with the first of them. */
+/** A part of the stream: bytes, and the descriptors that came with the first of them. */
 export interface StreamPart {
   readonly bytes: Buffer
-  /** The reader's own, to close or to convert. */
+  /** The reader owns these, and closes or converts them. */
   readonly descriptors: Descriptor[]
 }
 
 type Listener<Arguments extends unknown[]> = (...args: Arguments) => void
 
-/** The events that it has besides those of every Duplex. */
+/** The events of a DescriptorStream besides those of every Duplex. */
 export interface DescriptorStream {
-  /** They came with the byte that `position` bytes stand before in the stream, and are the listener's own. Emitted before that byte is pushed. */
+  /**
+   * Descriptors have arrived. `position` is the number of bytes of the stream before the byte that carried them. The listener owns them. The
+   * event comes before that byte can be read.
+   */
   on(event: 'descriptors', listener: Listener<[descriptors: Descriptor[], position: number]>): this
-  /** The same as bare numbers, which are the listener's to close. Not emitted while there is a listener for 'descriptors'. */
+  /** Descriptors have arrived, as numbers that the listener must close. Not emitted while there is a listener for 'descriptors'. */
   on(event: 'fds', listener: Listener<[fds: number[]]>): this
   on(event: string | symbol, listener: Listener<any[]>): this
   once(event: 'descriptors', listener: Listener<[descriptors: Descriptor[], position: number]>): this
@@ -46,13 +49,13 @@ const READS = 8
 export let createStream: (fd: number, peer: Peer, options: StreamOptions, description?: object) => DescriptorStream
 
 /**
- * A connected AF_UNIX stream socket as a Duplex. Bytes are those of any stream; descriptors that come with them are given to
- * `'descriptors'` (or `'fds'`) listeners, to `withDescriptors()`, or, with the option `keepDescriptors`, to `takeDescriptors()`.
- * Those that nobody takes are closed at once. Errors, `end`, `destroy`, back pressure and half-close are as with `net.Socket`.
- * Nothing is read before somebody reads, so listeners may be added at leisure.
+ * Carries bytes and descriptors over a connected AF_UNIX stream socket, as a Duplex. Received descriptors go to `'descriptors'` (or `'fds'`)
+ * listeners, to `withDescriptors()`, or, with the option `keepDescriptors`, to `takeDescriptors()`. passfd closes all others at once. Errors,
+ * `end`, `destroy`, back pressure and half-close work as with `net.Socket`. The stream reads nothing before the program reads, so listeners may
+ * be added later.
  */
 export class DescriptorStream extends ContextDuplex {
-  /** Who is at the other end (unix(7), `SO_PEERCRED`). */
+  /** The process at the other end (unix(7), `SO_PEERCRED`). */
   readonly peer: Peer
   readonly #socket: RawSocket
   readonly #outbox: Outbox
@@ -93,8 +96,8 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   /**
-   * A stream on a connected socket: of a socketpair, inherited, received. The Descriptor (kind `unix-stream`) is moved in.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; the Descriptor is the caller's then.
+   * Makes a stream on a connected socket: of a socketpair, inherited or received. It takes the Descriptor (kind `unix-stream`) over.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; then the caller still owns the Descriptor.
    */
   static override from(descriptor: Descriptor, given: StreamOptions = {}): DescriptorStream {
     const options = readOptions(given, STREAM_OPTIONS)
@@ -111,24 +114,25 @@ export class DescriptorStream extends ContextDuplex {
     }
   }
 
-  /** Bytes received so far: the position of the next one. */
+  /** Reports the number of bytes received so far, which is the position of the next byte. */
   get bytesRead(): number {
     return this.#received
   }
 
-  /** Bytes that the kernel has taken so far. */
+  /** Reports the number of bytes that the kernel has accepted so far. */
   get bytesWritten(): number {
     return this.#outbox.sent
   }
 
   /**
-   * Writes bytes (at least one) and moves the descriptors (at most 253) with their first byte, in order with all other writes. `callback`
-   * is called when they have left. It gets the system's error if the kernel refuses to pass one of them (EBADF: it was closed; EINVAL: an
-   * io_uring): then these bytes don't leave either, the descriptors are open and yours again (but one that was closed by its number), and the
-   * stream goes on; without a callback it ends with that error. What has not left when the stream ends is closed, and the callback gets the error. Returns false
-   * when it is time to wait for `'drain'`.
-   * @throws ERR_PASSFD_EMPTY_WRITE, ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL (`maxDescriptors` wait to leave),
-   * ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: then nothing has moved.
+   * Writes bytes (at least one) and moves the descriptors (at most 253) with their first byte, in order with all other writes. It never blocks,
+   * and returns false if the program should wait for `'drain'`. passfd calls `callback` when the bytes have been sent.
+   *
+   * If the kernel refuses to pass a descriptor (EBADF: it was closed; EINVAL: an io_uring), `callback` gets the system's error. Then these bytes
+   * are not sent either, the caller owns the open descriptors again, and the stream goes on. Without a callback the stream ends with that error.
+   * If the stream ends first, passfd closes descriptors that were not sent, and `callback` gets the error.
+   * @throws ERR_PASSFD_EMPTY_WRITE, ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL (`maxDescriptors` wait to be sent),
+   * ERR_PASSFD_STREAM_ENDED, and the error of a Descriptor that can't be sent. Then nothing has moved.
    */
   writeWithDescriptors(
     bytes: Uint8Array | string,
@@ -142,9 +146,9 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   /**
-   * The same with numbers, which stay the caller's: duplicates are sent. With the event `'fds'` this is what npm's `dbus-native` asks of
-   * its `stream` option.
-   * @throws `EBADF` (a system error) too.
+   * Writes bytes and sends duplicates of the numbers, which the caller still owns. Otherwise it works as `writeWithDescriptors()`. With the
+   * event `'fds'` it is the interface that npm's `dbus-native` expects of its `stream` option.
+   * @throws also `EBADF` (a system error).
    */
   writeWithFds(
     bytes: Uint8Array | string,
@@ -157,8 +161,8 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   /**
-   * With the option `keepDescriptors`: those that came with bytes before the position `before`, in order; they are the caller's. Default:
-   * with the bytes that have been read from this stream.
+   * Returns the kept descriptors that came with bytes before the position `before`, in order; the caller owns them. Needs the option
+   * `keepDescriptors`. Default: those that came with bytes that the program has read from this stream.
    */
   takeDescriptors(before: number = this.#received - this.readableLength): Descriptor[] {
     const taken: Descriptor[] = []
@@ -172,15 +176,16 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   /**
-   * Iterates over the bytes in parts that begin where descriptors came: those of a part came with its first byte. As they are kept from
-   * this call on, nothing may have been read before, and nothing else may read. `break` leaves what was not read and closes nothing.
+   * Iterates over the stream in parts. A part begins where descriptors came, and these came with its first byte. The reader owns them. passfd
+   * keeps descriptors from this call on. So nothing may have been read before, and nothing else may read. `break` leaves unread bytes and closes
+   * nothing.
    */
   withDescriptors(): AsyncIterableIterator<StreamPart> {
     this.#keeps = true
     return this.#parts(this.#received - this.readableLength)
   }
 
-  /** While it reads or writes, the process goes on (the default). */
+  /** Keeps the process running while the stream reads or writes (the default). */
   ref(): this {
     this.#socket.ref()
     return this

@@ -28,12 +28,12 @@ import {
 import { createPacketSocket, type PacketSocket } from './packet-socket.ts'
 import { type Accepted, createStreamServer, type StreamServer } from './server.ts'
 
-/** A path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in. */
+/** A path, `{ path }`, `{ abstract }` (Linux), or a Descriptor of a socket, which the call takes over. */
 export type StreamAddress = string | { path: string } | { abstract: string } | Descriptor
 
 /**
- * Connects to a Unix stream socket, or takes one that is connected (a Descriptor of kind `unix-stream`). Rejects with the system's error
- * (ENOENT, ECONNREFUSED, …), ERR_PASSFD_CONNECT_TIMEOUT, an AbortError or, with `authorize`, ERR_PASSFD_UNAUTHORIZED.
+ * Connects to a Unix stream socket, or takes over a connected one (a Descriptor of kind `unix-stream`). Rejects with the system's error (ENOENT,
+ * ECONNREFUSED, …), ERR_PASSFD_CONNECT_TIMEOUT, an AbortError or, with `authorize`, ERR_PASSFD_UNAUTHORIZED.
  */
 export async function connect(
   address: StreamAddress,
@@ -45,7 +45,10 @@ export async function connect(
   return made(reached, ({ fd, peer, description }) => createStream(fd, peer, options, description))
 }
 
-/** The same for packets (`SOCK_SEQPACKET`; a Descriptor of kind `unix-seqpacket`). */
+/**
+ * Connects to a Unix packet socket (`SOCK_SEQPACKET`), or takes over a connected one (a Descriptor of kind `unix-seqpacket`). Rejects as
+ * `connect` does.
+ */
 export async function connectPackets(
   address: StreamAddress,
   given: PacketOptions & AdmissionOptions = {}
@@ -57,8 +60,8 @@ export async function connectPackets(
 }
 
 /**
- * Listens for raw streams. The socket file has mode 0600 from its first instant, a dead one in its place is removed, and only
- * processes of the same user and root are let in unless `authorize` says otherwise. Rejects as the `listen` of channels does.
+ * Listens for raw streams. The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on which no process listens.
+ * It lets in only processes of the same user and root, unless `authorize` decides otherwise. Rejects as the `listen` of channels does.
  */
 export async function listen(
   address: StreamAddress,
@@ -71,7 +74,7 @@ export async function listen(
   )
 }
 
-/** The same for packets. */
+/** Listens for connections of packets (`SOCK_SEQPACKET`), otherwise like `listen`. */
 export async function listenPackets(
   address: StreamAddress,
   given: PacketOptions & ServerOptions = {}

@@ -8,47 +8,53 @@ import type { Peer } from '../descriptor/peer.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
 
 export interface StreamOptions {
-  /** Descriptors that wait to leave, and, with `keepDescriptors`, those that wait to be taken. Default 1,024. */
+  /**
+   * Limits the descriptors that wait to be sent and, with `keepDescriptors`, the received descriptors that wait for `takeDescriptors()`. Default
+   * 1,024.
+   */
   maxDescriptors?: number
-  /** Received descriptors wait for `takeDescriptors()` instead of being closed when nobody listens. Default false. */
+  /**
+   * Keeps received descriptors for `takeDescriptors()`. Otherwise passfd closes received descriptors for which there is no listener. Default
+   * false.
+   */
   keepDescriptors?: boolean
-  /** In each direction, in bytes (stream.Duplex). Default 64 KiB. */
+  /** Sets the buffer of each direction, in bytes (stream.Duplex). Default 64 KiB. */
   highWaterMark?: number
-  /** The writable side stays open when the peer has ended. Default false, as with net.Socket. */
+  /** Keeps the writable side open after the peer has ended. Default false, as with net.Socket. */
   allowHalfOpen?: boolean
 }
 
 export interface PacketOptions {
-  /** The largest packet taken from the peer, in bytes. Default 256 KiB, more than Linux lets anybody send unless it was told to. */
+  /** Limits a received packet, in bytes. Default 256 KiB, more than Linux lets a process send with its default settings. */
   maxPacket?: number
-  /** Packets that wait to leave. Default 1,024. */
+  /** Limits the packets that wait to be sent. Default 1,024. */
   maxQueued?: number
-  /** Descriptors that wait to leave. Default 1,024. */
+  /** Limits the descriptors that wait to be sent. Default 1,024. */
   maxDescriptors?: number
-  /** `send()` works on when the peer has ended. Default false. */
+  /** Lets `send()` work after the peer has ended. Default false. */
   allowHalfOpen?: boolean
 }
 
-/** Whom to talk to, and for how long to try. */
+/** Decides which peers are let in, and how long an attempt may take. */
 export interface AdmissionOptions {
-  /** Who may be at the other end. Default of `listen`: a process of the same user, or root. Of `connect`: anybody. */
+  /** Decides whether a process may be the peer. Default of `listen`: a process of the same user, or root. Default of `connect`: any process. */
   authorize?(peer: Peer): boolean | Promise<boolean>
-  /** For a place in the listener's queue and for `authorize`, in ms. Default 10,000; 0: no limit. */
+  /** Limits the wait for a place in the listener's queue, and for `authorize`, in ms. Default 10,000; 0: no limit. */
   handshakeTimeout?: number
-  /** `connect`: ends the attempt. `listen`: closes the server. With Node's AbortError. */
+  /** Ends the attempt of `connect`, or closes the server of `listen`, with Node's AbortError. */
   signal?: AbortSignal
 }
 
 export interface ServerOptions extends AdmissionOptions {
-  /** Permissions of the socket file, from its first instant. Default 0o600. */
+  /** Sets the permissions of the socket file, from the moment it exists. Default 0o600. */
   mode?: number
-  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  /** Sets the user that owns the socket file: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
   owner?: number | string
-  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may connect by it still has to pass `authorize`. */
+  /** Sets the group of the socket file: a number, or a name in /etc/group. Default: this process's. `authorize` still decides about its members. */
   group?: number | string
-  /** Connections that wait to be accepted (listen(2)). Default 511. */
+  /** Limits the connections that wait to be accepted (listen(2)). Default 511. */
   backlog?: number
-  /** Connections at a time; more wait in the listener's queue. Default 1,024. */
+  /** Limits the open connections. Further clients wait in the listener's queue. Default 1,024. */
   maxConnections?: number
 }
 

@@ -22,13 +22,13 @@ import { closeCopies } from './stream-outbox.ts'
 
 export interface Packet {
   readonly bytes: Buffer
-  /** The receiver's own, to close or to convert. */
+  /** The receiver owns these, and closes or converts them. */
   readonly descriptors: Descriptor[]
 }
 
 export interface PacketSocketEvents {
   message: [Packet]
-  /** The peer sends no more. */
+  /** The peer has ended its side. */
   end: []
   close: [error?: Failure]
 }
@@ -52,13 +52,13 @@ let scratch = Buffer.alloc(0)
 export let createPacketSocket: (fd: number, peer: Peer, options: PacketOptions, description?: object) => PacketSocket
 
 /**
- * A connected packet socket. Packets are read while there is a `'message'` listener or somebody waits in `for await`; otherwise they wait
- * in the kernel. There is no `'error'` event: `closed` and `'close'` tell how it ended.
+ * Sends and receives packets on a connected socket. It reads while it has a `'message'` listener or a pending `for await`. Otherwise packets
+ * wait in the kernel. There is no `'error'` event: `closed` and `'close'` report how it ended.
  */
 export class PacketSocket extends EventEmitter<PacketSocketEvents> implements AsyncIterable<Packet>, AsyncDisposable {
-  /** Who is at the other end (unix(7), `SO_PEERCRED`). */
+  /** The process at the other end (unix(7), `SO_PEERCRED`). */
   readonly peer: Peer
-  /** Resolves when it has ended: to the error that made it, or undefined. Never rejects. */
+  /** Resolves when the socket has ended: to the error that ended it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #socket: RawSocket
   readonly #context = new AsyncContext('PASSFD_SOCKET')
@@ -96,8 +96,8 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 
   /**
-   * On a connected socket: of a pair, inherited, received. The Descriptor (kind `unix-seqpacket`) is moved in.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; the Descriptor is the caller's then.
+   * Makes a PacketSocket on a connected socket: of a socketpair, inherited or received. It takes the Descriptor (kind `unix-seqpacket`) over.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND, ERR_PASSFD_INVALID_ARGUMENT; then the caller still owns the Descriptor.
    */
   static from(descriptor: Descriptor, given: PacketOptions = {}): PacketSocket {
     const options = readOptions(given, PACKET_OPTIONS)
@@ -115,11 +115,15 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   }
 
   /**
-   * Sends one packet, which may be empty, and moves its descriptors (at most 253). Resolves when it has left; need not be awaited. If it alone
-   * can't leave, it rejects with the system's error, its descriptors are open and yours again, and the other packets go on: EMSGSIZE; EBADF
-   * for a descriptor that was closed by its number; EINVAL for one that the kernel never passes. If the socket ends before, the descriptors
-   * are closed, and it rejects with what ended it (EPIPE, …) or ERR_PASSFD_CLOSED.
-   * @throws ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL, ERR_PASSFD_STREAM_ENDED, and what is wrong with a Descriptor: nothing has moved.
+   * Sends one packet, which may be empty, and moves its descriptors (at most 253). Resolves when the packet has been sent; the program need not
+   * await it.
+   *
+   * If only this packet can't be sent, the promise rejects with the system's error, the caller owns the open descriptors again, and the other
+   * packets go on. EMSGSIZE: it is too large. EBADF: a descriptor was closed by its number. EINVAL: the kernel never passes such a descriptor.
+   * If the socket ends first, passfd closes the descriptors, and the promise rejects with the error that ended the socket (EPIPE, …) or
+   * ERR_PASSFD_CLOSED.
+   * @throws ERR_PASSFD_TOO_MANY_RIGHTS, ERR_PASSFD_QUEUE_FULL, ERR_PASSFD_STREAM_ENDED, and the error of a Descriptor that can't be sent. Then
+   * nothing has moved.
    */
   send(bytes: Uint8Array | string, descriptors: readonly Descriptor[] = []): Promise<void> {
     const chunk = checkCount(bytes, descriptors.length, 0)
@@ -142,7 +146,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     return sent.promise
   }
 
-  /** Sends no more, once what waits has left; the peer reads on to the end. Resolves then. */
+  /** Ends this side after all queued packets have been sent, and then resolves. The peer can read all of them. */
   end(): Promise<void> {
     if (this.#ending === undefined) {
       this.#ending = deferred()
@@ -151,7 +155,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     return this.#ending.promise
   }
 
-  /** Ends it at once. What has not left is closed. */
+  /** Closes the socket at once, with the descriptors of packets that were not sent. */
   destroy(reason?: Error): void {
     if (this.#socket.ended) return
     const error = reason === undefined || reason === null ? undefined : asError(reason)
@@ -171,7 +175,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     })
   }
 
-  /** While it reads or writes, the process goes on (the default). */
+  /** Keeps the process running while the socket reads or writes (the default). */
   ref(): this {
     this.#socket.ref()
     return this
@@ -182,7 +186,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     return this
   }
 
-  /** The packets one by one, until the peer ends or the socket does (`closed` tells why). `break` stops reading and closes nothing. */
+  /** Iterates over the packets, until the peer or the socket ends (`closed` has the reason). `break` stops reading and closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Packet> {
     const waiting = new Set<{ resolve(result: IteratorResult<Packet>): void }>()
     const iterator: AsyncIterableIterator<Packet> = {

@@ -21,7 +21,7 @@ const ACCEPT_PAUSE = 50
 /** How long `close()` waits for the listener to be really closed, in ms. */
 const CLOSE_TIMEOUT = 5000
 
-/** What a server gives out: something that ends. */
+/** A connection of a server. */
 export interface Accepted {
   once(event: 'close', listener: () => void): unknown
   destroy(error?: Error): unknown
@@ -29,11 +29,12 @@ export interface Accepted {
 
 export interface StreamServerEvents<Connection> {
   connection: [Connection]
-  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
+  /** The server has refused a peer: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED or _HANDSHAKE_TIMEOUT. */
   refused: [Peer, Failure]
   /**
-   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
-   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   * The kernel can't give the server a connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's
+   * queue, and the server tries again every 50 ms. The event comes once until the server has accepted a connection. Without a listener it is a
+   * process warning.
    */
   acceptError: [Failure]
   close: [error?: Failure]
@@ -55,16 +56,16 @@ export let createStreamServer: <Address, Connection extends Accepted>(
 ) => StreamServer<Connection, Address>
 
 /**
- * Accepts while there is a `'connection'` listener or somebody waits in `for await`; otherwise connections wait in the listener's queue
- * (`backlog`). `close()` and its end leave the connections alone.
+ * Accepts connections while it has a `'connection'` listener or a pending `for await`. Otherwise connections wait in the listener's queue
+ * (`backlog`). Closing the server does not close its connections.
  */
 export class StreamServer<Connection extends Accepted, Address = unknown>
   extends EventEmitter<StreamServerEvents<Connection>>
   implements AsyncIterable<Connection>, AsyncDisposable
 {
-  /** What was listened on. */
+  /** The address that was passed to `listen`. */
   readonly address: Address
-  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  /** Resolves when the server has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: StreamServerSetup<Address, Connection>
   readonly #watcher: Watcher
@@ -102,12 +103,12 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     this.#forgetSignal = whenAborted(signal, () => void this.#close(abortError(signal!)))
   }
 
-  /** Stops accepting, and removes the socket file if it is still this server's. Connections live on. */
+  /** Stops accepting, and removes the socket file if it still belongs to this server. Connections stay open. */
   close(): Promise<void> {
     return this.#close(undefined)
   }
 
-  /** While it accepts, the process goes on (the default). */
+  /** Keeps the process running while the server accepts (the default). */
   ref(): this {
     this.#watcher.ref()
     return this
@@ -118,7 +119,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     return this
   }
 
-  /** The connections one by one. `break` closes nothing. */
+  /** Iterates over the connections. `break` closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Connection> {
     const waiting = new Set<(result: IteratorResult<Connection>) => void>()
     const iterator: AsyncIterableIterator<Connection> = {
