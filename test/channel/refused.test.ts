@@ -12,6 +12,7 @@ import { native } from '../../src/os/native.ts'
 import { DescriptorStream, PacketSocket } from '../../src/stream/index.ts'
 import { closeAll, connected, file } from '../helpers/channels.ts'
 import { startOnPair } from '../helpers/child.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { Random } from '../helpers/random.ts'
 import { frame, rawPair } from '../helpers/raw-peer.ts'
 import { test, until } from '../helpers/test.ts'
@@ -417,7 +418,7 @@ test("a stream that is destroyed after the refusal: the callback tells of the re
 })
 
 test('an io_uring, which the kernel passes to nobody', async t => {
-  const child = spawn('python3', ['-c', RING, process.execPath, fixturePath('ring-on-9.mjs')], {
+  const child = spawn(systemPython, ['-c', RING, process.execPath, fixturePath('ring-on-9.mjs')], {
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const output = await text(child.stdout)

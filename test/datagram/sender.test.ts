@@ -17,6 +17,7 @@ import { abstractName, boundPair, closeSockets, nextDatagram } from '../helpers/
 import { pidOf } from '../helpers/facts.ts'
 import { socketPath } from '../helpers/path.ts'
 import { start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
 
 const code = (name: string) => ({ code: `ERR_PASSFD_${name}` })
@@ -45,7 +46,7 @@ files = [open(path) for path in sys.argv[3:]]
 socket.send_fds(ours, [sys.argv[2].encode()], [file.fileno() for file in files])
 print('sent', flush=True)
 sys.stdin.readline()`
-  const [first, ...rest] = [...command, 'python3', '-c', program, to, data, ...files]
+  const [first, ...rest] = [...command, systemPython, '-c', program, to, data, ...files]
   return start(first!, rest)
 }
 

@@ -17,6 +17,7 @@ import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from '..
 import { fromPython } from '../helpers/from-python.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
 
 /** All seals that fcntl(2) lists; a kernel may add F_SEAL_EXEC on its own. */
@@ -762,7 +763,7 @@ test('trap 39: toListenHandle uses the Descriptor up, and the server owns the nu
 })
 
 test("trap 24: O_NONBLOCK of a terminal or pipe of the user's is not flipped by borrow, from, dup or send", async t => {
-  const pty = start('python3', [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
+  const pty = start(systemPython, [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
   const name = await pty.line()
   const terminal = fs.openSync(name, fs.constants.O_RDWR | fs.constants.O_NOCTTY)
   const { readable, writable } = Descriptor.pipe()

@@ -15,6 +15,7 @@ import { patched } from '../helpers/channels.ts'
 import { isNonBlocking, isOpen, watchedInode } from '../helpers/facts.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { openTerminal } from '../helpers/terminal.ts'
 import { test, until } from '../helpers/test.ts'
 
@@ -380,7 +381,7 @@ test('a terminal whose other side does not read: writing waits, without turning 
 
 test('/dev/tty of another session is that terminal, not ours', async t => {
   const [ours, theirs] = Descriptor.socketpair()
-  const python = start('python3', [fileURLToPath(new URL('../fixtures/pseudoterminal.py', import.meta.url))], {
+  const python = start(systemPython, [fileURLToPath(new URL('../fixtures/pseudoterminal.py', import.meta.url))], {
     stdio: [theirs.borrow(), 'pipe', 'inherit']
   })
   theirs.close()

@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { Connection, Descriptor } from '../../src/index.ts'
 import { start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { accepted, buffered, bytes, connectTo, contents, destroyed } from '../helpers/sockets.ts'
 import { test, until } from '../helpers/test.ts'
 import { clientKey, serverKey } from '../helpers/tls.ts'
@@ -508,7 +509,7 @@ test('aborted, a pipe goes on as before', async t => {
 
 for (const ours of [true, false]) {
   test(`a terminal: ${ours ? 'what toDuplex() gives' : "Node's tty.ReadStream"}`, async t => {
-    const terminal = start('python3', [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
+    const terminal = start(systemPython, [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
     const fd = fs.openSync(await terminal.line(), fs.constants.O_RDWR | fs.constants.O_NOCTTY)
     const stream = ours ? Descriptor.adopt(fd).toDuplex() : new tty.ReadStream(fd)
     if (!ours) stream.resume().pause() // it reads only when asked to

@@ -11,6 +11,7 @@ import fastify from 'fastify'
 import { Descriptor, type ListenHandle } from '../../src/index.ts'
 import { addressOf, isOpen } from '../helpers/facts.ts'
 import { start as startProgram } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { test } from '../helpers/test.ts'
 
 const KEY = Buffer.alloc(16, 1)
@@ -131,7 +132,7 @@ print(struct.unpack_from('I', listener.getsockopt(socket.IPPROTO_TCP, socket.TCP
 
 /** As TCP_INFO of a listener tells (tcp(7)): in the place of tcpi_sacked. */
 async function backlogOf(t: ExecutionContext, listener: Descriptor): Promise<number> {
-  const { line, exit } = startProgram('python3', ['-c', BACKLOG], { stdio: [listener.borrow(), 'pipe', 'inherit'] })
+  const { line, exit } = startProgram(systemPython, ['-c', BACKLOG], { stdio: [listener.borrow(), 'pipe', 'inherit'] })
   const backlog = Number(await line())
   t.is((await exit).code, 0)
   return backlog

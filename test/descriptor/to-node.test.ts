@@ -13,6 +13,7 @@ import { native } from '../../src/os/native.ts'
 import { addressOf, isOpen } from '../helpers/facts.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { test } from '../helpers/test.ts'
 
 const CONVERSIONS = ['toSocket', 'toDuplex', 'toReadable', 'toWritable'] as const
@@ -144,7 +145,7 @@ test('the wrong end of a pipe, or a file for the other direction, is refused at 
 })
 
 test('a terminal becomes a stream for both directions', async t => {
-  const terminal = start('python3', [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
+  const terminal = start(systemPython, [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
   const name = await terminal.line()
   for (const conversion of ['toDuplex', 'toReadable', 'toWritable'] as const) {
     const descriptor = Descriptor.openSync(name, O_TERMINAL)
@@ -310,7 +311,7 @@ test('a conversion that fails leaves the descriptor where it was', t => {
 })
 
 test("a terminal's size is set", async t => {
-  const terminal = start('python3', [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
+  const terminal = start(systemPython, [fileURLToPath(new URL('../fixtures/terminal.py', import.meta.url))])
   const descriptor = Descriptor.openSync(await terminal.line(), fs.constants.O_RDWR | fs.constants.O_NOCTTY)
   const size = (): string =>
     execFileSync('stty', ['size'], { stdio: [descriptor.borrow(), 'pipe', 'inherit'] }).toString()

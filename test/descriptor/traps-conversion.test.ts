@@ -13,6 +13,7 @@ import { isNonBlocking, watchedInode } from '../helpers/facts.ts'
 import { fromPython } from '../helpers/from-python.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { openTerminal } from '../helpers/terminal.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
 
@@ -51,7 +52,7 @@ const SHELL = "import os\nwhile b'end' not in (line := os.read(0, 100)): os.writ
 for (const [what, open] of Object.entries(shared))
   test(`trap 24: ${what} of somebody else's shell goes on blocking while we have it as a stream, and afterwards`, async t => {
     const { mine, write } = open()
-    const shell = start('python3', ['-c', SHELL], { stdio: [mine.borrow(), 'pipe', 'pipe'] })
+    const shell = start(systemPython, ['-c', SHELL], { stdio: [mine.borrow(), 'pipe', 'pipe'] })
     const say = (words: string): void => void fs.writeSync(write.borrow(), `${words}\n`)
     const hears = async (words: string): Promise<void> => {
       say(words)

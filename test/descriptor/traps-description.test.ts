@@ -15,6 +15,7 @@ import { watchedInode } from '../helpers/facts.ts'
 import { fromPython } from '../helpers/from-python.ts'
 import { socketPath } from '../helpers/path.ts'
 import { type Running, start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import {
   CREDIT,
   documented,
@@ -360,7 +361,7 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 5))
 try:
     while True: s.send(bytes(65536))
 except BlockingIOError: pass`
-  spawnSync('python3', ['-c', script], { stdio: [got.fds[0]!, 'ignore', 'inherit'] })
+  spawnSync(systemPython, ['-c', script], { stdio: [got.fds[0]!, 'ignore', 'inherit'] })
   peer.drop(got)
   await until(() => native.pendingCloses() === 0, 'the copy of the peer')
   peer.send(taken(1))

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { SocketWire } from '../../src/channel/wire.ts'
 import { moveOut, own } from '../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../src/index.ts'
+import { systemPython } from './programs.ts'
 
 /** Starts a Python process and gives what it sends, by name. */
 export async function fromPython(
@@ -13,7 +14,7 @@ export async function fromPython(
 ): Promise<{ child: ChildProcess; descriptors: Descriptor[]; end(): Promise<void> }> {
   const [ours, theirs] = Descriptor.socketpair()
   const fixture = fileURLToPath(new URL(`../fixtures/${program}`, import.meta.url))
-  const child = spawn('python3', [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
+  const child = spawn(systemPython, [fixture, names.join()], { stdio: [theirs.borrow(), 'ignore', 'inherit'] })
   theirs.close()
   const wire = new SocketWire(moveOut(ours, 'the test'))
   const descriptors = await new Promise<Descriptor[]>(resolve =>

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { type Running, start, startFixture } from './process.ts'
+import { systemPython } from './programs.ts'
 
 export type Balance = 'per-worker' | 'shared' | { dispatch: string }
 export const BALANCES: readonly Balance[] = ['per-worker', 'shared', { dispatch: 'round-robin' }]
@@ -199,7 +200,7 @@ export interface Accepted {
 
 /** Kills a process and says what it had accepted; to be ended. */
 export function startKiller(t: ExecutionContext): { kill(pid: number): Promise<Accepted[]>; end(): Promise<unknown> } {
-  const killer = endWith(t, start('python3', [fixture('prefork-killer.py')]))
+  const killer = endWith(t, start(systemPython, [fixture('prefork-killer.py')]))
   return {
     kill: async pid => {
       killer.child.stdin?.write(`${pid}\n`)

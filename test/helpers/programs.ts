@@ -1,6 +1,9 @@
 /** Foreign programs that a test runs against. */
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { type Running, start } from './process.ts'
+
+/** The system's own Python, if there is one: what version managers put in its place starts some shells first. */
+export const systemPython: string = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3'
 
 /** Why a test can't run, unless the program is there: its name and the Debian package that brings it. */
 export function missing(path: string, debianPackage: string): string | undefined {

@@ -6,6 +6,7 @@ import { patched } from '../helpers/channels.ts'
 import { pidOf } from '../helpers/facts.ts'
 import { socketPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { test, testIf } from '../helpers/test.ts'
 
 const code = (key: string) => ({ code: `ERR_PASSFD_${key}` })
@@ -24,7 +25,7 @@ test('another process: authorize has its pidfd, and so has the stream until it e
     }
   })
   const connected = once(server as any, 'connection')
-  const child = start('python3', [
+  const child = start(systemPython, [
     '-c',
     `import socket,sys; s = socket.socket(socket.AF_UNIX); s.connect(${JSON.stringify(path)}); sys.stdin.readline()`
   ])
@@ -80,7 +81,7 @@ test('a zombie is pinned, and its pid is its own until somebody collects it', as
     }
   })
   const connected = once(server as any, 'connection')
-  const parent = start('python3', [
+  const parent = start(systemPython, [
     '-c',
     `
 import os, socket, sys
@@ -180,7 +181,7 @@ test("the guide's function tells the executable at the other end, and that one h
   const programs: (string | undefined)[] = []
   const server = await stream.listen(path, { authorize: peer => programs.push(programOf(peer)) > 0 })
   const connected = once(server as any, 'connection')
-  const child = start('python3', [
+  const child = start(systemPython, [
     '-c',
     `import socket,sys; s = socket.socket(socket.AF_UNIX); s.connect(${JSON.stringify(path)}); sys.stdin.readline()`
   ])

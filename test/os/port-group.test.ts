@@ -5,6 +5,7 @@ import { native } from '../../src/os/native.ts'
 import { PortGroup } from '../../src/os/port-group.ts'
 import { isCloseOnExec, isNonBlocking } from '../helpers/facts.ts'
 import { start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { destroyed } from '../helpers/sockets.ts'
 import { test } from '../helpers/test.ts'
 
@@ -110,7 +111,7 @@ test('a host is looked up once: all are where the first is', async t => {
 
 test('a group is refused where anybody listens, who shares the port or not', async t => {
   for (const shares of ['0', '1']) {
-    const other = start('python3', ['-c', LISTENER, shares, '0'])
+    const other = start(systemPython, ['-c', LISTENER, shares, '0'])
     const port = Number(await other.line())
     for (const host of ['127.0.0.1', '0.0.0.0', undefined]) {
       const spec = host === undefined ? { port } : { port, host }
@@ -129,7 +130,7 @@ test('where a group is, another one and who does not share the port are refused'
   const group = await PortGroup.open({ port: 0, host: '127.0.0.1' })
   const listeners = [group.open(), group.open()]
   await t.throwsAsync(PortGroup.open({ port: group.port, host: '127.0.0.1' }), { code: 'EADDRINUSE' })
-  const other = start('python3', ['-c', LISTENER, '0', String(group.port)])
+  const other = start(systemPython, ['-c', LISTENER, '0', String(group.port)])
   t.is(await other.line(), '98')
   await other.exit
   close(...listeners)

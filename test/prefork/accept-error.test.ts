@@ -12,7 +12,7 @@ const EMFILE = -24
 
 /** Says what it is warned of; each word from the supervisor is how many calls of accept shall fail. */
 const RECEIVES = `
-const native = (await import('${new URL('../../dist/os/native.js', import.meta.url).href}')).native
+const native = (await import('${new URL('../../build/dist/os/native.js', import.meta.url).href}')).native
 const worker = await joinSupervisor()
 const { acceptMany } = native
 let left = 0
@@ -154,7 +154,7 @@ for (const balance of ['shared', 'per-worker'] as const)
 
 /** Tells the supervisor of each call that fails, and of each warning. */
 const COUNTS = `
-const native = (await import('${new URL('../../dist/os/native.js', import.meta.url).href}')).native
+const native = (await import('${new URL('../../build/dist/os/native.js', import.meta.url).href}')).native
 const worker = await joinSupervisor()
 const { acceptMany } = native
 native.acceptMany = (...given) => {

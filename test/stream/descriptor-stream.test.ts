@@ -12,6 +12,7 @@ import { DescriptorStream } from '../../src/stream/index.ts'
 import { file, patched } from '../helpers/channels.ts'
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from '../helpers/facts.ts'
 import { start, startFixture } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { close, destroyed, EAGAIN, read, recorded, streamAndNumber, streamPair, write } from '../helpers/streams.ts'
 import { test, until } from '../helpers/test.ts'
 
@@ -34,7 +35,7 @@ test('trap 01: plain bytes before a write with descriptors do not merge with it'
 test('trap 01: nor do those that come between two system calls of ours', async t => {
   const [ours, theirs] = Descriptor.socketpair()
   const fixture = fileURLToPath(new URL('../fixtures/places.py', import.meta.url))
-  const child = spawn('python3', [fixture], { stdio: ['ignore', 'inherit', 'inherit', theirs.borrow()] })
+  const child = spawn(systemPython, [fixture], { stdio: ['ignore', 'inherit', 'inherit', theirs.borrow()] })
   const exit = once(child, 'exit')
   theirs.close()
   let count = 0

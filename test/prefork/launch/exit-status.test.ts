@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { constants } from 'node:os'
 import { exitReason } from '../../../src/prefork/launch/exit-status.ts'
+import { systemPython } from '../../helpers/programs.ts'
 import { test } from '../../helpers/test.ts'
 
 /** What becomes of a real process. */
@@ -27,7 +28,7 @@ test('a signal has its name and its words', async t => {
 })
 
 test('the words are those of strsignal(3)', async t => {
-  const child = spawn('python3', ['-c', PRINT_SIGNALS], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(systemPython, ['-c', PRINT_SIGNALS], { stdio: ['ignore', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.setEncoding('utf8').on('data', more => {
     text += more

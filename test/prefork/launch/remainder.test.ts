@@ -9,6 +9,7 @@ import { catches, statOf } from '../../../src/prefork/launch/procfs.ts'
 import { Remainder } from '../../../src/prefork/launch/remainder.ts'
 import { startFixture } from '../../helpers/process.ts'
 import { gone } from '../../helpers/processes.ts'
+import { systemPython } from '../../helpers/programs.ts'
 import { get, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, testIf, until } from '../../helpers/test.ts'
 
@@ -16,7 +17,7 @@ const wrapped = fileURLToPath(new URL('../../fixtures/prefork-wrapped.py', impor
 type What = 'drains' | 'once' | 'ignores' | 'default'
 
 function commandOf(what: What, ready: 'ready' | 'silent', term: 'handles' | 'dies'): [string, ...string[]] {
-  return ['python3', wrapped, what, ready, term]
+  return [systemPython, wrapped, what, ready, term]
 }
 
 /** The pid of the server behind the wrapper. */
@@ -163,6 +164,7 @@ test('TERM has come to all processes, and to the supervisor last: nobody gets a 
 /** A worker with helpers: a child, one that ignores TERM, one in a process group of its own, one in a session of its own. */
 const HELPED = `
 import { spawn } from 'node:child_process'
+import { systemPython } from '../../helpers/programs.ts'
 const worker = await joinSupervisor()
 const helper = (script, options) => spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'], ...options })
 const helpers = [
