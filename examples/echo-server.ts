@@ -26,7 +26,7 @@ async function parent(port: number) {
     spawn: { args: ['child'] },
     workers: 3,
     listeners: { echo: { host: '127.0.0.1', port } },
-    balance: { dispatch: () => undefined } // this process accepts, and passes each connection on to whoever's turn it is
+    balance: { dispatch: () => undefined } // this process accepts, and sends each connection to the next child in turn
   })
   supervisor.on('exit', ({ pid }, code, signal) => console.log(`parent: child ${pid} was reaped: ${signal ?? code}`))
   if (port > 0) return supervisor.run()
