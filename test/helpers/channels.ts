@@ -1,5 +1,6 @@
 /** Two passfd ends in one process, and what tests do with them again and again. */
 import { once } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
 import { type Channel, type ChannelOptions, connect, Descriptor, pair } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { until } from './test.ts'
@@ -45,4 +46,33 @@ export async function patched<Name extends keyof typeof native>(
   } finally {
     native[name] = original
   }
+}
+
+/** Whether the promise has not settled in this turn. */
+export async function isPending(promise: Promise<unknown>): Promise<boolean> {
+  await turn()
+  return (await Promise.race([promise, Promise.resolve(isPending)])) === isPending
+}
+
+/** Everything that `channel` had to say before has been read by the other end, and its answer by us. */
+export async function roundTrip(channel: Channel<any, any>): Promise<void> {
+  await channel.request('round trip')
+}
+
+/** What `t.throws` expects of an error of passfd's. */
+export function codeError(expected: string) {
+  return { code: `ERR_PASSFD_${expected}` }
+}
+
+export function files(count: number): Descriptor[] {
+  return Array.from({ length: count }, file)
+}
+
+/** What send() returns below the mark, always the same. */
+export function promiseBelowMark(): Promise<void> {
+  const [channel, end] = pair()
+  const promise = channel.send(1)
+  channel.destroy()
+  end.close()
+  return promise
 }
