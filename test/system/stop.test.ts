@@ -83,6 +83,8 @@ async function ending(t: ExecutionContext, balance: Balance, family: Family, way
     workers: WORKERS,
     balance,
     listeners: { http: listener },
+    // Whoever says nothing for so long after connecting is taken for idle: a client that a loaded machine keeps waiting is not
+    idleGrace: mix.some(({ kind }) => kind === 'keepAlive') ? 1000 : 5000,
     spawn: { args: [JSON.stringify({ server, ...args })] }
   })
   const { path } = listener as { path?: string }
