@@ -31,15 +31,15 @@ import type { ReturnState, SessionOwner } from './session-core.ts'
 import type { Wire } from './wire.ts'
 
 export interface RequestOptions<Reply = unknown> {
-  /** How many descriptors the reply may carry. Default 1, at most 253. */
+  /** Limits the descriptors of the reply. Default 1, at most 253. */
   descriptors?: number
-  /** Cancels the request: it rejects with Node's AbortError, and the peer is told. */
+  /** Cancels the request: it rejects with Node's AbortError, and passfd informs the peer. */
   signal?: AbortSignal
-  /** In ms; 0: no limit. Default: the channel's `requestTimeout`. */
+  /** Limits the wait for the answer, in ms; 0: no limit. Default: the channel's `requestTimeout`. */
   timeout?: number
   /**
-   * Checks the reply: any Standard Schema. A reply that fails is ERR_PASSFD_SCHEMA. Descriptors that what it gives no longer holds are closed. One
-   * that it puts into a closure or a private field can't be seen there: it calls `claim()`.
+   * Checks the reply, by any Standard Schema. If the reply fails, the request rejects with ERR_PASSFD_SCHEMA. passfd closes descriptors that are
+   * not in the schema's result. It can't see a descriptor in a closure or a private field: the schema calls `claim()` on that.
    */
   schema?: Schema<Reply>
 }
@@ -93,7 +93,7 @@ export let sessionOf: (channel: Channel<any, any>) => Session
 export let hasUnread: (channel: Channel<any, any>) => boolean
 let listened: (channel: Channel<any, any>) => void
 
-/** One connection to another process: messages and requests with descriptors, both ways, in order. */
+/** A connection to another process. It carries messages and requests with descriptors in both directions, in order. */
 export class Channel<In = unknown, Out = unknown>
   extends EventEmitter<ChannelEvents<In, Out>>
   implements AsyncIterable<Message<In>>, AsyncDisposable
@@ -121,12 +121,12 @@ export class Channel<In = unknown, Out = unknown>
     this.#noticeListeners()
   }
 
-  /** Who is at the other end, as the kernel tells; `agent` is what its hello says. */
+  /** The process at the other end, as the kernel reports it. Its hello gives `agent`. */
   get peer(): Peer {
     return this.#peer
   }
 
-  /** Resolves when the channel has ended: to the error, or to undefined if both sides had said goodbye. Never rejects. */
+  /** Resolves when the channel has ended: to the error, or to undefined if both sides have sent a goodbye. Never rejects. */
   get closed(): Promise<Failure | undefined> {
     if (this.#closed === undefined) {
       let resolve!: (error: Failure | undefined) => void
@@ -140,10 +140,11 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /**
-   * Sends a value; Descriptors anywhere in it move. Misuse throws at once and moves nothing (ERR_PASSFD_ENCODE,
-   * _DESCRIPTOR_…, _MESSAGE_TOO_LARGE, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _OWN_SOCKET, _CHANNEL_CLOSED). The promise resolves when the queue is
-   * below `highWaterMark` and binary values of 64 KiB or more have left (they are not copied: leave them alone until then).
-   * It rejects with ERR_PASSFD_CLOSED if the channel ends before; it need not be awaited.
+   * Sends a value and moves the Descriptors in it. It never blocks. Misuse throws at once and moves nothing (ERR_PASSFD_ENCODE, _DESCRIPTOR_…,
+   * _MESSAGE_TOO_LARGE, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _OWN_SOCKET, _CHANNEL_CLOSED).
+   *
+   * The promise resolves when the queue is below `highWaterMark` and all binary values of 64 KiB or more have been sent. passfd does not copy
+   * these, so don't change them before. It rejects with ERR_PASSFD_CLOSED if the channel ends first. The program need not await it.
    */
   send(value: Out): Promise<void> {
     this.#notClosedByUs()
@@ -153,8 +154,9 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /**
-   * Sends a value and resolves to the peer's answer; descriptors in the answer are yours. Misuse throws as in `send`, also
-   * ERR_PASSFD_TOO_MANY_REQUESTS. Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA, ERR_PASSFD_CLOSED or an AbortError.
+   * Sends a value, moves the Descriptors in it, and resolves to the peer's answer. The caller owns the descriptors in the answer. Misuse throws
+   * as in `send`, also ERR_PASSFD_TOO_MANY_REQUESTS. Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA,
+   * ERR_PASSFD_CLOSED or an AbortError.
    */
   request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
     this.#notClosedByUs()
@@ -171,16 +173,18 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /**
-   * Calls `handler` for every message and request, several at a time. What it returns (or its promise resolves to)
-   * is the answer to a request; what it throws is answered as a fault. Throws ERR_PASSFD_CONSUMED if something else reads this channel.
+   * Calls `handler` for every message and request, several at a time. The handler's return value (or the result of its promise) answers a
+   * request, and moves the Descriptors in it. An exception becomes an error for the requester. Throws ERR_PASSFD_CONSUMED if the channel has
+   * another consumer.
    */
   serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
     this.#inbox.serve(handler, serveOptions(handler, given))
   }
 
   /**
-   * Says goodbye: refuses new sends, lets requests settle, the queue leave and descriptors be taken, within `closeTimeout`; what is left
-   * comes back as `'returned'`. Resolves when the channel has ended; never rejects (`closed` tells the error).
+   * Closes the channel: refuses new sends, and waits until requests are answered, the queue is sent and descriptors are confirmed, within
+   * `closeTimeout`. Then unconfirmed messages come back in `'returned'`. Resolves when the channel has ended. Never rejects (`closed` has the
+   * error).
    */
   async close(): Promise<void> {
     this.#closedByUs = true
@@ -188,20 +192,20 @@ export class Channel<In = unknown, Out = unknown>
     await this.closed
   }
 
-  /** Ends it now. The peer hears the error's code; messages that nobody has read are dropped, their descriptors closed. */
+  /** Ends the channel at once, and sends the error's code to the peer. Unread messages are dropped, and their descriptors closed. */
   destroy(error?: Error): void {
     this.#closedByUs = true
     this.#session.end(error === undefined || error === null ? undefined : asError(error), true)
     this.#inbox.destroy()
   }
 
-  /** The channel keeps the process running (the default). */
+  /** Lets the channel keep the process running (the default). */
   ref(): this {
     this.#session.ref()
     return this
   }
 
-  /** The channel doesn't keep the process running. */
+  /** Lets the process end while the channel is open. */
   unref(): this {
     this.#session.unref()
     return this
@@ -212,7 +216,7 @@ export class Channel<In = unknown, Out = unknown>
     return this.#noticeListeners()
   }
 
-  /** Messages one by one. `break` stops reading and closes nothing. Ends when the channel has; `closed` tells how. */
+  /** Iterates over the messages, until the channel has ended (`closed` has the reason). `break` stops reading and closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message<In>> {
     return this.#inbox.consumer.iterate()
   }

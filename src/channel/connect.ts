@@ -13,13 +13,16 @@ import { refuse } from './fault.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from './options.ts'
 import { SocketWire, TrustedWire } from './wire.ts'
 
-/** Where a channel server is: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor, which is moved in (socket activation, inherited stdio). */
+/**
+ * The address of a channel server: a path, `{ path }`, `{ abstract }` (Linux), or a Descriptor of a socket, which the call takes over (socket
+ * activation, inherited stdio).
+ */
 export type Address = string | { path: string } | { abstract: string } | Descriptor
 
 /**
- * Connects to a channel server and resolves when both sides have said hello. Rejects with the system's error (ENOENT, ECONNREFUSED, …),
- * ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (we don't let the listener in), ERR_PASSFD_PEER (it
- * refuses us: see `remote`), or an AbortError. A Descriptor that was moved in is closed then.
+ * Connects to a channel server, and resolves when both sides have exchanged their hellos. Rejects with the system's error (ENOENT, ECONNREFUSED,
+ * EACCES, …), ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (this side refuses the listener),
+ * ERR_PASSFD_PEER (the listener refuses this side: see `remote`), or an AbortError. Then a Descriptor that was passed as address is closed.
  */
 export async function connect<In = unknown, Out = unknown>(
   address: Address,
@@ -53,8 +56,9 @@ export async function connect<In = unknown, Out = unknown>(
 }
 
 /**
- * A channel and the other end of it as a Descriptor: put that into a child's stdio or a message; there it is `connect(descriptor)`.
- * What is sent before that waits. `authorize` isn't asked: the other end is wherever you send it.
+ * Makes a channel, and its other end as a Descriptor that the caller owns. Send that in a message or pass it to a child, which calls
+ * `connect(descriptor)`. Messages that are sent before that wait. passfd does not call `authorize`, because the caller decides where the other
+ * end goes.
  */
 export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
   return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS))

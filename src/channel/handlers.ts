@@ -13,11 +13,11 @@ import type { Session } from './session.ts'
 export type Handler<In = unknown> = (message: Message<In>) => unknown
 
 export interface ServeOptions<In = unknown> {
-  /** Handlers running at a time; further messages wait. Default 256. */
+  /** Limits the handlers that run at the same time; further messages wait. Default 256. */
   concurrency?: number
   /**
-   * Failures that nobody is told of by an answer, and answers that can't be sent: their descriptors have come back by `'returned'`. Without
-   * it a failure that nobody is told of ends the channel.
+   * Called when the handler of a plain message fails, and when an answer can't be sent; the answer's descriptors have then come back in
+   * `'returned'`. Without `onError` the failure of a plain message's handler ends the channel.
    */
   onError?(error: Failure, message: Message<In>): void
 }

@@ -18,12 +18,13 @@ export const ANSWERED: unique symbol = Symbol('answered')
 export const ALL: unique symbol = Symbol('all')
 
 /**
- * A message or request. Its descriptors are lent until its scope ends: in `serve`, when what the handler returned has settled; in
- * `for await`, when the next one is asked for; in `'message'` listeners, when they have returned. What was not claimed is closed then.
+ * A message or request. passfd lends its descriptors until its scope ends, and then closes those that were not claimed. The scope ends, in
+ * `serve`, when the handler's result has settled. In `for await` it ends when the program asks for the next message. In `'message'` listeners it
+ * ends when they have returned.
  */
 export class Message<In = unknown> implements Disposable {
   readonly value: In
-  /** Where it came from: `message.channel.peer` tells who asks. */
+  /** The channel that it came on. `message.channel.peer` is the sender. */
   readonly channel: Channel<any, any>
   /** @internal All that came, those in Connections, too. */
   readonly [ALL]: readonly Descriptor[]
@@ -49,19 +50,19 @@ export class Message<In = unknown> implements Disposable {
   }
 
   /**
-   * In the order in which the sender's encoder met them. Not those in Connections: alone they would lack the bytes that were read
-   * from them. The scope and `claim()` are of all.
+   * The received Descriptors, in the order of the sender's encoder. Those in Connections are not listed, because they would lack the bytes that
+   * were read from them. The scope and `claim()` cover both.
    */
   get descriptors(): readonly Descriptor[] {
     return withoutConnections(this[ALL])
   }
 
-  /** Somebody waits for an answer. */
+  /** Reports whether the sender waits for an answer. */
   get isRequest(): boolean {
     return this.#request !== undefined
   }
 
-  /** Aborted when the peer cancels the request, or the channel ends. It is this message's own. */
+  /** Aborts when the peer cancels the request, or the channel ends. Each message has its own signal. */
   get signal(): AbortSignal {
     if (this.#request !== undefined && !this.#answered) return this.#request.signal
     this.#signal ??= this.#session.makeEndSignal()
@@ -69,8 +70,8 @@ export class Message<In = unknown> implements Disposable {
   }
 
   /**
-   * Answers the request; descriptors in the value move. Misuse throws and answers nothing: ERR_PASSFD_NOT_A_REQUEST,
-   * ERR_PASSFD_ANSWERED, and what `send` throws. Resolves when the queue is below its high-water mark.
+   * Answers the request, and moves the Descriptors in the value. Misuse throws and answers nothing: ERR_PASSFD_NOT_A_REQUEST,
+   * ERR_PASSFD_ANSWERED, and the errors of `send`. Resolves when the queue is below its high-water mark.
    */
   reply(value?: unknown): Promise<void> {
     const sent = this.#session.sending.reply(this.#unanswered(), value)
@@ -85,7 +86,7 @@ export class Message<In = unknown> implements Disposable {
     return sent
   }
 
-  /** Answers the request with an error: its `code`, `message` and `data` cross, the stack never does. */
+  /** Answers the request with an error. The requester gets its `code`, `message` and `data`, and never its stack. */
   fail(error: Error): Promise<void> {
     const request = this.#unanswered()
     this.#answered = true // first, as a getter of the error may look
@@ -93,14 +94,14 @@ export class Message<In = unknown> implements Disposable {
     return this.#session.sending.whenDrained()
   }
 
-  /** Keeps all its descriptors beyond the scope, and lets a request be answered after it. */
+  /** Keeps all descriptors beyond the scope, and lets the program answer the request after it. */
   claim(): this {
     this.#claimed = true
     for (const descriptor of this[ALL]) if (!descriptor.closed) descriptor.claim()
     return this
   }
 
-  /** Ends the scope now: unclaimed descriptors are closed; a request without an answer is answered with ERR_PASSFD_UNANSWERED. */
+  /** Ends the scope: closes unclaimed descriptors, and answers an unanswered request with ERR_PASSFD_UNANSWERED. */
   [Symbol.dispose](): void {
     this[END]('the message was disposed of', true)
   }

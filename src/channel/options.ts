@@ -12,39 +12,54 @@ import { accessOf, type FileAccess } from '../os/account.ts'
 export type Schema<T> = StandardSchemaV1<any, T>
 
 export interface ChannelOptions<In = unknown> {
-  /** Checks incoming messages and requests, and gives `In` its type: any Standard Schema (zod, valibot, …). A value that fails is answered with a fault. */
+  /**
+   * Checks incoming messages and requests, and gives `In` its type: any Standard Schema (zod, valibot, …). passfd answers a request that fails
+   * with an error.
+   */
   schema?: Schema<In>
-  /** Who may be at the other end, asked before a byte or a descriptor of it is taken. Default: a process of the same user, or root. */
+  /**
+   * Decides whether a process may be the peer. passfd calls it before it reads a byte or a descriptor. Default: a process of the same user, or
+   * root.
+   */
   authorize?(peer: Peer): boolean | Promise<boolean>
-  /** `connect`: ends the attempt. `listen`: closes the server. With Node's AbortError. */
+  /** Ends the attempt of `connect`, or closes the server of `listen`, with Node's AbortError. */
   signal?: AbortSignal
-  /** For connecting, and for the peer's hello, in ms. Default 10,000; 0: no limit. `pair()`: default 0, as the other end is yet to start. */
+  /**
+   * Limits connecting and the wait for the peer's hello, in ms. Default 10,000; 0: no limit. Of `pair()`: 0, because the other end may start
+   * later.
+   */
   handshakeTimeout?: number
-  /** For the answer to a request, in ms. Default 30,000; 0: no limit. */
+  /** Limits the wait for an answer, in ms. Default 30,000; 0: no limit. */
   requestTimeout?: number
-  /** For `close()`, in ms. Default 5,000. */
+  /** Limits `close()`, in ms. Default 5,000. */
   closeTimeout?: number
-  /** For the next byte of a frame that has begun, in ms. Default 30,000; 0: no limit. */
+  /** Limits the wait for the next byte of an incomplete frame, in ms. Default 30,000; 0: no limit. */
   frameTimeout?: number
-  /** The largest body taken from the peer, in bytes. Default 2 MiB. */
+  /** Limits a received body, in bytes. Default 2 MiB. */
   maxMessage?: number
-  /** Descriptors taken in one message. Default and maximum 253 (the kernel's, `SCM_MAX_FD`). */
+  /** Limits the descriptors of one received message. Default and maximum 253 (the kernel's, `SCM_MAX_FD`). */
   maxDescriptors?: number
-  /** Received descriptors that are lent and not yet claimed or closed, and the sum that replies to own requests may carry. Default 1,024. */
+  /**
+   * Limits received descriptors that the program has neither claimed nor closed, and the sum that the replies to pending requests may carry.
+   * Default 1,024.
+   */
   maxUnclaimed?: number
-  /** Bytes of messages received and not yet given to the consumer (the first credit; a message that began within it may exceed it). Default 4 MiB. */
+  /**
+   * Limits the bytes of received messages that wait for the consumer. It is the first credit; a message that began within it may exceed it.
+   * Default 4 MiB.
+   */
   window?: number
-  /** Requests pending, in each direction. Default 1,024. */
+  /** Limits the pending requests, in each direction. Default 1,024. */
   maxPending?: number
-  /** Bytes queued for sending. Default 64 MiB. More is ERR_PASSFD_QUEUE_FULL. */
+  /** Limits the bytes that wait to be sent. Default 64 MiB. More is ERR_PASSFD_QUEUE_FULL. */
   maxQueued?: number
-  /** Descriptors sent and not yet taken by the peer. Default 4,096. More is ERR_PASSFD_QUEUE_FULL. */
+  /** Limits the sent descriptors that the peer has not confirmed. Default 4,096. More is ERR_PASSFD_QUEUE_FULL. */
   maxInFlight?: number
-  /** `send()` resolves while fewer bytes than this are queued (and less than half of `maxInFlight`). Default 256 KiB. */
+  /** Lets `send()` resolve while fewer bytes than this wait (and fewer than half of `maxInFlight` descriptors). Default 256 KiB. */
   highWaterMark?: number
-  /** µs, at most 10,000, in which the loop looks for answers without sleeping, after a send or an arrival. It costs that much CPU. Default 0: off. */
+  /** Polls without sleeping for this many µs, at most 10,000, after each send and each arrival. It costs that much CPU time. Default 0: off. */
   spin?: number
-  /** Use msgpackr's record structures, and with them Map, Set, BigInt and typed arrays, if the peer knows them. Default true. */
+  /** Uses msgpackr's record structures if the peer supports them. They also carry Map, Set, BigInt and typed arrays. Default true. */
   records?: boolean
 }
 
@@ -69,19 +84,22 @@ export const CHANNEL_OPTIONS = {
 } as const satisfies KnownOptions<ChannelOptions>
 
 export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
-  /** Permissions of the socket file, from its first instant. Default 0o600. */
+  /** Sets the permissions of the socket file, from the moment it exists. Default 0o600. */
   mode?: number
-  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  /** Sets the user that owns the socket file: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
   owner?: number | string
-  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may connect by it still has to pass `authorize`. */
+  /** Sets the group of the socket file: a number, or a name in /etc/group. Default: this process's. `authorize` still decides about its members. */
   group?: number | string
-  /** Connections that wait to be accepted (listen(2)). Default 511. */
+  /** Limits the connections that wait to be accepted (listen(2)). Default 511. */
   backlog?: number
-  /** Channels at a time, those in the handshake included; each takes at least one of `maxUnclaimedTotal`, half of which is kept for that. Default 1,024. */
+  /**
+   * Limits the open channels, handshakes included. Each gets at least one descriptor of `maxUnclaimedTotal`, half of which is reserved for that.
+   * Default 1,024.
+   */
   maxConnections?: number
-  /** Of one user. Default: as many as `maxConnections`. */
+  /** Limits the open channels of one user. Default: as many as `maxConnections`. */
   maxConnectionsPerUser?: number
-  /** Received descriptors that all channels together may hold unclaimed. Default: half of `RLIMIT_NOFILE`. */
+  /** Limits the unclaimed descriptors of all channels together. Default: half of `RLIMIT_NOFILE`. */
   maxUnclaimedTotal?: number
 }
 

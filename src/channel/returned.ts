@@ -10,21 +10,27 @@ import type { Parcel } from './parcel.ts'
 import type { ReturnState } from './session-core.ts'
 import type { Wire } from './wire.ts'
 
-/** A message whose descriptors were moved and not taken. Its Descriptors are open again, until the listeners return. */
+/**
+ * A message whose descriptors the peer did not take. Its Descriptors are open again. passfd closes those that were not claimed when the
+ * listeners return.
+ */
 export interface Returned<Out = unknown> {
-  /** *unsent*: they never left. *unconfirmed*: they left; the peer may hold them too. *refused*: they answered a request that was given up. */
+  /**
+   * *unsent*: the message never left this process. *unconfirmed*: it left, and the peer may hold the descriptors, too. *refused*: it was the
+   * answer to a request that was given up.
+   */
   readonly state: ReturnState
   readonly value: Out
-  /** Those that stand alone; of a Connection in `value` that is the same object again, open. */
+  /** The Descriptors of `value`, without those in Connections. A Connection in `value` is open again, too. */
   readonly descriptors: readonly Descriptor[]
   /**
-   * Why it came back, if the channel goes on. The system's error: the kernel refuses to pass one of them (EBADF, EINVAL for an io_uring, …).
-   * ERR_PASSFD_ENCODE: a binary value of 64 KiB or more was transferred or detached before it had left. ERR_PASSFD_MESSAGE_TOO_LARGE,
-   * ERR_PASSFD_TOO_MANY_DESCRIPTORS: it was sent before the peer's hello, which tells that the peer does not take it. There may be no
-   * descriptors then. Otherwise undefined.
+   * The reason if only this message failed, and the channel goes on; otherwise undefined. The system's error: the kernel refuses to pass a
+   * descriptor (EBADF, EINVAL for an io_uring, …). ERR_PASSFD_ENCODE: a binary value of 64 KiB or more was transferred or detached before it was
+   * sent. ERR_PASSFD_MESSAGE_TOO_LARGE, ERR_PASSFD_TOO_MANY_DESCRIPTORS: it was sent before the peer's hello, and the peer does not accept it.
+   * In these three cases there may be no descriptors.
    */
   readonly error: Failure | undefined
-  /** Keeps all of them, Connections too. */
+  /** Keeps all Descriptors and Connections of `value`, which the caller then owns. */
   claim(): this
 }
 

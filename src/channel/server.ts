@@ -40,20 +40,21 @@ const ACCEPT_PAUSE = 50
 
 export interface ServerEvents<In = unknown, Out = unknown> {
   channel: [Channel<In, Out>]
-  /** Somebody was not let in: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or the handshake's failure. */
+  /** The server has refused a peer: ERR_PASSFD_UNAUTHORIZED, _AUTHORIZE_FAILED, _BUSY, or an error of the handshake. */
   refused: [Peer, Failure]
   /**
-   * The kernel gives no connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's queue, and
-   * the server tries again every 50 ms. It is told once until a connection was accepted. Unheard it is a warning of the process.
+   * The kernel can't give the server a connection: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. Clients wait in the listener's
+   * queue, and the server tries again every 50 ms. The event comes once until the server has accepted a connection. Without a listener it is a
+   * process warning.
    */
   acceptError: [Failure]
   close: [error?: Failure]
 }
 
 /**
- * Listens for channels and resolves to the server. The socket file has mode 0600 from its first instant; a dead one in its place is
- * removed. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. A Descriptor that was moved
- * in is closed then.
+ * Listens for channels and resolves to the server. The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on
+ * which no process listens. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. Then a Descriptor
+ * that was passed as address is closed.
  */
 export async function listen<In = unknown, Out = unknown>(
   address: Address,
@@ -102,14 +103,14 @@ let createServer: (setup: ServerSetup) => ChannelServer<any, any>
 let guestClosed: (server: ChannelServer<any, any>, guest: Guest, channel: Channel<any, any>) => void
 let guestGaveBack: (server: ChannelServer<any, any>, guest: Guest) => void
 
-/** Accepts channels. Those whose handshake is done are in `channels`, are emitted as `'channel'`, and can be iterated over. */
+/** Accepts channels. After its handshake a channel is in `channels`, is emitted as `'channel'`, and can be iterated over. */
 export class ChannelServer<In = unknown, Out = unknown>
   extends EventEmitter<ServerEvents<In, Out>>
   implements AsyncIterable<Channel<In, Out>>, AsyncDisposable
 {
-  /** What was listened on. */
+  /** The address that was passed to `listen`. */
   readonly address: Address
-  /** Resolves when the server has closed: to the error that made it, or undefined. Never rejects. */
+  /** Resolves when the server has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: ServerSetup
   readonly #share: DescriptorShare
@@ -156,7 +157,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     return this.#channels
   }
 
-  /** Serves every channel, now and later, as `channel.serve` does. */
+  /** Calls `handler` for the messages of every channel, open now or later, as `channel.serve` does. */
   serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
     const options = serveOptions(handler, given)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
@@ -165,7 +166,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     for (const channel of [...this.#unseen.keys()]) this.#see(channel)
   }
 
-  /** Stops accepting, removes the socket file if it is still this server's, and closes the channels unless `channels` is false. */
+  /** Stops accepting, removes the socket file if it still belongs to this server, and closes the channels unless `channels` is false. */
   close(options: { channels?: boolean } = {}): Promise<void> {
     const { channels = true } = readOptions(options, CLOSE_OPTIONS)
     checkType(channels, 'channels', 'true or false', value => typeof value === 'boolean')
@@ -182,7 +183,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     return this
   }
 
-  /** The channels one by one, those not seen by anybody yet first. `break` closes nothing. */
+  /** Iterates over the channels, beginning with those that were not yet iterated over. `break` closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Channel<In, Out>> {
     this.#iterating = true
     const iterator: AsyncIterableIterator<Channel<In, Out>> = {

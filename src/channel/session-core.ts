@@ -13,7 +13,10 @@ import type { Transport } from './transport.ts'
 
 export type State = 'greeting' | 'open' | 'draining' | 'leaving' | 'ended'
 
-/** *unsent*: it never left. *unconfirmed*: it left; the peer may hold it too. *refused*: it answered a request that was given up. */
+/**
+ * *unsent*: it never left this process. *unconfirmed*: it left, and the peer may hold it, too. *refused*: it was the answer to a request that
+ * was given up.
+ */
 export type ReturnState = 'unsent' | 'unconfirmed' | 'refused'
 
 /** What a session reports to the channel on top of it. */
