@@ -24,7 +24,7 @@ import { OpenFile } from './open-file.ts'
 import type { ListenHandle } from './to-node.ts'
 import * as convert from './to-node.ts'
 
-/** Where `Descriptor.bind` binds. */
+/** The argument of `Descriptor.bind`. */
 export type BindSpec = BindSpecOf<Descriptor>
 
 /** Whoever lent a received descriptor out until the end of a scope. */
@@ -114,12 +114,11 @@ export let isDescription: (descriptor: Descriptor, description: object) => boole
 export let isDescriptor: (value: object) => value is Descriptor
 
 /**
- * One open file descriptor. It has one owner, you, until a verb says otherwise: sending *moves* it, `detach()`
- * hands its number over, the `to…()` conversions use it up, `close()` ends it. Afterwards every use is an error
- * whose code and sentence say what took it.
+ * Holds one open file descriptor, with one owner: you. Sending *moves* it, `detach()` gives its number away, the `to…()` conversions use it up,
+ * and `close()` closes it. Every later use throws an error whose code and message name the call.
  *
- * A descriptor that came in a message is *lent* until the message's scope ends; `claim()` keeps it.
- * There is no `fd` property on purpose: Node's own functions would go on using such a number after it was closed.
+ * passfd *lends* a received Descriptor until the message's scope ends; `claim()` keeps it. There is no `fd` property, because Node's own
+ * functions would go on using the number after it was closed.
  */
 export class Descriptor implements Disposable {
   #fd = -1
@@ -134,7 +133,7 @@ export class Descriptor implements Disposable {
   /** The number was seen: it stays this Descriptor's, and no other's. */
   #known = false
 
-  /** The same as `Descriptor.adopt(fd)`. */
+  /** Works as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
   /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
   constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
@@ -152,18 +151,18 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Takes a number over: it is ours from now on, the caller must not close it. It becomes close-on-exec.
-   * @throws `EBADF` (a system error) if it is not open; `ERR_PASSFD_DESCRIPTOR_OWNED` if passfd has it already.
+   * Takes over a number. The Descriptor owns it from now on, so the caller must not close it. It becomes close-on-exec.
+   * @throws `EBADF` (a system error) if it is not open; `ERR_PASSFD_DESCRIPTOR_OWNED` if passfd owns it already.
    */
   static adopt(fd: number): Descriptor {
     return new Descriptor(fd)
   }
 
   /**
-   * A duplicate (dup(2)) of the descriptor inside a socket, server, `FileHandle`, stream, terminal of node-pty, anything with an `fd`,
-   * or of a number. The source is untouched. Offset, file status flags and locks are shared with it (open(2)).
-   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if there is none in it (a stream that isn't open yet, say) or if it is a `TLSSocket`, whose
-   * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal from which Node has read bytes already.
+   * Duplicates (dup(2)) the descriptor inside a socket, server, `FileHandle`, stream, terminal of node-pty, any object with an `fd`, or a
+   * number. The caller owns the duplicate, and the source does not change. Both share offset, file status flags and locks (open(2)).
+   * @throws `ERR_PASSFD_DESCRIPTOR_SOURCE` if the source has no descriptor (for example a stream that isn't open yet) or is a `TLSSocket`, whose
+   * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal with unread bytes in Node.
    */
   static from(source: DescriptorSource): Descriptor {
     const number = numberOf(source)
@@ -176,17 +175,17 @@ export class Descriptor implements Disposable {
     return adoptOpened(await openNumber(path, flags, mode))
   }
 
-  /** `open` without waiting. */
+  /** Opens a file as `fs.openSync` does, and blocks meanwhile. */
   static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
     checkPath(path)
     return adoptOpened(fs.openSync(path, flags, mode))
   }
 
   /**
-   * A socket that is bound, and listening if its kind listens; nobody accepts from it yet. A Descriptor is passed through.
-   * TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 takes a free one.
-   * A path is created with mode 0600 from its first instant unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd
-   * and /etc/group) own it before anybody can connect; it rejects with EPERM if this process may not give it away (chown(2)).
+   * Makes a socket that is bound, and listens if its kind listens; no process accepts from it yet. The caller owns it. A Descriptor is returned
+   * as it is. TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 chooses a free port. A socket file has mode
+   * 0600 from the moment it exists unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd and /etc/group) are set
+   * before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)).
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
     if (spec instanceof Descriptor) return spec
@@ -194,14 +193,14 @@ export class Descriptor implements Disposable {
     return own((await bindSocket(readSpec(spec, 'spec', ''))).fd)
   }
 
-  /** A pipe (pipe(2)): what is written to `writable` is read from `readable`. */
+  /** Makes a pipe (pipe(2)), and the caller owns both ends. Bytes that are written to `writable` are read from `readable`. */
   static pipe(): { readable: Descriptor; writable: Descriptor } {
     checked(native.pipe(numbers), 'pipe')
     const [readable, writable] = numbers as unknown as [number, number]
     return { readable: own(readable), writable: own(writable) }
   }
 
-  /** Two connected Unix sockets (socketpair(2)). Default type: `'stream'`. */
+  /** Makes two connected Unix sockets (socketpair(2)), which the caller owns. Default type: `'stream'`. */
   static socketpair(options: { type?: 'stream' | 'dgram' | 'seqpacket' } = {}): [Descriptor, Descriptor] {
     const { type = 'stream' } = readOptions(options, PAIR_OPTIONS)
     checkOneOf(type, 'type', Object.keys(SOCKET_TYPES))
@@ -211,16 +210,16 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)). The name, at most 249 bytes, shows in
-   * `/proc` only; default `'passfd'`. `size` in bytes, default 0; its bytes are zeros. `seals` forbid changes for ever (fcntl(2)): a
-   * receiver that maps the memory should insist on `'shrink'`. Without `'seal'` more can be added later.
+   * Makes anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)). The name, at most 249 bytes, shows in
+   * `/proc` only; default `'passfd'`. `size` is in bytes, default 0; the bytes are zeros. `seals` forbid changes for ever (fcntl(2)). A receiver
+   * that maps the memory should require `'shrink'`. Without `'seal'` further seals can be added later.
    */
   static memfd(name = 'passfd', options: MemfdOptions = {}): Descriptor {
     return own(createMemory(name, options))
   }
 
   /**
-   * A process (pidfd_open(2)), whatever becomes of its pid: it can be passed on, and polled by who knows how.
+   * Opens a process (pidfd_open(2)). The Descriptor means this process even after its pid is used again. It can be passed on.
    * @throws `ESRCH` (a system error) if there is no such process.
    */
   static pidfd(pid: number): Descriptor {
@@ -228,7 +227,10 @@ export class Descriptor implements Disposable {
     return own(checked(native.pidfd(pid), 'pidfd_open', String(pid)))
   }
 
-  /** What it is open on, as the kernel tells; remembered after the first look. Untrusted when it came from a peer. */
+  /**
+   * Reports what it is open on. The first use asks the kernel (it never blocks), and later uses remember the answer. Untrusted when a peer sent
+   * it.
+   */
   get kind(): Kind {
     if (this.#kind === undefined) this.#kind = KINDS[native.kind(this.#open())] ?? 'other'
     return this.#kind
@@ -247,28 +249,28 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Reports the flags of the open file: `append`, `nonblocking`, `sync`, `direct` and `path` (open(2)). Everybody who has the same open file
-   * shares the flags, and may change `append`, `nonblocking` and `direct` (fcntl(2)). So each use asks the kernel, and gives a new object.
-   * It never blocks.
+   * Reports the flags of the open file: `append`, `nonblocking`, `sync`, `direct` and `path` (open(2)). All holders of the open file share the
+   * flags, and may change `append`, `nonblocking` and `direct` (fcntl(2)). So each use asks the kernel, and returns a new object. It never
+   * blocks.
    * @throws the error that says what took the descriptor, if it is not open any more.
    */
   get flags(): OpenFlags {
     return flagsOf(this.#open())
   }
 
-  /** True once it was closed, moved, detached or converted, or its scope is over. */
+  /** Reports whether it was closed, moved, detached or converted, or its scope has ended. */
   get closed(): boolean {
     return this.#fd < 0
   }
 
-  /** The number, for a call that only uses it. It stays this Descriptor's to close: never close or keep it. */
+  /** Returns the number, for a call that only uses it. The Descriptor still owns it: never close or keep it. */
   borrow(): number {
     this.#separate()
     this.#known = true
     return this.#fd
   }
 
-  /** A second owner of the same open description (dup(2)): yours, never scoped. Offset and status flags are shared. */
+  /** Makes a second Descriptor of the same open file (dup(2)), which the caller owns without a scope. Both share offset and status flags. */
   dup(): Descriptor {
     // As long as nobody looks at their numbers both have the same: to send a dup, as one does to keep one, takes no dup(2)
     const duplicate = this.#known ? native.dup : native.share
@@ -285,7 +287,7 @@ export class Descriptor implements Disposable {
     return this
   }
 
-  /** Gives the number and the duty to close it. It is close-on-exec. */
+  /** Returns the number, which the caller must close. It is close-on-exec. */
   detach(): number {
     this.#separate()
     const fd = this.#leave('DESCRIPTOR_DETACHED', '')
@@ -294,8 +296,8 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Closes it. A lent one is closed on a helper thread, since close(2) may wait for a slow file system or a lingering
-   * socket of the peer's choice; one of your own, or claimed, is closed before this returns.
+   * Closes it. passfd closes a lent Descriptor on a helper thread, because close(2) may block on a slow file system or a lingering socket that
+   * the peer chose. A Descriptor that you own is closed before this returns.
    * @throws the error that says what took it, if it is not open any more.
    */
   close(): void {
@@ -313,55 +315,56 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * A `net.Socket`, paused until it is read. Kinds: tcp, unix-stream. Uses this up. It makes the connection non-blocking and
-   * its `end()` shuts it down for writing: both for everybody who has it.
+   * Converts it to a `net.Socket`, which is paused until the program reads it. Kinds: tcp, unix-stream. Uses this up. Two effects concern every
+   * holder of the connection: it becomes non-blocking, and the socket's `end()` shuts it down for writing.
    */
   toSocket(): Socket {
     return this.#convert('toSocket()', SOCKETS, convert.socket)
   }
 
-  /** A `net.Server` that accepts from it. Kinds: tcp-listener, unix-stream-listener. Uses this up. */
+  /** Converts it to a `net.Server` that accepts from it. Kinds: tcp-listener, unix-stream-listener. Uses this up. */
   async toServer(): Promise<Server> {
     return this.#convert('toServer()', LISTENERS, convert.server)
   }
 
   /**
-   * `{ fd }` for the `listen()` of any server (http, https, http2, Express, Fastify, …), which owns it from then on. Node sets the
-   * backlog anew, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
+   * Converts it to `{ fd }` for the `listen()` of any server (http, https, http2, Express, Fastify, …), which then owns it. Node sets the
+   * backlog again, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
    */
   toListenHandle(): ListenHandle {
     return this.#convert('toListenHandle()', LISTENERS, convert.listenHandle)
   }
 
-  /** A `dgram.Socket`. Kind: udp. Uses this up. */
+  /** Converts it to a `dgram.Socket`. Kind: udp. Uses this up. */
   toDatagram(): DatagramSocket {
     return this.#convert('toDatagram()', ['udp'], convert.datagram)
   }
 
   /**
-   * A stream that reads it: an `fs.ReadStream` for a file, memfd or device, from its offset on; a `net.Socket` for a tcp or
-   * unix-stream; for a pipe or tty a stream that leaves `O_NONBLOCK` as it is: see `toDuplex()`. Uses this up.
-   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for writing only.
+   * Converts it to a stream that reads it, which then owns it: an `fs.ReadStream` for a file, memfd or device, from its offset on; a
+   * `net.Socket` for a tcp or unix-stream; for a pipe or tty a stream that does not change `O_NONBLOCK`: see `toDuplex()`. Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is not open for reading.
    */
   toReadable(): Readable {
     return this.#convert('toReadable()', STREAMS, convert.readable)
   }
 
   /**
-   * A stream that writes to it: an `fs.WriteStream` for a file, memfd or device; otherwise as `toReadable()`. Uses this up.
-   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is open for reading only.
+   * Converts it to a stream that writes to it, which then owns it: an `fs.WriteStream` for a file, memfd or device; otherwise as `toReadable()`.
+   * Uses this up.
+   * @throws `ERR_PASSFD_DESCRIPTOR_DIRECTION` if it is not open for writing.
    */
   toWritable(): Writable {
     return this.#convert('toWritable()', STREAMS, convert.writable)
   }
 
   /**
-   * A stream for both directions, or for the one that a pipe's end has. Kinds: tcp, unix-stream (as `toSocket()`), pipe, tty.
+   * Converts it to a stream for both directions, or for the one direction of a pipe's end. Kinds: tcp, unix-stream (as `toSocket()`), pipe, tty.
    * Uses this up.
    *
-   * A pipe or terminal may be shared with somebody whom a changed `O_NONBLOCK` would break, such as the user's shell. So it is read
-   * and written without that; a terminal or a named pipe is opened a second time for it. Only a pseudoterminal's master, which can't be
-   * opened twice and belongs to a program, is made non-blocking; it ends when all its slaves are closed.
+   * Other processes may share a pipe or terminal, such as the user's shell, and a changed `O_NONBLOCK` would break them. So passfd reads and
+   * writes without that flag, and opens a terminal or a named pipe a second time for it. There is one exception: a pseudoterminal's master can't
+   * be opened twice and belongs to a program, so passfd makes it non-blocking. Its stream ends when all its slaves are closed.
    * @throws `ERR_PASSFD_DESCRIPTOR_SHARED` for a terminal that this process may not open.
    */
   toDuplex(): Duplex {
@@ -380,19 +383,19 @@ export class Descriptor implements Disposable {
     return this.#convert('toFile()', FILES, (fd, kind) => new OpenFile(fd, kind))
   }
 
-  /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters; its foreground process gets SIGWINCH. Kind: tty. */
+  /** Sets a terminal's size (`TIOCSWINSZ`, ioctl_tty(2)) in characters. The kernel sends SIGWINCH to its foreground process. Kind: tty. */
   resize(size: { columns: number; rows: number }): void {
     this.#need('resize()', ['tty'])
     for (const name of ['columns', 'rows'] as const) checkInteger(size[name], name, 0, 65535)
     checked(native.resize(this.#fd, size.columns, size.rows), 'ioctl')
   }
 
-  /** Never part of a JSON text: the number means nothing elsewhere. */
+  /** Throws: JSON can't carry a descriptor. */
   toJSON(): never {
     throw new PassfdError('ENCODE', { detail: 'a Descriptor can be sent through a passfd channel only, not as JSON' })
   }
 
-  /** What it is open on and its number, or what took it. */
+  /** Shows the kind and the number, or what took it. */
   [inspect.custom](): string {
     if (this.#fd >= 0) return `Descriptor(${this.kind}, ${this.#lender === undefined ? '' : 'lent, '}${this.#fd})`
     const { [this.#gone as Gone]: words } = GONE

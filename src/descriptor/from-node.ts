@@ -8,14 +8,14 @@ import { describe } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { PollStream } from './poll-stream.ts'
 
-/** What the terminals of node-pty have. Their types don't tell of their `fd`. */
+/** The interface of node-pty's terminals, whose types lack their `fd`. */
 export interface PseudoTerminal {
   readonly pid: number
   readonly process: string
   resize(columns: number, rows: number): void
 }
 
-/** What `Descriptor.from` can find a descriptor in. */
+/** The sources of `Descriptor.from`. */
 export type DescriptorSource =
   | net.Socket
   | net.Server

@@ -14,11 +14,11 @@ type Bytes = NodeJS.ArrayBufferView
 type WriteFileOptions = BufferEncoding | { encoding?: BufferEncoding; signal?: AbortSignal; flush?: boolean } | null
 type Data = string | Uint8Array | Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>
 
-/** Where in the file, and which part of the buffer, in bytes; as in `fs.write`. */
+/** The position in the file, and the part of the buffer, in bytes; as in `fs.write`. */
 export interface FileWriteOptions {
   offset?: number
   length?: number
-  /** Without one: at the offset that all share who have this file. */
+  /** Default: the offset, which all holders of this open file share. */
   position?: number | null
 }
 
@@ -47,11 +47,11 @@ const sync = promisify(fs.fsync)
 const datasync = promisify(fs.fdatasync)
 
 /**
- * What `descriptor.toFile()` gives. Its methods are those of Node's `FileHandle` (see there), and each rejects with the same errors; after
- * `close()` with `ERR_PASSFD_DESCRIPTOR_CLOSED`. With a `position` the offset, which is shared with everybody who has the same open file,
- * is neither used nor moved (pread(2), pwrite(2)); without one both.
+ * The result of `descriptor.toFile()`. Its methods work as those of Node's `FileHandle`, and reject with the same errors; after `close()` with
+ * `ERR_PASSFD_DESCRIPTOR_CLOSED`. All holders of the open file share its offset. With a `position` a method neither uses nor moves the offset
+ * (pread(2), pwrite(2)); without one it does both. It lacks the other methods of a `FileHandle`: see `toFile()`.
  *
- * It must be closed; one that is collected while still open is closed with a warning, as a Descriptor is.
+ * Close it. If it is garbage-collected while open, passfd closes it with a warning, as with a Descriptor.
  */
 export class OpenFile implements AsyncDisposable {
   #fd: number
@@ -69,7 +69,7 @@ export class OpenFile implements AsyncDisposable {
     settleLater(this)
   }
 
-  /** `bytesRead` 0 is the end of the file. Defaults: a new buffer of 16,384 bytes; all of it; the shared offset. */
+  /** Reads into a buffer. `bytesRead` 0 is the end of the file. Defaults: a new buffer of 16,384 bytes; all of it; the shared offset. */
   read<T extends Bytes>(
     buffer: T,
     offset?: number | null,
@@ -85,7 +85,7 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 
-  /** Resolves to how much was written: it may be less than all (write(2)). */
+  /** Writes, and resolves to the number of written bytes, which may be less than all (write(2)). */
   write<T extends Bytes>(
     buffer: T,
     offset?: number | null,
@@ -107,17 +107,17 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 
-  /** Into several buffers, one after the other (readv(2)). */
+  /** Reads into several buffers, one after the other (readv(2)). */
   readv(buffers: readonly Bytes[], position?: number): Promise<{ bytesRead: number; buffers: Bytes[] }> {
     return this.#run(fd => readv(fd, buffers, position as number)) as never
   }
 
-  /** From several buffers (writev(2)). */
+  /** Writes from several buffers (writev(2)). */
   writev(buffers: readonly Bytes[], position?: number): Promise<{ bytesWritten: number; buffers: Bytes[] }> {
     return this.#run(fd => writev(fd, buffers, position as number)) as never
   }
 
-  /** From the shared offset to the end. */
+  /** Reads from the shared offset to the end. */
   readFile(options?: { encoding?: null; signal?: AbortSignal } | null): Promise<Buffer>
   readFile(options: BufferEncoding | { encoding: BufferEncoding; signal?: AbortSignal }): Promise<string>
   readFile(options?: any): Promise<any> {
@@ -129,7 +129,7 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 
-  /** All of it, at the shared offset; nothing is truncated. */
+  /** Writes all of `data` at the shared offset. It does not truncate the file. */
   writeFile(data: Data, options?: WriteFileOptions): Promise<void> {
     return this.#run(async fd => {
       checkNames(options, WRITE_FILE)
@@ -138,7 +138,7 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 
-  /** The same as `writeFile`, as in a FileHandle: it appends if the file was opened for appending. */
+  /** Works as `writeFile`, like a FileHandle's: it appends only if the file was opened for appending. */
   appendFile(data: Data, options?: WriteFileOptions): Promise<void> {
     return this.writeFile(data, options)
   }
@@ -152,22 +152,22 @@ export class OpenFile implements AsyncDisposable {
     })
   }
 
-  /** To `length` bytes, default 0; what is added is zeros. */
+  /** Sets the length to `length` bytes, default 0. Added bytes are zeros. */
   truncate(length = 0): Promise<void> {
     return this.#run(fd => truncate(fd, length))
   }
 
-  /** Until all of it is on the storage device (fsync(2)). */
+  /** Resolves when all data is on the storage device (fsync(2)). */
   sync(): Promise<void> {
     return this.#run(fd => sync(fd))
   }
 
-  /** The same, without metadata that reading doesn't need (fdatasync(2)). */
+  /** Resolves when all data is on the storage device, without metadata that reading doesn't need (fdatasync(2)). */
   datasync(): Promise<void> {
     return this.#run(fd => datasync(fd))
   }
 
-  /** Closes it when the operations that have begun are done; none can begin any more. A second call gives the same promise. */
+  /** Closes the file when the pending operations have finished. No operation can begin after the call. A second call returns the same promise. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing

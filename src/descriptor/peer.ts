@@ -7,20 +7,20 @@ import { native } from '../os/native.ts'
 import { type Descriptor, own } from './descriptor.ts'
 
 /**
- * The process at the other end as the kernel tells (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)): as it was when it called
- * connect(2), listen(2) or socketpair(2). For a `pair()` that is the process which made the pair, at both ends.
+ * The process at the other end, as the kernel reports it (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)): as it was when it called connect(2),
+ * listen(2) or socketpair(2). For a `pair()` both ends report the process that made the pair.
  */
 export interface Peer {
   readonly pid: number
   readonly uid: number
   readonly gid: number
   readonly groups: readonly number[]
-  /** What its hello says it is, `passfd/0.1.0` for example; '' before the hello. Not to be trusted. */
+  /** The program's name in its hello, for example `passfd/0.1.0`; '' before the hello. Untrusted. */
   readonly agent: string
   /**
-   * The process itself as the kernel pinned it (SO_PEERPIDFD, Linux 6.5): a Descriptor of kind pidfd, the caller's own to close. It never
-   * means another process that has the same pid by now. It can be called in `authorize`, and until the connection is closed.
-   * @throws `ERR_PASSFD_PEER_PIDFD` on an older kernel, when the connection is closed, or (Linux before 6.16) when the process was collected.
+   * Returns a pidfd of the process (SO_PEERPIDFD, Linux 6.5): a Descriptor that the caller owns. It never means another process with the same
+   * pid. It works in `authorize`, and until the connection is closed.
+   * @throws `ERR_PASSFD_PEER_PIDFD` on an older kernel, when the connection is closed, or (Linux before 6.16) when the process was reaped.
    */
   pidfd(): Descriptor
 }

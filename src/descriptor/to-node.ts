@@ -11,10 +11,10 @@ import { type Access, accessOf } from './access.ts'
 import { type Kind, SOCKETS } from './kind.ts'
 import { PollStream } from './poll-stream.ts'
 
-/** For any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
+/** The argument for any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
 export interface ListenHandle {
   readonly fd: number
-  /** Not to be asked of the primary: in a worker of `cluster` the number means something else there. */
+  /** Keeps a worker of `cluster` from sending the number to its primary, where the number means something else. */
   readonly exclusive: true
 }
 
