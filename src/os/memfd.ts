@@ -5,7 +5,7 @@ import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { native } from './native.ts'
 
-/** A change that can never be made again to a memory file: see fcntl(2), F_ADD_SEALS. `'seal'` forbids more seals. */
+/** A seal forbids one kind of change to a memory file for ever: see fcntl(2), F_ADD_SEALS. `'seal'` forbids further seals. */
 export type Seal = keyof typeof SEALS
 
 export interface MemfdOptions {
