@@ -237,8 +237,8 @@ export class PassfdError extends Error {
 mark(PassfdError, 'PassfdError')
 
 /**
- * What events, callbacks and `closed` tell: an error of passfd's, of the operating system, Node's AbortError, or one of the program's own that
- * it gave to `destroy()` or threw. So each may have a `code`.
+ * The type of errors in events, callbacks and `closed`: an error of passfd or of the operating system, Node's AbortError, or an error of the
+ * program that it passed to `destroy()` or threw. So each may have a `code`.
  */
 export type Failure = PassfdError | NodeJS.ErrnoException
 
