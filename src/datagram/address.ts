@@ -1,7 +1,7 @@
 /** Where datagrams go and come from. */
 import { displayName, type SocketName, socketName, withNameBytes } from '../os/socket-name.ts'
 
-/** A path, `{ path }`, or `{ abstract }`: a name in Linux' abstract namespace (unix(7)), which has no permissions at all. */
+/** A path, `{ path }`, or `{ abstract }`: a name in Linux's abstract namespace (unix(7)), which has no permissions. */
 export type DatagramAddress = string | SocketName
 
 /** An address that has been checked. */

@@ -12,16 +12,16 @@ import { Outbox } from './destination-queues.ts'
 import { QUEUE_OPTIONS, type QueueOptions, queueLimits } from './options.ts'
 import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
 
-/** What unix-dgram's `createSocket()`, or ours, returns: it has an `fd`, less than 0 once it is closed. */
+/** A socket of unix-dgram's `createSocket()`, or of passfd's: it has an `fd`, which is less than 0 after it was closed. */
 export interface UnixDgramSocket {
   readonly fd: number
   close(...given: any[]): unknown
 }
 
 /**
- * Sends with descriptors through `socket`, which stays the owner of its number, and goes on as before: only its own receiving drops
- * descriptors, as ever (for those use `createSocket` or `bind`). After its `close()`, `send` throws ERR_PASSFD_SOCKET_CLOSED, and what
- * is still queued is rejected with it. To hear of that, `close` of this one object is wrapped.
+ * Makes an object that sends datagrams with descriptors through `socket`, which still owns its number and works as before. The socket itself
+ * can't receive descriptors: use `createSocket` or `bind` for that. After the socket's `close()`, `send` throws ERR_PASSFD_SOCKET_CLOSED, and
+ * queued sends reject with it. To notice that, passfd wraps `close` of this one object.
  */
 export function attach(socket: UnixDgramSocket, given: QueueOptions = {}): AttachedSocket {
   const options = readOptions(given, QUEUE_OPTIONS)
@@ -36,7 +36,7 @@ export function attach(socket: UnixDgramSocket, given: QueueOptions = {}): Attac
 
 let make: (socket: UnixDgramSocket, options: QueueOptions) => AttachedSocket
 
-/** Made by `attach()`. It has nothing to close: the socket closes itself. */
+/** The result of `attach()`. It needs no `close()`, because the socket closes itself. */
 export class AttachedSocket {
   readonly #socket: UnixDgramSocket
   readonly #outbox: Outbox
@@ -63,19 +63,19 @@ export class AttachedSocket {
     Object.defineProperty(socket, 'close', { value, configurable: true, writable: true })
   }
 
-  /** Datagrams that wait to be sent. */
+  /** Reports the number of datagrams that wait to be sent. */
   get queued(): number {
     return this.#outbox.length
   }
 
-  /** As `send` of a `DatagramSocket`; `to` says where unless the socket is connected. */
+  /** Sends one datagram, as `send` of a `DatagramSocket` does. `to` is needed unless the socket is connected. */
   send(data: DatagramData, options: SendOptions = {}): Promise<void> {
     const { fd } = this.#socket
     if (fd < 0) throw closed()
     return sendThrough(this.#outbox, parcelOf(data, options, isConnected(fd)))
   }
 
-  /** What is queued keeps the process running (the default). */
+  /** Lets queued datagrams keep the process running (the default). */
   ref(): this {
     this.#outbox.keepAlive(true)
     return this

@@ -14,20 +14,20 @@ export const END: unique symbol = Symbol('end')
 export const GUARD: unique symbol = Symbol('guard')
 
 /**
- * One datagram. Its descriptors are lent until its scope ends: in `for await`, when the next one is asked for; in `'message'`
- * listeners, when they have returned. What was not claimed is closed then.
+ * A datagram. passfd lends its descriptors until its scope ends, and then closes those that were not claimed. In `for await` the scope ends when
+ * the program asks for the next datagram. In `'message'` listeners it ends when they have returned.
  */
 export class DatagramMessage implements Disposable {
-  /** All its bytes; there may be none. */
+  /** All bytes of the datagram; there may be none. */
   readonly data: Buffer
-  /** In the order in which they were sent. */
+  /** The received descriptors, in the order in which they were sent. */
   readonly descriptors: readonly Descriptor[]
   /**
-   * The name of the socket that sent it: `send(…, { to: from })`. Undefined if it has none, or one that leads nowhere from here. A
+   * The name of the socket that sent it: `send(…, { to: from })` answers. Undefined if it has no name, or one that this process can't reach. A
    * relative path is relative to the sender's directory (unix(7)).
    */
   readonly from: SocketName | undefined
-  /** The process that sent it, as the kernel tells. Undefined if it does not know: then `authorize` has let it in. */
+  /** The process that sent it, as the kernel reports it. Undefined if the kernel does not know it; then `authorize` has let it in. */
   readonly sender: Sender | undefined
   readonly #owner: MessageOwner
   readonly #pin: PinnedSender | null | undefined
@@ -42,19 +42,19 @@ export class DatagramMessage implements Disposable {
     this.descriptors = fds.length === 0 ? [] : lend(fds, sender?.pid ?? 0, owner)
   }
 
-  /** Sends to where it came from, as `send` does. @throws `ERR_PASSFD_UNNAMED_SENDER` */
+  /** Sends an answer to the datagram's sender, as `send` does. @throws `ERR_PASSFD_UNNAMED_SENDER` */
   reply(data: DatagramData, options: Omit<SendOptions, 'to'> = {}): Promise<void> {
     if (this.from === undefined) throw new PassfdError('UNNAMED_SENDER')
     return this.#owner.reply(data, options, this.from)
   }
 
-  /** Keeps all its descriptors beyond the scope. */
+  /** Keeps all descriptors beyond the scope. */
   claim(): this {
     for (const descriptor of this.descriptors) if (!descriptor.closed) descriptor.claim()
     return this
   }
 
-  /** Ends the scope now: unclaimed descriptors are closed. */
+  /** Ends the scope: closes unclaimed descriptors. */
   [Symbol.dispose](): void {
     this[END]('the datagram was disposed of')
   }

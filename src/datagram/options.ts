@@ -8,42 +8,48 @@ import { accessOf, type FileAccess } from '../os/account.ts'
 import type { SocketName } from '../os/socket-name.ts'
 import type { Sender } from './sender.ts'
 
-/** What bounds the queue of datagrams that can't leave yet. */
+/** Limits of the datagrams that wait to be sent. */
 export interface QueueOptions {
-  /** Bytes queued for one destination, 256 more for each datagram. Default 1 MiB. More is ERR_PASSFD_QUEUE_FULL. */
+  /** Limits the bytes that wait for one destination; each datagram counts 256 more. Default 1 MiB. More is ERR_PASSFD_QUEUE_FULL. */
   maxQueued?: number
-  /** The same for all destinations together. Default 16 MiB. */
+  /** Limits the bytes that wait for all destinations together. Default 16 MiB. */
   maxQueuedTotal?: number
-  /** Descriptors queued, for all destinations together. Default 1,024. */
+  /** Limits the descriptors that wait, for all destinations together. Default 1,024. */
   maxQueuedDescriptors?: number
 }
 
 export interface DatagramOptions extends QueueOptions {
-  /** Whose datagrams are taken; asked for each one, must answer at once. Default: a process of the same user, or root. */
+  /**
+   * Decides whether to accept a datagram. passfd calls it for each one, and it must answer at once. Default: accept those of the same user and
+   * of root.
+   */
   authorize?(sender: Sender | undefined, from: SocketName | undefined): boolean
-  /** The longest datagram taken, in bytes. Default 2 MiB; the kernel's own limit is the sender's send buffer. */
+  /** Limits a received datagram, in bytes. Default 2 MiB; the kernel's own limit is the sender's send buffer. */
   maxMessage?: number
-  /** Descriptors taken with one datagram. Default and maximum 253 (the kernel's, `SCM_MAX_FD`). 0 lets the kernel refuse them to the sender (Linux >= 6.16). */
+  /**
+   * Limits the descriptors of one received datagram. Default and maximum 253 (the kernel's, `SCM_MAX_FD`). With 0 the kernel refuses descriptors
+   * at the sender (Linux >= 6.16).
+   */
   maxDescriptors?: number
   /**
-   * `sender.pidfd()` gives the process that sent a datagram. The kernel makes a pidfd for each one, which counts as an open file until the
-   * datagram's scope ends. Default false. Needs Linux 6.5: opening fails with ERR_PASSFD_PEER_PIDFD before.
+   * Lets `sender.pidfd()` return the process that sent a datagram. The kernel makes a pidfd for each datagram, which counts as an open file
+   * until the datagram's scope ends. Default false. Needs Linux 6.5: on an older kernel opening the socket fails with ERR_PASSFD_PEER_PIDFD.
    */
   pidfd?: boolean
-  /** Received descriptors that are not claimed and still being closed (close(2) may block): with more, reading pauses. Default 1,024. */
+  /** Limits the unclaimed descriptors that passfd is closing (close(2) may block). Beyond the limit reading pauses. Default 1,024. */
   maxUnclaimed?: number
-  /** For what is queued at `close()`, in ms. Default 5,000. */
+  /** Limits the time for queued datagrams at `close()`, in ms. Default 5,000. */
   closeTimeout?: number
   /** Closes the socket, or ends the attempt, with Node's AbortError. */
   signal?: AbortSignal
 }
 
 export interface BindOptions extends DatagramOptions {
-  /** Permissions of the socket file, from its first instant. Default 0o600. */
+  /** Sets the permissions of the socket file, from the moment it exists. Default 0o600. */
   mode?: number
-  /** The user whom the socket file belongs to: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
+  /** Sets the user that owns the socket file: a number, or a name in /etc/passwd. Default: this process's. Needs CAP_CHOWN (chown(2)). */
   owner?: number | string
-  /** Its group: a number, or a name in /etc/group. Default: this process's. Who may send by it still has to pass `authorize`. */
+  /** Sets the group of the socket file: a number, or a name in /etc/group. Default: this process's. `authorize` still decides about its members. */
   group?: number | string
 }
 

@@ -14,15 +14,15 @@ import { type DatagramAddress, type Destination, destinationOf } from './address
 import { isBackPressure, type Outbox } from './destination-queues.ts'
 import { checkSignal } from './options.ts'
 
-/** Bytes, or text as UTF-8; several make one datagram. */
+/** Bytes, or text as UTF-8. Several values make one datagram. */
 export type DatagramData = string | Uint8Array | readonly (string | Uint8Array)[]
 
 export interface SendOptions {
-  /** Where to; not for a connected socket. */
+  /** The destination; not for a connected socket. */
   to?: DatagramAddress
-  /** They move: at most 253 (`SCM_MAX_FD`, unix(7)). */
+  /** The descriptors to move, at most 253 (`SCM_MAX_FD`, unix(7)). */
   descriptors?: readonly Descriptor[]
-  /** Gives a datagram up that has not left: it rejects with Node's AbortError. */
+  /** Cancels a datagram that was not sent yet: `send` rejects with Node's AbortError. */
   signal?: AbortSignal
 }
 

@@ -6,17 +6,17 @@ import { type Descriptor, endLoan, guardLoan, type Lender, lent } from '../descr
 import { noPidfd } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
 
-/** The process that sent a datagram, as the kernel tells (`SCM_CREDENTIALS`, unix(7)). Root may claim to be another one. */
+/** The process that sent a datagram, as the kernel reports it (`SCM_CREDENTIALS`, unix(7)). Root may name another process. */
 export interface Sender {
-  /** 0 if it is not in our pid namespace. */
+  /** 0 if it is not in this process's pid namespace. */
   readonly pid: number
   readonly uid: number
   readonly gid: number
   /**
-   * The process itself as the kernel pinned it when it sent (SCM_PIDFD, Linux 6.5): a Descriptor of kind pidfd, the caller's own to close. It
-   * never means another process that has the same pid by now. The socket must be opened with `pidfd: true`. It can be called in `authorize`
-   * and until the datagram's scope ends, and in `'dropped'` listeners until they return.
-   * @throws `ERR_PASSFD_PEER_PIDFD` without that option, after the scope, or (Linux before 6.17) when the process was collected.
+   * Returns a pidfd of the process (SCM_PIDFD, Linux 6.5): a Descriptor that the caller owns. It never means another process with the same pid.
+   * The socket must be opened with `pidfd: true`. It works in `authorize`, until the datagram's scope ends, and in `'dropped'` listeners until
+   * they return.
+   * @throws `ERR_PASSFD_PEER_PIDFD` without that option, after the scope, or (Linux before 6.17) when the process was reaped.
    */
   pidfd(): Descriptor
 }

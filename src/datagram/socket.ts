@@ -42,9 +42,9 @@ const LONG = 0x7fffffff
 const IDLE_WAKE_UPS = 16
 const REST = 50
 
-/** What was not taken. */
+/** A datagram that passfd has rejected. */
 export interface Dropped {
-  /** Its bytes. */
+  /** The number of its bytes. */
   readonly size: number
   readonly from: SocketName | undefined
   readonly sender: Sender | undefined
@@ -52,13 +52,13 @@ export interface Dropped {
 
 export interface DatagramEvents {
   message: [DatagramMessage]
-  /** A datagram was refused, or could not be taken whole: it and its descriptors are gone. */
+  /** passfd has rejected a datagram and closed its descriptors: `authorize` refused it, or it could not be received whole. */
   dropped: [PassfdError, Dropped]
   close: [error?: Failure]
 }
 
 export interface ConnectOptions extends BindOptions {
-  /** The name of this socket, where answers go: an address, or `true` for a random abstract name. Default: none, and no answers. */
+  /** The name of this socket, to which receivers answer: an address, or `true` for a random abstract name. Default: no name, and no answers. */
   from?: DatagramAddress | true
 }
 
@@ -66,9 +66,10 @@ const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies Kno
 const CONNECT_OPTIONS = { ...BIND_OPTIONS, from: true } as const satisfies KnownOptions<ConnectOptions>
 
 /**
- * A socket with a name, to which anybody may send whom `authorize` lets in. Without an address it gets a random abstract name. A socket
- * file is treated as `listen` treats it: mode 0600 from its first instant, a dead one is replaced, `close()` removes it if it is still
- * ours. A Descriptor (kind unix-dgram: socket activation, say) is moved in. Rejects with the system's error (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
+ * Opens a socket with a name, and receives the datagrams that `authorize` accepts. Without an address it gets a random abstract name. A socket
+ * file has mode 0600 from the moment it exists; passfd replaces a file that no process has bound, and `close()` removes the file if it still
+ * belongs to this socket. It takes over a Descriptor (kind unix-dgram, for example of socket activation). Rejects with the system's error
+ * (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
  */
 export async function bind(address?: DatagramAddress | Descriptor, given: BindOptions = {}): Promise<DatagramSocket> {
   const options = readOptions(given, BIND_OPTIONS)
@@ -80,8 +81,9 @@ export async function bind(address?: DatagramAddress | Descriptor, given: BindOp
 }
 
 /**
- * A socket that sends to one address, and hears from nobody else while the peer is there. If it goes and another one takes its place,
- * the next send connects anew; until then whom `authorize` lets in may send here. A Descriptor that is connected is moved in. Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
+ * Opens a socket that sends to one address. While the peer exists, the kernel lets only the peer send to it. If another socket binds the peer's
+ * name, the next send connects again; until then all senders that `authorize` accepts may send to it. It takes over a connected Descriptor.
+ * Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
  */
 export async function connect(
   address: DatagramAddress | Descriptor,
@@ -105,7 +107,7 @@ export async function connect(
   return made({ ...base, limits, options })
 }
 
-/** A socket without a name, that sends to any address (`send(…, { to })`) and can't be answered. */
+/** Opens a socket without a name. It sends to any address (`send(…, { to })`), and receivers can't answer it. */
 export function unnamed(given: DatagramOptions = {}): DatagramSocket {
   const options = readOptions(given, DATAGRAM_OPTIONS)
   const limits = datagramLimits(options)
@@ -136,8 +138,8 @@ let listened: (socket: DatagramSocket) => void
 let unlistened: (socket: DatagramSocket) => void
 
 /**
- * Datagrams both ways. Nothing is read before somebody consumes: `'message'` listeners, or `for await`. What is not read waits in the
- * kernel's queue (net.unix.max_dgram_qlen, 10 by default) and then at its sender.
+ * Sends and receives datagrams. It reads only while it has a consumer: `'message'` listeners, or `for await`. Otherwise datagrams wait in the
+ * kernel's queue (net.unix.max_dgram_qlen, 10 by default), and then at their senders.
  */
 export class DatagramSocket
   extends EventEmitter<DatagramEvents>
@@ -145,7 +147,7 @@ export class DatagramSocket
 {
   /** The name of this socket; undefined if it has none. */
   readonly address: SocketName | undefined
-  /** Resolves when the socket has closed: to the error that made it, or undefined. Never rejects. */
+  /** Resolves when the socket has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: Setup
   readonly #outbox: Outbox
@@ -200,25 +202,26 @@ export class DatagramSocket
     this.#noticeListeners()
   }
 
-  /** Datagrams that wait to be sent. */
+  /** Reports the number of datagrams that wait to be sent. */
   get queued(): number {
     return this.#outbox.length
   }
 
   /**
-   * Sends one datagram: bytes or text (UTF-8), or several of them as one. `to` says where, unless the socket is connected. Descriptors
-   * move; an empty datagram may carry some. Resolves when the kernel has it: at once, or when the destination has room again.
+   * Sends one datagram: bytes or text (UTF-8), or several of them as one. `to` is needed unless the socket is connected. It moves the
+   * descriptors; an empty datagram may carry some. It never blocks. Resolves when the kernel has the datagram: at once, or when the destination
+   * has room again.
    *
-   * Throws, and nothing has moved: ERR_PASSFD_INVALID_ARGUMENT, _DESCRIPTOR_…, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _SOCKET_CLOSED.
-   * Rejects, and the descriptors are open and yours again: the system's error (ENOENT, ECONNREFUSED: nobody is there; EACCES, EPERM),
-   * ERR_PASSFD_DATAGRAM_TOO_LARGE, _SOCKET_CLOSED, or an AbortError. A rejection that nobody awaits is no unhandled one.
+   * Throws, and has moved nothing: ERR_PASSFD_INVALID_ARGUMENT, _DESCRIPTOR_…, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _SOCKET_CLOSED. Rejects, and
+   * the caller owns the open descriptors again: the system's error (ENOENT, ECONNREFUSED: no process receives there; EACCES, EPERM),
+   * ERR_PASSFD_DATAGRAM_TOO_LARGE, _SOCKET_CLOSED, or an AbortError. The program need not await it.
    */
   send(data: DatagramData, options: SendOptions = {}): Promise<void> {
     if (this.#state !== 'open') throw new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' })
     return sendThrough(this.#outbox, parcelOf(data, options, this.#setup.peer !== undefined))
   }
 
-  /** Sends what is queued (within `closeTimeout`), then closes. The socket file is removed if it is still this socket's. */
+  /** Sends the queued datagrams (within `closeTimeout`), then closes. It removes the socket file if the file still belongs to this socket. */
   async close(): Promise<void> {
     if (this.#state === 'open') {
       this.#state = 'closing'
@@ -231,12 +234,12 @@ export class DatagramSocket
     await this.closed
   }
 
-  /** Closes now. What is queued is rejected; `error` is what `closed` resolves to. */
+  /** Closes the socket at once. Queued sends reject, and `closed` resolves to `error`. */
   destroy(error?: Error): void {
     if (this.#fd >= 0) void this.#finish(error === undefined || error === null ? undefined : asError(error))
   }
 
-  /** While it consumes or has something to send, the process goes on (the default). */
+  /** Keeps the process running while the socket has a consumer or queued datagrams (the default). */
   ref(): this {
     return this.#keepAlive(true)
   }
@@ -251,7 +254,7 @@ export class DatagramSocket
     return this.#noticeListeners()
   }
 
-  /** Datagrams one by one. `break` stops reading and closes nothing. Ends when the socket has closed; `closed` tells how. */
+  /** Iterates over the datagrams, until the socket has closed (`closed` has the reason). `break` stops reading and closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<DatagramMessage> {
     this.#consume('for await')
     let finished = false

@@ -14,25 +14,25 @@ import { DATAGRAM, withNameBytes } from '../os/socket-name.ts'
 import { endLoans, lend } from './message.ts'
 import { receiveDatagram } from './receive.ts'
 
-/** Who sent a datagram. All but the first three are ours. */
+/** The sender of a datagram. unix-dgram has only the first three fields. */
 export interface ReceivedFrom {
   readonly size: number
   readonly address: object
-  /** Of the socket that sent it; null if it has none, or an abstract one. */
+  /** The path of the socket that sent it; null if it has no name, or an abstract one. */
   readonly path: string | null
-  /** Its name, abstract ones too. */
+  /** The name of that socket, also an abstract one. */
   readonly from: SocketName | undefined
-  /** The process that sent it, if this socket was bound by then. */
+  /** The process that sent it, if this socket was bound before that. */
   readonly pid: number | undefined
   readonly uid: number | undefined
   readonly gid: number | undefined
-  /** Lent until the listeners have returned: `claim()` keeps one. */
+  /** The received descriptors, lent until the listeners have returned: `claim()` keeps one. */
   readonly descriptors: readonly Descriptor[]
-  /** Descriptors came with it and are lost: ERR_PASSFD_DESCRIPTORS_TRUNCATED. */
+  /** Set if the kernel dropped descriptors of the datagram: ERR_PASSFD_DESCRIPTORS_TRUNCATED. */
   readonly error: PassfdError | undefined
 }
 
-/** Those of the system have unix-dgram's shape: `code` and `errno` are the negative number. Others are passfd's, whose code is a string. */
+/** An error in unix-dgram's form if it is the system's: `code` and `errno` are the negative number. The code of passfd's own errors is a string. */
 export interface UnixSocketError extends Error {
   code?: string | number
   errno?: number
@@ -53,7 +53,7 @@ export interface UnixSocketEvents {
 const NO_FDS = new Int32Array(0)
 const CONGESTION = 1
 
-/** A Unix datagram socket, or, for `udp4` and `udp6`, one of node:dgram. */
+/** Makes a Unix datagram socket or, for `udp4` and `udp6`, a socket of node:dgram. */
 export function createSocket(type: 'unix_dgram', listener?: (data: Buffer, from: ReceivedFrom) => void): UnixSocket
 export function createSocket(type: 'udp4' | 'udp6', listener?: (...given: any[]) => void): dgram.Socket
 export function createSocket(type: string, listener?: (...given: any[]) => void): UnixSocket | dgram.Socket {
@@ -62,14 +62,14 @@ export function createSocket(type: string, listener?: (...given: any[]) => void)
 }
 
 /**
- * The class behind unix-dgram's `createSocket`: the same methods, events and errors (`code` and `errno` are the negative number), all
- * of them synchronous as there. Its `'error'` event is Node's own kind: unheard it throws. New: datagrams of any length, long paths,
- * worker threads, `ref` and `unref`, and received descriptors. `attach(socket)` sends some.
+ * The class of unix-dgram's `createSocket`, with the same methods, events and errors (`code` and `errno` are the negative number). All calls are
+ * synchronous, as there. An `'error'` event without a listener throws. In addition it has datagrams of any length, long paths, worker threads,
+ * `ref` and `unref`, and received descriptors. `attach(socket)` sends descriptors.
  */
 export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   readonly type: string
   connected = false
-  /** The number, which stays this socket's; -1 once it is closed. */
+  /** The number, which this socket owns; -1 after it was closed. */
   fd: number
   readonly #watcher: Watcher
   readonly #context = new AsyncContext('PASSFD_SOCKET')
@@ -90,7 +90,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     if (typeof listener === 'function') this.on('message', listener)
   }
 
-  /** Emits `'listening'` or `'error'`. The file gets the mode that the umask leaves, and stays when the socket is closed. */
+  /** Binds the path, and emits `'listening'` or `'error'`. The umask sets the mode of the file. The file stays after the socket was closed. */
   bind(path: string): void {
     const result = this.#call(() => withNameBytes({ path: String(path) }, bytes => native.bind(this.fd, bytes, -1)))
     if (result < 0) this.#fail(result, 'bind')
@@ -101,7 +101,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     }
   }
 
-  /** Emits `'connect'` or `'error'`. */
+  /** Connects to the path, and emits `'connect'` or `'error'`. */
   connect(path: string): void {
     const result = this.#call(() => withNameBytes({ path: String(path) }, bytes => native.connect(this.fd, bytes)))
     if (result < 0) this.#fail(result, 'connect')
@@ -112,11 +112,11 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   }
 
   /**
-   * To the connected peer. Without a callback: `'error'`, or `'congestion'` if the peer's queue is full; with one: an error, whose code
-   * is then 1. `'writable'` follows when there is room.
+   * Sends to the connected peer. If the peer's queue is full, it emits `'congestion'`; with a callback it calls that with an error, whose code
+   * is 1. `'writable'` follows when there is room. Other failures are an `'error'` event, or go to the callback.
    */
   send(data: Uint8Array, callback?: Callback): void
-  /** Bytes [offset, offset + length) to `path`. */
+  /** Sends the bytes [offset, offset + length) to `path`. */
   send(data: Uint8Array, offset: number, length: number, path: string, callback?: Callback): void
   send(data: Uint8Array, offset?: number | Callback, length?: number, path?: string, callback?: Callback): void {
     if (!isUint8Array(data)) throw new TypeError('The data to send must be a Buffer or Uint8Array')
@@ -132,7 +132,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     else if (result === CONGESTION) this.#context.emit(this, 'congestion', data)
   }
 
-  /** The same as `send`. */
+  /** Works as `send`. */
   sendto(data: Uint8Array, offset: number, length: number, path: string, callback?: Callback): void {
     this.send(data, offset, length, path, callback)
   }
@@ -145,7 +145,7 @@ export class UnixSocket extends EventEmitter<UnixSocketEvents> {
     this.#context.end()
   }
 
-  /** While it is open, the process goes on (the default). */
+  /** Keeps the process running while the socket is open (the default). */
   ref(): this {
     this.#watcher.ref()
     return this
