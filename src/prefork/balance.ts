@@ -4,39 +4,39 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import type { WorkerInfo } from './control/worker-info.ts'
 
-/** A connection that waits for its worker, as `route` sees it. */
+/** A connection that waits for its worker: the argument of `route`. */
 export interface Routed {
-  /** The name of the listener that it came to. */
+  /** The name of its listener. */
   readonly listener: string
-  /** Its first bytes, up to `maxHead`. They are looked at, not consumed: the worker reads them again. Valid during the call. */
+  /** Its first bytes, up to `maxHead`. The supervisor has peeked at them, and the worker reads them again. Valid during the call. */
   readonly head: Buffer
-  /** Nothing follows `head`: the client has ended, or `maxHead` or `headTimeout` is reached. */
+  /** Whether no more bytes will be added to `head`: the client has ended, or `maxHead` or `headTimeout` is reached. */
   readonly ended: boolean
   /** The client's IP address. Undefined for Unix sockets. */
   readonly remoteAddress?: string
 }
 
 /**
- * Chooses a worker for a connection by its first bytes: returns its slot; `'more'` to be asked again when more bytes have come; or
- * undefined for round-robin, which also happens when that worker is not ready. It is asked once for a connection, so a
- * keep-alive client's later requests stay with the worker that got its first one.
+ * Chooses a worker for a connection by its first bytes. It returns the worker's slot; or `'more'`, to be called again with more bytes; or
+ * undefined for round-robin. Round-robin also applies if that worker is not ready. The supervisor calls it for the first request of a connection
+ * only. So later requests on a keep-alive connection stay with the same worker.
  */
 export type Route = (connection: Routed, workers: readonly WorkerInfo[]) => number | 'more' | undefined
 
-/** The dispatch policy: the supervisor says which worker gets a connection. By an address or a function it accepts, and sends each one on. */
+/** Lets the supervisor choose the worker of each connection. For an address or a function the supervisor accepts, and sends each connection on. */
 export interface Dispatch {
   /**
-   * `'round-robin'`: in turn; `'least-connections'`: who has the fewest; `'address'`: by the client's IP address, so that a client stays with
-   * its slot (Unix clients: round-robin); or a function that looks at the first bytes.
+   * `'round-robin'`: in turn. `'least-connections'`: the worker with the fewest open connections. `'address'`: by the client's IP address, so a
+   * client stays with its slot (Unix clients: round-robin). Or a function that reads the first bytes.
    */
   dispatch: 'round-robin' | 'least-connections' | 'address' | Route
-  /** With a function: how many first bytes it may ask for. Default 16 KiB, at most 1 MiB. */
+  /** Limits the first bytes that a function gets. Default 16 KiB, at most 1 MiB. */
   maxHead?: number
-  /** With a function: how long it waits for them, in ms; then it is asked a last time. Default 5,000. */
+  /** Limits the wait for these bytes, in ms. Then the supervisor calls the function a last time. Default 5,000. */
   headTimeout?: number
 }
 
-/** How connections come to workers. */
+/** The policy that distributes connections to workers. */
 export type Balance = 'per-worker' | 'shared' | Dispatch
 
 const DISPATCH_OPTIONS = {

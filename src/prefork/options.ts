@@ -14,29 +14,29 @@ import { type RestartPolicy, restartPolicy } from './launch/restart.ts'
 import { type ListenerSpec, readListeners } from './specs.ts'
 
 export interface WorkerLimits {
-  /** Resident memory in bytes. */
+  /** Limits the resident memory, in bytes. */
   rss?: number
-  /** Time since its start, in ms. */
+  /** Limits the time since its start, in ms. */
   age?: number
-  /** Requests (of servers given to `worker.listen()`; connections of those that don't speak HTTP). */
+  /** Limits the requests of servers that were given to `worker.listen()`; for servers other than HTTP the connections. */
   requests?: number
-  /** Each worker's limits are lowered by a random part of up to this, so that not all are replaced at once. 0 to 1, default 0.1. */
+  /** Lowers each worker's limits by a random part up to this, so that not all are replaced at once. 0 to 1, default 0.1. */
   jitter?: number
 }
 
 export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' | 'gid'> {
-  /** Arguments of `entry`; a `command` has its own. */
+  /** Arguments of `entry`. A `command` has its own arguments. */
   args?: string[]
   /** Arguments of Node itself. Default: those of this process. */
   execArgv?: string[]
   /**
-   * True: what is left of a worker's session (setsid(2)) when its own process has ended goes on. Default: it gets TERM, and KILL after
-   * `killTimeout`; after a stop that was asked for it has what is left of `stopTimeout` first.
+   * True: when a worker's own process has ended, the supervisor does not signal the other processes of its session (setsid(2)). Default: it
+   * sends them TERM, and KILL after `killTimeout`. After a requested stop they first have the rest of `stopTimeout`.
    */
   leaveGroup?: boolean
 }
 
-/** A socket file, and whose it is. `mode`: default 0o600. `owner`, `group`: numbers, or names in /etc/passwd and /etc/group. */
+/** A socket file with its mode and owner. `mode`: default 0o600. `owner`, `group`: numbers, or names in /etc/passwd and /etc/group. */
 export interface AdminSpec {
   path: string
   mode?: number
@@ -51,40 +51,40 @@ export interface SupervisorOptions {
   entry?: URL | string
   /** Any program and its arguments. It gets the listeners by LISTEN_FDS, and says that it is ready by NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)). */
   command?: readonly [string, ...string[]]
-  /** What is listened on, by name. A name has 1 to 255 printable ASCII characters without a colon. A Descriptor is moved in. */
+  /** Names the listeners. A name has 1 to 255 printable ASCII characters without a colon. The Supervisor takes over a Descriptor. */
   listeners: Record<string, BindSpec>
-  /** How many. Default: one for each processor (`os.availableParallelism()`). */
+  /** The number of workers. Default: one for each processor (`os.availableParallelism()`). */
   workers?: number
-  /** How connections come to workers. Default `'per-worker'`; with `command` `'shared'`, and no dispatch. */
+  /** Chooses how connections are distributed to workers. Default `'per-worker'`; with `command` `'shared'`, and no dispatch. */
   balance?: Balance
-  /** How workers are started. */
+  /** Settings for starting workers. */
   spawn?: SpawnSettings
-  /** How long a worker may take to say that it is ready, in ms. Then it is killed. Default 30,000; 0: no limit. */
+  /** Limits the time until a worker is ready, in ms. Then the supervisor kills it. Default 30,000; 0: no limit. */
   readyTimeout?: number
   /**
-   * How long everything goes on as before once the supervisor was told to stop, in ms; `stopTimeout` starts after it. For load balancers that
-   * need a moment to notice. Default 0.
+   * Sets how long the workers serve as before after the supervisor was told to stop, in ms. `stopTimeout` starts after it. Load balancers need
+   * that time to notice the stop. Default 0.
    */
   lameDuck?: number
-  /** How long a stopping worker may take to finish its requests, in ms. Then it gets TERM. Default 30,000. */
+  /** Limits the time in which a stopping worker finishes its requests, in ms. Then the supervisor sends TERM. Default 30,000. */
   stopTimeout?: number
-  /** How long after TERM it gets KILL, in ms. Default 5,000. */
+  /** Sets the time from TERM to KILL, in ms. Default 5,000. */
   killTimeout?: number
-  /** How long a stopping worker leaves a keep-alive connection open that has no request, since its last one, in ms. Default 1,000. */
+  /** Sets how long a stopping worker keeps an idle keep-alive connection open after its last request, in ms. Default 1,000. */
   idleGrace?: number
-  /** How often a worker tells how it is, in ms; at least twice in `hangTimeout`. Default 1,000. */
+  /** Sets how often a worker reports its state, in ms; at least twice in `hangTimeout`. Default 1,000. */
   heartbeat?: number
-  /** A worker that has not told anything for this long is killed and replaced, in ms. Default 10,000; 0: never. */
+  /** Limits the time without a report, in ms. Then the supervisor kills and replaces the worker. Default 10,000; 0: no limit. */
   hangTimeout?: number
-  /** When a worker that died is replaced: see `restartPolicy()`, the default. */
+  /** Decides when a dead worker is replaced: see `restartPolicy()`, the default. */
   restart?: RestartPolicy
-  /** A worker beyond one of these is replaced: its successor gets ready first. Default: none. */
+  /** Replaces a worker that exceeds one of these limits, after its successor is ready. Default: none. */
   limits?: WorkerLimits
   /** Options of `worker.channel` on the supervisor's side. */
   channel?: ChannelOptions
   /**
-   * Where the admin channel listens: a path, or one with `mode`, `owner` and `group` of the socket file. Processes of the same user and root are let
-   * in, those of `owner`, and those that are in `group`. Default: there is none.
+   * Opens an admin channel at a path, optionally with `mode`, `owner` and `group` of the socket file. It lets in processes of the same user and
+   * root, of `owner`, and those in `group`. Default: there is none.
    */
   admin?: string | AdminSpec
 }

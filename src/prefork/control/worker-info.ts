@@ -11,29 +11,29 @@ import type { Channel } from '../../channel/channel.ts'
  */
 export type WorkerState = 'starting' | 'ready' | 'stopping' | 'hung' | 'exited'
 
-/** A worker as it was when this was asked for. */
+/** A snapshot of a worker. */
 export interface WorkerInfo {
-  /** Its place, from 0 on: kept by its replacement. */
+  /** Its place, from 0 on. Its replacement has the same slot. */
   readonly slot: number
-  /** Its own: counts up from 1, never used again. */
+  /** Its own number, counted from 1 and never used again. */
   readonly id: number
-  /** Undefined if it could not be started. */
+  /** The process; undefined if it could not be started. */
   readonly pid: number | undefined
   readonly state: WorkerState
-  /** Since its start, in ms. */
+  /** The time since its start, in ms. */
   readonly uptime: number
-  /** How many workers have died in this slot unasked. */
+  /** How many workers have died in this slot on their own. */
   readonly restarts: number
-  /** Open connections of the servers that it gave to `worker.listen()`, as of its last heartbeat. */
+  /** Open connections of the servers that were given to `worker.listen()`, at its last heartbeat. */
   readonly connections: number
-  /** HTTP requests it has begun to answer (connections of servers that don't speak HTTP), as of its last heartbeat. */
+  /** HTTP requests that it has begun to answer (for other servers: connections), at its last heartbeat. */
   readonly requests: number
-  /** The longest that its event loop was late since the heartbeat before the last one, in ms. */
+  /** The longest delay of its event loop since the heartbeat before the last one, in ms. */
   readonly lag: number
-  /** Resident memory, in bytes; 0 if it is not known. */
+  /** Resident memory, in bytes; 0 if unknown. */
   readonly rss: number
-  /** Why it has ended, or why it is to end (beyond a limit), in words; undefined before. */
+  /** The reason why it has ended, or why it will end (a limit), in words; undefined before. */
   readonly reason: string | undefined
-  /** For the application's own messages to and from this worker. */
+  /** Carries the application's own messages to and from this worker. */
   readonly channel: Channel
 }

@@ -3,36 +3,42 @@
 import { checkInteger } from '../../base/check.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 
-/** The end of a worker that nobody asked for. */
+/** The end of a worker that ended on its own. */
 export interface Death {
-  /** It had become ready. */
+  /** Whether it had become ready. */
   readonly booted: boolean
-  /** From its start to its end, in ms. */
+  /** The time from its start to its end, in ms. */
   readonly uptime: number
-  /** When it ended, in ms of a clock that only goes forward (`performance.now()`). */
+  /** When it ended, in ms of a clock that never goes back (`performance.now()`). */
   readonly at: number
   readonly slot: number
 }
 
-/** `delay`: ms from now to the start of the replacement. `reason`: a sentence, for the one who wonders why nobody serves. */
+/** `delay`: the time in ms until the replacement starts. `reason`: a sentence for logs. */
 export type Decision = { restart: true; delay: number } | { restart: false; reason: string }
 
 /**
- * Decides on the newest of `deaths`, which are those of all slots, oldest first, as far back as the caller remembers: at least the last
- * 16 for each slot. `now`: as `Death.at`.
+ * Decides when to replace the worker of the newest of `deaths`. These are the deaths of all slots, oldest first, with at least the last 16 of
+ * each slot. `now`: as `Death.at`.
  */
 export type RestartPolicy = (deaths: readonly Death[], now: number) => Decision
 
 export interface RestartOptions {
-  /** Between the first early death in a slot and the next start, in ms; doubled with each one that follows. Default 100. */
+  /** Sets the delay between the first early death in a slot and the next start, in ms. Each further death doubles it. Default 100. */
   initialDelay?: number
-  /** The longest delay, in ms. Default 30,000, or `initialDelay` if that is more. */
+  /** Limits the delay, in ms. Default 30,000, or `initialDelay` if that is more. */
   maxDelay?: number
-  /** A worker that became ready and lived for so many ms is replaced at once, and earlier deaths are forgotten. Default 10,000. */
+  /** Replaces a worker at once, and forgets earlier deaths, if the worker was ready and lived for this many ms. Default 10,000. */
   stableAfter?: number
-  /** So many deaths before being ready in one slot, and none of a worker that had lived for `stableAfter` in between: then it gives the slot up. Default 10 (50 s with the default delays), at most 16; 0: never. */
+  /**
+   * Gives a slot up after this many deaths before being ready, without a worker in between that lived for `stableAfter`. Default 10 (50 s with
+   * the default delays), at most 16; 0: no limit.
+   */
   maxBootFailures?: number
-  /** After so many ms without a death what was before is forgotten. Default 300,000; more than `maxDelay` and the time to become ready. 0: never. */
+  /**
+   * Forgets earlier deaths after this many ms without a death. Default 300,000; must be more than `maxDelay` and the time to become ready. 0:
+   * never.
+   */
   window?: number
 }
 
@@ -49,7 +55,7 @@ const MAX = 0x7fffffff
 const REMEMBERED = 16
 
 /**
- * The default policy: each slot backs off exponentially, and one whose workers can't start at all is given up.
+ * Makes the default policy. It doubles the delay of a slot with each early death, and gives up a slot whose workers can't start.
  * @throws `ERR_PASSFD_INVALID_ARGUMENT`
  */
 export function restartPolicy(options: RestartOptions = {}): RestartPolicy {

@@ -8,7 +8,7 @@ import { native } from '../../os/native.ts'
 import { removeFile, type SocketFile } from '../../os/socket-name.ts'
 import type { ListenerSpec } from '../specs.ts'
 
-/** Where it is bound. An abstract name begins with `@`. */
+/** The address of a listener. An abstract name begins with `@`. */
 export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: number } | { path: string }
 
 export interface Bound {

@@ -13,11 +13,11 @@ import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 
-/** What can be asked for. `connect(path)` from 'passfd' and `request(command)`. */
+/** The requests of the admin channel: `connect(path)` from 'passfd' and `request(command)`. */
 export type AdminCommand =
   /** Answer: AdminStatus. */
   | { command: 'status' }
-  /** Answered when it is done; fails as the method of that name does. */
+  /** Answered when it is done; rejects as the method of that name does. */
   | { command: 'reload' }
   | { command: 'scale'; workers: number }
   /** Answered at once, as the channel ends with the supervisor. */
@@ -25,17 +25,17 @@ export type AdminCommand =
   | { command: 'kill' }
   /** Answer: OpenMetrics text. */
   | { command: 'metrics' }
-  /** From then on events come as messages: AdminEvent. */
+  /** From then on the supervisor sends its events as messages: AdminEvent. */
   | { command: 'subscribe' }
 
-/** A worker, without what can't be sent. */
+/** A worker, without its channel. */
 export type AdminWorker = Omit<WorkerInfo, 'channel'>
 
 export interface AdminStatus {
   pid: number
-  /** `'lame duck'`: it was told to stop, and everything still accepts. */
+  /** `'lame duck'`: the supervisor was told to stop, and its workers still serve as before. */
   phase: SupervisorPhase
-  /** How many workers there are to be. */
+  /** The wanted number of workers. */
   size: number
   listeners: Record<string, unknown>
   workers: AdminWorker[]

@@ -8,42 +8,42 @@ export interface SupervisorEvents {
   /** A worker is ready. */
   worker: [WorkerInfo]
   /**
-   * A worker's process has ended and was collected. Both are null if it could not be started, or if the kernel did not let the supervisor end it
-   * (ERR_PASSFD_NOT_ENDED, a warning of the process).
+   * A worker's process has ended and was reaped. Both are null if it could not be started, or if the supervisor may not signal it
+   * (ERR_PASSFD_NOT_ENDED, a process warning).
    */
   exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
-  /** A worker's state has changed; its first one is 'starting'. */
+  /** A worker's state has changed. Its first state is 'starting'. */
   state: [WorkerInfo]
   /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */
   gaveUp: [Failure]
-  /** A replacement (for a limit, or by a signal) has not got ready; the worker that it was for goes on. */
+  /** A replacement (for a limit, or by a signal) has not become ready. The old worker goes on. */
   reloadFailed: [Failure]
-  /** Three workers in a row have ended soon after their start in one slot, unasked. ERR_PASSFD_CRASH_LOOP. */
+  /** Three workers of one slot in a row have ended on their own, soon after their start. ERR_PASSFD_CRASH_LOOP. */
   crashLoop: [Failure]
   /**
-   * The successor of a worker that was replaced for a limit is beyond that limit as soon as it is ready. It is not replaced for it again, until
-   * `reload()` or `scale()`. Told once for a slot and a limit. ERR_PASSFD_BEYOND_LIMIT.
+   * The supervisor replaced a worker for a limit, and the successor exceeds that limit as soon as it is ready. The supervisor does not replace
+   * it for that limit again until `reload()` or `scale()`. Emitted once for a slot and a limit. ERR_PASSFD_BEYOND_LIMIT.
    */
   beyondLimit: [Failure]
-  /** `route` has thrown; the connection went to whoever's turn it was. */
+  /** `route` has thrown, and the next worker in turn got the connection. */
   routeFailed: [unknown]
   /**
-   * A worker that was told to accept (`dispatch`), or the supervisor where that accepts itself, can't: EMFILE or ENFILE (the limit of open files), ENOMEM,
-   * ENOBUFS. Clients wait in the listener's queue, or go to other workers. It tries again after 50 ms. Emitted once for each process until that
-   * has accepted a connection.
+   * A process can't accept for a `dispatch` listener: EMFILE or ENFILE (the limit of open files), ENOMEM, ENOBUFS. The process is a worker, or
+   * the supervisor where that accepts itself. Clients wait in the listener's queue, or go to other workers. The process tries again after 50 ms.
+   * Emitted once for each process until it has accepted a connection.
    */
   acceptError: [error: Failure, listener: string]
   /** Every worker is ready: `start()` is about to resolve. */
   started: []
-  /** It was told to stop, and everything accepts for so many ms more: the option `lameDuck`. */
+  /** The supervisor was told to stop, and its workers serve as before for this many ms: the option `lameDuck`. */
   lameDuck: [milliseconds: number]
-  /** All workers are ready, and none of them serves this listener. Without a listener for this event it is a warning of the process. */
+  /** All workers are ready, and none of them serves this listener. Without a listener for this event the supervisor emits a process warning. */
   unserved: [name: string]
-  /** It has stopped. */
+  /** The supervisor has stopped. */
   stopped: []
 }
 
-/** `'lame duck'`: it was told to stop, and everything still accepts. */
+/** `'lame duck'`: the supervisor was told to stop, and its workers still serve as before. */
 export type SupervisorPhase = 'new' | 'starting' | 'running' | 'lame duck' | 'stopping' | 'stopped'
 
 export interface Commands extends EventEmitter<SupervisorEvents> {

@@ -32,7 +32,7 @@ export interface MetricsSnapshot {
   readonly lameDuck?: boolean
 }
 
-/** For the Content-Type of a response with the text. */
+/** The Content-Type of a response with the metrics. */
 export const METRICS_CONTENT_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 
 /** States that are told also while no worker is in them. */

@@ -33,8 +33,8 @@ const TOGETHER = 200
 const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
 
 /**
- * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs, so what
- * waits in them outlives every worker.
+ * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs. So connections that
+ * wait in them outlive every worker.
  */
 export class Supervisor extends EventEmitter<SupervisorEvents> implements Commands, AsyncDisposable {
   readonly #settings: Settings
@@ -69,7 +69,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #killing = false
   #failure: Error | undefined
 
-  /** @throws `ERR_PASSFD_INVALID_ARGUMENT`. Nothing is opened or started yet. */
+  /** Checks the options. It opens and starts nothing yet. @throws `ERR_PASSFD_INVALID_ARGUMENT` */
   constructor(options: SupervisorOptions) {
     super()
     markUncloneable(this)
@@ -93,34 +93,34 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     })
   }
 
-  /** How many workers there are to be. */
+  /** The wanted number of workers. */
   get size(): number {
     return this.#size
   }
 
-  /** What it is at. */
+  /** Its phase. */
   get phase(): SupervisorPhase {
     return this.#phase
   }
 
-  /** A snapshot: those whose process has not ended, by slot. A slot may have two while one replaces the other. */
+  /** Returns a snapshot of the workers whose process has not ended, by slot. A slot may have two while one replaces the other. */
   get workers(): readonly WorkerInfo[] {
     return [...this.#workers].map(worker => worker.info()).sort((a, b) => a.slot - b.slot || a.id - b.id)
   }
 
-  /** Where a listener is bound: tells the port that was found for port 0. From `start()` on. */
+  /** Returns the address of a listener, with the port that the kernel chose for port 0. Works from `start()` on. */
   address(name: string): ListenAddress {
     return this.#listeners.address(name)
   }
 
-  /** Where all of them are bound, by name. */
+  /** Returns the addresses of all listeners, by name. */
   get addresses(): Record<string, ListenAddress> {
     return this.#listeners.addresses
   }
 
   /**
-   * Opens the listeners and starts the workers. Resolves when every worker is ready. If one does not get ready, or a listener can't be
-   * opened, all is stopped again and it rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …). With
+   * Opens the listeners and starts the workers. Resolves when every worker is ready. If a worker does not become ready, or a listener can't be
+   * opened, it stops all workers and rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …). It rejects with
    * ERR_PASSFD_SUPERVISOR_STOPPED if `stop()` was called meanwhile.
    */
   async start(): Promise<void> {
@@ -143,11 +143,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Replaces every worker by a new one, one after the other: each old one is stopped when its successor is ready. Resolves when all are
-   * replaced and the old ones have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not get ready: then its
-   * predecessor goes on, and those after it are not touched. The next reload() or scale() does not wait for old workers that still stop; a call
-   * while the one before it still waits to begin is the same reload. Of one slot at most 4 workers stop at a time: the next successor there
-   * waits until one has ended.
+   * Replaces every worker by a new one, one after the other: it stops an old worker when its successor is ready. Resolves when all are replaced
+   * and the old workers have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not become ready. Then its predecessor goes on,
+   * and later workers are not replaced.
+   *
+   * The next reload() or scale() does not wait for old workers that still stop. A call while an earlier reload() still waits to begin joins that
+   * reload. Of one slot at most 4 workers stop at a time: the next successor waits until one of them has ended.
    */
   async reload(): Promise<void> {
     this.#assertRunning('reload()')
@@ -173,7 +174,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await Promise.all(old.map(worker => worker.exited))
   }
 
-  /** Sets the number of workers (1 to 1,024). Resolves when new ones are ready, or those too many have ended. */
+  /** Sets the number of workers (1 to 1,024). Resolves when new workers are ready, or surplus workers have ended. */
   async scale(workers: number): Promise<void> {
     checkWorkers(workers)
     this.#assertRunning('scale()')
@@ -203,26 +204,26 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Stops gracefully: no new connections, requests in flight are finished; after `stopTimeout` the rest gets TERM, then KILL.
-   * Resolves when every process has ended and everything is closed. Never rejects. With the option `lameDuck` everything goes on as it is for
-   * that time first; a further call ends it. `reload()` and `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE from the first call on.
+   * Stops gracefully: the workers accept no more connections and finish their requests. After `stopTimeout` the supervisor sends TERM, then
+   * KILL. Resolves when every process has ended and everything is closed. Never rejects. With the option `lameDuck` the workers first serve as
+   * before for that time; a further call ends it. From the first call on `reload()` and `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE.
    */
   stop(): Promise<void> {
     if (this.#phase === 'lame duck') this.#lameDuckOver.resolve()
     return this.#stop(false, this.#settings.lameDuck)
   }
 
-  /** Stops at once: every worker gets KILL. */
+  /** Stops at once: sends KILL to every worker. */
   kill(): Promise<void> {
     return this.#stop(true)
   }
 
   /**
-   * Starts, if that hasn't been done, obeys signals and resolves when it was stopped: TERM and INT stop gracefully, a second one or QUIT at once
-   * (the second one of a lame duck ends that time), HUP reloads, TTIN and TTOU add or remove a worker. `signals: false` leaves them alone.
-   * Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot. 'gaveUp', 'reloadFailed',
-   * 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are warnings of the process from then on if nobody listens to them. The only method
-   * that touches the process: it listens for those signals until it returns.
+   * Starts (unless `start()` was called before), handles signals, and resolves when it was stopped. TERM and INT stop gracefully; a second one,
+   * or QUIT, stops at once (the second one of a lame duck ends that time). HUP reloads, TTIN and TTOU add or remove a worker. `signals: false`
+   * leaves signals to the program. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot.
+   * From then on 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are process warnings if they have no listener.
+   * Only this method listens for signals of the process, until it returns.
    */
   async run(options: { signals?: boolean } = {}): Promise<void> {
     const { signals = true } = readOptions(options, RUN_OPTIONS)
@@ -241,7 +242,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * What it knows, as OpenMetrics text (for Prometheus). Needs the package prom-client.
+   * Returns metrics as OpenMetrics text (for Prometheus). Needs the package prom-client.
    * @throws `ERR_PASSFD_METRICS_MISSING` (rejects) if that is not installed.
    */
   metrics(): Promise<string> {

@@ -26,14 +26,14 @@ import { SupervisedHome } from './supervised-home.ts'
 import { Worker } from './worker.ts'
 
 export interface JoinOptions {
-  /** What to listen on when the program was not started by a supervisor. Default: then it is an error. */
+  /** The listeners to open if no supervisor has started the program. Default: joinSupervisor() rejects. */
   standalone?: Record<string, BindSpec>
   /**
-   * Not started by a supervisor: how long it goes on as before once it was told to stop, in ms, before it stops accepting; a second TERM or INT
-   * ends that time. With a supervisor that one's option counts. Default 0.
+   * Sets how long a standalone program serves as before after it was told to stop, in ms; a second TERM or INT ends that time. Under a
+   * supervisor the supervisor's option counts. Default 0.
    */
   lameDuck?: number
-  /** TERM and INT stop the worker gracefully (a second one cuts off what is left). Default true. */
+  /** Lets TERM and INT stop the worker gracefully; a second one closes the remaining connections. Default true. */
   signals?: boolean
   /** Options of `worker.channel` on this side. */
   channel?: ChannelOptions
@@ -52,9 +52,9 @@ const ANSWER = 30_000
 let joined: Promise<Worker> | undefined
 
 /**
- * Joins the supervisor that has started this process. Standalone, it listens itself and stops itself on TERM and INT; the program is the
- * same. Further calls give the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if nobody has started it and `standalone` is not given, or
- * with the system's error for what can't be bound.
+ * Joins the supervisor that has started this process. A standalone program opens the listeners itself, and stops on TERM and INT; the code is
+ * the same. Further calls return the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if no supervisor has started it and `standalone` is not
+ * given, or with the system's error if a listener can't be bound.
  */
 export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
   const options = readOptions(given, JOIN_OPTIONS)

@@ -5,7 +5,7 @@ import { deferred } from '../../base/deferred.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 
 export interface StopContext {
-  /** Aborted when the time is over (`stopTimeout`): what is left is cut off, and the process ends soon. */
+  /** Aborts when `stopTimeout` is over: the worker then closes the remaining connections, and the process ends soon. */
   readonly signal: AbortSignal
 }
 

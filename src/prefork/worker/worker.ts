@@ -23,7 +23,7 @@ interface Ending {
   signal?: boolean
 }
 
-/** This process as a worker: what `joinSupervisor()` resolves to. */
+/** This process as a worker: the result of `joinSupervisor()`. */
 export class Worker {
   /** @internal */
   readonly listeners: LentListeners
@@ -43,7 +43,7 @@ export class Worker {
     this.listeners = new LentListeners(home)
   }
 
-  /** Its place among the workers, 0 to n-1; its replacement gets the same. Standalone: 0. */
+  /** Its place among the workers, 0 to n-1. Its replacement gets the same slot. Standalone: 0. */
   get slot(): number {
     return this.#home.slot
   }
@@ -53,24 +53,24 @@ export class Worker {
     return this.#home.id
   }
 
-  /** False if the program was started by hand. */
+  /** Whether a supervisor has started the program. */
   get supervised(): boolean {
     return this.#home.supervised
   }
 
-  /** For the application's own messages to and from the supervisor. Standalone: requests on it are answered with ERR_PASSFD_NOT_SUPERVISED. */
+  /** Carries the application's own messages to and from the supervisor. Standalone: requests on it reject with ERR_PASSFD_NOT_SUPERVISED. */
   get channel(): Channel {
     return this.#home.channel
   }
 
-  /** Aborted when the worker begins to stop: time to end what would last for ever, such as event streams. */
+  /** Aborts when the worker begins to stop. Then end responses that have no end of their own, such as event streams. */
   get signal(): AbortSignal {
     return this.#stop.signal
   }
 
   /**
-   * Aborted as soon as it is known that the worker will stop, at the latest together with `signal`. Until that one is aborted, too,
-   * everything is served (the option `lameDuck`). What tells load balancers whether to send more clients looks at this.
+   * Aborts as soon as the worker knows that it will stop, at the latest together with `signal`. Until `signal` aborts, too, the worker serves as
+   * before (the option `lameDuck`). Use it in the readiness check for load balancers.
    */
   get lameDuck(): AbortSignal {
     return this.#lameDuck.signal
@@ -87,17 +87,18 @@ export class Worker {
   }
 
   /**
-   * Serves the connections of the listener `name` with a net, tls, http, https or http2 server, whatever the balancing is. Resolves when it does.
-   * The graceful stop looks after the server: don't close it.
-   * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED` if it has a server already.
+   * Serves the connections of the listener `name` with a net, tls, http, https or http2 server, under every balance. Resolves when it serves.
+   * The graceful stop closes the server: don't close it yourself.
+   * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED` if the listener has a server already.
    */
   async listen(name: string, server: Server): Promise<void> {
     await this.listeners.serve(name, server)
   }
 
   /**
-   * Calls `handler` with each connection of the listener `name` as a Descriptor, which is the handler's own: for what is no server of Node's,
-   * to be sent on for example. Nothing of it has been read. Otherwise as `listen()`; the graceful stop does not look after the connections.
+   * Calls `handler` with each connection of the listener `name` as a Descriptor, which the handler owns. Use it to send connections on, or for
+   * servers that are not Node's. No byte of the connection has been read. Otherwise it works as `listen()`, but the graceful stop does not wait
+   * for the connections.
    */
   async receive(name: string, handler: ConnectionHandler): Promise<void> {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
@@ -105,7 +106,7 @@ export class Worker {
   }
 
   /**
-   * For a `server.listen()` of your own: a handle on the listener `name`, which the graceful stop does not look after.
+   * Returns a handle of the listener `name` for your own `server.listen()`. The graceful stop does not close that server.
    * @throws `ERR_PASSFD_LISTENER_UNKNOWN`, `ERR_PASSFD_LISTENER_DISPATCHED`.
    */
   listener(name: string): ListenHandle {
@@ -114,30 +115,37 @@ export class Worker {
     return backlog === undefined ? handle : Object.assign(handle, { backlog })
   }
 
-  /** The listener `name` as a Descriptor (a dup, yours), a UDP socket for example. Throws as `listener()` does. */
+  /**
+   * Returns a duplicate of the listener `name` as a Descriptor, which the caller owns; for example of a UDP socket. Throws as `listener()` does.
+   */
   descriptor(name: string): Descriptor {
     return this.listeners.expose(name)
   }
 
   /**
-   * Calls `handler` when the worker stops and its HTTP requests are finished: the place to close WebSockets and databases. They run one
-   * after the other, the last one registered first, each in the async context of its `onStop` call. When `stopTimeout` is over, all connections
-   * that are left are destroyed, `signal` is aborted, and the process ends `killTimeout` later, or earlier if the handlers are done. One that
-   * does not settle then keeps the others waiting for its share of that time only: half of it with one more handler, a third with two.
+   * Calls `handler` when the worker stops and its HTTP requests are finished. Use it to close WebSockets and databases. Handlers run one after
+   * the other, the last registered first, each in the async context of its `onStop` call.
+   *
+   * When `stopTimeout` is over, passfd destroys the remaining connections and aborts `signal`. The process ends `killTimeout` later, or when the
+   * handlers are done. A handler that does not settle then delays the others for its share of that time only: half of it with one more handler,
+   * a third with two.
    */
   onStop(handler: StopHandler): void {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
     this.#handlers.add(handler)
   }
 
-  /** Tells the supervisor that it serves: connections may come, and the one that it replaces may stop. Resolves when the supervisor knows. */
+  /**
+   * Informs the supervisor that the worker serves. Connections may come from then on, and the predecessor may stop. Resolves when the supervisor
+   * has confirmed it.
+   */
   ready(): Promise<void> {
     return this.#home.ready()
   }
 
   /**
-   * Stops gracefully and ends the process; the supervisor starts another one. Standalone it goes on for `lameDuck` ms first; a further call
-   * ends that time. Never resolves.
+   * Stops gracefully and ends the process; the supervisor starts another one. A standalone program first serves as before for `lameDuck` ms; a
+   * further call ends that time. Never resolves.
    */
   async stop(): Promise<void> {
     if (this.#stopped !== undefined) this.#lameDuckOver.resolve()
