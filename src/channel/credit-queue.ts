@@ -77,7 +77,7 @@ export class CreditQueue {
     if (encoded.bytes !== this.#slab || encoded.start !== this.#slabEnd) return copyOf(encoded)
     this.#slabEnd = (encoded.end + 7) & ~7
     const kept = keptOf(encoded, encoded.bytes)
-    kept.room = true
+    kept.padded = true
     return kept
   }
 

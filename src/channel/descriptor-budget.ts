@@ -4,7 +4,7 @@
  * Half is kept back so that each of `connections` channels gets an equal base; of the other half a new channel gets up to an
  * eighth of what is left. So the first channels get much, later ones less, and none nothing while there is room for it.
  */
-export class DescriptorShare {
+export class DescriptorBudget {
   readonly #base: number
   #reserve: number
   #extra: number
@@ -16,7 +16,7 @@ export class DescriptorShare {
   }
 
   /** At most `wanted` descriptors for a new channel; 0: there is no room. */
-  take(wanted: number): Part {
+  allot(wanted: number): Part {
     const base = Math.min(this.#base, this.#reserve, wanted)
     const more = base === 0 ? Math.min(1, this.#extra) : Math.floor(this.#extra / 8)
     const extra = Math.min(wanted - base, more)

@@ -44,10 +44,10 @@ export class OutgoingBytes implements Space {
 
   /** Queues a frame, whose header it writes, and notes in the parcel where it stands. */
   append(encoded: Encoded, kind: number, flags: number, id: number, parcel: Parcel | undefined): void {
-    const { bytes, start, end, length, holes, room } = encoded
+    const { bytes, start, end, length, holes, padded } = encoded
     const count = parcel === undefined ? 0 : parcel.fds.length
     const inSlab = bytes === this.#slab && start === this.#slabEnd
-    const skip = inSlab || room ? -end & 7 : 0 // keeps the next frame aligned, as msgpackr aligns what it packs
+    const skip = inSlab || padded ? -end & 7 : 0 // keeps the next frame aligned, as msgpackr aligns what it packs
     writeHeader(bytes, start, length, kind, count, flags | skip, id)
     if (parcel !== undefined) {
       parcel.start = this.queued

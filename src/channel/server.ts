@@ -17,10 +17,10 @@ import { checkNoOwner } from '../os/account.ts'
 import { closeListener, Watcher } from '../os/loop.ts'
 import { FAILED, native } from '../os/native.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
-import { type Channel, type ChannelKeeper, hasUnread } from './channel.ts'
+import { type Channel, hasUnread } from './channel.ts'
 import { type Address, open } from './connect.ts'
-import { DescriptorShare, type Part } from './descriptor-budget.ts'
 import { refuse } from './fault.ts'
+import { type Guest, Guests } from './guests.ts'
 import { type Handler, type ServeOptions, serveOptions } from './handlers.ts'
 import {
   channelLimits,
@@ -100,8 +100,6 @@ interface ServerSetup {
 }
 
 let createServer: (setup: ServerSetup) => ChannelServer<any, any>
-let guestClosed: (server: ChannelServer<any, any>, guest: Guest, channel: Channel<any, any>) => void
-let guestGaveBack: (server: ChannelServer<any, any>, guest: Guest) => void
 
 /** Accepts channels. After its handshake a channel is in `channels`, is emitted as `'channel'`, and can be iterated over. */
 export class ChannelServer<In = unknown, Out = unknown>
@@ -113,16 +111,12 @@ export class ChannelServer<In = unknown, Out = unknown>
   /** Resolves when the server has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: ServerSetup
-  readonly #share: DescriptorShare
-  /** Channels that have ended and of which the application still holds descriptors, while it can reach them. */
-  readonly #collected = new FinalizationRegistry<Guest>(guest => this.#share.giveBack(guest.part))
+  readonly #guests: Guests
   readonly #channels = new Set<Channel<In, Out>>()
   readonly #watcher: Watcher
   /** That of the `listen` call. Channels are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SERVER')
-  readonly #users = new Map<number, number>()
   readonly #handshakes = new AbortController()
-  #connections = 0
   #serving: Serving<In> | undefined
   /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
   readonly #unseen = new Map<Channel<In, Out>, Guest>()
@@ -145,7 +139,7 @@ export class ChannelServer<In = unknown, Out = unknown>
       this.#resolveClosed = resolve
     })
     const { bounds, fd, options } = setup
-    this.#share = new DescriptorShare(bounds.maxUnclaimedTotal, bounds.maxConnections)
+    this.#guests = new Guests(bounds, channel => this.#closed(channel))
     holdRights(fd) // accepted sockets inherit it
     this.#watcher = new Watcher(fd, events => this.#accept(events))
     const { signal } = options
@@ -246,18 +240,14 @@ export class ChannelServer<In = unknown, Out = unknown>
       wire.end() // it is gone already
       return
     }
-    const part = this.#share.take(limits.maxUnclaimed)
-    const guest = new Guest(this, peer.uid, part)
-    this.#connections++
-    this.#users.set(peer.uid, (this.#users.get(peer.uid) ?? 0) + 1)
+    const guest = this.#guests.arrive(peer.uid, limits.maxUnclaimed)
     const { signal } = this.#handshakes
     try {
-      this.#checkRoom(peer, part.total)
+      this.#guests.check(guest)
       await authorized(peer, options, limits.handshakeTimeout, signal, this.#context)
       native.passRights(fd, true)
     } catch (error) {
-      this.#leave(guest)
-      this.#share.giveBack(part)
+      this.#guests.refuse(guest)
       if (signal.aborted) wire.end()
       else refuse(wire, error as PassfdError)
       this.#refused(peer, error as Error)
@@ -265,11 +255,10 @@ export class ChannelServer<In = unknown, Out = unknown>
     }
     let channel: Channel<In, Out>
     try {
-      const setup = { wire, peer, limits: this.#limitsFor(part.total), options, keeper: guest }
+      const setup = { wire, peer, limits: this.#limitsFor(guest.part.total), options, keeper: guest }
       channel = await open(setup, limits.handshakeTimeout, signal)
     } catch (error) {
-      this.#leave(guest)
-      this.#share.giveBack(part)
+      this.#guests.refuse(guest)
       if (!wire.ended) wire.end()
       this.#refused(peer, error as Error)
       return
@@ -288,28 +277,9 @@ export class ChannelServer<In = unknown, Out = unknown>
     return this.#lastLimits!
   }
 
-  #leave({ uid }: Guest): void {
-    this.#connections--
-    const left = this.#users.get(uid)! - 1
-    if (left === 0) this.#users.delete(uid)
-    else this.#users.set(uid, left)
-  }
-
-  #oneLess(guest: Guest): void {
-    if (--guest.waitsFor === 0) this.#leave(guest)
-  }
-
-  #closed(guest: Guest, channel: Channel<In, Out>): void {
+  #closed(channel: Channel<any, any>): void {
     this.#channels.delete(channel)
-    this.#oneLess(guest)
     if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
-    // The loop holds it no longer: if the application lets it go with what it holds, nothing else tells
-    if (!guest.givenBack) this.#collected.register(channel, guest, guest)
-  }
-
-  #giveBack(guest: Guest): void {
-    this.#collected.unregister(guest)
-    this.#share.giveBack(guest.part)
   }
 
   #refused(peer: Peer, error: Error): void {
@@ -323,18 +293,6 @@ export class ChannelServer<In = unknown, Out = unknown>
     } catch (error) {
       throwLater(error)
     }
-  }
-
-  #checkRoom(peer: Peer, descriptors: number): void {
-    const { maxConnections, maxConnectionsPerUser } = this.#setup.bounds
-    if (this.#connections > maxConnections)
-      throw new PassfdError('BUSY', { detail: `${maxConnections} channels are open (maxConnections)` })
-    if (this.#users.get(peer.uid)! > maxConnectionsPerUser)
-      throw new PassfdError('BUSY', {
-        detail: `${maxConnectionsPerUser} channels of user ${peer.uid} are open (maxConnectionsPerUser)`
-      })
-    if (descriptors === 0)
-      throw new PassfdError('BUSY', { detail: 'the descriptors of all its channels are used up (maxUnclaimedTotal)' })
   }
 
   #opened(channel: Channel<In, Out>, guest: Guest): void {
@@ -362,7 +320,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   #see(channel: Channel<In, Out>): Channel<In, Out> {
     const guest = this.#unseen.get(channel)
     this.#unseen.delete(channel)
-    if (guest !== undefined) this.#oneLess(guest)
+    if (guest !== undefined) this.#guests.settle(guest)
     return channel
   }
 
@@ -397,49 +355,6 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   static {
     createServer = setup => new ChannelServer(setup)
-    guestClosed = (server, guest, channel) => server.#closed(guest, channel)
-    guestGaveBack = (server, guest) => server.#giveBack(guest)
   }
 }
 mark(ChannelServer, 'ChannelServer')
-
-/** A connection's place in the server, until it has left and given back its part of the descriptors. */
-class Guest implements ChannelKeeper {
-  readonly uid: number
-  readonly part: Part
-  /** The channel's end, and that it was seen. */
-  waitsFor = 1
-  givenBack = false
-  readonly #server: ChannelServer<any, any>
-  #admitted = false
-  #channel: Channel<any, any> | undefined
-  #over = false
-
-  constructor(server: ChannelServer<any, any>, uid: number, part: Part) {
-    this.#server = server
-    this.uid = uid
-    this.part = part
-  }
-
-  /** The handshake is done. The channel may be over already. */
-  admitted(channel: Channel<any, any>): void {
-    this.#admitted = true
-    this.#channel = channel
-    if (this.givenBack) guestGaveBack(this.#server, this)
-    if (this.#over) this.onClosed()
-  }
-
-  onClosed(): void {
-    this.#over = true
-    const channel = this.#channel
-    if (channel === undefined) return
-    this.#channel = undefined // else it could not be collected
-    guestClosed(this.#server, this, channel)
-  }
-
-  onGivenBack(): void {
-    if (this.givenBack) return
-    this.givenBack = true
-    if (this.#admitted) guestGaveBack(this.#server, this)
-  }
-}

@@ -45,7 +45,7 @@ export class Encoded {
   /** It may define records that later bodies use. */
   defines = false
   /** The bytes behind it are free, up to the next multiple of 8. */
-  room = false
+  padded = false
 
   /** Begins a body in `space`, or, without that, in a buffer that all share. */
   begin(space: Space | undefined): void {

@@ -30,7 +30,7 @@ const streamedPackr = new Packr({
 /** All tables take turns at one Packr. */
 export class RecordTable {
   readonly #structures: Structures = roomForFew()
-  readonly #recordIds = shortRing()
+  readonly #recordIds = ringForFew()
   #nextId = FIRST_ID
   #last: string[] | undefined
   /** The last body has defined shapes. */
@@ -115,7 +115,7 @@ export class RecordTable {
 }
 
 /** Holds an entry that stands for nothing: it is the first to leave a full ring, and until then the array stays short. */
-function shortRing(): object[] {
+function ringForFew(): object[] {
   const ring: object[] = [{}, {}, {}]
   ring.length = 1
   return ring
