@@ -3,8 +3,8 @@ import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import type { EventEmitter } from 'node:events'
 
 /**
- * Before AsyncContextFrame (Node 24) a resource holds the stores of AsyncLocalStorage: what `enterWith` sets in a callback stays in the
- * resource, for whoever runs in it next. Flags of Node choose the other way, so the version doesn't tell which one it is.
+ * Before AsyncContextFrame (Node 24) a resource holds the stores of AsyncLocalStorage. A store that `enterWith` sets in a callback stays in the
+ * resource for the next callback in it. Flags of Node switch this, so it can't be derived from the version.
  */
 const RESOURCES_HOLD_STORES = '_propagate' in AsyncLocalStorage.prototype
 
@@ -22,7 +22,7 @@ export class AsyncContext {
   readonly #following: { triggerAsyncId: number }
   #ended: AsyncResource | undefined
 
-  /** `type`: what async hooks are told. */
+  /** `type`: the resource type that async hooks report. */
   constructor(type: string) {
     this.#type = type
     this.#untouched = new AsyncResource(type)
@@ -42,7 +42,7 @@ export class AsyncContext {
     return this.run(() => emitter.emit(event, ...args))
   }
 
-  /** Tells async hooks that it is over. It can still be used; then the garbage collector tells them the rest. */
+  /** Reports to async hooks that it has ended. It can still be used; then the garbage collector reports the rest. */
   end(): void {
     if (this.#ended !== undefined) return
     this.#ended = this.#untouched

@@ -15,7 +15,7 @@ export interface ConsumerOwner<Item> {
   pump(): void
   /** Ends the scope of an item that the loop was given: the loop asks for the next one, or was left. */
   endItem(item: Item): void
-  /** The program has left the loop, and nobody consumes any more. */
+  /** The program has left the loop, and there is no consumer any more. */
   onLeft(): void
 }
 
@@ -27,7 +27,7 @@ const DONE: Promise<IteratorResult<never>> = Promise.resolve({ done: true, value
 
 /** `Other`: names of consumers that the owner has besides listeners and the loop. */
 export class Consumer<Item, Other extends string = never> {
-  /** Who consumes. */
+  /** The kind of consumer. */
   by: Other | typeof NOBODY | typeof LOOP | typeof LISTENERS = NOBODY
   readonly #owner: ConsumerOwner<Item>
   /** Calls of the iterator's `next()` that wait for an item. */

@@ -22,7 +22,7 @@ const MAX_PLACES = 100
 /** The folders that errors have named. */
 const places = new Set<string>()
 
-/** Marks a class of ours. */
+/** Marks a class of passfd. */
 export function mark(type: { readonly prototype: object }, name: string): void {
   const copy: Copy = { class: name, version, url }
   own.add(copy)

@@ -1,4 +1,4 @@
-/** Promises whose rejection need not be caught, because an event tells the same. */
+/** Promises whose rejection need not be caught, because an event reports the same error. */
 
 export interface Deferred {
   readonly promise: Promise<void>

@@ -10,9 +10,9 @@ import { PassfdError } from './errors.ts'
 export type KnownOptions<Options> = Record<keyof Options, true | 'method'>
 
 /**
- * Reads an option object, each option once, into an object of our own: what a getter gives, a prototype has, or the program changes
- * later, is the same for all who look at it. Options that are undefined are left out, names that are symbols are passed over.
- * @throws `ERR_PASSFD_INVALID_ARGUMENT` for what is no object, and for an unknown name. `what`: how errors call the object.
+ * Reads an option object, each option once, into a new object. So all later readers get the same values, also if a getter or the program changes
+ * an option. It leaves out options that are undefined, and ignores names that are symbols.
+ * @throws `ERR_PASSFD_INVALID_ARGUMENT` for a value that is not an object, and for an unknown name. `what`: the object's name in errors.
  */
 export function readOptions<Options extends object>(
   given: Options,
@@ -38,7 +38,7 @@ export function checkOptions(given: unknown, known: object, what = 'options', ot
   for (const name in given) if (!Object.hasOwn(known, name) && !isFromRoot(given, name)) refuse(name, what, others)
 }
 
-/** Not what has no options in it and was put in their place: a list, a Promise that nobody has awaited, bytes, a Map. */
+/** False for objects that are no options and were passed in their place: a list, a Promise that was not awaited, bytes, a Map. */
 export function isOptions(given: unknown): given is object {
   if (typeof given !== 'object' || given === null || Array.isArray(given) || ArrayBuffer.isView(given)) return false
   return !(

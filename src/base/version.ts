@@ -1,2 +1,2 @@
-/** The package's version, as the hello tells it; a test compares it with package.json. */
+/** The package's version, which the hello contains; a test compares it with package.json. */
 export const version = '0.1.0'

@@ -1,4 +1,4 @@
-/** Bytes that were read from a connection already, before the socket that goes on with it. */
+/** Puts the bytes that were already read from a connection in front of the socket's own bytes. */
 import { Socket } from 'node:net'
 
 /** The socket gives `head` first, and counts it in `bytesRead`. Nothing has been read from it yet. */

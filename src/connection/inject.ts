@@ -106,8 +106,9 @@ function isFull({ maxConnections, _connections }: Accepting): boolean {
 }
 
 /**
- * A server that does not listen enforces no headersTimeout and can't be closed. So it listens, on a Unix socket that nobody can
- * reach: in a directory of mode 0700 that is gone before the server has it. It does not keep the process running.
+ * Makes a server listen on a Unix socket that no process can reach: in a directory of mode 0700 that is removed before the server has the
+ * socket. The reason: a server that does not listen enforces no headersTimeout and can't be closed. The server does not keep the process
+ * running.
  */
 export function listenUnreachably(server: Accepting): void {
   listenOnNumber(server, unreachableListener())

@@ -109,7 +109,7 @@ export class PoolReader implements Disposable {
     const [[pool, { buffer, tokens }]] = this.#pools as unknown as [[string, Mapped]]
     this.#pools.delete(pool)
     this.#size -= buffer.byteLength
-    // Else somebody looks at it: it is unmapped when nobody does any more
+    // Otherwise a view is in use: the collector unmaps it when the last view is gone
     if (!tokens.some(isOpen)) native.unmap(buffer)
   }
 }

@@ -1,4 +1,4 @@
-/** `MemoryPool`: slots of shared memory that are lent with a message, come back when nobody has them any more, and are lent again. */
+/** `MemoryPool`: slots of shared memory that are lent with a message, and come back when no process holds them any more. */
 
 import { randomBytes } from 'node:crypto'
 import { whenAborted } from '../base/abort-signals.ts'
@@ -32,9 +32,9 @@ interface Out {
   readonly index: number
   /** The pipe's read end. */
   readonly fd: number
-  /** Who is to read it. */
+  /** The channel whose peer reads it. */
   readonly to: object
-  /** Only once somebody had to wait for a slot. */
+  /** Made when an `acquire()` first has to wait. */
   watcher: Watcher | undefined
 }
 
@@ -163,7 +163,7 @@ export class MemoryPool implements Disposable {
     if (!this.closed) this.close()
   }
 
-  /** While somebody waits there is none: what comes back is his. */
+  /** Returns none while an `acquire()` waits, because the next free slot belongs to that call. */
   #take(): Slot | undefined {
     if (this.#free.length === 0) this.#collect(false)
     const index = this.#free.pop()
@@ -236,13 +236,13 @@ export class MemoryPool implements Disposable {
     for (const out of this.#out.values()) if (!this.#look(out) && !all && this.#free.length > 0) return
   }
 
-  /** Reads what the reader says. True if the slot is back: nobody has the token any more. */
+  /** Reads the reader's confirmation. True if the slot is back: no process holds the token any more. */
   #look(out: Out): boolean {
     const length = native.readNow(out.fd, words, 0, words.length)
     if (length > 0) {
       if (words[length - 1] === MAPPED) this.#mapped.add(out.to)
       else this.#mapped.delete(out.to)
-      // Honest readers say one word. Whoever says more waits for the next look: his words aren't to keep us here
+      // Honest readers send one byte. Further bytes wait for the next call, so that they can't keep this loop running
       return length === words.length ? false : this.#isBack(out)
     }
     if (length === EAGAIN) return false

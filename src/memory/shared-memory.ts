@@ -47,7 +47,7 @@ const MAX_SIZE = Math.min(2 ** 32, constants.MAX_LENGTH)
 /** What is mapped of a size that only the peer has named. */
 const MAX_UNASKED = 2 ** 30
 
-/** Closes what nobody can send any more. The map itself goes with its ArrayBuffer. */
+/** Closes a number that no call can send any more. The map itself lives as long as its ArrayBuffer. */
 const registry = new FinalizationRegistry<number>(fd => {
   native.close(fd)
 })

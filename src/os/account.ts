@@ -1,4 +1,4 @@
-/** Who a socket file belongs to. */
+/** The owner of a socket file. */
 import { readFileSync } from 'node:fs'
 import { checkInteger, describe } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'

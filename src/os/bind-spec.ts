@@ -20,7 +20,7 @@ export type BindSpec<D> =
 type PathSpec = Extract<BindSpec<never>, { path: string }>
 type DatagramSpec = Extract<BindSpec<never>, { type: string }>
 
-/** A spec that `readSpec` has checked: nobody checks it again. */
+/** A spec that `readSpec` has checked, so no other code checks it. */
 export type CheckedSpec = PortSpec | (PathSpec & { mode: number }) | DatagramSpec
 
 const PORT = { port: true, host: true, backlog: true, ipv6Only: true } as const satisfies KnownOptions<PortSpec>

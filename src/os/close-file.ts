@@ -5,8 +5,8 @@ import { closeAside } from './loop.ts'
 import { native } from './native.ts'
 
 /**
- * Closes a number that the shim holds, off the event loop. Its error (a network file system's late one) is told except in worker
- * threads, where `fs.close` warns of numbers that `fs.open` has not given.
+ * Closes a number that the shim holds, off the event loop. `done` gets the error of close(2) (a network file system's late one), except in
+ * worker threads, where `fs.close` warns of numbers that `fs.open` has not given.
  */
 export function closeFile(fd: number, done: (error?: Error | null) => void): void {
   if (isMainThread) {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { type ErrorKey, PassfdError } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 
-/** What the file exports: one object for all who load it in a thread. */
+/** The exports of the file: one object for all evaluations that load it in a thread. */
 interface Shim {
   version?: string
   create?: () => unknown
@@ -44,7 +44,7 @@ interface Failure {
 
 type Cause = [key: ErrorKey, details: (failure: Failure) => Record<string, string> | undefined]
 
-/** From the most certain cause to the least; the first that fits is told. */
+/** From the most certain cause to the least certain; load() reports the first that fits. */
 const CAUSES: readonly Cause[] = [
   ['NATIVE_FORBIDDEN', forbidden],
   ['NATIVE_UNREADABLE', ({ path, error, file }) => (file === undefined ? { path, detail: error.message } : undefined)],

@@ -1,4 +1,4 @@
-/** This thread's event loop: who is told of a watcher's wake-up, and the closing of descriptors off the loop. */
+/** This thread's event loop: it passes a watcher's wake-ups to its listener, and closes descriptors off the loop. */
 import { systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
@@ -12,7 +12,7 @@ export const AREA = Buffer.allocUnsafeSlow(HEADROOM + MOST)
 export const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
 const batch = new Int32Array(1024)
 
-/** Who is told of a watcher's wake-ups. */
+/** Receives the wake-ups of a watcher. */
 export interface WatchListener {
   onEvents(events: number): void
 }
@@ -47,8 +47,8 @@ export function unwatch(id: number): void {
 }
 
 /**
- * A watcher that only tells: READABLE, WRITABLE, and FAILED, after which it tells nothing more until `want` is called again: a call
- * on the descriptor then says what is wrong. It begins with READABLE wanted. `fd` stays the caller's.
+ * Watches a descriptor and reports READABLE, WRITABLE and FAILED. After FAILED it reports nothing more until `want` is called again; a call on
+ * the descriptor then gives the error. It begins with READABLE wanted. The caller still owns `fd`.
  */
 export class Watcher {
   #id: number
@@ -72,7 +72,7 @@ export class Watcher {
     this.#id = 0
   }
 
-  /** While it is active, the process goes on (the default). */
+  /** Keeps the process running while it is active (the default). */
   ref(): void {
     if (this.#id !== 0) native.ref(this.#id)
   }
@@ -82,7 +82,7 @@ export class Watcher {
   }
 }
 
-/** The same as `discard`, for a `done` that somebody waits for: the process goes on until it was called. */
+/** Closes the numbers off the event loop, as `discard` does, and keeps the process running until it has called `done`. */
 export function closeAside(fds: readonly number[], done: () => void): void {
   const waiting = setInterval(() => {}, 0x7fffffff)
   discard(fds, () => {

@@ -78,16 +78,16 @@ export interface Native {
   listen(fd: number, backlog: number): number
   accept(fd: number): number // non-blocking
   /**
-   * As many connections as wait, `most` at most (1 to `fds.length`), each as from `accept`: fills `fds` and returns how many; 0 if nobody
-   * waits. Those that ended while they waited are passed over. An error (-EMFILE, …) is told only if there is none; otherwise the next
-   * call meets it again. `addresses` (if not null, `most` * ADDRESS bytes) tells from where: for the i-th connection at i * ADDRESS the
-   * length of the textual address, 0 if it has none (AF_UNIX), then that in ASCII as `inetName` would give it.
+   * Accepts the waiting connections, `most` at most (1 to `fds.length`), each as `accept` does. Fills `fds` and returns how many; 0 if none
+   * waits. It skips connections that ended while they waited. It returns an error (-EMFILE, …) only if it has accepted none; otherwise the next
+   * call meets the error again. If `addresses` is not null (`most` * ADDRESS bytes), it receives the clients' addresses. At i * ADDRESS is the
+   * length of the i-th address, 0 if there is none (AF_UNIX), then the address in ASCII as `inetName` gives it.
    */
   acceptMany(fd: number, fds: Int32Array, most: number, addresses: Uint8Array | null): number
   /**
-   * Nobody gets into the queue of the listener any more; whoever is in it, or has been sent a SYN-ACK, can still be accepted. It holds for all
-   * who share the socket, and can't be undone. TCP: by a socket filter, which drops each SYN (Linux 2.2). Unix: shutdown(2), so that
-   * accept(2) fails with EINVAL when the queue is empty.
+   * Lets no more connections into the queue of the listener. Connections in the queue, and clients that have got a SYN-ACK, can still be
+   * accepted. It affects all processes that share the socket, and can't be undone. TCP: a socket filter drops each SYN (Linux 2.2). Unix:
+   * shutdown(2), so that accept(2) fails with EINVAL when the queue is empty.
    */
   closeQueue(fd: number): number
   /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
@@ -114,7 +114,7 @@ export interface Native {
   resize(fd: number, columns: number, rows: number): number // TIOCSWINSZ
   terminalSide(fd: number): number // 1: a pseudoterminal's master; 0: a terminal; -ENOTTY
   statusFlags(fd: number): number // F_GETFL: O_ACCMODE, O_NONBLOCK, … (open(2))
-  nonblocking(fd: number, on: boolean): number // O_NONBLOCK, for all who share the open file description
+  nonblocking(fd: number, on: boolean): number // O_NONBLOCK, for all holders of the open file
   /**
    * A non-blocking open file description of our own of the same pipe or terminal; 0: `readNow` and `writeNow` never wait on this one.
    * -EACCES, -ENXIO: this process can't open it. Not for a pseudoterminal's master: it would open another one.
@@ -131,7 +131,7 @@ export interface Native {
   inetName(fd: number, peer: boolean, out: Int32Array, text: Uint8Array): number
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
   nextSize(fd: number): number // bytes of the first datagram, which stays there; -EAGAIN: there is none (`pending` is 0 then)
-  lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if somebody else has it
+  lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if another process has it
   limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
 
   // Traffic
@@ -200,7 +200,10 @@ export interface Native {
    */
   edgeSet(): number
   edgeAdd(set: number, fd: number): number // -EEXIST: is in it
-  /** Before `fd` is closed or released: what a copy of it elsewhere brings would be told under its number. -ENOENT: isn't in it. */
+  /**
+   * Removes `fd` from the set. Call it before `fd` is closed or released, because a copy in another process could report under that number.
+   * -ENOENT: isn't in it.
+   */
   edgeRemove(set: number, fd: number): number
   /**
    * The sockets that there is news of, as the complement (~fd) if the peer sends no more; returns how many. If there are more than `fds`
@@ -227,23 +230,22 @@ export interface Native {
   isReaper(): number
   /** The pid of a child, forked by this thread or re-parented to it, that has ended. It is not collected (WNOWAIT, waitid(2)). 0: there is none. */
   endedChild(): number
-  /** Collects that child. Returns its pid; 0: it has not ended, or somebody else has collected it. */
+  /** Reaps that child. Returns its pid; 0: it has not ended, or other code has reaped it. */
   collect(pid: number): number
 
   // Memory
   seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none
   seal(fd: number, seals: number): number // F_ADD_SEALS
   /**
-   * Maps [0, size) and puts the ArrayBuffer into `holder[0]`; the mapping needs `fd` no longer. -EPERM: not sealed against
-   * shrinking; -ENODEV: no plain memory; -ERANGE: smaller than that; -EFBIG: more than 4 GiB; -ENOTSUP: no such buffers in this
-   * runtime (Electron).
-   * `writable`: shared with all who map it (-EACCES, -EPERM if that is forbidden). Otherwise writes are seen by nobody else.
+   * Maps [0, size) and puts the ArrayBuffer into `holder[0]`; the mapping does not need `fd` afterwards. -EPERM: not sealed against shrinking;
+   * -ENODEV: not plain memory; -ERANGE: smaller than `size`; -EFBIG: more than 4 GiB; -ENOTSUP: this runtime has no such buffers (Electron).
+   * `writable`: all processes that map it share the writes (-EACCES, -EPERM if that is forbidden). Otherwise writes stay private.
    */
   map(fd: number, size: number, writable: boolean, holder: ArrayBuffer[]): number
   unmap(buffer: ArrayBuffer): number // detaches it; the memory is unmapped at once or by the collector, if nothing else uses it
 
   // Readiness, on this environment's loop
-  /** `reads`: the shim reads on its own when readable (channels); otherwise it only tells (listeners). Returns the id (>= 1). */
+  /** Watches `fd`. `reads`: the shim reads when `fd` is readable (channels); otherwise it only reports (listeners). Returns the id (>= 1). */
   watch(fd: number, reads: boolean): number
   interest(id: number, events: number): number
   /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */

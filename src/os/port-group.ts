@@ -55,7 +55,7 @@ export class PortGroup {
     return first ?? listenAt(this.host, this.port, this.#backlog, this.#flags | REUSEPORT)
   }
 
-  /** Closes the first listener if nobody has asked for it; those that `open` gave are not the group's. */
+  /** Closes the first listener if no call of `open` has returned it. The callers of `open` own the others. */
   close(): void {
     if (this.#first !== undefined) native.close(this.#first)
     this.#first = undefined

@@ -12,7 +12,7 @@ export const SCRATCH = Buffer.allocUnsafeSlow(65536)
 /** What such a read gave; see MESSAGE_… in native.ts. */
 export const RECEIVED = new Int32Array(MESSAGE_FIRST + 4 * MAX_RIGHTS)
 
-/** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
+/** Tries again after this many ms to send descriptors, because no event reports that descriptors in flight have arrived. */
 const RETRY_AFTER = 5
 
 export interface RawSocketOwner {
@@ -37,7 +37,7 @@ export class RawSocket {
     try {
       this.#watcher = new Watcher(fd, events => this.#tell(events))
     } finally {
-      // Watching sets the flag, even if it fails; everybody who shares the socket would feel it, and our calls don't need it
+      // Watching sets the flag, even if it fails; it would affect every process that shares the socket, and passfd's calls don't need it
       if (blocks) native.nonblocking(fd, false)
     }
     this.#watcher.want(false, false)
@@ -82,7 +82,7 @@ export class RawSocket {
     keepAlive(this.#retry, false)
   }
 
-  /** Leaves the loop and closes the socket, off the loop: descriptors that nobody has received may sit in it. */
+  /** Leaves the loop and closes the socket, off the loop, because unreceived descriptors may be in its queue. */
   end(): void {
     clearTimeout(this.#retry)
     if (this.ended) return
@@ -107,7 +107,7 @@ export class RawSocket {
       }
       if (readable && this.#reading) this.#owner.onReadable()
     } finally {
-      if (failed) this.#watcher.want(this.#reading, this.#writing) // it tells nothing more otherwise
+      if (failed) this.#watcher.want(this.#reading, this.#writing) // otherwise the watcher reports nothing more
     }
   }
 }

@@ -94,7 +94,7 @@ export async function giveUpBound({ fd, file }: { fd: number; file: SocketFile |
 export interface BindSteps {
   /** Before the socket has its name. */
   prepare?(fd: number): void
-  /** When it has it, and the lock is still held: nobody takes the socket for dead. */
+  /** Called when the socket has its name and this process still holds the lock. So no other process takes the socket for dead. */
   finish?(fd: number): void
 }
 
@@ -109,7 +109,7 @@ export async function bindOn(
   if ('abstract' in name) checkNoOwner(given, 'an abstract name, which is no file')
   const { mode, owner, group } = given
   const isGiven = owner !== undefined || group !== undefined
-  const first = isGiven ? 0 : mode // until it is theirs, nobody may connect
+  const first = isGiven ? 0 : mode // before its owner is set, nobody may connect
   const fd = checked(native.socket(type), 'socket')
   try {
     prepare?.(fd)
@@ -158,7 +158,7 @@ function removeMade(path: string): void {
 /** For chown(2): as it is. */
 const KEEP = 0xffffffff
 
-/** Gives the socket file that was just created to somebody, then lets him in. */
+/** Sets the owner of the socket file that was just created, then its mode. */
 function giveTo(
   path: string,
   { dev, ino }: Omit<SocketFile, 'path'>,
@@ -302,7 +302,10 @@ async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<
   }
 }
 
-/** A socket file that nobody is bound to refuses connections; a full backlog (EAGAIN) or another type (EPROTOTYPE) means that somebody is. */
+/**
+ * Connecting to a socket file that no socket is bound to is refused. A full backlog (EAGAIN) or another type (EPROTOTYPE) means that a socket is
+ * bound.
+ */
 function removeIfDead(type: number, path: string, bytes: Buffer): void {
   if (!fs.lstatSync(path).isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
   const probe = checked(native.socket(type), 'socket')

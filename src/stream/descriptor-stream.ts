@@ -311,8 +311,8 @@ export class DescriptorStream extends ContextDuplex {
   // --- reading
 
   /**
-   * Many descriptors may come with few bytes, which are no reason to rest. Whoever reads parts will take some; others may wait for more
-   * bytes first.
+   * Whether enough descriptors are kept that reading should pause. Many descriptors may come with few bytes, so only a reader of parts, which
+   * takes descriptors, may pause for them. Other readers may wait for more bytes first.
    */
   get #isCrowded(): boolean {
     return this.#inParts && this.#keptCount > this.#maxDescriptors / 2 && this.readableLength > 0
@@ -358,7 +358,7 @@ export class DescriptorStream extends ContextDuplex {
     }
   }
 
-  /** Pushes the bytes before the place, tells of the descriptors, pushes the rest. Whether more is wanted. */
+  /** Pushes the bytes before the place, reports the descriptors, pushes the rest. Returns whether the reader wants more. */
   #arrived(bytes: Buffer, place: number, fds: number[], truncated: boolean): boolean {
     if (fds.length === 0 && !truncated) {
       this.#received += bytes.length

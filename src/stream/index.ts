@@ -1,4 +1,4 @@
-/** passfd/stream: bytes and descriptors without framing, for protocols that are not ours. */
+/** passfd/stream: bytes and descriptors without framing, for other protocols than passfd's. */
 export { DescriptorStream, type StreamPart } from './descriptor-stream.ts'
 export { connect, connectPackets, listen, listenPackets, type StreamAddress } from './open.ts'
 export type { AdmissionOptions, PacketOptions, ServerOptions, StreamOptions } from './options.ts'

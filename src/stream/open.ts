@@ -164,7 +164,7 @@ async function bound(
   checkNoOwner(access, 'a Descriptor, which has its name already')
   const fd = moveIn(address, kind, by)
   try {
-    // Clients see the credentials of the last listen(2): from now on they are ours
+    // Clients see the credentials of the last listen(2): from now on those of this process
     checked(native.listen(fd, backlog), 'listen')
     return { fd, file: undefined }
   } catch (error) {

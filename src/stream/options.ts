@@ -114,7 +114,7 @@ export function packetLimits(options: PacketOptions): Required<PacketOptions> {
   return { maxPacket, maxQueued, maxDescriptors, allowHalfOpen }
 }
 
-/** Fills in the defaults of what decides who is talked to; `authorize` and `signal` stay in `options`. */
+/** Fills in the defaults of the admission options; `authorize` and `signal` stay in `options`. */
 export function admissionLimits(options: AdmissionOptions): { handshakeTimeout: number } {
   const { handshakeTimeout = 10_000, authorize, signal } = object(options)
   checkInteger(handshakeTimeout, 'options.handshakeTimeout', 0, MAX)

@@ -293,7 +293,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
         if (this.#writeFailure !== undefined) this.destroy(this.#writeFailure)
         return
       }
-      // The kernel tells of the reset before it gives what was sent before it
+      // The kernel reports the reset before it delivers the packets that were sent before the reset
       if (result === ECONNRESET && this.#reset === undefined) {
         this.#reset = systemError(result, 'recvmsg')
         continue

@@ -1,4 +1,4 @@
-/** `StreamServer`: accepts raw streams or packet sockets, only as many as somebody wants. */
+/** `StreamServer`: accepts raw streams or packet sockets, only as many as its consumer asks for. */
 
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
@@ -16,7 +16,7 @@ import type { AdmissionOptions } from './options.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next. */
 const ACCEPT_BATCH = 64
-/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+/** At the limit of open files the server waits this many ms before it accepts again, because no event reports that there is room. */
 const ACCEPT_PAUSE = 50
 /** How long `close()` waits for the listener to be really closed, in ms. */
 const CLOSE_TIMEOUT = 5000
@@ -74,7 +74,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   readonly #admissions = new AbortController()
   readonly #forgetSignal: () => void
   readonly #readers: ((result: IteratorResult<Connection>) => void)[] = []
-  /** Let in, but whoever wanted one has gone meanwhile: the next ones who come get them. */
+  /** Connections that were let in after their consumer had ended. The next consumer gets them. */
   readonly #unclaimed = new Set<Connection>()
   /** Those that are open, or being admitted. */
   #connections = 0
@@ -186,8 +186,8 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   }
 
   /**
-   * From an accepted socket to a connection, or a refusal. It never rejects. The kernel is not told to refuse descriptors before, as it is
-   * for channels: a client that speaks first, as many do, would get EPERM. What a refused one has sent is closed off the loop, unread.
+   * Turns an accepted socket into a connection, or refuses it. It never rejects. Unlike for channels, the kernel does not refuse descriptors
+   * before the decision: a client that speaks first, as many do, would get EPERM. passfd closes a refused client's socket off the loop, unread.
    */
   async #admit(fd: number): Promise<void> {
     let peer: Peer
@@ -222,7 +222,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     }
   }
 
-  /** Undefined if there was no place for it on the loop, say: who has connected is refused then. */
+  /** Undefined if the loop could not watch it, for example. Then the client is refused. */
   #make(fd: number, peer: Peer): Connection | undefined {
     try {
       return this.#setup.make(fd, peer)
@@ -234,7 +234,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     }
   }
 
-  /** Told once, until somebody was accepted. */
+  /** Emitted once, until a connection was accepted. */
   #cannotAccept(error: Error): void {
     if (this.#exhausted) return
     this.#exhausted = true

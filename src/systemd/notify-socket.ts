@@ -45,8 +45,8 @@ export class NotifySocket implements AsyncDisposable {
   }
 
   /**
-   * The listener hears READY, RELOADING, STOPPING, STATUS, ERRNO, WATCHDOG, WATCHDOG_USEC and whatever else this process says of itself,
-   * until `unwatch`. Call it in the turn in which the process was started: what comes from nobody's process is dropped.
+   * Calls the listener with READY, RELOADING, STOPPING, STATUS, ERRNO, WATCHDOG, WATCHDOG_USEC and all other fields that this process sends,
+   * until `unwatch`. Call it in the turn in which the process was started: notifications of unwatched processes are dropped.
    */
   watch(pid: number, listener: NotificationListener): void {
     this.#listeners.set(pid, listener)
