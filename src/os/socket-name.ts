@@ -303,8 +303,8 @@ async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<
 }
 
 /**
- * Connecting to a socket file that no socket is bound to is refused. A full backlog (EAGAIN) or another type (EPROTOTYPE) means that a socket is
- * bound.
+ * Removes a socket file that no socket is bound to: the kernel refuses connections to it. A full backlog (EAGAIN) or another type (EPROTOTYPE)
+ * means that a socket is bound.
  */
 function removeIfDead(type: number, path: string, bytes: Buffer): void {
   if (!fs.lstatSync(path).isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
