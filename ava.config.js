@@ -2,14 +2,16 @@ import { compileTests } from './scripts/compile-tests.mjs'
 
 await compileTests()
 
-const { testFiles } = await import('./build/test/helpers/test-files.js')
+const { longestFirst, testFiles } = await import('./build/test/helpers/test-files.js')
 
 export default {
   files: testFiles(),
+  sortTestFiles: longestFirst,
   // What is required of a test's source is what it was compiled to: scripts/load-compiled.cjs
   extensions: { ts: 'commonjs' },
   require: ['./scripts/load-compiled.cjs'],
   workerThreads: false,
   timeout: '2m',
-  concurrency: 2
+  // Much of the time they wait for other processes
+  concurrency: 3
 }

@@ -1,9 +1,11 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { Result } from '../bench/measure.ts'
+import { serverTable, shortTable, targetTable } from '../bench/tables.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
-import { testFull } from './helpers/test.ts'
+import { test, testFull } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -54,6 +56,20 @@ async function plot(): Promise<Record<string, string>> {
   const files = [join(above, 'README.md'), ...readdirSync(folder).map(file => join(folder, file))]
   return Object.fromEntries(files.map(file => [basename(file), readFileSync(file, 'utf8')]))
 }
+
+/** The bench's results have more of each, which the tables leave alone. */
+const rows = results as Result[]
+
+test('the tables: what was asked for, and who serves how well', t => {
+  const targets = targetTable(rows)
+  t.regex(targets, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
+  t.regex(targets, /\| `fairness` +\| things +\| ≤ 2,000 +\| 900 +\| kept +\|/)
+  t.regex(serverTable(rows), /\| passfd dispatch +\| 13,000 +\| – +\| – +\| – +\| 5 +\|/)
+  t.regex(
+    shortTable(rows),
+    /\| descriptors with a small message each +\| 400,000 things +\| – +\| 200,000 things +\| – +\|/
+  )
+})
 
 testFull('bench:plot draws what was measured, always the same, and fills in the tables', async t => {
   const files = await plot()

@@ -25,7 +25,7 @@ export function openDescriptors(): Map<number, string> {
 }
 
 /** Turns the event loop until `done` holds; fails the test after `seconds`. For states that no event announces. */
-export async function until(done: () => boolean, what: string, seconds = 10): Promise<void> {
+export async function until(done: () => boolean, what: string, seconds = 30): Promise<void> {
   const deadline = performance.now() + seconds * 1000
   for (let turns = 0; !done(); turns++) {
     if (performance.now() > deadline) throw new Error(`not within ${seconds} s: ${what}`)
@@ -35,7 +35,7 @@ export async function until(done: () => boolean, what: string, seconds = 10): Pr
 }
 
 /** What is open beyond `before` once the helper threads have closed what they were given. */
-export async function leaked(before: Map<number, string>, seconds = 5): Promise<string[]> {
+export async function leaked(before: Map<number, string>, seconds = 15): Promise<string[]> {
   const extra = () => [...openDescriptors()].filter(([fd, target]) => before.get(fd) !== target)
   try {
     await until(() => native.pendingCloses() === 0 && extra().length === 0, '', seconds)
