@@ -11,19 +11,23 @@ import type { Wire } from './wire.ts'
 const MAX_CHUNKS = 64
 const PADDING = Buffer.alloc(8)
 
+export interface OutgoingBytesOwner {
+  /** Writes what waits, if it can: the stream is about to take another slab. */
+  flush(): void
+}
+
 export class OutgoingBytes implements Space {
   /** Bytes ever queued and ever written. Their difference waits. */
   queued = 0
   sent = 0
-  readonly #write: () => void
+  readonly #owner: OutgoingBytesOwner
   readonly #segments = roomForOne<Segment>()
   #first = 0
   #slab: Buffer | undefined
   #slabEnd = 0
 
-  /** `write` writes what waits, if it can: before the stream takes another slab. */
-  constructor(write: () => void) {
-    this.#write = write
+  constructor(owner: OutgoingBytesOwner) {
+    this.#owner = owner
   }
 
   get waiting(): number {
@@ -33,7 +37,7 @@ export class OutgoingBytes implements Space {
   /** The slab to encode the next frame into; its free place begins at `slabEnd`. */
   get slab(): Buffer {
     if (this.#slab !== undefined && SLAB - this.#slabEnd >= ROOM) return this.#slab
-    if (this.#slab !== undefined) this.#write()
+    if (this.#slab !== undefined) this.#owner.flush()
     if (this.#slab === undefined || SLAB - this.#slabEnd < ROOM) this.#newSlab()
     return this.#slab!
   }

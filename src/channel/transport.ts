@@ -11,7 +11,7 @@ import type { Encoded } from '../codec/encoded.ts'
 import { type Frame, FrameReader, type FrameSink } from '../codec/frame.ts'
 import { lostError } from '../codec/lost-bytes.ts'
 import { ArrivingDescriptors } from './arriving-descriptors.ts'
-import { OutgoingBytes } from './outgoing-bytes.ts'
+import { OutgoingBytes, type OutgoingBytesOwner } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
 import { attached, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
 import type { Wire, WireOwner } from './wire.ts'
@@ -38,7 +38,7 @@ export interface TransportOwner {
   onUnwritable(error: Error): void
 }
 
-export class Transport implements FrameSink, WireOwner {
+export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   readonly wire: Wire
   readonly reader: FrameReader
   readonly outgoing: OutgoingBytes
@@ -64,7 +64,7 @@ export class Transport implements FrameSink, WireOwner {
     this.wire = wire
     this.#owner = owner
     this.reader = new FrameReader(this, wire.area, wire.headroom)
-    this.outgoing = new OutgoingBytes(() => this.flush())
+    this.outgoing = new OutgoingBytes(this)
   }
 
   // --- outgoing
