@@ -16,7 +16,7 @@ export interface Destination {
 
 /** What the kernel said, to the byte: the text of a name that is not UTF-8 would lead elsewhere. */
 const exact = new WeakMap<object, Buffer>()
-/** Names that mean something in their own process only; here they would be somebody else's. */
+/** Names that are valid in one process only. In this process they would mean another socket. */
 const OF_ONE_PROCESS = /^\/proc\/(self|thread-self)\//
 
 /** Reads an address as users, or `addressOf`, give it. Throws ERR_PASSFD_INVALID_ARGUMENT. */
@@ -29,7 +29,7 @@ export function destinationOf(address: unknown): Destination {
   return { key, shown, use: use => withNameBytes(name, use) }
 }
 
-/** The name of a socket as the kernel tells it; undefined if it has none, or one that leads nowhere from here. */
+/** The name of a socket as the kernel reports it; undefined if it has none, or one that this process can't reach. */
 export function addressOf(bytes: Uint8Array): SocketName | undefined {
   if (bytes.length < 2 && (bytes.length === 0 || bytes[0] === 0)) return undefined
   const copy = Buffer.from(bytes)

@@ -73,7 +73,7 @@ export class DatagramMessage implements Disposable {
 }
 mark(DatagramMessage, 'DatagramMessage')
 
-/** @internal Who closes what is not claimed. */
+/** @internal Closes the descriptors that are not claimed. */
 export interface MessageOwner {
   discard(fds: readonly number[]): void
   reply(data: DatagramData, options: Omit<SendOptions, 'to'>, to: SocketName): Promise<void>

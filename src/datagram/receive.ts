@@ -26,9 +26,9 @@ export interface Received {
   /** How many bytes it had. */
   readonly size: number
   readonly from: SocketName | undefined
-  /** Undefined if the kernel does not know: it came before we asked for credentials. */
+  /** Undefined if the kernel does not know it: the datagram came before the socket asked for credentials. */
   readonly sender: Sender | undefined
-  /** The sender's process: whoever has this ends it. Null: the kernel told of none. Undefined: nobody asked. */
+  /** The sender's process, which the holder of this object ends. Null: the kernel gave none. Undefined: the socket did not ask. */
   readonly pin: PinnedSender | null | undefined
   /** Held by the shim, the caller's. */
   readonly fds: number[]

@@ -57,9 +57,10 @@ export function sendThrough(outbox: Outbox, { to, bytes, descriptors, signal }: 
 }
 
 /**
- * Sends now, to `to` or the connected peer. Bytes sent, -errno if it may be tried again, or why not. `peer` is where the socket was
- * connected: the kernel forgets that when the peer has gone (unix(7)), and somebody else may be there now. A send buffer that is too
- * small for the datagram is raised as far as net.core.wmem_max lets it (socket(7)).
+ * Sends one datagram now, to `to` or to the connected peer, and never blocks. Returns the number of sent bytes, -errno if a later attempt may
+ * succeed, or the error. `peer` is the address to which the socket was connected. The kernel forgets it when the peer has closed (unix(7)), and
+ * another process may have bound the name. If the send buffer is too small for the datagram, it raises the buffer as far as net.core.wmem_max
+ * allows (socket(7)).
  */
 export function transmit(
   fd: number,
@@ -74,7 +75,7 @@ export function transmit(
   const shown = (to ?? peer)?.shown
   try {
     let result = attempt()
-    // A peer has turned to somebody else, which concerns what it had sent; telling it once clears it
+    // The peer has connected elsewhere, which concerns the datagrams that it had sent; the kernel reports that once
     if (result === ECONNRESET) result = attempt()
     if (peer !== undefined && to === undefined && (result === ECONNREFUSED || result === ENOTCONN)) {
       const connected = peer.use(name => native.connect(fd, name))

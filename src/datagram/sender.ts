@@ -1,4 +1,4 @@
-/** Who sent a datagram. */
+/** The sender of a datagram. */
 
 import { ENOPROTOOPT } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
@@ -64,7 +64,7 @@ const LENDER: Lender = {
 
 const pins = new WeakMap<object, PinnedSender | null>()
 
-/** @internal `pin`: undefined if the socket did not ask for it, null if the kernel told of none. */
+/** @internal `pin`: undefined if the socket did not ask for it, null if the kernel gave none. */
 export function senderOf(pid: number, uid: number, gid: number, pin: PinnedSender | null | undefined): Sender {
   const sender = Object.defineProperty({ pid, uid, gid }, 'pidfd', PIDFD) as Sender
   if (pin !== undefined) pins.set(sender, pin)

@@ -1,4 +1,4 @@
-/** Who is let in, at either end and whatever is spoken then. */
+/** Decides which peers are let in, at both ends and for every protocol. */
 
 import { whenAborted } from '../base/abort-signals.ts'
 import { type AsyncContext, bound } from '../base/async-context.ts'
@@ -27,7 +27,7 @@ export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void 
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })
 }
 
-/** Asks who it is that is to be let in. `authorize` runs in `context`, by default in that of this call. */
+/** Calls `authorize`, and throws unless it lets the peer in. `authorize` runs in `context`, by default in the context of this call. */
 export async function authorized(
   peer: Peer,
   options: { authorize?(peer: Peer): boolean | Promise<boolean> },
@@ -56,7 +56,10 @@ export async function authorized(
     throw new PassfdError('UNAUTHORIZED', { pid: peer.pid, uid: peer.uid, why: reason(verdict, options.authorize) })
 }
 
-/** Only `true` lets somebody in. The type is told, never the value, as the peer reads it. */
+/**
+ * The reason of a refusal. Only `true` lets a peer in. The reason names the type of another result and never its value, because passfd sends it
+ * to the peer.
+ */
 function reason(verdict: unknown, authorize: unknown): string {
   if (typeof verdict === 'boolean') return whyRefused(authorize)
   const given = verdict === undefined || verdict === null ? String(verdict) : `a value of type ${typeof verdict}`

@@ -59,7 +59,7 @@ function property(object: unknown, name: string): unknown {
   return typeof object === 'object' && object !== null ? (object as Record<string, unknown>)[name] : undefined
 }
 
-// A dgram.Socket keeps its handle behind a symbol; nothing public tells its number
+// A dgram.Socket keeps its handle behind a symbol; no public property has its number
 function datagramNumber(source: dgram.Socket): unknown {
   const symbol = Object.getOwnPropertySymbols(source).find(({ description }) => description === 'state symbol')
   return symbol === undefined

@@ -184,7 +184,7 @@ export class OpenFile implements AsyncDisposable {
     register(this, this.#fd, 'OpenFile')
   }
 
-  /** Whoever waits for an operation keeps this object, so it isn't collected meanwhile. */
+  /** Runs an operation. Its promise keeps this object from being collected meanwhile. */
   async #run<T>(operation: (fd: number) => Promise<T> | T): Promise<T> {
     if (this.#closing !== undefined) throw new PassfdError('DESCRIPTOR_CLOSED', { kind: this.#kind })
     this.#pending++

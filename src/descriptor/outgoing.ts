@@ -12,13 +12,13 @@ export interface Cargo {
   readonly fds: number[]
   readonly foreign: boolean
   /**
-   * Called if the kernel refuses to pass one of them: then the bytes stay here, too, and the stream goes on. The numbers are the callee's from
-   * then on.
+   * Called if the kernel refuses to pass one of the numbers. Then the bytes are not sent either, and the stream goes on. The callee owns the
+   * numbers from then on.
    */
   onRefused?: (errno: number) => void
 }
 
-/** The bytes as a buffer that nobody else has. `count` descriptors need at least one byte (`least`). */
+/** Copies the bytes into a buffer that no other code holds. `count` descriptors need at least `least` bytes. */
 export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
   if (!(typeof bytes === 'string' || isUint8Array(bytes)))
     throw new PassfdError('INVALID_ARGUMENT', {
@@ -49,7 +49,10 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
   return { fds: descriptors.map(descriptor => moveOut(descriptor, by)), foreign }
 }
 
-/** The numbers go back into the Descriptors that they were taken from, which are the caller's again. One that somebody else has closed is closed. */
+/**
+ * Puts the numbers back into their Descriptors, which the caller then owns again. A Descriptor whose number other code has closed counts as
+ * closed.
+ */
 export function handBack(descriptors: readonly Descriptor[], fds: readonly number[]): void {
   for (const [index, descriptor] of descriptors.entries()) {
     const fd = fds[index]!

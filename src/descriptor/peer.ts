@@ -1,4 +1,4 @@
-/** Who is at the other end. */
+/** The process at the other end of a socket. */
 
 import { userInfo } from 'node:os'
 import { EINVAL, ENODATA, ENOPROTOOPT, ERANGE, ESRCH } from '../base/errno.ts'
@@ -100,7 +100,7 @@ export function sameUserOrRoot(peer: Pick<Peer, 'uid'>): boolean {
   return peer.uid === 0 || peer.uid === ownUser()
 }
 
-/** Why somebody is not let in, for the error's sentence. The peer reads it, too. */
+/** The reason of a refusal, for the error's message. passfd also sends it to the peer. */
 export function whyRefused(authorize: unknown): string {
   return authorize === undefined
     ? 'by default only processes of the same user and of root are let in (see the option authorize)'

@@ -1,4 +1,4 @@
-/** A stream on a pipe or terminal that somebody else may hold too: it never waits, and never changes the shared O_NONBLOCK. */
+/** A stream on a pipe or terminal that other processes may share. It never blocks, and never changes the shared O_NONBLOCK. */
 
 import type { DuplexOptions } from 'node:stream'
 import { ContextDuplex } from '../base/context-duplex.ts'
@@ -17,7 +17,7 @@ interface Directions {
   writable: boolean
 }
 
-/** Bytes for one read: as much as a pipe holds unless it was told otherwise (pipe(7)). */
+/** Bytes for one read: the default capacity of a pipe (pipe(7)). */
 const ROOM = 65536
 /** So many writes for one wake-up, so that a fast reader does not hold up the loop. */
 const ROUNDS = 16
@@ -28,9 +28,9 @@ const O_NONBLOCK = 0o4000
 const area = Buffer.allocUnsafeSlow(ROOM)
 
 /**
- * The loop only tells when there is something to read or room to write; `readNow` and `writeNow` never wait. What they
- * can't do so is done through a description of our own (a terminal, a pipe with a name), as libuv does for terminals.
- * A pseudoterminal's master can't be opened a second time: it is made non-blocking, for all who have it.
+ * Reads and writes a pipe or terminal as a Duplex. The loop only reports when it is readable or writable; `readNow` and `writeNow` never block.
+ * If these can't work on `fd` itself, passfd opens the file a second time (a terminal, a named pipe), as libuv does for terminals. A
+ * pseudoterminal's master can't be opened twice, so passfd makes it non-blocking for all its holders.
  *
  * It owns `fd`, which the shim holds, once the constructor has returned.
  */
@@ -47,7 +47,7 @@ export class PollStream extends ContextDuplex {
   /** What of the first chunk has left. */
   #offset = 0
   #written: ((error?: Error | null) => void) | undefined
-  /** The last wake-up was an error, and neither reading nor writing told which. */
+  /** The last wake-up reported an error, and neither a read nor a write has returned that error yet. */
   #failedBefore = false
 
   constructor(fd: number, { kind, readable, writable }: PollStreamOptions) {
@@ -72,10 +72,10 @@ export class PollStream extends ContextDuplex {
   }
 
   /**
-   * @internal Ends the stream without closing its descriptor: the number, which the shim holds, is the caller's now, and so are the bytes
-   * that were read and not consumed. What was written must have left: `stream.write('', callback)` tells when.
-   * @throws `ERR_PASSFD_STREAM_BUSY`, and nothing has changed, if bytes are still to be written, it is destroyed, or has
-   * an encoding (`setEncoding`): the bytes of what is unread, or of half a character, are not known then.
+   * @internal Ends the stream without closing its descriptor. The caller then owns the number, which the shim holds, and the bytes that were
+   * read and not consumed. All written bytes must have been sent: the callback of `stream.write('', callback)` reports that.
+   * @throws `ERR_PASSFD_STREAM_BUSY`, and changes nothing, if bytes are still to be written, if the stream is destroyed, or if it has an
+   * encoding (`setEncoding`): then the unread bytes, or those of half a character, are not known.
    */
   release(): { fd: number; unread: Buffer } {
     const reason = this.#busyReason()
@@ -93,7 +93,7 @@ export class PollStream extends ContextDuplex {
     return { fd, unread: Buffer.concat(chunks) }
   }
 
-  /** While it waits, the process goes on (the default). */
+  /** Keeps the process running while it waits (the default). */
   ref(): this {
     this.#watcher.ref()
     return this
@@ -161,14 +161,14 @@ export class PollStream extends ContextDuplex {
     }
     // It would wake us for ever
     if (!told && this.#failedBefore) this.destroy(systemError(EIO, 'poll'))
-    else this.#watcher.want(this.#wantsReadable, this.#wantsWritable) // it tells nothing more until it is asked
+    else this.#watcher.want(this.#wantsReadable, this.#wantsWritable) // the watcher reports nothing more until it is asked
     this.#failedBefore = !told
   }
 
   /** False if there was nothing, not even the end. */
   #receive(): boolean {
     const length = native.readNow(this.#working, area, 0, ROOM)
-    if (length === EAGAIN) return false // somebody else has read it
+    if (length === EAGAIN) return false // another process has read it
     if (length > 0) {
       if (!this.push(Buffer.from(area.subarray(0, length)))) this.#want(false, this.#wantsWritable)
     } else if (length === 0 || (length === EIO && this.#isMaster)) {
@@ -230,7 +230,7 @@ function makeNonblocking(fd: number): number {
 function workingNumber(fd: number, kind: 'pipe' | 'tty'): number {
   const opened = native.reopen(fd)
   if (opened > 0) return opened
-  // Without one, two who read or write the same pipe may make each other wait for a moment; a terminal's user may for ever
+  // Without one, two processes that use the same pipe may block each other for a moment; the user of a terminal may block this one for ever
   if (opened < 0 && kind === 'tty' && (checked(native.statusFlags(fd), 'fcntl') & O_NONBLOCK) === 0)
     throw new PassfdError('DESCRIPTOR_SHARED', { kind }, { cause: systemError(opened, 'open', `/proc/self/fd/${fd}`) })
   return fd

@@ -1,7 +1,7 @@
 /**
- * Takes a live stream out of Node, losing nothing. From the call until the end nobody is given a byte of it: what Node has read stays
- * in the stream, what it reads meanwhile is caught here; what was written is waited for. Then, in one go, number and bytes are taken
- * and the stream is destroyed. If that is not to be, everything is put back and the stream goes on.
+ * Takes the connection out of a live stream, and loses no byte. From the call until the end no reader gets a byte: bytes that Node has read stay
+ * in the stream, and this code catches bytes that Node reads meanwhile. It waits until all written bytes are sent. Then, in one step, it takes
+ * number and bytes and destroys the stream. If that fails, it puts everything back, and the stream works as before.
  */
 
 import { Socket } from 'node:net'
@@ -21,7 +21,7 @@ export interface Taken {
 }
 
 const CLOSED_MEANWHILE = 'it was closed before all that was written had left'
-/** A stream whose number is known: any of the kinds, or a pipe or terminal of ours. */
+/** A stream whose number is known: of any of the kinds, or passfd's own on a pipe or terminal. */
 type Live = Socket | PollStream
 
 const taking = new WeakSet<Live>()
@@ -108,7 +108,7 @@ class HeldStream {
       this.#caught.push(chunk)
       return false // Node stops to read
     })
-    stream.allowHalfOpen = true // Node would answer the peer's end with one of ours
+    stream.allowHalfOpen = true // otherwise Node would answer the peer's end by an end of this side
     if (this.#flowing || this.#readsIntoOwnBuffer) stream.pause()
   }
 
@@ -123,7 +123,7 @@ class HeldStream {
     const descriptor = own(checked(native.dup(numberIn(stream)), 'dup'))
     const rest = [head, this.#readBuffered(), ...this.#caught].filter(chunk => chunk !== null)
     this.#uncover()
-    stream.destroy() // the number leaves the loop with it, then it is closed; the connection lives on in ours
+    stream.destroy() // this closes the stream's number; the connection lives on in the duplicate
     return { descriptor, head: Buffer.concat(rest) }
   }
 
@@ -137,7 +137,7 @@ class HeldStream {
     for (; this.#corked > 0; this.#corked--) stream.cork()
     for (const chunk of this.#caught) stream.push(chunk)
     if (this.#caught.includes(null)) stream.read(0)
-    const flows = this.#flowing || stream.readableFlowing // somebody may have begun to read it meanwhile
+    const flows = this.#flowing || stream.readableFlowing // the program may have begun to read it meanwhile
     // resume() does nothing to one that flows
     ;(stream as { readableFlowing: boolean | null }).readableFlowing = flows ? false : this.#flowing
     if (flows) stream.resume()
@@ -222,7 +222,7 @@ function http2SessionOf(socket: Socket): unknown {
   return symbolValue(socket, 'kBoundSession') ?? (socket as { undefined?: unknown }).undefined
 }
 
-/** Node keeps behind symbols who else reads from a socket; null if there is nobody. */
+/** The value behind one of Node's symbols, which name the other readers of a socket; null if there is none. */
 function symbolValue(stream: Live, description: string): unknown {
   const symbol = Object.getOwnPropertySymbols(stream).find(each => each.description === description)
   return symbol === undefined ? null : ((stream as unknown as Record<symbol, unknown>)[symbol] ?? null)

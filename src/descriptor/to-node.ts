@@ -88,7 +88,7 @@ export function listenHandle(fd: number): ListenHandle {
 }
 
 export function datagram(fd: number): dgram.Socket {
-  // A socket of the wrong type receives, but can't send; which one is right only a socket tells
+  // A socket of the wrong type receives, but can't send; only a bound socket reports its family
   const copy = checked(native.dup(fd), 'dup')
   const family = familyOf(copy)
   const number = fd > 0 ? fd : checked(native.dup(fd), 'dup') // Node takes 0 for no number, and binds another port

@@ -65,7 +65,7 @@ export class Lanes {
     this.#receive = receive
   }
 
-  /** The server listens at least where nobody can reach it: it has what it needs to be given connections. */
+  /** Makes the server listen, if need be on a socket that no process can reach, so that it can be given connections. */
   prepare(): void {
     if (this.#begun) return
     if (!this.#server.listening) {
@@ -89,11 +89,11 @@ export class Lanes {
     if (first) this.#checkUnused()
     this.#begun = true
     const acceptor = first ? this.#server : this.#acceptor()
-    if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // what address() tells
+    if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // address() reports it
     const listening = once(acceptor, 'listening') // or its 'error'
     acceptor.listen(listener.toListenHandle(), backlog)
     const handle = acceptor._handle
-    // At once: a stop() in this very turn has to accept who waits in it
+    // At once: a stop() in this very turn must accept the connections that wait in it
     if (handle !== null) {
       this.#handles.set(handle, exclusive)
       this.#guard(handle)
@@ -118,7 +118,10 @@ export class Lanes {
     }
   }
 
-  /** `last`: with everybody who waits in one of the queues now, or then, if that is to be told later: until then nobody is accepted. */
+  /**
+   * Stops accepting. `last`: it first accepts the connections that wait in the queues. If `last` is a promise, it accepts them when that
+   * resolves to true, and none before.
+   */
   async stop(last: boolean | Promise<boolean>): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
@@ -145,7 +148,7 @@ export class Lanes {
     for (const fd of shared) {
       const accepted: number[] = []
       if (isLast) acceptWaiting(fd, connection => void accepted.push(connection))
-      native.close(fd) // at once: whoever comes in between is reset if this is the last copy
+      native.close(fd) // at once: a connection that arrives in between is reset if this is the last copy
       for (const connection of accepted) receive(connection)
     }
   }
@@ -169,7 +172,10 @@ export class Lanes {
     return acceptor
   }
 
-  /** The server's own listener goes; it gets another one's handle, or one that nobody can reach: it has not been closed. */
+  /**
+   * Removes the server's own listener. The server gets the handle of another listener, or of a socket that no process can reach, because the
+   * server was not closed.
+   */
   #replaceOwn(): void {
     const [other] = this.#handles.keys()
     if (other !== undefined) this.#server._handle = other

@@ -1,4 +1,4 @@
-/** Accepting whoever waits in the queue of a listener, without a watcher. */
+/** Accepts the connections that wait in the queue of a listener, without a watcher. */
 import { EINVAL } from '../base/errno.ts'
 import { native } from '../os/native.ts'
 
@@ -20,9 +20,9 @@ export function acceptUpTo(fd: number, most: number, take: (connection: number) 
   return 0
 }
 
-/** Accepts everybody. False: some are left, as there is no descriptor for them. */
+/** Accepts all waiting connections. Returns false if some are left, because there is no descriptor for them. */
 export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
   const error = acceptUpTo(fd, MOST, take)
-  // A listener that was shut down has nobody in its queue any more
+  // The queue of a listener that was shut down is empty
   return error === 0 || error === EINVAL
 }

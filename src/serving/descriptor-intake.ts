@@ -16,11 +16,11 @@ import { endListeners } from './last-accept.ts'
 export type ConnectionHandler = (connection: Descriptor) => unknown
 
 const BATCH = new Int32Array(64)
-/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+/** At the limit of open files it waits this many ms before it accepts again, because no event reports that there is room. */
 const ACCEPT_PAUSE = 50
 
 export class Receiver implements Serving {
-  /** Who has a connection does not say when it ends. */
+  /** Always 0, because the owner of a connection does not report its end. */
   readonly connections = 0
   readonly requestsDone = Promise.resolve()
   requests = 0
@@ -68,7 +68,7 @@ export class Receiver implements Serving {
 
   destroyAll(): void {}
 
-  /** What it throws is the program's to hear of, and the connection is nobody's then. */
+  /** Calls the handler. If the handler throws, the error goes to the program, and the connection is closed. */
   #handle(connection: Descriptor): void {
     this.requests++
     try {
@@ -87,7 +87,7 @@ class ReceivingLane {
   readonly #watcher: Watcher
   #rest: NodeJS.Timeout | undefined
   #ended = false
-  /** The kernel gave no connection, and that was told. */
+  /** Accepting has failed, and that was reported. */
   #exhausted = false
 
   constructor(fd: number, exclusive: () => boolean, receive: (fd: number) => void) {
@@ -102,13 +102,13 @@ class ReceivingLane {
     }
   }
 
-  /** Accepts nobody for the time being. */
+  /** Stops accepting for the time being. */
   pause(): void {
     clearTimeout(this.#rest)
     this.#watcher.end()
   }
 
-  /** `last`: who waits now is taken first. */
+  /** Ends the lane. `last`: it first accepts the waiting connections. */
   async end(last: boolean): Promise<void> {
     if (this.#ended) return
     this.#ended = true
@@ -127,11 +127,11 @@ class ReceivingLane {
     if (count < 0 && count !== EINVAL) this.#cannotAccept(systemError(count, 'accept4'))
     if (this.#ended) return // in the program's own handler
     this.#watcher.want(false, false)
-    // At the limit of open files; or another process has ended the listener, and this one is told soon
+    // At the limit of open files; or another process has ended the listener, and the supervisor will soon tell this one to stop
     this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
   }
 
-  /** A worker has nobody else to tell: a warning of the process, once until somebody was accepted. */
+  /** Emits a process warning, because a worker has no other receiver for it: once until a connection was accepted. */
   #cannotAccept(error: Error): void {
     if (this.#exhausted) return
     this.#exhausted = true

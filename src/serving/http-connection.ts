@@ -42,7 +42,7 @@ export class ServedConnection {
   /** At the last look a request was, that has no response to be finished. */
   #arriving = false
   #streams = 0
-  /** It was told to begin no more streams. */
+  /** The first GOAWAY was sent: the client should begin no more streams. */
   #warned = false
   /** That of the newest request, until it has left. */
   #response: Response | undefined
@@ -131,9 +131,9 @@ export class ServedConnection {
   }
 
   /**
-   * GOAWAY, RFC 9113 6.8. Once it has left, nghttp2 passes over new streams, and without an open one Node reads no more: so it is sent while
-   * there is one, and before its answer, for a client to see it before it begins another. What comes in the same read as the first
-   * is still taken; the second GOAWAY tells which streams were not, and may be sent again elsewhere.
+   * Sends GOAWAY (RFC 9113, 6.8). Once it has left, nghttp2 ignores new streams, and Node reads no more if no stream is open. So it is sent
+   * while a stream is open, and before that stream's answer, so that the client sees it before it begins another stream. Streams in the same
+   * read as the first one are still served. The second GOAWAY names the streams that were not served; the client may send these elsewhere.
    */
   #warn(session: ServerHttp2Session): void {
     if (this.#warned || session.closed || session.destroyed) return
@@ -169,8 +169,8 @@ export function servedConnection(socket: Served): ServedConnection | undefined {
 }
 
 /**
- * Node tells of each request in a channel for the whole process. A listener for 'request' would tell a server that its requests are
- * heard; these channels also have those with `Expect`, and those that Node answers itself.
+ * Counts requests by Node's diagnostics channels, which report each request of the process. A 'request' listener would change how the server
+ * behaves. These channels also report requests with `Expect`, and requests that Node itself answers.
  */
 function observe(): void {
   if (observing) return

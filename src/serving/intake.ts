@@ -1,4 +1,4 @@
-/** What a worker needs of whoever takes the connections of a listener: a server, or a function. */
+/** The interface of a worker to the consumer of a listener's connections: a server, or a function. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Lane } from './accept-sources.ts'
 
@@ -22,7 +22,7 @@ export interface Serving {
   add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<Lane>
   /** A connection that was accepted elsewhere, which is used up. */
   give(connection: Descriptor, onClosed?: () => void): void
-  /** At once, from all listeners; `last`: with everybody who waits in a queue. That may be told later. */
+  /** Stops accepting from all listeners, at once. `last`: it first accepts the connections that wait in the queues. `last` may resolve later. */
   stopAccepting(options: { last: boolean | Promise<boolean> }): Promise<void>
   /** Brings what is open to its end; resolves when nothing is left, or when `signal` aborts. */
   drain(options: DrainOptions): Promise<void>

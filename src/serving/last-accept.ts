@@ -1,4 +1,4 @@
-/** The end of a listener: whoever the kernel has accepted is accepted here, and nobody comes after that. Otherwise close(2) resets them. */
+/** Ends a listener without a reset: accepts all connections that the kernel has accepted, and lets no more in. Otherwise close(2) resets them. */
 import { setTimeout as later, setImmediate as turn } from 'node:timers/promises'
 import { ADDRESS, native } from '../os/native.ts'
 import { acceptWaiting } from './accept.ts'
@@ -10,9 +10,9 @@ const LONGEST = 500
 const PAUSE = 2
 
 /**
- * For listeners that no other program holds. Closes their queues, has `accept` empty them (it returns false if some are left), and shuts them
- * down, for all processes that share them: from then on whoever connects is refused. The numbers stay the caller's, to be closed. A TCP client
- * whose SYN was dropped meanwhile tries again a second later, and is refused.
+ * Ends listeners that no other program holds. It closes their queues, calls `accept` to empty them (`accept` returns false if some connections
+ * are left), and shuts them down, for all processes that share them. From then on the kernel refuses clients. The caller still owns the numbers,
+ * and closes them. A TCP client whose SYN was dropped meanwhile tries again a second later, and is refused.
  */
 export async function endListeners(fds: readonly number[], accept: (fd: number) => boolean): Promise<void> {
   const open = fds.filter(fd => native.closeQueue(fd) === 0)
@@ -32,8 +32,9 @@ export async function endListeners(fds: readonly number[], accept: (fd: number) 
 }
 
 /**
- * The same for a supervisor, whose workers have copies and are about to be told to stop: `give` gets whoever waits. Not `served`: nobody here can
- * take connections, but the queues of TCP listeners are closed, for programs that empty them before they end.
+ * Ends listeners as `endListeners` does, for a supervisor whose workers hold copies and will be told to stop. `give` gets the waiting
+ * connections. Not `served`: no worker can take connections. Then it only closes the queues of TCP listeners, for programs that empty them
+ * before they end.
  */
 export async function endOwn(
   fds: readonly number[],

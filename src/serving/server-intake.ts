@@ -77,10 +77,10 @@ export class ServedServer implements Serving {
   }
 
   /**
-   * Accepts from a listener, which is used up, until the lane is removed; resolves when it does. The first one becomes the server's own.
-   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511. `exclusive`, asked at the end, is true if only
-   * processes of ours hold the listener: then whoever comes too late is refused, and nobody is reset.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
+   * Accepts from a listener, which it uses up, until the lane is removed; resolves when it accepts. The first listener becomes the server's own.
+   * Node sets the backlog of a listener again, for all processes that share it: `backlog`, default 511. `exclusive` is called at the end. It is
+   * true if only the supervisor's processes hold the listener: then later clients are refused, and no connection is reset.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() has not finished.
    */
   add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<Lane> {
     return this.#context.run(() => this.#lanes.add(listener, backlog, exclusive))
@@ -102,8 +102,8 @@ export class ServedServer implements Serving {
   }
 
   /**
-   * Stops accepting from all listeners, at once. `last`: nobody else has these listeners any more, so that who waits in their queues would be
-   * reset: they are accepted first. It may be told later. The connections live on.
+   * Stops accepting from all listeners, at once; open connections live on. `last`: no other process holds these listeners any more, so closing
+   * them would reset the connections in their queues. Then it first accepts these. `last` may resolve later.
    */
   stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
     return this.#context.run(() => this.#lanes.stop(last))
@@ -208,7 +208,7 @@ function isHttp2(server: Server): boolean {
   return 'updateSettings' in server
 }
 
-/** Has `listener` called for `event` as long as somebody else listens for it. */
+/** Calls `listener` for `event` as long as `event` has another listener. */
 function besideOthers(server: Server, event: string, listener: () => void): void {
   let there = false
   const settle = (others: boolean): void => {
