@@ -70,7 +70,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     }
   ],
   'channel/server.ts serve': {
-    options: [['ServeOptions', 'channel/channel.ts']],
+    options: [['ServeOptions', 'channel/handlers.ts']],
     call: options => withServer(each => each.serve(() => {}, options))
   },
   'channel/server.ts close': { options: ['channels'], call: options => withServer(each => each.close(options)) },
@@ -80,7 +80,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     call: (options, given) => withPair(each => each.request(given, options))
   },
   'channel/channel.ts serve': {
-    options: [['ServeOptions', 'channel/channel.ts']],
+    options: [['ServeOptions', 'channel/handlers.ts']],
     call: options => withPair(each => each.serve(() => {}, options))
   },
   'connection/connection.ts take': {
