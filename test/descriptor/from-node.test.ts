@@ -66,7 +66,7 @@ test('a socket that holds bytes which nobody consumed is refused; a paused one w
   await until(() => accepted.readableLength > 0, 'the bytes')
   t.throws(() => Descriptor.from(accepted), {
     code: 'ERR_PASSFD_UNREAD',
-    message: /^Node has read 6 bytes from this stream .* Connection\.take\(stream\)/
+    message: /^This stream holds 6 bytes that Node has read .* Connection\.take\(stream\)/
   })
   t.is(String(accepted.read()), 'unread', 'they are still there')
   duplicate(t, accepted).close()
