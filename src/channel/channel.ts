@@ -67,7 +67,7 @@ export interface ChannelSetup {
   onOpen?(error: Error | undefined): void
   /** The token of the socket's Descriptor, so that it isn't sent through itself. */
   description?: object | undefined
-  /** Whoever made the channel and has to know when it is over. */
+  /** The maker of the channel, if it needs to know the channel's end. */
   keeper?: ChannelKeeper | undefined
 }
 
@@ -236,13 +236,13 @@ export class Channel<In = unknown, Out = unknown>
     if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
   }
 
-  /** The EventEmitter itself tells when somebody starts to listen. */
+  /** The EventEmitter reports when the program adds a listener. */
   #noticeListeners(): this {
     addNotices(this, NOTICES)
     return this
   }
 
-  // --- what the session tells
+  // --- callbacks of the session
 
   #opened(hello: Hello): void {
     this.#peer = withAgent(this.#peer, hello.agent)
@@ -278,7 +278,7 @@ export class Channel<In = unknown, Out = unknown>
     if (ended.hasSubscribers) this.#context.run(() => ended.publish({ channel: this, error }))
     // What is not read, or held by a handler that never ends, is closed when it is collected
     for (const message of this.#inbox.open) for (const descriptor of message[ALL]) guardLoan(descriptor)
-    // Not in this tick: whoever is given the channel by a promise must first be able to listen
+    // Not in this tick: a program that gets the channel by a promise must first be able to add listeners
     setImmediate(() => {
       this.#closed?.resolve(error)
       this.#inbox.pump()
@@ -294,7 +294,7 @@ export class Channel<In = unknown, Out = unknown>
     })
   }
 
-  /** What the session tells; an object for each channel, but no closures. */
+  /** The session's callbacks: one object for each channel, and no closures. */
   static readonly #Listener = class implements SessionOwner {
     readonly #channel: Channel<any, any>
 

@@ -12,7 +12,7 @@ export class QueuedFrame {
   readonly kind: number
   readonly id: number
   readonly parcel: Parcel | undefined
-  /** Kept while nobody knows whether the peer takes it, so that it can come back. */
+  /** Kept until the peer's hello has come, so that a message which the peer does not accept can come back. */
   readonly value: unknown
   flags: number
   encoded: Encoded

@@ -31,7 +31,7 @@ export class Credit {
     return this.#owed > 0 && (this.#owed * 8 >= this.#window || this.granted * 2 < this.#window)
   }
 
-  /** What is owed, to be told to the peer now. */
+  /** The credit that is due to the peer, to be sent now. */
   grant(): number {
     const amount = Math.min(this.#owed, MAX_GRANT)
     this.#owed -= amount

@@ -6,7 +6,7 @@ import { type Descriptor, type Lender, lent, moveOutShared } from '../descriptor
 import { Parcel } from './parcel.ts'
 import type { ReturnState, SessionCore } from './session-core.ts'
 
-/** Shared by all who discard nothing now; nothing is put into it. */
+/** Shared by all channels that discard nothing at the moment; it stays empty. */
 const NO_FDS: number[] = []
 
 /** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
@@ -15,7 +15,7 @@ const FEW_CLOSES = 1024
 export class Custody {
   /** Descriptors that were sent and that the peer has not taken. */
   out = 0
-  /** Arrived descriptors that the peer has not been told of. */
+  /** Arrived descriptors that are not confirmed to the peer yet. */
   unconfirmed = 0
   readonly #core: SessionCore
   readonly #pid: number
@@ -61,7 +61,7 @@ export class Custody {
 
   /** Gives a parcel that counts as *out* back to the program. */
   giveBack(state: ReturnState, parcel: Parcel): void {
-    if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise tells
+    if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise reports the failure
     this.out -= parcel.fds.length
     this.#core.owner.onReturned(state, parcel)
   }

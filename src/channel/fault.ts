@@ -1,4 +1,4 @@
-/** What one side tells the other of an error: the bodies of faults and goodbyes. */
+/** The bodies of faults and goodbyes: an error as one side sends it to the other. */
 
 import { withoutPlaces } from '../base/copy.ts'
 import { PassfdError, propertyOf, type RemoteError, textOf } from '../base/errors.ts'
@@ -24,7 +24,7 @@ export function decodeError(encoded: Body, mayBeEmpty: boolean): RemoteError {
   }
 }
 
-/** What is told of an error. */
+/** The parts of an error that are sent. */
 export interface Told {
   readonly code: string
   readonly message: string

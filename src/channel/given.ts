@@ -74,7 +74,7 @@ function add(found: Set<Descriptor>, item: Descriptor | Connection): void {
     const descriptor = item instanceof Connection ? descriptorOf(item) : item
     if (!descriptor.closed) found.add(descriptor)
   } catch {
-    // the Connection was used up: whoever did that has it
+    // the Connection was used up, so it has a new owner
   }
 }
 

@@ -106,7 +106,7 @@ export class Message<In = unknown> implements Disposable {
     this[END]('the message was disposed of', true)
   }
 
-  /** @internal The scope is over. `answer`: nobody can answer it any more. */
+  /** @internal Ends the scope. `answer`: the program can't answer any more. */
   [END](ended: string, answer: boolean): void {
     for (const descriptor of this[ALL]) {
       const fd = endLoan(descriptor, ended)

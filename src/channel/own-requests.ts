@@ -61,7 +61,7 @@ export class OwnRequests {
   #timer: NodeJS.Timeout | undefined
   #timerAt = Number.POSITIVE_INFINITY
 
-  /** `cancel` tells the peer, or withdraws what has not left. */
+  /** `cancel` sends a cancel to the peer, or withdraws a request that has not left. */
   constructor(cancel: (request: OwnRequest) => void) {
     this.#cancel = cancel
   }

@@ -36,7 +36,7 @@ export class Parcel {
   sent: Deferred | undefined
   /** The message that a serve handler has answered with it. */
   answer: object | undefined
-  /** Why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was taken away. */
+  /** The reason why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was detached. */
   error: Error | undefined
 
   constructor(fds: readonly number[], descriptors: readonly Descriptor[], value: unknown, replyTo: number) {

@@ -10,7 +10,7 @@ export class PeerRequest {
   /** The peer no longer waits. An answer is owed all the same. */
   cancelled = false
   #controller: AbortController | undefined
-  /** Why nobody waits any more; a signal that is asked for only then is aborted with it. */
+  /** The reason why the requester no longer waits. A signal that is first read after that is aborted with it. */
   #reason: Error | undefined
 
   constructor(id: number, allowance: number) {

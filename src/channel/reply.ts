@@ -18,7 +18,7 @@ export class ReplySettlement<Reply> implements Settlement {
   #resolve!: (value: Reply) => void
   #reject!: (error: Error) => void
 
-  /** `pid`: who answers. */
+  /** `pid`: the process that answers. */
   constructor(schema: Schema<Reply> | undefined, wire: Wire, pid: number) {
     if (schema !== undefined) this.#validate = bound(value => validate(schema, value))
     this.#wire = wire
@@ -44,7 +44,7 @@ export class ReplySettlement<Reply> implements Settlement {
   }
 
   fail(error: Error): void {
-    quiet(this.promise) // a request that nobody awaits can't end the process
+    quiet(this.promise) // a request whose promise is not awaited can't end the process
     this.#reject(error)
   }
 
@@ -81,7 +81,7 @@ export class ReplySettlement<Reply> implements Settlement {
     this.#end(descriptors)
   }
 
-  /** Closes what nobody has claimed. Off the loop, as they are of the peer's choice. */
+  /** Closes the unclaimed descriptors, off the loop, because the peer chose them. */
   #end(descriptors: readonly Descriptor[]): void {
     const open = descriptors.map(each => endLoan(each, 'its schema refused it or left it out')).filter(fd => fd >= 0)
     if (open.length > 0) this.#wire.discard(open, undefined)

@@ -205,11 +205,11 @@ export class Sending {
         unfit.push({ item, error: error as Error })
       }
     }
-    // Only now, as whoever gets one back may send another
+    // Only now, because a listener that gets one back may send another
     for (const { item, error } of unfit) this.#comeBackUnfit(item, error)
   }
 
-  /** Withdraws a request that has not left, or tells the peer that nobody waits for its answer. */
+  /** Withdraws a request that has not left, or sends a cancel to the peer. */
   cancel(request: OwnRequest): void {
     if (isEncoding()) {
       // A getter has aborted it; the slab is being written to
@@ -239,7 +239,7 @@ export class Sending {
     if (kind === frame.REQUEST) {
       const request = core.requests.settle(id)
       if (request?.cancelled === false) request.fail(error)
-      if (parcel.fds.length === 0) return // it only had binary values: its promise has told
+      if (parcel.fds.length === 0) return // it only had binary values: its promise has reported the failure
     } else if (kind === frame.REPLY && !core.isOver) this.faultFor(replyTo, error)
     this.#custody.giveBack('unsent', parcel)
   }

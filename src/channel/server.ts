@@ -1,4 +1,4 @@
-/** `listen` and `ChannelServer`: accepting channels, and keeping out who must not come in. */
+/** `listen` and `ChannelServer`: accepts channels, and refuses peers that are not let in. */
 
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
@@ -35,7 +35,7 @@ import { SocketWire } from './wire.ts'
 
 /** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
 const ACCEPT_BATCH = 64
-/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+/** At the limit of open files the server waits this many ms before it accepts again, because no event reports that there is room. */
 const ACCEPT_PAUSE = 50
 
 export interface ServerEvents<In = unknown, Out = unknown> {
@@ -71,7 +71,7 @@ export async function listen<In = unknown, Out = unknown>(
     bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
   } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
   try {
-    // Clients see the credentials of the last listen(2): from now on they are ours
+    // Clients see the credentials of the last listen(2): from now on those of this process
     if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')
     if (signal?.aborted) throw abortError(signal)
     return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
@@ -221,7 +221,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     }
   }
 
-  /** Told once, until somebody was accepted. */
+  /** Emitted once, until a connection was accepted. */
   #cannotAccept(error: Error): void {
     if (this.#exhausted) return
     this.#exhausted = true

@@ -60,7 +60,7 @@ export interface SessionCore {
    * that awaits one `send` after the other would make a write of each.
    */
   scheduleSoon(): void
-  /** Something has left, come back or been answered: closing goes on if it waited for that. */
+  /** Called when something was sent, has come back or was answered: closing continues if it waited for that. */
   settle(): void
   /** The application was given a message that cost this much. */
   consumed(cost: number): void

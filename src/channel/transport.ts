@@ -18,7 +18,7 @@ import type { Wire, WireOwner } from './wire.ts'
 
 /** This much waiting is written at once instead of at the end of the turn. */
 const WRITE_AT = 32768
-/** No event tells that descriptors in flight have arrived, so these are tried again, after this many ms. */
+/** Tries again after this many ms to send descriptors, because no event reports that descriptors in flight have arrived. */
 const RETRY_AFTER = 5
 
 export interface TransportOwner {

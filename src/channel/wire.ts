@@ -28,7 +28,7 @@ export interface Wire {
   shutdown(): void
   /** Leaves the loop and closes the socket. */
   end(): void
-  /** Closes descriptors that a peer has chosen, or has had, off the loop, then tells how many. */
+  /** Closes descriptors that a peer has chosen or has held, off the loop, then reports how many. */
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
   /** How many descriptors of this process are being closed off the loop. */
   readonly closing: number
@@ -127,7 +127,7 @@ export class SocketWire implements Wire, WatchListener {
     this.ended = true
     if (this.#id !== 0) unwatch(this.#id)
     this.#id = 0
-    // The peer learns of the end now; the close itself may block on descriptors that nobody has received
+    // The peer sees the end now; the close itself may block on unreceived descriptors
     native.shutdown(this.fd, 2)
     discard([this.fd])
   }
@@ -160,7 +160,7 @@ export class SocketWire implements Wire, WatchListener {
   }
 }
 
-/** To somebody who sees to it that no close(2) of what he was sent waits: it is closed on the loop, which takes a third of the time. */
+/** Sends to a process that the caller trusts not to make close(2) block: passfd closes its copies on the loop, which takes a third of the time. */
 export class TrustedWire extends SocketWire {
   override discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
     const count = closeNow(fds)

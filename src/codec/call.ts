@@ -65,7 +65,7 @@ export function collect(descriptor: Descriptor): number {
 export function leaveHole(into: Buffer, at: number, bytes: Uint8Array): void {
   const { encoded } = call
   if (encoded.holes.length === 0) encoded.holes = []
-  // msgpackr moves to a buffer of its own when ours is full; the frame then begins at its first byte
+  // msgpackr allocates a buffer of its own when passfd's is full; the frame then begins at its first byte
   const frameStart = into === encoded.bytes ? encoded.start : 0
   encoded.holes.push({ at: at - frameStart - HEADER, bytes, length: bytes.byteLength })
   call.holeBytes += bytes.byteLength

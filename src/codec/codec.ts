@@ -63,7 +63,7 @@ export class Codec {
     if (place === 'next') this.#table ??= new RecordTable()
     const table = this.#table
     if (table !== undefined && (place === 'next' || place === 'later')) {
-      // Not others that wait, as msgpackr tells only afterwards what it has defined, and getters are called once
+      // Not other bodies that wait, because msgpackr reports its definitions only afterwards, and each getter is called once
       if (space !== undefined) value = table.packFlat(value, encoded)
       if (value === WRITTEN) return encoded
       if (place === 'next') {

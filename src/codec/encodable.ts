@@ -7,7 +7,7 @@ import { quoted, Refusal } from './refusal.ts'
 
 const { getPrototypeOf, prototype: ObjectPrototype } = Object
 
-/** What has internal slots that no message carries, and what to send instead. The first that holds tells. */
+/** Values with internal slots that no message carries, and what to send instead. The first match counts. */
 const SLOTS: readonly [is: (value: object) => boolean, name: string, remedy: string][] = [
   [types.isNativeError, 'Error', 'send its code and message'],
   [types.isRegExp, 'RegExp', 'send its source and flags'],

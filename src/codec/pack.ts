@@ -18,7 +18,7 @@ import { changed, encodeError, Refusal, tooDeep, within } from './refusal.ts'
 
 const PACK_MODE = REUSE_BUFFER_MODE | RESERVE_START_SPACE | HEADER
 
-/** The buffer that msgpackr packs into at the moment, if it is one of ours. */
+/** The buffer that msgpackr packs into at the moment, if it is one of passfd's. */
 let attached: Buffer | undefined
 
 /**

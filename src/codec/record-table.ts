@@ -1,4 +1,4 @@
-/** The record structures that one channel's peer has been told of, and the packing of bodies that define and use them. */
+/** The record structures that the peer of one channel knows, and the packing of bodies that define and use them. */
 
 import { call, NOTHING } from './call.ts'
 import { isPlain } from './encodable.ts'

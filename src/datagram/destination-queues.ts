@@ -4,7 +4,7 @@
  *
  *     EAGAIN, the destination's queue is full      a gauge: a second socket connected to it, writable when there is room
  *     EAGAIN, this socket's send buffer is full    this socket being writable
- *     ENOBUFS, ENOMEM, ETOOMANYREFS                some milliseconds: no event tells when that is over
+ *     ENOBUFS, ENOMEM, ETOOMANYREFS                some milliseconds: no event reports the end of that
  *
  * The kernel doesn't say which EAGAIN it was, and poll(2) of a socket that is not connected knows nothing of its destinations' queues
  * (unix(7), unix_dgram_poll in net/unix/af_unix.c). So a lane tries one after the other; whichever is not the reason is over at once.
@@ -28,7 +28,7 @@ import type { QueueLimits } from './options.ts'
 export interface Port {
   /** Sends now. Bytes sent, -errno if that may be tried again (`isBackPressure`), or why it can't be sent. */
   transmit(to: Destination | undefined, bytes: Uint8Array, fds: Int32Array, count: number): number | Error
-  /** Where a gauge for that destination is to be connected; undefined if this socket's own readiness tells of it. */
+  /** The address to which a gauge for that destination connects; undefined if this socket's own readiness reports room there. */
   gaugeFor(to: Destination | undefined): Destination | undefined
   /** Calls the outbox's `writable` when the socket is, from now on or no more; undefined if it can't. */
   readonly awaitWritable: ((on: boolean) => void) | undefined
@@ -113,7 +113,7 @@ export class Outbox {
   ): Promise<void> {
     const key = to?.key ?? ''
     let lane = this.#lanes.get(key)
-    // Whoever waits for this socket's buffer is first in it
+    // The lane that waits for this socket's buffer gets it first
     if (lane === undefined && this.#waitForOwn === 0) {
       for (const [index, descriptor] of descriptors.entries()) fds[index] = descriptor.borrow()
       const result = this.#port.transmit(to, bytes, fds, descriptors.length)
@@ -336,7 +336,7 @@ class Gauge {
   readonly #fd: number
   readonly #watcher: Watcher
 
-  /** Undefined if there is no descriptor for it, or nobody to connect to. */
+  /** Undefined if there is no descriptor for it, or no socket at the address. */
   static make(at: Destination, onRoom: () => void): Gauge | undefined {
     const fd = native.socket(DATAGRAM)
     if (fd < 0) return undefined

@@ -116,7 +116,7 @@ export function unnamed(given: DatagramOptions = {}): DatagramSocket {
 }
 
 interface Base {
-  /** Held by the shim, and whoever has this closes it. */
+  /** A number that the shim holds; the holder of this object closes it. */
   readonly fd: number
   readonly file: SocketFile | undefined
   readonly address: SocketName | undefined
@@ -162,7 +162,7 @@ export class DatagramSocket
   #readers: Reader[] = []
   /** The message of the loop's body; several if several were asked for at once. */
   #current: DatagramMessage[] = []
-  /** How many more may be read before the event loop goes on. */
+  /** How many more datagrams may be read before the event loop runs. */
   #budget = BATCH
   #failures = 0
   /** Unclaimed descriptors that are being closed. */
@@ -187,7 +187,7 @@ export class DatagramSocket
     this.#outbox = new Outbox(
       {
         transmit: (to, ...letter) => transmit(this.#fd, to, peer ?? undefined, ...letter),
-        gaugeFor: to => to, // a connected socket's own readiness tells of its peer's queue
+        gaugeFor: to => to, // a connected socket's own readiness reports room in its peer's queue
         awaitWritable: on => this.#awaitWritable(on)
       },
       limits
@@ -285,7 +285,7 @@ export class DatagramSocket
 
   // --- consuming
 
-  /** The EventEmitter itself tells when somebody starts or ceases to listen. */
+  /** The EventEmitter reports when the program adds its first or removes its last listener. */
   #noticeListeners(): this {
     for (const [event, notice] of NOTICES)
       if (!this.listeners(event as never).includes(notice as never)) this.on(event as never, notice as never)
@@ -297,7 +297,7 @@ export class DatagramSocket
     const unheard = this.#consumer === LISTENERS && this.listenerCount('message') === 0
     if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
     this.#consumer = by
-    // Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7))
+    // Without it answers would have no sender. It stays off where nothing is received: it gives a socket a name (unix(7))
     if (this.#fd < 0) return
     native.passCredentials(this.#fd, true)
     if (this.#setup.limits.pidfd) native.passPidfd(this.#fd, true)
@@ -324,7 +324,7 @@ export class DatagramSocket
     })
   }
 
-  /** Reads and gives while somebody wants more and there is some. */
+  /** Reads datagrams and gives them to the consumer, while it wants more and there are some. */
   #pump(): void {
     while (this.#wantsMore && this.#budget > 0) {
       const { maxMessage, pidfd } = this.#setup.limits
@@ -387,7 +387,7 @@ export class DatagramSocket
     })
   }
 
-  /** Such as ECONNRESET, when a peer has turned to somebody else: what comes next is read all the same. */
+  /** Errors that end nothing, such as ECONNRESET when a peer has connected elsewhere: the next datagrams are read all the same. */
   #failed(errno: number): void {
     if (++this.#failures >= MAX_FAILURES) this.destroy(systemError(errno, 'recvmsg'))
   }
@@ -426,7 +426,7 @@ export class DatagramSocket
     this.#adjust()
   }
 
-  /** The loop is told what is wanted of it; it watches only while something is. */
+  /** Sets the events for which the loop watches the socket; it watches only while there are some. */
   #adjust(): void {
     if (this.#fd < 0) return
     this.#adjustPause()
@@ -467,7 +467,10 @@ export class DatagramSocket
     if (events & READABLE) this.#noteWakeUp(this.#budget < BATCH)
   }
 
-  /** Who shares the socket may have shut it down for reading: then poll(2) tells for ever that there is something, and there is nothing. */
+  /**
+   * Another holder of the socket may have shut it down for reading. Then poll(2) reports for ever that it is readable, and there is nothing to
+   * read.
+   */
   #noteWakeUp(useful: boolean): void {
     this.#idleWakeUps = useful ? 0 : this.#idleWakeUps + 1
     if (this.#idleWakeUps < IDLE_WAKE_UPS || this.#rest !== undefined) return
@@ -565,7 +568,7 @@ async function named(
   { access, pidfd }: DatagramLimits,
   peer: Destination | undefined
 ): Promise<Base> {
-  // Of our own making, as the kernel's (autobind, unix(7)) have five digits: whoever wants to can send to all of them
+  // passfd's own random name, because the kernel's (autobind, unix(7)) have five digits: any process can try all of them
   const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
   // Before it has its name, so that nothing comes without credentials
   const prepare = (fd: number): void => {
@@ -632,7 +635,7 @@ function onRemoveListener(this: DatagramSocket, name: string | symbol): void {
   if (name === 'message') unlistened(this)
 }
 
-/** The default. One end of a socketpair(2) was given to us; nobody else can send to it, whoever that is. */
+/** The default of `authorize`. On one end of a socketpair(2) it accepts every sender, because only the holders of the other end can send to it. */
 function isOurs(sender: Sender | undefined, peer: Destination | null | undefined): boolean {
   return sender === undefined ? peer === null : sameUserOrRoot(sender)
 }

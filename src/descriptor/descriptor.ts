@@ -1,4 +1,4 @@
-/** `Descriptor`: one open file descriptor with one owner, and the verbs that say who owns it afterwards. */
+/** `Descriptor`: one open file descriptor with one owner, and the methods that change its owner. */
 
 import type { Socket as DatagramSocket } from 'node:dgram'
 import * as fs from 'node:fs'
@@ -27,7 +27,7 @@ import * as convert from './to-node.ts'
 /** The argument of `Descriptor.bind`. */
 export type BindSpec = BindSpecOf<Descriptor>
 
-/** Whoever lent a received descriptor out until the end of a scope. */
+/** The lender of a received descriptor, until the end of a scope. */
 export interface Lender {
   /** What ended or will end the scope, for the error's sentence. */
   readonly ended: string
@@ -54,7 +54,7 @@ const GONE = {
 type Gone = keyof typeof GONE
 
 const CALLER = { owner: 'what that call made owns it now', remedy: 'Pass a dup() to keep one' }
-/** Who has a moved one, if not the channel and then the peer; by what moved it. */
+/** The owner of a moved descriptor, if it is not the channel and then the peer; by the call that moved it. */
 const OWNERS: Record<string, { owner: string; remedy: string }> = {
   "a socket's send()": { owner: 'it belongs to the socket, then to the peer', remedy: 'Send a dup() to keep one' },
   'writeWithDescriptors()': {
@@ -78,7 +78,7 @@ for (const by of [
 ])
   OWNERS[by] = CALLER
 
-/** Nobody else has it: whoever calls the constructor without it hands a number over. */
+/** Only this module has this symbol. A call of the constructor without it adopts a number. */
 const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)
@@ -88,13 +88,13 @@ const openNumber = promisify(fs.open)
  * the dups that share it. Throws if the descriptor is not open.
  */
 export let moveOutShared: (descriptor: Descriptor, by: string) => number
-/** @internal Moves a number out that no dup shares, for a caller that watches the number or hands it to somebody else. Throws as `moveOutShared`. */
+/** @internal Moves a number out that no dup shares, for a caller that watches the number or gives it away. Throws as `moveOutShared`. */
 export let moveOut: (descriptor: Descriptor, by: string) => number
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
 /** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
 export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
-/** @internal True if somebody has closed the number of a moved Descriptor: then it is nobody's, and the Descriptor counts as closed. */
+/** @internal True if other code has closed the number of a moved Descriptor. Then the number has no owner, and the Descriptor counts as closed. */
 export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
 export let endLoan: (descriptor: Descriptor, ended: string) => number
@@ -135,7 +135,7 @@ export class Descriptor implements Disposable {
 
   /** Works as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
-  /** @internal A number that the shim holds already, lent by `lender` or ours if that is undefined. */
+  /** @internal A number that the shim holds already, lent by `lender`, or the caller's own if that is undefined. */
   constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
   constructor(fd: number, held?: typeof HELD, lender?: Lender) {
     markUncloneable(this)
@@ -272,7 +272,7 @@ export class Descriptor implements Disposable {
 
   /** Makes a second Descriptor of the same open file (dup(2)), which the caller owns without a scope. Both share offset and status flags. */
   dup(): Descriptor {
-    // As long as nobody looks at their numbers both have the same: to send a dup, as one does to keep one, takes no dup(2)
+    // Both share one number until borrow() or detach() shows it. So sending a dup takes no dup(2)
     const duplicate = this.#known ? native.dup : native.share
     const copy = own(checked(duplicate(this.#open()), 'dup'))
     copy.#description = descriptionOf(this)
@@ -429,7 +429,7 @@ export class Descriptor implements Disposable {
   #convert<T>(operation: string, kinds: readonly Kind[], make: (fd: number, kind: Kind) => T): T {
     this.#need(operation, kinds)
     this.#separate()
-    const made = make(this.#fd, this.kind) // if it throws, the descriptor is still ours
+    const made = make(this.#fd, this.kind) // if it throws, this Descriptor still owns the number
     this.#leave('DESCRIPTOR_CONVERTED', operation)
     return made
   }
@@ -570,8 +570,8 @@ function adopt(fd: number): void {
 }
 
 /**
- * When a worker thread ends, Node closes the numbers that `fs.open` has given it and `fs.close` has not had back (`trackUnmanagedFds`),
- * whoever has them by then. So ours is another one there.
+ * When a worker thread ends, Node closes the numbers that `fs.open` has returned and that `fs.close` did not close (`trackUnmanagedFds`), also
+ * if another owner has them by then. So in a worker thread passfd owns a duplicate.
  */
 function adoptOpened(fd: number): Descriptor {
   if (isMainThread) {
