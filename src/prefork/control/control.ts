@@ -94,7 +94,7 @@ export interface Stopping {
   type: 'stopping'
 }
 
-/** An exception that nobody has caught: the last word, unless the program handles it. */
+/** An uncaught exception: the worker's last message, unless the program handles it. */
 export interface Failed {
   type: 'failed'
   name: string
@@ -139,7 +139,7 @@ export interface Stop {
   last: boolean
 }
 
-/** The supervisor was told to stop, and everything still accepts: see the option `lameDuck`. */
+/** The supervisor was told to stop, and its workers still serve as before: see the option `lameDuck`. */
 export interface LameDuck {
   type: 'lameDuck'
 }

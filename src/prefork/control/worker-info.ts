@@ -1,4 +1,4 @@
-/** What is told of a worker, and the states that it goes through. */
+/** The facts about a worker, and its states. */
 import type { Channel } from '../../channel/channel.ts'
 
 /**

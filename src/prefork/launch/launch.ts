@@ -76,7 +76,7 @@ export function launchCommand(
   return spawn(first, rest, spawning)
 }
 
-/** Whether a program can be told to end with its parent: setpriv(1) of util-linux ≥ 2.33 is there and works. */
+/** Whether a program can be made to end with its parent: setpriv(1) of util-linux ≥ 2.33 is there and works. */
 export function canSignalOnDeath(): Promise<boolean> {
   signalsOnDeath ??= new Promise(settle => {
     execFile(setpriv(), [...DEATH_SIGNAL, SHELL, '-c', ':'], error => settle(error === null))
@@ -84,7 +84,7 @@ export function canSignalOnDeath(): Promise<boolean> {
   return signalsOnDeath
 }
 
-/** The environment without what our own parent, systemd or another supervisor, has told this process for itself. */
+/** The environment without the variables that this process's own parent, systemd or another supervisor, has set for this process. */
 export function inheritable(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !OURS.test(name) || name === SHIM))
 }

@@ -1,17 +1,17 @@
-/** As PID 1 of a container, a supervisor collects what the kernel makes its child (wait(2)); nobody else would. */
+/** As PID 1 of a container, a supervisor reaps the orphans that the kernel makes its children (wait(2)), because no other process does. */
 import type { ChildProcess } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { readdirSync } from 'node:fs'
 import { native } from '../../os/native.ts'
 import { type ProcessStat, statOf } from './procfs.ts'
 
-/** Who may be somebody's own child is left to him for so long, in ms. */
+/** A process that may be a child of other code is left to that code for this many ms. */
 const GRACE = 1000
 
 let users = 0
 /** Made by node:child_process on this thread: libuv waits for each by its pid. */
 const known = new Set<ChildProcess>()
-/** Those that may be somebody's own, by their pid. */
+/** The processes that may be children of other code, by their pid. */
 const doubtful = new Map<number, { started: string; since: number }>()
 let timer: NodeJS.Timeout | undefined
 let session = 0

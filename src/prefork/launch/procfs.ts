@@ -1,13 +1,13 @@
-/** What Linux tells of a process (proc(5)). */
+/** Facts about a process from proc(5). */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** The resident memory of a process, in bytes; undefined if it can't be told, as the process has ended for example. */
+/** The resident memory of a process, in bytes; undefined if unknown, for example because the process has ended. */
 export function rss(pid: number): number | undefined {
   const [, pages = 0] = statm(pid) ?? []
   return pages > 0 ? pages * (pageSize ??= ownPageSize()) : undefined
 }
 
-/** A process as its line in /proc/PID/stat tells of it (proc_pid_stat(5)). */
+/** A process, from its line in /proc/PID/stat (proc_pid_stat(5)). */
 export interface ProcessStat {
   readonly pid: number
   /** False: a zombie, or nearly one. */
@@ -15,11 +15,11 @@ export interface ProcessStat {
   readonly parent: number
   readonly group: number
   readonly session: number
-  /** In clock ticks since the machine was started: tells two processes with one number apart. */
+  /** In clock ticks since the machine was started. It distinguishes two processes with the same number. */
   readonly started: string
 }
 
-/** Undefined if there is no such process, or it can't be told. */
+/** Undefined if there is no such process, or it can't be read. */
 export function statOf(pid: number): ProcessStat | undefined {
   const text = read(pid, 'stat')
   if (text === undefined) return undefined

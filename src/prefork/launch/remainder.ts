@@ -53,7 +53,7 @@ export class Remainder {
     this.#leader = leader
   }
 
-  /** Resolves to undefined if nobody is left. `leader`: the pid of a session's leader, which has been collected. */
+  /** Resolves to undefined if no process is left. `leader`: the pid of a session's leader, which was reaped. */
   static async of(leader: number): Promise<Remainder | undefined> {
     const found = new Remainder(leader)
     await found.#look(0)
@@ -157,7 +157,7 @@ function isSame({ pid, started }: ProcessStat): boolean {
   return now?.lives === true && now.started === started
 }
 
-/** Those who live of the session or process group that this ended process has led. */
+/** The living processes of the session or process group that this ended process has led. */
 async function sessionOf(leader: number): Promise<ProcessStat[]> {
   const found: ProcessStat[] = []
   let scanned = 0
@@ -166,7 +166,7 @@ async function sessionOf(leader: number): Promise<ProcessStat[]> {
     if (!(pid > 0)) continue
     if (++scanned % SCANNED_AT_ONCE === 0) await setImmediate()
     const stat = statOf(pid)
-    // Its number is given anew: then nobody was left
+    // The kernel has used its number again: then no process was left
     if (pid === leader && stat !== undefined) return []
     if (stat?.lives && (stat.session === leader || stat.group === leader)) found.push(stat)
   }

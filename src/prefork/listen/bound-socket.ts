@@ -16,9 +16,9 @@ export interface Bound {
   readonly descriptor: Descriptor
   /** We have bound it: no other program holds it. */
   readonly own: boolean
-  /** As it was asked for. Node sets it anew whenever it listens, for all who share the listener. */
+  /** The requested backlog. Node sets it again whenever it listens, for all processes that share the listener. */
   readonly backlog: number | undefined
-  /** Of a path: to be removed if it is still ours. */
+  /** The file of a path, to be removed if it still belongs to this listener. */
   readonly file: SocketFile | undefined
   /**
    * To close a connection of it never waits. It does if one of another user's has left descriptors in a Unix socket that wait when they are
@@ -60,7 +60,7 @@ export async function bind(name: string, spec: ListenerSpec): Promise<Bound> {
 /** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */
 export async function closeBound({ descriptor, file }: Bound, before?: () => Promise<void>): Promise<void> {
   try {
-    if (file !== undefined) await removeFile(file) // first, as who finds it still gets into a queue that is reset
+    if (file !== undefined) await removeFile(file) // first, because a client that still finds it gets into a queue that is reset
   } finally {
     await before?.()
     if (!descriptor.closed) descriptor.close()

@@ -25,12 +25,12 @@ import type { Recipient } from './recipient.ts'
 
 /** Connections accepted in one call. */
 const ACCEPT_BATCH = 64
-/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+/** At the limit of open files it waits this many ms before it accepts again, because no event reports that there is room. */
 const ACCEPT_PAUSE = 50
 
 type Place = Recipient | 'anybody'
 
-/** What one worker is about to be sent, or told to accept. */
+/** The connections that one worker will be sent, or told to accept. */
 interface Share {
   readonly worker: Recipient
   /** So many more it may be given. */
@@ -60,11 +60,11 @@ export class DispatchedListener implements Listener {
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
-  /** Workers that could not accept, until they are told to again. */
+  /** Workers that could not accept, until they are told to accept again. */
   readonly #unable = new Map<Recipient, NodeJS.Timeout>()
-  /** Those to which the kernel gave no connection, and that was told; undefined: this process. */
+  /** Processes whose failure to accept was reported; undefined: this process. */
   readonly #exhausted = new Set<Recipient | undefined>()
-  /** It accepts nobody any more but those that wait already. */
+  /** It accepts only connections that wait already. */
   #ending = false
   #closed = false
 
@@ -157,7 +157,7 @@ export class DispatchedListener implements Listener {
 
   // --- accepting
 
-  /** Gives out what waits; accepts if somebody has taken all that was sent to it. */
+  /** Gives out the waiting connections; accepts more if a worker has taken all that was sent to it. */
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
     this.#want(this.#waiting.length === 0 && this.#isAwaited())
@@ -182,7 +182,7 @@ export class DispatchedListener implements Listener {
     this.#grants?.want(accepting)
   }
 
-  /** As many as wait and were left to nobody yet. */
+  /** The number of waiting connections that no worker was told to accept yet. */
   #tellToAccept(): void {
     if (!this.#accepting || this.#ending) return
     const grants = this.#grants!
@@ -238,11 +238,11 @@ export class DispatchedListener implements Listener {
     else if (count < 0) this.#cannotAccept(count)
   }
 
-  /** Whoever waits now. False: some are left. */
+  /** Accepts the connections that wait now. False: some are left. */
   #acceptAll(): boolean {
     for (;;) {
       const count = this.#acceptBatch()
-      // A listener that was shut down has nobody in its queue any more
+      // The queue of a listener that was shut down is empty
       if (count <= 0) return count === 0 || count === EINVAL
     }
   }
@@ -262,7 +262,7 @@ export class DispatchedListener implements Listener {
     return count
   }
 
-  /** Told once, until that process has accepted somebody. */
+  /** Emitted once, until that process has accepted a connection. */
   #cannotAccept(errno: number, worker?: Recipient): void {
     if (this.#exhausted.has(worker)) return
     this.#exhausted.add(worker)
@@ -293,7 +293,7 @@ export class DispatchedListener implements Listener {
     return shares
   }
 
-  /** To whoever's turn it is. */
+  /** Gives the connection to the next worker in turn. */
   #place(fds: readonly number[], shares = this.#shares()): void {
     for (const fd of fds) {
       const share = this.#choose(shares)

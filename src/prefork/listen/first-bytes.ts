@@ -9,7 +9,7 @@ const MAX_WAITING = 4096
 const DESCRIPTORS_EACH = 4
 const EVENTS = 64
 
-/** Who decides where a connection goes, by its first bytes. */
+/** Decides by its first bytes where a connection goes. */
 export interface HeadReader<Place> {
   /** Undefined: it wants more bytes; not when `ended`. `head` is valid during the call only. */
   decide(head: Buffer, ended: boolean, address: string | undefined): Place | undefined
@@ -99,7 +99,7 @@ export class Heads<Place> {
     const ended = last || length === 0 || length === this.#buffer.length
     if (length < 0 && length !== EAGAIN) {
       this.#forget(fd, waiting)
-      native.close(fd) // it was reset: there is nobody to serve
+      native.close(fd) // it was reset: there is no client to serve
       return true
     }
     if (!ended && (length === EAGAIN || length === waiting.seen)) return false

@@ -8,12 +8,12 @@ import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
 import type { Recipient } from './recipient.ts'
 
-/** What an edge set with one member tells. */
+/** The result of an edge set with one member. */
 const NEWS = new Int32Array(1)
 
 export class Grants {
   readonly #listener: number
-  /** The listener is readable as long as it has a queue. The set tells of new connections only (EPOLLET, epoll(7)). */
+  /** The listener is readable as long as it has a queue. The set reports new connections only (EPOLLET, epoll(7)). */
   readonly #set: number
   readonly #watcher: Watcher
   /** Connections that each worker has not confirmed yet. */
@@ -37,7 +37,7 @@ export class Grants {
     }
   }
 
-  /** Connections in the queue that nobody was told to accept. Undefined: there are some, and the kernel does not say how many. */
+  /** Connections in the queue that no worker was told to accept. Undefined: there are some, and the kernel does not say how many. */
   get waiting(): number | undefined {
     const queued = native.queued(this.#listener)
     if (queued === EAGAIN) return undefined
@@ -54,7 +54,7 @@ export class Grants {
     this.#unconfirmed.set(worker, this.of(worker) + count)
   }
 
-  /** The worker has accepted them, or nobody was left. Of a worker that was forgotten it changes nothing. */
+  /** The worker has accepted them, or the queue was empty. For a worker that was forgotten it changes nothing. */
   confirm(worker: Recipient, count: number): void {
     const left = this.of(worker) - count
     if (left > 0) this.#unconfirmed.set(worker, left)

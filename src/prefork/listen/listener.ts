@@ -7,9 +7,9 @@ import type { Recipient } from './recipient.ts'
 
 /** How a listener ends. */
 export interface Ending {
-  /** No other program holds a copy, as far as workers have told. */
+  /** No other program holds a copy, as far as workers have reported. */
   readonly exclusive: boolean
-  /** Some workers still take connections. False: who waits is left to those that hold copies, programs of any kind. */
+  /** Some workers still accept. False: the waiting connections are left to programs that hold copies. */
   readonly served: boolean
   /** Gives held numbers of accepted connections to workers. */
   give(connections: readonly number[]): void
@@ -26,7 +26,7 @@ export interface Listener {
   balance(servers: readonly Recipient[], slots: number): void
   /** A worker has taken all connections that it was sent. */
   workerIsFree(): void
-  /** A worker has done what it was told to accept. */
+  /** A worker has accepted as many connections as it was told to. */
   accepted(worker: Recipient, accepted: Accepted): void
   /** Connections come back from a worker that has ended without having taken them. They are the listener's now. */
   giveBack(connections: readonly Descriptor[]): void
@@ -41,7 +41,7 @@ export interface Listener {
 
 export interface ListenerEvents {
   onRouteFailed(error: unknown): void
-  /** accept(2) fails: told once until somebody was accepted. */
+  /** accept(2) fails. Emitted once until a connection was accepted. */
   onAcceptError(error: Error, name: string): void
   /** In which a route function runs. */
   readonly context: AsyncContext

@@ -28,7 +28,7 @@ export class PerWorkerListener implements Listener {
     this.name = name
     this.#group = group
     this.#backlog = backlog
-    this.#lane(0) // the port is ours from now on
+    this.#lane(0) // the supervisor owns the port from now on
   }
 
   loan(slot: number): Loan {
@@ -77,7 +77,10 @@ export class PerWorkerListener implements Listener {
     return server.uses.get(this.name)?.adopts === true
   }
 
-  /** Of removed slots: nobody would ever accept from them, and they get their share of all who come. They live until their workers end. */
+  /**
+   * Lanes of removed slots. No worker would accept from them, and the kernel gives them their share of the connections. So they are lent, and
+   * live until their workers end.
+   */
   #drop(slots: number): void {
     for (const { descriptor } of this.#lanes.splice(Math.max(1, slots))) descriptor.close()
   }

@@ -6,11 +6,11 @@ export interface Recipient {
   readonly slot: number
   /** Of the listeners: those that it serves, and whether it can be lent more of them. */
   readonly uses: ReadonlyMap<string, { adopts: boolean }>
-  /** Connections that it was given and has not closed, if it tells. */
+  /** Connections that it was given and has not closed, if it reports that. */
   sent: number
   /** Connections on their way to it that it has not taken. */
   readonly unconfirmed: number
-  /** It can be told to accept. */
+  /** It supports being told to accept. */
   readonly knowsAccept: boolean
   /** Its own process has ended. */
   readonly ended: boolean

@@ -21,7 +21,7 @@ export class SharedListener implements Listener {
     return { lane: 0, listener: descriptor.dup(), backlog, own }
   }
 
-  /** Whoever is left goes on accepting. */
+  /** The remaining workers go on accepting. */
   balance(): void {}
 
   workerIsFree(): void {}

@@ -50,14 +50,14 @@ export interface AdminEvent {
 }
 
 export interface AdminServer {
-  /** How many listeners of its own this event has that tell nobody, as nobody has subscribed. */
+  /** How many of the event's listeners are the admin channel's own while it has no subscriber: these report to nobody. */
   unheard(event: keyof SupervisorEvents): number
   close(): Promise<void>
 }
 
-/** Events without an answer are waited for by nobody: a subscriber that does not read them misses some. */
+/** The supervisor does not wait for subscribers to read events: a subscriber that does not read misses some. */
 const MAX_QUEUED = 1024 * 1024
-/** How long the end of the supervisor may wait for who does not read, in ms. */
+/** How long the end of the supervisor waits for a subscriber that does not read, in ms. */
 const CLOSE = 1000
 
 const COMMAND: KnownOptions<{ command: string }> = { command: true }

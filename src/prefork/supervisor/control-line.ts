@@ -1,4 +1,4 @@
-/** The control channel of one worker: what it says, and what it is told. */
+/** The control channel of one worker: the messages from it and to it. */
 import type { PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import { pair, trustedPair } from '../../channel/connect.ts'
@@ -21,7 +21,7 @@ import {
 /** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
 const LAST_WORDS = 1000
 
-/** Who looks after the worker. */
+/** The owner of the worker's state. */
 export interface LineOwner {
   /** Before what a message says is done: the worker lives. */
   onHeard(): void
@@ -32,13 +32,13 @@ export interface LineOwner {
   onBeat(beat: Beat): void
   /** So many connections that it was sent have closed. */
   onClosed(count: number): void
-  /** It has done what it was told to accept. */
+  /** It has accepted as many connections as it was told to. */
   onAccepted(accepted: Accepted): void
   /** It stops by itself: the answer is whether the supervisor has closed its listeners. */
   onStopping(): Promise<boolean>
   /** An exception that it is about to end by; undefined: its program has handled it. */
   onException(words: string | undefined): void
-  /** It speaks no version that the supervisor does, and is told so. */
+  /** It has no version of the protocol in common with the supervisor, and is told so. */
   onRefused(reason: string): void
   /** What it says can't be understood. */
   onNonsense(reason: string): void
@@ -46,7 +46,7 @@ export interface LineOwner {
   onAllTaken(): void
   /** Connections that it had not taken before its channel ended. They are the owner's now. */
   onReturned(name: string, connections: readonly Descriptor[]): void
-  /** It can't be told something, for another reason than the end of its channel. */
+  /** A message can't be sent to it, and its channel has not ended. */
   onBroken(error: unknown): void
   /** The channel has ended. */
   onEnd(error: Error | undefined): void

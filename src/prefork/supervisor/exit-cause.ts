@@ -36,7 +36,7 @@ export class ExitCause {
   exception: string | undefined
   /** Why the supervisor has refused what it said; it may end before the kill. */
   refused: string | undefined
-  /** What it has told of its failure by sd_notify(3). */
+  /** The failure that it has reported by sd_notify(3). */
   errno: string | undefined
 
   /** In words: of this end, not of what happened before. */

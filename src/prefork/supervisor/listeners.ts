@@ -92,7 +92,7 @@ export class Listeners {
               served: this.#workers.isServed(name),
               give: connections => give(name, connections.map(own))
             })
-            .catch(error => throwLater(error)) // a file that can't be removed stops nobody
+            .catch(error => throwLater(error)) // a file that can't be removed does not stop the rest
       )
     )
   }

@@ -28,14 +28,14 @@ export interface MetricsSnapshot {
   readonly since: number
   /** How many workers were replaced for a limit, by its name ('rss'). Undefined: not known, and left out. */
   readonly replacements?: Readonly<Record<string, number>>
-  /** It was told to stop, and everything still accepts. Undefined: left out. */
+  /** The supervisor was told to stop, and its workers still serve as before. Undefined: left out. */
   readonly lameDuck?: boolean
 }
 
 /** The Content-Type of a response with the metrics. */
 export const METRICS_CONTENT_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 
-/** States that are told also while no worker is in them. */
+/** States that are reported also while no worker is in them. */
 const STATES = ['starting', 'ready', 'stopping']
 const WORKER = ['slot', 'id', 'pid'] as const
 

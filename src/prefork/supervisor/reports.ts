@@ -1,19 +1,19 @@
-/** What a supervisor reports: events, and, if nobody listens to those that mean trouble, warnings of the process. */
+/** Reports of a supervisor: events, and process warnings for events of trouble that have no listener. */
 import type { EventEmitter } from 'node:events'
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, type Failure, PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
 import type { SupervisorEvents } from './commands.ts'
 
-/** Events that are warnings of the process if `run()` runs it and nobody listens. */
+/** Events that become process warnings if `run()` runs the supervisor and they have no listener. */
 type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit'
 
 export class Reports {
   readonly #emitter: EventEmitter<SupervisorEvents>
   readonly #context: AsyncContext
-  /** How many of an event's listeners are our own, and tell nobody. */
+  /** How many of an event's listeners are passfd's own, and report to nobody. */
   readonly #unheard: (name: keyof SupervisorEvents) => number
-  /** This process is ours to run. */
+  /** `run()` runs the supervisor, so it owns the process. */
   #runs = false
   #routeWarned = false
 
@@ -27,7 +27,7 @@ export class Reports {
     this.#unheard = unheard
   }
 
-  /** From now on trouble that nobody listens to is a warning of the process. */
+  /** From now on trouble without a listener is a process warning. */
   warnOfTrouble(): void {
     this.#runs = true
   }
@@ -41,9 +41,9 @@ export class Reports {
     }
   }
 
-  /** Emits it; if this process is ours to run, and nobody listens, it is a warning. */
+  /** Emits the event. If `run()` runs the supervisor, and the event has no listener, it emits a process warning. */
   warn(name: Warned, error: Error): void {
-    // Who hears of each end hears of the loop
+    // A listener for each exit notices the loop, too
     const heard = this.#isHeard(name) || (name === 'crashLoop' && this.#isHeard('exit'))
     this.emit(name, error)
     if (!heard) process.emitWarning(error)

@@ -13,7 +13,7 @@ interface Taker {
 export class ReturnedConnections {
   readonly #workers: Workers
   readonly #listener: (name: string) => Taker | undefined
-  /** Of a stop: for the first worker that gets ready, as nobody serves them yet. */
+  /** Connections of a stop. The first worker that becomes ready gets them, because no worker serves them yet. */
   #held: { name: string; connections: readonly Descriptor[] }[] = []
   #turn = 0
 

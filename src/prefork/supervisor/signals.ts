@@ -2,7 +2,7 @@
 import { asError } from '../../base/errors.ts'
 import type { Commands } from './commands.ts'
 
-/** Returns what makes it stop listening. `onFailure` is told of each failed change once, however many signals have asked for it. */
+/** Returns a function that stops listening. `onFailure` is called once for each failed change, however many signals have asked for it. */
 export function obeySignals(supervisor: Commands, onFailure: (error: Error) => void): () => void {
   let told = false
   const failures = new WeakSet<Error>()

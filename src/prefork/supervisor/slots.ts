@@ -1,4 +1,4 @@
-/** The places of workers: who is in each, who replaces whom, and who is started where one has died. */
+/** The places of workers: the worker in each, its replacement, and the start of another one after a death. */
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { MAX_TIMEOUT } from '../../base/timers.ts'
@@ -11,9 +11,9 @@ import type { Workers } from './workers.ts'
 /** A worker's place. */
 export interface Slot {
   readonly index: number
-  /** Who serves, or is to. */
+  /** The worker that serves, or will serve. */
   current: WorkerProcess | undefined
-  /** Who is to replace it and isn't ready yet. */
+  /** Its replacement, which isn't ready yet. */
   next: WorkerProcess | undefined
   /** A start that waits for its time. */
   timer: NodeJS.Timeout | undefined
@@ -149,7 +149,7 @@ export class Slots implements Iterable<Slot> {
     void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
   }
 
-  /** A worker has ended, or is about to by its own wish. If nobody has asked for it, somebody is started in its place. */
+  /** Handles a worker that has ended, or that wants to end. If the supervisor had not asked for it, another worker is started in its place. */
   left(worker: WorkerProcess): void {
     const slot = this.#slots[worker.slot]
     if (worker.replaced || slot?.current !== worker) return
@@ -157,7 +157,7 @@ export class Slots implements Iterable<Slot> {
     this.#vacated(slot, worker)
   }
 
-  /** Where nobody is and nobody is to come, somebody is started when the policy says so. */
+  /** Starts workers in empty slots when the policy says so. */
   refill(): void {
     for (const slot of this.#slots) this.#refill(slot)
   }
@@ -181,7 +181,7 @@ export class Slots implements Iterable<Slot> {
     return this.#workers.filter(({ slot, state }) => slot === index && state !== 'starting' && state !== 'ready')
   }
 
-  /** The worker of a slot has gone, or goes, and nobody asked for it. */
+  /** Handles a worker that has ended, or will end, without a request of the supervisor. */
   #vacated(slot: Slot, worker: WorkerProcess): void {
     slot.current = undefined
     slot.restarts++
@@ -237,7 +237,7 @@ export class Slots implements Iterable<Slot> {
   }
 }
 
-/** Nobody is there, and nobody is to come. */
+/** Whether the slot has neither a worker nor a replacement. */
 function isEmpty({ current, next, timer }: Slot): boolean {
   return current === undefined && next === undefined && timer === undefined
 }

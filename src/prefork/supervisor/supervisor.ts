@@ -312,7 +312,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'stopping'
     this.#stopBegun.resolve()
     this.#slots.end()
-    // First the listeners: whoever waits in their queues is sent to workers that have not been told to stop
+    // First the listeners: connections in their queues go to workers that have not been told to stop
     this.#listenersClosed = this.#closeListeners()
     await this.#listenersClosed
     await this.#returned.giveHeld(this.#settings.stopTimeout)
@@ -430,8 +430,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     onAllTaken: () => this.#listeners.workerIsFree(),
     onAccepted: (worker, accepted) => this.#listeners.get(accepted.name)?.accepted(worker, accepted),
     isLeaving: async worker => {
-      await setImmediate() // libuv tells of signals after all else that has come with them
-      // Nobody else would serve those who wait
+      await setImmediate() // libuv reports signals after all other events of the same turn
+      // No other process would serve the waiting connections
       if (!this.#hasStopped() && !this.#workers.some(({ state }) => state === 'ready'))
         await Promise.race([this.#stopBegun.promise, later(TOGETHER, undefined, { ref: false })])
       await this.#listenersClosed

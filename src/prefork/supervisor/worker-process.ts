@@ -24,15 +24,18 @@ const LAST_WORDS = 1000
 /** And what a shell, or a wrapper that has passed the signal on, exits with. */
 const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
 
-/** Who has to know what a worker does. */
+/** Receives the events of a worker. */
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
-  /** It has done what it was told to accept. */
+  /** It has accepted as many connections as it was told to. */
   onAccepted(worker: WorkerProcess, accepted: Accepted): void
-  /** Resolves to whether it has closed its listeners, or does by a signal that has come already; then whoever has waited was sent to workers. */
+  /**
+   * Resolves to true if it has closed its listeners, or does so because of an earlier signal. Then the supervisor has sent the waiting
+   * connections to workers.
+   */
   isLeaving(worker: WorkerProcess): Promise<boolean>
   /** Connections that it had not taken before it ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
@@ -68,7 +71,7 @@ export class WorkerProcess implements Recipient {
   readonly spread = Math.random()
   state: WorkerState = 'starting'
   connections = 0
-  /** Connections that it was sent and has not closed, if it tells (`tellClosed`). */
+  /** Connections that it was sent and has not closed, if it reports that (`tellClosed`). */
   sent = 0
   requests = 0
   lag = 0
@@ -79,9 +82,9 @@ export class WorkerProcess implements Recipient {
   held = false
   /** It has become ready once. */
   booted = false
-  /** It was told to end by us. */
+  /** The supervisor has told it to end. */
   told = false
-  /** Somebody else has told its own process to stop, and that has ended by it: the others of its session still serve. */
+  /** Another process has sent its own process a signal to stop, and that has ended by it. The other processes of its session still serve. */
   drains = false
   /** A successor has taken its place, or is being looked for. */
   replaced = false
@@ -157,7 +160,7 @@ export class WorkerProcess implements Recipient {
     return this.#ready.promise
   }
 
-  /** Resolves when its process was collected, all it had said is read, and nobody of its session is left. */
+  /** Resolves when its process was reaped, all its messages are read, and no process of its session is left. */
   get exited(): Promise<void> {
     return this.#exited.promise
   }
@@ -167,7 +170,7 @@ export class WorkerProcess implements Recipient {
     return this.#endedAt !== undefined
   }
 
-  /** It can't hang unnoticed: it tells how it is. */
+  /** It sends heartbeats, so the supervisor notices when it hangs. */
   get watched(): boolean {
     if (this.ended) return false
     return this.#line !== undefined ? this.booted : this.#watchdog
@@ -183,7 +186,7 @@ export class WorkerProcess implements Recipient {
     return this.#line?.unconfirmed ?? 0
   }
 
-  /** It can be told to accept. */
+  /** It supports being told to accept. */
   get knowsAccept(): boolean {
     return this.#version >= 3
   }
@@ -256,7 +259,7 @@ export class WorkerProcess implements Recipient {
     })
   }
 
-  /** The supervisor was told to stop, and everything still accepts. */
+  /** The supervisor was told to stop, and its workers still serve as before. */
   tellLameDuck(): void {
     void this.send({ type: 'lameDuck' })
   }
@@ -428,7 +431,7 @@ export class WorkerProcess implements Recipient {
     onReturned: (name, connections) => this.#setup.owner.onReturned(this, name, connections),
     onBroken: error => this.kill(`it can't be told: ${error}`),
     onEnd: error => {
-      // A worker without it can't be told to stop. Most likely it is about to end: its exit status tells more than a kill
+      // A worker without it can't be told to stop. Most likely it is about to end: its exit status says more than a kill
       if (this.ended || this.state === 'stopping') return
       this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
     }
@@ -443,7 +446,7 @@ export class WorkerProcess implements Recipient {
     this.held = false
   }
 
-  /** It was sent TERM by somebody, or its program wants to end. */
+  /** It stops on its own: another process has sent it TERM, or its program wants to end. */
   #stopsByItself(): void {
     if (this.state !== 'ready') return
     this.#become('stopping')
@@ -456,7 +459,7 @@ export class WorkerProcess implements Recipient {
     if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
     if (fields.get('READY') === '1') this.#becomeReady()
     if (fields.get('STOPPING') === '1') this.#stopsByItself()
-    // Whoever goes on telling has survived what it told before
+    // A worker that goes on reporting has survived the exception that it reported before
     const errno = fields.get('ERRNO')
     this.#cause.errno = errno === undefined || errno === '0' ? undefined : `it reports errno ${errno}`
   }
@@ -481,7 +484,7 @@ export class WorkerProcess implements Recipient {
     await lastWords(this.channel)
   }
 
-  /** What is left of its session is ended. After a stop, whoever has asked for it, it has what is left of `stopTimeout` first. */
+  /** Ends the other processes of its session. After a stop, whichever process has asked for it, they first have the rest of `stopTimeout`. */
   async #endSession(exit: Exit): Promise<void> {
     const { spawn, stopTimeout, killTimeout } = this.#setup.settings
     if (this.pid === undefined || spawn.leaveGroup === true) return

@@ -6,7 +6,7 @@ export class Workers implements Iterable<WorkerProcess> {
   readonly #living = new Set<WorkerProcess>()
   /** Listeners of which a worker's program was given a copy. */
   readonly #exposed = new Set<string>()
-  /** Workers that stop by themselves and take nobody any more who waits. */
+  /** Workers that stop on their own and accept no more waiting connections. */
   readonly #letGo = new WeakSet<WorkerProcess>()
   /** Those that start will take connections that they are sent. */
   #startingServe: boolean
@@ -56,7 +56,7 @@ export class Workers implements Iterable<WorkerProcess> {
     this.#startingServe = false
   }
 
-  /** Workers that are about to get ready, and were not told to stop. */
+  /** Workers that will become ready, and were not told to stop. */
   expected(): WorkerProcess[] {
     if (!this.#startingServe) return []
     return this.filter(({ state, told, ended }) => state === 'starting' && !told && !ended)
@@ -74,7 +74,7 @@ export class Workers implements Iterable<WorkerProcess> {
     if (ready.length > 0) return ready
     const stopping = able.filter(({ state }) => state === 'stopping')
     const staying = stopping.filter(worker => !this.#letGo.has(worker))
-    // From the others they may come back, when nobody is left
+    // The others may send them back, when no worker is left
     return staying.length > 0 || this.expected().length > 0 ? staying : stopping
   }
 

@@ -1,4 +1,4 @@
-/** Where a worker comes from, and what it asks of that: a supervisor (`SupervisedHome`), or nobody (`standaloneHome`). */
+/** The origin of a worker, and its requests to that: a supervisor (`SupervisedHome`), or none (`standaloneHome`). */
 import type { Channel } from '../../channel/channel.ts'
 import type { Loan } from '../control/control.ts'
 
@@ -11,9 +11,9 @@ export interface Home {
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
-  /** ms for which it goes on when it was told to stop. */
+  /** How long it serves as before after it was told to stop, in ms. */
   readonly lameDuck: number
-  /** To be called for each connection that it was sent, when it has closed. Undefined: nobody wants to know. */
+  /** To be called when a connection that it was sent has closed. Undefined: the supervisor does not ask for it. */
   readonly onClosed: (() => void) | undefined
   /** `exposed`: the program was given a copy of the listener. */
   uses(name: string, how: { adopts: boolean; exposed: boolean }): void
@@ -26,7 +26,7 @@ export interface Home {
 
 /** How a worker that stops stands to the others. */
 export interface Standing {
-  /** Nobody else serves whoever waits in the queues. */
+  /** No other process serves the connections that wait in the queues. */
   last: boolean
   /** The supervisor's process has ended. */
   orphan: boolean

@@ -92,7 +92,7 @@ function stopOnSignals(worker: Worker): void {
 
 async function joinParent(parent: number, { signals = true, channel: options = {} }: JoinOptions): Promise<Worker> {
   delete process.env[SUPERVISOR_VARIABLE] // its children are not workers
-  const authorize = (): boolean => true // whoever has started this process
+  const authorize = (): boolean => true // the process that has started this one
   const control = await connect<FromSupervisor, FromWorker>(Descriptor.adopt(CONTROL_NUMBER), {
     authorize,
     maxUnclaimed: 4 * MAX_UNCONFIRMED,
@@ -102,7 +102,7 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
   const welcome = await control.request<Welcome>(join, { descriptors: 253 })
   const { stopTimeout, killTimeout } = welcome
-  // If it hangs when its supervisor is killed, nobody else would end it
+  // If it hangs when its supervisor is killed, no other process would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
   // The control channel keeps the process running, as a worker lives until it is stopped
   const home = new SupervisedHome(welcome, parent, control, channel.unref())

@@ -1,4 +1,4 @@
-/** The listeners that a worker was lent, by name, and whoever of its program serves each of them. */
+/** The listeners that a worker was lent, by name, and the server of the program that serves each of them. */
 import type { Server } from 'node:net'
 import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
@@ -23,7 +23,7 @@ export class LentListeners {
   readonly #servers = new Map<Server, ServedServer>()
   readonly #receivers: Receiver[] = []
   readonly #serving = new Map<string, ServedListener>()
-  /** Listeners that the program was given: it may have passed them on, so that they are not only ours. */
+  /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
   readonly #exposed = new Set<string>()
   #stopping = false
   #cutOff = false
@@ -119,7 +119,7 @@ export class LentListeners {
   accept(name: string, count: number): { connections: Descriptor[]; error: number } {
     const connections: Descriptor[] = []
     const lent = this.#home.listeners.get(name)
-    // Once it stops, others take who waits
+    // After it has stopped, other workers accept the waiting connections
     if (this.#stopping || lent === undefined || !this.#serving.has(name)) return { connections, error: 0 }
     const error = acceptUpTo(lent.listener.borrow(), count, connection => void connections.push(own(connection)))
     return { connections, error }
@@ -160,7 +160,7 @@ export class LentListeners {
     this.#cutOff = true
   }
 
-  /** Stops accepting, and resolves when all are closed. `last`: whoever waits in the queues is ours to serve. */
+  /** Stops accepting, and resolves when all are closed. `last`: this worker serves the connections that wait in the queues. */
   async end(last: boolean | Promise<boolean>): Promise<void> {
     const stopped = this.servings.map(served => served.stopAccepting({ last }))
     this.#close(lent => !('dispatched' in lent)) // the servers have copies, and theirs must be the last ones

@@ -1,4 +1,4 @@
-/** A worker that nobody has started as one: it binds its listeners itself, and its channel leads nowhere. */
+/** A worker that no supervisor has started: it binds its listeners itself, and its channel has no peer. */
 import { PassfdError } from '../../base/errors.ts'
 import { connect, pair } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'

@@ -16,7 +16,7 @@ import { type StopHandler, StopHandlers } from './stop-handlers.ts'
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
 interface Ending {
-  /** Nobody else serves whoever waits in the queues. */
+  /** No other process serves the connections that wait in the queues. */
   last: boolean
   told: boolean
   orphan?: boolean
@@ -153,7 +153,7 @@ export class Worker {
     return deferred().promise
   }
 
-  /** @internal It will be told to stop soon. */
+  /** @internal The supervisor will tell it to stop soon. */
   becomeLameDuck(): void {
     this.#context.run(() => this.#lameDuck.abort())
   }
@@ -197,7 +197,7 @@ export class Worker {
       this.#handlers.limit(killTimeout)
     })
     this.#context.run(() => this.#stop.abort())
-    // The supervisor may be about to stop, too, and then nobody else would serve who waits
+    // The supervisor may stop soon, too, and then no other process would serve the waiting connections
     const isLast = told ? last : this.#askIfLast(bySignal)
     const all = this.listeners.servings
     await this.listeners.end(isLast)
