@@ -13,7 +13,15 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
 const state = join(build, 'state')
 /** Of src/, what there is in build/dist/, too: as dist/ has it, bundled. */
-const BUNDLED = ['index', 'stream/index', 'prefork/index', 'os/native', 'serving/server-intake']
+const BUNDLED = [
+  'index',
+  'datagram/index',
+  'memory/index',
+  'prefork/index',
+  'stream/index',
+  'os/native',
+  'serving/server-intake'
+]
 
 /** Two runs at once are harmless: each file is replaced in one step, and by the same. */
 export async function compileTests() {

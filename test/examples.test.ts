@@ -1,4 +1,4 @@
-/** The examples do what their comments and the README say. They import the built package, as users do. */
+/** The examples do what their comments and the README say. They import the package, bundled. */
 import { type SpawnOptions, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
 import { connect } from 'node:net'

@@ -145,7 +145,7 @@ test('a WebSocket asked for here is opened there, its first message read here wi
   t.is(await ended({ worker, channel }), '')
 })
 
-const CONNECTIONS = 100
+const CONNECTIONS = times(40, 100)
 const MOVES = times(20, 100)
 const PIECE = 2000
 
