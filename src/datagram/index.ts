@@ -3,18 +3,11 @@ export type { SocketName } from '../os/socket-name.ts'
 export type { DatagramAddress } from './address.ts'
 export { AttachedSocket, attach, type UnixDgramSocket } from './attach.ts'
 export type { DatagramMessage } from './message.ts'
+export { bind, type ConnectOptions, connect, unnamed } from './open.ts'
 export type { BindOptions, DatagramOptions, QueueOptions } from './options.ts'
 export type { DatagramData, SendOptions } from './send.ts'
 export type { Sender } from './sender.ts'
-export {
-  bind,
-  type ConnectOptions,
-  connect,
-  type DatagramEvents,
-  DatagramSocket,
-  type Dropped,
-  unnamed
-} from './socket.ts'
+export { type DatagramEvents, DatagramSocket, type Dropped } from './socket.ts'
 export {
   createSocket,
   type ReceivedFrom,

@@ -1,47 +1,33 @@
-/** `bind`, `connect` and `unnamed`: AF_UNIX datagrams with descriptors, both ways (unix(7)). */
+/** `DatagramSocket`: AF_UNIX datagrams with descriptors, both ways (unix(7)). */
 
-import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
-import { invalid } from '../base/check.ts'
+import { addNotices, Consumer, LISTENERS, LOOP } from '../base/consumer.ts'
 import { mark } from '../base/copy.ts'
-import { EAGAIN, ENOTCONN } from '../base/errno.ts'
-import { abortError, asError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
+import { EAGAIN } from '../base/errno.ts'
+import { abortError, asError, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { throwLater } from '../base/throw-later.ts'
 import { keepAlive } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { assertOpen, Descriptor, moveOut } from '../descriptor/descriptor.ts'
-import { sameUserOrRoot, whyRefused } from '../descriptor/peer.ts'
-import { checkNoOwner } from '../os/account.ts'
-import { discard, Watcher } from '../os/loop.ts'
-import { FAILED, native, READABLE, WRITABLE } from '../os/native.ts'
-import { bindOn, DATAGRAM, removeFile, type SocketFile, type SocketName, socketName } from '../os/socket-name.ts'
-import { addressOf, type DatagramAddress, type Destination, destinationOf } from './address.ts'
+import { discard } from '../os/loop.ts'
+import { native } from '../os/native.ts'
+import { removeFile, type SocketFile, type SocketName } from '../os/socket-name.ts'
+import type { Destination } from './address.ts'
 import { Outbox } from './destination-queues.ts'
+import { LoopPlace } from './loop-place.ts'
 import { DatagramMessage, END, GUARD, type MessageOwner } from './message.ts'
-import {
-  BIND_OPTIONS,
-  type BindOptions,
-  DATAGRAM_OPTIONS,
-  type DatagramLimits,
-  type DatagramOptions,
-  datagramLimits
-} from './options.ts'
+import type { DatagramLimits, DatagramOptions } from './options.ts'
 import { type Received, receiveDatagram } from './receive.ts'
+import { refusalOf } from './refusal.ts'
 import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
-import { passPidfds, type Sender } from './sender.ts'
+import type { Sender } from './sender.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
 const BATCH = 64
 /** So many failures of reading in a row, and the socket is beyond help. */
 const MAX_FAILURES = 16
-/** In ms; as long as a timer can be. */
-const LONG = 0x7fffffff
-/** So many wake-ups in a row with nothing to read, and reading rests for so long (ms). */
-const IDLE_WAKE_UPS = 16
-const REST = 50
-
 /** A datagram that passfd has rejected. */
 export interface Dropped {
   /** The number of its bytes. */
@@ -57,66 +43,10 @@ export interface DatagramEvents {
   close: [error?: Failure]
 }
 
-export interface ConnectOptions extends BindOptions {
-  /** The name of this socket, to which receivers answer: an address, or `true` for a random abstract name. Default: no name, and no answers. */
-  from?: DatagramAddress | true
-}
-
 const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies KnownOptions<Omit<SendOptions, 'to'>>
-const CONNECT_OPTIONS = { ...BIND_OPTIONS, from: true } as const satisfies KnownOptions<ConnectOptions>
-
-/**
- * Opens a socket with a name, and receives the datagrams that `authorize` accepts. Without an address it gets a random abstract name. A socket
- * file has mode 0600 from the moment it exists; passfd replaces a file that no process has bound, and `close()` removes the file if it still
- * belongs to this socket. It takes over a Descriptor (kind unix-dgram, for example of socket activation). Rejects with the system's error
- * (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
- */
-export async function bind(address?: DatagramAddress | Descriptor, given: BindOptions = {}): Promise<DatagramSocket> {
-  const options = readOptions(given, BIND_OPTIONS)
-  const limits = datagramLimits(options)
-  if (options.signal?.aborted) throw abortError(options.signal)
-  const base =
-    address instanceof Descriptor ? adopted(address, 'bind()', limits) : await named(address ?? true, limits, undefined)
-  return made({ ...base, limits, options })
-}
-
-/**
- * Opens a socket that sends to one address. While the peer exists, the kernel lets only the peer send to it. If another socket binds the peer's
- * name, the next send connects again; until then all senders that `authorize` accepts may send to it. It takes over a connected Descriptor.
- * Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
- */
-export async function connect(
-  address: DatagramAddress | Descriptor,
-  given: ConnectOptions = {}
-): Promise<DatagramSocket> {
-  const options = readOptions(given, CONNECT_OPTIONS)
-  const limits = datagramLimits(options)
-  const { signal, from } = options
-  if (signal?.aborted) throw abortError(signal)
-  if (address instanceof Descriptor) {
-    if (from !== undefined) throw invalid('options.from', 'left out, as a Descriptor has its name already', from)
-    return made({ ...adopted(address, 'connect()', limits, true), limits, options })
-  }
-  const peer = destinationOf(address)
-  const base = from === undefined ? unnamedSocket(limits, peer) : await named(from, limits, peer)
-  const connected = attempt(() => peer.use(bytes => checked(native.connect(base.fd, bytes), 'connect', peer.shown)))
-  if (connected instanceof Error) {
-    await undo(base)
-    throw connected
-  }
-  return made({ ...base, limits, options })
-}
-
-/** Opens a socket without a name. It sends to any address (`send(…, { to })`), and receivers can't answer it. */
-export function unnamed(given: DatagramOptions = {}): DatagramSocket {
-  const options = readOptions(given, DATAGRAM_OPTIONS)
-  const limits = datagramLimits(options)
-  if (options.signal?.aborted) throw abortError(options.signal)
-  return createSocket({ ...unnamedSocket(limits, undefined), limits, options })
-}
-
-interface Base {
-  /** A number that the shim holds; the holder of this object closes it. */
+/** @internal A socket that is open, before anybody has it. */
+export interface Base {
+  /** Held by the shim, and whoever has this closes it. */
   readonly fd: number
   readonly file: SocketFile | undefined
   readonly address: SocketName | undefined
@@ -124,16 +54,14 @@ interface Base {
   readonly peer: Destination | null | undefined
 }
 
-interface Setup extends Base {
+/** @internal */
+export interface Setup extends Base {
   readonly limits: DatagramLimits
   readonly options: DatagramOptions
 }
 
-const LISTENERS = "'message' listeners"
-type Consumer = 'nobody' | 'for await' | typeof LISTENERS
-type Reader = (result: IteratorResult<DatagramMessage>) => void
-
-let createSocket: (setup: Setup) => DatagramSocket
+/** @internal */
+export let createSocket: (setup: Setup) => DatagramSocket
 let listened: (socket: DatagramSocket) => void
 let unlistened: (socket: DatagramSocket) => void
 
@@ -154,22 +82,15 @@ export class DatagramSocket
   readonly #messageOwner: MessageOwner
   /** That in which it was opened. */
   readonly #context = new AsyncContext('PASSFD_SOCKET')
+  readonly #place: LoopPlace
+  readonly #consumer: Consumer<DatagramMessage>
   #fd: number
-  #watcher: Watcher | undefined
-  #referenced = true
   #writing = false
-  #consumer: Consumer = 'nobody'
-  #readers: Reader[] = []
-  /** The message of the loop's body; several if several were asked for at once. */
-  #current: DatagramMessage[] = []
-  /** How many more datagrams may be read before the event loop runs. */
+  /** How many more may be read before the event loop goes on. */
   #budget = BATCH
   #failures = 0
   /** Unclaimed descriptors that are being closed. */
   #closingDescriptors = 0
-  #pause: NodeJS.Timeout | undefined
-  #idleWakeUps = 0
-  #rest: NodeJS.Timeout | undefined
   #state: 'open' | 'closing' | 'closed' = 'open'
   #resolveClosed!: (error: Failure | undefined) => void
   readonly #forgetSignal: () => void
@@ -197,9 +118,25 @@ export class DatagramSocket
       reply: (data, replyOptions, to) =>
         this.send(data, peer === undefined ? { ...readOptions(replyOptions, REPLY_OPTIONS), to } : replyOptions)
     }
+    this.#consumer = new Consumer({
+      countListeners: () => this.listenerCount('message'),
+      pump: () => this.#pump(),
+      endItem: message => message[END]('the next datagram was asked for'),
+      onLeft: () => this.#adjust()
+    })
+    this.#place = new LoopPlace(setup.fd, {
+      onWritable: () => this.#outbox.writable(),
+      onReadable: () => {
+        this.#budget = BATCH
+        this.#pump()
+        return this.#budget < BATCH
+      },
+      onRested: () => this.#pump(),
+      onNoPlace: error => this.destroy(error)
+    })
     native.passRights(setup.fd, limits.maxDescriptors > 0)
     this.#forgetSignal = whenAborted(options.signal, () => this.destroy(abortError(options.signal!)))
-    this.#noticeListeners()
+    addNotices(this, NOTICES)
   }
 
   /** Reports the number of datagrams that wait to be sent. */
@@ -225,7 +162,7 @@ export class DatagramSocket
   async close(): Promise<void> {
     if (this.#state === 'open') {
       this.#state = 'closing'
-      this.#endReaders()
+      this.#consumer.endReaders()
       this.#adjust()
       const timedOut = await this.#drain()
       // destroy() may have been called meanwhile
@@ -251,31 +188,14 @@ export class DatagramSocket
   override removeAllListeners(...name: Parameters<EventEmitter<DatagramEvents>['removeAllListeners']>): this {
     super.removeAllListeners(...name)
     this.#adjust()
-    return this.#noticeListeners()
+    addNotices(this, NOTICES)
+    return this
   }
 
   /** Iterates over the datagrams, until the socket has closed (`closed` has the reason). `break` stops reading and closes nothing. */
   [Symbol.asyncIterator](): AsyncIterableIterator<DatagramMessage> {
-    this.#consume('for await')
-    let finished = false
-    const iterator: AsyncIterableIterator<DatagramMessage> = {
-      next: async () => {
-        if (finished) return { done: true, value: undefined }
-        this.#endCurrent()
-        return this.#next()
-      },
-      return: async () => {
-        if (!finished) {
-          finished = true
-          this.#endCurrent()
-          this.#consumer = 'nobody'
-          this.#endReaders()
-          this.#adjust()
-        }
-        return { done: true, value: undefined }
-      },
-      [Symbol.asyncIterator]: () => iterator
-    }
+    const iterator = this.#consumer.iterate()
+    this.#askForCredentials()
     return iterator
   }
 
@@ -285,19 +205,17 @@ export class DatagramSocket
 
   // --- consuming
 
-  /** The EventEmitter reports when the program adds its first or removes its last listener. */
-  #noticeListeners(): this {
-    for (const [event, notice] of NOTICES)
-      if (!this.listeners(event as never).includes(notice as never)) this.on(event as never, notice as never)
-    return this
+  #listen(): void {
+    const already = this.#consumer.by === LISTENERS
+    this.#consumer.claim(LISTENERS)
+    if (!already) this.#askForCredentials()
+    process.nextTick(() => {
+      if (this.#fd >= 0) this.#pump()
+    })
   }
 
-  #consume(by: Consumer): void {
-    if (this.#consumer === by && by === LISTENERS) return
-    const unheard = this.#consumer === LISTENERS && this.listenerCount('message') === 0
-    if (this.#consumer !== 'nobody' && !unheard) throw new PassfdError('CONSUMED', { by: this.#consumer })
-    this.#consumer = by
-    // Without it answers would have no sender. It stays off where nothing is received: it gives a socket a name (unix(7))
+  /** Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7)). */
+  #askForCredentials(): void {
     if (this.#fd < 0) return
     native.passCredentials(this.#fd, true)
     if (this.#setup.limits.pidfd) native.passPidfd(this.#fd, true)
@@ -312,16 +230,7 @@ export class DatagramSocket
   }
 
   get #consumes(): boolean {
-    if (this.#state !== 'open') return false
-    if (this.#consumer === LISTENERS && this.listenerCount('message') === 0) this.#consumer = 'nobody'
-    return this.#consumer === LISTENERS || this.#readers.length > 0
-  }
-
-  #next(): Promise<IteratorResult<DatagramMessage>> {
-    return new Promise(resolve => {
-      this.#readers.push(resolve)
-      this.#pump()
-    })
+    return this.#state === 'open' && this.#consumer.ready
   }
 
   /** Reads datagrams and gives them to the consumer, while it wants more and there are some. */
@@ -337,13 +246,14 @@ export class DatagramSocket
         this.#receive(received)
       }
     }
-    if (this.#state !== 'open') this.#endReaders()
+    if (this.#state !== 'open') this.#consumer.endReaders()
     this.#adjust()
   }
 
   #receive(received: Received): void {
     const { fds, from, sender, size } = received
-    const refusal = this.#refusal(received)
+    const { limits, options, peer } = this.#setup
+    const refusal = refusalOf(received, limits, peer, options, this.#context)
     if (refusal !== undefined) {
       if (fds.length > 0) this.#discard(fds)
       this.#tell('dropped', refusal, { size, from, sender })
@@ -351,43 +261,15 @@ export class DatagramSocket
       return
     }
     const message = new DatagramMessage(received, this.#messageOwner)
-    if (this.#consumer === 'for await') {
-      this.#current.push(message)
-      this.#readers.shift()!({ done: false, value: message })
+    if (this.#consumer.by === LOOP) {
+      this.#consumer.giveToLoop(message)
       return
     }
     this.#tell('message', message)
     message[END]("the 'message' listeners returned")
   }
 
-  #refusal({ fds, from, sender, cut, truncated, size }: Received): PassfdError | undefined {
-    const { limits, options, peer } = this.#setup
-    try {
-      const verdict =
-        options.authorize === undefined
-          ? isOurs(sender, peer)
-          : this.#context.run(() => options.authorize!(sender, from))
-      if (typeof verdict !== 'boolean') throw new TypeError('authorize() must return true or false at once')
-      if (!verdict)
-        return sender === undefined
-          ? new PassfdError('UNKNOWN_SENDER', { why: whyRefused(options.authorize) })
-          : new PassfdError('UNAUTHORIZED', { pid: sender.pid, uid: sender.uid, why: whyRefused(options.authorize) })
-    } catch (cause) {
-      return new PassfdError('AUTHORIZE_FAILED', {}, { cause })
-    }
-    if (cut) return new PassfdError('DATAGRAM_CUT', { size, limit: limits.maxMessage })
-    if (truncated) return new PassfdError('DESCRIPTORS_TRUNCATED')
-    if (fds.length <= limits.maxDescriptors) return undefined
-    return new PassfdError('TOO_MANY_DESCRIPTORS', {
-      what: 'A datagram was dropped that',
-      count: fds.length,
-      whose: 'this socket (maxDescriptors)',
-      limit: limits.maxDescriptors,
-      remedy: 'Raise maxDescriptors if they are welcome'
-    })
-  }
-
-  /** Errors that end nothing, such as ECONNRESET when a peer has connected elsewhere: the next datagrams are read all the same. */
+  /** Such as ECONNRESET, when a peer has turned to somebody else: what comes next is read all the same. */
   #failed(errno: number): void {
     if (++this.#failures >= MAX_FAILURES) this.destroy(systemError(errno, 'recvmsg'))
   }
@@ -400,22 +282,12 @@ export class DatagramSocket
     })
   }
 
-  #endCurrent(): void {
-    for (const message of this.#current.splice(0)) message[END]('the next datagram was asked for')
-  }
-
-  #endReaders(): void {
-    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
-  }
-
   /** Nothing that a listener throws disturbs the socket. */
   #tell(event: keyof DatagramEvents, ...args: unknown[]): void {
     try {
       this.#context.emit(this, event, ...args)
     } catch (error) {
-      process.nextTick(() => {
-        throw error
-      })
+      throwLater(error)
     }
   }
 
@@ -426,69 +298,15 @@ export class DatagramSocket
     this.#adjust()
   }
 
-  /** Sets the events for which the loop watches the socket; it watches only while there are some. */
   #adjust(): void {
     if (this.#fd < 0) return
-    this.#adjustPause()
-    const reading = this.#wantsMore && this.#rest === undefined
-    if (this.#watcher === undefined) {
-      if (!reading && !this.#writing) return
-      const watcher = this.#makeWatcher()
-      if (watcher === undefined) return
-      this.#watcher = watcher
-      if (!this.#referenced) this.#watcher.unref()
-    }
-    this.#watcher.want(reading, this.#writing)
-  }
-
-  /** Undefined, and the socket ends, if there is no place on the loop (ENOSPC, ENOMEM): it would never hear of anything. */
-  #makeWatcher(): Watcher | undefined {
-    try {
-      return new Watcher(this.#fd, events => this.#ready(events))
-    } catch (error) {
-      this.destroy(error as Error)
-      return undefined
-    }
-  }
-
-  /** Nothing is watched while reading pauses, and the closing of descriptors doesn't keep the process running: a timer does. */
-  #adjustPause(): void {
-    if (this.#referenced && this.#pausing && this.#consumes) this.#pause ??= setTimeout(() => {}, LONG)
-    else {
-      clearTimeout(this.#pause)
-      this.#pause = undefined
-    }
-  }
-
-  #ready(events: number): void {
-    this.#budget = BATCH
-    if (events & (WRITABLE | FAILED)) this.#outbox.writable()
-    if (events & (READABLE | FAILED)) this.#pump()
-    if (events & READABLE) this.#noteWakeUp(this.#budget < BATCH)
-  }
-
-  /**
-   * Another holder of the socket may have shut it down for reading. Then poll(2) reports for ever that it is readable, and there is nothing to
-   * read.
-   */
-  #noteWakeUp(useful: boolean): void {
-    this.#idleWakeUps = useful ? 0 : this.#idleWakeUps + 1
-    if (this.#idleWakeUps < IDLE_WAKE_UPS || this.#rest !== undefined) return
-    this.#idleWakeUps = 0
-    this.#rest = setTimeout(() => {
-      this.#rest = undefined
-      this.#pump()
-    }, REST)
-    if (!this.#referenced) keepAlive(this.#rest, false)
-    this.#adjust()
+    this.#place.holdProcess(this.#pausing && this.#consumes)
+    this.#place.want(this.#wantsMore, this.#writing)
   }
 
   #keepAlive(on: boolean): this {
-    this.#referenced = on
-    if (on) this.#watcher?.ref()
-    else this.#watcher?.unref()
+    this.#place.keepAlive(on)
     this.#outbox.keepAlive(on)
-    this.#adjustPause()
     return this
   }
 
@@ -506,7 +324,7 @@ export class DatagramSocket
           ),
         closeTimeout
       )
-      if (!this.#referenced) keepAlive(timer, false)
+      if (!this.#place.referenced) keepAlive(timer, false)
     })
     const first = await Promise.race([this.#outbox.whenEmpty(), timeout])
     clearTimeout(timer)
@@ -519,18 +337,16 @@ export class DatagramSocket
     this.#outbox.end(
       new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
     )
-    this.#watcher?.end()
-    clearTimeout(this.#rest)
-    this.#adjustPause()
+    this.#place.end()
     const fd = this.#fd
     this.#fd = -1
     native.close(fd)
     this.#forgetSignal()
-    for (const message of this.#current) message[GUARD]()
+    for (const message of this.#consumer.current) message[GUARD]()
     const { file } = this.#setup
     const removed = file === undefined ? undefined : await removeFile(file).catch(asError)
     const failure = error ?? removed ?? undefined
-    this.#endReaders()
+    this.#consumer.endReaders()
     this.#resolveClosed(failure)
     this.#tell('close', ...(failure === undefined ? [] : [failure]))
     this.#context.end()
@@ -538,89 +354,11 @@ export class DatagramSocket
 
   static {
     createSocket = setup => new DatagramSocket(setup)
-    listened = socket => {
-      socket.#consume(LISTENERS)
-      process.nextTick(() => {
-        if (socket.#fd >= 0) socket.#pump()
-      })
-    }
+    listened = socket => socket.#listen()
     unlistened = socket => socket.#adjust()
   }
 }
 mark(DatagramSocket, 'DatagramSocket')
-
-async function made(setup: Setup): Promise<DatagramSocket> {
-  const { signal } = setup.options
-  if (signal?.aborted) {
-    await undo(setup)
-    throw abortError(signal)
-  }
-  return createSocket(setup)
-}
-
-async function undo({ fd, file }: Base): Promise<void> {
-  native.close(fd)
-  if (file !== undefined) await removeFile(file)
-}
-
-async function named(
-  given: DatagramAddress | true,
-  { access, pidfd }: DatagramLimits,
-  peer: Destination | undefined
-): Promise<Base> {
-  // passfd's own random name, because the kernel's (autobind, unix(7)) have five digits: any process can try all of them
-  const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
-  // Before it has its name, so that nothing comes without credentials
-  const prepare = (fd: number): void => {
-    checked(native.passCredentials(fd, true), 'setsockopt')
-    if (pidfd) passPidfds(fd, true)
-  }
-  return { ...(await bindOn(DATAGRAM, address, access, { prepare })), address, peer }
-}
-
-function unnamedSocket({ access, pidfd }: DatagramLimits, peer: Destination | undefined): Base {
-  checkNoOwner(access, 'a socket without a name')
-  const fd = checked(native.socket(DATAGRAM), 'socket')
-  try {
-    if (pidfd) passPidfds(fd, false)
-  } catch (error) {
-    native.close(fd)
-    throw error
-  }
-  return { fd, file: undefined, address: undefined, peer }
-}
-
-function adopted(descriptor: Descriptor, by: string, { access, pidfd }: DatagramLimits, mustBeConnected = false): Base {
-  checkNoOwner(access, 'a Descriptor, which has its name already')
-  const fd = assertOpen(descriptor)
-  if (descriptor.kind !== 'unix-dgram')
-    throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: 'unix-dgram', actual: descriptor.kind })
-  const own = checked(native.name(fd, false, name), 'getsockname')
-  const address = addressOf(name.subarray(0, own))
-  const theirs = native.name(fd, true, name)
-  if (theirs !== ENOTCONN || mustBeConnected) checked(theirs, 'getpeername')
-  const peer = theirs < 0 ? undefined : addressOf(name.subarray(0, theirs))
-  if (pidfd) passPidfds(fd, own > 0 || theirs === 0)
-  moveOut(descriptor, by)
-  if (own > 0 || theirs === 0) native.passCredentials(fd, true)
-  return {
-    fd,
-    file: undefined,
-    address,
-    peer: peer === undefined ? (theirs < 0 ? undefined : null) : destinationOf(peer)
-  }
-}
-
-const name = Buffer.allocUnsafeSlow(108)
-
-function attempt(work: () => void): Error | undefined {
-  try {
-    work()
-    return undefined
-  } catch (error) {
-    return error as Error
-  }
-}
 
 const NOTICES = [
   ['newListener', onNewListener],
@@ -633,9 +371,4 @@ function onNewListener(this: DatagramSocket, name: string | symbol): void {
 
 function onRemoveListener(this: DatagramSocket, name: string | symbol): void {
   if (name === 'message') unlistened(this)
-}
-
-/** The default of `authorize`. On one end of a socketpair(2) it accepts every sender, because only the holders of the other end can send to it. */
-function isOurs(sender: Sender | undefined, peer: Destination | null | undefined): boolean {
-  return sender === undefined ? peer === null : sameUserOrRoot(sender)
 }

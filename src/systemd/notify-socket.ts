@@ -1,5 +1,6 @@
 /** The supervisor's end of systemd's notification protocol (sd_notify(3)): how workers in any language say that they are ready. */
-import { bind, type DatagramSocket } from '../datagram/socket.ts'
+import { bind } from '../datagram/open.ts'
+import type { DatagramSocket } from '../datagram/socket.ts'
 
 export type NotificationListener = (fields: ReadonlyMap<string, string>) => void
 

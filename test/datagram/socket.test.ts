@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import * as fs from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { bind, connect, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram/index.ts'
 import { Descriptor } from '../../src/index.ts'
@@ -11,7 +11,6 @@ import { identity } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
-import { NOBODY, publicPath } from '../helpers/public.ts'
 import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
 
 const DATAGRAMS = times(2000, 10_000)
@@ -116,90 +115,6 @@ testIf(fs.existsSync(notifier) ? undefined : 'no systemd', 'systemd-notify is he
 
 // --- whose datagrams are taken
 
-test("another user's datagram is dropped with its sender named, unless authorize lets it in", async t => {
-  const name = abstractName()
-  const server = await bind(name)
-  server.on('message', () => t.fail('it was let in'))
-  const dropped = once(server, 'dropped')
-  const refused = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
-  const [error, what] = await dropped
-  t.like(error, code('UNAUTHORIZED'))
-  t.regex(error.message, new RegExp(`Process ${refused.child.pid} of user ${NOBODY} `))
-  t.like(what, { size: 9, sender: { pid: refused.child.pid, uid: NOBODY, gid: NOBODY } })
-  await refused.exit
-  await server.close()
-
-  const asked: unknown[] = []
-  const open = await bind(name, {
-    authorize: (sender, from) => {
-      asked.push(sender?.uid, from)
-      return true
-    }
-  })
-  const allowed = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
-  const { data, sender } = await nextDatagram(open)
-  t.is(data.toString(), 'let me in')
-  t.is(sender?.uid, NOBODY)
-  t.deepEqual(asked, [NOBODY, undefined])
-  await allowed.exit
-  await open.close()
-})
-
-test('a socket file lets nobody else in by default', async t => {
-  const path = publicPath()
-  const server = await bind(path)
-  t.is(fs.statSync(path).mode & 0o777, 0o600)
-  const refused = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
-  t.is(await refused.line(), 'EACCES')
-  await refused.exit
-  await server.close()
-  const open = await bind(path, { mode: 0o666, authorize: () => true })
-  const allowed = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
-  t.is((await nextDatagram(open)).sender?.uid, NOBODY)
-  t.is(await allowed.line(), 'sent')
-  await allowed.exit
-  await open.close()
-})
-
-test('an authorize that fails, or says neither yes nor no, lets nobody in', async t => {
-  for (const authorize of [
-    () => {
-      throw new Error('no idea')
-    },
-    async () => true,
-    () => 1
-  ]) {
-    const [server, client] = await boundPair({ authorize: authorize as never })
-    server.on('message', () => t.fail('it was let in'))
-    void client.send('x', { to: server.address!, descriptors: [file()] })
-    const [error] = await once(server, 'dropped')
-    t.like(error, code('AUTHORIZE_FAILED'))
-    t.true(error.cause instanceof Error)
-    await closeSockets(server, client)
-  }
-})
-
-test('what came before credentials were asked for has no sender, and is not let in by default', async t => {
-  for (const authorize of [undefined, () => true]) {
-    const name = abstractName()
-    const fd = native.socket(2)
-    native.bind(fd, Buffer.from(`\0${name.abstract}`), -1)
-    const client = await connect(name)
-    await client.send('early')
-    const server = await bind(Descriptor.adopt(release(fd)), authorize === undefined ? {} : { authorize })
-    t.deepEqual(server.address, name)
-    if (authorize === undefined) {
-      server.on('message', ({ data }) => t.is(data.toString(), 'late'))
-      const [error, what] = await once(server, 'dropped')
-      t.like(error, code('UNKNOWN_SENDER'))
-      t.like(what, { size: 5, sender: undefined })
-      await client.send('late')
-      await once(server, 'message')
-    } else t.like(await nextDatagram(server), { sender: undefined })
-    await closeSockets(server, client)
-  }
-})
-
 // --- what is taken, and what is not
 
 test('nothing is cut off: a datagram of 300,000 bytes arrives whole', async t => {
@@ -207,45 +122,6 @@ test('nothing is cut off: a datagram of 300,000 bytes arrives whole', async t =>
   const bytes = Buffer.alloc(300_000, 'passfd')
   void client.send(bytes, { to: server.address! })
   t.true((await nextDatagram(server)).data.equals(bytes))
-  await closeSockets(server, client)
-})
-
-test('maxMessage: one byte more is dropped and told, and its descriptors are closed', async t => {
-  const [server, client] = await boundPair({ maxMessage: 5 })
-  const to = server.address!
-  for (const text of ['', '1234', '12345', '123456', 'end']) void client.send(text, { to, descriptors: [file()] })
-  const dropped: unknown[] = []
-  server.on('dropped', (error, { size, sender }) => dropped.push(error.code, size, sender?.pid))
-  t.deepEqual(await texts(server, 4), ['', '1234', '12345', 'end'])
-  t.deepEqual(dropped, ['ERR_PASSFD_DATAGRAM_CUT', 6, me.pid])
-  await closeSockets(server, client)
-})
-
-test('maxDescriptors: one more is dropped and told', async t => {
-  const [server, client] = await boundPair({ maxDescriptors: 2 })
-  const to = server.address!
-  for (const count of [0, 1, 2, 3, 0])
-    void client.send(`${count}`, { to, descriptors: Array.from({ length: count }, file) })
-  const dropped = once(server, 'dropped')
-  t.deepEqual(await texts(server, 4), ['0', '1', '2', '0'])
-  t.like((await dropped)[0], code('TOO_MANY_DESCRIPTORS'))
-  await closeSockets(server, client)
-})
-
-test('maxDescriptors 0: descriptors are refused, by the kernel where it can', async t => {
-  const [server, client] = await boundPair({ maxDescriptors: 0 })
-  const probe = native.socket(2)
-  const kernelCan = native.passRights(probe, false) >= 0
-  native.close(probe)
-  const given = file()
-  const dropped = once(server, 'dropped')
-  server.on('message', () => t.fail('it was taken'))
-  const sent = client.send('x', { to: server.address!, descriptors: [given] })
-  if (kernelCan) {
-    await t.throwsAsync(sent, { code: 'EPERM' })
-    t.false(given.closed, 'it is ours again')
-    given.close()
-  } else t.like((await dropped)[0], code('TOO_MANY_DESCRIPTORS'))
   await closeSockets(server, client)
 })
 
@@ -271,38 +147,6 @@ test('trap 05: every number of descriptors arrives whole', async t => {
   t.throws(() => client.send('x', { to: server.address!, descriptors: tooMany }), code('TOO_MANY_DESCRIPTORS'))
   for (const descriptor of tooMany) descriptor.close()
   await closeSockets(server, client)
-})
-
-test('trap 03: at the limit of open files a datagram is dropped whole, with a reason, and the next one is taken', async t => {
-  const path = socketPath()
-  const running = startFixture('datagram-limited', [path, '3'])
-  const open = Number(await running.line())
-  const client = await connect(path)
-  const seen = []
-  for (const count of [3, 20, 30, 1]) {
-    await client.send(`${count}`, { descriptors: Array.from({ length: count }, file) })
-    seen.push(JSON.parse(await running.line())) // one after the other: those of the one before are closed
-  }
-  t.deepEqual(seen, [
-    ['3', 3, open],
-    // trap 04: those that did come in are closed
-    ['ERR_PASSFD_DESCRIPTORS_TRUNCATED', open],
-    ['ERR_PASSFD_DESCRIPTORS_TRUNCATED', open],
-    ['1', 1, open]
-  ])
-  running.child.stdin!.end()
-  t.is((await running.exit).code, 0)
-  await client.close()
-})
-
-test('a random name is one that nobody guesses; an abstract one goes with its socket', async t => {
-  const [one, other] = [await bind(), await bind()]
-  t.regex((one.address as { abstract: string }).abstract, /^passfd-[0-9a-f]{32}$/)
-  t.notDeepEqual(one.address, other.address)
-  await closeSockets(one, other)
-  const client = unnamed()
-  await t.throwsAsync(client.send('x', { to: one.address! }), { code: 'ECONNREFUSED' })
-  await client.close()
 })
 
 test('a sender is answered by its exact name, even if that is no text', async t => {
@@ -445,177 +289,7 @@ test('maxUnclaimed: reading pauses while so many are being closed, and goes on w
   await closeSockets(server, client)
 })
 
-test('a process that consumes stays until it does no more', async t => {
-  const running = startFixture('datagram-stays')
-  t.is(await running.line(), 'paused')
-  t.is(running.child.exitCode, null)
-  running.child.stdin!.end()
-  t.is(await running.line(), 'resumed')
-  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
-})
-
-test('a peer that sends without end does not keep the event loop', async t => {
-  const server = await bind()
-  // It sends whenever there is room: while this one reads, that is always
-  const name = Buffer.from(`\0${(server.address as { abstract: string }).abstract}`)
-  const fd = native.socket(2)
-  const refill = (): void => {
-    while (native.sendMessage(fd, Buffer.from('x'), 0, 1, new Int32Array(0), 0, 0, name) >= 0);
-  }
-  let turns = 0
-  let read = 0
-  const timer = setInterval(() => turns++, 0)
-  refill()
-  for await (const _ of server) {
-    refill()
-    if (++read > 10_000 || turns > 1) break
-  }
-  clearInterval(timer)
-  t.true(turns > 1, `${read} were read in ${turns} turns`)
-  native.close(fd)
-  await server.close()
-})
-
 // --- addresses
-
-test('a name in use is EADDRINUSE; a dead socket file is replaced, another file is left alone', async t => {
-  const path = socketPath()
-  const server = await bind(path)
-  t.like(await t.throwsAsync(bind(path)), { code: 'EADDRINUSE', syscall: 'bind', address: path })
-  await t.throwsAsync(connect(path, { from: path }), { code: 'EADDRINUSE' })
-  t.true(fs.existsSync(path), 'its owner still has it')
-  const name = abstractName()
-  const abstract = await bind(name)
-  await t.throwsAsync(bind(name), { code: 'EADDRINUSE' })
-  await closeSockets(server, abstract)
-  t.false(fs.existsSync(path))
-
-  const dead = native.socket(2)
-  native.bind(dead, Buffer.from(path), 0o600)
-  native.close(dead)
-  t.true(fs.existsSync(path))
-  await (await bind(path)).close()
-  fs.writeFileSync(path, 'precious')
-  await t.throwsAsync(bind(path), code('ADDRESS_IN_USE_BY_FILE'))
-  t.is(fs.readFileSync(path, 'utf8'), 'precious')
-})
-
-test("trap 30: close() removes the file only if it is still this socket's", async t => {
-  const path = socketPath()
-  const first = await bind(path)
-  fs.unlinkSync(path)
-  const second = await bind(path)
-  await first.close()
-  t.true(fs.existsSync(path), "the successor's")
-  await second.close()
-  t.false(fs.existsSync(path))
-})
-
-test("trap 30: a stream server's live socket is not taken for dead, nor is a datagram socket by a stream server", async t => {
-  const path = socketPath()
-  const listener = await Descriptor.bind({ path })
-  await t.throwsAsync(bind(path), { code: 'EADDRINUSE' })
-  listener.close()
-  const server = await bind(path)
-  await t.throwsAsync(Descriptor.bind({ path }), { code: 'EADDRINUSE' })
-  await server.close()
-})
-
-test('paths of any length', async t => {
-  const folder = join(dirname(socketPath()), 'long'.repeat(30))
-  fs.mkdirSync(folder, { recursive: true })
-  const path = join(folder, basename(socketPath()))
-  const server = await bind(path)
-  const [client, other] = [await connect(path), unnamed()]
-  void client.send('connected')
-  void other.send('not connected', { to: path })
-  t.deepEqual(await texts(server, 2), ['connected', 'not connected'])
-  await t.throwsAsync(other.send('x', { to: join(folder, 'x'.repeat(200)) }), code('ADDRESS_TOO_LONG'))
-  await closeSockets(server, client, other)
-  t.false(fs.existsSync(path))
-})
-
-test('a socket that another owner has shut down does not keep the loop busy', async t => {
-  const [left, right] = socketpair()
-  const copy = left.dup()
-  const socket = await connect(left)
-  let looks = 0
-  await patched(
-    'nextSize',
-    nextSize => fd => {
-      looks++
-      return nextSize(fd)
-    },
-    async () => {
-      socket.on('message', () => {})
-      native.shutdown(copy.borrow(), 0)
-      await until(() => looks >= 16, 'it is told, and there is nothing')
-      for (let i = 0; i < 200; i++) await turn()
-    }
-  )
-  t.true(looks < 100, `${looks} looks`)
-  copy.close()
-  right.close()
-  await closeSockets(socket)
-})
-
-test('a Descriptor is taken as it is: bound, or connected', async t => {
-  const [left, right] = socketpair()
-  native.sendMessage(left.borrow(), Buffer.from('early'), 0, 5, new Int32Array(0), 0, 0, null)
-  const [one, other] = [await bind(left), await connect(right)]
-  t.true(left.closed && right.closed)
-  t.is(one.address, undefined)
-  t.like(await nextDatagram(other), { sender: undefined })
-  void one.send('pair', { descriptors: [file()] })
-  const message = await nextDatagram(other)
-  t.is(message.sender?.pid, me.pid)
-  message.descriptors[0]!.close()
-  t.throws(() => one.send('x', { to: abstractName() }), code('INVALID_ARGUMENT'))
-  await closeSockets(one, other)
-
-  const [stream, end] = Descriptor.socketpair()
-  await t.throwsAsync(bind(stream), code('DESCRIPTOR_KIND'))
-  await t.throwsAsync(connect(stream), code('DESCRIPTOR_KIND'))
-  t.false(stream.closed, 'nothing has moved')
-  for (const each of [stream, end]) each.close()
-  const unconnected = Descriptor.adopt(release(native.socket(2)))
-  await t.throwsAsync(connect(unconnected), { code: 'ENOTCONN' })
-  t.false(unconnected.closed)
-  await t.throwsAsync(connect(unconnected, { from: true }), code('INVALID_ARGUMENT'))
-  unconnected.close()
-  await t.throwsAsync(bind(unconnected), code('DESCRIPTOR_CLOSED'))
-})
-
-test('a path in the place of a peer that is gone is connected to anew; nobody there is the error of that send only', async t => {
-  const path = socketPath()
-  const first = await bind(path)
-  const client = await connect(path)
-  await client.send('one')
-  t.deepEqual(await texts(first, 1), ['one'])
-  await first.close()
-  const given = file()
-  const lost = await t.throwsAsync(client.send('lost', { descriptors: [given] }))
-  t.like(lost, { code: 'ENOENT', syscall: 'connect', address: path })
-  t.false(given.closed, 'it is ours again')
-  const second = await bind(path)
-  await client.send('two', { descriptors: [given] })
-  t.deepEqual(await texts(second, 1), ['two'])
-  await closeSockets(second, client)
-})
-
-test('nobody to connect to', async t => {
-  const path = socketPath()
-  const before = openDescriptors().size
-  t.like(await t.throwsAsync(connect(path)), { code: 'ENOENT', syscall: 'connect', address: path })
-  const own = socketPath()
-  await t.throwsAsync(connect(path, { from: own }), { code: 'ENOENT' })
-  t.false(fs.existsSync(own), 'its name is gone, too')
-  const dead = native.socket(2)
-  native.bind(dead, Buffer.from(path), 0o600)
-  native.close(dead)
-  await t.throwsAsync(connect(path), { code: 'ECONNREFUSED' })
-  t.is(openDescriptors().size, before)
-})
 
 test('misuse throws at the call and moves nothing', async t => {
   const server = await bind()
@@ -731,11 +405,6 @@ test('a signal closes the socket, or ends the attempt', async t => {
   t.false(fs.existsSync(path))
 })
 
-test('a socket that nobody refers to lets the process end', async t => {
-  const running = startFixture('datagram-unref')
-  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
-})
-
 test('several worker threads, with descriptors both ways', async t => {
   const running = startFixture('datagram-workers')
   t.is(await running.line(), JSON.stringify([5050, 5050, 5050]))
@@ -759,17 +428,6 @@ test(`${DATAGRAMS} datagrams with descriptors leave nothing behind`, async t => 
   t.true(most < open + 150, `${most} were open, ${open} before`)
   await closeSockets(server, client)
 })
-
-function socketpair(): [Descriptor, Descriptor] {
-  const numbers = new Int32Array(2)
-  native.socketpair(2, numbers)
-  return [...numbers].map(fd => Descriptor.adopt(release(fd))) as [Descriptor, Descriptor]
-}
-
-function release(fd: number): number {
-  native.release(fd)
-  return fd
-}
 
 /** The number of a socket of this process, found by its name. */
 function openNumber({ address }: DatagramSocket): number {

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type BindOptions, bind, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram/index.ts'
+import { Descriptor } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 
 /** A name that nobody else has. */
@@ -42,6 +43,19 @@ export function fill(address: { abstract: string }): number {
   } finally {
     native.close(fd)
   }
+}
+
+/** Two datagram sockets without names, connected to each other. */
+export function socketpair(): [Descriptor, Descriptor] {
+  const numbers = new Int32Array(2)
+  native.socketpair(2, numbers)
+  return [...numbers].map(fd => Descriptor.adopt(release(fd))) as [Descriptor, Descriptor]
+}
+
+/** A number that nobody holds any more. */
+export function release(fd: number): number {
+  native.release(fd)
+  return fd
 }
 
 export async function closeSockets(...sockets: { close(): Promise<void> }[]): Promise<void> {
