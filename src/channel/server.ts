@@ -5,7 +5,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { checkType } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
-import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts'
+import { EINTR } from '../base/errno.ts'
 import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { throwLater } from '../base/throw-later.ts'
@@ -13,9 +13,10 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { type Peer, peerOf } from '../descriptor/peer.ts'
+import { Acceptor, acceptEach } from '../os/acceptor.ts'
 import { checkNoOwner } from '../os/account.ts'
-import { closeListener, Watcher } from '../os/loop.ts'
-import { FAILED, native } from '../os/native.ts'
+import { closeListener } from '../os/loop.ts'
+import { native } from '../os/native.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
 import { type Channel, hasUnread } from './channel.ts'
 import { type Address, open } from './connect.ts'
@@ -32,11 +33,6 @@ import {
   withUnclaimed
 } from './options.ts'
 import { SocketWire } from './wire.ts'
-
-/** Connections accepted in one wake-up; the rest waits for the next, so that open channels get their turn. */
-const ACCEPT_BATCH = 64
-/** At the limit of open files the server waits this many ms before it accepts again, because no event reports that there is room. */
-const ACCEPT_PAUSE = 50
 
 export interface ServerEvents<In = unknown, Out = unknown> {
   channel: [Channel<In, Out>]
@@ -113,7 +109,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #setup: ServerSetup
   readonly #guests: Guests
   readonly #channels = new Set<Channel<In, Out>>()
-  readonly #watcher: Watcher
+  readonly #acceptor: Acceptor
   /** That of the `listen` call. Channels are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SERVER')
   readonly #handshakes = new AbortController()
@@ -124,8 +120,6 @@ export class ChannelServer<In = unknown, Out = unknown>
   #iterating = false
   #closing: Promise<void> | undefined
   #resolveClosed!: (error: Failure | undefined) => void
-  #pause: NodeJS.Timeout | undefined
-  #exhausted = false
   #lastLimits: Limits | undefined
   #lastUnclaimed = -1
   readonly #forgetSignal: () => void
@@ -141,7 +135,14 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { bounds, fd, options } = setup
     this.#guests = new Guests(bounds, channel => this.#closed(channel))
     holdRights(fd) // accepted sockets inherit it
-    this.#watcher = new Watcher(fd, events => this.#accept(events))
+    const isOpen = (): boolean => this.#closing === undefined
+    const admit = (socket: number): void => void this.#context.run(this.#admit, this, socket)
+    this.#acceptor = new Acceptor(fd, {
+      accept: () => acceptEach(fd, isOpen, admit),
+      onExhausted: error => this.#cannotAccept(error),
+      onFailed: () => void this.#close(true, systemError(EINTR, 'poll'))
+    })
+    this.#acceptor.want(true)
     const { signal } = options
     this.#forgetSignal = whenAborted(signal, () => void this.#close(true, abortError(signal!)))
   }
@@ -168,12 +169,12 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   ref(): this {
-    this.#watcher.ref()
+    this.#acceptor.ref()
     return this
   }
 
   unref(): this {
-    this.#watcher.unref()
+    this.#acceptor.unref()
     return this
   }
 
@@ -201,30 +202,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     await this.close()
   }
 
-  #accept(events: number): void {
-    if (events & FAILED) {
-      void this.#close(true, systemError(EINTR, 'poll'))
-      return
-    }
-    for (let i = 0; i < ACCEPT_BATCH && this.#closing === undefined; i++) {
-      const fd = native.accept(this.#setup.fd)
-      if (fd === EAGAIN) return
-      if (fd === ECONNABORTED || fd === EINTR) continue
-      if (fd < 0) {
-        this.#watcher.want(false, false)
-        this.#pause = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
-        this.#cannotAccept(systemError(fd, 'accept4'))
-        return
-      }
-      this.#exhausted = false
-      void this.#context.run(this.#admit, this, fd)
-    }
-  }
-
-  /** Emitted once, until a connection was accepted. */
   #cannotAccept(error: Error): void {
-    if (this.#exhausted) return
-    this.#exhausted = true
     if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
     else process.emitWarning(error)
   }
@@ -331,8 +309,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   async #closeNow(channels: boolean, error: Error | undefined): Promise<void> {
     const { fd, file, limits } = this.#setup
-    clearTimeout(this.#pause)
-    this.#watcher.end()
+    this.#acceptor.end()
     this.#forgetSignal()
     this.#handshakes.abort()
     let failure = error

@@ -7,8 +7,8 @@ import { PassfdError } from '../base/errors.ts'
 import { type Accepting, listenUnreachably, type SocketSetup } from '../connection/inject.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
+import { acceptWaiting } from '../os/acceptor.ts'
 import { native } from '../os/native.ts'
-import { acceptWaiting } from './accept.ts'
 import { endListeners } from './last-accept.ts'
 
 /** One listener that a server accepts from. */

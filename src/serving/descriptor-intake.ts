@@ -1,23 +1,17 @@
 /** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
 
 import { AsyncContext } from '../base/async-context.ts'
-import { EINVAL } from '../base/errno.ts'
-import { PassfdError, systemError } from '../base/errors.ts'
+import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
-import { Watcher } from '../os/loop.ts'
-import { FAILED, native } from '../os/native.ts'
-import { acceptWaiting } from './accept.ts'
+import { Acceptor, acceptBatch, acceptWaiting } from '../os/acceptor.ts'
+import { native } from '../os/native.ts'
 import type { Lane } from './accept-sources.ts'
 import type { Serving } from './intake.ts'
 import { endListeners } from './last-accept.ts'
 
 export type ConnectionHandler = (connection: Descriptor) => unknown
-
-const BATCH = new Int32Array(64)
-/** At the limit of open files it waits this many ms before it accepts again, because no event reports that there is room. */
-const ACCEPT_PAUSE = 50
 
 export class Receiver implements Serving {
   /** Always 0, because the owner of a connection does not report its end. */
@@ -84,28 +78,28 @@ class ReceivingLane {
   readonly #fd: number
   readonly #exclusive: () => boolean
   readonly #receive: (fd: number) => void
-  readonly #watcher: Watcher
-  #rest: NodeJS.Timeout | undefined
+  readonly #acceptor: Acceptor
   #ended = false
-  /** Accepting has failed, and that was reported. */
-  #exhausted = false
 
   constructor(fd: number, exclusive: () => boolean, receive: (fd: number) => void) {
     this.#fd = fd
     this.#exclusive = exclusive
     this.#receive = receive
     try {
-      this.#watcher = new Watcher(fd, events => this.#accept((events & FAILED) !== 0))
+      this.#acceptor = new Acceptor(fd, {
+        accept: () => acceptBatch(fd, receive),
+        onExhausted: error => process.emitWarning(error) // a worker has nobody else to tell
+      })
     } catch (error) {
       native.close(fd)
       throw error
     }
+    this.#acceptor.want(true)
   }
 
   /** Stops accepting for the time being. */
   pause(): void {
-    clearTimeout(this.#rest)
-    this.#watcher.end()
+    this.#acceptor.end()
   }
 
   /** Ends the lane. `last`: it first accepts the waiting connections. */
@@ -118,30 +112,5 @@ class ReceivingLane {
     else if (last) acceptWaiting(this.#fd, connection => void waiting.push(connection))
     native.close(this.#fd)
     for (const connection of waiting) this.#receive(connection)
-  }
-
-  #accept(failed: boolean): void {
-    const count = this.#batch()
-    if (count > 0) this.#exhausted = false
-    if (count >= 0 && !failed) return
-    if (count < 0 && count !== EINVAL) this.#cannotAccept(systemError(count, 'accept4'))
-    if (this.#ended) return // in the program's own handler
-    this.#watcher.want(false, false)
-    // At the limit of open files; or another process has ended the listener, and the supervisor will soon tell this one to stop
-    this.#rest = setTimeout(() => this.#watcher.want(true, false), ACCEPT_PAUSE)
-  }
-
-  /** Emits a process warning, because a worker has no other receiver for it: once until a connection was accepted. */
-  #cannotAccept(error: Error): void {
-    if (this.#exhausted) return
-    this.#exhausted = true
-    process.emitWarning(error)
-  }
-
-  /** Returns how many, or what is wrong. */
-  #batch(): number {
-    const count = native.acceptMany(this.#fd, BATCH, BATCH.length, null)
-    for (const fd of Array.from(BATCH.subarray(0, Math.max(0, count)))) this.#receive(fd)
-    return count
   }
 }

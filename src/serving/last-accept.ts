@@ -1,7 +1,7 @@
 /** Ends a listener without a reset: accepts all connections that the kernel has accepted, and lets no more in. Otherwise close(2) resets them. */
 import { setTimeout as later, setImmediate as turn } from 'node:timers/promises'
+import { acceptWaiting } from '../os/acceptor.ts'
 import { ADDRESS, native } from '../os/native.ts'
-import { acceptWaiting } from './accept.ts'
 
 const READ = 0
 /** How long handshakes that are under way, or a limit of open files, are waited for, in ms. */

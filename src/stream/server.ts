@@ -4,20 +4,16 @@ import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { mark } from '../base/copy.ts'
-import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts'
+import { EINTR } from '../base/errno.ts'
 import { abortError, type Failure, systemError } from '../base/errors.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { authorized } from '../descriptor/admission.ts'
 import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
-import { closeListener, discard, Watcher } from '../os/loop.ts'
-import { FAILED, native } from '../os/native.ts'
+import { Acceptor, acceptEach, type Outcome } from '../os/acceptor.ts'
+import { closeListener, discard } from '../os/loop.ts'
 import { removeFile, type SocketFile } from '../os/socket-name.ts'
 import type { AdmissionOptions } from './options.ts'
 
-/** Connections accepted in one wake-up; the rest waits for the next. */
-const ACCEPT_BATCH = 64
-/** At the limit of open files the server waits this many ms before it accepts again, because no event reports that there is room. */
-const ACCEPT_PAUSE = 50
 /** How long `close()` waits for the listener to be really closed, in ms. */
 const CLOSE_TIMEOUT = 5000
 
@@ -68,7 +64,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   /** Resolves when the server has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: StreamServerSetup<Address, Connection>
-  readonly #watcher: Watcher
+  readonly #acceptor: Acceptor
   /** That of the `listen` call. Connections are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SERVER')
   readonly #admissions = new AbortController()
@@ -81,8 +77,6 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
   #admitting = 0
   #resolveClosed!: (error: Failure | undefined) => void
   #closing: Promise<void> | undefined
-  #pause: NodeJS.Timeout | undefined
-  #exhausted = false
 
   private constructor(setup: StreamServerSetup<Address, Connection>) {
     super()
@@ -92,7 +86,11 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     this.closed = new Promise(resolve => {
       this.#resolveClosed = resolve
     })
-    this.#watcher = new Watcher(setup.fd, events => this.#accept(events))
+    this.#acceptor = new Acceptor(setup.fd, {
+      accept: () => this.#accept(),
+      onExhausted: error => this.#cannotAccept(error),
+      onFailed: () => void this.#close(systemError(EINTR, 'poll'))
+    })
     this.#update()
     const onListener = (event: string | symbol): void => {
       if (event === 'connection') queueMicrotask(() => this.#update())
@@ -110,12 +108,12 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
 
   /** Keeps the process running while the server accepts (the default). */
   ref(): this {
-    this.#watcher.ref()
+    this.#acceptor.ref()
     return this
   }
 
   unref(): this {
-    this.#watcher.unref()
+    this.#acceptor.unref()
     return this
   }
 
@@ -158,31 +156,17 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
 
   #update(): void {
     this.#give()
-    if (this.#pause === undefined) this.#watcher.want(this.#wants, false)
+    this.#acceptor.want(this.#wants)
   }
 
-  #accept(events: number): void {
-    if (events & FAILED) {
-      void this.#close(systemError(EINTR, 'poll'))
-      return
-    }
-    for (let i = 0; i < ACCEPT_BATCH && this.#wants; i++) {
-      const fd = native.accept(this.#setup.fd)
-      if (fd === EAGAIN) break
-      if (fd === ECONNABORTED || fd === EINTR) continue
-      if (fd < 0) {
-        this.#watcher.want(false, false)
-        this.#pause = setTimeout(() => {
-          this.#pause = undefined
-          this.#update()
-        }, ACCEPT_PAUSE)
-        this.#cannotAccept(systemError(fd, 'accept4'))
-        return
-      }
-      this.#exhausted = false
-      void this.#context.run(this.#admit, this, fd)
-    }
-    this.#update()
+  #accept(): Outcome {
+    const outcome = acceptEach(
+      this.#setup.fd,
+      () => this.#wants,
+      fd => void this.#context.run(this.#admit, this, fd)
+    )
+    if (outcome.error === 0) this.#update()
+    return outcome
   }
 
   /**
@@ -234,10 +218,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     }
   }
 
-  /** Emitted once, until a connection was accepted. */
   #cannotAccept(error: Error): void {
-    if (this.#exhausted) return
-    this.#exhausted = true
     if (this.listenerCount('acceptError') > 0) this.#tell('acceptError', error)
     else process.emitWarning(error)
   }
@@ -275,8 +256,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
 
   async #closeNow(error: Error | undefined): Promise<void> {
     const { fd, file } = this.#setup
-    clearTimeout(this.#pause)
-    this.#watcher.end()
+    this.#acceptor.end()
     this.#forgetSignal()
     this.#admissions.abort()
     for (const connection of this.#unclaimed) connection.destroy()

@@ -12,8 +12,8 @@ import { EINVAL } from '../../base/errno.ts'
 import { systemError } from '../../base/errors.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import { type Descriptor, moveOut, own } from '../../descriptor/descriptor.ts'
-import { Watcher } from '../../os/loop.ts'
-import { ADDRESS, FAILED, native } from '../../os/native.ts'
+import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, type Outcome } from '../../os/acceptor.ts'
+import { ADDRESS, native } from '../../os/native.ts'
 import { endListeners } from '../../serving/last-accept.ts'
 import type { Dispatch, Route } from '../balance.ts'
 import { type Accepted, type Loan, MAX_GRANTED, MAX_UNCONFIRMED } from '../control/control.ts'
@@ -22,11 +22,6 @@ import { Heads } from './first-bytes.ts'
 import { Grants } from './grants.ts'
 import type { Ending, Listener, ListenerEvents } from './listener.ts'
 import type { Recipient } from './recipient.ts'
-
-/** Connections accepted in one call. */
-const ACCEPT_BATCH = 64
-/** At the limit of open files it waits this many ms before it accepts again, because no event reports that there is room. */
-const ACCEPT_PAUSE = 50
 
 type Place = Recipient | 'anybody'
 
@@ -51,7 +46,7 @@ export class DispatchedListener implements Listener {
   readonly #heads: Heads<Place> | undefined
   /** Undefined: connections are accepted here. */
   readonly #grants: Grants | undefined
-  readonly #watcher: Watcher | undefined
+  readonly #acceptor: Acceptor | undefined
   readonly #events: ListenerEvents
   /** Connections that no worker could be given yet. */
   readonly #waiting: number[] = []
@@ -85,12 +80,14 @@ export class DispatchedListener implements Listener {
       return
     }
     try {
-      this.#watcher = new Watcher(fd, happened => this.#accept(happened))
+      this.#acceptor = new Acceptor(fd, {
+        accept: () => this.#acceptBatch(),
+        onExhausted: error => this.#events.onAcceptError(error, this.name)
+      })
     } catch (error) {
       this.#heads?.close()
       throw error
     }
-    this.#watcher.want(false, false)
   }
 
   loan(): Loan {
@@ -140,7 +137,7 @@ export class DispatchedListener implements Listener {
     this.#ending = true
     clearTimeout(this.#pause)
     for (const retry of this.#unable.values()) clearTimeout(retry)
-    this.#watcher?.end()
+    this.#acceptor?.end()
     this.#grants?.end()
     const fd = this.#bound.descriptor.borrow()
     await closeBound(this.#bound, async () => {
@@ -178,7 +175,7 @@ export class DispatchedListener implements Listener {
   #want(accepting: boolean): void {
     if (this.#accepting === accepting || this.#ending) return
     this.#accepting = accepting
-    this.#watcher?.want(accepting, false)
+    this.#acceptor?.want(accepting)
     this.#grants?.want(accepting)
   }
 
@@ -230,28 +227,19 @@ export class DispatchedListener implements Listener {
     }
   }
 
-  #accept(happened: number): void {
-    if (!this.#accepting || this.#ending) return
-    const count = this.#acceptBatch()
-    if (count < 0 || (happened & FAILED) !== 0) this.#rest()
-    if (count > 0) this.#exhausted.delete(undefined)
-    else if (count < 0) this.#cannotAccept(count)
-  }
-
-  /** Accepts the connections that wait now. False: some are left. */
+  /** Whoever waits now. False: some are left. */
   #acceptAll(): boolean {
     for (;;) {
-      const count = this.#acceptBatch()
-      // The queue of a listener that was shut down is empty
-      if (count <= 0) return count === 0 || count === EINVAL
+      const { count, error } = this.#acceptBatch()
+      // A listener that was shut down has nobody in its queue any more
+      if (count === 0) return error === 0 || error === EINVAL
     }
   }
 
-  /** Returns how many, or what is wrong. */
-  #acceptBatch(): number {
+  #acceptBatch(): Outcome {
     const wanted = this.#heads !== undefined || this.#rule === 'address'
     const count = native.acceptMany(this.#bound.descriptor.borrow(), accepted, ACCEPT_BATCH, wanted ? addresses : null)
-    if (count <= 0) return count
+    if (count <= 0) return { count: 0, error: count }
     const fds = Array.from(accepted.subarray(0, count))
     if (!wanted) this.#place(fds)
     else {
@@ -259,7 +247,7 @@ export class DispatchedListener implements Listener {
       if (this.#heads === undefined) this.#placeByAddress(fds, from)
       else for (let i = 0; i < count; i++) this.#heads.add(fds[i]!, from[i])
     }
-    return count
+    return { count, error: 0 }
   }
 
   /** Emitted once, until that process has accepted a connection. */

@@ -1,0 +1,131 @@
+/** Accepting the connections of a listener: one after the other as they come, or all that wait. */
+import { EAGAIN, ECONNABORTED, EINTR, EINVAL } from '../base/errno.ts'
+import { systemError } from '../base/errors.ts'
+import { Watcher } from './loop.ts'
+import { FAILED, native } from './native.ts'
+
+/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+export const ACCEPT_PAUSE = 50
+/** Connections accepted in one wake-up; the rest waits for the next. */
+export const ACCEPT_BATCH = 64
+const BATCH = new Int32Array(256)
+/** Of those that wait; the longest queue that Linux allows by default has 4,096. */
+const MOST = 65_536
+
+/** What came of accepting: how many connections, and what has kept it from accepting more (-errno, 0 if nothing has). */
+export interface Outcome {
+  readonly count: number
+  readonly error: number
+}
+
+export interface AcceptorOwner {
+  /** Somebody waits: accepts, as many as it likes in one wake-up. */
+  accept(): Outcome
+  /** The kernel gives no connection (EMFILE, ENFILE, ENOMEM, ENOBUFS): told once until one was accepted. */
+  onExhausted(error: Error): void
+  /** The listener was shut down, or is beyond help. Without this function accepting rests, as the owner is told otherwise. */
+  onFailed?(): void
+}
+
+/** Watches a listener while connections are wanted, and rests when the kernel gives none. */
+export class Acceptor {
+  readonly #owner: AcceptorOwner
+  readonly #watcher: Watcher
+  #wanted = false
+  #rest: NodeJS.Timeout | undefined
+  #exhausted = false
+
+  /** Nothing is wanted yet. `fd` stays the caller's. Throws the system's error if there is no place on the loop. */
+  constructor(fd: number, owner: AcceptorOwner) {
+    this.#owner = owner
+    this.#watcher = new Watcher(fd, events => this.#ready((events & FAILED) !== 0))
+    this.#watcher.want(false, false)
+  }
+
+  want(connections: boolean): void {
+    this.#wanted = connections
+    if (this.#rest === undefined) this.#watcher.want(connections, false)
+  }
+
+  /** While connections are wanted, the process goes on (the default). */
+  ref(): void {
+    this.#watcher.ref()
+  }
+
+  unref(): void {
+    this.#watcher.unref()
+  }
+
+  /** Accepts nobody any more. To be called before the descriptor is closed or given away. */
+  end(): void {
+    clearTimeout(this.#rest)
+    this.#watcher.end()
+  }
+
+  #ready(failed: boolean): void {
+    if (failed && this.#owner.onFailed !== undefined) {
+      this.#owner.onFailed()
+      return
+    }
+    if (!this.#wanted) return
+    const { count, error } = this.#owner.accept()
+    if (count > 0) this.#exhausted = false
+    if (error < 0 || failed) this.#beginRest()
+    // EINVAL: another process has shut it down
+    if (error === 0 || error === EINVAL || this.#exhausted) return
+    this.#exhausted = true
+    this.#owner.onExhausted(systemError(error, 'accept4'))
+  }
+
+  #beginRest(): void {
+    if (!this.#watcher.active) return // the program has ended it in its own handler
+    this.#watcher.want(false, false)
+    clearTimeout(this.#rest)
+    this.#rest = setTimeout(() => {
+      this.#rest = undefined
+      this.#watcher.want(this.#wanted, false)
+    }, ACCEPT_PAUSE)
+  }
+}
+
+/** Accepts one connection after the other while they are `wanted`, ACCEPT_BATCH at most. `take` owns each number, which is held. */
+export function acceptEach(fd: number, wanted: () => boolean, take: (connection: number) => void): Outcome {
+  let count = 0
+  for (let tries = 0; tries < ACCEPT_BATCH && wanted(); tries++) {
+    const connection = native.accept(fd)
+    if (connection === EAGAIN) break
+    if (connection === ECONNABORTED || connection === EINTR) continue
+    if (connection < 0) return { count, error: connection }
+    count++
+    take(connection)
+  }
+  return { count, error: 0 }
+}
+
+/** Accepts in one call who waits, ACCEPT_BATCH at most. `take` owns each number, which is held. */
+export function acceptBatch(fd: number, take: (connection: number) => void): Outcome {
+  const count = native.acceptMany(fd, BATCH, ACCEPT_BATCH, null)
+  if (count <= 0) return { count: 0, error: count }
+  for (const connection of Array.from(BATCH.subarray(0, count))) take(connection) // which may accept itself
+  return { count, error: 0 }
+}
+
+/**
+ * Accepts `most` connections at most; `take` owns each number, which is held. Returns 0, or what has kept it from accepting more (-errno).
+ */
+export function acceptUpTo(fd: number, most: number, take: (connection: number) => void): number {
+  for (let left = most; left > 0; ) {
+    const count = native.acceptMany(fd, BATCH, Math.min(left, BATCH.length), null)
+    if (count <= 0) return count
+    for (const connection of Array.from(BATCH.subarray(0, count))) take(connection) // which may accept itself
+    left -= count
+  }
+  return 0
+}
+
+/** Accepts everybody. False: some are left, as there is no descriptor for them. */
+export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
+  const error = acceptUpTo(fd, MOST, take)
+  // A listener that was shut down has nobody in its queue any more
+  return error === 0 || error === EINVAL
+}
