@@ -33,7 +33,7 @@ struct environment {
 	} watchers;
 	napi_ref binding;      /* the object with the functions, which keep it; weak while nothing is under way */
 	size_t under_way;      /* watchers, and batches that dispatch will report */
-	struct outbox *outbox; /* where closed batches come back */
+	struct closed_batches *closed_batches; /* where they come back */
 	uv_idle_t spinning;    /* active: the loop doesn't sleep */
 	uint64_t spin_until;   /* in ns of uv_hrtime() */
 
@@ -47,9 +47,6 @@ struct environment {
 	napi_async_context context;
 };
 
-/* An environment whose functions are to be properties of `binding`. NULL if it fails. */
-struct environment *environment_create(napi_env env, napi_value binding);
-
 /* Something that will call into JavaScript: until it is over, the collector leaves the binding and what it keeps alone. */
 void environment_begin(struct environment *environment);
 void environment_over(struct environment *environment);
@@ -60,10 +57,7 @@ void environment_handle_closed(struct environment *environment);
 /* Calls JavaScript: afterwards any watcher may be gone. */
 void environment_dispatch(struct environment *environment, int id, int events);
 
-/* For so long the loop looks for events again and again instead of sleeping. */
-int environment_spin(struct environment *environment, int microseconds);
-
-/* The batch and its descriptors are the closer's from here on; with a tag > 0 dispatch follows. */
-void environment_close_later(struct environment *environment, struct closer_batch *batch);
+/* Its memory: every handle is closed, and nobody can call its functions any more. */
+void environment_free(struct environment *environment);
 
 #endif

@@ -14,7 +14,8 @@ struct function {
 };
 
 /* Each ends with a NULL name. */
-extern const struct function message_functions[], memory_functions[], accept_functions[];
+extern const struct function own_functions[], socket_functions[], watch_functions[], message_functions[], memory_functions[],
+	accept_functions[];
 
 typedef int body(struct environment *environment, const napi_value *argument);
 

@@ -1,13 +1,10 @@
 #include "watcher.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/stat.h>
 
 #include "../waist/os.h"
+#include "inner_epoll.h"
 
 /* What one wake-up may read of large bodies, in bytes and in reads: other handles wait meanwhile. */
 enum { LARGE_A_WAKEUP = 1 << 20, READS_A_WAKEUP = 8 };
@@ -146,51 +143,13 @@ static void tell_and_read_on(struct watcher *watcher, int events)
 	}
 }
 
-/*
- * uv_poll_init makes what it is given non-blocking, for everybody who has it. A pipe or terminal may be somebody else's too, so the loop
- * gets an epoll of our own that watches it.
- */
-static int make_inner(int fd, bool reads, int *inner)
-{
-	struct stat status;
-	struct epoll_event nothing = {.events = 0};
-	int flags = fcntl(fd, F_GETFL);
-	*inner = -1;
-	if (flags < 0 || fstat(fd, &status) < 0)
-		return -errno;
-	if (reads || (flags & O_NONBLOCK) != 0 || S_ISSOCK(status.st_mode))
-		return 0;
-	int made = epoll_create1(EPOLL_CLOEXEC);
-	if (made < 0)
-		return -errno;
-	if (epoll_ctl(made, EPOLL_CTL_ADD, fd, &nothing) < 0) {
-		int error = -errno;
-		os_close(made);
-		return error;
-	}
-	*inner = made;
-	return 0;
-}
-
-/* What libuv would have said of `fd` itself: the events, or -1 for an error. */
-static int inner_events(struct watcher *watcher)
-{
-	struct epoll_event event;
-	if (epoll_wait(watcher->inner, &event, 1, 0) != 1)
-		return 0;
-	if ((event.events & EPOLLERR) != 0)
-		return -1;
-	int events = (event.events & EPOLLIN ? READABLE : 0) | (event.events & EPOLLOUT ? WRITABLE : 0);
-	return (event.events & EPOLLHUP ? READABLE | WRITABLE : events) & watcher->interest;
-}
-
 static void on_ready(uv_poll_t *poll, int status, int ready)
 {
 	struct watcher *watcher = (struct watcher *) poll;
 	struct environment *environment = watcher->environment;
 	int id = watcher->id, events = ready & WRITABLE;
 	if (status == 0 && watcher->inner >= 0) {
-		ready = inner_events(watcher);
+		ready = inner_epoll_events(watcher->inner, watcher->interest);
 		if (ready < 0) {
 			status = ready;
 			uv_poll_stop(poll);
@@ -225,7 +184,7 @@ int watcher_watch(struct environment *environment, int fd, bool reads)
 	/* libuv accepts a second handle for a number when the first is stopped, and then confuses them. */
 	if (fd < 0 || held_has(&environment->held, fd, WATCHED))
 		return fd < 0 ? -EBADF : -EEXIST;
-	int inner, error = make_inner(fd, reads, &inner);
+	int inner, error = inner_epoll_create(fd, reads, &inner);
 	if (error < 0)
 		return error;
 	struct watcher *watcher = calloc(1, sizeof *watcher);
@@ -262,12 +221,8 @@ int watcher_interest(struct environment *environment, int id, int events)
 		return uv_poll_stop(&watcher->poll);
 	if (watcher->inner < 0)
 		return uv_poll_start(&watcher->poll, watcher->interest, on_ready);
-	struct epoll_event event = {
-		.events = (watcher->interest & READABLE ? EPOLLIN : 0u) | (watcher->interest & WRITABLE ? EPOLLOUT : 0u)
-	};
-	if (epoll_ctl(watcher->inner, EPOLL_CTL_MOD, watcher->fd, &event) < 0)
-		return -errno;
-	return uv_poll_start(&watcher->poll, UV_READABLE, on_ready);
+	int error = inner_epoll_interest(watcher->inner, watcher->fd, watcher->interest);
+	return error < 0 ? error : uv_poll_start(&watcher->poll, UV_READABLE, on_ready);
 }
 
 int watcher_keep_alive(struct environment *environment, int id, bool on)

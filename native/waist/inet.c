@@ -21,10 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int outcome(ssize_t result)
-{
-	return result < 0 ? -errno : (int) result;
-}
+#include "option.h"
 
 /* accept(2) has no MSG_DONTWAIT, and anybody who shares the listener may have cleared the flag. */
 static int never_waits(int fd)
@@ -77,11 +74,6 @@ static int inet_address(union inet_address *address, const char *host, int port)
 	address->v6.sin6_family = AF_INET6;
 	address->v6.sin6_port = htons((uint16_t) port);
 	return sizeof address->v6;
-}
-
-static int set_option(int fd, int level, int option, int value)
-{
-	return outcome(setsockopt(fd, level, option, &value, sizeof value));
 }
 
 static int bind_inet(int fd, const union inet_address *address, int size, bool udp, int backlog, int flags)

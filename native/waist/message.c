@@ -4,16 +4,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "option.h"
 #include "os.h"
 
 #ifndef SCM_PIDFD /* Linux 6.5 */
 #define SCM_PIDFD 4
 #endif
-
-static int outcome(ssize_t result)
-{
-	return result < 0 ? -errno : (int) result;
-}
 
 static void put_rights(struct msghdr *header, const int32_t *fds, size_t count)
 {

@@ -13,14 +13,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "option.h"
 #include "os.h"
 
 enum { UNIX98_SLAVE_MAJOR = 136 }; /* Documentation/admin-guide/devices.txt of Linux */
-
-static int outcome(ssize_t result)
-{
-	return result < 0 ? -errno : (int) result;
-}
 
 int os_resize(int fd, int columns, int rows)
 {

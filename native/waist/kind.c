@@ -1,0 +1,76 @@
+/* What a descriptor is open on. */
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "option.h"
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+static enum os_kind socket_kind(int fd)
+{
+	int domain = get_option(fd, SO_DOMAIN), type = get_option(fd, SO_TYPE), protocol = get_option(fd, SO_PROTOCOL);
+	bool listens = get_option(fd, SO_ACCEPTCONN) == 1;
+	if (domain == AF_UNIX && type == SOCK_STREAM)
+		return listens ? OS_UNIX_STREAM_LISTENER : OS_UNIX_STREAM;
+	if (domain == AF_UNIX && type == SOCK_SEQPACKET)
+		return listens ? OS_UNIX_SEQPACKET_LISTENER : OS_UNIX_SEQPACKET;
+	if (domain == AF_UNIX && type == SOCK_DGRAM)
+		return OS_UNIX_DGRAM;
+	if (domain != AF_INET && domain != AF_INET6)
+		return OS_OTHER;
+	if (type == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP))
+		return listens ? OS_TCP_LISTENER : OS_TCP;
+	return type == SOCK_DGRAM && protocol == IPPROTO_UDP ? OS_UDP : OS_OTHER;
+}
+
+/* A regular file, or one of the kernel's own: those have no type, or (newer pidfds) say that they are regular. */
+static enum os_kind file_kind(int fd, bool regular)
+{
+	static const struct { const char *prefix; enum os_kind kind; } names[] = {
+		{"anon_inode:[eventfd]", OS_EVENTFD}, {"anon_inode:[eventpoll]", OS_EPOLL},
+		{"anon_inode:[pidfd]", OS_PIDFD}, {"pidfd:[", OS_PIDFD}, {"/memfd:", OS_MEMFD}
+	};
+	char path[32], name[32] = "";
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	if (readlink(path, name, sizeof name - 1) > 0)
+		for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+			if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)
+				continue;
+			/* Anybody may call a file /memfd:…, but only memory files have seals. */
+			if (names[i].kind != OS_MEMFD || (regular && fcntl(fd, F_GET_SEALS) >= 0))
+				return names[i].kind;
+		}
+	return regular ? OS_FILE : OS_OTHER;
+}
+
+int os_kind(int fd)
+{
+	struct statx status;
+	struct termios terminal;
+	/* fstat would ask the server of a network file, which may not answer. */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
+		return -errno;
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	if ((flags & O_PATH) != 0) /* a place in the tree: nothing can be read from it or written to it (open(2)) */
+		return S_ISDIR(status.stx_mode) ? OS_DIRECTORY : OS_OTHER;
+	switch (status.stx_mode & S_IFMT) {
+	case S_IFDIR: return OS_DIRECTORY;
+	case S_IFIFO: return OS_PIPE;
+	case S_IFSOCK: return (int) socket_kind(fd);
+	case S_IFBLK: return OS_DEVICE;
+	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
+	default: return (int) file_kind(fd, S_ISREG(status.stx_mode));
+	}
+}
