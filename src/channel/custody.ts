@@ -2,7 +2,8 @@
  * Descriptors that are neither the program's nor the peer's alone: those that were sent and are not confirmed (*out*), those that have arrived
  * and are lent to the program (*lent*), and those that nobody wants, which are closed off the event loop (*discarded*).
  */
-import { type Descriptor, type Lender, lent, moveOutShared } from '../descriptor/descriptor.ts'
+import { type Descriptor, lent, moveOutShared } from '../descriptor/descriptor.ts'
+import type { Lender } from '../descriptor/lender.ts'
 import { Parcel } from './parcel.ts'
 import type { ReturnState, SessionCore } from './session-core.ts'
 

@@ -2,7 +2,8 @@
 
 import { mark } from '../base/copy.ts'
 import { PassfdError } from '../base/errors.ts'
-import { type Descriptor, endLoan, guardLoan, type Lender, lent } from '../descriptor/descriptor.ts'
+import { type Descriptor, endLoan, guardLoan, lent } from '../descriptor/descriptor.ts'
+import type { Lender } from '../descriptor/lender.ts'
 import type { SocketName } from '../os/socket-name.ts'
 import type { Received } from './receive.ts'
 import type { DatagramData, SendOptions } from './send.ts'

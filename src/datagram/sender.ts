@@ -2,7 +2,8 @@
 
 import { ENOPROTOOPT } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
-import { type Descriptor, endLoan, guardLoan, type Lender, lent } from '../descriptor/descriptor.ts'
+import { type Descriptor, endLoan, guardLoan, lent } from '../descriptor/descriptor.ts'
+import type { Lender } from '../descriptor/lender.ts'
 import { noPidfd } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
 

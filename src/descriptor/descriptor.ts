@@ -9,7 +9,7 @@ import { isMainThread } from 'node:worker_threads'
 import { checkInteger, checkOneOf, checkOwnCopy, checkPathText } from '../base/check.ts'
 import { mark } from '../base/copy.ts'
 import { EBADF, EBUSY, EEXIST } from '../base/errno.ts'
-import { checked, type ErrorKey, PassfdError, systemError } from '../base/errors.ts'
+import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { bindSocket } from '../os/bind.ts'
@@ -18,8 +18,10 @@ import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
 import { type DescriptorSource, numberOf } from './from-node.ts'
+import { GONE, type Gone, goneError } from './gone.ts'
 import { DUPLEXES, FILES, KINDS, type Kind, LISTENERS, SOCKETS, STREAMS } from './kind.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
+import { type Lender, lenderThatWas } from './lender.ts'
 import { OpenFile } from './open-file.ts'
 import type { ListenHandle } from './to-node.ts'
 import * as convert from './to-node.ts'
@@ -27,58 +29,11 @@ import * as convert from './to-node.ts'
 /** The argument of `Descriptor.bind`. */
 export type BindSpec = BindSpecOf<Descriptor>
 
-/** The lender of a received descriptor, until the end of a scope. */
-export interface Lender {
-  /** What ended or will end the scope, for the error's sentence. */
-  readonly ended: string
-  readonly message: string
-  readonly pid: number
-  /** The borrower keeps the descriptor: it no longer counts. */
-  kept(): void
-  /** The borrower is done with it: the lender closes the number, off the event loop. */
-  discard(fd: number): void
-}
-
 const PAIR_OPTIONS = { type: true } as const satisfies KnownOptions<{ type?: unknown }>
 
 const SOCKET_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const
 
-/** In a few words; the sentences are those of the errors. */
-const GONE = {
-  DESCRIPTOR_CLOSED: 'closed',
-  DESCRIPTOR_MOVED: 'moved',
-  DESCRIPTOR_DETACHED: 'detached',
-  DESCRIPTOR_CONVERTED: 'used up',
-  DESCRIPTOR_UNCLAIMED: 'closed unclaimed'
-} as const
-type Gone = keyof typeof GONE
-
-const CALLER = { owner: 'what that call made owns it now', remedy: 'Pass a dup() to keep one' }
-/** The owner of a moved descriptor, if it is not the channel and then the peer; by the call that moved it. */
-const OWNERS: Record<string, { owner: string; remedy: string }> = {
-  "a socket's send()": { owner: 'it belongs to the socket, then to the peer', remedy: 'Send a dup() to keep one' },
-  'writeWithDescriptors()': {
-    owner: 'it belongs to the stream, then to the peer',
-    remedy: 'Write a dup() to keep one'
-  },
-  'its schema': {
-    owner: 'the reply that it came with does not fit the schema, so it was closed',
-    remedy: 'Have the schema accept the reply'
-  }
-}
-for (const by of [
-  'bind()',
-  'connect()',
-  'connectPackets()',
-  'listen()',
-  'listenPackets()',
-  'DescriptorStream.from()',
-  'PacketSocket.from()',
-  'SharedMemory.map()'
-])
-  OWNERS[by] = CALLER
-
-/** Only this module has this symbol. A call of the constructor without it adopts a number. */
+/** Nobody else has it: whoever calls the constructor without it hands a number over. */
 const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)
@@ -398,26 +353,12 @@ export class Descriptor implements Disposable {
   /** Shows the kind and the number, or what took it. */
   [inspect.custom](): string {
     if (this.#fd >= 0) return `Descriptor(${this.kind}, ${this.#lender === undefined ? '' : 'lent, '}${this.#fd})`
-    const { [this.#gone as Gone]: words } = GONE
-    return `Descriptor(${this.#kind === undefined ? '' : `${this.#kind}, `}${words}${this.#by === '' ? '' : ` by ${this.#by}`})`
+    return `Descriptor(${this.#kind === undefined ? '' : `${this.#kind}, `}${GONE[this.#gone!]}${this.#by === '' ? '' : ` by ${this.#by}`})`
   }
 
   #open(): number {
-    if (this.#fd < 0) throw this.#goneError()
+    if (this.#fd < 0) throw goneError(this.#gone!, this.#kind, this.#by, this.#lender)
     return this.#fd
-  }
-
-  #goneError(): PassfdError {
-    const details = { kind: this.#kind ?? 'descriptor', by: this.#by, ...OWNERS[this.#by] }
-    const lender = this.#lender
-    if (this.#gone === 'DESCRIPTOR_UNCLAIMED' && lender !== undefined)
-      return new PassfdError(this.#gone, {
-        ...details,
-        message: lender.message,
-        from: from(lender),
-        ended: lender.ended
-      })
-    return new PassfdError(this.#gone as ErrorKey, details)
   }
 
   #need(operation: string, kinds: readonly Kind[]): void {
@@ -513,7 +454,7 @@ export class Descriptor implements Disposable {
       descriptor.#unwatch()
       descriptor.#fd = -1
       descriptor.#gone = 'DESCRIPTOR_UNCLAIMED'
-      descriptor.#lender = { ...forError(lender), ended }
+      descriptor.#lender = lenderThatWas(lender, ended)
       return fd
     }
     handOver = (descriptor, by) => {
@@ -553,10 +494,6 @@ export function lent(fd: number, lender: Lender): Descriptor {
   return new Descriptor(fd, HELD, lender)
 }
 
-function from({ pid }: Lender): string {
-  return pid > 0 ? `pid ${pid}` : 'a process that the kernel does not name'
-}
-
 /** The rest is Node's to check, which takes Buffers and URLs, too. */
 function checkPath(path: unknown): void {
   if (typeof path === 'string') checkPathText(path, 'path')
@@ -589,9 +526,3 @@ function adoptOpened(fd: number): Descriptor {
     fs.closeSync(fd)
   }
 }
-
-function forError({ message, pid }: Lender): Lender {
-  return { message, pid, ended: '', kept: nothing, discard: nothing }
-}
-
-function nothing(): void {}

@@ -1,0 +1,20 @@
+/** Received descriptors are lent until a scope ends: by whom, and what the borrower tells that one. */
+
+/** Whoever lent a received descriptor out until the end of a scope. */
+export interface Lender {
+  /** What ended or will end the scope, for the error's sentence. */
+  readonly ended: string
+  readonly message: string
+  readonly pid: number
+  /** The borrower keeps the descriptor: it no longer counts. */
+  kept(): void
+  /** The borrower is done with it: the lender closes the number, off the event loop. */
+  discard(fd: number): void
+}
+
+/** What an error has to say of a lender whose scope `ended`; there is nothing left to tell it. */
+export function lenderThatWas({ message, pid }: Lender, ended: string): Lender {
+  return { message, pid, ended, kept: nothing, discard: nothing }
+}
+
+function nothing(): void {}
