@@ -1,6 +1,5 @@
 /** `DescriptorStream`: a Duplex of bytes that also carries descriptors. */
 
-import { finished } from 'node:stream'
 import { setImmediate } from 'node:timers'
 import { ContextDuplex } from '../base/context-duplex.ts'
 import { mark } from '../base/copy.ts'
@@ -15,15 +14,10 @@ import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
 import { discard } from '../os/loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../os/native.ts'
 import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from '../os/raw-socket.ts'
+import { KeptDescriptors } from './kept-descriptors.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './options.ts'
+import { type PartsSource, partsOf, type StreamPart } from './parts.ts'
 import { closeCopies, Outbox } from './stream-outbox.ts'
-
-/** A part of the stream: bytes, and the descriptors that came with the first of them. */
-export interface StreamPart {
-  readonly bytes: Buffer
-  /** The reader owns these, and closes or converts them. */
-  readonly descriptors: Descriptor[]
-}
 
 type Listener<Arguments extends unknown[]> = (...args: Arguments) => void
 
@@ -62,8 +56,7 @@ export class DescriptorStream extends ContextDuplex {
   readonly #maxDescriptors: number
   readonly #description: object | undefined
   /** Descriptors that wait for `takeDescriptors()`, by where they came. */
-  readonly #kept: { position: number; fds: number[] }[] = []
-  #keptCount = 0
+  readonly #kept = new KeptDescriptors()
   #keeps: boolean
   /** withDescriptors() is being read. */
   #inParts = false
@@ -165,12 +158,7 @@ export class DescriptorStream extends ContextDuplex {
    * `keepDescriptors`. Default: those that came with bytes that the program has read from this stream.
    */
   takeDescriptors(before: number = this.#received - this.readableLength): Descriptor[] {
-    const taken: Descriptor[] = []
-    while (this.#kept.length > 0 && this.#kept[0]!.position < before) {
-      const { fds } = this.#kept.shift()!
-      this.#keptCount -= fds.length
-      taken.push(...fds.map(received))
-    }
+    const taken = this.#kept.take(before).map(received)
     if (this.#crowded && !this.#isCrowded) this.#goOn()
     return taken
   }
@@ -182,7 +170,17 @@ export class DescriptorStream extends ContextDuplex {
    */
   withDescriptors(): AsyncIterableIterator<StreamPart> {
     this.#keeps = true
-    return this.#parts(this.#received - this.readableLength)
+    const source: PartsSource = {
+      begin: () => {
+        this.#inParts = true
+      },
+      part: position => this.#part(position),
+      end: () => {
+        this.#inParts = false
+        if (this.#crowded) this.#goOn()
+      }
+    }
+    return partsOf(this, source, this.#received - this.readableLength)
   }
 
   /** Keeps the process running while the stream reads or writes (the default). */
@@ -227,9 +225,8 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    const unread = this.#kept.splice(0).flatMap(({ fds }) => fds)
+    const unread = this.#kept.take(Number.POSITIVE_INFINITY)
     if (unread.length > 0) discard(unread)
-    this.#keptCount = 0
     this.#outbox.end()
     this.#socket.end()
     this.#done(error ?? destroyedError())
@@ -315,7 +312,7 @@ export class DescriptorStream extends ContextDuplex {
    * takes descriptors, may pause for them. Other readers may wait for more bytes first.
    */
   get #isCrowded(): boolean {
-    return this.#inParts && this.#keptCount > this.#maxDescriptors / 2 && this.readableLength > 0
+    return this.#inParts && this.#kept.count > this.#maxDescriptors / 2 && this.readableLength > 0
   }
 
   #goOn(): void {
@@ -396,14 +393,13 @@ export class DescriptorStream extends ContextDuplex {
       for (const fd of fds) native.release(fd)
       this.emit('fds', fds)
     } else if (!this.#keeps) discard(fds)
-    else if (this.#keptCount + fds.length > this.#maxDescriptors) {
+    else if (this.#kept.count + fds.length > this.#maxDescriptors) {
       discard(fds)
       this.destroy(
-        new PassfdError('DESCRIPTORS_UNTAKEN', { count: this.#keptCount + fds.length, limit: this.#maxDescriptors })
+        new PassfdError('DESCRIPTORS_UNTAKEN', { count: this.#kept.count + fds.length, limit: this.#maxDescriptors })
       )
     } else {
-      this.#kept.push({ position, fds })
-      this.#keptCount += fds.length
+      this.#kept.add(position, fds)
     }
   }
 
@@ -422,44 +418,8 @@ export class DescriptorStream extends ContextDuplex {
     else this.#failure = error
   }
 
-  /**
-   * Takes no more out of the stream than it gives: what is put back may come after its end. Otherwise like Node's own iterator, which
-   * always takes all that is there.
-   */
-  async *#parts(position: number): AsyncGenerator<StreamPart, void, undefined> {
-    let wake: () => void = () => {}
-    let outcome: Error | 'ended' | undefined
-    const onReadable = (): void => wake()
-    const ignore = finished(this, { writable: false }, error => {
-      outcome = error ?? 'ended'
-      wake()
-    })
-    this.on('readable', onReadable)
-    this.#inParts = true
-    try {
-      while (true) {
-        const part = this.destroyed ? undefined : this.#part(position)
-        if (part !== undefined) {
-          position += part.bytes.length
-          yield part
-        } else if (outcome === 'ended') return
-        else if (outcome !== undefined) throw outcome
-        else
-          await new Promise<void>(resolve => {
-            wake = resolve
-          })
-      }
-    } finally {
-      this.off('readable', onReadable)
-      ignore()
-      this.#inParts = false
-      if (this.#crowded) this.#goOn()
-    }
-  }
-
   #part(position: number): StreamPart | undefined {
-    const next = this.#kept.find(kept => kept.position > position)?.position ?? Number.POSITIVE_INFINITY
-    const bytes: Buffer | null = this.read(Math.min(this.readableLength, next - position))
+    const bytes: Buffer | null = this.read(Math.min(this.readableLength, this.#kept.nextAfter(position) - position))
     return bytes === null ? undefined : { bytes, descriptors: this.takeDescriptors(position + 1) }
   }
 
