@@ -8,7 +8,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { KINDS } from '../descriptor/kind.ts'
 import { native } from '../os/native.ts'
 import { addressOf, type Destination, destinationOf } from './address.ts'
-import { Outbox } from './destination-queues.ts'
+import { DestinationQueues } from './destination-queues.ts'
 import { QUEUE_OPTIONS, type QueueOptions, queueLimits } from './options.ts'
 import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } from './send.ts'
 
@@ -39,14 +39,14 @@ let make: (socket: UnixDgramSocket, options: QueueOptions) => AttachedSocket
 /** The result of `attach()`. It needs no `close()`, because the socket closes itself. */
 export class AttachedSocket {
   readonly #socket: UnixDgramSocket
-  readonly #outbox: Outbox
+  readonly #queues: DestinationQueues
 
   private constructor(socket: UnixDgramSocket, options: QueueOptions) {
     markUncloneable(this)
     this.#socket = socket
-    this.#outbox = new Outbox(
+    this.#queues = new DestinationQueues(
       {
-        transmit: (to, ...letter) => (socket.fd < 0 ? closed() : transmit(socket.fd, to, undefined, ...letter)),
+        transmit: (to, ...datagram) => (socket.fd < 0 ? closed() : transmit(socket.fd, to, undefined, ...datagram)),
         gaugeFor: to => to ?? peerOf(socket.fd),
         awaitWritable: undefined // unix-dgram has its number in the event loop already
       },
@@ -57,7 +57,7 @@ export class AttachedSocket {
       try {
         return Reflect.apply(close, socket, given)
       } finally {
-        if (socket.fd < 0) this.#outbox.end(closed())
+        if (socket.fd < 0) this.#queues.end(closed())
       }
     }
     Object.defineProperty(socket, 'close', { value, configurable: true, writable: true })
@@ -65,24 +65,24 @@ export class AttachedSocket {
 
   /** Reports the number of datagrams that wait to be sent. */
   get queued(): number {
-    return this.#outbox.length
+    return this.#queues.length
   }
 
   /** Sends one datagram, as `send` of a `DatagramSocket` does. `to` is needed unless the socket is connected. */
   send(data: DatagramData, options: SendOptions = {}): Promise<void> {
     const { fd } = this.#socket
     if (fd < 0) throw closed()
-    return sendThrough(this.#outbox, parcelOf(data, options, isConnected(fd)))
+    return sendThrough(this.#queues, parcelOf(data, options, isConnected(fd)))
   }
 
   /** Lets queued datagrams keep the process running (the default). */
   ref(): this {
-    this.#outbox.keepAlive(true)
+    this.#queues.keepAlive(true)
     return this
   }
 
   unref(): this {
-    this.#outbox.keepAlive(false)
+    this.#queues.keepAlive(false)
     return this
   }
 

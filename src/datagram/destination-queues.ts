@@ -1,13 +1,13 @@
 /**
- * Datagrams that can't leave yet. Each destination has its lane, so that one that doesn't read holds up nobody else, and its datagrams
- * leave in order. What a lane waits for:
+ * Datagrams that can't leave yet. Each destination has its queue, so that one that doesn't read holds up nobody else, and its datagrams
+ * leave in order. What a queue waits for:
  *
  *     EAGAIN, the destination's queue is full      a gauge: a second socket connected to it, writable when there is room
  *     EAGAIN, this socket's send buffer is full    this socket being writable
  *     ENOBUFS, ENOMEM, ETOOMANYREFS                some milliseconds: no event reports the end of that
  *
  * The kernel doesn't say which EAGAIN it was, and poll(2) of a socket that is not connected knows nothing of its destinations' queues
- * (unix(7), unix_dgram_poll in net/unix/af_unix.c). So a lane tries one after the other; whichever is not the reason is over at once.
+ * (unix(7), unix_dgram_poll in net/unix/af_unix.c). So a queue tries one after the other; whichever is not the reason is over at once.
  */
 
 import { whenAborted } from '../base/abort-signals.ts'
@@ -24,19 +24,19 @@ import { DATAGRAM } from '../os/socket-name.ts'
 import type { Destination } from './address.ts'
 import type { QueueLimits } from './options.ts'
 
-/** The socket that an outbox sends through. */
+/** The socket that an queues sends through. */
 export interface Port {
   /** Sends now. Bytes sent, -errno if that may be tried again (`isBackPressure`), or why it can't be sent. */
   transmit(to: Destination | undefined, bytes: Uint8Array, fds: Int32Array, count: number): number | Error
   /** The address to which a gauge for that destination connects; undefined if this socket's own readiness reports room there. */
   gaugeFor(to: Destination | undefined): Destination | undefined
-  /** Calls the outbox's `writable` when the socket is, from now on or no more; undefined if it can't. */
+  /** Calls the queues's `writable` when the socket is, from now on or no more; undefined if it can't. */
   readonly awaitWritable: ((on: boolean) => void) | undefined
 }
 
 /** What a datagram in the queue counts besides its bytes. */
 const OVERHEAD = 256
-/** Gauges of one outbox; further lanes are tried again after a while. */
+/** Gauges of one queues; further queues are tried again after a while. */
 const MAX_GAUGES = 64
 /** In ms. */
 const RETRY = [1, 2, 5, 10, 20, 50]
@@ -47,7 +47,7 @@ export function isBackPressure(errno: number): boolean {
   return errno === EAGAIN || errno === ENOBUFS || errno === ENOMEM || errno === ETOOMANYREFS
 }
 
-interface Letter {
+interface QueuedDatagram {
   readonly bytes: Uint8Array
   readonly descriptors: readonly Descriptor[]
   readonly fds: readonly number[]
@@ -64,9 +64,9 @@ const FULL = {
   maxQueuedDescriptors: 'The destinations do not keep up, and their queues are full of descriptors'
 } as const
 
-interface Lane {
+interface DestinationQueue {
   readonly to: Destination | undefined
-  readonly letters: Letter[]
+  readonly datagrams: QueuedDatagram[]
   /** As `maxQueued` counts. */
   size: number
   waitsFor: 'nothing' | 'gauge' | 'own' | 'timer'
@@ -76,14 +76,14 @@ interface Lane {
   timer: NodeJS.Timeout | undefined
 }
 
-export class Outbox {
+export class DestinationQueues {
   readonly #port: Port
   readonly #limits: QueueLimits
-  readonly #lanes = new Map<string, Lane>()
+  readonly #queues = new Map<string, DestinationQueue>()
   #size = 0
   #descriptors = 0
   #gauges = 0
-  /** Lanes that do. */
+  /** Queues that do. */
   #waitForOwn = 0
   #turn = 0
   #referenced = true
@@ -97,7 +97,7 @@ export class Outbox {
   /** Datagrams in the queue. */
   get length(): number {
     let count = 0
-    for (const { letters } of this.#lanes.values()) count += letters.length
+    for (const { datagrams } of this.#queues.values()) count += datagrams.length
     return count
   }
 
@@ -112,9 +112,9 @@ export class Outbox {
     signal: AbortSignal | undefined
   ): Promise<void> {
     const key = to?.key ?? ''
-    let lane = this.#lanes.get(key)
-    // The lane that waits for this socket's buffer gets it first
-    if (lane === undefined && this.#waitForOwn === 0) {
+    let queue = this.#queues.get(key)
+    // Whoever waits for this socket's buffer is first in it
+    if (queue === undefined && this.#waitForOwn === 0) {
       for (const [index, descriptor] of descriptors.entries()) fds[index] = descriptor.borrow()
       const result = this.#port.transmit(to, bytes, fds, descriptors.length)
       if (result instanceof Error) return quiet(Promise.reject(result))
@@ -125,43 +125,43 @@ export class Outbox {
         return RESOLVED
       }
       this.#checkRoom(undefined, bytes.length, descriptors.length)
-      lane = this.#addLane(key, to)
-      this.#push(lane, bytes, descriptors, signal)
-      this.#wait(lane, result)
+      queue = this.#addQueue(key, to)
+      this.#push(queue, bytes, descriptors, signal)
+      this.#wait(queue, result)
     } else {
-      this.#checkRoom(lane, bytes.length, descriptors.length)
-      const isNew = lane === undefined
-      lane ??= this.#addLane(key, to)
-      this.#push(lane, bytes, descriptors, signal)
-      if (isNew) this.#waitFor(lane, 'own')
+      this.#checkRoom(queue, bytes.length, descriptors.length)
+      const isNew = queue === undefined
+      queue ??= this.#addQueue(key, to)
+      this.#push(queue, bytes, descriptors, signal)
+      if (isNew) this.#waitFor(queue, 'own')
     }
-    return lane.letters.at(-1)!.sent.promise
+    return queue.datagrams.at(-1)!.sent.promise
   }
 
   /** The port says that the socket is writable. */
   writable(): void {
-    const waiting = [...this.#lanes.values()].filter(({ waitsFor }) => waitsFor === 'own')
-    for (const lane of waiting) this.#waitFor(lane, 'nothing')
+    const waiting = [...this.#queues.values()].filter(({ waitsFor }) => waitsFor === 'own')
+    for (const queue of waiting) this.#waitFor(queue, 'nothing')
     this.#flush(waiting)
   }
 
   /** Resolves when nothing is queued. */
   whenEmpty(): Promise<void> {
-    if (this.#lanes.size === 0) return RESOLVED
+    if (this.#queues.size === 0) return RESOLVED
     this.#empty ??= deferred()
     return this.#empty.promise
   }
 
   /** Whatever is queued is not sent any more. */
   end(error: Error): void {
-    for (const lane of [...this.#lanes.values()])
-      while (lane.letters.length > 0) this.#fail(lane, lane.letters[0]!, error)
+    for (const queue of [...this.#queues.values()])
+      while (queue.datagrams.length > 0) this.#fail(queue, queue.datagrams[0]!, error)
   }
 
   /** Whether what is queued keeps the process running. */
   keepAlive(on: boolean): void {
     this.#referenced = on
-    for (const { gauge, timer } of this.#lanes.values()) {
+    for (const { gauge, timer } of this.#queues.values()) {
       keepAlive(timer, on)
       gauge?.keepAlive(on)
     }
@@ -169,7 +169,7 @@ export class Outbox {
 
   // --- the queue
 
-  #checkRoom(lane: Lane | undefined, bytes: number, descriptors: number): void {
+  #checkRoom(queue: DestinationQueue | undefined, bytes: number, descriptors: number): void {
     const { maxQueued, maxQueuedTotal, maxQueuedDescriptors } = this.#limits
     const size = bytes + OVERHEAD
     const full = (queued: number, limit: number, option: 'maxQueued' | 'maxQueuedTotal' | 'maxQueuedDescriptors') =>
@@ -180,154 +180,159 @@ export class Outbox {
         option,
         remedy: 'Await send() before sending more'
       })
-    if (lane !== undefined && lane.size + size > maxQueued) throw full(lane.size, maxQueued, 'maxQueued')
+    if (queue !== undefined && queue.size + size > maxQueued) throw full(queue.size, maxQueued, 'maxQueued')
     if (this.#size > 0 && this.#size + size > maxQueuedTotal) throw full(this.#size, maxQueuedTotal, 'maxQueuedTotal')
     if (descriptors > 0 && this.#descriptors + descriptors > maxQueuedDescriptors)
       throw full(this.#descriptors, maxQueuedDescriptors, 'maxQueuedDescriptors')
   }
 
-  #addLane(key: string, to: Destination | undefined): Lane {
-    const lane: Lane = {
+  #addQueue(key: string, to: Destination | undefined): DestinationQueue {
+    const queue: DestinationQueue = {
       to,
-      letters: [],
+      datagrams: [],
       size: 0,
       waitsFor: 'nothing',
       fruitless: 0,
       gauge: undefined,
       timer: undefined
     }
-    this.#lanes.set(key, lane)
-    return lane
+    this.#queues.set(key, queue)
+    return queue
   }
 
-  #push(lane: Lane, bytes: Uint8Array, descriptors: readonly Descriptor[], signal: AbortSignal | undefined): void {
+  #push(
+    queue: DestinationQueue,
+    bytes: Uint8Array,
+    descriptors: readonly Descriptor[],
+    signal: AbortSignal | undefined
+  ): void {
     const sent = deferred()
-    const letter: Letter = {
+    const datagram: QueuedDatagram = {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
       descriptors: [...descriptors], // the caller may change its own meanwhile
       foreign: descriptors.some(isForeign),
       fds: descriptors.map(descriptor => moveOut(descriptor, BY)),
       sent,
-      release: whenAborted(signal, () => this.#fail(lane, letter, abortError(signal!)))
+      release: whenAborted(signal, () => this.#fail(queue, datagram, abortError(signal!)))
     }
-    lane.letters.push(letter)
-    this.#count(lane, letter, 1)
+    queue.datagrams.push(datagram)
+    this.#count(queue, datagram, 1)
   }
 
   /** It leaves the queue. */
-  #remove(lane: Lane, letter: Letter): void {
-    lane.letters.splice(lane.letters.indexOf(letter), 1)
-    letter.release()
-    this.#count(lane, letter, -1)
-    if (lane.letters.length > 0) return
-    this.#stopWaiting(lane)
-    this.#closeGauge(lane)
-    this.#lanes.delete(lane.to?.key ?? '')
-    if (this.#lanes.size > 0) return
+  #remove(queue: DestinationQueue, datagram: QueuedDatagram): void {
+    queue.datagrams.splice(queue.datagrams.indexOf(datagram), 1)
+    datagram.release()
+    this.#count(queue, datagram, -1)
+    if (queue.datagrams.length > 0) return
+    this.#stopWaiting(queue)
+    this.#closeGauge(queue)
+    this.#queues.delete(queue.to?.key ?? '')
+    if (this.#queues.size > 0) return
     this.#empty?.resolve()
     this.#empty = undefined
   }
 
-  #count(lane: Lane, { bytes, fds }: Letter, sign: 1 | -1): void {
+  #count(queue: DestinationQueue, { bytes, fds }: QueuedDatagram, sign: 1 | -1): void {
     const size = sign * (bytes.length + OVERHEAD)
-    lane.size += size
+    queue.size += size
     this.#size += size
     this.#descriptors += sign * fds.length
   }
 
-  #fail(lane: Lane, letter: Letter, error: Error): void {
-    this.#remove(lane, letter)
-    handBack(letter.descriptors, letter.fds)
-    letter.sent.reject(error)
+  #fail(queue: DestinationQueue, datagram: QueuedDatagram, error: Error): void {
+    this.#remove(queue, datagram)
+    handBack(datagram.descriptors, datagram.fds)
+    datagram.sent.reject(error)
   }
 
   // --- sending
 
-  /** One of each lane in turn, while they have any and there is room for it. */
-  #flush(lanes: Lane[]): void {
-    const first = lanes.length === 0 ? 0 : this.#turn++ % lanes.length
-    let active = [...lanes.slice(first), ...lanes.slice(0, first)]
-    while (active.length > 0) active = active.filter(lane => this.#sendOne(lane))
+  /** One of each queue in turn, while they have any and there is room for it. */
+  #flush(queues: DestinationQueue[]): void {
+    const first = queues.length === 0 ? 0 : this.#turn++ % queues.length
+    let active = [...queues.slice(first), ...queues.slice(0, first)]
+    while (active.length > 0) active = active.filter(queue => this.#sendOne(queue))
   }
 
-  /** Whether the lane can go on. */
-  #sendOne(lane: Lane): boolean {
-    const [letter] = lane.letters
-    if (letter === undefined || lane.waitsFor !== 'nothing') return false
-    fds.set(letter.fds)
-    const result = this.#port.transmit(lane.to, letter.bytes, fds, letter.fds.length)
-    if (result instanceof Error) this.#fail(lane, letter, result)
+  /** Whether the queue can go on. */
+  #sendOne(queue: DestinationQueue): boolean {
+    const [datagram] = queue.datagrams
+    if (datagram === undefined || queue.waitsFor !== 'nothing') return false
+    fds.set(datagram.fds)
+    const result = this.#port.transmit(queue.to, datagram.bytes, fds, datagram.fds.length)
+    if (result instanceof Error) this.#fail(queue, datagram, result)
     else if (result < 0) {
-      this.#wait(lane, result)
+      this.#wait(queue, result)
       return false
     } else {
-      lane.fruitless = 0
-      this.#remove(lane, letter)
-      closeAll(letter.fds, letter.foreign)
-      letter.sent.resolve()
+      queue.fruitless = 0
+      this.#remove(queue, datagram)
+      closeAll(datagram.fds, datagram.foreign)
+      datagram.sent.resolve()
     }
-    return lane.letters.length > 0
+    return queue.datagrams.length > 0
   }
 
   // --- waiting
 
-  #wait(lane: Lane, errno: number): void {
-    const round = lane.fruitless++
+  #wait(queue: DestinationQueue, errno: number): void {
+    const round = queue.fruitless++
     const { gaugeFor, awaitWritable } = this.#port
-    const at = gaugeFor.call(this.#port, lane.to)
+    const at = gaugeFor.call(this.#port, queue.to)
     const steps = [at && 'gauge', awaitWritable && 'own', 'timer'].filter(step => step !== undefined)
     const step = errno === EAGAIN ? steps[round % steps.length] : 'timer'
-    if (step !== 'gauge') this.#closeGauge(lane)
-    if (step === 'gauge') this.#awaitGauge(lane, at!)
-    else if (step === 'own') this.#waitFor(lane, 'own')
-    else this.#awaitTimer(lane, RETRY[Math.min(Math.floor(round / steps.length), RETRY.length - 1)]!)
+    if (step !== 'gauge') this.#closeGauge(queue)
+    if (step === 'gauge') this.#awaitGauge(queue, at!)
+    else if (step === 'own') this.#waitFor(queue, 'own')
+    else this.#awaitTimer(queue, RETRY[Math.min(Math.floor(round / steps.length), RETRY.length - 1)]!)
   }
 
-  #waitFor(lane: Lane, what: Lane['waitsFor']): void {
+  #waitFor(queue: DestinationQueue, what: DestinationQueue['waitsFor']): void {
     const before = this.#waitForOwn
-    if (lane.waitsFor === 'own') this.#waitForOwn--
+    if (queue.waitsFor === 'own') this.#waitForOwn--
     if (what === 'own') this.#waitForOwn++
-    lane.waitsFor = what
+    queue.waitsFor = what
     if (before > 0 !== this.#waitForOwn > 0) this.#port.awaitWritable?.(before === 0)
   }
 
-  #awaitTimer(lane: Lane, delay: number): void {
-    this.#waitFor(lane, 'timer')
-    lane.timer = setTimeout(() => this.#goOn(lane), delay)
-    if (!this.#referenced) keepAlive(lane.timer, false)
+  #awaitTimer(queue: DestinationQueue, delay: number): void {
+    this.#waitFor(queue, 'timer')
+    queue.timer = setTimeout(() => this.#goOn(queue), delay)
+    if (!this.#referenced) keepAlive(queue.timer, false)
   }
 
-  #awaitGauge(lane: Lane, at: Destination): void {
-    if (lane.gauge === undefined) {
-      if (this.#gauges < MAX_GAUGES) lane.gauge = Gauge.make(at, () => this.#goOn(lane))
-      if (lane.gauge === undefined) {
-        this.#awaitTimer(lane, RETRY[0]!)
+  #awaitGauge(queue: DestinationQueue, at: Destination): void {
+    if (queue.gauge === undefined) {
+      if (this.#gauges < MAX_GAUGES) queue.gauge = Gauge.make(at, () => this.#goOn(queue))
+      if (queue.gauge === undefined) {
+        this.#awaitTimer(queue, RETRY[0]!)
         return
       }
       this.#gauges++
-      lane.gauge.keepAlive(this.#referenced)
+      queue.gauge.keepAlive(this.#referenced)
     }
-    this.#waitFor(lane, 'gauge')
-    lane.gauge.await(true)
+    this.#waitFor(queue, 'gauge')
+    queue.gauge.await(true)
   }
 
-  #closeGauge(lane: Lane): void {
-    if (lane.gauge === undefined) return
-    lane.gauge.close()
-    lane.gauge = undefined
+  #closeGauge(queue: DestinationQueue): void {
+    if (queue.gauge === undefined) return
+    queue.gauge.close()
+    queue.gauge = undefined
     this.#gauges--
   }
 
-  #stopWaiting(lane: Lane): void {
-    clearTimeout(lane.timer)
-    lane.timer = undefined
-    lane.gauge?.await(false)
-    this.#waitFor(lane, 'nothing')
+  #stopWaiting(queue: DestinationQueue): void {
+    clearTimeout(queue.timer)
+    queue.timer = undefined
+    queue.gauge?.await(false)
+    this.#waitFor(queue, 'nothing')
   }
 
-  #goOn(lane: Lane): void {
-    this.#stopWaiting(lane)
-    this.#flush([lane])
+  #goOn(queue: DestinationQueue): void {
+    this.#stopWaiting(queue)
+    this.#flush([queue])
   }
 }
 

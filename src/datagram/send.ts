@@ -11,7 +11,7 @@ import { checkOptions, type KnownOptions } from '../base/known-options.ts'
 import { assertOpen, Descriptor } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'
 import { type DatagramAddress, type Destination, destinationOf } from './address.ts'
-import { isBackPressure, type Outbox } from './destination-queues.ts'
+import { type DestinationQueues, isBackPressure } from './destination-queues.ts'
 import { checkSignal } from './options.ts'
 
 /** Bytes, or text as UTF-8. Several values make one datagram. */
@@ -51,9 +51,9 @@ export function parcelOf(data: DatagramData, options: SendOptions, connected: bo
 }
 
 /** Sends now or later; see `send` of a socket. */
-export function sendThrough(outbox: Outbox, { to, bytes, descriptors, signal }: Parcel): Promise<void> {
+export function sendThrough(queues: DestinationQueues, { to, bytes, descriptors, signal }: Parcel): Promise<void> {
   if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
-  return outbox.send(to, bytes, descriptors, signal)
+  return queues.send(to, bytes, descriptors, signal)
 }
 
 /**

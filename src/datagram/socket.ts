@@ -15,7 +15,7 @@ import { discard } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import { removeFile, type SocketFile, type SocketName } from '../os/socket-name.ts'
 import type { Destination } from './address.ts'
-import { Outbox } from './destination-queues.ts'
+import { DestinationQueues } from './destination-queues.ts'
 import { LoopPlace } from './loop-place.ts'
 import { DatagramMessage, END, GUARD, type MessageOwner } from './message.ts'
 import type { DatagramLimits, DatagramOptions } from './options.ts'
@@ -78,7 +78,7 @@ export class DatagramSocket
   /** Resolves when the socket has closed: to the error that closed it, or to undefined. Never rejects. */
   readonly closed: Promise<Failure | undefined>
   readonly #setup: Setup
-  readonly #outbox: Outbox
+  readonly #queues: DestinationQueues
   readonly #messageOwner: MessageOwner
   /** That in which it was opened. */
   readonly #context = new AsyncContext('PASSFD_SOCKET')
@@ -105,10 +105,10 @@ export class DatagramSocket
       this.#resolveClosed = resolve
     })
     const { limits, options, peer } = setup
-    this.#outbox = new Outbox(
+    this.#queues = new DestinationQueues(
       {
-        transmit: (to, ...letter) => transmit(this.#fd, to, peer ?? undefined, ...letter),
-        gaugeFor: to => to, // a connected socket's own readiness reports room in its peer's queue
+        transmit: (to, ...datagram) => transmit(this.#fd, to, peer ?? undefined, ...datagram),
+        gaugeFor: to => to, // a connected socket's own readiness tells of its peer's queue
         awaitWritable: on => this.#awaitWritable(on)
       },
       limits
@@ -125,7 +125,7 @@ export class DatagramSocket
       onLeft: () => this.#adjust()
     })
     this.#place = new LoopPlace(setup.fd, {
-      onWritable: () => this.#outbox.writable(),
+      onWritable: () => this.#queues.writable(),
       onReadable: () => {
         this.#budget = BATCH
         this.#pump()
@@ -141,7 +141,7 @@ export class DatagramSocket
 
   /** Reports the number of datagrams that wait to be sent. */
   get queued(): number {
-    return this.#outbox.length
+    return this.#queues.length
   }
 
   /**
@@ -155,7 +155,7 @@ export class DatagramSocket
    */
   send(data: DatagramData, options: SendOptions = {}): Promise<void> {
     if (this.#state !== 'open') throw new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' })
-    return sendThrough(this.#outbox, parcelOf(data, options, this.#setup.peer !== undefined))
+    return sendThrough(this.#queues, parcelOf(data, options, this.#setup.peer !== undefined))
   }
 
   /** Sends the queued datagrams (within `closeTimeout`), then closes. It removes the socket file if the file still belongs to this socket. */
@@ -306,7 +306,7 @@ export class DatagramSocket
 
   #keepAlive(on: boolean): this {
     this.#place.keepAlive(on)
-    this.#outbox.keepAlive(on)
+    this.#queues.keepAlive(on)
     return this
   }
 
@@ -326,7 +326,7 @@ export class DatagramSocket
       )
       if (!this.#place.referenced) keepAlive(timer, false)
     })
-    const first = await Promise.race([this.#outbox.whenEmpty(), timeout])
+    const first = await Promise.race([this.#queues.whenEmpty(), timeout])
     clearTimeout(timer)
     return first ?? undefined
   }
@@ -334,7 +334,7 @@ export class DatagramSocket
   /** The descriptor is closed when this returns; the file is removed and `closed` resolved when it resolves. */
   async #finish(error: Error | undefined): Promise<void> {
     this.#state = 'closed'
-    this.#outbox.end(
+    this.#queues.end(
       new PassfdError('SOCKET_CLOSED', { by: 'close() or destroy()' }, error === undefined ? {} : { cause: error })
     )
     this.#place.end()

@@ -12,7 +12,7 @@ import { native } from '../os/native.ts'
 import { endListeners } from './last-accept.ts'
 
 /** One listener that a server accepts from. */
-export interface Lane {
+export interface AcceptSource {
   /** Stops accepting from it, at once. Only our copy is closed; the connections accepted from it live on. */
   remove(): Promise<void>
 }
@@ -52,7 +52,7 @@ const MAX_NAME = 108
  * The first listener becomes the server's own, so that `listening`, `address()` and its time-outs work. Each further one has a server of
  * Node's to itself, whose connections go to `receive`.
  */
-export class Lanes {
+export class AcceptSources {
   readonly #server: Handled
   readonly #receive: (socket: Socket) => void
   /** And whether this package's processes are the only ones that hold the listener. */
@@ -76,7 +76,7 @@ export class Lanes {
   }
 
   /** `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
-  async add(listener: Descriptor, backlog: number, exclusive: () => boolean): Promise<Lane> {
+  async add(listener: Descriptor, backlog: number, exclusive: () => boolean): Promise<AcceptSource> {
     if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
     const { kind } = listener
     if (!LISTENERS.includes(kind))

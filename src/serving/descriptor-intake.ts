@@ -7,21 +7,21 @@ import { type Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { Acceptor, acceptBatch, acceptWaiting } from '../os/acceptor.ts'
 import { native } from '../os/native.ts'
-import type { Lane } from './accept-sources.ts'
-import type { Serving } from './intake.ts'
+import type { AcceptSource } from './accept-sources.ts'
+import type { Intake } from './intake.ts'
 import { endListeners } from './last-accept.ts'
 
 export type ConnectionHandler = (connection: Descriptor) => unknown
 
-export class Receiver implements Serving {
-  /** Always 0, because the owner of a connection does not report its end. */
+export class DescriptorIntake implements Intake {
+  /** Who has a connection does not say when it ends. */
   readonly connections = 0
   readonly requestsDone = Promise.resolve()
   requests = 0
   readonly #handler: ConnectionHandler
   /** That of the `receive` call. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
-  readonly #lanes = new Set<ReceivingLane>()
+  readonly #sources = new Set<WatchedListener>()
 
   constructor(handler: ConnectionHandler) {
     this.#handler = handler
@@ -29,18 +29,18 @@ export class Receiver implements Serving {
 
   prepare(): void {}
 
-  async add(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Promise<Lane> {
+  async add(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Promise<AcceptSource> {
     if (!LISTENERS.includes(listener.kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation: 'receive()',
         expected: LISTENERS.join(' or '),
         actual: listener.kind
       })
-    const lane = new ReceivingLane(moveOut(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
-    this.#lanes.add(lane)
+    const source = new WatchedListener(moveOut(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
+    this.#sources.add(source)
     return {
       remove: async () => {
-        if (this.#lanes.delete(lane)) await lane.end(false)
+        if (this.#sources.delete(source)) await source.end(false)
       }
     }
   }
@@ -51,11 +51,11 @@ export class Receiver implements Serving {
   }
 
   async stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
-    const lanes = [...this.#lanes]
-    this.#lanes.clear()
-    for (const lane of lanes) lane.pause()
+    const sources = [...this.#sources]
+    this.#sources.clear()
+    for (const source of sources) source.pause()
     const isLast = await last
-    await Promise.all(lanes.map(lane => lane.end(isLast)))
+    await Promise.all(sources.map(source => source.end(isLast)))
   }
 
   async drain(): Promise<void> {}
@@ -74,7 +74,7 @@ export class Receiver implements Serving {
   }
 }
 
-class ReceivingLane {
+class WatchedListener {
   readonly #fd: number
   readonly #exclusive: () => boolean
   readonly #receive: (fd: number) => void

@@ -16,28 +16,28 @@ export interface Traffic {
 }
 
 /** What Node's sockets have and the types don't tell. `parser`: null once the connection was upgraded. */
-export interface Served extends Socket {
-  [SERVED]?: ServedConnection
+export interface ObservedSocket extends Socket {
+  [CONNECTION]?: HttpConnection
   parser?: object | null
   _httpMessage?: ServerResponse | null
   _handle?: { readonly fd?: number } | null
   /** Of a TLSSocket: what it is on top of. */
-  _parent?: Served
+  _parent?: ObservedSocket
 }
 interface Response extends ServerResponse {
   _removedConnection?: boolean
 }
 
-const SERVED: unique symbol = Symbol('passfd.served')
+const CONNECTION: unique symbol = Symbol('passfd.connection')
 /** The highest there is: it leaves open which streams are still taken. */
 const LAST_STREAM = 2 ** 31 - 1
 let observing = false
 
-export class ServedConnection {
-  readonly raw: Served
+export class HttpConnection {
+  readonly raw: ObservedSocket
   readonly #traffic: Traffic
   /** What HTTP/1 is spoken on, if it is: the socket, or TLS on top of it once that is agreed upon. */
-  #stream: Served | undefined
+  #stream: ObservedSocket | undefined
   #session: ServerHttp2Session | undefined
   /** At the last look a request was, that has no response to be finished. */
   #arriving = false
@@ -51,11 +51,11 @@ export class ServedConnection {
   /** What had been read when it did: with TLS the beginning of a record is nothing that HTTP knows of yet. */
   #read = 0
 
-  constructor(raw: Served, secure: boolean, traffic: Traffic) {
+  constructor(raw: ObservedSocket, secure: boolean, traffic: Traffic) {
     observe()
     this.raw = raw
     this.#traffic = traffic
-    raw[SERVED] = this
+    raw[CONNECTION] = this
     if (!secure) this.#stream = raw
   }
 
@@ -66,8 +66,8 @@ export class ServedConnection {
 
   /** The TLS handshake is done. What is spoken is not known yet. */
   secured(stream: TLSSocket): void {
-    this.#stream = stream as Served
-    this.#stream[SERVED] = this
+    this.#stream = stream as ObservedSocket
+    this.#stream[CONNECTION] = this
   }
 
   opened(session: ServerHttp2Session): void {
@@ -164,8 +164,8 @@ export class ServedConnection {
 }
 
 /** The connection of a socket that one of our servers was given. */
-export function servedConnection(socket: Served): ServedConnection | undefined {
-  return socket[SERVED]
+export function connectionOn(socket: ObservedSocket): HttpConnection | undefined {
+  return socket[CONNECTION]
 }
 
 /**
@@ -175,14 +175,14 @@ export function servedConnection(socket: Served): ServedConnection | undefined {
 function observe(): void {
   if (observing) return
   observing = true
-  type Exchange = { socket: Served; response: ServerResponse }
+  type Exchange = { socket: ObservedSocket; response: ServerResponse }
   diagnostics.subscribe('http.server.request.start', message => {
     const { socket, response } = message as Exchange
-    socket[SERVED]?.begun(response)
+    socket[CONNECTION]?.begun(response)
   })
   diagnostics.subscribe('http.server.response.finish', message => {
     const { socket, response } = message as Exchange
-    socket[SERVED]?.finished(response)
+    socket[CONNECTION]?.finished(response)
   })
 }
 

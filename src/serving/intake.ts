@@ -1,6 +1,6 @@
 /** The interface of a worker to the consumer of a listener's connections: a server, or a function. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import type { Lane } from './accept-sources.ts'
+import type { AcceptSource } from './accept-sources.ts'
 
 export interface DrainOptions {
   /** How long, in ms, an idle keep-alive connection stays open, counted from its last activity: its client may be about to use it. */
@@ -9,7 +9,7 @@ export interface DrainOptions {
   signal?: AbortSignal
 }
 
-export interface Serving {
+export interface Intake {
   /** Open now. */
   readonly connections: number
   /** Begun since the start. */
@@ -18,8 +18,8 @@ export interface Serving {
   readonly requestsDone: Promise<void>
   /** It will only be given connections. */
   prepare(): void
-  /** Accepts from a listener, which is used up, until the lane is removed. `exclusive`, asked at the end: no other program holds it. */
-  add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<Lane>
+  /** Accepts from a listener, which is used up, until the source is removed. `exclusive`, asked at the end: no other program holds it. */
+  add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<AcceptSource>
   /** A connection that was accepted elsewhere, which is used up. */
   give(connection: Descriptor, onClosed?: () => void): void
   /** Stops accepting from all listeners, at once. `last`: it first accepts the connections that wait in the queues. `last` may resolve later. */

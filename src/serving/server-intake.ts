@@ -10,11 +10,11 @@ import { checkInteger } from '../base/check.ts'
 import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
 import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
-import { BACKLOG, type Lane, Lanes, socketOf } from './accept-sources.ts'
-import { type Served, ServedConnection, servedConnection, type Traffic } from './http-connection.ts'
-import type { DrainOptions, Serving } from './intake.ts'
+import { type AcceptSource, AcceptSources, BACKLOG, socketOf } from './accept-sources.ts'
+import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
+import type { DrainOptions, Intake } from './intake.ts'
 
-export type { Lane } from './accept-sources.ts'
+export type { AcceptSource } from './accept-sources.ts'
 
 /** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether anybody listens for them. */
 const HANDOVERS = ['upgrade', 'connect']
@@ -27,13 +27,13 @@ const LONGEST = 100
  * it only gets listeners for 'connection', 'secureConnection', 'session' and 'stream' (each as its kind has them), and one for 'upgrade'
  * and 'connect' as long as it has others for these.
  */
-export class ServedServer implements Serving {
+export class ServerIntake implements Intake {
   readonly #server: Accepting
-  readonly #lanes: Lanes
+  readonly #sources: AcceptSources
   /** That of the `listen` call: Node's connections are in it, as if the server listened by itself. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #open = new Set<Socket>()
-  readonly #connections = new Set<ServedConnection>()
+  readonly #connections = new Set<HttpConnection>()
   readonly #forget: (this: Socket) => void
   readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0 }
   readonly #waiting = new Set<() => void>()
@@ -42,13 +42,13 @@ export class ServedServer implements Serving {
   /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is no server of Node's. */
   constructor(server: Server) {
     this.#server = checkServer(server)
-    this.#lanes = new Lanes(this.#server, socket => this.#receive(socket))
+    this.#sources = new AcceptSources(this.#server, socket => this.#receive(socket))
     const open = this.#open
     const connections = this.#connections
     const waiting = this.#waiting
     this.#forget = function () {
       open.delete(this)
-      const connection = servedConnection(this)
+      const connection = connectionOn(this)
       if (connection !== undefined) connections.delete(connection)
       for (const settle of [...waiting]) settle()
     }
@@ -73,17 +73,17 @@ export class ServedServer implements Serving {
 
   /** For a server that will only be given connections: it begins to listen (see Connection.injectInto), if it has not. */
   prepare(): void {
-    this.#lanes.prepare()
+    this.#sources.prepare()
   }
 
   /**
-   * Accepts from a listener, which it uses up, until the lane is removed; resolves when it accepts. The first listener becomes the server's own.
-   * Node sets the backlog of a listener again, for all processes that share it: `backlog`, default 511. `exclusive` is called at the end. It is
-   * true if only the supervisor's processes hold the listener: then later clients are refused, and no connection is reset.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() has not finished.
+   * Accepts from a listener, which is used up, until the source is removed; resolves when it does. The first one becomes the server's own.
+   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511. `exclusive`, asked at the end, is true if only
+   * processes of ours hold the listener: then whoever comes too late is refused, and nobody is reset.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
    */
-  add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<Lane> {
-    return this.#context.run(() => this.#lanes.add(listener, backlog, exclusive))
+  add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<AcceptSource> {
+    return this.#context.run(() => this.#sources.add(listener, backlog, exclusive))
   }
 
   /**
@@ -94,7 +94,7 @@ export class ServedServer implements Serving {
    */
   give(connection: Descriptor, onClosed?: () => void): void {
     this.#context.run(() => {
-      this.#lanes.prepare()
+      this.#sources.prepare()
       const socket = socketOf(moveOut(connection, 'give()'), this.#server)
       if (onClosed !== undefined) socket.once('close', onClosed)
       this.#receive(socket)
@@ -106,7 +106,7 @@ export class ServedServer implements Serving {
    * them would reset the connections in their queues. Then it first accepts these. `last` may resolve later.
    */
   stopAccepting({ last }: { last: boolean | Promise<boolean> }): Promise<void> {
-    return this.#context.run(() => this.#lanes.stop(last))
+    return this.#context.run(() => this.#sources.stop(last))
   }
 
   /**
@@ -160,16 +160,16 @@ export class ServedServer implements Serving {
 
   #observe(server: Server): void {
     const secure = server instanceof tls.Server
-    let current: ServedConnection | undefined
-    server.prependListener('connection', (socket: Served) => {
+    let current: HttpConnection | undefined
+    server.prependListener('connection', (socket: ObservedSocket) => {
       this.#keep(socket, false)
-      if (servedConnection(socket) !== undefined) return
-      current = new ServedConnection(socket, secure, this.#traffic)
+      if (connectionOn(socket) !== undefined) return
+      current = new HttpConnection(socket, secure, this.#traffic)
       this.#connections.add(current)
     })
     if (secure)
-      server.prependListener('secureConnection', (stream: Served & tls.TLSSocket) => {
-        current = stream._parent === undefined ? undefined : servedConnection(stream._parent)
+      server.prependListener('secureConnection', (stream: ObservedSocket & tls.TLSSocket) => {
+        current = stream._parent === undefined ? undefined : connectionOn(stream._parent)
         current?.secured(stream)
       })
     if (isHttp2(server)) {

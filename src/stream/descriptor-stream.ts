@@ -17,7 +17,7 @@ import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from '../os/raw-socket.t
 import { KeptDescriptors } from './kept-descriptors.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './options.ts'
 import { type PartsSource, partsOf, type StreamPart } from './parts.ts'
-import { closeCopies, Outbox } from './stream-outbox.ts'
+import { closeCopies, StreamOutbox } from './stream-outbox.ts'
 
 type Listener<Arguments extends unknown[]> = (...args: Arguments) => void
 
@@ -52,7 +52,7 @@ export class DescriptorStream extends ContextDuplex {
   /** The process at the other end (unix(7), `SO_PEERCRED`). */
   readonly peer: Peer
   readonly #socket: RawSocket
-  readonly #outbox: Outbox
+  readonly #outbox: StreamOutbox
   readonly #maxDescriptors: number
   readonly #description: object | undefined
   /** Descriptors that wait for `takeDescriptors()`, by where they came. */
@@ -83,7 +83,7 @@ export class DescriptorStream extends ContextDuplex {
     this.#description = description
     // Credentials would stop the kernel from merging bytes, and be in the way of finding descriptors' places
     native.passCredentials(fd, false)
-    this.#outbox = new Outbox(fd)
+    this.#outbox = new StreamOutbox(fd)
     this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
     askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
   }

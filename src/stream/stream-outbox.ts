@@ -11,7 +11,7 @@ const MAX_CHUNKS = 64
 
 const attached = new Int32Array(MAX_RIGHTS)
 
-export class Outbox {
+export class StreamOutbox {
   /** Descriptors that have not left. */
   waiting = 0
   /** Bytes that have. */

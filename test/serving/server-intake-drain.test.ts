@@ -9,7 +9,7 @@ import * as tls from 'node:tls'
 import type { ExecutionContext } from 'ava'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Descriptor } from '../../src/index.ts'
-import { ServedServer } from '../../src/serving/server-intake.ts'
+import { ServerIntake } from '../../src/serving/server-intake.ts'
 import { Client } from '../helpers/http-client.ts'
 import { socketPath } from '../helpers/path.ts'
 import { test, until } from '../helpers/test.ts'
@@ -24,14 +24,14 @@ const echo: http.RequestListener = (request, response) => {
   request.resume().once('end', () => response.end(`${request.method} ${request.url}`))
 }
 
-async function serve(server: net.Server, path?: string): Promise<ServedServer> {
-  const served = new ServedServer(server)
+async function serve(server: net.Server, path?: string): Promise<ServerIntake> {
+  const served = new ServerIntake(server)
   await served.add(await Descriptor.bind(path === undefined ? { port: 0, host: '127.0.0.1' } : { path }))
   return served
 }
 
 /** Stops accepting and drains; `over()` tells whether that is through. */
-function drain(served: ServedServer, idleGrace = 0, signal?: AbortSignal): { done: Promise<void>; over(): boolean } {
+function drain(served: ServerIntake, idleGrace = 0, signal?: AbortSignal): { done: Promise<void>; over(): boolean } {
   let over = false
   void served.stopAccepting({ last: false })
   const done = served.drain(signal === undefined ? { idleGrace } : { idleGrace, signal }).then(() => {

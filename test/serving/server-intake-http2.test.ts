@@ -6,13 +6,13 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as tls from 'node:tls'
 import { Descriptor } from '../../src/index.ts'
-import { ServedServer } from '../../src/serving/server-intake.ts'
+import { ServerIntake } from '../../src/serving/server-intake.ts'
 import { Client } from '../helpers/http-client.ts'
 import { test, until } from '../helpers/test.ts'
 import { clientKey, serverKey } from '../helpers/tls.ts'
 
-async function serve(server: net.Server): Promise<ServedServer> {
-  const served = new ServedServer(server)
+async function serve(server: net.Server): Promise<ServerIntake> {
+  const served = new ServerIntake(server)
   await served.add(await Descriptor.bind({ port: 0, host: '127.0.0.1' }))
   return served
 }

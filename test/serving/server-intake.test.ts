@@ -5,7 +5,7 @@ import * as http2 from 'node:http2'
 import * as net from 'node:net'
 import { WebSocketServer } from 'ws'
 import { Descriptor } from '../../src/index.ts'
-import { ServedServer } from '../../src/serving/server-intake.ts'
+import { ServerIntake } from '../../src/serving/server-intake.ts'
 import { addressOf, isOpen } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
 import { Client } from '../helpers/http-client.ts'
@@ -18,7 +18,7 @@ const bind = (): Promise<Descriptor> => Descriptor.bind({ port: 0, host: '127.0.
 const here: http.RequestListener = (request, response) => void response.end(`${request.socket.localPort}`)
 
 /** Ends what a test has left open, from the server's side. */
-async function end(served: ServedServer, ...clients: Client[]): Promise<void> {
+async function end(served: ServerIntake, ...clients: Client[]): Promise<void> {
   for (const client of clients) await client.close()
   await served.stopAccepting({ last: false })
   served.destroyAll()
@@ -67,7 +67,7 @@ test('under load from keep-alive clients workers are drained and replaced, and n
 
 test("the first listener is the server's own; others are accepted from as well", async t => {
   const server = http.createServer(here)
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   const listeners = [await bind(), await bind(), await bind()] as const
   const ports = await Promise.all(listeners.map(async listener => (await addressOf(listener)).port))
   const numbers = listeners.map(listener => listener.borrow())
@@ -93,7 +93,7 @@ test('a lane that is removed: others who have the listener go on, and so do its 
   const server = http.createServer(here)
   let closes = 0
   server.on('close', () => closes++)
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   const listeners = [await bind(), await bind()] as const
   const ports = await Promise.all(listeners.map(async listener => (await addressOf(listener)).port))
   const copies = listeners.map(listener => listener.dup())
@@ -132,7 +132,7 @@ test('further listeners give connections as the server itself would accept them'
   const options = { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true, highWaterMark: 1000 }
   const server = net.createServer(options)
   server.maxConnections = 2
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   const listeners = [await bind(), await Descriptor.bind({ path: socketPath() })] as const
   const { port } = await addressOf(listeners[0])
   await served.add(await bind())
@@ -163,7 +163,7 @@ test('further listeners give connections as the server itself would accept them'
 
 test("an error of accepting on a further listener is the server's", async t => {
   const server = net.createServer()
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   await served.add(await bind())
   const { _getActiveHandles: handles } = process as unknown as { _getActiveHandles(): unknown[] }
   const before = handles()
@@ -180,7 +180,7 @@ test("an error of accepting on a further listener is the server's", async t => {
 test('a connection that is given: served like an accepted one, also by a server that never listens, and after the end of accepting', async t => {
   for (const kind of ['tcp', 'unix-stream'] as const) {
     const server = http.createServer({ headersTimeout: 40, requestTimeout: 40, connectionsCheckingInterval: 10 }, here)
-    const served = new ServedServer(server)
+    const served = new ServerIntake(server)
     const give = async (): Promise<Client> => {
       const { here: socket, there } = await accepted(kind, { pauseOnConnect: true })
       const descriptor = Descriptor.from(socket)
@@ -207,7 +207,7 @@ test('a connection that is given: served like an accepted one, also by a server 
 
 test('prepare(): a server that is only given connections listens before the first', async t => {
   const server = http.createServer(here)
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   served.prepare()
   served.prepare()
   t.true(server.listening)
@@ -223,8 +223,8 @@ test('prepare(): a server that is only given connections listens before the firs
 
 test('at the end whoever waits in the queue is accepted if nobody else can, and else left to others', async t => {
   for (const last of [true, false]) {
-    const served = new ServedServer(http.createServer(here))
-    const other = new ServedServer(http.createServer(here))
+    const served = new ServerIntake(http.createServer(here))
+    const other = new ServerIntake(http.createServer(here))
     const listeners = [await bind(), await bind()] as const
     const ports = await Promise.all(listeners.map(async listener => (await addressOf(listener)).port))
     const copies = listeners.map(listener => listener.dup())
@@ -248,7 +248,7 @@ test('at the end whoever waits in the queue is accepted if nobody else can, and 
 test('a connection that was accepted in the turn in which accepting ends is served', async t => {
   for (const first of [true, false]) {
     const server = http.createServer(here)
-    const served = new ServedServer(server)
+    const served = new ServerIntake(server)
     const listeners = [await bind(), await bind()] as const
     const { port } = await addressOf(listeners[first ? 0 : 1])
     for (const listener of listeners) await served.add(listener)
@@ -270,7 +270,7 @@ test('a connection that was accepted in the turn in which accepting ends is serv
 
 test('requests are counted whatever event they become, and no event gets a first listener by that', async t => {
   const server = http.createServer()
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   const names = ['request', 'checkContinue', 'checkExpectation', 'upgrade', 'connect', 'clientError', 'dropRequest']
   const counts = (): number[] => names.map(name => server.listenerCount(name))
   t.deepEqual(counts(), [0, 0, 0, 0, 0, 0, 0])
@@ -319,7 +319,7 @@ test('requests are counted whatever event they become, and no event gets a first
 test('listeners for upgrades that are there before, as those of ws', async t => {
   const server = http.createServer(here)
   const sockets = new WebSocketServer({ server })
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   await served.add(await bind())
   const client = await Client.of(server)
   client.get(
@@ -336,7 +336,7 @@ test('listeners for upgrades that are there before, as those of ws', async t => 
 test('an http2 server that listens for streams only stays one', async t => {
   const server = http2.createServer()
   const before = server.listenerCount('stream')
-  const served = new ServedServer(server)
+  const served = new ServerIntake(server)
   t.is(server.listenerCount('request'), 0)
   t.is(server.listenerCount('stream'), before + 1)
   await end(served)
@@ -345,9 +345,9 @@ test('an http2 server that listens for streams only stays one', async t => {
 // --- misuse
 
 test('what is no server, no listener, no connection; a server that was closed', async t => {
-  t.throws(() => new ServedServer({} as net.Server), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+  t.throws(() => new ServerIntake({} as net.Server), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
   const { readable, writable } = Descriptor.pipe()
-  const served = new ServedServer(net.createServer())
+  const served = new ServerIntake(net.createServer())
   await t.throwsAsync(served.add(readable), { code: 'ERR_PASSFD_DESCRIPTOR_KIND' })
   for (const idleGrace of [-1, Number.NaN, '1'])
     t.throws(() => served.drain({ idleGrace: idleGrace as number }), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
@@ -357,7 +357,7 @@ test('what is no server, no listener, no connection; a server that was closed', 
   await once(closed, 'listening')
   closed.close()
   await once(closed, 'close')
-  const late = new ServedServer(closed)
+  const late = new ServerIntake(closed)
   const listener = await bind()
   await t.throwsAsync(late.add(listener), { code: 'ERR_PASSFD_SERVER_CLOSED' })
   t.throws(() => late.prepare(), { code: 'ERR_PASSFD_SERVER_CLOSED' })

@@ -23,7 +23,7 @@ export const MAX_UNCONFIRMED = 1024
  * Connections of one listener that one worker was told to accept and has not confirmed: beyond, others are told. They stay in the listener's queue,
  * so a worker that is busy must not keep much of it.
  */
-export const MAX_GRANTED = 64
+export const MAX_PERMITS = 64
 
 export interface Join {
   type: 'join'
@@ -39,7 +39,7 @@ export interface Join {
  * Of a listener, for one worker. The Descriptor is a dup, and the worker's. `own`: the supervisor has bound it, so that only the supervisor
  * and its workers hold it, unless a worker's program has given a copy away.
  */
-export type Loan =
+export type ListenerGrant =
   | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
   /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
   | { dispatched: true; listener: Descriptor; own: boolean }
@@ -56,7 +56,7 @@ export interface Welcome {
   killTimeout: number
   /** The supervisor wants to hear of every closed connection. */
   tellClosed: boolean
-  listeners: Record<string, Loan>
+  listeners: Record<string, ListenerGrant>
 }
 
 /**

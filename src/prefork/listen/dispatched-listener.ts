@@ -16,10 +16,10 @@ import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, type Outcome } from '../../os/acc
 import { ADDRESS, native } from '../../os/native.ts'
 import { endListeners } from '../../serving/last-accept.ts'
 import type { Dispatch, Route } from '../balance.ts'
-import { type Accepted, type Loan, MAX_GRANTED, MAX_UNCONFIRMED } from '../control/control.ts'
+import { type Accepted, type ListenerGrant, MAX_PERMITS, MAX_UNCONFIRMED } from '../control/control.ts'
+import { AcceptPermits } from './accept-permits.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound-socket.ts'
-import { Heads } from './first-bytes.ts'
-import { Grants } from './grants.ts'
+import { FirstBytes } from './first-bytes.ts'
 import type { Ending, Listener, ListenerEvents } from './listener.ts'
 import type { Recipient } from './recipient.ts'
 
@@ -43,9 +43,9 @@ export class DispatchedListener implements Listener {
   readonly closesAtOnce: boolean
   readonly #bound: Bound
   readonly #rule: Dispatch['dispatch']
-  readonly #heads: Heads<Place> | undefined
+  readonly #firstBytes: FirstBytes<Place> | undefined
   /** Undefined: connections are accepted here. */
-  readonly #grants: Grants | undefined
+  readonly #permits: AcceptPermits | undefined
   readonly #acceptor: Acceptor | undefined
   readonly #events: ListenerEvents
   /** Connections that no worker could be given yet. */
@@ -70,13 +70,13 @@ export class DispatchedListener implements Listener {
     this.#rule = dispatch
     this.#events = events
     if (typeof dispatch === 'function')
-      this.#heads = new Heads<Place>(maxHead!, headTimeout!, {
+      this.#firstBytes = new FirstBytes<Place>(maxHead!, headTimeout!, {
         decide: (head, ended, address) => this.#route(dispatch, head, ended, address),
         take: (fd, place) => this.#give(fd, place)
       })
     const fd = bound.descriptor.borrow()
     if (dispatch === 'round-robin' || dispatch === 'least-connections') {
-      this.#grants = new Grants(fd, () => this.#tellToAccept())
+      this.#permits = new AcceptPermits(fd, () => this.#tellToAccept())
       return
     }
     try {
@@ -85,26 +85,26 @@ export class DispatchedListener implements Listener {
         onExhausted: error => this.#events.onAcceptError(error, this.name)
       })
     } catch (error) {
-      this.#heads?.close()
+      this.#firstBytes?.close()
       throw error
     }
   }
 
-  loan(): Loan {
+  grant(): ListenerGrant {
     return { dispatched: true, listener: this.#bound.descriptor.dup(), own: this.#bound.own }
   }
 
   balance(servers: readonly Recipient[], slots: number): void {
     this.#servers = servers
     this.#slots = slots
-    this.#grants?.forgetAllBut(servers)
+    this.#permits?.forgetAllBut(servers)
     for (const worker of this.#exhausted) if (worker?.ended === true) this.#exhausted.delete(worker)
     this.#resume()
   }
 
   accepted(worker: Recipient, { count, taken, error = 0 }: Accepted): void {
-    if (this.#grants === undefined || this.#ending) return
-    this.#grants.confirm(worker, count)
+    if (this.#permits === undefined || this.#ending) return
+    this.#permits.confirm(worker, count)
     if (taken > 0) this.#exhausted.delete(worker)
     if (error < 0) {
       this.#cannotAccept(error, worker)
@@ -138,13 +138,13 @@ export class DispatchedListener implements Listener {
     clearTimeout(this.#pause)
     for (const retry of this.#unable.values()) clearTimeout(retry)
     this.#acceptor?.end()
-    this.#grants?.end()
+    this.#permits?.end()
     const fd = this.#bound.descriptor.borrow()
     await closeBound(this.#bound, async () => {
       if (served && exclusive && this.#bound.own) await endListeners([fd], () => this.#acceptAll())
       this.#closed = true
       if (served) this.#acceptAll()
-      this.#heads?.close()
+      this.#firstBytes?.close()
       this.#place(this.#waiting.splice(0))
       // No worker is ready, but some that stop by themselves still take what they are sent
       const rest = this.#waiting.splice(0)
@@ -158,7 +158,7 @@ export class DispatchedListener implements Listener {
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
     this.#want(this.#waiting.length === 0 && this.#isAwaited())
-    if (this.#grants !== undefined) this.#tellToAccept()
+    if (this.#permits !== undefined) this.#tellToAccept()
   }
 
   /**
@@ -166,9 +166,9 @@ export class DispatchedListener implements Listener {
    * process, and a worker, for every single one. So what has come meanwhile goes out in one message, and nobody waits if a worker is idle.
    */
   #isAwaited(): boolean {
-    const grants = this.#grants
+    const permits = this.#permits
     return this.#servers.some(worker =>
-      grants !== undefined && worker.knowsAccept ? grants.of(worker) === 0 : worker.unconfirmed === 0
+      permits !== undefined && worker.knowsAccept ? permits.of(worker) === 0 : worker.unconfirmed === 0
     )
   }
 
@@ -176,20 +176,20 @@ export class DispatchedListener implements Listener {
     if (this.#accepting === accepting || this.#ending) return
     this.#accepting = accepting
     this.#acceptor?.want(accepting)
-    this.#grants?.want(accepting)
+    this.#permits?.want(accepting)
   }
 
   /** The number of waiting connections that no worker was told to accept yet. */
   #tellToAccept(): void {
     if (!this.#accepting || this.#ending) return
-    const grants = this.#grants!
-    let { waiting } = grants
+    const permits = this.#permits!
+    let { waiting } = permits
     if (waiting === 0) return
-    const shares = this.#shares().map(share => ({ ...share, room: this.#grantsFor(share) }))
+    const shares = this.#shares().map(share => ({ ...share, room: this.#permitsFor(share) }))
     let able = shares.filter(({ room }) => room > 0)
     if (waiting === undefined) {
       // One for each that is idle: what others were told says nothing about who waits
-      able = able.filter(({ worker }) => (worker.knowsAccept ? grants.of(worker) : worker.unconfirmed) === 0)
+      able = able.filter(({ worker }) => (worker.knowsAccept ? permits.of(worker) : worker.unconfirmed) === 0)
       waiting = able.length
       for (const share of able) share.room = 1
     }
@@ -199,20 +199,20 @@ export class DispatchedListener implements Listener {
       share.count++
       share.room--
     }
-    for (const share of able) this.#grant(share)
+    for (const share of able) this.#permit(share)
     if (waiting > 0 || !this.#isAwaited()) this.#want(false)
   }
 
-  #grantsFor({ worker, room }: Share): number {
+  #permitsFor({ worker, room }: Share): number {
     if (this.#unable.has(worker)) return 0
-    return worker.knowsAccept ? MAX_GRANTED - this.#grants!.of(worker) : Math.min(room, ACCEPT_BATCH)
+    return worker.knowsAccept ? MAX_PERMITS - this.#permits!.of(worker) : Math.min(room, ACCEPT_BATCH)
   }
 
-  #grant(share: Share): void {
+  #permit(share: Share): void {
     const { worker, count } = share
     if (count === 0) return
     if (worker.knowsAccept) {
-      this.#grants!.add(worker, count)
+      this.#permits!.add(worker, count)
       worker.accept(this.name, count)
       return
     }
@@ -237,15 +237,15 @@ export class DispatchedListener implements Listener {
   }
 
   #acceptBatch(): Outcome {
-    const wanted = this.#heads !== undefined || this.#rule === 'address'
+    const wanted = this.#firstBytes !== undefined || this.#rule === 'address'
     const count = native.acceptMany(this.#bound.descriptor.borrow(), accepted, ACCEPT_BATCH, wanted ? addresses : null)
     if (count <= 0) return { count: 0, error: count }
     const fds = Array.from(accepted.subarray(0, count))
     if (!wanted) this.#place(fds)
     else {
       const from = fds.map((_, index) => addressAt(index)) // all: a route function may call what accepts the next ones
-      if (this.#heads === undefined) this.#placeByAddress(fds, from)
-      else for (let i = 0; i < count; i++) this.#heads.add(fds[i]!, from[i])
+      if (this.#firstBytes === undefined) this.#placeByAddress(fds, from)
+      else for (let i = 0; i < count; i++) this.#firstBytes.add(fds[i]!, from[i])
     }
     return { count, error: 0 }
   }

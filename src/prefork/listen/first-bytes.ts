@@ -9,8 +9,8 @@ const MAX_WAITING = 4096
 const DESCRIPTORS_EACH = 4
 const EVENTS = 64
 
-/** Decides by its first bytes where a connection goes. */
-export interface HeadReader<Place> {
+/** Who decides where a connection goes, by its first bytes. */
+export interface FirstBytesReader<Place> {
   /** Undefined: it wants more bytes; not when `ended`. `head` is valid during the call only. */
   decide(head: Buffer, ended: boolean, address: string | undefined): Place | undefined
   /** The connection is its own from now on. */
@@ -26,10 +26,10 @@ interface Waiting {
   gone: boolean
 }
 
-export class Heads<Place> {
+export class FirstBytes<Place> {
   readonly #buffer: Buffer
   readonly #timeout: number
-  readonly #reader: HeadReader<Place>
+  readonly #reader: FirstBytesReader<Place>
   /** In the order of their time limits. */
   readonly #waiting = new Map<number, Waiting>()
   readonly #told = new Int32Array(EVENTS)
@@ -39,7 +39,7 @@ export class Heads<Place> {
   #closed = false
 
   /** `timeout` in ms. Throws the system's error if there are no descriptors for it. */
-  constructor(maxHead: number, timeout: number, reader: HeadReader<Place>) {
+  constructor(maxHead: number, timeout: number, reader: FirstBytesReader<Place>) {
     this.#buffer = Buffer.allocUnsafeSlow(maxHead)
     this.#timeout = timeout
     this.#reader = reader

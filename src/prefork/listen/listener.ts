@@ -1,7 +1,7 @@
 /** What the supervisor listens on: opened once, kept open for its whole life, and lent. */
 import type { AsyncContext } from '../../base/async-context.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
-import type { Accepted, Loan } from '../control/control.ts'
+import type { Accepted, ListenerGrant } from '../control/control.ts'
 import type { ListenAddress } from './bound-socket.ts'
 import type { Recipient } from './recipient.ts'
 
@@ -21,7 +21,7 @@ export interface Listener {
   /** To close what workers have been sent of it never waits. */
   readonly closesAtOnce: boolean
   /** What a worker that starts in `slot` gets. */
-  loan(slot: number): Loan
+  grant(slot: number): ListenerGrant
   /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
   balance(servers: readonly Recipient[], slots: number): void
   /** A worker has taken all connections that it was sent. */

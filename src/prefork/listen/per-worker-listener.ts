@@ -6,7 +6,7 @@
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { PortGroup } from '../../os/port-group.ts'
 import { endOwn } from '../../serving/last-accept.ts'
-import type { Loan } from '../control/control.ts'
+import type { ListenerGrant } from '../control/control.ts'
 import { addressOf, type ListenAddress } from './bound-socket.ts'
 import type { Ending, Listener } from './listener.ts'
 import type { Recipient } from './recipient.ts'
@@ -31,7 +31,7 @@ export class PerWorkerListener implements Listener {
     this.#lane(0) // the supervisor owns the port from now on
   }
 
-  loan(slot: number): Loan {
+  grant(slot: number): ListenerGrant {
     return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog, own: true }
   }
 

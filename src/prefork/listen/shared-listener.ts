@@ -1,7 +1,7 @@
 /** The shared policy: one socket, and every worker accepts from it. */
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { endOwn } from '../../serving/last-accept.ts'
-import type { Loan } from '../control/control.ts'
+import type { ListenerGrant } from '../control/control.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from './bound-socket.ts'
 import type { Ending, Listener } from './listener.ts'
 
@@ -16,7 +16,7 @@ export class SharedListener implements Listener {
     this.#bound = bound
   }
 
-  loan(): Loan {
+  grant(): ListenerGrant {
     const { descriptor, backlog, own } = this.#bound
     return { lane: 0, listener: descriptor.dup(), backlog, own }
   }

@@ -2,7 +2,7 @@
 import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
-import type { Loan } from '../control/control.ts'
+import type { ListenerGrant } from '../control/control.ts'
 import type { ListenAddress } from '../listen/bound-socket.ts'
 import type { Listener, ListenerEvents } from '../listen/listener.ts'
 import { openListener } from '../listen/open-listener.ts'
@@ -51,13 +51,13 @@ export class Listeners {
   }
 
   /** What a worker that starts in `slot` gets, by name: the caller's to close. */
-  loans(slot: number): Map<string, Loan> {
-    const loans = new Map<string, Loan>()
+  grants(slot: number): Map<string, ListenerGrant> {
+    const grants = new Map<string, ListenerGrant>()
     try {
-      for (const [name, listener] of this.#open) loans.set(name, listener.loan(slot))
-      return loans
+      for (const [name, listener] of this.#open) grants.set(name, listener.grant(slot))
+      return grants
     } catch (error) {
-      closeLoans(loans)
+      closeGrants(grants)
       throw error
     }
   }
@@ -103,6 +103,6 @@ export class Listeners {
   }
 }
 
-export function closeLoans(loans: ReadonlyMap<string, Loan>): void {
-  for (const { listener } of loans.values()) listener[Symbol.dispose]()
+export function closeGrants(grants: ReadonlyMap<string, ListenerGrant>): void {
+  for (const { listener } of grants.values()) listener[Symbol.dispose]()
 }

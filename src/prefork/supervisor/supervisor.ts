@@ -19,7 +19,7 @@ import { type AdminServer, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
-import { closeLoans, Listeners } from './listeners.ts'
+import { closeGrants, Listeners } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
 import { Reports } from './reports.ts'
 import { ReturnedConnections } from './returned.ts'
@@ -381,7 +381,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #launch(slot: Slot): WorkerProcess {
     if (this.#phase !== 'starting' && !this.#isServing()) throw new PassfdError('SUPERVISOR_STOPPED')
     const { balance, command } = this.#settings
-    const loans = this.#listeners.loans(slot.index)
+    const grants = this.#listeners.grants(slot.index)
     let worker: WorkerProcess
     try {
       const setup: WorkerSetup = {
@@ -391,17 +391,17 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         owner: this.#owner,
         notify: this.#notify,
         deathSignal: this.#deathSignal,
-        loans,
+        grants,
         closesAtOnce: this.#listeners.closeAtOnce,
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
         restarts: () => slot.restarts
       }
       worker = this.#context.run(() => new WorkerProcess(setup))
     } catch (error) {
-      closeLoans(loans)
+      closeGrants(grants)
       throw error
     }
-    if (command !== undefined) for (const name of loans.keys()) worker.uses.set(name, { adopts: false })
+    if (command !== undefined) for (const name of grants.keys()) worker.uses.set(name, { adopts: false })
     this.#workers.add(worker)
     this.#reports.emit('state', worker.info())
     return worker

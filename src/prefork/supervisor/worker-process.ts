@@ -7,7 +7,7 @@ import type { Channel } from '../../channel/channel.ts'
 import { pair } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
-import { type Accepted, type FromSupervisor, type Loan, SUPERVISOR_VARIABLE } from '../control/control.ts'
+import { type Accepted, type FromSupervisor, type ListenerGrant, SUPERVISOR_VARIABLE } from '../control/control.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
 import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
 import { rss } from '../launch/procfs.ts'
@@ -53,7 +53,7 @@ export interface WorkerSetup {
   /** For `command`. */
   readonly notify: NotifySocket | undefined
   readonly deathSignal: boolean
-  readonly loans: ReadonlyMap<string, Loan>
+  readonly grants: ReadonlyMap<string, ListenerGrant>
   /** Closing what it has taken never waits. */
   readonly closesAtOnce: boolean
   readonly tellClosed: boolean
@@ -324,12 +324,12 @@ export class WorkerProcess implements Recipient {
   }
 
   #launchCommand(command: readonly [string, ...string[]], application: Descriptor): ChildProcess {
-    const { settings, deathSignal, loans, notify } = this.#setup
+    const { settings, deathSignal, grants, notify } = this.#setup
     const env: NodeJS.ProcessEnv = { ...inheritable(settings.spawn.env), NOTIFY_SOCKET: notify!.address }
     if (settings.hangTimeout > 0) env.WATCHDOG_USEC = String(settings.hangTimeout * 1000)
-    const listeners = [...loans].map(([name, loan]) => ({
+    const listeners = [...grants].map(([name, grant]) => ({
       name,
-      listener: (loan as { listener: Descriptor }).listener
+      listener: (grant as { listener: Descriptor }).listener
     }))
     try {
       return launchCommand(
@@ -387,14 +387,14 @@ export class WorkerProcess implements Recipient {
     onHeard: () => this.#isHeard(),
     onJoin: ({ debugPort }) => {
       if (typeof debugPort === 'number') this.#debugger.listensAt(debugPort)
-      const { settings, loans, tellClosed } = this.#setup
+      const { settings, grants, tellClosed } = this.#setup
       const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
       const { slot, id } = this
-      const listeners = Object.fromEntries(loans)
+      const listeners = Object.fromEntries(grants)
       return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
     },
     onUses: ({ name, adopts, exposed = !adopts }) => {
-      if (!this.#setup.loans.has(name)) throw new Error(`there is no listener ${name}`)
+      if (!this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
     },
@@ -472,7 +472,7 @@ export class WorkerProcess implements Recipient {
     clearTimeout(this.#timer)
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await this.#line?.lastWords()
-    for (const loan of this.#setup.loans.values()) loan.listener[Symbol.dispose]()
+    for (const grant of this.#setup.grants.values()) grant.listener[Symbol.dispose]()
     const { slot, pid = 'none' } = this
     const detail = this.#describe(exit)
     this.reason = detail

@@ -1,13 +1,13 @@
 /** The origin of a worker, and its requests to that: a supervisor (`SupervisedHome`), or none (`standaloneHome`). */
 import type { Channel } from '../../channel/channel.ts'
-import type { Loan } from '../control/control.ts'
+import type { ListenerGrant } from '../control/control.ts'
 
 export interface Home {
   readonly slot: number
   readonly id: number
   readonly supervised: boolean
   readonly channel: Channel
-  readonly listeners: ReadonlyMap<string, Loan>
+  readonly listeners: ReadonlyMap<string, ListenerGrant>
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number

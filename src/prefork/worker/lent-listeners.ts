@@ -4,24 +4,24 @@ import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { acceptUpTo, acceptWaiting } from '../../os/acceptor.ts'
-import type { Lane } from '../../serving/accept-sources.ts'
-import { type ConnectionHandler, Receiver } from '../../serving/descriptor-intake.ts'
-import type { Serving } from '../../serving/intake.ts'
+import type { AcceptSource } from '../../serving/accept-sources.ts'
+import { type ConnectionHandler, DescriptorIntake } from '../../serving/descriptor-intake.ts'
+import type { Intake } from '../../serving/intake.ts'
 import { endListeners } from '../../serving/last-accept.ts'
-import { ServedServer } from '../../serving/server-intake.ts'
-import type { Lend, Loan } from '../control/control.ts'
+import { ServerIntake } from '../../serving/server-intake.ts'
+import type { Lend, ListenerGrant } from '../control/control.ts'
 import type { Home } from './home.ts'
 
 interface ServedListener {
-  readonly served: Serving
+  readonly served: Intake
   /** By number: the listeners it was lent beyond its own. */
-  readonly lanes: Map<number, Promise<Lane>>
+  readonly lanes: Map<number, Promise<AcceptSource>>
 }
 
 export class LentListeners {
   readonly #home: Home
-  readonly #servers = new Map<Server, ServedServer>()
-  readonly #receivers: Receiver[] = []
+  readonly #servers = new Map<Server, ServerIntake>()
+  readonly #receivers: DescriptorIntake[] = []
   readonly #serving = new Map<string, ServedListener>()
   /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
   readonly #exposed = new Set<string>()
@@ -34,12 +34,12 @@ export class LentListeners {
   }
 
   /** All that serve. */
-  get servings(): Serving[] {
+  get intakes(): Intake[] {
     return [...this.#servers.values(), ...this.#receivers]
   }
 
   /** @throws ERR_PASSFD_LISTENER_UNKNOWN */
-  get(name: string): Loan {
+  get(name: string): ListenerGrant {
     const lent = this.#home.listeners.get(name)
     if (lent === undefined)
       throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
@@ -52,13 +52,13 @@ export class LentListeners {
 
   async receive(name: string, handler: ConnectionHandler): Promise<void> {
     await this.#serve(name, 'receive()', () => {
-      const receiver = new Receiver(handler)
+      const receiver = new DescriptorIntake(handler)
       this.#receivers.push(receiver)
       return receiver
     })
   }
 
-  async #serve(name: string, operation: string, serving: () => Serving): Promise<void> {
+  async #serve(name: string, operation: string, serving: () => Intake): Promise<void> {
     const lent = this.get(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
     if (lent.listener.kind === 'udp')
@@ -162,7 +162,7 @@ export class LentListeners {
 
   /** Stops accepting, and resolves when all are closed. `last`: this worker serves the connections that wait in the queues. */
   async end(last: boolean | Promise<boolean>): Promise<void> {
-    const stopped = this.servings.map(served => served.stopAccepting({ last }))
+    const stopped = this.intakes.map(served => served.stopAccepting({ last }))
     this.#close(lent => !('dispatched' in lent)) // the servers have copies, and theirs must be the last ones
     await Promise.all(stopped)
     if (await last) await this.#acceptDispatched()
@@ -185,7 +185,7 @@ export class LentListeners {
     )
   }
 
-  #close(which: (lent: Loan) => boolean): void {
+  #close(which: (lent: ListenerGrant) => boolean): void {
     for (const lent of this.#home.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
   }
 
@@ -195,10 +195,10 @@ export class LentListeners {
     return this.#home.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 
-  #servedBy(server: Server): ServedServer {
+  #servedBy(server: Server): ServerIntake {
     let served = this.#servers.get(server)
     if (served === undefined) {
-      served = new ServedServer(server)
+      served = new ServerIntake(server)
       this.#servers.set(server, served)
     }
     return served

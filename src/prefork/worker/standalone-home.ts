@@ -3,7 +3,7 @@ import { PassfdError } from '../../base/errors.ts'
 import { connect, pair } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { removeFile } from '../../os/socket-name.ts'
-import type { Loan } from '../control/control.ts'
+import type { ListenerGrant } from '../control/control.ts'
 import { type Bound, bind, closeBound } from '../listen/bound-socket.ts'
 import type { ListenerSpec } from '../specs.ts'
 import type { Home } from './home.ts'
@@ -13,7 +13,7 @@ const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
 
 /** Binds the listeners. Rejects with the system's error, and nothing is left open then. */
 export async function standaloneHome(specs: ReadonlyMap<string, ListenerSpec>, lameDuck: number): Promise<Home> {
-  const listeners = new Map<string, Loan>()
+  const listeners = new Map<string, ListenerGrant>()
   const bound = await bindAll(specs)
   for (const { name, descriptor, backlog, own } of bound)
     listeners.set(name, { lane: 0, listener: descriptor, backlog, own })

@@ -4,7 +4,7 @@ import { setTimeout as later } from 'node:timers/promises'
 import { asError, type PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
-import type { Accept, FromSupervisor, FromWorker, Loan, Welcome } from '../control/control.ts'
+import type { Accept, FromSupervisor, FromWorker, ListenerGrant, Welcome } from '../control/control.ts'
 import type { Home, Standing } from './home.ts'
 import type { LentListeners } from './lent-listeners.ts'
 import type { Worker } from './worker.ts'
@@ -23,7 +23,7 @@ export class SupervisedHome implements Home {
   readonly slot: number
   readonly id: number
   readonly channel: Channel
-  readonly listeners: ReadonlyMap<string, Loan>
+  readonly listeners: ReadonlyMap<string, ListenerGrant>
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
@@ -105,7 +105,7 @@ export class SupervisedHome implements Home {
 
   async stopping(signal: boolean): Promise<Standing> {
     // What was sent and not taken goes to others, the sooner the better. But the signal may have come to all processes of the service
-    if (!signal && [...this.listeners.values()].every(loan => 'dispatched' in loan)) {
+    if (!signal && [...this.listeners.values()].every(grant => 'dispatched' in grant)) {
       this.#say({ type: 'stopping' })
       return { last: false, orphan: false }
     }

@@ -78,12 +78,12 @@ export class Worker {
 
   /** @internal */
   get connections(): number {
-    return sum(this.listeners.servings, served => served.connections)
+    return sum(this.listeners.intakes, served => served.connections)
   }
 
   /** @internal */
   get requests(): number {
-    return sum(this.listeners.servings, served => served.requests)
+    return sum(this.listeners.intakes, served => served.requests)
   }
 
   /**
@@ -192,14 +192,14 @@ export class Worker {
     signal.addEventListener('abort', () => {
       clearTimeout(limit)
       // A handler may wait for just that
-      for (const served of this.listeners.servings) served.destroyAll()
+      for (const served of this.listeners.intakes) served.destroyAll()
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
       this.#handlers.limit(killTimeout)
     })
     this.#context.run(() => this.#stop.abort())
     // The supervisor may stop soon, too, and then no other process would serve the waiting connections
     const isLast = told ? last : this.#askIfLast(bySignal)
-    const all = this.listeners.servings
+    const all = this.listeners.intakes
     await this.listeners.end(isLast)
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))

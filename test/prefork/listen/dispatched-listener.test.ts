@@ -8,7 +8,7 @@ import type { ExecutionContext } from 'ava'
 import type { BindSpec } from '../../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { native } from '../../../src/os/native.ts'
-import { MAX_GRANTED, MAX_UNCONFIRMED } from '../../../src/prefork/control/control.ts'
+import { MAX_PERMITS, MAX_UNCONFIRMED } from '../../../src/prefork/control/control.ts'
 import type { Dispatch, Route, Routed, Supervisor, SupervisorOptions } from '../../../src/prefork/index.ts'
 import { connect as connectStream } from '../../../src/stream/index.ts'
 import { patched } from '../../helpers/channels.ts'
@@ -387,11 +387,11 @@ for (const rule of TELLS)
         const stopped = pidOf(supervisor, 0)
         process.kill(stopped, 'SIGSTOP')
         const before = native.held()
-        const count = 2 * MAX_GRANTED + 150
+        const count = 2 * MAX_PERMITS + 150
         const asking = await crowd(supervisor, count)
         const other = supervisor.workers[1]!.channel
         let taken = 0
-        while (taken < count - MAX_GRANTED) taken = await other.request<number>('served?')
+        while (taken < count - MAX_PERMITS) taken = await other.request<number>('served?')
         t.is(native.held(), before, 'the supervisor has none of them')
         // What is left is the other one's: nobody looks at it again and again
         let looks = 0
@@ -402,22 +402,22 @@ for (const rule of TELLS)
             return original(fd)
           },
           async () => {
-            for (let i = 0; i < 50; i++) t.is(await other.request<number>('served?'), count - MAX_GRANTED)
+            for (let i = 0; i < 50; i++) t.is(await other.request<number>('served?'), count - MAX_PERMITS)
           }
         )
         t.true(looks < 10, `${looks} looks`)
         process.kill(stopped, 'SIGCONT')
-        t.deepEqual(bySlot(await Promise.all(asking), 2), [MAX_GRANTED, count - MAX_GRANTED])
+        t.deepEqual(bySlot(await Promise.all(asking), 2), [MAX_PERMITS, count - MAX_PERMITS])
       })
     })
 
     test(`${rule}, ${what}: what a dying worker was to accept is accepted by others`, async t => {
-      for (const count of [20, 2 * MAX_GRANTED + 50])
+      for (const count of [20, 2 * MAX_PERMITS + 50])
         await dispatching(t, rule, { ...where(), more: HOLDS }, async supervisor => {
           const dying = pidOf(supervisor, 0)
           process.kill(dying, 'SIGSTOP')
           const asking = await crowd(supervisor, count)
-          const own = Math.min(count / 2, MAX_GRANTED)
+          const own = Math.min(count / 2, MAX_PERMITS)
           const other = supervisor.workers[1]!.channel
           let taken = 0
           while (taken < count - own) taken = await other.request<number>('served?')

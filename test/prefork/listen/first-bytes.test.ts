@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { moveOut } from '../../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { MESSAGE_FIRST, native, RESULT_DESCRIPTORS } from '../../../src/os/native.ts'
-import { Heads } from '../../../src/prefork/listen/first-bytes.ts'
+import { FirstBytes } from '../../../src/prefork/listen/first-bytes.ts'
 import { addressOf } from '../../helpers/facts.ts'
 import { test, until } from '../../helpers/test.ts'
 
@@ -15,7 +15,7 @@ type Rule = (head: string, ended: boolean) => string | undefined
 const line: Rule = (head, ended) => (head.endsWith('\n') ? 'line' : ended ? 'ended' : undefined)
 
 interface Asking {
-  heads: Heads<string>
+  heads: FirstBytes<string>
   /** `head` or, when that is all, `head.` */
   asked: string[]
   addresses: (string | undefined)[]
@@ -30,7 +30,7 @@ function asking(rule: Rule, { maxHead = 64, timeout = 60_000 } = {}): Asking {
   const addresses: (string | undefined)[] = []
   const taken: Asking['taken'] = []
   const clients: Socket[] = []
-  const heads = new Heads<string>(maxHead, timeout, {
+  const heads = new FirstBytes<string>(maxHead, timeout, {
     decide(head, ended, address) {
       asked.push(`${head}${ended ? '.' : ''}`)
       addresses.push(address)

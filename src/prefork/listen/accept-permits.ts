@@ -11,7 +11,7 @@ import type { Recipient } from './recipient.ts'
 /** The result of an edge set with one member. */
 const NEWS = new Int32Array(1)
 
-export class Grants {
+export class AcceptPermits {
   readonly #listener: number
   /** The listener is readable as long as it has a queue. The set reports new connections only (EPOLLET, epoll(7)). */
   readonly #set: number
