@@ -113,7 +113,7 @@ export class DestinationQueues {
   ): Promise<void> {
     const key = to?.key ?? ''
     let queue = this.#queues.get(key)
-    // Whoever waits for this socket's buffer is first in it
+    // The queue that waits for this socket's buffer gets it first
     if (queue === undefined && this.#waitForOwn === 0) {
       for (const [index, descriptor] of descriptors.entries()) fds[index] = descriptor.borrow()
       const result = this.#port.transmit(to, bytes, fds, descriptors.length)

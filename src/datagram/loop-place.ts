@@ -88,7 +88,10 @@ export class LoopPlace {
     if (events & READABLE) this.#noteWakeUp(useful)
   }
 
-  /** Who shares the socket may have shut it down for reading: then poll(2) tells for ever that there is something, and there is nothing. */
+  /**
+   * Another holder of the socket may have shut it down for reading. Then poll(2) reports for ever that it is readable, and there is nothing to
+   * read.
+   */
   #noteWakeUp(useful: boolean): void {
     if (this.#watcher?.active !== true) return // the socket has closed meanwhile
     this.#idleWakeUps = useful ? 0 : this.#idleWakeUps + 1

@@ -97,7 +97,7 @@ async function named(
   { access, pidfd }: DatagramLimits,
   peer: Destination | undefined
 ): Promise<Base> {
-  // Of our own making, as the kernel's (autobind, unix(7)) have five digits: whoever wants to can send to all of them
+  // passfd's own random name, because the kernel's (autobind, unix(7)) have five digits: any process can try all of them
   const address = given === true ? { abstract: `passfd-${randomBytes(16).toString('hex')}` } : socketName(given)
   // Before it has its name, so that nothing comes without credentials
   const prepare = (fd: number): void => {

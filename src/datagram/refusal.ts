@@ -38,7 +38,7 @@ export function refusalOf(
   })
 }
 
-/** The default. One end of a socketpair(2) was given to us; nobody else can send to it, whoever that is. */
+/** The default of `authorize`. On one end of a socketpair(2) it accepts every sender, because only the holders of the other end can send to it. */
 function isOurs(sender: Sender | undefined, peer: Destination | null | undefined): boolean {
   return sender === undefined ? peer === null : sameUserOrRoot(sender)
 }

@@ -46,7 +46,7 @@ export interface DatagramEvents {
 const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies KnownOptions<Omit<SendOptions, 'to'>>
 /** @internal A socket that is open, before anybody has it. */
 export interface Base {
-  /** Held by the shim, and whoever has this closes it. */
+  /** A number that the shim holds; the holder of this object closes it. */
   readonly fd: number
   readonly file: SocketFile | undefined
   readonly address: SocketName | undefined
@@ -86,7 +86,7 @@ export class DatagramSocket
   readonly #consumer: Consumer<DatagramMessage>
   #fd: number
   #writing = false
-  /** How many more may be read before the event loop goes on. */
+  /** How many more datagrams may be read before the event loop runs. */
   #budget = BATCH
   #failures = 0
   /** Unclaimed descriptors that are being closed. */
@@ -108,7 +108,7 @@ export class DatagramSocket
     this.#queues = new DestinationQueues(
       {
         transmit: (to, ...datagram) => transmit(this.#fd, to, peer ?? undefined, ...datagram),
-        gaugeFor: to => to, // a connected socket's own readiness tells of its peer's queue
+        gaugeFor: to => to, // a connected socket's own readiness reports room in its peer's queue
         awaitWritable: on => this.#awaitWritable(on)
       },
       limits
@@ -214,7 +214,7 @@ export class DatagramSocket
     })
   }
 
-  /** Answers without it would come from nobody. It stays off where nothing is received: it gives a socket a name (unix(7)). */
+  /** Without it answers would have no sender. It stays off where nothing is received: it gives a socket a name (unix(7)). */
   #askForCredentials(): void {
     if (this.#fd < 0) return
     native.passCredentials(this.#fd, true)
@@ -269,7 +269,7 @@ export class DatagramSocket
     message[END]("the 'message' listeners returned")
   }
 
-  /** Such as ECONNRESET, when a peer has turned to somebody else: what comes next is read all the same. */
+  /** Errors that end nothing, such as ECONNRESET when a peer has connected elsewhere: the next datagrams are read all the same. */
   #failed(errno: number): void {
     if (++this.#failures >= MAX_FAILURES) this.destroy(systemError(errno, 'recvmsg'))
   }

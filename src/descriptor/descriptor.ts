@@ -33,7 +33,7 @@ const PAIR_OPTIONS = { type: true } as const satisfies KnownOptions<{ type?: unk
 
 const SOCKET_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const
 
-/** Nobody else has it: whoever calls the constructor without it hands a number over. */
+/** Only this module has this symbol. A call of the constructor without it adopts a number. */
 const HELD: unique symbol = Symbol('held')
 const numbers = new Int32Array(2)
 const openNumber = promisify(fs.open)

@@ -14,7 +14,7 @@ export const GONE = {
 export type Gone = keyof typeof GONE
 
 const CALLER = { owner: 'what that call made owns it now', remedy: 'Pass a dup() to keep one' }
-/** Who has a moved one, if not the channel and then the peer; by what moved it. */
+/** The owner of a moved descriptor, if it is not the channel and then the peer; by the call that moved it. */
 const OWNERS: Record<string, { owner: string; remedy: string }> = {
   "a socket's send()": { owner: 'it belongs to the socket, then to the peer', remedy: 'Send a dup() to keep one' },
   'writeWithDescriptors()': {

@@ -1,6 +1,6 @@
 /** Received descriptors are lent until a scope ends: by whom, and what the borrower tells that one. */
 
-/** Whoever lent a received descriptor out until the end of a scope. */
+/** The lender of a received descriptor, until the end of a scope. */
 export interface Lender {
   /** What ended or will end the scope, for the error's sentence. */
   readonly ended: string

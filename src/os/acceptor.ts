@@ -4,7 +4,7 @@ import { systemError } from '../base/errors.ts'
 import { Watcher } from './loop.ts'
 import { FAILED, native } from './native.ts'
 
-/** At the limit of open files accepting rests for this many ms: no event tells when there is room again. */
+/** At the limit of open files the server waits this many ms before it accepts again, because no event reports that there is room. */
 export const ACCEPT_PAUSE = 50
 /** Connections accepted in one wake-up; the rest waits for the next. */
 export const ACCEPT_BATCH = 64
@@ -123,9 +123,9 @@ export function acceptUpTo(fd: number, most: number, take: (connection: number) 
   return 0
 }
 
-/** Accepts everybody. False: some are left, as there is no descriptor for them. */
+/** Accepts all waiting connections. Returns false if some are left, because there is no descriptor for them. */
 export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
   const error = acceptUpTo(fd, MOST, take)
-  // A listener that was shut down has nobody in its queue any more
+  // The queue of a listener that was shut down is empty
   return error === 0 || error === EINVAL
 }

@@ -14,7 +14,7 @@ import { endListeners } from './last-accept.ts'
 export type ConnectionHandler = (connection: Descriptor) => unknown
 
 export class DescriptorIntake implements Intake {
-  /** Who has a connection does not say when it ends. */
+  /** Always 0, because the owner of a connection does not report its end. */
   readonly connections = 0
   readonly requestsDone = Promise.resolve()
   requests = 0
@@ -88,7 +88,7 @@ class WatchedListener {
     try {
       this.#acceptor = new Acceptor(fd, {
         accept: () => acceptBatch(fd, receive),
-        onExhausted: error => process.emitWarning(error) // a worker has nobody else to tell
+        onExhausted: error => process.emitWarning(error) // a worker has no other receiver for it
       })
     } catch (error) {
       native.close(fd)
@@ -102,7 +102,7 @@ class WatchedListener {
     this.#acceptor.end()
   }
 
-  /** Ends the lane. `last`: it first accepts the waiting connections. */
+  /** Ends it. `last`: it first accepts the waiting connections. */
   async end(last: boolean): Promise<void> {
     if (this.#ended) return
     this.#ended = true

@@ -77,10 +77,10 @@ export class ServerIntake implements Intake {
   }
 
   /**
-   * Accepts from a listener, which is used up, until the source is removed; resolves when it does. The first one becomes the server's own.
-   * Node sets the backlog of a listener anew, for all who share it: `backlog`, default 511. `exclusive`, asked at the end, is true if only
-   * processes of ours hold the listener: then whoever comes too late is refused, and nobody is reset.
-   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() is still under way.
+   * Accepts from a listener, which it uses up, until the source is removed; resolves when it accepts. The first listener becomes the server's own.
+   * Node sets the backlog of a listener again, for all processes that share it: `backlog`, default 511. `exclusive` is called at the end. It is
+   * true if only the supervisor's processes hold the listener: then later clients are refused, and no connection is reset.
+   * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() has not finished.
    */
   add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<AcceptSource> {
     return this.#context.run(() => this.#sources.add(listener, backlog, exclusive))

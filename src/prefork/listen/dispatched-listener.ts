@@ -231,7 +231,7 @@ export class DispatchedListener implements Listener {
   #acceptAll(): boolean {
     for (;;) {
       const { count, error } = this.#acceptBatch()
-      // A listener that was shut down has nobody in its queue any more
+      // The queue of a listener that was shut down is empty
       if (count === 0) return error === 0 || error === EINVAL
     }
   }
