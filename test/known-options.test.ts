@@ -149,7 +149,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     kind: 'unix-seqpacket',
     call: (options, given) => stream.PacketSocket.from(given, options)
   },
-  'datagram/socket.ts bind': [
+  'datagram/open.ts bind': [
     { options: [['BindOptions', 'datagram/options.ts']], call: options => datagram.bind(path, options) },
     {
       options: [['BindOptions', 'datagram/options.ts']],
@@ -157,15 +157,15 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: (options, given) => datagram.bind(given, options)
     }
   ],
-  'datagram/socket.ts connect': {
+  'datagram/open.ts connect': {
     options: [
       ['BindOptions', 'datagram/options.ts'],
-      ['ConnectOptions', 'datagram/socket.ts']
+      ['ConnectOptions', 'datagram/open.ts']
     ],
     kind: 'unix-dgram',
     call: (options, given) => datagram.connect(given, options)
   },
-  'datagram/socket.ts unnamed': {
+  'datagram/open.ts unnamed': {
     options: [['DatagramOptions', 'datagram/options.ts']],
     call: options => datagram.unnamed(options)
   },

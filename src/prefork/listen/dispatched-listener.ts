@@ -227,7 +227,7 @@ export class DispatchedListener implements Listener {
     }
   }
 
-  /** Whoever waits now. False: some are left. */
+  /** Accepts the connections that wait now. False: some are left. */
   #acceptAll(): boolean {
     for (;;) {
       const { count, error } = this.#acceptBatch()

@@ -9,7 +9,7 @@ const MAX_WAITING = 4096
 const DESCRIPTORS_EACH = 4
 const EVENTS = 64
 
-/** Who decides where a connection goes, by its first bytes. */
+/** Decides by its first bytes where a connection goes. */
 export interface FirstBytesReader<Place> {
   /** Undefined: it wants more bytes; not when `ended`. `head` is valid during the call only. */
   decide(head: Buffer, ended: boolean, address: string | undefined): Place | undefined
