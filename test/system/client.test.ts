@@ -1,6 +1,7 @@
 /** The tool itself: it recognises each way in which a request can end, for every kind of request. */
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
+import { isFull } from '../helpers/full.ts'
 import { socketPath } from '../helpers/path.ts'
 import { test } from '../helpers/test.ts'
 import { serverOf } from './answers.mjs'
@@ -80,7 +81,9 @@ const endings: [keyof Counts, (socket: Socket) => void][] = [
   ],
   ['wrong', socket => void socket.once('data', () => socket.end('something else'))]
 ]
-for (const [index, [outcome, action]] of endings.entries())
+for (const [index, [outcome, action]] of endings.entries()) {
+  // A normal run takes each outcome once
+  if (!isFull && endings.findIndex(([one]) => one === outcome) !== index) continue
   test(`${outcome} (${index}): by a server that does that to every kind`, async t => {
     const server = doing(action)
     const { total, kinds, failures } = await ends(ALL, await listen(server), (target, options) =>
@@ -96,8 +99,9 @@ for (const [index, [outcome, action]] of endings.entries())
     for (const socket of server.sockets) socket.destroy()
     await close(server)
   })
+}
 
-for (const tls of [undefined, 'psk'] as const)
+for (const tls of isFull ? ([undefined, 'psk'] as const) : [undefined])
   test(`refused: nobody listens${tls === undefined ? '' : ', TLS'}`, async t => {
     const server = createServer()
     const target = await listen(server)

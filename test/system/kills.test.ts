@@ -14,7 +14,7 @@ import {
 import { test } from '../helpers/test.ts'
 
 for (const balance of BALANCES) {
-  const kills = balance === 'per-worker' ? times(6, 50) : times(4, 15)
+  const kills = balance === 'per-worker' ? times(4, 50) : times(3, 15)
   test(`${nameOf(balance)}: of ${kills} workers killed under load only what they had accepted fails`, async t => {
     const supervisor = await startSupervisor(t, { workers: times(3, 4), balance, restartDelay: 5 })
     const killer = startKiller(t)

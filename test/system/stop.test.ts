@@ -127,7 +127,7 @@ for (const [column, balance] of balances.entries())
     })
   }
 
-const often = ['Unix', 'HTTP/2']
+const often = ['HTTP/2']
 for (const [name, family] of Object.entries(families).filter(([one]) => isFull || often.includes(one)))
   test(`stop, and a killed supervisor: ${name}`, async t => {
     const balance = family.spec === undefined ? 'per-worker' : 'shared'
@@ -135,7 +135,7 @@ for (const [name, family] of Object.entries(families).filter(([one]) => isFull |
     for (const way of chosen) await repeat(t, times(1, 10), () => ending(t, balance, family, way))
   })
 
-for (const balance of balances)
+for (const balance of isFull ? balances : balances.slice(2))
   test(`${nameOf(balance)}: workers that end by themselves, again and again: everybody is answered`, async t => {
     const supervisor = await startSupervisor(t, {
       entry,
