@@ -164,7 +164,6 @@ test('TERM has come to all processes, and to the supervisor last: nobody gets a 
 /** A worker with helpers: a child, one that ignores TERM, one in a process group of its own, one in a session of its own. */
 const HELPED = `
 import { spawn } from 'node:child_process'
-import { systemPython } from '../../helpers/programs.ts'
 const worker = await joinSupervisor()
 const helper = (script, options) => spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'], ...options })
 const helpers = [
@@ -250,7 +249,7 @@ testIf(
       t.is(phase, 'stopped', what)
       t.is(warnings.length, 1)
       t.is(warnings[0][0], 'ERR_PASSFD_NOT_ENDED')
-      t.true(warnings[0][1].includes(`it goes on: ${what === 'worker' ? pid : helper}.`), warnings[0][1])
+      t.true(warnings[0][1].includes(`on running: ${what === 'worker' ? pid : helper}.`), warnings[0][1])
       t.deepEqual(exits.length, 1)
       const [code, signal, reason] = exits[0]
       t.deepEqual([code, signal], what === 'worker' ? [null, null] : [null, 'SIGKILL'])
