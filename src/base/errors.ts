@@ -81,7 +81,7 @@ const TABLE = {
   LISTENER_SERVED:
     'The listener {name} has a server already. Give it to one server; one server may serve several listeners.',
   LISTENER_DISPATCHED:
-    'The supervisor accepts the connections of {name} itself (dispatch), so there is nothing to listen on here. Use worker.listen({name}, server).',
+    'The supervisor decides who accepts the connections of {name} (dispatch), so its listener cannot be handed out. Use worker.listen({name}, server).',
   NOT_SUPERVISED:
     'No Supervisor has started this process. Start it by a Supervisor, or name the listeners for a start by hand in the option standalone.',
   SUPERVISOR_STATE:
