@@ -45,10 +45,10 @@ export class Custody {
     )
   }
 
-  /** The peer has taken `count` more: closes our copies, and gives back what it has refused instead. */
+  /** The peer has taken `count` more: closes our copies, and gives back replies whose requests it had cancelled. */
   taken(count: number): void {
     const core = this.#core
-    const { refused, closing } = core.transport.taken(count)
+    const { cancelled, closing } = core.transport.taken(count)
     // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
     if (closing.length > 0)
       this.#closeAside(closing, () => {
@@ -56,7 +56,7 @@ export class Custody {
         core.settle()
         if (this.out === 0) core.allTaken()
       })
-    for (const parcel of refused) this.giveBack('refused', parcel)
+    for (const parcel of cancelled) this.giveBack('refused', parcel)
     core.settle()
   }
 

@@ -19,7 +19,7 @@ export class Parcel {
   /** The request that this is the reply to, or -1. */
   readonly replyTo: number
   /** The peer cancelled that request before it took these. */
-  refused = false
+  cancelled = false
   /** Its frame's place in the stream of bytes. */
   start = 0
   end = 0

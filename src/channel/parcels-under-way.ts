@@ -40,6 +40,7 @@ export class ParcelsUnderWay {
   #withdrawn = NO_PARCELS
   /** Those with binary values that are not copied, in stream order, until they have left. */
   #borrowing = NO_PARCELS
+  /** Those whose frames were withdrawn, until the session collects them: the kernel refuses their descriptors, or binary values are gone. */
   #refused = NO_PARCELS
 
   /** `onRefused` is called in a turn of its own when there are some for `takeRefused`. */
@@ -109,12 +110,12 @@ export class ParcelsUnderWay {
 
   // --- confirmed by the peer
 
-  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the parcels that were refused instead. */
-  taken(count: number): { closing: number[]; refused: Parcel[] } {
+  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
+  taken(count: number): { closing: number[]; cancelled: Parcel[] } {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []
-    const refused: Parcel[] = []
+    const cancelled: Parcel[] = []
     while (left > 0) {
       const parcel = this.#parcels[this.#taking]!
       const here = Math.min(left, parcel.fds.length - parcel.taken)
@@ -123,17 +124,17 @@ export class ParcelsUnderWay {
       if (parcel.taken < parcel.fds.length) break
       this.#taking++
       this.#forgetReply(parcel)
-      if (parcel.refused) refused.push(parcel)
+      if (parcel.cancelled) cancelled.push(parcel)
       else for (const fd of parcel.fds) closing.push(fd)
     }
     this.#compact()
-    return { closing, refused }
+    return { closing, cancelled }
   }
 
   /** The peer has cancelled request `id`: if descriptors of the reply are not taken yet, they will come back when they are. */
-  refuse(id: number): void {
+  cancelReply(id: number): void {
     const parcel = this.#replies?.get(id)
-    if (parcel !== undefined) parcel.refused = true
+    if (parcel !== undefined) parcel.cancelled = true
   }
 
   /** Before anything changes, so that all of them can come back. */
@@ -158,8 +159,8 @@ export class ParcelsUnderWay {
   // --- withdrawn
 
   /**
-   * The kernel passes none of the descriptors of a write if it refuses one, and writes nothing. So half of them are tried, until the one parcel
-   * is found; its frame is withdrawn. False: it can't be, as the peer would miss the records that it defines.
+   * Handles a write that the kernel has refused for one of its descriptors. The kernel then passes none of them, and writes nothing. So half of
+   * them are tried, until the one parcel is found; its frame is withdrawn. False: it can't be, as the peer would miss the records that it defines.
    */
   refuseAttached(errno: number): boolean {
     if (this.#attachParcels > 1) {
@@ -189,7 +190,7 @@ export class ParcelsUnderWay {
     return true
   }
 
-  /** Gives those whose frames were withdrawn since the last call. */
+  /** Gives the refused parcels: those whose frames were withdrawn since the last call. */
   takeRefused(): Parcel[] {
     const parcels = this.#refused
     this.#refused = NO_PARCELS

@@ -98,7 +98,7 @@ export class Receiving {
   /** The peer no longer waits for an answer. If it was sent already, its descriptors come back when the peer says that it has taken them. */
   onCancel(id: number): void {
     const request = this.#core.peerRequests.get(id)
-    if (request === undefined) this.#core.transport.refuse(id)
+    if (request === undefined) this.#core.transport.cancelReply(id)
     else this.#core.context.run(request.cancel, request)
   }
 

@@ -106,20 +106,20 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     }
   }
 
-  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the parcels that were refused instead. */
-  taken(count: number): { closing: number[]; refused: Parcel[] } {
+  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
+  taken(count: number): { closing: number[]; cancelled: Parcel[] } {
     if (this.#parcels === undefined && count > 0) throw badTaken(count, 0)
-    const result = this.#parcels?.taken(count) ?? { closing: [], refused: [] }
+    const result = this.#parcels?.taken(count) ?? { closing: [], cancelled: [] }
     if (this.#retry !== undefined) this.#tryAgain()
     return result
   }
 
-  /** The reply to request `id`, if its descriptors are not taken yet: they will come back when they are. */
-  refuse(id: number): void {
-    this.#parcels?.refuse(id)
+  /** The peer has cancelled request `id`: if descriptors of the reply are not taken yet, they will come back when they are. */
+  cancelReply(id: number): void {
+    this.#parcels?.cancelReply(id)
   }
 
-  /** Those with withdrawn frames that the owner has not heard of. */
+  /** Gives the refused parcels: those with withdrawn frames that the owner has not heard of. */
   takeRefused(): readonly Parcel[] {
     return this.#parcels?.takeRefused() ?? []
   }
