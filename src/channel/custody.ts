@@ -2,6 +2,7 @@
  * Descriptors that are neither the program's nor the peer's alone: those that were sent and are not confirmed (*out*), those that have arrived
  * and are lent to the program (*lent*), and those that nobody wants, which are closed off the event loop (*discarded*).
  */
+import { setImmediate } from 'node:timers'
 import { type Descriptor, lent, moveOutShared } from '../descriptor/descriptor.ts'
 import type { Lender } from '../descriptor/lender.ts'
 import { Parcel } from './parcel.ts'
@@ -34,15 +35,10 @@ export class Custody {
 
   // --- out
 
-  /** Moves descriptors out of the program's hands into a parcel. `replyTo`: the request that it answers, or -1. */
-  moveOut(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
-    const by = replyTo === -1 ? 'send()' : 'a reply'
-    return new Parcel(
-      descriptors.map(descriptor => moveOutShared(descriptor, by)),
-      descriptors,
-      value,
-      replyTo
-    )
+  /** Moves descriptors out of the program's hands into a parcel, which counts as *out*. `replyTo`: the request that it answers, or -1. */
+  toParcel(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
+    this.out += descriptors.length
+    return moveIntoParcel(descriptors, value, replyTo, replyTo === -1 ? 'send()' : 'a reply')
   }
 
   /** The peer has taken `count` more: closes our copies, and gives back replies whose requests it had cancelled. */
@@ -69,8 +65,14 @@ export class Custody {
 
   /** Gives the descriptors of an answer that can't be sent back to the program. */
   giveBackAnswer(value: unknown, descriptors: readonly Descriptor[]): void {
-    const fds = descriptors.map(descriptor => moveOutShared(descriptor, 'an answer'))
-    this.#core.owner.onReturned('unsent', new Parcel(fds, descriptors, value, -1))
+    this.#core.owner.onReturned('unsent', moveIntoParcel(descriptors, value, -1, 'an answer'))
+  }
+
+  /** Gives the descriptors of a message that can't be sent any more back to the program, in a later tick. */
+  giveBackLater(value: unknown, descriptors: readonly Descriptor[]): void {
+    const parcel = moveIntoParcel(descriptors, value, -1, 'send()')
+    // Not in this tick: a listener that sends it again must not keep the loop from everything else
+    setImmediate(() => this.#core.owner.onReturned('unsent', parcel))
   }
 
   // --- lent
@@ -154,4 +156,10 @@ export class Custody {
     )
     if (few) done()
   }
+}
+
+/** Moves the numbers of open descriptors into a parcel, on behalf of `by`. The parcel's owner owns them now. */
+function moveIntoParcel(descriptors: readonly Descriptor[], value: unknown, replyTo: number, by: string): Parcel {
+  const fds = descriptors.map(descriptor => moveOutShared(descriptor, by))
+  return new Parcel(fds, descriptors, value, replyTo)
 }

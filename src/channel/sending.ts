@@ -1,6 +1,5 @@
 /** What a session sends: messages, requests, answers. A value is encoded, checked against every limit, and then leaves or waits for credit. */
 
-import { setImmediate } from 'node:timers'
 import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { isEncoding } from '../codec/call.ts'
@@ -319,8 +318,7 @@ export class Sending {
       throw error
     }
     if (descriptors.length === 0 && holes.length === 0) return undefined
-    this.#custody.out += descriptors.length
-    const parcel = this.#custody.moveOut(descriptors, value, replyTo)
+    const parcel = this.#custody.toParcel(descriptors, value, replyTo)
     parcel.defines = encoded.defines
     if (holes.length > 0) parcel.sent = deferred()
     return parcel
@@ -370,11 +368,7 @@ export class Sending {
   #comeBack(value: unknown): Promise<void> {
     const { descriptors } = encoded
     for (const descriptor of descriptors) assertOpen(descriptor)
-    if (descriptors.length > 0) {
-      const parcel = this.#custody.moveOut(descriptors, value, -1)
-      // Not in this tick: a listener that sends it again must not keep the loop from everything else
-      setImmediate(() => this.#core.owner.onReturned('unsent', parcel))
-    }
+    if (descriptors.length > 0) this.#custody.giveBackLater(value, descriptors)
     return quiet(Promise.reject(this.#core.closedError()))
   }
 
