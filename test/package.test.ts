@@ -191,7 +191,7 @@ test('the declarations are those of the doors: no internals, and nothing that le
     t.true(paths.includes(`dist/${name}.js`), name)
     t.false(declarations.includes(`dist/${name}.d.ts`), name)
   }
-  for (const name of ['moveOutShared', 'giveBack', 'descriptorOf', 'SocketWire', 'interface Native'])
+  for (const name of ['moveOutShared', 'restoreNumber', 'descriptorOf', 'SocketWire', 'interface Native'])
     t.false(
       declarations.some(path => fs.readFileSync(join(installed, path), 'utf8').includes(name)),
       name

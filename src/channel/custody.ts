@@ -52,24 +52,24 @@ export class Custody {
         core.settle()
         if (this.out === 0) core.allTaken()
       })
-    for (const parcel of cancelled) this.giveBack('refused', parcel)
+    for (const parcel of cancelled) this.returnParcel('refused', parcel)
     core.settle()
   }
 
   /** Gives a parcel that counts as *out* back to the program. */
-  giveBack(state: ReturnState, parcel: Parcel): void {
+  returnParcel(state: ReturnState, parcel: Parcel): void {
     if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise reports the failure
     this.out -= parcel.fds.length
     this.#core.owner.onReturned(state, parcel)
   }
 
   /** Gives the descriptors of an answer that can't be sent back to the program. */
-  giveBackAnswer(value: unknown, descriptors: readonly Descriptor[]): void {
+  returnAnswer(value: unknown, descriptors: readonly Descriptor[]): void {
     this.#core.owner.onReturned('unsent', moveIntoParcel(descriptors, value, -1, 'an answer'))
   }
 
   /** Gives the descriptors of a message that can't be sent any more back to the program, in a later tick. */
-  giveBackLater(value: unknown, descriptors: readonly Descriptor[]): void {
+  returnLater(value: unknown, descriptors: readonly Descriptor[]): void {
     const parcel = moveIntoParcel(descriptors, value, -1, 'send()')
     // Not in this tick: a listener that sends it again must not keep the loop from everything else
     setImmediate(() => this.#core.owner.onReturned('unsent', parcel))
@@ -110,14 +110,14 @@ export class Custody {
   #lender(request: boolean): Lender {
     if (this.#lenders === undefined) {
       const pid = this.#pid
-      const lend = (message: string): Lender => ({
+      const makeLender = (message: string): Lender => ({
         message,
         pid,
         ended: '',
         kept: () => this.kept(),
         discard: fd => this.discard(fd)
       })
-      this.#lenders = { message: lend('message'), request: lend('request') }
+      this.#lenders = { message: makeLender('message'), request: makeLender('request') }
     }
     return request ? this.#lenders.request : this.#lenders.message
   }

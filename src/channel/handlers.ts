@@ -139,7 +139,7 @@ export class Handlers<In> {
   #answerFailed(message: Message<In>, value: unknown, { error, met }: UnsentAnswer): void {
     const descriptors = descriptorsGiven(value, met)
     if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have failed it
-    if (descriptors.length > 0) this.#session.custody.giveBackAnswer(value, descriptors)
+    if (descriptors.length > 0) this.#session.custody.returnAnswer(value, descriptors)
     this.report(error, message)
     message[END]('its serve handler returned', true)
   }

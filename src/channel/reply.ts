@@ -3,7 +3,7 @@ import { bound } from '../base/async-context.ts'
 import { quiet } from '../base/deferred.ts'
 import type { PassfdError } from '../base/errors.ts'
 import { validate } from '../base/schema.ts'
-import { type Descriptor, endLoan, giveBack, guardLoan, moveOutShared } from '../descriptor/descriptor.ts'
+import { type Descriptor, endLoan, guardLoan, moveOutShared, restoreNumber } from '../descriptor/descriptor.ts'
 import type { Lender } from '../descriptor/lender.ts'
 import { heldBy } from './given.ts'
 import type { Schema } from './options.ts'
@@ -59,7 +59,7 @@ export class ReplySettlement<Reply> implements Settlement {
       kept: () => {},
       discard: fd => wire.discard([fd], undefined)
     }
-    for (const descriptor of descriptors) giveBack(descriptor, moveOutShared(descriptor, ''), lender)
+    for (const descriptor of descriptors) restoreNumber(descriptor, moveOutShared(descriptor, ''), lender)
   }
 
   #apply(result: { value: unknown } | { error: PassfdError }, descriptors: readonly Descriptor[]): void {

@@ -4,7 +4,7 @@ import type { EventEmitter } from 'node:events'
 import type { AsyncContext } from '../base/async-context.ts'
 import type { Failure } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
-import { type Descriptor, endLoan, forgetIfClosed, giveBack } from '../descriptor/descriptor.ts'
+import { type Descriptor, endLoan, forgetIfClosed, restoreNumber } from '../descriptor/descriptor.ts'
 import type { Lender } from '../descriptor/lender.ts'
 import { withoutConnections } from './message.ts'
 import type { Parcel } from './parcel.ts'
@@ -71,7 +71,7 @@ function emitReturned(
     discard: fd => wire.discard([fd], undefined)
   }
   for (const [index, descriptor] of descriptors.entries())
-    if (!lost.includes(descriptor)) giveBack(descriptor, fds[index]!, lender)
+    if (!lost.includes(descriptor)) restoreNumber(descriptor, fds[index]!, lender)
   const returned: Returned = {
     state,
     value,

@@ -106,7 +106,7 @@ export class Sending {
     if (cancelled) {
       // Nobody waits: the descriptors come back without having travelled
       this.fault(request, new PassfdError('CANCELLED'))
-      if (parcel !== undefined) this.#custody.giveBack('refused', parcel)
+      if (parcel !== undefined) this.#custody.returnParcel('refused', parcel)
       return this.whenDrained()
     }
     peerRequests.delete(request)
@@ -221,7 +221,7 @@ export class Sending {
       core.requests.settle(request.id)
       const { parcel } = item
       parcel?.sent?.resolve()
-      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+      if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
     } else if (core.state === 'open' || core.state === 'draining') {
       core.transport.appendBare(frame.CANCEL, request.id)
       core.schedule()
@@ -240,14 +240,14 @@ export class Sending {
       if (request?.cancelled === false) request.fail(error)
       if (parcel.fds.length === 0) return // it only had binary values: its promise has reported the failure
     } else if (kind === frame.REPLY && !core.isOver) this.faultFor(replyTo, error)
-    this.#custody.giveBack('unsent', parcel)
+    this.#custody.returnParcel('unsent', parcel)
   }
 
   /** The peer says goodbye: what waits for credit comes back, and its requests fail. */
   giveUpWaiting(error: Error): void {
     for (const { kind, id, parcel } of this.queue.takeAll()) {
       parcel?.sent?.reject(error)
-      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+      if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
       if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
     }
   }
@@ -256,7 +256,7 @@ export class Sending {
   end(error: Error): void {
     for (const { parcel } of this.queue.takeAll()) {
       parcel?.sent?.reject(error)
-      if (parcel !== undefined) this.#custody.giveBack('unsent', parcel)
+      if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
     }
   }
 
@@ -368,7 +368,7 @@ export class Sending {
   #comeBack(value: unknown): Promise<void> {
     const { descriptors } = encoded
     for (const descriptor of descriptors) assertOpen(descriptor)
-    if (descriptors.length > 0) this.#custody.giveBackLater(value, descriptors)
+    if (descriptors.length > 0) this.#custody.returnLater(value, descriptors)
     return quiet(Promise.reject(this.#core.closedError()))
   }
 
@@ -378,7 +378,7 @@ export class Sending {
     if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
     const returned = parcel ?? new Parcel([], [], value, -1)
     returned.error = error
-    if (kind === frame.MESSAGE || returned.fds.length > 0) this.#custody.giveBack('unsent', returned)
+    if (kind === frame.MESSAGE || returned.fds.length > 0) this.#custody.returnParcel('unsent', returned)
   }
 
   /** Resolves when the queue has drained, or, with binary values that are not copied, when those have left. */

@@ -135,7 +135,7 @@ export class Session implements SessionCore, TransportOwner {
     if (tell) this.#sayLastWords(saidGoodbye, error)
     if (custody.hasDiscarded) custody.discardNow()
     for (const parcel of transport.takeRefused()) sending.takeBack(parcel)
-    for (const { parcel, left } of transport.end()) custody.giveBack(left ? 'unconfirmed' : 'unsent', parcel)
+    for (const { parcel, left } of transport.end()) custody.returnParcel(left ? 'unconfirmed' : 'unsent', parcel)
     const closed = this.closedError()
     sending.end(closed)
     this.peerRequests.endAll(closed, this.context)

@@ -47,8 +47,8 @@ export let moveOutShared: (descriptor: Descriptor, by: string) => number
 export let moveOut: (descriptor: Descriptor, by: string) => number
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
-/** @internal A moved descriptor gets its number back: it is open again, lent by `lender` or the caller's own. */
-export let giveBack: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
+/** @internal Puts its number back into a moved Descriptor. It is open again, lent by `lender` or the caller's own. */
+export let restoreNumber: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
 /** @internal True if other code has closed the number of a moved Descriptor. Then the number has no owner, and the Descriptor counts as closed. */
 export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
@@ -434,7 +434,7 @@ export class Descriptor implements Disposable {
       return descriptor.#leave('DESCRIPTOR_MOVED', by)
     }
     assertOpen = descriptor => descriptor.#open()
-    giveBack = (descriptor, fd, lender) => {
+    restoreNumber = (descriptor, fd, lender) => {
       descriptor.#fd = fd
       descriptor.#gone = undefined
       descriptor.#lender = lender

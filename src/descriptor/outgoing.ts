@@ -5,7 +5,15 @@ import { describe } from '../base/check.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { native } from '../os/native.ts'
-import { assertOpen, Descriptor, forgetIfClosed, giveBack, isDescription, isForeign, moveOut } from './descriptor.ts'
+import {
+  assertOpen,
+  Descriptor,
+  forgetIfClosed,
+  isDescription,
+  isForeign,
+  moveOut,
+  restoreNumber
+} from './descriptor.ts'
 
 /** Numbers that the sender owns. `foreign`: some came from a peer, so closing them may take long. */
 export interface Cargo {
@@ -56,7 +64,7 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
 export function handBack(descriptors: readonly Descriptor[], fds: readonly number[]): void {
   for (const [index, descriptor] of descriptors.entries()) {
     const fd = fds[index]!
-    if (!forgetIfClosed(descriptor, fd)) giveBack(descriptor, fd, undefined)
+    if (!forgetIfClosed(descriptor, fd)) restoreNumber(descriptor, fd, undefined)
   }
 }
 

@@ -8,7 +8,7 @@ import { type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { checkKind } from '../descriptor/admission.ts'
-import { type Descriptor, descriptionOf, giveBack, moveOut, received } from '../descriptor/descriptor.ts'
+import { type Descriptor, descriptionOf, moveOut, received, restoreNumber } from '../descriptor/descriptor.ts'
 import { type Cargo, cargoOf, checkCount, copiesOf, handBack } from '../descriptor/outgoing.ts'
 import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
 import { discard } from '../os/loop.ts'
@@ -102,7 +102,7 @@ export class DescriptorStream extends ContextDuplex {
     try {
       return createStream(fd, peer, options, descriptionOf(descriptor))
     } catch (error) {
-      giveBack(descriptor, fd, undefined)
+      restoreNumber(descriptor, fd, undefined)
       throw error
     }
   }

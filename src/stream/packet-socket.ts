@@ -11,7 +11,7 @@ import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { readOptions } from '../base/known-options.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { checkKind } from '../descriptor/admission.ts'
-import { type Descriptor, descriptionOf, giveBack, moveOut, received } from '../descriptor/descriptor.ts'
+import { type Descriptor, descriptionOf, moveOut, received, restoreNumber } from '../descriptor/descriptor.ts'
 import { type Cargo, cargoOf, checkCount, handBack } from '../descriptor/outgoing.ts'
 import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
 import { discard } from '../os/loop.ts'
@@ -109,7 +109,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     try {
       return createPacketSocket(fd, peer, options, descriptionOf(descriptor))
     } catch (error) {
-      giveBack(descriptor, fd, undefined)
+      restoreNumber(descriptor, fd, undefined)
       throw error
     }
   }
