@@ -98,7 +98,7 @@ export class Custody {
     if (this.#core.isOver) this.#core.transport.wire.discard([fd], undefined)
     else {
       this.discardLater(fd)
-      this.#core.schedule()
+      this.#core.scheduleAtTick()
     }
   }
 

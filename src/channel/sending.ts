@@ -111,7 +111,7 @@ export class Sending {
     }
     peerRequests.delete(request)
     transport.append(encoded, frame.REPLY, encoded.flags, id, parcel)
-    this.#core.scheduleSoon()
+    this.#core.scheduleAtMicrotask()
     return this.#whenSent(parcel)
   }
 
@@ -146,7 +146,7 @@ export class Sending {
     const fault = encodeFault(told, core.peer!.maxMessage, core.transport.outgoing)
     if (core.isOver) return // by a getter of its data
     core.transport.append(fault, frame.FAULT, 0, id, undefined)
-    core.scheduleSoon()
+    core.scheduleAtMicrotask()
   }
 
   /** Queues a hello or goodbye. */
@@ -188,7 +188,7 @@ export class Sending {
         transport.append(item.encoded, item.kind, item.flags, item.id, item.parcel)
       }
     )
-    this.#core.schedule()
+    this.#core.scheduleAtTick()
     this.#core.settle()
   }
 
@@ -224,7 +224,7 @@ export class Sending {
       if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
     } else if (core.state === 'open' || core.state === 'draining') {
       core.transport.appendBare(frame.CANCEL, request.id)
-      core.schedule()
+      core.scheduleAtTick()
     }
     core.settle()
   }
@@ -284,8 +284,8 @@ export class Sending {
     if (final) {
       this.#pay(encoded, parcel)
       transport.append(encoded, kind, flags, id, parcel)
-      if (kind === frame.REQUEST) this.#core.scheduleSoon()
-      else this.#core.schedule()
+      if (kind === frame.REQUEST) this.#core.scheduleAtMicrotask()
+      else this.#core.scheduleAtTick()
     } else {
       const kept = peer === undefined ? value : undefined
       queue.push(new QueuedFrame(kind, flags, id, queue.keep(encoded), parcel, kept))

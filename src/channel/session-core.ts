@@ -54,12 +54,12 @@ export interface SessionCore {
   /** ERR_PASSFD_CLOSED, with what ended the session. */
   closedError(): PassfdError
   /** Writes when the program has sent what it has to send now. Answers to what is being read leave when all of that is read. */
-  schedule(): void
+  scheduleAtTick(): void
   /**
    * Writes as soon as the promises that are settled now have had their say: for requests and answers, which somebody waits for. A program
    * that awaits one `send` after the other would make a write of each.
    */
-  scheduleSoon(): void
+  scheduleAtMicrotask(): void
   /** Called when something was sent, has come back or was answered: closing continues if it waited for that. */
   settle(): void
   /** The application was given a message that cost this much. */

@@ -180,17 +180,17 @@ export class Session implements SessionCore, TransportOwner {
     return new PassfdError('CLOSED', { how }, { cause: error })
   }
 
-  schedule(): void {
+  scheduleAtTick(): void {
     this.#schedule(nextTick)
   }
 
-  scheduleSoon(): void {
+  scheduleAtMicrotask(): void {
     this.#schedule(microtask)
   }
 
   consumed(cost: number): void {
     this.credit.owe(cost)
-    if (this.credit.due) this.schedule()
+    if (this.credit.due) this.scheduleAtTick()
   }
 
   allTaken(): void {
@@ -200,7 +200,7 @@ export class Session implements SessionCore, TransportOwner {
   /** Lets waiting senders go on, and says goodbye once nothing is left that close() waits for. */
   settle(): void {
     this.sending.letGoOn()
-    if (this.state === 'leaving') this.schedule() // it may have been the last before the end
+    if (this.state === 'leaving') this.scheduleAtTick() // it may have been the last before the end
     if (this.state !== 'draining' || this.peer === undefined) return
     if (isEncoding()) {
       // close() was called by a getter of a value that is being sent
@@ -328,7 +328,7 @@ export class Session implements SessionCore, TransportOwner {
     else if (this.peer === undefined) this.end(new PassfdError('REFUSED'), false)
     else {
       if (this.state !== 'leaving') this.#sayGoodbye()
-      this.schedule()
+      this.scheduleAtTick()
     }
   }
 
@@ -339,7 +339,7 @@ export class Session implements SessionCore, TransportOwner {
     if (this.isOver) return // by a listener of what has come back
     if (this.custody.unconfirmed > 0) this.#confirm()
     this.sending.appendPlain(frame.GOODBYE, {})
-    this.schedule()
+    this.scheduleAtTick()
   }
 
   /** What was delivered is confirmed, and a goodbye that was queued leaves; if there was none, the one that follows names the error. */
