@@ -50,7 +50,7 @@ class End {
   onFrame(frame) {
     const { kind, id, fds } = frame
     if (kind === TAKEN) {
-      this.transport.wire.discard(this.transport.taken(id).closing, undefined)
+      this.transport.wire.discard(this.transport.onTaken(id).closing, undefined)
       return true
     }
     const descriptors = fds.map(fd => lent(fd, this.#lender))

@@ -42,9 +42,9 @@ export class Custody {
   }
 
   /** The peer has taken `count` more: closes our copies, and gives back replies whose requests it had cancelled. */
-  taken(count: number): void {
+  onTaken(count: number): void {
     const core = this.#core
-    const { cancelled, closing } = core.transport.taken(count)
+    const { cancelled, closing } = core.transport.onTaken(count)
     // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
     if (closing.length > 0)
       this.#closeAside(closing, () => {

@@ -111,7 +111,7 @@ export class ParcelsUnderWay {
   // --- confirmed by the peer
 
   /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
-  taken(count: number): { closing: number[]; cancelled: Parcel[] } {
+  onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []

@@ -241,7 +241,7 @@ export class Session implements SessionCore, TransportOwner {
         this.sending.sendWaiting()
         break
       case frame.TAKEN:
-        this.custody.taken(received.id)
+        this.custody.onTaken(received.id)
         break
       case frame.DEFINITIONS:
         receiving.onDefinitions(received)

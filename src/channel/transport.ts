@@ -107,9 +107,9 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   }
 
   /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
-  taken(count: number): { closing: number[]; cancelled: Parcel[] } {
+  onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
     if (this.#parcels === undefined && count > 0) throw badTaken(count, 0)
-    const result = this.#parcels?.taken(count) ?? { closing: [], cancelled: [] }
+    const result = this.#parcels?.onTaken(count) ?? { closing: [], cancelled: [] }
     if (this.#retry !== undefined) this.#tryAgain()
     return result
   }
