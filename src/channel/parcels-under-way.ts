@@ -18,12 +18,12 @@ const COMPACT_AT = 512
 const NO_PARCELS: Parcel[] = []
 
 /** The descriptors of the write in progress. */
-export const attached = new Int32Array(MAX_RIGHTS)
+export const attachedNumbers = new Int32Array(MAX_RIGHTS)
 
 export class ParcelsUnderWay {
   /** The peer takes frames of the kind DEFINITIONS. */
   takesDefinitions = false
-  /** How many of `attached` go with the next write. */
+  /** How many of `attachedNumbers` go with the next write. */
   attachCount = 0
   readonly #bytes: OutgoingBytes
   readonly #onRefused: () => void
@@ -96,7 +96,7 @@ export class ParcelsUnderWay {
       // What may still have to be withdrawn must not send its descriptors ahead
       if (holes.length > 0 && start > sent) return start
       if (ahead + this.attachCount + fds.length > MAX_RIGHTS || this.#attachParcels === this.#most) return start
-      for (const fd of fds) attached[this.attachCount++] = fd
+      for (const fd of fds) attachedNumbers[this.attachCount++] = fd
       this.#attachParcels++
     }
     return queued

@@ -13,7 +13,7 @@ import { lostError } from '../codec/lost-bytes.ts'
 import { ArrivingDescriptors } from './arriving-descriptors.ts'
 import { OutgoingBytes, type OutgoingBytesOwner } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
-import { attached, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
+import { attachedNumbers, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
 /** This much waiting is written at once instead of at the end of the turn. */
@@ -95,7 +95,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
       const limit = parcels === undefined ? outgoing.queued : parcels.attach()
       if (limit === outgoing.sent) continue // a withdrawn frame was left out
       const count = parcels === undefined ? 0 : parcels.attachCount
-      const result = outgoing.write(this.wire, limit, attached, count)
+      const result = outgoing.write(this.wire, limit, attachedNumbers, count)
       if (result < 0) {
         if (count > 0 && isRefusal(result) && parcels!.refuseAttached(result)) continue
         this.#writeFailed(result)

@@ -19,7 +19,7 @@ import { changed, encodeError, Refusal, tooDeep, within } from './refusal.ts'
 const PACK_MODE = REUSE_BUFFER_MODE | RESERVE_START_SPACE | HEADER
 
 /** The buffer that msgpackr packs into at the moment, if it is one of passfd's. */
-let attached: Buffer | undefined
+let packBuffer: Buffer | undefined
 
 /**
  * Packs a value into `encoded`, which has begun. The caller has made sure that nothing else is being encoded. `given`: what `value` stands
@@ -40,20 +40,20 @@ export function pack(
   countSteps()
   state.longest = limit.bytes
   try {
-    if (attached !== into) {
+    if (packBuffer !== into) {
       packr.useBuffer(into)
-      attached = into
+      packBuffer = into
     }
     packr.position = encoded.start
     const packed = packr.pack(value, PACK_MODE)
     // It did not fit: msgpackr has gone on in a buffer of its own
-    if (!Object.is(packed, into)) attached = undefined
+    if (!Object.is(packed, into)) packBuffer = undefined
     encoded.finish(packed, packed.start, packed.end, flags)
     if (encoded.holes.length > 0) encoded.length += lengthOfHoles(encoded)
     if (flags === RECORDS && tooManySteps(encoded.length)) throw new Refusal(KEYS_COLLIDE)
     return encoded
   } catch (error) {
-    attached = undefined
+    packBuffer = undefined
     throw encodeError(error, given, value)
   } finally {
     call.encoded = NOTHING

@@ -25,7 +25,7 @@ import { type DatagramData, parcelOf, type SendOptions, sendThrough, transmit } 
 import type { Sender } from './sender.ts'
 
 /** Datagrams given to the consumer in one turn of the event loop; others get their turn then. */
-const BATCH = 64
+const DATAGRAMS_A_TURN = 64
 /** So many failures of reading in a row, and the socket is beyond help. */
 const MAX_FAILURES = 16
 /** A datagram that passfd has rejected. */
@@ -87,7 +87,7 @@ export class DatagramSocket
   #fd: number
   #writing = false
   /** How many more datagrams may be read before the event loop runs. */
-  #budget = BATCH
+  #budget = DATAGRAMS_A_TURN
   #failures = 0
   /** Unclaimed descriptors that are being closed. */
   #closingDescriptors = 0
@@ -127,9 +127,9 @@ export class DatagramSocket
     this.#place = new LoopPlace(setup.fd, {
       onWritable: () => this.#queues.writable(),
       onReadable: () => {
-        this.#budget = BATCH
+        this.#budget = DATAGRAMS_A_TURN
         this.#pump()
-        return this.#budget < BATCH
+        return this.#budget < DATAGRAMS_A_TURN
       },
       onRested: () => this.#pump(),
       onNoPlace: error => this.destroy(error)

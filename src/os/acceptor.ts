@@ -8,9 +8,10 @@ import { FAILED, native } from './native.ts'
 export const ACCEPT_PAUSE = 50
 /** Connections accepted in one wake-up; the rest waits for the next. */
 export const ACCEPT_BATCH = 64
-const BATCH = new Int32Array(256)
-/** Of those that wait; the longest queue that Linux allows by default has 4,096. */
-const MOST = 65_536
+/** Receives the numbers of one `acceptMany`. */
+const acceptedNumbers = new Int32Array(256)
+/** `acceptWaiting` accepts no more connections than this; the longest queue that Linux allows by default has 4,096. */
+const LONGEST_QUEUE = 65_536
 
 /** What came of accepting: how many connections, and what has kept it from accepting more (-errno, 0 if nothing has). */
 export interface Outcome {
@@ -104,9 +105,9 @@ export function acceptEach(fd: number, wanted: () => boolean, take: (connection:
 
 /** Accepts in one call who waits, ACCEPT_BATCH at most. `take` owns each number, which is held. */
 export function acceptBatch(fd: number, take: (connection: number) => void): Outcome {
-  const count = native.acceptMany(fd, BATCH, ACCEPT_BATCH, null)
+  const count = native.acceptMany(fd, acceptedNumbers, ACCEPT_BATCH, null)
   if (count <= 0) return { count: 0, error: count }
-  for (const connection of Array.from(BATCH.subarray(0, count))) take(connection) // which may accept itself
+  for (const connection of Array.from(acceptedNumbers.subarray(0, count))) take(connection) // which may accept itself
   return { count, error: 0 }
 }
 
@@ -115,9 +116,9 @@ export function acceptBatch(fd: number, take: (connection: number) => void): Out
  */
 export function acceptUpTo(fd: number, most: number, take: (connection: number) => void): number {
   for (let left = most; left > 0; ) {
-    const count = native.acceptMany(fd, BATCH, Math.min(left, BATCH.length), null)
+    const count = native.acceptMany(fd, acceptedNumbers, Math.min(left, acceptedNumbers.length), null)
     if (count <= 0) return count
-    for (const connection of Array.from(BATCH.subarray(0, count))) take(connection) // which may accept itself
+    for (const connection of Array.from(acceptedNumbers.subarray(0, count))) take(connection) // which may accept itself
     left -= count
   }
   return 0
@@ -125,7 +126,7 @@ export function acceptUpTo(fd: number, most: number, take: (connection: number) 
 
 /** Accepts all waiting connections. Returns false if some are left, because there is no descriptor for them. */
 export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
-  const error = acceptUpTo(fd, MOST, take)
+  const error = acceptUpTo(fd, LONGEST_QUEUE, take)
   // The queue of a listener that was shut down is empty
   return error === 0 || error === EINVAL
 }

@@ -3,13 +3,20 @@ import { systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
 
-/** Where watchers that read put the bytes: from HEADROOM on. */
+/**
+ * Room in AREA in front of the bytes of a read, in bytes. A frame reader copies the kept start of a frame there, so that the whole frame is
+ * contiguous. The kept start fits well into 64 KiB, because a body of 16 KiB or more is read into a buffer of its own (LARGE in codec/frame.ts).
+ */
 export const HEADROOM = 65536
 /** A wake-up reads no more of small messages than this, about 0.1 ms of work: a channel that floods doesn't keep the others waiting. */
-const MOST = 16384
-export const AREA = Buffer.allocUnsafeSlow(HEADROOM + MOST)
-/** And what such a read gave; see RESULT_… in native.ts. */
-export const RESULTS = new Int32Array(RESULT_FIRST + 4 * MAX_RIGHTS)
+const BYTES_A_WAKEUP = 16384
+/** Watchers that read put the bytes here, from HEADROOM on. */
+export const AREA = Buffer.allocUnsafeSlow(HEADROOM + BYTES_A_WAKEUP)
+/**
+ * The results of such a read; see RESULT_… in native.ts. The shim asks for twice MAX_RIGHTS, though the kernel gives the descriptors of one
+ * sendmsg(2) a read.
+ */
+export const RESULTS = new Int32Array(RESULT_FIRST + 2 * MAX_RIGHTS)
 const batch = new Int32Array(1024)
 
 /** Receives the wake-ups of a watcher. */

@@ -9,8 +9,8 @@ import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
 
 /** Where reads go before they are copied out: nothing of it is kept beyond the call. */
 export const SCRATCH = Buffer.allocUnsafeSlow(65536)
-/** What such a read gave; see MESSAGE_… in native.ts. */
-export const RECEIVED = new Int32Array(MESSAGE_FIRST + 4 * MAX_RIGHTS)
+/** What such a read gave; see MESSAGE_… in native.ts, which also says how long it has to be. */
+export const RECEIVED = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
 
 /** Tries again after this many ms to send descriptors, because no event reports that descriptors in flight have arrived. */
 const RETRY_AFTER = 5
