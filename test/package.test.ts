@@ -183,7 +183,7 @@ test('the declarations are those of the doors: no internals, and nothing that le
     'channel/transport',
     'channel/wire',
     'descriptor/leak',
-    'base/copy',
+    'base/package-copy',
     'prefork/control/control',
     'prefork/launch/launch'
   ]

@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "option.h"
+#include "result.h"
 
 /* accept(2) has no MSG_DONTWAIT, and anybody who shares the listener may have cleared the flag. */
 static int never_waits(int fd)

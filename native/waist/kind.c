@@ -10,7 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "option.h"
+#include "result.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262

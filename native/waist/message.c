@@ -4,7 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "option.h"
+#include "result.h"
 #include "os.h"
 
 #ifndef SCM_PIDFD /* Linux 6.5 */

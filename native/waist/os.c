@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "option.h"
+#include "result.h"
 
 #ifndef SYS_close_range /* Linux 5.9; the same number everywhere */
 #define SYS_close_range 436

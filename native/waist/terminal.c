@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "option.h"
+#include "result.h"
 #include "os.h"
 
 enum { UNIX98_SLAVE_MAJOR = 136 }; /* Documentation/admin-guide/devices.txt of Linux */

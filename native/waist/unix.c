@@ -7,7 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "option.h"
+#include "result.h"
 
 #ifndef SO_PASSPIDFD /* Linux 6.5 */
 #define SO_PASSPIDFD 76

@@ -1,6 +1,7 @@
 /** Checks of arguments, and words about values for the sentences of errors. */
-import { madeElsewhere } from './copy.ts'
+
 import { PassfdError } from './errors.ts'
+import { madeElsewhere } from './package-copy.ts'
 
 export function checkInteger(value: unknown, what: string, min: number, max: number): asserts value is number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)

@@ -1,6 +1,6 @@
 /** The one error class, the table of its codes, and operating system errors in Node's own shape. */
 import { getSystemErrorMap, types } from 'node:util'
-import { mark } from './copy.ts'
+import { mark } from './package-copy.ts'
 
 type Details = Record<string, string | number>
 

@@ -1,7 +1,7 @@
 /** The bodies of faults and goodbyes: an error as one side sends it to the other. */
 
-import { withoutPlaces } from '../base/copy.ts'
 import { PassfdError, propertyOf, type RemoteError, textOf } from '../base/errors.ts'
+import { withoutPlaces } from '../base/package-copy.ts'
 import type { Encoded, Space } from '../codec/encoded.ts'
 import { type Body, GOODBYE, writeHeader } from '../codec/frame.ts'
 import { decodePlain, encodePlain } from '../codec/plain.ts'

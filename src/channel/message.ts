@@ -1,7 +1,7 @@
 /** What arrives: the value, the descriptors that came with it, and, for a request, the way to answer. */
 
-import { mark } from '../base/copy.ts'
 import { PassfdError } from '../base/errors.ts'
+import { mark } from '../base/package-copy.ts'
 import { isInside } from '../connection/connection.ts'
 import { type Descriptor, endLoan } from '../descriptor/descriptor.ts'
 import type { Channel } from './channel.ts'

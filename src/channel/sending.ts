@@ -2,8 +2,8 @@
 
 import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
-import { isEncoding } from '../codec/call.ts'
-import type { Place } from '../codec/codec.ts'
+import type { Timing } from '../codec/codec.ts'
+import { isEncoding } from '../codec/codec-in-progress.ts'
 import { Encoded, type Space } from '../codec/encoded.ts'
 import * as frame from '../codec/frame.ts'
 import { encodePlain } from '../codec/plain.ts'
@@ -299,8 +299,8 @@ export class Sending {
   }
 
   /** The one door to the encoder: encodes into `encoded`, in `space` if there is one. Nothing is moved. */
-  #encode(value: unknown, place: Place, space: Space | undefined): void {
-    this.#core.codec.encode(value, place, encoded, space)
+  #encode(value: unknown, timing: Timing, space: Space | undefined): void {
+    this.#core.codec.encode(value, timing, encoded, space)
   }
 
   /** Checks what was encoded against every limit; only then are its descriptors moved. */

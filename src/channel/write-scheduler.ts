@@ -1,7 +1,7 @@
 /** Sessions that have something to write, and when they do. */
 
 import { RESOLVED } from '../base/deferred.ts'
-import { isEncoding } from '../codec/call.ts'
+import { isEncoding } from '../codec/codec-in-progress.ts'
 
 /** When so many have something to write, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
 const MANY = 64

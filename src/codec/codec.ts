@@ -11,18 +11,18 @@
 
 import { PassfdError } from '../base/errors.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import { refuseNested } from './call.ts'
+import { refuseNested } from './codec-in-progress.ts'
 import { type Encoded, type Limit, NO_LIMIT, type Space } from './encoded.ts'
 import { type Body, RECORDS } from './frame.ts'
 import { Packr } from './msgpackr/pack.js'
 import { pack } from './pack.ts'
-import { placesFor } from './places.ts'
+import { placeholdersFor } from './placeholders.ts'
 import { plainPackr, unpackPlain } from './plain.ts'
 import { RecordTable, WRITTEN } from './record-table.ts'
 import { ALL_RECORDS, PeerRecords, STREAMED_RECORDS } from './records.ts'
 
 /** When a body leaves, which decides what record structures it may use; without records all are plain. */
-export type Place =
+export type Timing =
   /** Its place in the stream is final: it may define structures that last. */
   | 'next'
   /** It waits, or may overtake one that does: a flat one uses structures that were sent, and none defines any that lasts. */
@@ -54,19 +54,19 @@ export class Codec {
    * Encodes a value into `encoded`: in `space` if it fits there, else in a buffer of its own. Descriptors are collected, not moved. Throws
    * ERR_PASSFD_ENCODE and the errors of unusable descriptors; called by a getter of a value that is being encoded it changes nothing.
    */
-  encode(value: unknown, place: Place, encoded: Encoded, space?: Space): Encoded {
+  encode(value: unknown, timing: Timing, encoded: Encoded, space?: Space): Encoded {
     refuseNested()
     encoded.begin(space)
     const { limit } = this
-    if (!this.records && place !== 'early') return pack(plainPackr, value, 0, encoded, limit)
+    if (!this.records && timing !== 'early') return pack(plainPackr, value, 0, encoded, limit)
     const given = value
-    if (place === 'next') this.#table ??= new RecordTable()
+    if (timing === 'next') this.#table ??= new RecordTable()
     const table = this.#table
-    if (table !== undefined && (place === 'next' || place === 'later')) {
+    if (table !== undefined && (timing === 'next' || timing === 'later')) {
       // Not other bodies that wait, because msgpackr reports its definitions only afterwards, and each getter is called once
       if (space !== undefined) value = table.packFlat(value, encoded)
       if (value === WRITTEN) return encoded
-      if (place === 'next') {
+      if (timing === 'next') {
         if (this.#packStreamed(table, value, encoded, given)) return encoded
         encoded.begin(space)
       }
@@ -92,7 +92,7 @@ export class Codec {
 
   /** Decodes the body of a frame whose `count` descriptors never came, for its record definitions only. */
   learn(body: Body, count: number): void {
-    this.decode(body, placesFor(count))
+    this.decode(body, placeholdersFor(count))
   }
 
   /**

@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { inheritedTag, isProxy } from '../base/brand.ts'
-import { madeElsewhere } from '../base/copy.ts'
+import { madeElsewhere } from '../base/package-copy.ts'
 import { quoted, Refusal } from './refusal.ts'
 
 const { getPrototypeOf, prototype: ObjectPrototype } = Object

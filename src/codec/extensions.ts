@@ -2,11 +2,11 @@
 import { PassfdError } from '../base/errors.ts'
 import { type Connection, connectionOf } from '../connection/connection.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import { arrivedAt, call, refuseIndex } from './call.ts'
+import { arrivedAt, call, refuseIndex } from './codec-in-progress.ts'
 import { ARRAY_BUFFER, CONNECTION_TYPE, DATA_VIEW, DESCRIPTOR_TYPE, VIEWS } from './extension-types.ts'
 import { addToChains } from './key-chains.ts'
 import { addExtension } from './msgpackr/pack.js'
-import { ConnectionPlace, Place } from './places.ts'
+import { ConnectionPlaceholder, Placeholder } from './placeholders.ts'
 
 /** Adds them to our instance of msgpackr. */
 export function addExtensions(): void {
@@ -44,11 +44,13 @@ function unpackDescriptor(data: Uint8Array | number | undefined): Descriptor {
 }
 unpackDescriptor.oneByte = true
 
-function unpackConnection(data: Uint8Array): Connection | ConnectionPlace {
+function unpackConnection(data: Uint8Array): Connection | ConnectionPlaceholder {
   if (data.length === 0) refuseIndex(undefined)
-  const descriptor = arrivedAt(data[0]!) as Descriptor | Place
+  const descriptor = arrivedAt(data[0]!) as Descriptor | Placeholder
   const head = Buffer.from(data.subarray(1)) // a copy, as the message may be large and this live long
-  return descriptor instanceof Place ? new ConnectionPlace(descriptor.index, head) : connectionOf(descriptor, head)
+  return descriptor instanceof Placeholder
+    ? new ConnectionPlaceholder(descriptor.index, head)
+    : connectionOf(descriptor, head)
 }
 
 function unpackView(data: Uint8Array): unknown {

@@ -3,7 +3,7 @@
  * in it. It is written here, byte for byte as msgpackr would, in about half of the time; everything else is left to msgpackr.
  */
 import { isDescriptor } from '../descriptor/descriptor.ts'
-import { collect } from './call.ts'
+import { collect } from './codec-in-progress.ts'
 import { packIndexAt } from './packers.ts'
 import { changed, within } from './refusal.ts'
 

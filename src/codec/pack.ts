@@ -6,7 +6,7 @@
 import { PassfdError, propertyOf, textOf } from '../base/errors.ts'
 import { MAX_DEPTH } from '../base/kernel-limits.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import { call, NOTHING } from './call.ts'
+import { call, NOTHING } from './codec-in-progress.ts'
 import { checkKeys, checkSlots, isPlain, unfit } from './encodable.ts'
 import { type Encoded, NO_DESCRIPTORS, NO_LIMIT } from './encoded.ts'
 import { addExtensions } from './extensions.ts'

@@ -4,12 +4,12 @@ import type { PassfdError } from '../base/errors.ts'
 import { MAX_DEPTH } from '../base/kernel-limits.ts'
 import { Connection, descriptorOf, isConnection } from '../connection/connection.ts'
 import { Descriptor, isDescriptor } from '../descriptor/descriptor.ts'
-import { collect, leaveHole } from './call.ts'
+import { collect, leaveHole } from './codec-in-progress.ts'
 import { checkDistinct, checkPlainKeys, plainForm } from './encodable.ts'
 import { ARRAY_BUFFER, CONNECTION_TYPE, codeOfView, DESCRIPTOR_TYPE } from './extension-types.ts'
 import { addToChains } from './key-chains.ts'
 import { type Allocate, type Pack, state, type ValuePacker } from './msgpackr/pack.js'
-import { ConnectionPlace, Place } from './places.ts'
+import { ConnectionPlaceholder, Placeholder } from './placeholders.ts'
 import { quoted, Refusal, tooDeep, within } from './refusal.ts'
 
 /** Binary values from this size on are not copied into the body: the kernel takes them from where they are. */
@@ -26,8 +26,8 @@ export function packerOf(value: object, prototype: object | null): (ValuePacker 
   if (isSet(value)) return packSet
   if (isArrayBuffer(value)) return packArrayBuffer
   if (isDate(value)) return packDate
-  if (value instanceof ConnectionPlace) return packConnectionPlace
-  if (value instanceof Place) return packPlace
+  if (value instanceof ConnectionPlaceholder) return packConnectionPlaceholder
+  if (value instanceof Placeholder) return packPlaceholder
   if (isProxy(value) && (value instanceof Descriptor || value instanceof Connection))
     throw new Refusal('is a Proxy of a Descriptor or Connection: send what it stands for')
   const form = plainForm(value, prototype)
@@ -65,11 +65,11 @@ function ofConnection(connection: Connection): Descriptor {
   }
 }
 
-function packConnectionPlace({ index, head }: ConnectionPlace, allocate: Allocate): void {
+function packConnectionPlaceholder({ index, head }: ConnectionPlaceholder, allocate: Allocate): void {
   packHead(index, head, allocate)
 }
 
-function packPlace({ index }: Place, allocate: Allocate): void {
+function packPlaceholder({ index }: Placeholder, allocate: Allocate): void {
   packIndex(index, allocate)
 }
 

@@ -1,13 +1,13 @@
 /** Standard msgpack, which every peer understands: hello, fault and goodbye, and all bodies for a peer without records. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import { refuseNested } from './call.ts'
+import { refuseNested } from './codec-in-progress.ts'
 import { Encoded, type Hole, NO_DESCRIPTORS, NO_LIMIT, type Space } from './encoded.ts'
 import { type Body, RECORDS } from './frame.ts'
 import { chainsOf } from './key-chains.ts'
 import { isLost, lostError } from './lost-bytes.ts'
 import { Packr, type Structures, Unpackr } from './msgpackr/pack.js'
 import { pack, unpack } from './pack.ts'
-import { placesFor } from './places.ts'
+import { placeholdersFor } from './placeholders.ts'
 import { shapeOf, unpackRecords } from './records.ts'
 
 export const plainPackr = new Packr({
@@ -49,7 +49,7 @@ export function unpackPlain(body: Body, received: readonly Descriptor[]): unknow
 export function detachedToPlain(body: Buffer, count: number, holes: readonly Hole[]): Encoded {
   const whole = holes.length === 0 ? body : fillHoles(body, holes)
   const range = { bytes: whole, start: 0, end: whole.length, flags: RECORDS, owned: true }
-  const value = unpackRecords(range, placesFor(count))
+  const value = unpackRecords(range, placeholdersFor(count))
   refuseNested()
   const encoded = new Encoded()
   encoded.begin(undefined)

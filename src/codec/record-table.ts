@@ -1,6 +1,6 @@
 /** The record structures that the peer of one channel knows, and the packing of bodies that define and use them. */
 
-import { call, NOTHING } from './call.ts'
+import { call, NOTHING } from './codec-in-progress.ts'
 import { isPlain } from './encodable.ts'
 import { type Encoded, type Limit, NO_DESCRIPTORS } from './encoded.ts'
 import type { Shape } from './flat-record.ts'

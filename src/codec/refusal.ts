@@ -2,9 +2,10 @@
  * Why a value can't be encoded, and where in it. The encoder throws a Refusal where it finds the reason; every container that the
  * exception passes through adds the step that led there. So nothing is paid for a place until one is needed, and no getter is called again.
  */
-import { madeElsewhere } from '../base/copy.ts'
+
 import { isPassfdError, textOf as messageOf, PassfdError, propertyOf } from '../base/errors.ts'
 import { MAX_DEPTH } from '../base/kernel-limits.ts'
+import { madeElsewhere } from '../base/package-copy.ts'
 
 /** How a part is reached from what holds it: a key or index, or the text of a call. */
 export type Step = string | number | { text: string }

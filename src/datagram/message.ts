@@ -1,7 +1,7 @@
 /** A datagram that has arrived. */
 
-import { mark } from '../base/copy.ts'
 import { PassfdError } from '../base/errors.ts'
+import { mark } from '../base/package-copy.ts'
 import { type Descriptor, endLoan, guardLoan, lent } from '../descriptor/descriptor.ts'
 import type { Lender } from '../descriptor/lender.ts'
 import type { SocketName } from '../os/socket-name.ts'

@@ -2,9 +2,9 @@
 
 import type { DuplexOptions } from 'node:stream'
 import { ContextDuplex } from '../base/context-duplex.ts'
-import { mark } from '../base/copy.ts'
 import { EAGAIN, ECANCELED, EIO } from '../base/errno.ts'
 import { checked, PassfdError, systemError } from '../base/errors.ts'
+import { mark } from '../base/package-copy.ts'
 import { closeAside, Watcher } from '../os/loop.ts'
 import { FAILED, native, READABLE, WRITABLE } from '../os/native.ts'
 

@@ -2,10 +2,10 @@
 
 import { readlinkSync } from 'node:fs'
 import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
-import { mark } from '../base/copy.ts'
 import { EINVAL } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'

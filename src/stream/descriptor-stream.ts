@@ -2,10 +2,10 @@
 
 import { setImmediate } from 'node:timers'
 import { ContextDuplex } from '../base/context-duplex.ts'
-import { mark } from '../base/copy.ts'
 import { EAGAIN, EINTR } from '../base/errno.ts'
 import { type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
+import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { checkKind } from '../descriptor/admission.ts'
 import { type Descriptor, descriptionOf, moveOut, received, restoreNumber } from '../descriptor/descriptor.ts'

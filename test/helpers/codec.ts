@@ -1,13 +1,13 @@
 /** Bodies in tests: each encoding has an outcome of its own, and what is decoded stands in no frame. */
-import type { Codec, Place } from '../../src/codec/codec.ts'
+import type { Codec, Timing } from '../../src/codec/codec.ts'
 import { Encoded } from '../../src/codec/encoded.ts'
 import { type Body, RECORDS } from '../../src/codec/frame.ts'
 import type { Descriptor } from '../../src/descriptor/descriptor.ts'
 
 /** `final`: the body's place in the stream is settled. It is encoded into `slab` from `position` on, if there is one. */
 export function encodeBy(codec: Codec, value: unknown, final: boolean, slab?: Buffer, position = 0): Encoded {
-  const place: Place = final ? 'next' : 'apart'
-  return codec.encode(value, place, new Encoded(), slab === undefined ? undefined : { slab, slabEnd: position })
+  const timing: Timing = final ? 'next' : 'apart'
+  return codec.encode(value, timing, new Encoded(), slab === undefined ? undefined : { slab, slabEnd: position })
 }
 
 /** The body `bytes` [start, end). */

@@ -11,7 +11,7 @@ import { type Accepted, type FromSupervisor, type ListenerGrant, SUPERVISOR_VARI
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
 import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
 import { rss } from '../launch/procfs.ts'
-import { Remainder } from '../launch/remainder.ts'
+import { SessionLeftovers } from '../launch/session-leftovers.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
@@ -108,7 +108,7 @@ export class WorkerProcess implements Recipient {
   #watchdog = false
   /** When its own process has ended; others of its session may be left. */
   #endedAt: number | undefined
-  #remainder: Remainder | undefined
+  #leftovers: SessionLeftovers | undefined
   /** When the time for its graceful stop is over. */
   #stopBy = 0
   /** Nothing of it is given any time. */
@@ -277,7 +277,7 @@ export class WorkerProcess implements Recipient {
   killAll(reason?: string): void {
     this.#atOnce = true
     this.kill(reason)
-    this.#remainder?.kill()
+    this.#leftovers?.kill()
   }
 
   /** Nothing was heard of it for too long. */
@@ -488,10 +488,10 @@ export class WorkerProcess implements Recipient {
   async #endSession(exit: Exit): Promise<void> {
     const { spawn, stopTimeout, killTimeout } = this.#setup.settings
     if (this.pid === undefined || spawn.leaveGroup === true) return
-    const remainder = await Remainder.of(this.pid)
-    if (remainder === undefined) return
-    this.#remainder = remainder
-    if (this.#atOnce) remainder.kill()
+    const leftovers = await SessionLeftovers.of(this.pid)
+    if (leftovers === undefined) return
+    this.#leftovers = leftovers
+    if (this.#atOnce) leftovers.kill()
     const asked = this.state === 'stopping'
     this.drains = !asked && isStop(exit)
     this.#become('stopping')
@@ -500,7 +500,7 @@ export class WorkerProcess implements Recipient {
     // A shell that TERM has killed has not sent it on. But if the supervisor stops, TERM may have come to all
     const alone = (asked || this.drains) && exit.signal !== null && isStop(exit)
     const term = alone && (together ? asked : 'first')
-    this.#warnOfThoseLeft(await remainder.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
+    this.#warnOfThoseLeft(await leftovers.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
   }
 
   #describe(exit: Exit): string {

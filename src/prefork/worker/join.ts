@@ -21,8 +21,8 @@ import {
   type Welcome
 } from '../control/control.ts'
 import { readListeners } from '../specs.ts'
-import { standaloneHome } from './standalone-home.ts'
-import { SupervisedHome } from './supervised-home.ts'
+import { standaloneOrigin } from './standalone-origin.ts'
+import { SupervisedOrigin } from './supervised-origin.ts'
 import { Worker } from './worker.ts'
 
 export interface JoinOptions {
@@ -74,7 +74,7 @@ function again(error: Error): never {
 
 async function standAlone({ standalone, signals = true, lameDuck = 0 }: JoinOptions): Promise<Worker> {
   if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
-  const worker = new Worker(await standaloneHome(readListeners(standalone, 'options.standalone'), lameDuck))
+  const worker = new Worker(await standaloneOrigin(readListeners(standalone, 'options.standalone'), lameDuck))
   if (signals) stopOnSignals(worker)
   return worker
 }
@@ -105,9 +105,9 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   // If it hangs when its supervisor is killed, no other process would end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
   // The control channel keeps the process running, as a worker lives until it is stopped
-  const home = new SupervisedHome(welcome, parent, control, channel.unref())
-  const worker = new Worker(home)
-  home.begin(worker)
+  const origin = new SupervisedOrigin(welcome, parent, control, channel.unref())
+  const worker = new Worker(origin)
+  origin.begin(worker)
   if (signals) stopOnSignals(worker)
   return worker
 }

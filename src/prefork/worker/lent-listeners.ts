@@ -10,7 +10,7 @@ import type { Intake } from '../../serving/intake.ts'
 import { endListeners } from '../../serving/last-accept.ts'
 import { ServerIntake } from '../../serving/server-intake.ts'
 import type { Lend, ListenerGrant } from '../control/control.ts'
-import type { Home } from './home.ts'
+import type { WorkerOrigin } from './worker-origin.ts'
 
 interface ServedListener {
   readonly served: Intake
@@ -19,7 +19,7 @@ interface ServedListener {
 }
 
 export class LentListeners {
-  readonly #home: Home
+  readonly #origin: WorkerOrigin
   readonly #servers = new Map<Server, ServerIntake>()
   readonly #receivers: DescriptorIntake[] = []
   readonly #serving = new Map<string, ServedListener>()
@@ -29,8 +29,8 @@ export class LentListeners {
   #cutOff = false
   #orphan = false
 
-  constructor(home: Home) {
-    this.#home = home
+  constructor(origin: WorkerOrigin) {
+    this.#origin = origin
   }
 
   /** All that serve. */
@@ -40,9 +40,9 @@ export class LentListeners {
 
   /** @throws ERR_PASSFD_LISTENER_UNKNOWN */
   get(name: string): ListenerGrant {
-    const lent = this.#home.listeners.get(name)
+    const lent = this.#origin.listeners.get(name)
     if (lent === undefined)
-      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#home.listeners.keys()].join(', ') })
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#origin.listeners.keys()].join(', ') })
     return lent
   }
 
@@ -81,7 +81,7 @@ export class LentListeners {
       this.#serving.delete(name) // for another server
       throw error
     }
-    if (!this.#stopping) this.#home.uses(name, { adopts: true, exposed: this.#exposed.has(name) })
+    if (!this.#stopping) this.#origin.uses(name, { adopts: true, exposed: this.#exposed.has(name) })
   }
 
   /** A copy for the program, which may pass it on. */
@@ -90,7 +90,7 @@ export class LentListeners {
     if ('dispatched' in lent) throw new PassfdError('LISTENER_DISPATCHED', { name })
     const descriptor = lent.listener.dup()
     this.#exposed.add(name)
-    this.#home.uses(name, { adopts: this.#serving.has(name), exposed: true })
+    this.#origin.uses(name, { adopts: this.#serving.has(name), exposed: true })
     return descriptor
   }
 
@@ -118,7 +118,7 @@ export class LentListeners {
   /** Accepts up to `count` connections that wait, to be given to `give`. `error`: what has kept it from accepting more (-errno). */
   accept(name: string, count: number): { connections: Descriptor[]; error: number } {
     const connections: Descriptor[] = []
-    const lent = this.#home.listeners.get(name)
+    const lent = this.#origin.listeners.get(name)
     // After it has stopped, other workers accept the waiting connections
     if (this.#stopping || lent === undefined || !this.#serving.has(name)) return { connections, error: 0 }
     const error = acceptUpTo(lent.listener.borrow(), count, connection => void connections.push(own(connection)))
@@ -131,11 +131,11 @@ export class LentListeners {
     for (const connection of connections) {
       if (served === undefined || this.#cutOff) {
         connection.close()
-        this.#home.onClosed?.()
+        this.#origin.onClosed?.()
         continue
       }
       try {
-        served.give(connection, this.#home.onClosed)
+        served.give(connection, this.#origin.onClosed)
       } catch (error) {
         connection[Symbol.dispose]()
         throwLater(error)
@@ -171,7 +171,7 @@ export class LentListeners {
 
   /** Nobody else accepts from them any more. */
   async #acceptDispatched(): Promise<void> {
-    const dispatched = [...this.#home.listeners].filter(([, lent]) => 'dispatched' in lent)
+    const dispatched = [...this.#origin.listeners].filter(([, lent]) => 'dispatched' in lent)
     await Promise.all(
       dispatched.map(async ([name, { listener }]) => {
         const give = (connection: number): void => this.give(name, [own(connection)])
@@ -186,13 +186,13 @@ export class LentListeners {
   }
 
   #close(which: (lent: ListenerGrant) => boolean): void {
-    for (const lent of this.#home.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
+    for (const lent of this.#origin.listeners.values()) if (which(lent) && !lent.listener.closed) lent.listener.close()
   }
 
   /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
   #isOwn(name: string): boolean {
-    if (this.#home.supervised && !this.#orphan) return false
-    return this.#home.listeners.get(name)?.own === true && !this.#exposed.has(name)
+    if (this.#origin.supervised && !this.#orphan) return false
+    return this.#origin.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 
   #servedBy(server: Server): ServerIntake {

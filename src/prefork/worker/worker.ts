@@ -3,16 +3,16 @@
 import type { Server } from 'node:net'
 import { AsyncContext } from '../../base/async-context.ts'
 import { invalid } from '../../base/check.ts'
-import { mark } from '../../base/copy.ts'
 import { deferred } from '../../base/deferred.ts'
+import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Channel } from '../../channel/channel.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenHandle } from '../../descriptor/to-node.ts'
 import type { ConnectionHandler } from '../../serving/descriptor-intake.ts'
-import type { Home } from './home.ts'
 import { LentListeners } from './lent-listeners.ts'
 import { type StopHandler, StopHandlers } from './stop-handlers.ts'
+import type { WorkerOrigin } from './worker-origin.ts'
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
 interface Ending {
@@ -27,7 +27,7 @@ interface Ending {
 export class Worker {
   /** @internal */
   readonly listeners: LentListeners
-  readonly #home: Home
+  readonly #origin: WorkerOrigin
   readonly #handlers = new StopHandlers()
   readonly #lameDuck = new AbortController()
   readonly #lameDuckOver = deferred()
@@ -37,30 +37,30 @@ export class Worker {
   #stopped: Promise<void> | undefined
 
   /** @internal */
-  constructor(home: Home) {
+  constructor(origin: WorkerOrigin) {
     markUncloneable(this)
-    this.#home = home
-    this.listeners = new LentListeners(home)
+    this.#origin = origin
+    this.listeners = new LentListeners(origin)
   }
 
   /** Its place among the workers, 0 to n-1. Its replacement gets the same slot. Standalone: 0. */
   get slot(): number {
-    return this.#home.slot
+    return this.#origin.slot
   }
 
   /** Its own number, never used again by its supervisor. Standalone: 1. */
   get id(): number {
-    return this.#home.id
+    return this.#origin.id
   }
 
   /** Whether a supervisor has started the program. */
   get supervised(): boolean {
-    return this.#home.supervised
+    return this.#origin.supervised
   }
 
   /** Carries the application's own messages to and from the supervisor. Standalone: requests on it reject with ERR_PASSFD_NOT_SUPERVISED. */
   get channel(): Channel {
-    return this.#home.channel
+    return this.#origin.channel
   }
 
   /** Aborts when the worker begins to stop. Then end responses that have no end of their own, such as event streams. */
@@ -140,7 +140,7 @@ export class Worker {
    * has confirmed it.
    */
   ready(): Promise<void> {
-    return this.#home.ready()
+    return this.#origin.ready()
   }
 
   /**
@@ -179,7 +179,7 @@ export class Worker {
   }
 
   async #endNow(last: boolean, told: boolean, bySignal: boolean): Promise<void> {
-    const { idleGrace, stopTimeout, killTimeout, lameDuck } = this.#home
+    const { idleGrace, stopTimeout, killTimeout, lameDuck } = this.#origin
     const { signal } = this.#hurry
     this.listeners.beginStop()
     this.becomeLameDuck()
@@ -206,13 +206,13 @@ export class Worker {
     const failed = await this.#handlers.run(signal)
     await Promise.all(drained)
     for (const served of all) served.destroyAll()
-    await this.#home.leave()
+    await this.#origin.leave()
     process.exit(failed || signal.aborted ? 1 : (process.exitCode ?? 0))
   }
 
   /** Resolves to whether what waits in the queues is this worker's to serve. */
   async #askIfLast(bySignal: boolean): Promise<boolean> {
-    const { last, orphan } = await this.#home.stopping(bySignal)
+    const { last, orphan } = await this.#origin.stopping(bySignal)
     if (orphan) this.listeners.becomeOrphan()
     return last
   }

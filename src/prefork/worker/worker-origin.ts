@@ -1,8 +1,8 @@
-/** The origin of a worker, and its requests to that: a supervisor (`SupervisedHome`), or none (`standaloneHome`). */
+/** The origin of a worker, and its requests to that: a supervisor (`SupervisedOrigin`), or none (`standaloneOrigin`). */
 import type { Channel } from '../../channel/channel.ts'
 import type { ListenerGrant } from '../control/control.ts'
 
-export interface Home {
+export interface WorkerOrigin {
   readonly slot: number
   readonly id: number
   readonly supervised: boolean

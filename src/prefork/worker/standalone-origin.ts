@@ -6,13 +6,16 @@ import { removeFile } from '../../os/socket-name.ts'
 import type { ListenerGrant } from '../control/control.ts'
 import { type Bound, bind, closeBound } from '../listen/bound-socket.ts'
 import type { ListenerSpec } from '../specs.ts'
-import type { Home } from './home.ts'
+import type { WorkerOrigin } from './worker-origin.ts'
 
 /** What a supervisor would have said. */
 const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
 
 /** Binds the listeners. Rejects with the system's error, and nothing is left open then. */
-export async function standaloneHome(specs: ReadonlyMap<string, ListenerSpec>, lameDuck: number): Promise<Home> {
+export async function standaloneOrigin(
+  specs: ReadonlyMap<string, ListenerSpec>,
+  lameDuck: number
+): Promise<WorkerOrigin> {
   const listeners = new Map<string, ListenerGrant>()
   const bound = await bindAll(specs)
   for (const { name, descriptor, backlog, own } of bound)

@@ -16,7 +16,7 @@ const SCANNED_AT_ONCE = 64
 /** In ms: for processes whose end no event can tell, as there is no descriptor left for a pidfd. */
 const LOOK_AGAIN = 100
 
-export interface RemainderLimits {
+export interface LeftoverLimits {
   /** They have this long by themselves, in ms. */
   grace: number
   /**
@@ -40,7 +40,7 @@ interface Member {
  * to nobody while one of them is there (setsid(2), credentials(7)). Zombies count as ended: to collect them is their parent's task. A process that
  * has called setsid(2) itself is none of them.
  */
-export class Remainder {
+export class SessionLeftovers {
   readonly #leader: number
   readonly #members = new Map<number, Member>()
   /** Those that we may not signal (kill(2)). They are waited for no longer than to KILL. */
@@ -54,8 +54,8 @@ export class Remainder {
   }
 
   /** Resolves to undefined if no process is left. `leader`: the pid of a session's leader, which was reaped. */
-  static async of(leader: number): Promise<Remainder | undefined> {
-    const found = new Remainder(leader)
+  static async of(leader: number): Promise<SessionLeftovers | undefined> {
+    const found = new SessionLeftovers(leader)
     await found.#look(0)
     return found.#members.size === 0 ? undefined : found
   }
@@ -64,7 +64,7 @@ export class Remainder {
    * Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. Those that the
    * kernel did not let us kill, as they run as another user, are not waited for: it resolves to their pids.
    */
-  async end({ grace: longest, term, killTimeout }: RemainderLimits): Promise<readonly number[]> {
+  async end({ grace: longest, term, killTimeout }: LeftoverLimits): Promise<readonly number[]> {
     const began = performance.now()
     const told = [...this.#members.values()].filter(({ stat }) => term !== false && catches(stat.pid, SIGTERM))
     for (const member of told) send(member, SIGTERM)

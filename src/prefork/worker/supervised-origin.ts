@@ -5,9 +5,9 @@ import { asError, type PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import type { Accept, FromSupervisor, FromWorker, ListenerGrant, Welcome } from '../control/control.ts'
-import type { Home, Standing } from './home.ts'
 import type { LentListeners } from './lent-listeners.ts'
 import type { Worker } from './worker.ts'
+import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
 /** How often event-loop lag is measured, in ms. */
 const RESOLUTION = 50
@@ -17,7 +17,7 @@ const LEAVE = 1000
 const ORPHANED = 200
 
 /** A worker's supervisor, as it speaks on the control channel. */
-export class SupervisedHome implements Home {
+export class SupervisedOrigin implements WorkerOrigin {
   readonly supervised = true
   readonly lameDuck = 0 // the supervisor's business
   readonly slot: number

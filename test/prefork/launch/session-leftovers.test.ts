@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { Supervisor } from '../../../src/prefork/index.ts'
 import { catches, statOf } from '../../../src/prefork/launch/procfs.ts'
-import { Remainder } from '../../../src/prefork/launch/remainder.ts'
+import { SessionLeftovers } from '../../../src/prefork/launch/session-leftovers.ts'
 import { startFixture } from '../../helpers/process.ts'
 import { gone } from '../../helpers/processes.ts'
 import { systemPython } from '../../helpers/programs.ts'
@@ -100,7 +100,7 @@ test('a server that ignores TERM is killed: after a stop, after a killed wrapper
     })
     const started = supervisor.start()
     await t.throwsAsync(started, { code: 'ERR_PASSFD_WORKER_NOT_READY', message: /READY=1/ })
-    t.is(await Remainder.of(pid), undefined)
+    t.is(await SessionLeftovers.of(pid), undefined)
   })
 })
 
@@ -195,7 +195,7 @@ test("helpers of a killed worker are ended, if they haven't left its session; le
       t.deepEqual(helpers.map(lives), leaveGroup ? [true, true, true, true] : [false, false, false, true])
       for (const pid of helpers.filter(lives)) process.kill(pid, 'SIGKILL')
       for (const pid of helpers) await gone(pid)
-      const rest = await Remainder.of(worker!.pid!)
+      const rest = await SessionLeftovers.of(worker!.pid!)
       rest?.kill()
       await rest?.end({ grace: 0, term: false, killTimeout: 0 })
       if (leaveGroup) await endHelpers(supervisor)
@@ -218,11 +218,11 @@ test('kill() ends them at once; zombies are nobody; a number that was given anew
   // A leader that lives is another process
   const other = spawn('sh', ['-c', 'sleep 60 & wait'], { detached: true, stdio: 'ignore' })
   await once(other, 'spawn')
-  t.is(await Remainder.of(other.pid!), undefined)
+  t.is(await SessionLeftovers.of(other.pid!), undefined)
   process.kill(-other.pid!, 'SIGKILL')
   await once(other, 'exit')
 
-  t.is(await Remainder.of(other.pid!), undefined)
+  t.is(await SessionLeftovers.of(other.pid!), undefined)
 })
 
 testIf(

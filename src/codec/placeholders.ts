@@ -2,7 +2,7 @@
 import type { Descriptor } from '../descriptor/descriptor.ts'
 
 /** Stands for a descriptor that has been moved already while its body is encoded anew. */
-export class Place {
+export class Placeholder {
   readonly index: number
   constructor(index: number) {
     this.index = index
@@ -10,7 +10,7 @@ export class Place {
 }
 
 /** The same for a connection, whose bytes stay in the body. */
-export class ConnectionPlace extends Place {
+export class ConnectionPlaceholder extends Placeholder {
   readonly head: Buffer
   constructor(index: number, head: Buffer) {
     super(index)
@@ -19,6 +19,6 @@ export class ConnectionPlace extends Place {
 }
 
 /** Stands for `count` descriptors. */
-export function placesFor(count: number): Descriptor[] {
-  return Array.from({ length: count }, (_, index) => new Place(index)) as unknown as Descriptor[]
+export function placeholdersFor(count: number): Descriptor[] {
+  return Array.from({ length: count }, (_, index) => new Placeholder(index)) as unknown as Descriptor[]
 }

@@ -1,6 +1,6 @@
 /* What the waist's files share: results of system calls, and options of sockets. */
-#ifndef PASSFD_OPTION_H
-#define PASSFD_OPTION_H
+#ifndef PASSFD_RESULT_H
+#define PASSFD_RESULT_H
 
 #include <errno.h>
 #include <sys/socket.h>
