@@ -1,5 +1,6 @@
 /** Checks of values by any Standard Schema (zod, valibot, arktype, …). */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { isThenable } from './brand.ts'
 import { PassfdError, textOf } from './errors.ts'
 
 type Checked = { value: unknown } | { error: PassfdError }
@@ -39,8 +40,4 @@ function failed(cause: unknown): Checked {
   return {
     error: new PassfdError('SCHEMA', { issues: textOf(cause) }, { cause })
   }
-}
-
-function isThenable(value: unknown): value is PromiseLike<StandardSchemaV1.Result<unknown>> {
-  return typeof (value as { then?: unknown } | null)?.then === 'function'
 }

@@ -176,6 +176,7 @@ export function serveOptions<In>(handler: unknown, given: ServeOptions<In>): Ser
   return options
 }
 
+/** Not that of base/brand: a function with a `then` is not awaited, but answered as a value, which the encoder rejects as any function. */
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }
