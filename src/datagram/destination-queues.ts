@@ -24,19 +24,19 @@ import { DATAGRAM } from '../os/socket-name.ts'
 import type { Destination } from './address.ts'
 import type { QueueLimits } from './options.ts'
 
-/** The socket that an queues sends through. */
+/** The socket through which the queues send. */
 export interface Port {
   /** Sends now. Bytes sent, -errno if that may be tried again (`isBackPressure`), or why it can't be sent. */
   transmit(to: Destination | undefined, bytes: Uint8Array, fds: Int32Array, count: number): number | Error
   /** The address to which a gauge for that destination connects; undefined if this socket's own readiness reports room there. */
   gaugeFor(to: Destination | undefined): Destination | undefined
-  /** Calls the queues's `writable` when the socket is, from now on or no more; undefined if it can't. */
+  /** From now on, or no more: calls `writable()` of the queues when the socket is writable. Undefined if it can't. */
   readonly awaitWritable: ((on: boolean) => void) | undefined
 }
 
 /** What a datagram in the queue counts besides its bytes. */
 const OVERHEAD = 256
-/** Gauges of one queues; further queues are tried again after a while. */
+/** Gauges of all queues of one socket. Queues beyond them try again after a while. */
 const MAX_GAUGES = 64
 /** In ms. */
 const RETRY = [1, 2, 5, 10, 20, 50]

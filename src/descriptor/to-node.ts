@@ -33,6 +33,7 @@ export function socket(fd: number): net.Socket {
 export function duplex(fd: number, kind: Kind): Duplex {
   if (kind !== 'pipe' && kind !== 'tty') return socket(fd)
   const access = accessOf(fd)
+  if (access === 'none') checkDirection(fd, kind, 'toDuplex()', 'read')
   return new PollStream(fd, { kind, readable: access !== 'write', writable: access !== 'read' })
 }
 

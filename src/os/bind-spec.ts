@@ -35,18 +35,19 @@ const DATAGRAM = { type: true, port: true, address: true } as const satisfies Kn
 const ANY = { ...PORT, ...PATH, ...DATAGRAM }
 
 /**
- * Reads a spec as users give it: checks all of it and fills in the mode of a file. `what`: how errors call the spec; `prefix`: what they put
+ * Reads a spec as users give it: checks its fields and fills in the mode of a file. `what`: how errors call the spec; `prefix`: what they put
  * before the name of one of its options. Throws ERR_PASSFD_INVALID_ARGUMENT. Hosts and the names of accounts are looked up when it is bound.
  */
 export function readSpec(given: unknown, what: string, prefix = `${what}.`): CheckedSpec {
   if (typeof given !== 'object' || given === null)
     throw invalid(what, '{ port }, { path }, { type, port } or a Descriptor', given)
   const spec = readOptions<object>(given, ANY, what)
-  checkOptions(spec, 'path' in given ? PATH : 'type' in given ? DATAGRAM : PORT, what)
+  checkOptions(spec, 'path' in given ? PATH : 'type' in spec ? DATAGRAM : PORT, what)
   if ('path' in given) return checkedPath({ path: undefined, ...spec }, prefix)
   const { port, type } = spec as Partial<DatagramSpec>
   checkInteger(port, `${prefix}port`, 0, 65535)
-  if ('type' in given && type !== 'udp4' && type !== 'udp6') throw invalid(`${prefix}type`, "'udp4' or 'udp6'", type)
+  if (type !== undefined && type !== 'udp4' && type !== 'udp6') throw invalid(`${prefix}type`, "'udp4' or 'udp6'", type)
+  checkTypes(spec, prefix)
   checkBacklog(spec, prefix)
   return spec as CheckedSpec
 }
@@ -58,6 +59,15 @@ function checkedPath(spec: { path: unknown; mode?: number; backlog?: number }, p
   checkInteger(mode, `${prefix}mode`, 0, 0o777)
   checkBacklog(spec, prefix)
   return { ...spec, path, mode }
+}
+
+/** `undefined` means not given. */
+function checkTypes(spec: { host?: unknown; address?: unknown; ipv6Only?: unknown }, prefix: string): void {
+  for (const name of ['host', 'address'] as const)
+    if (spec[name] !== undefined && typeof spec[name] !== 'string')
+      throw invalid(`${prefix}${name}`, 'a text', spec[name])
+  if (spec.ipv6Only !== undefined && typeof spec.ipv6Only !== 'boolean')
+    throw invalid(`${prefix}ipv6Only`, 'true or false', spec.ipv6Only)
 }
 
 function checkBacklog({ backlog }: Pick<PortSpec, 'backlog'>, prefix: string): void {

@@ -6,7 +6,7 @@ import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import type { Accept, FromSupervisor, FromWorker, ListenerGrant, Welcome } from '../control/control.ts'
 import type { LentListeners } from './lent-listeners.ts'
-import type { Worker } from './worker.ts'
+import { listenersOf, type Worker } from './worker.ts'
 import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
 /** How often event-loop lag is measured, in ms. */
@@ -54,7 +54,7 @@ export class SupervisedOrigin implements WorkerOrigin {
 
   begin(worker: Worker): void {
     const control = this.#control
-    const { listeners } = worker
+    const listeners = listenersOf(worker)
     control.on('message', ({ value }: Message<FromSupervisor>) => {
       if (value?.type === 'connections') listeners.give(value.name, value.connections)
       else if (value?.type === 'accept') this.#accept(listeners, value)

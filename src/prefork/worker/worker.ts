@@ -23,10 +23,12 @@ interface Ending {
   signal?: boolean
 }
 
+/** @internal The listeners that the worker was lent. */
+export let listenersOf: (worker: Worker) => LentListeners
+
 /** This process as a worker: the result of `joinSupervisor()`. */
 export class Worker {
-  /** @internal */
-  readonly listeners: LentListeners
+  readonly #listeners: LentListeners
   readonly #origin: WorkerOrigin
   readonly #handlers = new StopHandlers()
   readonly #lameDuck = new AbortController()
@@ -40,7 +42,7 @@ export class Worker {
   constructor(origin: WorkerOrigin) {
     markUncloneable(this)
     this.#origin = origin
-    this.listeners = new LentListeners(origin)
+    this.#listeners = new LentListeners(origin)
   }
 
   /** Its place among the workers, 0 to n-1. Its replacement gets the same slot. Standalone: 0. */
@@ -78,12 +80,12 @@ export class Worker {
 
   /** @internal */
   get connections(): number {
-    return sum(this.listeners.intakes, served => served.connections)
+    return sum(this.#listeners.intakes, served => served.connections)
   }
 
   /** @internal */
   get requests(): number {
-    return sum(this.listeners.intakes, served => served.requests)
+    return sum(this.#listeners.intakes, served => served.requests)
   }
 
   /**
@@ -92,7 +94,7 @@ export class Worker {
    * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED` if the listener has a server already.
    */
   async listen(name: string, server: Server): Promise<void> {
-    await this.listeners.serve(name, server)
+    await this.#listeners.serve(name, server)
   }
 
   /**
@@ -102,7 +104,7 @@ export class Worker {
    */
   async receive(name: string, handler: ConnectionHandler): Promise<void> {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
-    await this.listeners.receive(name, handler)
+    await this.#listeners.receive(name, handler)
   }
 
   /**
@@ -111,7 +113,7 @@ export class Worker {
    */
   listener(name: string): ListenHandle {
     const handle = this.descriptor(name).toListenHandle()
-    const { backlog } = this.listeners.get(name) as { backlog?: number }
+    const { backlog } = this.#listeners.get(name) as { backlog?: number }
     return backlog === undefined ? handle : Object.assign(handle, { backlog })
   }
 
@@ -119,7 +121,7 @@ export class Worker {
    * Returns a duplicate of the listener `name` as a Descriptor, which the caller owns; for example of a UDP socket. Throws as `listener()` does.
    */
   descriptor(name: string): Descriptor {
-    return this.listeners.expose(name)
+    return this.#listeners.expose(name)
   }
 
   /**
@@ -162,18 +164,21 @@ export class Worker {
   hurry(): void {
     if (this.#stopped !== undefined && !this.#stop.signal.aborted) this.#lameDuckOver.resolve()
     else {
-      this.listeners.cutOff()
+      this.#listeners.cutOff()
       this.#context.run(() => this.#hurry.abort())
     }
   }
 
   /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
   end({ last, told, signal = false, orphan = false }: Ending): Promise<void> {
-    if (orphan) this.listeners.becomeOrphan()
+    if (orphan) this.#listeners.becomeOrphan()
     if (this.#stopped === undefined) {
-      const stopped = deferred()
-      this.#stopped = stopped.promise // first: what the program does when `signal` is aborted may ask for it again
-      this.#endNow(last, told, signal).then(stopped.resolve, stopped.reject)
+      let begin!: () => void
+      // What fails is the program's to see: an unhandled rejection ends the process
+      this.#stopped = new Promise((resolve, reject) => {
+        begin = () => void this.#endNow(last, told, signal).then(resolve, reject)
+      })
+      begin() // after the assignment: what the program does when `signal` is aborted may ask for it again
     }
     return this.#stopped
   }
@@ -181,7 +186,7 @@ export class Worker {
   async #endNow(last: boolean, told: boolean, bySignal: boolean): Promise<void> {
     const { idleGrace, stopTimeout, killTimeout, lameDuck } = this.#origin
     const { signal } = this.#hurry
-    this.listeners.beginStop()
+    this.#listeners.beginStop()
     this.becomeLameDuck()
     if (lameDuck > 0) {
       const timer = setTimeout(() => this.#lameDuckOver.resolve(), lameDuck)
@@ -192,15 +197,15 @@ export class Worker {
     signal.addEventListener('abort', () => {
       clearTimeout(limit)
       // A handler may wait for just that
-      for (const served of this.listeners.intakes) served.destroyAll()
+      for (const served of this.#listeners.intakes) served.destroyAll()
       setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
       this.#handlers.limit(killTimeout)
     })
     this.#context.run(() => this.#stop.abort())
     // The supervisor may stop soon, too, and then no other process would serve the waiting connections
     const isLast = told ? last : this.#askIfLast(bySignal)
-    const all = this.listeners.intakes
-    await this.listeners.end(isLast)
+    const all = this.#listeners.intakes
+    await this.#listeners.end(isLast)
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#handlers.run(signal)
@@ -213,8 +218,12 @@ export class Worker {
   /** Resolves to whether what waits in the queues is this worker's to serve. */
   async #askIfLast(bySignal: boolean): Promise<boolean> {
     const { last, orphan } = await this.#origin.stopping(bySignal)
-    if (orphan) this.listeners.becomeOrphan()
+    if (orphan) this.#listeners.becomeOrphan()
     return last
+  }
+
+  static {
+    listenersOf = worker => worker.#listeners
   }
 }
 mark(Worker, 'Worker')

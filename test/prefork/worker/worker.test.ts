@@ -15,6 +15,21 @@ test('the exit code that the program has set', async t => {
   })
 })
 
+test('what fails at the end of a worker ends it at once, with its reason', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    process.once('exit', () => {
+      throw new Error('at the exit')
+    })
+    await worker.ready()`)
+  await supervising(t, { entry, stopTimeout: 10_000, killTimeout: 10_000 }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    await supervisor.stop()
+    // Not 1, the exit status of a worker that was cut off when its time was over
+    t.deepEqual(exits, ['0/1 0'])
+  })
+})
+
 test('worker.signal ends an event stream; an upload is taken to its end', async t => {
   const entry = program(`
     import { createServer } from 'node:http'
