@@ -23,6 +23,11 @@ export function lives(pid: number): boolean {
   return !['Z', 'X', ''].includes(stat(pid)[0]!)
 }
 
+/** The kernel is ending it (PF_EXITING): it closes its descriptors, and is no zombie yet. */
+export function isEnding(pid: number): boolean {
+  return (Number(stat(pid)[6]) & 4) !== 0
+}
+
 /** Stops processes as a debugger would; resolves when they have stopped. */
 export async function suspend(...pids: number[]): Promise<void> {
   for (const pid of pids) process.kill(pid, 'SIGSTOP')

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { setTimeout as later } from 'node:timers/promises'
 import { BALANCES, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
-import { gone, lives } from '../helpers/processes.ts'
+import { gone, isEnding, lives } from '../helpers/processes.ts'
 import { test } from '../helpers/test.ts'
 import { connectClients } from '../helpers/waiting-clients.ts'
 
@@ -37,7 +37,7 @@ async function free(port: number, pid: number): Promise<boolean> {
     if (!lives(pid)) return false
     await later(5)
   }
-  return lives(pid)
+  return lives(pid) && !isEnding(pid)
 }
 
 for (const balance of BALANCES) {
