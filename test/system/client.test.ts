@@ -133,7 +133,7 @@ for (const outcome of ['reset', 'empty', 'timedOut'] as const)
 
 test('a connection that is closed between two requests is no failure; it ends at a command, and says when', async t => {
   const server = serverOf('http')
-  server.on('connection', (socket: Socket) => void setTimeout(() => socket.end(), 20))
+  server.on('request', ({ socket }, response) => void response.once('finish', () => socket.end()))
   const target = await listen(server)
   const clients = startLoad(t, target, { mix: [{ kind: 'keepAlive', clients: 2, think: 60 }] })
   await clients.more(10)
