@@ -234,7 +234,8 @@ testIf(
       const worker = await joinSupervisor({ signals: false })
       const helper = spawn('sleep', ['60'], { stdio: 'ignore' })
       worker.channel.serve(({ value }) => {
-        if (value === 'hang') for (;;);
+        // Once the answer has left
+        if (value === 'hang') setImmediate(() => { for (;;); })
         if (value === 'helper') {
           process.setgroups([])
           process.setgid(65534)
