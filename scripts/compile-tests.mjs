@@ -119,12 +119,13 @@ async function bundle(folder, esbuild) {
   })
 }
 
+/** Links are not followed: one in test/runners leads back to the root. (Node 22's own recursive readdir follows them.) */
 function filesIn(folder) {
   if (!fs.existsSync(folder)) return []
-  return fs
-    .readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter(entry => !entry.isDirectory())
-    .map(entry => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
+  return fs.readdirSync(folder, { withFileTypes: true }).flatMap(entry => {
+    if (!entry.isDirectory()) return [entry.name]
+    return entry.name === 'node_modules' ? [] : filesIn(join(folder, entry.name)).map(name => join(entry.name, name))
+  })
 }
 
 function move(name, from) {
