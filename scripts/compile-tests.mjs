@@ -8,6 +8,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import * as fs from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { filesIn } from '../test/helpers/files-in.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
@@ -116,15 +117,6 @@ async function bundle(folder, esbuild) {
     keepNames: true,
     sourcemap: 'linked',
     logLevel: 'warning'
-  })
-}
-
-/** Links are not followed: one in test/runners leads back to the root. (Node 22's own recursive readdir follows them.) */
-function filesIn(folder) {
-  if (!fs.existsSync(folder)) return []
-  return fs.readdirSync(folder, { withFileTypes: true }).flatMap(entry => {
-    if (!entry.isDirectory()) return [entry.name]
-    return entry.name === 'node_modules' ? [] : filesIn(join(folder, entry.name)).map(name => join(entry.name, name))
   })
 }
 

@@ -20,7 +20,7 @@ export function deferred(): Deferred {
   return { promise, resolve, reject }
 }
 
-/** Nobody has to catch its rejection. */
+/** Its rejection need not be caught. */
 export function quiet<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {})
   return promise

@@ -2,7 +2,7 @@
 
 import type { AsyncContext } from './async-context.ts'
 
-/** What aborts the signals of one channel that anybody may still see. */
+/** Aborts the signals of one channel that the program can still reach. */
 export class EndSignals {
   readonly #controllers = new Set<AbortController>()
 

@@ -53,7 +53,7 @@ export function isOptions(given: unknown): given is object {
   )
 }
 
-/** Somebody has added it to Object.prototype, of this realm or of the object's own. */
+/** It was added to Object.prototype, of this realm or of the object's own. */
 function isFromRoot(given: object, name: string): boolean {
   let owner: object | null = given
   while (owner !== null && !Object.hasOwn(owner, name)) owner = Object.getPrototypeOf(owner)

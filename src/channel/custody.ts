@@ -1,6 +1,6 @@
 /**
  * Descriptors that are neither the program's nor the peer's alone: those that were sent and are not confirmed (*out*), those that have arrived
- * and are lent to the program (*lent*), and those that nobody wants, which are closed off the event loop (*discarded*).
+ * and are lent to the program (*lent*), and those that the program does not get, which are closed off the event loop (*discarded*).
  */
 import { setImmediate } from 'node:timers'
 import { type Descriptor, lent, moveOutShared } from '../descriptor/descriptor.ts'

@@ -146,7 +146,7 @@ export class Handlers<In> {
 }
 
 /**
- * Ends a message that could not be handled. The requester hears of the failure; if nobody waits for an answer, `onError` of `handlers` does;
+ * Ends a message that could not be handled. The requester hears of the failure; if no requester waits for an answer, `onError` of `handlers` does;
  * without that the channel ends with it.
  */
 export function fail<In>(

@@ -140,7 +140,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     process.nextTick(() => this.pump())
   }
 
-  /** Nothing follows what is in it. Whoever calls this pumps once the program may hear of it. */
+  /** No message follows those in it. The caller pumps once the program may hear of it. */
   end(): void {
     this.#ended = true
   }

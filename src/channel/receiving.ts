@@ -130,7 +130,7 @@ export class Receiving {
     }
   }
 
-  /** Nobody wants it: gives the numbers to be closed. A flagged body may define records that later ones use. */
+  /** Drops a body that has no taker: gives its numbers to be closed. A flagged body may define records that later ones use. */
   #drop(unwanted: Frame): readonly number[] {
     if ((unwanted.flags & frame.RECORDS) === 0) return unwanted.fds
     const descriptors = unwanted.fds.map(own)

@@ -46,7 +46,7 @@ export function giveReturned(
   state: ReturnState,
   parcel: Parcel
 ): void {
-  // Somebody else has closed them, by their numbers, which may be those of other files soon
+  // Other code has closed them by their numbers, which may name other files soon
   const lost =
     parcel.error === undefined ? [] : parcel.descriptors.filter((each, at) => forgetIfClosed(each, parcel.fds[at]!))
   if (emitter.listenerCount('returned') > 0) emitReturned(emitter, context, wire, state, parcel, lost)

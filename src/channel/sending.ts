@@ -104,7 +104,7 @@ export class Sending {
       parcel.answer = answer
     }
     if (cancelled) {
-      // Nobody waits: the descriptors come back without having travelled
+      // The requester has cancelled: the descriptors come back without having travelled
       this.fault(request, new PassfdError('CANCELLED'))
       if (parcel !== undefined) this.#custody.returnParcel('refused', parcel)
       return this.whenDrained()

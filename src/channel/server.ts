@@ -294,7 +294,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     }
   }
 
-  /** Somebody knows the channel from now on. */
+  /** The program knows the channel from now on. */
   #see(channel: Channel<In, Out>): Channel<In, Out> {
     const guest = this.#unseen.get(channel)
     this.#unseen.delete(channel)
@@ -321,7 +321,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     native.passRights(fd, true) // the listener may live on in another process
     const channelsClosed = channels ? [...this.#channels].map(channel => channel.close()) : []
     await Promise.all([closeListener(fd, limits.closeTimeout), ...channelsClosed])
-    // What came in channels that nobody has seen is nobody's
+    // The program never saw these channels, so it can't close what came in them
     if (channels) for (const channel of [...this.#unseen.keys()]) this.#see(channel).destroy()
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)

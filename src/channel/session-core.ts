@@ -56,7 +56,7 @@ export interface SessionCore {
   /** Writes when the program has sent what it has to send now. Answers to what is being read leave when all of that is read. */
   scheduleAtTick(): void
   /**
-   * Writes as soon as the promises that are settled now have had their say: for requests and answers, which somebody waits for. A program
+   * Writes as soon as the promises that are settled now have had their say: for requests and answers, because a peer waits for them. A program
    * that awaits one `send` after the other would make a write of each.
    */
   scheduleAtMicrotask(): void

@@ -28,7 +28,7 @@ export const NO_LIMIT: Limit = { bytes: Number.POSITIVE_INFINITY, whose: '' }
 const EMPTY = Buffer.alloc(0)
 let scratch: Buffer | undefined
 
-/** Belongs to whoever has a value encoded, and is used again for the next one: `bytes` [start, end) with HEADER bytes free in front of the body. */
+/** The caller of the encoder owns it, and uses it again for the next value: `bytes` [start, end) with HEADER bytes free in front of the body. */
 export class Encoded {
   /** While the value is being encoded, the buffer that it is put into. */
   bytes: Buffer = EMPTY

@@ -44,7 +44,7 @@ export interface Body {
   readonly end: number
   /** Those of its frame. */
   readonly flags: number
-  /** Nobody else will touch that buffer. Otherwise it is valid until the call returns. */
+  /** No other code will change that buffer. Otherwise it is valid until the call returns. */
   readonly owned: boolean
 }
 

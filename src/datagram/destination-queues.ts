@@ -1,5 +1,5 @@
 /**
- * Datagrams that can't leave yet. Each destination has its queue, so that one that doesn't read holds up nobody else, and its datagrams
+ * Datagrams that can't leave yet. Each destination has its queue, so that a destination that doesn't read holds up no other, and its datagrams
  * leave in order. What a queue waits for:
  *
  *     EAGAIN, the destination's queue is full      a gauge: a second socket connected to it, writable when there is room

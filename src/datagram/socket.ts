@@ -44,7 +44,7 @@ export interface DatagramEvents {
 }
 
 const REPLY_OPTIONS = { descriptors: true, signal: true } as const satisfies KnownOptions<Omit<SendOptions, 'to'>>
-/** @internal A socket that is open, before anybody has it. */
+/** @internal A socket that is open, before it has an owner. */
 export interface Base {
   /** A number that the shim holds; the holder of this object closes it. */
   readonly fd: number

@@ -38,7 +38,7 @@ for (const by of [
 ])
   OWNERS[by] = CALLER
 
-/** The error of a use afterwards. `by`: what took it; `lender`: whoever had lent it until its scope ended. */
+/** The error of a use afterwards. `by`: what took it; `lender`: what had lent it until its scope ended. */
 export function goneError(gone: Gone, kind: Kind | undefined, by: string, lender: Lender | undefined): PassfdError {
   const details = { kind: kind ?? 'descriptor', by, ...OWNERS[by] }
   if (gone !== 'DESCRIPTOR_UNCLAIMED' || lender === undefined) return new PassfdError(gone, details)

@@ -198,7 +198,7 @@ export class MemoryPool implements Disposable {
     })
   }
 
-  /** Somebody waits: the event loop is to tell when the slot is back. */
+  /** An acquire() waits: the event loop reports when the slot is back. */
   #watch(out: Out): void {
     try {
       out.watcher ??= new Watcher(out.fd, () => this.#look(out))

@@ -20,9 +20,9 @@ export interface Outcome {
 }
 
 export interface AcceptorOwner {
-  /** Somebody waits: accepts, as many as it likes in one wake-up. */
+  /** Connections wait: accepts as many of them as it wants in one wake-up. */
   accept(): Outcome
-  /** The kernel gives no connection (EMFILE, ENFILE, ENOMEM, ENOBUFS): told once until one was accepted. */
+  /** The kernel gives no connection (EMFILE, ENFILE, ENOMEM, ENOBUFS). Called once until a connection was accepted. */
   onExhausted(error: Error): void
   /** The listener was shut down, or is beyond help. Without this function accepting rests, as the owner is told otherwise. */
   onFailed?(): void
@@ -57,7 +57,7 @@ export class Acceptor {
     this.#watcher.unref()
   }
 
-  /** Accepts nobody any more. To be called before the descriptor is closed or given away. */
+  /** Stops accepting. Call it before the descriptor is closed or given away. */
   end(): void {
     clearTimeout(this.#rest)
     this.#watcher.end()
@@ -103,7 +103,7 @@ export function acceptEach(fd: number, wanted: () => boolean, take: (connection:
   return { count, error: 0 }
 }
 
-/** Accepts in one call who waits, ACCEPT_BATCH at most. `take` owns each number, which is held. */
+/** Accepts the waiting connections in one call, ACCEPT_BATCH at most. `take` owns each number, which is held. */
 export function acceptBatch(fd: number, take: (connection: number) => void): Outcome {
   const count = native.acceptMany(fd, acceptedNumbers, ACCEPT_BATCH, null)
   if (count <= 0) return { count: 0, error: count }

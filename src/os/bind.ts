@@ -1,4 +1,4 @@
-/** Sockets that are bound before anybody accepts from them. */
+/** Binds sockets, from which a server accepts later. */
 
 import { lookup } from 'node:dns/promises'
 import { EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE } from '../base/errno.ts'

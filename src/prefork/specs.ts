@@ -11,7 +11,7 @@ export type ListenerSpec = Descriptor | CheckedSpec
 const MAX_LISTENERS = 64
 
 /**
- * Reads the specs of all listeners, the one time that anybody does. Names are those that LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is
+ * Reads the specs of all listeners, once for the whole program. Names are those that LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is
  * what the user calls them. Throws ERR_PASSFD_INVALID_ARGUMENT, or what became of a Descriptor that is not open; no Descriptor is moved.
  */
 export function readListeners(listeners: unknown, option: string): Map<string, ListenerSpec> {

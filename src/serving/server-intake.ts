@@ -16,7 +16,7 @@ import type { DrainOptions, Intake } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
-/** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether anybody listens for them. */
+/** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether they have listeners. */
 const HANDOVERS = ['upgrade', 'connect']
 /** How often a draining server looks for idle connections, in ms. */
 const SHORTEST = 10

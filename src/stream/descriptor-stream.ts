@@ -296,7 +296,7 @@ export class DescriptorStream extends ContextDuplex {
     if (!this.writableNeedDrain) process.nextTick(() => this.emit('drain'))
   }
 
-  /** The peer is gone. What it wrote before is read first, if anybody reads. */
+  /** The peer is gone. What it wrote before is read first, if the program reads. */
   #failWriting(error: Error): void {
     if (this.#readEnded || !this.#reads) this.destroy(error)
     else {

@@ -43,7 +43,7 @@ interface Outgoing {
 /** Packets in one wake-up; the rest waits for the next, so that others get their turn. */
 const READS = 32
 const ATTACHED = new Int32Array(MAX_RIGHTS)
-/** Nobody asks for the sender's address, but the shim wants room for it. */
+/** The shim wants room for the sender's address, which is not used. */
 const NAME = Buffer.alloc(108)
 
 let scratch = Buffer.alloc(0)
@@ -262,7 +262,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     if (this.#readEnded) this.destroy(this.#reset)
   }
 
-  /** The peer is gone. What it sent before is read first, if anybody reads. */
+  /** The peer is gone. What it sent before is read first, if the program reads. */
   #failWriting(failure: Error): void {
     this.#writeFailure = failure
     for (const { cargo, sent } of this.#outgoing.splice(0)) {

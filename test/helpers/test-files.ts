@@ -1,7 +1,8 @@
 /** Which files ava runs, and which of them share a process. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import { fileURLToPath } from 'node:url'
+import { filesIn } from './files-in.mjs'
 
 const tests = new URL('../', import.meta.url)
 /** Loads the other test files of its folder, see wing.ts. */
@@ -9,14 +10,6 @@ const WING = 'wing.test.ts'
 
 const files = filesIn(fileURLToPath(tests)).filter(name => name.endsWith('.test.ts'))
 const wings = files.filter(name => name.endsWith(`/${WING}`)).map(dirname)
-
-/** Links are not followed: one in test/runners leads back to the root. (Node 22's own recursive readdir follows them.) */
-function filesIn(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap(entry => {
-    if (!entry.isDirectory()) return [entry.name]
-    return entry.name === 'node_modules' ? [] : filesIn(join(folder, entry.name)).map(name => join(entry.name, name))
-  })
-}
 
 /** The test files that the wing.test.ts of a folder loads, without their ending: those without `// A process of its own: <why>`. */
 export function membersOf(wing: string): string[] {

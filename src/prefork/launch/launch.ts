@@ -246,7 +246,7 @@ export function checkEntry({ entry, cwd }: Pick<NodeLaunch, 'entry' | 'cwd'>): v
 
 /**
  * LISTEN_PID must be the program's own (sd_listen_fds(3)), which is known only after the fork: so a shell says it, and becomes the
- * program. If our process has ended before the death signal was set, nobody would ever send it: then it does not begin.
+ * program. If our process has ended before the death signal was set, no process would ever send it: then the program does not begin.
  */
 function script({ WATCHDOG_USEC }: NodeJS.ProcessEnv): string {
   const names = WATCHDOG_USEC === undefined ? 'LISTEN_PID' : 'LISTEN_PID WATCHDOG_PID'

@@ -2,7 +2,7 @@
  * The dispatch policy: the supervisor decides which worker gets a connection.
  *
  * - Where it need not see the connection (round-robin, least-connections) it counts those that wait and tells workers how many to accept. Nothing
- *   but the kernel has them meanwhile, so nobody is lost with a supervisor that is killed.
+ *   but the kernel has them meanwhile, so a killed supervisor loses no connection.
  * - Where it must (an address, the first bytes) it accepts, many connections in one call and without an object of Node's for each, and sends them
  *   on, many in one message. A worker that dies before it has taken them gives them back, and others get them. So it does for workers of a
  *   release of passfd that can't be told.

@@ -1,4 +1,4 @@
-/** Connections whose first bytes are looked at (MSG_PEEK, recv(2)) before anybody gets them. */
+/** Connections whose first bytes are looked at (MSG_PEEK, recv(2)) before a worker gets them. */
 import { EAGAIN } from '../../base/errno.ts'
 import { checked } from '../../base/errors.ts'
 import { Watcher } from '../../os/loop.ts'

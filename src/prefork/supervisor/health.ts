@@ -10,7 +10,7 @@ type Limit = 'rss' | 'age' | 'requests'
 
 /** What looking after workers needs of their supervisor. */
 export interface HealthOwner {
-  /** Nobody has asked for a stop. */
+  /** The supervisor was not told to stop. */
   isRunning(): boolean
   /** Does it after what was asked for before. */
   exclusive(work: () => Promise<void>): Promise<void>

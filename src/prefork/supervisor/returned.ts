@@ -23,7 +23,7 @@ export class ReturnedConnections {
     this.#listener = listener
   }
 
-  /** Nobody else may have them while the worker lives: it could have taken them, and not said so. */
+  /** No other worker may get them while this one lives: it may have taken them without saying so. */
   from(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void {
     void worker.exited.then(() => {
       const listener = this.#listener(name)

@@ -30,7 +30,7 @@ export interface SlotsOwner {
   rebalance(stays?: (worker: WorkerProcess) => boolean): void
   /** Workers that die are replaced. */
   isServing(): boolean
-  /** Nobody has asked for a stop. */
+  /** The supervisor was not told to stop. */
   isRunning(): boolean
   /** The restart policy has given up every slot. */
   onAllGivenUp(error: Error): void
@@ -162,7 +162,7 @@ export class Slots implements Iterable<Slot> {
     for (const slot of this.#slots) this.#refill(slot)
   }
 
-  /** Nobody is started any more. */
+  /** No worker is started any more. */
   end(): void {
     for (const { timer } of this.#slots) clearTimeout(timer)
   }

@@ -78,7 +78,7 @@ export class Workers implements Iterable<WorkerProcess> {
     return staying.length > 0 || this.expected().length > 0 ? staying : stopping
   }
 
-  /** Somebody takes connections of the listener, or will. */
+  /** A worker takes connections of the listener, or will. */
   isServed(name: string): boolean {
     return this.servers(name).length > 0 || this.expected().length > 0
   }

@@ -169,7 +169,7 @@ export class LentListeners {
     this.#close(() => true)
   }
 
-  /** Nobody else accepts from them any more. */
+  /** No other process accepts from them any more. */
   async #acceptDispatched(): Promise<void> {
     const dispatched = [...this.#origin.listeners].filter(([, lent]) => 'dispatched' in lent)
     await Promise.all(

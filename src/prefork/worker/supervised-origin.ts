@@ -170,7 +170,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   }
 }
 
-/** Somebody handles uncaught exceptions. */
+/** The program handles uncaught exceptions. */
 function isHandled(): boolean {
   return process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()
 }

@@ -132,7 +132,7 @@ test('what nobody listens to is a warning: a burst of HUPs that fail, a crash lo
     told.filter(line => !line.startsWith('0/3 ')),
     ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY']
   )
-  program(`${WAITS}; setTimeout(() => process.exit(4), 20)`, entry)
+  program(`${WAITS}; process.exit(4)`, entry)
   supervisor.killWorker(1, 'SIGKILL')
   const rest = await supervisor.until('stopped')
   t.deepEqual(

@@ -65,13 +65,19 @@ test('a policy that throws, or answers nonsense, has given up; one that wants to
       })
     )
   )
-  const restart = () => ({ restart: true, delay: Number.POSITIVE_INFINITY }) as const
-  await supervising(t, { entry, restart }, async (supervisor, { exits, states }) => {
+  const delays = [Number.POSITIVE_INFINITY, 20]
+  const restart = () => ({ restart: true, delay: delays.shift()! }) as const
+  await supervising(t, { entry, restart, workers: 2 }, async (supervisor, { exits, states }) => {
     await supervisor.start()
-    process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
-    await until(() => exits.length === 1, 'its end')
-    await new Promise(resolve => setTimeout(resolve, 50))
-    t.is(states.at(-1), '0/1 exited')
+    for (const [slot, { pid }] of [...supervisor.workers].sort((one, other) => one.slot - other.slot).entries()) {
+      process.kill(pid!, 'SIGUSR2')
+      await until(() => exits.length === slot + 1, 'its end')
+    }
+    await until(() => states.includes('1/3 ready'), 'a successor of the one that died later')
+    t.is(
+      states.findLast(state => state.startsWith('0/')),
+      '0/1 exited'
+    )
   })
 })
 
