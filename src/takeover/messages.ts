@@ -1,0 +1,229 @@
+/** What the two sides of a takeover say over their channel, and the check of what comes. docs/takeover-protocol.md is the page for other languages. */
+import { PassfdError } from '../base/errors.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
+
+/** Of the takeover protocol: the lower of the two sides' numbers is spoken. */
+export const VERSION = 1
+/** Features that this release knows, for the other side's `needs`. */
+export const FEATURES: readonly string[] = []
+/** Listeners in one part of an offer: 253 descriptors fit into a message, and some have another use. */
+export const PART = 240
+/** Names of listeners in one message. */
+const MAX_NAMES = 4096
+/** Of a name, in UTF-16 units. */
+const MAX_NAME = 255
+
+/** What a program says of itself, for people. */
+export interface Program {
+  pid: number
+  passfd: string
+  runtime: string
+}
+
+export interface Begin {
+  do: 'begin'
+  takeover: number
+  needs: string[]
+  program: Program
+  /** Names of the listeners that the candidate serves. Absent: all, unless `drops` says otherwise later. */
+  wants?: string[]
+  life: Descriptor
+}
+
+/** One lane of a listener, with a copy of it. */
+export interface Offered {
+  name: string
+  lane: number
+  kind: string
+  /** How it was bound: the fields of the spec, and of a socket file `dev` and `ino`. */
+  options: Record<string, unknown>
+  listener: Descriptor
+}
+
+export interface Part {
+  listeners: Offered[]
+  /** With the last part. */
+  decision?: Descriptor
+}
+
+export interface Offer extends Part {
+  takeover: number
+  needs: string[]
+  program: Program
+  generation: number
+  /** How many listeners all parts have. */
+  total: number
+  /** The listening socket behind the takeover path. */
+  path: Descriptor
+  life: Descriptor
+}
+
+/** How many parts the state has, and what is in all of them. */
+export interface Frozen {
+  parts: number
+  bytes: number
+  descriptors: number
+}
+
+export interface StatePart {
+  bytes: Uint8Array
+  descriptors: Descriptor[]
+}
+
+export interface Status {
+  owner: Program
+  generation: number
+  /** In ms since the epoch. */
+  since: number
+  /** The candidate whose turn it is. */
+  candidate?: number
+  chain: Draining[]
+}
+
+/** A superseded process that still has connections. */
+export interface Draining {
+  pid: number
+  connections: number
+}
+
+export type Asked =
+  | Begin
+  | { do: 'more'; from: number }
+  | { do: 'drops'; names: string[] }
+  | { do: 'freeze'; accepts?: unknown }
+  | { do: 'state'; part: number }
+  | { do: 'status' }
+
+export type Told =
+  | { do: 'wait'; behind: number }
+  | { do: 'left'; connections: number; chain: Draining[] }
+  | { do: 'connections'; name: string; connections: Descriptor[] }
+
+/** Reads a request of a candidate. @throws ERR_PASSFD_TAKEOVER_PROTOCOL. */
+export function readAsked(value: unknown): Asked {
+  const asked = record(value, 'a request')
+  switch (asked.do) {
+    case 'begin':
+      return {
+        do: 'begin',
+        takeover: integer(asked, 'takeover', 1),
+        needs: names(asked, 'needs'),
+        program: readProgram(asked.program),
+        ...(asked.wants === undefined ? {} : { wants: names(asked, 'wants') }),
+        life: descriptor(asked, 'life')
+      }
+    case 'more':
+      return { do: 'more', from: integer(asked, 'from', 0) }
+    case 'drops':
+      return { do: 'drops', names: names(asked, 'names') }
+    case 'freeze':
+      return { do: 'freeze', accepts: asked.accepts }
+    case 'state':
+      return { do: 'state', part: integer(asked, 'part', 0) }
+    case 'status':
+      return { do: 'status' }
+    default:
+      return wrong('do is none of begin, more, drops, freeze, state and status')
+  }
+}
+
+/** Reads the first part of an offer. @throws ERR_PASSFD_TAKEOVER_PROTOCOL. */
+export function readOffer(value: unknown): Offer {
+  const offer = record(value, 'an offer')
+  return {
+    ...readPart(value),
+    takeover: integer(offer, 'takeover', 1),
+    needs: names(offer, 'needs'),
+    program: readProgram(offer.program),
+    generation: integer(offer, 'generation', 1),
+    total: integer(offer, 'total', 0),
+    path: descriptor(offer, 'path'),
+    life: descriptor(offer, 'life')
+  }
+}
+
+export function readPart(value: unknown): Part {
+  const { listeners, decision } = record(value, 'a part of an offer')
+  if (!Array.isArray(listeners)) return wrong('listeners is no array')
+  return {
+    listeners: listeners.map(readOffered),
+    ...(decision === undefined ? {} : { decision: descriptor({ decision }, 'decision') })
+  }
+}
+
+export function readFrozen(value: unknown): Frozen {
+  const frozen = record(value, 'the answer to freeze')
+  return {
+    parts: integer(frozen, 'parts', 1),
+    bytes: integer(frozen, 'bytes', 0),
+    descriptors: integer(frozen, 'descriptors', 0)
+  }
+}
+
+export function readStatePart(value: unknown): StatePart {
+  const { bytes, descriptors } = record(value, 'a part of the state')
+  if (!(bytes instanceof Uint8Array)) return wrong('bytes is not binary')
+  if (!Array.isArray(descriptors)) return wrong('descriptors is no array')
+  return { bytes, descriptors: descriptors.map(one => descriptor({ one }, 'one')) }
+}
+
+/** The two sides have a version that both speak, and each knows what the other one needs. @throws ERR_PASSFD_TAKEOVER_VERSION. */
+export function checkVersion({ takeover, needs, program }: Pick<Begin, 'takeover' | 'needs' | 'program'>): void {
+  const unknown = needs.filter(feature => !FEATURES.includes(feature))
+  if (takeover < 1 || unknown.length > 0)
+    throw new PassfdError('TAKEOVER_VERSION', {
+      pid: program.pid,
+      detail: `it needs ${unknown.join(', ') || `version ${takeover}`}, and this process has version ${VERSION} of the takeover protocol`
+    })
+}
+
+function readOffered(value: unknown): Offered {
+  const offered = record(value, 'a listener')
+  const { kind, options = {} } = offered
+  if (typeof kind !== 'string') return wrong('the kind of a listener is no text')
+  return {
+    name: name(offered.name),
+    lane: integer(offered, 'lane', 0),
+    kind,
+    options: record(options, "a listener's options"),
+    listener: descriptor(offered, 'listener')
+  }
+}
+
+function readProgram(value: unknown): Program {
+  const { pid, passfd, runtime } = record(value, 'program')
+  return { pid: integer({ pid }, 'pid', 1), passfd: String(passfd ?? ''), runtime: String(runtime ?? '') }
+}
+
+function record(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return wrong(`${what} is no map`)
+  return value as Record<string, unknown>
+}
+
+function integer(of: Record<string, unknown>, field: string, least: number): number {
+  const { [field]: value } = of
+  if (!Number.isSafeInteger(value) || (value as number) < least) return wrong(`${field} is no integer from ${least} on`)
+  return value as number
+}
+
+function name(value: unknown): string {
+  if (typeof value !== 'string' || value === '' || value.length > MAX_NAME)
+    return wrong('a name is not a text of 1 to 255 characters')
+  return value
+}
+
+function names(of: Record<string, unknown>, field: string): string[] {
+  const { [field]: value = [] } = of
+  if (!Array.isArray(value) || value.length > MAX_NAMES)
+    return wrong(`${field} is no array of at most ${MAX_NAMES} names`)
+  return value.map(name)
+}
+
+function descriptor(of: Record<string, unknown>, field: string): Descriptor {
+  const { [field]: value } = of
+  return value instanceof Descriptor ? value : wrong(`${field} is no descriptor`)
+}
+
+function wrong(detail: string): never {
+  throw new PassfdError('TAKEOVER_PROTOCOL', { detail })
+}

@@ -1,0 +1,496 @@
+/** The owner of a seat: it answers on the takeover path, gives each candidate its turn, and lets go when a successor serves. */
+import { PassfdError } from '../base/errors.ts'
+import type { Channel } from '../channel/channel.ts'
+import type { Message } from '../channel/message.ts'
+import { type ChannelServer, listen } from '../channel/server.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import type { Peer } from '../descriptor/peer.ts'
+import { native } from '../os/native.ts'
+import { Attempt } from './attempt.ts'
+import {
+  type Asked,
+  type Begin,
+  checkVersion,
+  type Draining,
+  type Frozen,
+  type Offer,
+  type Offered,
+  PART,
+  type Part,
+  type Program,
+  readAsked,
+  type StatePart,
+  type Status,
+  type Told,
+  VERSION
+} from './messages.ts'
+import { type Life, makeDecision, OtherLife, takeByte } from './pipes.ts'
+import { publishStep } from './steps.ts'
+
+/** Of the takeover path; as of every server of channels. */
+const BACKLOG = 511
+/** Candidates that wait for their turn. */
+const MAX_WAITING = 16
+/** How often one that waits hears that it does, in ms. */
+const WAIT_INTERVAL = 3000
+/** A client of the takeover path that says nothing keeps its place for so long, in ms. */
+const SILENCE = 10_000
+/** How long a successor that has committed may be silent before that is reported, in ms. */
+const SILENT_AFTER = 1000
+/** How often a successor hears how many connections are left, at most, in ms. */
+const LEFT_INTERVAL = 1000
+
+export interface OwnerLimits {
+  /** From the offer to the commit, in ms. */
+  readonly attemptTimeout: number
+  /** From the call of `freeze` to the commit, in ms. */
+  readonly freezeTimeout: number
+  /** What a candidate gets whose turn it is not. */
+  readonly busy: 'wait' | 'refuse'
+}
+
+export interface FreezeContext {
+  readonly successor: Peer
+  /** What the successor says of the formats that it takes; any value. */
+  readonly accepts: unknown
+  /** Aborted when the attempt is over before `freeze` has returned. */
+  readonly signal: AbortSignal
+}
+
+/** What an owner does for its program. */
+export interface OwnerHooks {
+  /** Copies of every lane of every listener, the caller's own. `wants`: the names that the successor serves; undefined: not known yet. */
+  offer(wants: readonly string[] | undefined, successor: Peer): Offered[]
+  /** The successor does not serve these. */
+  drops(names: readonly string[], successor: Peer): void
+  /** Stops accepting and touching the state, and resolves to copies of it, the caller's own; the program keeps the originals. Rejects: the program goes on with its state. */
+  freeze(context: FreezeContext): Promise<readonly StatePart[]>
+  /** The attempt has failed. `frozen`: the program gets its state back and accepts again. `listens`: the owner calls listen(2) again. */
+  rollBack(how: { frozen: boolean; listens: boolean }, successor: Peer): void
+  /** The successor serves. The program closes its listeners and the originals of its state, and drains. */
+  letGo(successor: Peer, to: Successor): void
+  /** `silent`: the successor has committed and has not served for a second. */
+  report(code: 'silent' | 'failed', successor: Peer, detail: string): void
+}
+
+export interface OwnerSetup {
+  /** The listening socket behind the takeover path. The owner keeps it until it lets go. */
+  readonly path: Descriptor
+  readonly program: Program
+  readonly generation: number
+  readonly limits: OwnerLimits
+  readonly hooks: OwnerHooks
+  readonly authorize: ((peer: Peer) => boolean | Promise<boolean>) | undefined
+  /** Predecessors that still drain. */
+  readonly chain: () => Draining[]
+}
+
+/** What a draining owner says to its successor. */
+export class Successor {
+  readonly peer: Peer
+  readonly #channel: Channel<unknown, Told>
+  #last = 0
+  #timer: NodeJS.Timeout | undefined
+  #next: { connections: number; chain: Draining[] } | undefined
+
+  constructor(channel: Channel<unknown, Told>) {
+    this.#channel = channel
+    this.peer = channel.peer
+  }
+
+  /** At most once a second; the newest counts. */
+  left(connections: number, chain: Draining[]): void {
+    this.#next = { connections, chain }
+    const wait = this.#last + LEFT_INTERVAL - performance.now()
+    if (wait <= 0) this.#tellLeft()
+    else this.#timer ??= setTimeout(() => this.#tellLeft(), wait).unref()
+  }
+
+  /** Connections that this process has accepted and that none of its own servers takes. They are moved; they are closed if the successor has gone. */
+  give(name: string, connections: Descriptor[]): void {
+    this.#send({ do: 'connections', name, connections })
+  }
+
+  async end(): Promise<void> {
+    if (this.#next !== undefined) this.#tellLeft()
+    await this.#channel.close()
+  }
+
+  #tellLeft(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#last = performance.now()
+    const { connections, chain } = this.#next!
+    this.#next = undefined
+    this.#send({ do: 'left', connections, chain })
+  }
+
+  #send(message: Told): void {
+    try {
+      void this.#channel.send(message).catch(() => {}) // it has gone
+    } catch {
+      if (message.do === 'connections') for (const one of message.connections) if (!one.closed) one.close()
+    }
+  }
+}
+
+interface Candidate {
+  readonly channel: Channel<unknown, Told>
+  readonly peer: Peer
+  readonly begin: Begin
+  readonly turn: { resolve(offer: Offer): void; reject(error: Error): void }
+}
+
+/** The attempt that is under way. */
+interface Turn {
+  readonly candidate: Candidate
+  readonly attempt: Attempt
+  readonly offered: Offered[]
+  readonly signal: AbortController
+  decision: Descriptor | undefined
+  life: OtherLife | undefined
+  state: readonly StatePart[] | undefined
+  timer: NodeJS.Timeout | undefined
+}
+
+/** It listens from its construction on: peers see this process's credentials then. */
+export class Owner {
+  readonly life: Life
+  readonly since = Date.now()
+  readonly #setup: OwnerSetup
+  readonly #waiting: Candidate[] = []
+  readonly #waits: NodeJS.Timeout
+  #server: ChannelServer<unknown, Told> | undefined
+  #turn: Turn | undefined
+  #over = false
+  #settled: (() => void) | undefined
+
+  private constructor(setup: OwnerSetup, life: Life) {
+    this.#setup = setup
+    this.life = life
+    this.#waits = setInterval(() => this.#tellWaiting(), WAIT_INTERVAL).unref()
+  }
+
+  /** `life`: the owner's for the rest of its process's life; a successor's has its mark already. Accepts in this turn of the event loop. */
+  static begin(setup: OwnerSetup, life: Life): { owner: Owner; accepting: Promise<void> } {
+    const owner = new Owner(setup, life)
+    return { owner, accepting: owner.#listen() }
+  }
+
+  /** The pid of the candidate whose turn it is. */
+  get candidate(): number | undefined {
+    return this.#turn?.candidate.peer.pid
+  }
+
+  /** Resolves when no attempt is under way: at once, or when this one has its outcome. */
+  settled(): Promise<void> {
+    if (this.#turn === undefined) return Promise.resolve()
+    return new Promise(resolve => {
+      const before = this.#settled
+      this.#settled = () => {
+        before?.()
+        resolve()
+      }
+    })
+  }
+
+  /** The owner stops without a successor: candidates connect again, and find nobody. The socket file stays: the next start proves it dead and replaces it. */
+  async stop(): Promise<void> {
+    await this.settled()
+    await this.#end()
+  }
+
+  // --- the takeover path
+
+  async #listen(): Promise<void> {
+    const { path, authorize } = this.#setup
+    const opening = listen<unknown, Told>(path.dup(), {
+      ...(authorize === undefined ? {} : { authorize }),
+      maxMessage: 1048576,
+      maxDescriptors: 1,
+      maxUnclaimed: 4,
+      maxUnclaimedTotal: 1024,
+      maxPending: 4,
+      maxConnections: 256,
+      requestTimeout: 0
+    })
+    const server = await opening
+    this.#server = server.unref()
+    if (this.#over) {
+      await server.close({ channels: false })
+      return
+    }
+    server.on('channel', channel => this.#admitted(channel))
+  }
+
+  #admitted(channel: Channel<unknown, Told>): void {
+    channel.unref()
+    let asked = false
+    const silence = setTimeout(() => {
+      if (!asked) channel.destroy(new PassfdError('TAKEOVER_SILENT', { timeout: SILENCE }))
+    }, SILENCE).unref()
+    channel.serve(message => {
+      asked = true
+      clearTimeout(silence)
+      return this.#answer(channel, message)
+    })
+    void channel.closed.then(() => {
+      clearTimeout(silence)
+      this.#left(channel)
+    })
+  }
+
+  async #answer(channel: Channel<unknown, Told>, message: Message): Promise<unknown> {
+    const asked: Asked = readAsked(message.value)
+    const turn = this.#turn?.candidate.channel === channel ? this.#turn : undefined
+    switch (asked.do) {
+      case 'status':
+        return this.#status()
+      case 'begin':
+        return this.#begin(channel, asked)
+      case 'more':
+        return this.#more(this.#own(turn), asked.from)
+      case 'drops':
+        this.#setup.hooks.drops(asked.names, this.#own(turn).candidate.peer)
+        return undefined
+      case 'freeze':
+        return this.#freeze(this.#own(turn), asked.accepts)
+      case 'state':
+        return this.#state(this.#own(turn), asked.part)
+    }
+  }
+
+  #own(turn: Turn | undefined): Turn {
+    if (turn === undefined)
+      throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'it is not the turn of this candidate' })
+    return turn
+  }
+
+  #status(): Status {
+    const { program, generation, chain } = this.#setup
+    const { candidate, since } = this
+    return { owner: program, generation, since, ...(candidate === undefined ? {} : { candidate }), chain: chain() }
+  }
+
+  // --- whose turn it is
+
+  #begin(channel: Channel<unknown, Told>, begin: Begin): Promise<Offer> {
+    checkVersion(begin)
+    const { peer } = channel
+    if (this.#over) throw new PassfdError('TAKEOVER_MOVED')
+    const all = [...this.#waiting, ...(this.#turn === undefined ? [] : [this.#turn.candidate])]
+    if (all.some(one => one.channel === channel))
+      throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'this channel has begun already' })
+    const busy =
+      this.#turn !== undefined && (this.#setup.limits.busy === 'refuse' || this.#waiting.length >= MAX_WAITING)
+    if (busy || all.some(one => one.peer.pid === peer.pid)) throw this.#busy(peer.pid)
+    begin.life.claim()
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ channel, peer, begin, turn: { resolve, reject } })
+      this.#next()
+      if (this.#waiting.length > 0) this.#tellWaiting()
+    })
+  }
+
+  #busy(pid: number): PassfdError {
+    const { candidate = pid } = this
+    return Object.assign(new PassfdError('TAKEOVER_BUSY', { pid: candidate }), { data: { pid: candidate } })
+  }
+
+  #tellWaiting(): void {
+    const { candidate } = this
+    if (candidate === undefined) return
+    for (const { channel } of this.#waiting) {
+      try {
+        void channel.send({ do: 'wait', behind: candidate }).catch(() => {})
+      } catch {
+        // It has left, which its channel's end says
+      }
+    }
+  }
+
+  #next(): void {
+    if (this.#turn !== undefined || this.#over) return
+    const candidate = this.#waiting.shift()
+    if (candidate === undefined) {
+      this.#settled?.()
+      this.#settled = undefined
+      return
+    }
+    this.#offer(candidate)
+  }
+
+  // --- an attempt
+
+  #offer(candidate: Candidate): void {
+    const { hooks, program, generation, limits, path } = this.#setup
+    const { begin, peer } = candidate
+    const attempt = new Attempt({
+      takeByte: () => takeByte(turn.decision!),
+      rollBack: how => this.#rolledBack(turn, how),
+      letGo: () => this.#letGo(turn),
+      awaitMark: () => this.#awaitMark(turn)
+    })
+    const turn: Turn = {
+      candidate,
+      attempt,
+      offered: [],
+      signal: new AbortController(),
+      decision: undefined,
+      life: undefined,
+      state: undefined,
+      timer: undefined
+    }
+    this.#turn = turn
+    publishStep('answer begin', peer.pid)
+    try {
+      turn.life = new OtherLife(begin.life, { onMark: () => attempt.marked(), onEnd: () => attempt.lifeEnded() })
+      turn.offered.push(...hooks.offer(begin.wants, peer))
+      const first = this.#part(turn, 0)
+      turn.timer = setTimeout(() => attempt.interrupted(), limits.attemptTimeout).unref()
+      const { offered } = turn
+      candidate.turn.resolve({
+        takeover: Math.min(VERSION, begin.takeover),
+        needs: [],
+        program,
+        generation,
+        total: offered.length,
+        ...first,
+        path: path.dup(),
+        life: this.life.readEnd()
+      })
+    } catch (error) {
+      // No descriptors are left, for example: it is an answer to this candidate, and the owner goes on
+      candidate.turn.reject(error as Error)
+      this.#forget(turn)
+      this.#next()
+    }
+  }
+
+  /** The listeners from `from` on, copies that are the caller's, and with the last ones the decision pipe. */
+  #part(turn: Turn, from: number): Part {
+    const { offered, attempt } = turn
+    const listeners = offered.slice(from, from + PART).map(one => ({ ...one, listener: one.listener.dup() }))
+    if (from + PART < offered.length) return { listeners }
+    turn.decision = makeDecision()
+    attempt.offered()
+    return { listeners, decision: turn.decision.dup() }
+  }
+
+  #more(turn: Turn, from: number): Part {
+    if (turn.attempt.state !== 'offering' || from > turn.offered.length)
+      throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'there is no such part of the offer' })
+    publishStep('answer more', turn.candidate.peer.pid)
+    return this.#part(turn, from)
+  }
+
+  async #freeze(turn: Turn, accepts: unknown): Promise<Frozen> {
+    const { hooks, limits } = this.#setup
+    const { attempt, candidate, signal } = turn
+    if (!attempt.freeze())
+      throw new PassfdError('TAKEOVER_PROTOCOL', {
+        detail: 'the state can be asked for once, after the last part of the offer'
+      })
+    publishStep('answer freeze', candidate.peer.pid)
+    clearTimeout(turn.timer)
+    turn.timer = setTimeout(() => attempt.interrupted(), limits.freezeTimeout).unref()
+    try {
+      const parts = await hooks.freeze({ successor: candidate.peer, accepts, signal: signal.signal })
+      if (attempt.state !== 'frozen') {
+        closeParts(parts)
+        throw new PassfdError('TAKEOVER_TOO_LATE', { pid: process.pid })
+      }
+      turn.state = parts
+      return {
+        parts: parts.length,
+        bytes: sum(parts, one => one.bytes.length),
+        descriptors: sum(parts, one => one.descriptors.length)
+      }
+    } catch (error) {
+      attempt.notFrozen()
+      throw error
+    }
+  }
+
+  #state(turn: Turn, part: number): StatePart {
+    const one = turn.state?.[part]
+    if (one === undefined) throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'there is no such part of the state' })
+    publishStep('answer state', turn.candidate.peer.pid)
+    return { bytes: one.bytes, descriptors: one.descriptors.map(descriptor => descriptor.dup()) }
+  }
+
+  #left(channel: Channel<unknown, Told>): void {
+    const index = this.#waiting.findIndex(one => one.channel === channel)
+    if (index >= 0) {
+      const [{ begin, turn }] = this.#waiting.splice(index, 1) as [Candidate]
+      begin.life.close()
+      turn.reject(new PassfdError('TAKEOVER_MOVED'))
+    }
+    const turn = this.#turn
+    if (turn?.candidate.channel !== channel) return
+    // What its life pipe says by now counts more than the channel
+    turn.life?.look()
+    turn.attempt.interrupted()
+  }
+
+  #awaitMark(turn: Turn): void {
+    clearTimeout(turn.timer)
+    const { peer } = turn.candidate
+    turn.timer = setTimeout(() => {
+      this.#setup.hooks.report('silent', peer, `process ${peer.pid} has committed and does not serve yet`)
+    }, SILENT_AFTER).unref()
+  }
+
+  #rolledBack(turn: Turn, how: { frozen: boolean; listens: boolean }): void {
+    const { candidate } = turn
+    publishStep('rollBack', candidate.peer.pid)
+    this.#forget(turn)
+    void candidate.channel.close()
+    // Peers see the credentials of whoever called listen(2) last
+    if (how.listens) native.listen(this.#setup.path.borrow(), BACKLOG)
+    this.#setup.hooks.rollBack(how, candidate.peer)
+    this.#next()
+  }
+
+  #letGo(turn: Turn): void {
+    const { channel, peer } = turn.candidate
+    publishStep('letGo', peer.pid)
+    this.#forget(turn)
+    void this.#end()
+    this.#setup.hooks.letGo(peer, new Successor(channel))
+  }
+
+  #forget(turn: Turn): void {
+    this.#turn = undefined
+    clearTimeout(turn.timer)
+    turn.signal.abort()
+    turn.life?.close()
+    if (!turn.candidate.begin.life.closed) turn.candidate.begin.life.close()
+    turn.decision?.close()
+    for (const { listener } of turn.offered) listener.close()
+    if (turn.state !== undefined) closeParts(turn.state)
+  }
+
+  /** No further candidate: those that wait connect again. The file of the path stays. */
+  async #end(): Promise<void> {
+    this.#over = true
+    clearInterval(this.#waits)
+    for (const { begin, turn } of this.#waiting.splice(0)) {
+      begin.life.close()
+      turn.reject(new PassfdError('TAKEOVER_MOVED'))
+    }
+    this.#settled?.()
+    this.#settled = undefined
+    await this.#server?.close({ channels: false })
+    const { path } = this.#setup
+    if (!path.closed) path.close()
+  }
+}
+
+function closeParts(parts: readonly StatePart[]): void {
+  for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
+}
+
+function sum<T>(values: readonly T[], of: (value: T) => number): number {
+  return values.reduce((total, value) => total + of(value), 0)
+}

@@ -1,0 +1,96 @@
+/** The pipes that decide a takeover: one byte that one side gets, and the life of each side. See docs/takeover-protocol.md. */
+import { EAGAIN } from '../base/errno.ts'
+import { checked } from '../base/errors.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
+import { Watcher } from '../os/loop.ts'
+import { native } from '../os/native.ts'
+
+const BYTE = Buffer.from([1])
+const room = Buffer.allocUnsafeSlow(1)
+
+/** A decision pipe: its read end, which holds one byte and has no writer. The caller owns the Descriptor. */
+export function makeDecision(): Descriptor {
+  const { readable, writable } = Descriptor.pipe()
+  try {
+    checked(native.writeNow(writable.borrow(), BYTE, 0, 1), 'write')
+    return readable
+  } catch (error) {
+    readable.close()
+    throw error
+  } finally {
+    writable.close()
+  }
+}
+
+/** Reads the byte of a decision pipe, which never blocks. False: the other side has it. */
+export function takeByte(decision: Descriptor): boolean {
+  return checked(native.readNow(decision.borrow(), room, 0, 1), 'read') === 1
+}
+
+/** This process's life pipe: its write end is here alone, so the kernel ends the pipe when this process ends, however that happens. */
+export class Life {
+  readonly #readable: Descriptor
+  readonly #writable: Descriptor
+
+  constructor() {
+    const { readable, writable } = Descriptor.pipe()
+    this.#readable = readable
+    this.#writable = writable
+  }
+
+  /** A read end for the other side, the caller's. */
+  readEnd(): Descriptor {
+    return this.#readable.dup()
+  }
+
+  /** Writes the mark: "I serve". This side holds a read end, so the write can't fail with EPIPE. */
+  mark(): void {
+    checked(native.writeNow(this.#writable.borrow(), BYTE, 0, 1), 'write')
+  }
+
+  /** Ends it: without a mark it means that this process has touched nothing. */
+  end(): void {
+    for (const descriptor of [this.#readable, this.#writable]) if (!descriptor.closed) descriptor.close()
+  }
+}
+
+export interface LifeListener {
+  /** The other side has written its mark. */
+  onMark(): void
+  /** The other side is dead, or has given up. */
+  onEnd(): void
+}
+
+/** The other side's life pipe. The Descriptor is moved in. It keeps no process running. */
+export class OtherLife {
+  readonly #end: Descriptor
+  readonly #listener: LifeListener
+  readonly #watcher: Watcher
+
+  /** @throws ERR_PASSFD_DESCRIPTOR_KIND, or the system's error: the Descriptor is the caller's then. */
+  constructor(end: Descriptor, listener: LifeListener) {
+    this.#listener = listener
+    this.#watcher = new Watcher(end.borrow(), () => this.look())
+    this.#watcher.unref()
+    this.#end = end
+  }
+
+  /** Reads what is there. The event loop calls it, and whoever is about to decide by the channel's end. */
+  look(): void {
+    while (!this.#end.closed) {
+      const count = native.readNow(this.#end.borrow(), room, 0, 1)
+      if (count === EAGAIN) return
+      if (count === 1) this.#listener.onMark()
+      else {
+        this.close()
+        this.#listener.onEnd()
+      }
+    }
+  }
+
+  close(): void {
+    if (this.#end.closed) return
+    this.#watcher.end()
+    this.#end.close()
+  }
+}

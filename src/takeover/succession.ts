@@ -1,0 +1,406 @@
+/** A candidate that was let in: what it was offered, the state of its predecessor, and the commit. */
+import { setTimeout as later } from 'node:timers/promises'
+import { type Deferred, deferred, quiet } from '../base/deferred.ts'
+import { PassfdError } from '../base/errors.ts'
+import type { Channel } from '../channel/channel.ts'
+import { connect } from '../channel/connect.ts'
+import type { Message } from '../channel/message.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
+import type { Peer } from '../descriptor/peer.ts'
+import { Candidacy, type Defeat } from './candidacy.ts'
+import {
+  type Asked,
+  checkVersion,
+  type Draining,
+  FEATURES,
+  type Offer,
+  type Offered,
+  type Program,
+  readFrozen,
+  readOffer,
+  readPart,
+  readStatePart,
+  type StatePart,
+  VERSION
+} from './messages.ts'
+import { Life, OtherLife, takeByte } from './pipes.ts'
+import { publishStep } from './steps.ts'
+
+/** A candidate that hears nothing for so long connects again, in ms: a stopped, superseded process may have accepted it. */
+const SILENCE = 10_000
+/** Descriptors of an answer: the kernel's limit (SCM_MAX_FD). */
+const MOST = 253
+
+export interface CandidateLimits {
+  /** From the connect, or the last `wait`, to the offer, in ms. */
+  readonly turnTimeout: number
+  /** For the whole of `inherit`, in ms. */
+  readonly inheritTimeout: number
+  /** From the end of the channel until a silent life pipe means that the predecessor lives, in ms. */
+  readonly graceTimeout: number
+}
+
+export interface CandidateSetup {
+  readonly path: string
+  readonly program: Program
+  readonly wants: readonly string[] | undefined
+  readonly limits: CandidateLimits
+  readonly authorize: ((peer: Peer) => boolean | Promise<boolean>) | undefined
+  readonly signal: AbortSignal | undefined
+}
+
+/** What a superseded predecessor says while it drains. */
+export interface PredecessorListener {
+  onLeft(connections: number, chain: readonly Draining[]): void
+  /** The Descriptors are the listener's. */
+  onConnections(name: string, connections: readonly Descriptor[]): void
+  /** Its channel has ended: it has drained, or has died. */
+  onEnd(): void
+}
+
+const NOBODY: readonly string[] = ['ENOENT', 'ECONNREFUSED']
+/** What a candidate hears when its owner was replaced, or has gone, before it made an offer. */
+const AGAIN: readonly string[] = [
+  'ERR_PASSFD_TAKEOVER_MOVED',
+  'ERR_PASSFD_DISCONNECTED',
+  'ERR_PASSFD_CLOSED',
+  'ERR_PASSFD_PEER',
+  'ECONNRESET',
+  'EPIPE'
+]
+
+/**
+ * Connects to the takeover path and waits for its turn. Resolves to undefined if nobody listens there. Rejects with ERR_PASSFD_TAKEOVER_TIMEOUT,
+ * _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, or an AbortError; nothing that came is left open then.
+ */
+export async function apply(setup: CandidateSetup): Promise<Succession | undefined> {
+  const patience = { since: performance.now() }
+  for (;;) {
+    try {
+      return await applyOnce(setup, patience)
+    } catch (error) {
+      const code = codeOf(error)
+      if (NOBODY.includes(code)) return undefined
+      if (!AGAIN.includes(code)) throw error
+      await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
+    }
+  }
+}
+
+/** The code that the other side has answered with, or this side's own. */
+function codeOf(error: unknown): string {
+  const { code = '', remote } = error as { code?: string; remote?: { code?: string } }
+  return code === 'ERR_PASSFD_REMOTE' ? (remote?.code ?? code) : code
+}
+
+/** Since when a candidate has waited, or was told last that it has to, on the clock of performance.now(). */
+interface Patience {
+  since: number
+}
+
+async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Succession> {
+  const { path, limits, authorize, signal } = setup
+  const channel = await connect<unknown, Asked>(path, {
+    handshakeTimeout: limits.turnTimeout,
+    requestTimeout: 0,
+    ...(authorize === undefined ? {} : { authorize }),
+    ...(signal === undefined ? {} : { signal })
+  })
+  const succession = new Succession(setup, channel, patience)
+  try {
+    await succession.begin()
+    return succession
+  } catch (error) {
+    succession.giveUp()
+    throw error
+  }
+}
+
+export class Succession {
+  /** All listeners, the caller's to close. */
+  readonly listeners: Offered[] = []
+  /** Marked once this process serves: the life pipe of the owner that it is then. */
+  readonly life = new Life()
+  readonly #setup: CandidateSetup
+  readonly #channel: Channel<unknown, Asked>
+  readonly #patience: Patience
+  readonly #candidacy: Candidacy
+  readonly #lost: Deferred = deferred()
+  readonly #over: Deferred = deferred()
+  #path: Descriptor | undefined
+  #decision: Descriptor | undefined
+  #predecessorLife: OtherLife | undefined
+  #offer: Offer | undefined
+  #timer: NodeJS.Timeout | undefined
+  #predecessor: PredecessorListener | undefined
+  #heard: (() => void) | undefined
+  #defeat: Defeat | undefined
+
+  constructor(setup: CandidateSetup, channel: Channel<unknown, Asked>, patience: Patience) {
+    this.#setup = setup
+    this.#patience = patience
+    this.#channel = channel
+    quiet(this.#over.promise)
+    this.#candidacy = new Candidacy({
+      takeByte: () => takeByte(this.#decision!),
+      mark: () => this.life.mark(),
+      awaitDeath: () => this.#limit(this.#setup.limits.graceTimeout),
+      stateLost: () => this.#lost.resolve(),
+      giveUp: why => this.#end(why)
+    })
+    channel.on('message', message => this.#hear(message))
+    void channel.closed.then(() => {
+      // Death is not atomic: the life pipe may say it already
+      this.#predecessorLife?.look()
+      this.#candidacy.channelEnded()
+      this.#predecessor?.onEnd()
+    })
+  }
+
+  get predecessor(): Peer {
+    return this.#channel.peer
+  }
+
+  get generation(): number {
+    return this.#offer!.generation + 1
+  }
+
+  get program(): Program {
+    return this.#offer!.program
+  }
+
+  /** The listening socket behind the takeover path, the caller's. */
+  get path(): Descriptor {
+    return this.#path!
+  }
+
+  /** Why this attempt is over; undefined: it isn't. */
+  get defeat(): Defeat | undefined {
+    return this.#defeat
+  }
+
+  /** Waits for its turn, and takes every part of the offer. */
+  async begin(): Promise<void> {
+    const { wants, program } = this.#setup
+    const { pid } = this.predecessor
+    publishStep('begin', pid)
+    const offer = readOffer(
+      await this.#ask(
+        {
+          do: 'begin',
+          takeover: VERSION,
+          needs: [...FEATURES],
+          program,
+          ...(wants === undefined ? {} : { wants: [...wants] }),
+          life: this.life.readEnd()
+        },
+        this.#setup.limits.turnTimeout,
+        'its turn (turnTimeout)'
+      )
+    )
+    publishStep('offer', pid)
+    this.#offer = offer
+    this.#path = offer.path
+    this.#predecessorLife = new OtherLife(offer.life, {
+      onMark: () => {}, // an owner that was a successor once
+      onEnd: () => this.#candidacy.lifeEnded()
+    })
+    this.#accept(offer)
+    checkVersion(offer)
+    while (this.listeners.length < offer.total) {
+      const from = this.listeners.length
+      publishStep('more', pid)
+      const part = readPart(
+        await this.#ask({ do: 'more', from }, this.#setup.limits.turnTimeout, 'the offer (turnTimeout)')
+      )
+      this.#accept(part)
+      if (part.listeners.length === 0)
+        throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'a part of the offer is empty' })
+    }
+    if (this.#decision === undefined)
+      throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'the offer has no decision pipe' })
+    this.#candidacy.received(true)
+    publishStep('boot', pid)
+  }
+
+  #accept({ listeners, decision }: { listeners: Offered[]; decision?: Descriptor }): void {
+    this.listeners.push(...listeners)
+    this.#decision = decision
+    this.#candidacy.received(false)
+  }
+
+  /** The program has learned what it serves only now. */
+  async drop(names: readonly string[]): Promise<void> {
+    await this.#ask({ do: 'drops', names: [...names] }, this.#setup.limits.inheritTimeout, 'an answer (inheritTimeout)')
+  }
+
+  /**
+   * Asks the predecessor to freeze, and resolves to copies of its state, the caller's; to undefined if the state has died with the predecessor.
+   * Rejects with what the predecessor's program answers: this side may commit without the state then; or because the attempt is over.
+   */
+  async inherit(accepts: unknown): Promise<StatePart[] | undefined> {
+    const parts: StatePart[] = []
+    const deadline = performance.now() + this.#setup.limits.inheritTimeout
+    this.#limit(this.#setup.limits.inheritTimeout)
+    try {
+      if (this.#candidacy.inherit()) {
+        const copied = this.#copy(accepts, parts, deadline).then(() => true as const)
+        const whole = await Promise.race([copied, this.#lost.promise.then(() => false as const), this.#over.promise])
+        if (whole) {
+          this.#candidacy.inherited()
+          return parts
+        }
+      } else await Promise.race([this.#lost.promise, this.#over.promise])
+      closeParts(parts)
+      return undefined
+    } catch (error) {
+      closeParts(parts)
+      // The predecessor could not freeze, and goes on with its state
+      if (this.#candidacy.state === 'copying') this.#candidacy.inherited()
+      throw error
+    } finally {
+      clearTimeout(this.#timer)
+    }
+  }
+
+  async #copy(accepts: unknown, parts: StatePart[], deadline: number): Promise<void> {
+    const ask = async (asked: Asked): Promise<unknown> => {
+      try {
+        return await this.#channel.request(asked, {
+          descriptors: MOST,
+          timeout: Math.max(1, Math.ceil(deadline - performance.now()))
+        })
+      } catch (error) {
+        // An answer of the predecessor's is one; anything else is the channel's end, or the time, of which the candidacy hears
+        if (codeOf(error) === (error as { code?: string }).code) return new Promise(() => {})
+        throw error
+      }
+    }
+    publishStep('freeze', this.predecessor.pid)
+    const frozen = readFrozen(await ask({ do: 'freeze', accepts }))
+    for (let part = 0; part < frozen.parts; part++) {
+      publishStep('state', this.predecessor.pid)
+      parts.push(readStatePart(await ask({ do: 'state', part })))
+    }
+    const bytes = parts.reduce((sum, one) => sum + one.bytes.length, 0)
+    const descriptors = parts.reduce((sum, one) => sum + one.descriptors.length, 0)
+    if (bytes !== frozen.bytes || descriptors !== frozen.descriptors)
+      throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'the state is not as large as was announced' })
+  }
+
+  /**
+   * Reads the byte. If it is there, `attach` calls listen(2) and accepts, in the same turn of the event loop, and the mark says that this process
+   * serves. @throws ERR_PASSFD_TAKEOVER_TOO_LATE if the predecessor has gone on; ERR_PASSFD_TAKEOVER_OVER; what `attach` throws: the predecessor takes back then.
+   */
+  commit(attach: () => void): void {
+    if (this.#candidacy.state !== 'holding') throw this.#defeated()
+    const { pid } = this.predecessor
+    publishStep('commit', pid)
+    if (!this.#candidacy.commit()) throw this.#defeated()
+    try {
+      publishStep('attach', pid)
+      attach()
+    } catch (error) {
+      this.#candidacy.giveUp()
+      throw error
+    }
+    publishStep('mark', pid)
+    this.#candidacy.attached()
+    this.#decision?.close()
+    this.#predecessorLife?.close()
+    this.#channel.unref()
+  }
+
+  /** After the commit: what the predecessor says while it drains. */
+  listenTo(listener: PredecessorListener): void {
+    this.#predecessor = listener
+  }
+
+  /** Closes all that was offered; the predecessor goes on. Not after the commit. */
+  giveUp(): void {
+    this.#candidacy.giveUp()
+  }
+
+  /** Begins the limit of the state that the candidacy is in. */
+  #limit(timeout: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#candidacy.timeOver(), timeout)
+  }
+
+  #defeated(): PassfdError {
+    const { pid } = this.#channel.peer
+    return this.#defeat === 'late'
+      ? new PassfdError('TAKEOVER_TOO_LATE', { pid })
+      : new PassfdError('TAKEOVER_OVER', { pid, why: WHY[this.#defeat ?? 'given up'] })
+  }
+
+  /** A request with its own limit, which each `wait` begins anew. */
+  async #ask(asked: Asked, timeout: number, whom: string): Promise<unknown> {
+    const ended = deferred()
+    const begin = (): void => {
+      clearTimeout(this.#timer)
+      const { pid } = this.#channel.peer
+      const left = asked.do === 'begin' ? Math.max(0, this.#patience.since + timeout - performance.now()) : timeout
+      this.#timer = setTimeout(
+        () => {
+          if (left > SILENCE) ended.reject(new PassfdError('TAKEOVER_MOVED'))
+          else ended.reject(new PassfdError('TAKEOVER_TIMEOUT', { pid, whom, timeout }))
+        },
+        Math.min(left, asked.do === 'begin' ? SILENCE : left)
+      )
+    }
+    begin()
+    this.#heard = () => {
+      this.#patience.since = performance.now()
+      begin()
+    }
+    try {
+      return await Promise.race([this.#channel.request(asked, { descriptors: MOST, timeout: 0 }), ended.promise])
+    } finally {
+      clearTimeout(this.#timer)
+      this.#heard = undefined
+    }
+  }
+
+  #hear(message: Message): void {
+    const { value } = message as Message<{ do?: string; connections?: unknown; name?: unknown; chain?: unknown }>
+    if (value?.do === 'wait') this.#heard?.()
+    else if (value?.do === 'left' && Number.isSafeInteger(value.connections))
+      this.#predecessor?.onLeft(value.connections as number, readChain(value.chain))
+    else if (value?.do === 'connections' && this.#predecessor !== undefined) {
+      message.claim()
+      this.#predecessor.onConnections(String(value.name), message.descriptors)
+    }
+  }
+
+  #end(why: Defeat): void {
+    this.#defeat = why
+    clearTimeout(this.#timer)
+    this.#over.reject(this.#defeated())
+    // A friendly goodbye first, then the life pipe, then all the rest
+    void this.#channel.close()
+    this.life.end()
+    this.#predecessorLife?.close()
+    for (const descriptor of [this.#path, this.#decision, ...this.listeners.map(({ listener }) => listener)])
+      if (descriptor?.closed === false) descriptor.close()
+  }
+}
+
+const WHY: Record<Defeat, string> = {
+  again: 'its predecessor has gone before the offer was complete',
+  turn: 'its turn did not come in time (turnTimeout)',
+  offer: 'the offer was not complete in time (turnTimeout)',
+  state: 'the state was not there in time (inheritTimeout, graceTimeout)',
+  late: 'the predecessor has gone on',
+  'given up': 'it was given up',
+  attach: 'it could not accept'
+}
+
+function readChain(value: unknown): Draining[] {
+  if (!Array.isArray(value)) return []
+  return value.filter(one => Number.isSafeInteger(one?.pid) && Number.isSafeInteger(one?.connections))
+}
+
+function closeParts(parts: readonly StatePart[]): void {
+  for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
+}

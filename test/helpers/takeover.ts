@@ -1,0 +1,65 @@
+/** Processes that take over from each other. */
+import { EventEmitter, once } from 'node:events'
+import { connect } from 'node:net'
+import type { ExecutionContext } from 'ava'
+import { type Running, startFixture } from './process.ts'
+
+export interface Side {
+  readonly running: Running
+  readonly pid: number
+  /** Has the fixture do something; rejects with its error's code and message. */
+  ask<T>(command: string, ...values: unknown[]): Promise<T>
+  /** What it tells by itself: 'step', 'rollBack', 'letGo', 'report', 'drops'. Each is kept until somebody asks for it. */
+  told<T>(event: string): Promise<T>
+  end(): Promise<void>
+}
+
+export function startSide(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): Side {
+  const running = startFixture('takeover-side', [path, JSON.stringify(options)])
+  t.teardown(() => void running.child.kill('SIGKILL'))
+  const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
+  const events = new EventEmitter()
+  const heard = new Map<string, unknown[]>()
+  let count = 0
+  const listen = async (): Promise<void> => {
+    for (;;) {
+      const { id, value, error, event, of } = JSON.parse(await running.line())
+      if (event !== undefined) {
+        heard.set(event, [...(heard.get(event) ?? []), of])
+        events.emit(event)
+      } else if (error !== undefined) answers.get(id)?.reject(new Error(error))
+      else answers.get(id)?.resolve(value)
+      answers.delete(id)
+    }
+  }
+  listen().catch(error => {
+    for (const { reject } of answers.values()) reject(error)
+  })
+  return {
+    running,
+    pid: running.child.pid!,
+    ask: (command, ...values) =>
+      new Promise((resolve, reject) => {
+        const id = ++count
+        answers.set(id, { resolve, reject })
+        running.child.stdin?.write(`${JSON.stringify([id, command, ...values])}\n`)
+      }),
+    told: async event => {
+      while ((heard.get(event)?.length ?? 0) === 0) await once(events, event)
+      return heard.get(event)!.shift() as any
+    },
+    end: async () => {
+      running.child.stdin?.end()
+      await running.exit
+    }
+  }
+}
+
+/** What the owner answers a client: its pid and its count. */
+export async function asked(port: number): Promise<[pid: number, count: string]> {
+  const client = connect(port, '127.0.0.1').setEncoding('utf8')
+  let text = ''
+  for await (const part of client) text += part
+  const [pid, count = ''] = text.split(' ')
+  return [Number(pid), count]
+}

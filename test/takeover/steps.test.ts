@@ -1,0 +1,132 @@
+/** A process is killed, or stopped, just before each step of a takeover: service goes on, and the next takeover works. */
+import type { ExecutionContext } from 'ava'
+import { isFull } from '../helpers/full.ts'
+import { temporaryPath } from '../helpers/path.ts'
+import { stopped } from '../helpers/processes.ts'
+import { asked, type Side, startSide } from '../helpers/takeover.ts'
+import { test } from '../helpers/test.ts'
+
+/** More than one part of an offer. */
+const LISTENERS = 241
+const SHORT = { turnTimeout: 1500, inheritTimeout: 1500, graceTimeout: 500, attemptTimeout: 1500, freezeTimeout: 1000 }
+const BEFORE_THE_BYTE = ['begin', 'offer', 'more', 'boot', 'freeze', 'state', 'commit']
+const AFTER_THE_BYTE = ['attach', 'mark']
+const OFFERING = ['answer begin', 'answer more']
+const FREEZING = ['answer freeze', 'answer state']
+
+interface Cast {
+  path: string
+  port: number
+  owner: Side
+  candidate: Side
+  /** What has become of the candidate's attempt: whether it serves, or why not. */
+  attempt: Promise<'serves' | 'nobody' | string>
+}
+
+/** An owner with a state, and a candidate that takes over with `inherit`; one of the two has something happen to it at a step. */
+async function cast(
+  t: ExecutionContext,
+  victim: 'owner' | 'candidate',
+  step: string,
+  what: 'KILL' | 'STOP'
+): Promise<Cast> {
+  const path = temporaryPath('seat')
+  const options = { limits: SHORT, state: { count: 1 } }
+  const steps = { [step]: what }
+  const owner = startSide(t, path, { ...options, ...(victim === 'owner' && { steps }) })
+  const port = await owner.ask<number>('bind', LISTENERS, 10)
+  const candidate = startSide(t, path, { ...options, state: undefined, ...(victim === 'candidate' && { steps }) })
+  return { path, port, owner, candidate, attempt: attempt(candidate).catch(error => error.message as string) }
+}
+
+async function attempt(candidate: Side): Promise<'serves' | 'nobody'> {
+  if ((await candidate.ask('apply')) === null) return 'nobody'
+  await candidate.ask('inherit')
+  await candidate.ask('commit')
+  return 'serves'
+}
+
+/** A third process takes over from whoever owns the seat, and ends both. */
+async function thenTakenOver(t: ExecutionContext, all: Cast, from: Side, count: string): Promise<void> {
+  const { path, port } = all
+  t.deepEqual(await asked(port), [from.pid, count])
+  const next = startSide(t, path, { limits: SHORT })
+  t.is(await attempt(next), 'serves')
+  t.is(await from.told('letGo'), from.pid)
+  t.deepEqual(await asked(port), [next.pid, count])
+  for (const side of [all.owner, all.candidate, next]) await side.end()
+}
+
+for (const step of [...BEFORE_THE_BYTE, ...AFTER_THE_BYTE])
+  test(`the candidate is killed before ${step}: the owner goes on`, async t => {
+    const all = await cast(t, 'candidate', step, 'KILL')
+    t.is(await all.candidate.told('step'), step)
+    t.regex(await all.attempt, /ended without the expected line/)
+    if (step !== 'begin')
+      t.deepEqual(await all.owner.told('rollBack'), {
+        frozen: ['state', 'commit', ...AFTER_THE_BYTE].includes(step),
+        listens: AFTER_THE_BYTE.includes(step)
+      })
+    await thenTakenOver(t, all, all.owner, '1')
+  })
+
+for (const step of OFFERING)
+  test(`the owner is killed before it can ${step}: whoever comes next binds anew`, async t => {
+    const all = await cast(t, 'owner', step, 'KILL')
+    t.is(await all.attempt, 'nobody')
+    const port = await all.candidate.ask<number>('bind', 1)
+    t.deepEqual(await asked(port), [all.candidate.pid, '-'])
+    await thenTakenOver(t, { ...all, port }, all.candidate, '-')
+  })
+
+for (const step of FREEZING)
+  test(`the owner is killed before it can ${step}: its state is lost with it, its listeners are not`, async t => {
+    const all = await cast(t, 'owner', step, 'KILL')
+    t.is(await all.attempt, 'serves')
+    await thenTakenOver(t, all, all.candidate, '-')
+  })
+
+test('the owner is killed before it lets go: its successor has everything', async t => {
+  const all = await cast(t, 'owner', 'letGo', 'KILL')
+  t.is(await all.attempt, 'serves')
+  await all.owner.running.exit
+  await thenTakenOver(t, all, all.candidate, '1')
+})
+
+if (isFull) {
+  for (const step of BEFORE_THE_BYTE)
+    test(`the candidate is stopped before ${step}: it is too late when it wakes`, async t => {
+      const all = await cast(t, 'candidate', step, 'STOP')
+      await stopped(all.candidate.pid)
+      if (step !== 'begin') await all.owner.told('rollBack')
+      t.deepEqual(await asked(all.port), [all.owner.pid, '1'])
+      process.kill(all.candidate.pid, 'SIGCONT')
+      // The one that has not begun yet is as good as new
+      const outcome = await all.attempt
+      if (step === 'begin') t.is(outcome, 'serves')
+      else t.regex(outcome, /TAKEOVER_(TOO_LATE|OVER|MOVED|TIMEOUT)/)
+      await thenTakenOver(t, all, step === 'begin' ? all.candidate : all.owner, '1')
+    })
+
+  for (const step of AFTER_THE_BYTE)
+    for (const fate of ['CONT', 'KILL'] as const)
+      test(`the candidate is stopped before ${step}, after the byte, then ${fate}: nobody else decides`, async t => {
+        const all = await cast(t, 'candidate', step, 'STOP')
+        await stopped(all.candidate.pid)
+        t.like(await all.owner.told('report'), { code: 'silent', pid: all.candidate.pid })
+        process.kill(all.candidate.pid, `SIG${fate}`)
+        const outcome = await all.attempt
+        if (fate === 'CONT') t.is(outcome, 'serves')
+        await thenTakenOver(t, all, fate === 'CONT' ? all.candidate : all.owner, '1')
+      })
+
+  for (const step of [...OFFERING, ...FREEZING])
+    test(`the owner is stopped before it can ${step}: the candidate gives up in time, and it goes on when it wakes`, async t => {
+      const all = await cast(t, 'owner', step, 'STOP')
+      await stopped(all.owner.pid)
+      t.regex(await all.attempt, /TAKEOVER_(TIMEOUT|OVER)/)
+      process.kill(all.owner.pid, 'SIGCONT')
+      await all.owner.told('rollBack')
+      await thenTakenOver(t, all, all.owner, '1')
+    })
+}
