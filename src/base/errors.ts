@@ -142,12 +142,15 @@ const TABLE = {
     'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If this is intended, listen to the event unserved.',
 
   // The end of a channel
-  TAKEOVER_BUSY: 'Process {pid} is taking over already. Try again later, or wait for your turn: options.busy of the owner.',
+  TAKEOVER_BUSY:
+    'Process {pid} is taking over already. Try again later, or wait for your turn: options.busy of the owner.',
   TAKEOVER_MOVED: 'Another process owns the seat by now, or nobody: connect to the takeover path again.',
-  TAKEOVER_TOO_LATE: 'Process {pid} has gone on as the owner, because this took too long. Nothing has moved: take over again.',
+  TAKEOVER_TOO_LATE:
+    'Process {pid} has gone on as the owner, because this took too long. Nothing has moved: take over again.',
   TAKEOVER_OVER: 'The attempt to take over from process {pid} is over: {why}. Nothing has moved: take over again.',
   TAKEOVER_TIMEOUT: 'Process {pid} has kept this candidate waiting for {whom} for {timeout} ms. Nothing has moved.',
-  TAKEOVER_VERSION: 'This process and process {pid} do not understand each other: {detail}. Use closer releases of passfd.',
+  TAKEOVER_VERSION:
+    'This process and process {pid} do not understand each other: {detail}. Use closer releases of passfd.',
   TAKEOVER_PROTOCOL: 'The other side of the takeover broke the protocol: {detail}.',
   TAKEOVER_SILENT: 'This client of the takeover path has asked for nothing within {timeout} ms.',
   CLOSED: 'The {what} has ended{how}: this was not sent or not answered.',

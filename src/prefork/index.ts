@@ -1,10 +1,11 @@
 /** passfd/prefork: a supervisor and workers that serve the same ports and lose nothing. */
 
+export type { ListenAddress } from '../serving/bound-socket.ts'
 export type { ConnectionHandler } from '../serving/descriptor-intake.ts'
+export type { StopContext, StopHandler } from '../serving/stop-handlers.ts'
 export type { Balance, Dispatch, Route, Routed } from './balance.ts'
 export type { WorkerInfo, WorkerState } from './control/worker-info.ts'
 export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './launch/restart.ts'
-export type { ListenAddress } from './listen/bound-socket.ts'
 export type {
   AdminSpec,
   SpawnSettings,
@@ -16,5 +17,4 @@ export type { SupervisorEvents, SupervisorPhase } from './supervisor/commands.ts
 export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
 export { Supervisor } from './supervisor/supervisor.ts'
 export { type JoinOptions, joinSupervisor } from './worker/join.ts'
-export type { StopContext, StopHandler } from './worker/stop-handlers.ts'
 export type { Worker } from './worker/worker.ts'

@@ -9,9 +9,9 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../channel/options.ts'
 import type { BindSpec } from '../descriptor/descriptor.ts'
+import { type ListenerSpec, readListeners } from '../serving/specs.ts'
 import { type Balance, balanceOf } from './balance.ts'
 import { type RestartPolicy, restartPolicy } from './launch/restart.ts'
-import { type ListenerSpec, readListeners } from './specs.ts'
 
 export interface WorkerLimits {
   /** Limits the resident memory, in bytes. */

@@ -2,6 +2,7 @@
 
 import { once } from 'node:events'
 import { createServer, Server, Socket, type SocketConstructorOpts } from 'node:net'
+import { quiet } from '../base/deferred.ts'
 import { EINVAL } from '../base/errno.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type Accepting, listenUnreachably, type SocketSetup } from '../connection/inject.ts'
@@ -15,6 +16,14 @@ import { endListeners } from './last-accept.ts'
 export interface AcceptSource {
   /** Stops accepting from it, at once. Only our copy is closed; the connections accepted from it live on. */
   remove(): Promise<void>
+  /** Accepts the connections that wait in it, and closes it: no other process serves them. */
+  empty(): Promise<void>
+}
+
+/** A listener that is accepted from already. `listening` resolves when the server has said so, or rejects with its error. */
+export interface Begun {
+  readonly source: AcceptSource
+  readonly listening: Promise<unknown>
 }
 
 /** What Node's servers have and the types don't tell. */
@@ -57,6 +66,8 @@ export class AcceptSources {
   readonly #receive: (socket: Socket) => void
   /** And whether this package's processes are the only ones that hold the listener. */
   readonly #handles = new Map<Handle, () => boolean>()
+  /** The server's own after `remove()` of its last listener: no process can reach it. */
+  #standIn: Handle | undefined
   #begun = false
   #stopped = false
 
@@ -75,9 +86,15 @@ export class AcceptSources {
     this.#begun = true
   }
 
-  /** `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
-  async add(listener: Descriptor, backlog: number, exclusive: () => boolean): Promise<AcceptSource> {
+  /** @throws ERR_PASSFD_SERVER_CLOSED if the server can't listen any more, or not yet again. */
+  check(): void {
     if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
+    if (!this.#begun && !this.#server.listening) this.#checkUnused()
+  }
+
+  /** Accepts when this returns. `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
+  begin(listener: Descriptor, backlog: number, exclusive: () => boolean): Begun {
+    this.check()
     const { kind } = listener
     if (!LISTENERS.includes(kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
@@ -86,26 +103,38 @@ export class AcceptSources {
         actual: kind
       })
     const first = !this.#begun && !this.#server.listening
-    if (first) this.#checkUnused()
     this.#begun = true
     const acceptor = first ? this.#server : this.#acceptor()
-    if (first && kind === 'unix-stream-listener') acceptor._pipeName = nameOf(listener) // address() reports it
-    const listening = once(acceptor, 'listening') // or its 'error'
+    if ((first || this.#standIn !== undefined) && kind === 'unix-stream-listener')
+      this.#server._pipeName = nameOf(listener) // address() reports it
+    const listening = quiet(once(acceptor, 'listening')) // or its 'error'
     acceptor.listen(listener.toListenHandle(), backlog)
     const handle = acceptor._handle
     // At once: a stop() in this very turn must accept the connections that wait in it
     if (handle !== null) {
       this.#handles.set(handle, exclusive)
       this.#guard(handle)
+      this.#replaceStandIn(handle)
     }
-    await listening
-    return { remove: async () => this.#remove(handle) }
+    return { source: { remove: async () => this.#remove(handle), empty: () => this.#empty(handle) }, listening }
   }
 
   #remove(handle: Handle | null): void {
     if (handle === null || !this.#handles.delete(handle)) return
     if (this.#server._handle === handle) this.#replaceOwn()
     this.#close(handle)
+  }
+
+  async #empty(handle: Handle | null): Promise<void> {
+    const exclusive = handle === null ? undefined : this.#handles.get(handle)
+    if (handle === null || exclusive === undefined) return
+    const fd = native.dup(handle.fd)
+    const waiting: number[] = []
+    // There is no descriptor for it
+    if (fd < 0) acceptWaiting(handle.fd, connection => void waiting.push(connection))
+    this.#remove(handle)
+    for (const connection of waiting) this.#receive(socketOf(connection, this.#server))
+    if (fd >= 0) await this.#acceptLast(exclusive() ? [fd] : [], exclusive() ? [] : [fd])
   }
 
   /** Once another process has ended the listener (see `endListeners`), accept(2) fails with EINVAL, which is no error of the server's. */
@@ -125,7 +154,6 @@ export class AcceptSources {
   async stop(last: boolean | Promise<boolean>): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
-    const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
     const copies: { fd: number; exclusive: () => boolean }[] = []
     const waiting: number[] = []
     for (const [handle, exclusive] of this.#handles) {
@@ -138,16 +166,23 @@ export class AcceptSources {
     this.#handles.clear()
     // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
     if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
-    for (const fd of waiting) receive(fd)
+    for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
     const isLast = await last
     // Only now: the supervisor may have ended meanwhile
     const own = copies.filter(({ exclusive }) => exclusive()).map(({ fd }) => fd)
     const shared = copies.map(({ fd }) => fd).filter(fd => !own.includes(fd))
-    if (isLast) await endListeners(own, fd => acceptWaiting(fd, receive))
+    if (isLast) await this.#acceptLast(own, shared)
+    else for (const fd of [...own, ...shared]) native.close(fd)
+  }
+
+  /** Accepts the connections that wait in these listeners, and closes them. `own`: no other program holds them, so they are ended for all. */
+  async #acceptLast(own: readonly number[], shared: readonly number[]): Promise<void> {
+    const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
+    await endListeners(own, fd => acceptWaiting(fd, receive))
     for (const fd of own) native.close(fd)
     for (const fd of shared) {
       const accepted: number[] = []
-      if (isLast) acceptWaiting(fd, connection => void accepted.push(connection))
+      acceptWaiting(fd, connection => void accepted.push(connection))
       native.close(fd) // at once: a connection that arrives in between is reset if this is the last copy
       for (const connection of accepted) receive(connection)
     }
@@ -183,8 +218,19 @@ export class AcceptSources {
       const standIn = createServer() as Handled
       listenUnreachably(standIn)
       this.#server._handle = standIn._handle
+      this.#standIn = standIn._handle ?? undefined
     }
     if (this.#server._unref === true) this.#server._handle!.unref?.()
+  }
+
+  /** The server has a listener again, which `address()` reports. */
+  #replaceStandIn(handle: Handle): void {
+    const standIn = this.#standIn
+    this.#standIn = undefined
+    if (standIn === undefined || this.#server._handle !== standIn) return
+    this.#server._handle = handle
+    if (this.#server._unref === true) handle.unref?.()
+    standIn.close()
   }
 
   #close(handle: Handle): void {

@@ -1,13 +1,14 @@
 /** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
 
 import { AsyncContext } from '../base/async-context.ts'
+import { RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { Acceptor, acceptBatch, acceptWaiting } from '../os/acceptor.ts'
 import { native } from '../os/native.ts'
-import type { AcceptSource } from './accept-sources.ts'
+import type { AcceptSource, Begun } from './accept-sources.ts'
 import type { Intake } from './intake.ts'
 import { endListeners } from './last-accept.ts'
 
@@ -27,9 +28,15 @@ export class DescriptorIntake implements Intake {
     this.#handler = handler
   }
 
+  check(): void {}
+
   prepare(): void {}
 
-  async add(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Promise<AcceptSource> {
+  async add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<AcceptSource> {
+    return this.begin(listener, backlog, exclusive).source
+  }
+
+  begin(listener: Descriptor, _backlog?: number, exclusive: () => boolean = () => false): Begun {
     if (!LISTENERS.includes(listener.kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation: 'receive()',
@@ -38,11 +45,10 @@ export class DescriptorIntake implements Intake {
       })
     const source = new WatchedListener(moveOut(listener, 'receive()'), exclusive, fd => this.#handle(own(fd)))
     this.#sources.add(source)
-    return {
-      remove: async () => {
-        if (this.#sources.delete(source)) await source.end(false)
-      }
+    const end = async (last: boolean): Promise<void> => {
+      if (this.#sources.delete(source)) await source.end(last)
     }
+    return { source: { remove: () => end(false), empty: () => end(true) }, listening: RESOLVED }
   }
 
   give(connection: Descriptor, onClosed?: () => void): void {

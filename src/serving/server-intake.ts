@@ -10,7 +10,7 @@ import { checkInteger } from '../base/check.ts'
 import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
 import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
-import { type AcceptSource, AcceptSources, BACKLOG, socketOf } from './accept-sources.ts'
+import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
 import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
 import type { DrainOptions, Intake } from './intake.ts'
 
@@ -71,6 +71,11 @@ export class ServerIntake implements Intake {
     return this.#requestsDone.promise
   }
 
+  /** @throws ERR_PASSFD_SERVER_CLOSED as `add()`. */
+  check(): void {
+    this.#sources.check()
+  }
+
   /** For a server that will only be given connections: it begins to listen (see Connection.injectInto), if it has not. */
   prepare(): void {
     this.#sources.prepare()
@@ -82,8 +87,15 @@ export class ServerIntake implements Intake {
    * true if only the supervisor's processes hold the listener: then later clients are refused, and no connection is reset.
    * @throws ERR_PASSFD_DESCRIPTOR_KIND; ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() has not finished.
    */
-  add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<AcceptSource> {
-    return this.#context.run(() => this.#sources.add(listener, backlog, exclusive))
+  async add(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Promise<AcceptSource> {
+    const { source, listening } = this.begin(listener, backlog, exclusive)
+    await listening
+    return source
+  }
+
+  /** As `add()`, and throws what that rejects with: it accepts when this returns. */
+  begin(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Begun {
+    return this.#context.run(() => this.#sources.begin(listener, backlog, exclusive))
   }
 
   /**

@@ -1,7 +1,7 @@
 /** What is listened on: read once, and nothing is opened or moved by that. */
 import { Descriptor } from '../../src/index.ts'
 import { Supervisor } from '../../src/prefork/index.ts'
-import { readListeners } from '../../src/prefork/specs.ts'
+import { readListeners } from '../../src/serving/specs.ts'
 import { refuses } from '../helpers/supervisor-options.ts'
 import { test } from '../helpers/test.ts'
 

@@ -7,6 +7,7 @@
  * - Both ends ignore kinds of messages, and fields, that they do not know. Version 1 did not: what it does not know is not sent to it.
  */
 import type { Descriptor } from '../../descriptor/descriptor.ts'
+import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
 
 export const LEAST = 1
 export const NEWEST = 3
@@ -35,15 +36,6 @@ export interface Join {
   debugPort?: number
 }
 
-/**
- * Of a listener, for one worker. The Descriptor is a dup, and the worker's. `own`: the supervisor has bound it, so that only the supervisor
- * and its workers hold it, unless a worker's program has given a copy away.
- */
-export type ListenerGrant =
-  | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
-  /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
-  | { dispatched: true; listener: Descriptor; own: boolean }
-
 /** The answer to `join`. */
 export interface Welcome {
   /** What both speak from now on. Undefined: 1. */
@@ -56,6 +48,7 @@ export interface Welcome {
   killTimeout: number
   /** The supervisor wants to hear of every closed connection. */
   tellClosed: boolean
+  /** The Descriptors are dups, and the worker's. */
   listeners: Record<string, ListenerGrant>
 }
 
@@ -118,13 +111,8 @@ export interface Accepted {
 
 export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
 
-export interface Lend {
+export interface Lend extends Lane {
   type: 'lend'
-  name: string
-  lane: number
-  listener: Descriptor
-  backlog: number | undefined
-  own: boolean
 }
 
 export interface TakeBack {

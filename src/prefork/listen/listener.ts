@@ -1,8 +1,9 @@
 /** What the supervisor listens on: opened once, kept open for its whole life, and lent. */
 import type { AsyncContext } from '../../base/async-context.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
-import type { Accepted, ListenerGrant } from '../control/control.ts'
-import type { ListenAddress } from './bound-socket.ts'
+import type { ListenAddress } from '../../serving/bound-socket.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { Accepted } from '../control/control.ts'
 import type { Recipient } from './recipient.ts'
 
 /** How a listener ends. */

@@ -5,9 +5,9 @@
  */
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { PortGroup } from '../../os/port-group.ts'
+import { addressOf, type ListenAddress } from '../../serving/bound-socket.ts'
 import { endOwn } from '../../serving/last-accept.ts'
-import type { ListenerGrant } from '../control/control.ts'
-import { addressOf, type ListenAddress } from './bound-socket.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { Ending, Listener } from './listener.ts'
 import type { Recipient } from './recipient.ts'
 

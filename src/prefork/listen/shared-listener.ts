@@ -1,8 +1,8 @@
 /** The shared policy: one socket, and every worker accepts from it. */
 import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { addressOf, type Bound, closeBound, type ListenAddress } from '../../serving/bound-socket.ts'
 import { endOwn } from '../../serving/last-accept.ts'
-import type { ListenerGrant } from '../control/control.ts'
-import { addressOf, type Bound, closeBound, type ListenAddress } from './bound-socket.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { Ending, Listener } from './listener.ts'
 
 export class SharedListener implements Listener {

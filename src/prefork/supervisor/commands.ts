@@ -1,8 +1,8 @@
 /** What a supervisor can be asked for, by its program, by signals and over the admin channel. */
 import type { EventEmitter } from 'node:events'
 import type { Failure } from '../../base/errors.ts'
+import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
-import type { ListenAddress } from '../listen/bound-socket.ts'
 
 export interface SupervisorEvents {
   /** A worker is ready. */

@@ -9,6 +9,7 @@ import { connect } from '../../channel/connect.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions } from '../../channel/options.ts'
 import { type BindSpec, Descriptor } from '../../descriptor/descriptor.ts'
 import { native } from '../../os/native.ts'
+import { readListeners } from '../../serving/specs.ts'
 import {
   APPLICATION_NUMBER,
   CONTROL_NUMBER,
@@ -20,7 +21,6 @@ import {
   SUPERVISOR_VARIABLE,
   type Welcome
 } from '../control/control.ts'
-import { readListeners } from '../specs.ts'
 import { standaloneOrigin } from './standalone-origin.ts'
 import { SupervisedOrigin } from './supervised-origin.ts'
 import { Worker } from './worker.ts'

@@ -3,9 +3,9 @@ import { PassfdError } from '../../base/errors.ts'
 import { connect, pair } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { removeFile } from '../../os/socket-name.ts'
-import type { ListenerGrant } from '../control/control.ts'
-import { type Bound, bind, closeBound } from '../listen/bound-socket.ts'
-import type { ListenerSpec } from '../specs.ts'
+import { type Bound, bind, closeBound } from '../../serving/bound-socket.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { ListenerSpec } from '../../serving/specs.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
 /** What a supervisor would have said. */
@@ -29,12 +29,11 @@ export async function standaloneOrigin(
     slot: 0,
     id: 1,
     supervised: false,
+    isShared: () => false,
     channel: channel.unref(),
     listeners,
     ...STANDALONE,
     lameDuck,
-    onClosed: undefined,
-    uses: () => {},
     ready: async () => {},
     stopping: async () => ({ last: true, orphan: false }),
     leave: async () => {

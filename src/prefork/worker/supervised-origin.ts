@@ -4,8 +4,9 @@ import { setTimeout as later } from 'node:timers/promises'
 import { asError, type PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
-import type { Accept, FromSupervisor, FromWorker, ListenerGrant, Welcome } from '../control/control.ts'
-import type { LentListeners } from './lent-listeners.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { ServedListeners } from '../../serving/served-listeners.ts'
+import type { Accept, FromSupervisor, FromWorker, Welcome } from '../control/control.ts'
 import { listenersOf, type Worker } from './worker.ts'
 import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
@@ -52,6 +53,10 @@ export class SupervisedOrigin implements WorkerOrigin {
     this.#heartbeat = welcome.heartbeat
   }
 
+  isShared(): boolean {
+    return true
+  }
+
   begin(worker: Worker): void {
     const control = this.#control
     const listeners = listenersOf(worker)
@@ -75,7 +80,7 @@ export class SupervisedOrigin implements WorkerOrigin {
     this.#beat(worker)
   }
 
-  #accept(listeners: LentListeners, { name, count }: Accept): void {
+  #accept(listeners: ServedListeners, { name, count }: Accept): void {
     const { connections, error } = listeners.accept(name, count)
     // First: what the program does with them may take its time
     this.#say({ type: 'accepted', name, count, taken: connections.length, ...(error < 0 && { error }) })

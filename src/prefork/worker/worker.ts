@@ -1,7 +1,6 @@
 /** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
 
 import type { Server } from 'node:net'
-import { AsyncContext } from '../../base/async-context.ts'
 import { invalid } from '../../base/check.ts'
 import { deferred } from '../../base/deferred.ts'
 import { mark } from '../../base/package-copy.ts'
@@ -10,8 +9,9 @@ import type { Channel } from '../../channel/channel.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenHandle } from '../../descriptor/to-node.ts'
 import type { ConnectionHandler } from '../../serving/descriptor-intake.ts'
-import { LentListeners } from './lent-listeners.ts'
-import { type StopHandler, StopHandlers } from './stop-handlers.ts'
+import { GracefulEnd } from '../../serving/graceful-end.ts'
+import { ServedListeners } from '../../serving/served-listeners.ts'
+import type { StopHandler } from '../../serving/stop-handlers.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
@@ -24,25 +24,23 @@ interface Ending {
 }
 
 /** @internal The listeners that the worker was lent. */
-export let listenersOf: (worker: Worker) => LentListeners
+export let listenersOf: (worker: Worker) => ServedListeners
 
 /** This process as a worker: the result of `joinSupervisor()`. */
 export class Worker {
-  readonly #listeners: LentListeners
+  readonly #listeners: ServedListeners
   readonly #origin: WorkerOrigin
-  readonly #handlers = new StopHandlers()
-  readonly #lameDuck = new AbortController()
-  readonly #lameDuckOver = deferred()
-  readonly #stop = new AbortController()
-  readonly #hurry = new AbortController()
-  readonly #context = new AsyncContext('PASSFD_WORKER')
-  #stopped: Promise<void> | undefined
+  readonly #end: GracefulEnd
 
   /** @internal */
   constructor(origin: WorkerOrigin) {
     markUncloneable(this)
     this.#origin = origin
-    this.#listeners = new LentListeners(origin)
+    this.#listeners = new ServedListeners(origin)
+    this.#end = new GracefulEnd(this.#listeners, origin, {
+      leave: () => origin.leave(),
+      exit: code => process.exit(code)
+    })
   }
 
   /** Its place among the workers, 0 to n-1. Its replacement gets the same slot. Standalone: 0. */
@@ -67,7 +65,7 @@ export class Worker {
 
   /** Aborts when the worker begins to stop. Then end responses that have no end of their own, such as event streams. */
   get signal(): AbortSignal {
-    return this.#stop.signal
+    return this.#end.signal
   }
 
   /**
@@ -75,17 +73,17 @@ export class Worker {
    * before (the option `lameDuck`). Use it in the readiness check for load balancers.
    */
   get lameDuck(): AbortSignal {
-    return this.#lameDuck.signal
+    return this.#end.lameDuck
   }
 
   /** @internal */
   get connections(): number {
-    return sum(this.#listeners.intakes, served => served.connections)
+    return this.#end.connections
   }
 
   /** @internal */
   get requests(): number {
-    return sum(this.#listeners.intakes, served => served.requests)
+    return this.#end.requests
   }
 
   /**
@@ -134,7 +132,7 @@ export class Worker {
    */
   onStop(handler: StopHandler): void {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
-    this.#handlers.add(handler)
+    this.#end.onStop(handler)
   }
 
   /**
@@ -150,69 +148,26 @@ export class Worker {
    * further call ends that time. Never resolves.
    */
   async stop(): Promise<void> {
-    if (this.#stopped !== undefined) this.#lameDuckOver.resolve()
+    this.#end.endLameDuck()
     await this.end({ last: false, told: false })
     return deferred().promise
   }
 
   /** @internal The supervisor will tell it to stop soon. */
   becomeLameDuck(): void {
-    this.#context.run(() => this.#lameDuck.abort())
+    this.#end.becomeLameDuck()
   }
 
   /** @internal Time is over: what is left is cut off. Or that of the lame duck, first. */
   hurry(): void {
-    if (this.#stopped !== undefined && !this.#stop.signal.aborted) this.#lameDuckOver.resolve()
-    else {
-      this.#listeners.cutOff()
-      this.#context.run(() => this.#hurry.abort())
-    }
+    this.#end.hurry()
   }
 
-  /** @internal Ends the process. `last`: what waits in the queues is ours to serve. `told`: by the supervisor. */
+  /** @internal Ends the process. `last`: what waits in the queues is this worker's to serve. `told`: by the supervisor. */
   end({ last, told, signal = false, orphan = false }: Ending): Promise<void> {
     if (orphan) this.#listeners.becomeOrphan()
-    if (this.#stopped === undefined) {
-      let begin!: () => void
-      // What fails is the program's to see: an unhandled rejection ends the process
-      this.#stopped = new Promise((resolve, reject) => {
-        begin = () => void this.#endNow(last, told, signal).then(resolve, reject)
-      })
-      begin() // after the assignment: what the program does when `signal` is aborted may ask for it again
-    }
-    return this.#stopped
-  }
-
-  async #endNow(last: boolean, told: boolean, bySignal: boolean): Promise<void> {
-    const { idleGrace, stopTimeout, killTimeout, lameDuck } = this.#origin
-    const { signal } = this.#hurry
-    this.#listeners.beginStop()
-    this.becomeLameDuck()
-    if (lameDuck > 0) {
-      const timer = setTimeout(() => this.#lameDuckOver.resolve(), lameDuck)
-      await this.#lameDuckOver.promise
-      clearTimeout(timer)
-    }
-    const limit = setTimeout(() => this.hurry(), stopTimeout)
-    signal.addEventListener('abort', () => {
-      clearTimeout(limit)
-      // A handler may wait for just that
-      for (const served of this.#listeners.intakes) served.destroyAll()
-      setTimeout(() => process.exit(1), killTimeout) // a handler that waits for ever
-      this.#handlers.limit(killTimeout)
-    })
-    this.#context.run(() => this.#stop.abort())
     // The supervisor may stop soon, too, and then no other process would serve the waiting connections
-    const isLast = told ? last : this.#askIfLast(bySignal)
-    const all = this.#listeners.intakes
-    await this.#listeners.end(isLast)
-    const drained = all.map(served => served.drain({ idleGrace, signal }))
-    await Promise.all(all.map(served => served.requestsDone))
-    const failed = await this.#handlers.run(signal)
-    await Promise.all(drained)
-    for (const served of all) served.destroyAll()
-    await this.#origin.leave()
-    process.exit(failed || signal.aborted ? 1 : (process.exitCode ?? 0))
+    return this.#end.begin({ last: told ? last : () => this.#askIfLast(signal) })
   }
 
   /** Resolves to whether what waits in the queues is this worker's to serve. */
@@ -227,9 +182,3 @@ export class Worker {
   }
 }
 mark(Worker, 'Worker')
-
-function sum<T>(values: Iterable<T>, of: (value: T) => number): number {
-  let total = 0
-  for (const value of values) total += of(value)
-  return total
-}

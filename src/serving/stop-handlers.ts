@@ -1,8 +1,8 @@
 /** What a worker's program does when the worker stops, and how long it may take. */
 import { setTimeout as later } from 'node:timers/promises'
-import { bound } from '../../base/async-context.ts'
-import { deferred } from '../../base/deferred.ts'
-import { asError, PassfdError } from '../../base/errors.ts'
+import { bound } from '../base/async-context.ts'
+import { deferred } from '../base/deferred.ts'
+import { asError, PassfdError } from '../base/errors.ts'
 
 export interface StopContext {
   /** Aborts when `stopTimeout` is over: the worker then closes the remaining connections, and the process ends soon. */

@@ -1,12 +1,12 @@
 /** One bound socket of the supervisor's. */
 
-import { PassfdError } from '../../base/errors.ts'
-import { Descriptor, own } from '../../descriptor/descriptor.ts'
-import { LISTENERS } from '../../descriptor/kind.ts'
-import { bindSocket } from '../../os/bind.ts'
-import { native } from '../../os/native.ts'
-import { removeFile, type SocketFile } from '../../os/socket-name.ts'
-import type { ListenerSpec } from '../specs.ts'
+import { PassfdError } from '../base/errors.ts'
+import { Descriptor, own } from '../descriptor/descriptor.ts'
+import { LISTENERS } from '../descriptor/kind.ts'
+import { bindSocket } from '../os/bind.ts'
+import { native } from '../os/native.ts'
+import { removeFile, type SocketFile } from '../os/socket-name.ts'
+import type { ListenerSpec } from './specs.ts'
 
 /** The address of a listener. An abstract name begins with `@`. */
 export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: number } | { path: string }

@@ -1,0 +1,20 @@
+/** A listener that this process serves, as it was given to it. */
+import type { Descriptor } from '../descriptor/descriptor.ts'
+
+/**
+ * The Descriptor is this process's own copy. `own`: passfd has bound it, so that only processes of this service hold it, unless a program has given
+ * a copy away.
+ */
+export type ListenerGrant =
+  | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
+  /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
+  | { dispatched: true; listener: Descriptor; own: boolean }
+
+/** A further lane of a listener. */
+export interface Lane {
+  readonly name: string
+  readonly lane: number
+  readonly listener: Descriptor
+  readonly backlog: number | undefined
+  readonly own: boolean
+}

@@ -1,0 +1,275 @@
+/** The listeners of a process that serves, by name, and the server of the program that serves each of them. */
+import type { Server } from 'node:net'
+import { PassfdError } from '../base/errors.ts'
+import { throwLater } from '../base/throw-later.ts'
+import { type Descriptor, own } from '../descriptor/descriptor.ts'
+import { acceptUpTo, acceptWaiting } from '../os/acceptor.ts'
+import type { AcceptSource, Begun } from './accept-sources.ts'
+import { type ConnectionHandler, DescriptorIntake } from './descriptor-intake.ts'
+import type { Intake } from './intake.ts'
+import { endListeners } from './last-accept.ts'
+import type { Lane, ListenerGrant } from './listener-grant.ts'
+import { ServerIntake } from './server-intake.ts'
+
+/** Where the listeners come from. */
+export interface ListenerSource {
+  readonly listeners: ReadonlyMap<string, ListenerGrant>
+  /** Other processes serve them, too, or will. */
+  isShared(): boolean
+  /** To be called when a connection that was given has closed. Undefined: nobody asks for it. */
+  readonly onClosed?: (() => void) | undefined
+  /** `exposed`: the program was given a copy of the listener. */
+  uses?(name: string, how: { adopts: boolean; exposed: boolean }): void
+}
+
+interface ServedListener {
+  readonly served: Intake
+  /** Its lanes that are accepted from, by number. */
+  readonly lanes: Map<number, Promise<AcceptSource>>
+}
+
+export class ServedListeners {
+  readonly #source: ListenerSource
+  readonly #servers = new Map<Server, ServerIntake>()
+  readonly #receivers: DescriptorIntake[] = []
+  readonly #serving = new Map<string, ServedListener>()
+  /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
+  readonly #exposed = new Set<string>()
+  #held = false
+  #stopping = false
+  #cutOff = false
+  #orphan = false
+
+  constructor(source: ListenerSource) {
+    this.#source = source
+  }
+
+  /** All that serve. */
+  get intakes(): Intake[] {
+    return [...this.#servers.values(), ...this.#receivers]
+  }
+
+  /** Names of those that the program neither serves nor was given. */
+  get unused(): string[] {
+    return [...this.#source.listeners.keys()].filter(name => !this.#serving.has(name) && !this.#exposed.has(name))
+  }
+
+  /** @throws ERR_PASSFD_LISTENER_UNKNOWN */
+  get(name: string): ListenerGrant {
+    const grant = this.#source.listeners.get(name)
+    if (grant === undefined)
+      throw new PassfdError('LISTENER_UNKNOWN', { name, names: [...this.#source.listeners.keys()].join(', ') })
+    return grant
+  }
+
+  /** While the listeners are held, it only checks the server. */
+  async serve(name: string, server: Server): Promise<void> {
+    await this.#serve(name, 'listen()', () => this.#servedBy(server))
+  }
+
+  async receive(name: string, handler: ConnectionHandler): Promise<void> {
+    await this.#serve(name, 'receive()', () => {
+      const receiver = new DescriptorIntake(handler)
+      this.#receivers.push(receiver)
+      return receiver
+    })
+  }
+
+  async #serve(name: string, operation: string, serving: () => Intake): Promise<void> {
+    const grant = this.get(name)
+    if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
+    if (grant.listener.kind === 'udp')
+      throw new PassfdError('DESCRIPTOR_KIND', {
+        operation,
+        expected: 'tcp-listener, unix-stream-listener',
+        actual: 'udp (use descriptor(name).toDatagram())'
+      })
+    const served = serving()
+    const entry: ServedListener = { served, lanes: new Map() }
+    this.#serving.set(name, entry)
+    try {
+      if (this.#held) served.check()
+      else if ('dispatched' in grant || hasEnded(grant.listener, grant.own)) served.prepare()
+      else await this.#begin(name, entry, { name, ...grant }).listening
+    } catch (error) {
+      this.#serving.delete(name) // for another server
+      throw error
+    }
+    if (!this.#stopping) this.#source.uses?.(name, { adopts: true, exposed: this.#exposed.has(name) })
+  }
+
+  /** Accepts from a lane, of which the grant stays. */
+  #begin(name: string, { served, lanes }: ServedListener, { lane, listener, backlog }: Lane): Begun {
+    const copy = listener.dup()
+    try {
+      const begun = served.begin(copy, backlog, () => this.#isOwn(name))
+      lanes.set(lane, Promise.resolve(begun.source))
+      return begun
+    } catch (error) {
+      copy[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** A copy for the program, which may pass it on. */
+  expose(name: string): Descriptor {
+    const grant = this.get(name)
+    if ('dispatched' in grant) throw new PassfdError('LISTENER_DISPATCHED', { name })
+    const descriptor = grant.listener.dup()
+    this.#exposed.add(name)
+    this.#source.uses?.(name, { adopts: this.#serving.has(name), exposed: true })
+    return descriptor
+  }
+
+  // --- accepting later, and not for a while
+
+  /** Until `attach()` no server accepts; after `pause()` none accepts any more. */
+  hold(): void {
+    this.#held = true
+  }
+
+  /** Every server accepts when this returns. `lanes`: all that there are; they stay the caller's. */
+  attach(lanes: readonly Lane[]): void {
+    this.#held = false
+    for (const [name, entry] of this.#serving)
+      for (const lane of lanes) {
+        if (lane.name !== name) continue
+        // Its 'error' is the program's to hear
+        void this.#begin(name, entry, lane).listening.catch(() => {})
+      }
+  }
+
+  /** Stops accepting. Open connections live on, and `attach()` may follow. */
+  pause(): void {
+    this.#held = true
+    for (const { lanes } of this.#serving.values()) {
+      for (const source of lanes.values()) void source.then(one => one.remove())
+      lanes.clear()
+    }
+  }
+
+  // --- what a supervisor lends and gives
+
+  /** More of a listener, until it is taken back. */
+  lend({ name, lane, listener, backlog, own }: Lane): void {
+    const serving = this.#serving.get(name)
+    const wanted = serving !== undefined && !this.#stopping && !serving.lanes.has(lane)
+    if (!wanted || hasEnded(listener, own)) {
+      listener.close()
+      return
+    }
+    serving.lanes.set(
+      lane,
+      serving.served.add(listener.claim(), backlog, () => this.#isOwn(name))
+    )
+  }
+
+  takeBack(name: string, lane: number): void {
+    const lanes = this.#serving.get(name)?.lanes
+    const lent = lanes?.get(lane)
+    lanes?.delete(lane)
+    void lent?.then(one => one.remove())
+  }
+
+  /** Accepts up to `count` connections that wait, to be given to `give`. `error`: what has kept it from accepting more (-errno). */
+  accept(name: string, count: number): { connections: Descriptor[]; error: number } {
+    const connections: Descriptor[] = []
+    const grant = this.#source.listeners.get(name)
+    // After it has stopped, other workers accept the waiting connections
+    if (this.#stopping || grant === undefined || !this.#serving.has(name)) return { connections, error: 0 }
+    const error = acceptUpTo(grant.listener.borrow(), count, connection => void connections.push(own(connection)))
+    return { connections, error }
+  }
+
+  /** What the program throws when it is given one, by a 'drop' listener for example, keeps no other from being served. */
+  give(name: string, connections: readonly Descriptor[]): void {
+    const served = this.#serving.get(name)?.served
+    for (const connection of connections) {
+      if (served === undefined || this.#cutOff) {
+        connection.close()
+        this.#source.onClosed?.()
+        continue
+      }
+      try {
+        served.give(connection, this.#source.onClosed)
+      } catch (error) {
+        connection[Symbol.dispose]()
+        throwLater(error)
+      }
+    }
+  }
+
+  // --- their end
+
+  /** The supervisor's process has ended. */
+  becomeOrphan(): void {
+    this.#orphan = true
+  }
+
+  /** From now on none is lent, served or accepted from. */
+  beginStop(): void {
+    this.#stopping = true
+  }
+
+  /** From now on connections that come are closed. */
+  cutOff(): void {
+    this.#cutOff = true
+  }
+
+  /**
+   * Stops accepting, and resolves when all are closed. `last`: this process serves the connections that wait in the queues. `alone`: names of
+   * listeners that no other process goes on with, so that it serves those that wait there in any case.
+   */
+  async end(last: boolean | Promise<boolean>, alone: readonly string[] = []): Promise<void> {
+    const emptied: Promise<void>[] = []
+    for (const name of alone)
+      for (const source of this.#serving.get(name)?.lanes.values() ?? []) emptied.push(source.then(one => one.empty()))
+    if (emptied.length > 0) await Promise.all(emptied) // else at once
+    const stopped = this.intakes.map(served => served.stopAccepting({ last }))
+    this.#close(grant => !('dispatched' in grant)) // the servers have copies, and theirs must be the last ones
+    await Promise.all(stopped)
+    if (await last) await this.#acceptDispatched()
+    this.#close(() => true)
+  }
+
+  /** No other process accepts from them any more. */
+  async #acceptDispatched(): Promise<void> {
+    const dispatched = [...this.#source.listeners].filter(([, grant]) => 'dispatched' in grant)
+    await Promise.all(
+      dispatched.map(async ([name, { listener }]) => {
+        const give = (connection: number): void => this.give(name, [own(connection)])
+        const fd = listener.borrow()
+        if (this.#isOwn(name)) await endListeners([fd], () => acceptWaiting(fd, give))
+        const waiting: number[] = []
+        acceptWaiting(fd, connection => void waiting.push(connection))
+        listener.close()
+        waiting.forEach(give)
+      })
+    )
+  }
+
+  #close(which: (grant: ListenerGrant) => boolean): void {
+    for (const grant of this.#source.listeners.values())
+      if (which(grant) && !grant.listener.closed) grant.listener.close()
+  }
+
+  /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
+  #isOwn(name: string): boolean {
+    if (this.#source.isShared() && !this.#orphan) return false
+    return this.#source.listeners.get(name)?.own === true && !this.#exposed.has(name)
+  }
+
+  #servedBy(server: Server): ServerIntake {
+    let served = this.#servers.get(server)
+    if (served === undefined) {
+      served = new ServerIntake(server)
+      this.#servers.set(server, served)
+    }
+    return served
+  }
+}
+
+/** The supervisor stops, and has shut it down: a TCP socket is no listener any more. */
+function hasEnded(listener: Descriptor, own: boolean): boolean {
+  return own && listener.kind === 'tcp'
+}
