@@ -17,14 +17,16 @@ const WINGS = [
   'memory',
   'serving',
   'systemd',
+  'takeover',
   'prefork'
 ]
 /** The rooms of prefork, lowest first. */
-const PREFORK = ['control', 'launch', 'specs', 'balance', 'options', 'listen', 'supervisor', 'worker', 'index']
+const PREFORK = ['control', 'launch', 'balance', 'options', 'listen', 'supervisor', 'worker', 'index']
 /** What a program imports is a door: nothing else of the wing is public. */
 const DOORS: Record<string, string> = {
   '.': 'index',
   './stream': 'stream/index',
+  './takeover': 'takeover/index',
   './datagram': 'datagram/index',
   './memory': 'memory/index',
   './prefork': 'prefork/index'

@@ -142,6 +142,11 @@ const TABLE = {
     'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If this is intended, listen to the event unserved.',
 
   // The end of a channel
+  TAKEOVER_NOT_READY:
+    'This {kind} came with the state of the predecessor, which still owns it. It can be used when ready() has resolved.',
+  TAKEOVER_LISTENERS:
+    'The predecessor (process {pid}) serves listeners that this program neither lists nor drops: {names}. Nothing has moved. Add them to options.listeners, or to options.drop.',
+  TAKEOVER_BEGUN: '{operation} is too late: {why}.',
   TAKEOVER_BUSY:
     'Process {pid} is taking over already. Try again later, or wait for your turn: options.busy of the owner.',
   TAKEOVER_MOVED: 'Another process owns the seat by now, or nobody: connect to the takeover path again.',

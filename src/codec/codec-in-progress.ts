@@ -26,7 +26,9 @@ export const call = {
   /** The body is flagged: further types are allowed. */
   records: false,
   /** Binary values may be views of the body. */
-  owned: false
+  owned: false,
+  /** Encoding and decoding: indexes of descriptors have four bytes (see wide.ts), and this knows those that were met. */
+  wide: undefined as Set<Descriptor> | undefined
 }
 
 /** True inside getters and toJSON() of a value that is being encoded: nothing else can be encoded then. */
@@ -44,6 +46,7 @@ export function collect(descriptor: Descriptor): number {
   const { encoded } = call
   try {
     assertOpen(descriptor)
+    if (call.wide !== undefined) return collectWide(call.wide, descriptor)
     if (encoded.descriptors.length === 0) {
       encoded.descriptors = [descriptor] // most often the only one: what is pushed into an empty array makes room for 17
       return 0
@@ -59,6 +62,12 @@ export function collect(descriptor: Descriptor): number {
     throw new Refusal('', undefined, error as PassfdError)
   }
   return encoded.descriptors.push(descriptor) - 1
+}
+
+function collectWide(met: Set<Descriptor>, descriptor: Descriptor): number {
+  if (met.has(descriptor)) throw new PassfdError('DESCRIPTOR_REPEATED')
+  met.add(descriptor)
+  return met.size - 1
 }
 
 /** Leaves `bytes` out of the body: they belong at `into[at]`. */

@@ -32,7 +32,8 @@ export type Timing =
   /** The same before the peer's hello, whether or not the peer turns out to take records. */
   | 'early'
 
-const detachedPackr = new Packr({
+/** For bodies that define what they use. */
+export const detachedPackr = new Packr({
   useRecords: true,
   moreTypes: true,
   structures: [],

@@ -2,6 +2,8 @@
 
 export const DESCRIPTOR_TYPE = 0x46
 export const CONNECTION_TYPE = 0x43
+/** Bytes of an index in a wide body (see wide.ts), little-endian; otherwise it has one. */
+export const WIDE_INDEX = 4
 
 /** By their codes. */
 export const VIEWS = [

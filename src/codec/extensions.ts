@@ -3,7 +3,7 @@ import { PassfdError } from '../base/errors.ts'
 import { type Connection, connectionOf } from '../connection/connection.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import { arrivedAt, call, refuseIndex } from './codec-in-progress.ts'
-import { ARRAY_BUFFER, CONNECTION_TYPE, DATA_VIEW, DESCRIPTOR_TYPE, VIEWS } from './extension-types.ts'
+import { ARRAY_BUFFER, CONNECTION_TYPE, DATA_VIEW, DESCRIPTOR_TYPE, VIEWS, WIDE_INDEX } from './extension-types.ts'
 import { addToChains } from './key-chains.ts'
 import { addExtension } from './msgpackr/pack.js'
 import { ConnectionPlaceholder, Placeholder } from './placeholders.ts'
@@ -38,6 +38,7 @@ function readSet(items: unknown): Set<unknown> {
 
 /** `data`: the one byte, or a view of whatever length. */
 function unpackDescriptor(data: Uint8Array | number | undefined): Descriptor {
+  if (call.wide !== undefined) return arrivedAt(wideIndex(data, WIDE_INDEX))
   if (typeof data === 'number') return arrivedAt(data)
   if (data?.length !== 1) refuseIndex(data?.[0])
   return arrivedAt(data[0]!)
@@ -45,12 +46,20 @@ function unpackDescriptor(data: Uint8Array | number | undefined): Descriptor {
 unpackDescriptor.oneByte = true
 
 function unpackConnection(data: Uint8Array): Connection | ConnectionPlaceholder {
+  const wide = call.wide !== undefined
   if (data.length === 0) refuseIndex(undefined)
-  const descriptor = arrivedAt(data[0]!) as Descriptor | Placeholder
-  const head = Buffer.from(data.subarray(1)) // a copy, as the message may be large and this live long
+  const descriptor = arrivedAt(wide ? wideIndex(data) : data[0]!) as Descriptor | Placeholder
+  const head = Buffer.from(data.subarray(wide ? WIDE_INDEX : 1)) // a copy, as the message may be large and this live long
   return descriptor instanceof Placeholder
     ? new ConnectionPlaceholder(descriptor.index, head)
     : connectionOf(descriptor, head)
+}
+
+/** `length`: what the extension must have. */
+function wideIndex(data: Uint8Array | number | undefined, length?: number): number {
+  if (typeof data !== 'object' || data.length < WIDE_INDEX || (length !== undefined && data.length !== length))
+    return refuseIndex(undefined)
+  return Buffer.from(data.buffer, data.byteOffset, WIDE_INDEX).readUInt32LE()
 }
 
 function unpackView(data: Uint8Array): unknown {

@@ -4,9 +4,9 @@ import type { PassfdError } from '../base/errors.ts'
 import { MAX_DEPTH } from '../base/kernel-limits.ts'
 import { Connection, descriptorOf, isConnection } from '../connection/connection.ts'
 import { Descriptor, isDescriptor } from '../descriptor/descriptor.ts'
-import { collect, leaveHole } from './codec-in-progress.ts'
+import { call, collect, leaveHole } from './codec-in-progress.ts'
 import { checkDistinct, checkPlainKeys, plainForm } from './encodable.ts'
-import { ARRAY_BUFFER, CONNECTION_TYPE, codeOfView, DESCRIPTOR_TYPE } from './extension-types.ts'
+import { ARRAY_BUFFER, CONNECTION_TYPE, codeOfView, DESCRIPTOR_TYPE, WIDE_INDEX } from './extension-types.ts'
 import { addToChains } from './key-chains.ts'
 import { type Allocate, type Pack, state, type ValuePacker } from './msgpackr/pack.js'
 import { ConnectionPlaceholder, Placeholder } from './placeholders.ts'
@@ -74,6 +74,13 @@ function packPlaceholder({ index }: Placeholder, allocate: Allocate): void {
 }
 
 function packIndex(index: number, allocate: Allocate): void {
+  if (call.wide !== undefined) {
+    const { target, targetView, position } = allocate(2 + WIDE_INDEX)
+    target[position] = 0xd6
+    target[position + 1] = DESCRIPTOR_TYPE
+    targetView.setUint32(position + 2, index, true)
+    return
+  }
   const { target, position } = allocate(3)
   packIndexAt(index, target, position)
 }
@@ -86,9 +93,10 @@ export function packIndexAt(index: number, into: Uint8Array, at: number): void {
 
 /** An extension of the index and the bytes; of one byte it is what a descriptor's looks like. */
 function packHead(index: number, head: Uint8Array, allocate: Allocate): void {
-  const length = head.length + 1
+  const size = call.wide === undefined ? 1 : WIDE_INDEX
+  const length = head.length + size
   const prefix = length === 1 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5
-  const header = prefix + 2
+  const header = prefix + 1 + size
   const byReference = head.length >= BY_REFERENCE
   const { target, targetView, position } = allocate(byReference ? header : header + head.length)
   target[position] = prefix === 1 ? 0xd4 : prefix === 2 ? 0xc7 : prefix === 3 ? 0xc8 : 0xc9
@@ -96,7 +104,8 @@ function packHead(index: number, head: Uint8Array, allocate: Allocate): void {
   else if (prefix === 3) targetView.setUint16(position + 1, length)
   else if (prefix === 5) targetView.setUint32(position + 1, length)
   target[position + prefix] = CONNECTION_TYPE
-  target[position + prefix + 1] = index
+  if (size === 1) target[position + prefix + 1] = index
+  else targetView.setUint32(position + prefix + 1, index, true)
   if (byReference) leaveHole(target, position + header, head)
   else target.set(head, position + header)
 }

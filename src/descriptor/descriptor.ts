@@ -49,6 +49,10 @@ export let moveOut: (descriptor: Descriptor, by: string) => number
 export let assertOpen: (descriptor: Descriptor) => number
 /** @internal Puts its number back into a moved Descriptor. It is open again, lent by `lender` or the caller's own. */
 export let restoreNumber: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
+/** @internal Takes the number out of an open descriptor until `unlock`: every use throws ERR_PASSFD_TAKEOVER_NOT_READY. Returns it; the caller owns it. */
+export let lock: (descriptor: Descriptor) => number
+/** @internal Puts the number of a locked descriptor back. `fd` -1: it was closed meanwhile. */
+export let unlock: (descriptor: Descriptor, fd: number) => void
 /** @internal True if other code has closed the number of a moved Descriptor. Then the number has no owner, and the Descriptor counts as closed. */
 export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
@@ -434,6 +438,15 @@ export class Descriptor implements Disposable {
       return descriptor.#leave('DESCRIPTOR_MOVED', by)
     }
     assertOpen = descriptor => descriptor.#open()
+    lock = descriptor => {
+      void descriptor.kind // it can be looked at meanwhile
+      descriptor.#separate()
+      return descriptor.#leave('TAKEOVER_NOT_READY', '')
+    }
+    unlock = (descriptor, fd) => {
+      if (fd >= 0) restoreNumber(descriptor, fd, undefined)
+      else descriptor.#gone = 'DESCRIPTOR_CLOSED'
+    }
     restoreNumber = (descriptor, fd, lender) => {
       descriptor.#fd = fd
       descriptor.#gone = undefined

@@ -9,7 +9,8 @@ export const GONE = {
   DESCRIPTOR_MOVED: 'moved',
   DESCRIPTOR_DETACHED: 'detached',
   DESCRIPTOR_CONVERTED: 'used up',
-  DESCRIPTOR_UNCLAIMED: 'closed unclaimed'
+  DESCRIPTOR_UNCLAIMED: 'closed unclaimed',
+  TAKEOVER_NOT_READY: 'locked'
 } as const
 export type Gone = keyof typeof GONE
 

@@ -14,8 +14,8 @@ import { ServerIntake } from './server-intake.ts'
 /** Where the listeners come from. */
 export interface ListenerSource {
   readonly listeners: ReadonlyMap<string, ListenerGrant>
-  /** Other processes serve them, too, or will. */
-  isShared(): boolean
+  /** Other processes serve it, too, or will. */
+  isShared(name: string): boolean
   /** To be called when a connection that was given has closed. Undefined: nobody asks for it. */
   readonly onClosed?: (() => void) | undefined
   /** `exposed`: the program was given a copy of the listener. */
@@ -255,7 +255,7 @@ export class ServedListeners {
 
   /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
   #isOwn(name: string): boolean {
-    if (this.#source.isShared() && !this.#orphan) return false
+    if (this.#source.isShared(name) && !this.#orphan) return false
     return this.#source.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 

@@ -28,7 +28,7 @@ import { type Life, makeDecision, OtherLife, takeByte } from './pipes.ts'
 import { publishStep } from './steps.ts'
 
 /** Of the takeover path; as of every server of channels. */
-const BACKLOG = 511
+export const BACKLOG = 511
 /** Candidates that wait for their turn. */
 const MAX_WAITING = 16
 /** How often one that waits hears that it does, in ms. */
@@ -49,11 +49,12 @@ export interface OwnerLimits {
   readonly busy: 'wait' | 'refuse'
 }
 
+/** What `freeze` is told of. */
 export interface FreezeContext {
   readonly successor: Peer
-  /** What the successor says of the formats that it takes; any value. */
+  /** What the successor has given to `inherit()`: which formats of the state it takes, for example. Untrusted if `authorize` lets others in. */
   readonly accepts: unknown
-  /** Aborted when the attempt is over before `freeze` has returned. */
+  /** Aborted when the attempt is over before `freeze` has returned. What it returns then comes back by `thaw`. */
   readonly signal: AbortSignal
 }
 

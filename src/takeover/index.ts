@@ -1,0 +1,14 @@
+/** passfd/takeover: replaces a running program by its successor, and loses nothing. */
+export type { ConnectionHandler } from '../serving/descriptor-intake.ts'
+export type { StopContext, StopHandler } from '../serving/stop-handlers.ts'
+export type { Draining, Program, Status } from './messages.ts'
+export type { TakeOverOptions, TakeoverPath } from './options.ts'
+export type { FreezeContext } from './owner.ts'
+export {
+  type ReadyOptions,
+  type Report,
+  type Seat,
+  type SeatEvents,
+  takeOver
+} from './seat.ts'
+export type { CandidateStep, OwnerStep, TakeoverStep } from './steps.ts'

@@ -1,0 +1,158 @@
+/** Options of `takeOver()`: their defaults and their checks. */
+import { isAbortSignal } from '../base/brand.ts'
+import { checkInteger, checkOneOf, checkPathText, checkType, invalid } from '../base/check.ts'
+import { type KnownOptions, readOptions } from '../base/known-options.ts'
+import { MAX_TIMEOUT } from '../base/timers.ts'
+import type { BindSpec } from '../descriptor/descriptor.ts'
+import type { Peer } from '../descriptor/peer.ts'
+import { accessOf, type FileAccess } from '../os/account.ts'
+import { type ListenerSpec, readListeners } from '../serving/specs.ts'
+
+/** The socket file at which the owner answers. `mode`: default 0o600. `owner`, `group`: numbers, or names in /etc/passwd and /etc/group. */
+export interface TakeoverPath {
+  path: string
+  mode?: number
+  owner?: number | string
+  group?: number | string
+}
+
+export interface TakeOverOptions {
+  /** The path by which the processes of one service find each other, on a local file system. The directory must be theirs alone to write to. */
+  path: string | TakeoverPath
+  /**
+   * The listeners by name. The predecessor's are taken over by name and address; the first process, and one that lists new ones, binds them. A
+   * Descriptor is moved in, and offered to successors. Absent: all that the predecessor has; see `seat.bind()`.
+   */
+  listeners?: Record<string, BindSpec>
+  /** Names of the predecessor's listeners that are to be closed. One that is neither listed nor dropped is an error: ERR_PASSFD_TAKEOVER_LISTENERS. */
+  drop?: readonly string[]
+  /** Decides whether a process may be the other side, as its candidate or as its owner. Default: a process of the same user, or root. */
+  authorize?(peer: Peer): boolean | Promise<boolean>
+  /** Gives the wait for the predecessor up, with Node's AbortError. */
+  signal?: AbortSignal
+  /** As the owner: whether a candidate whose turn it is not waits (the default) or is refused with ERR_PASSFD_TAKEOVER_BUSY. At most 16 wait. */
+  busy?: 'wait' | 'refuse'
+  /** As a candidate: limits the wait for the offer, in ms, from the connect or from the owner's last word that it has to wait. Default 60,000. */
+  turnTimeout?: number
+  /** As a candidate: limits `inherit()`, in ms. Default 10,000. */
+  inheritTimeout?: number
+  /** As a candidate: how long a predecessor whose channel has ended may take to die, in ms. Default 2,000. */
+  graceTimeout?: number
+  /** As the owner: limits the time from the offer to the commit, in ms. It covers the boot of the successor. Default 120,000. */
+  attemptTimeout?: number
+  /** As the owner: limits the time from the call of `freeze` to the commit, in ms. Nobody accepts in it. Default 5,000. */
+  freezeTimeout?: number
+  /** Sets how long it serves as before after `stop()`, TERM or INT, in ms. Not when it is superseded. Default 0. */
+  lameDuck?: number
+  /** Limits the time in which it finishes its requests at its end, in ms. Then it destroys what is left. Default 0: no limit. */
+  stopTimeout?: number
+  /** Limits the time after `stopTimeout` in which `onStop` handlers may go on, in ms. Default 5,000. */
+  killTimeout?: number
+  /** Sets how long an idle keep-alive connection stays open after its last request at the end, in ms. Default 1,000. */
+  idleGrace?: number
+  /** Lets TERM and INT stop it gracefully; a second one closes the remaining connections. Default true. */
+  signals?: boolean
+  /** False: the process does not end by itself when nothing is left to do: see `seat.ended`. Default true. */
+  exit?: boolean
+  /** The exit status of a process that was superseded and has drained, 0 to 255. Default 0. */
+  supersededStatus?: number
+}
+
+const TAKEOVER_OPTIONS = {
+  path: true,
+  listeners: true,
+  drop: true,
+  authorize: 'method',
+  signal: true,
+  busy: true,
+  turnTimeout: true,
+  inheritTimeout: true,
+  graceTimeout: true,
+  attemptTimeout: true,
+  freezeTimeout: true,
+  lameDuck: true,
+  stopTimeout: true,
+  killTimeout: true,
+  idleGrace: true,
+  signals: true,
+  exit: true,
+  supersededStatus: true
+} as const satisfies KnownOptions<TakeOverOptions>
+const PATH_OPTIONS = { path: true, mode: true, owner: true, group: true } as const satisfies KnownOptions<TakeoverPath>
+
+/** Options, checked and complete. */
+export interface TakeOverSettings {
+  readonly path: string
+  readonly access: FileAccess
+  readonly listeners: ReadonlyMap<string, ListenerSpec> | undefined
+  readonly drop: readonly string[]
+  readonly authorize: ((peer: Peer) => boolean | Promise<boolean>) | undefined
+  readonly signal: AbortSignal | undefined
+  readonly busy: 'wait' | 'refuse'
+  readonly turnTimeout: number
+  readonly inheritTimeout: number
+  readonly graceTimeout: number
+  readonly attemptTimeout: number
+  readonly freezeTimeout: number
+  readonly lameDuck: number
+  readonly stopTimeout: number
+  readonly killTimeout: number
+  readonly idleGrace: number
+  readonly signals: boolean
+  readonly exit: boolean
+  readonly supersededStatus: number
+}
+
+/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. */
+export function settingsOf(given: TakeOverOptions): TakeOverSettings {
+  const options = readOptions(given, TAKEOVER_OPTIONS)
+  const { drop = [], authorize, signal, busy = 'wait', signals = true, exit = true, supersededStatus = 0 } = options
+  const place = pathOf(options.path)
+  if (!Array.isArray(drop) || drop.some(name => typeof name !== 'string'))
+    throw invalid('options.drop', 'an array of names', drop)
+  if (authorize !== undefined && typeof authorize !== 'function')
+    throw invalid('options.authorize', 'a function', authorize)
+  if (signal !== undefined && !isAbortSignal(signal)) throw invalid('options.signal', 'an AbortSignal', signal)
+  checkOneOf(busy, 'options.busy', ['wait', 'refuse'])
+  for (const [name, value] of Object.entries({ signals, exit }))
+    checkType(value, name, 'true or false', one => typeof one === 'boolean')
+  checkInteger(supersededStatus, 'options.supersededStatus', 0, 255)
+  return {
+    path: place.path,
+    access: accessOf(place, place.mode ?? 0o600, 'options.path.'),
+    listeners: options.listeners === undefined ? undefined : readListeners(options.listeners, 'options.listeners'),
+    drop,
+    authorize,
+    signal,
+    busy,
+    turnTimeout: time(options.turnTimeout, 'turnTimeout', 60_000, 1),
+    inheritTimeout: time(options.inheritTimeout, 'inheritTimeout', 10_000, 1),
+    graceTimeout: time(options.graceTimeout, 'graceTimeout', 2000, 1),
+    attemptTimeout: time(options.attemptTimeout, 'attemptTimeout', 120_000, 1),
+    freezeTimeout: time(options.freezeTimeout, 'freezeTimeout', 5000, 1),
+    lameDuck: time(options.lameDuck, 'lameDuck', 0, 0),
+    stopTimeout: time(options.stopTimeout, 'stopTimeout', 0, 0),
+    killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
+    idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
+    signals,
+    exit,
+    supersededStatus
+  }
+}
+
+function pathOf(given: unknown): TakeoverPath {
+  if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
+    throw invalid('options.path', 'a path or an object with one', given)
+  const place =
+    typeof given === 'string' ? { path: given } : readOptions(given as TakeoverPath, PATH_OPTIONS, 'options.path')
+  if (typeof place.path !== 'string' || place.path === '') throw invalid('options.path', 'a path', place.path)
+  checkPathText(place.path, 'options.path')
+  if (place.mode !== undefined) checkInteger(place.mode, 'options.path.mode', 0, 0o777)
+  return place
+}
+
+function time(value: number | undefined, name: string, preset: number, least: number): number {
+  if (value === undefined) return preset
+  checkInteger(value, `options.${name}`, least, MAX_TIMEOUT)
+  return value
+}

@@ -1,0 +1,75 @@
+/** The state that a predecessor gives to its successor: any value, with any number of Descriptors and Connections in it. */
+import { decodeWide, encodeWide } from '../codec/wide.ts'
+import { type Descriptor, lock, unlock } from '../descriptor/descriptor.ts'
+import { native } from '../os/native.ts'
+import type { StatePart } from './messages.ts'
+
+/** What one message of the state carries at most: bytes, and descriptors (SCM_MAX_FD). */
+const PART_BYTES = 1_048_576
+const PART_DESCRIPTORS = 253
+
+/** A state that was given and may come back: the program's originals, and copies of them for the successor. */
+export class GivenState {
+  readonly value: unknown
+  readonly parts: readonly StatePart[]
+  readonly #originals: readonly Descriptor[]
+
+  /** Throws ERR_PASSFD_ENCODE, and the errors of unusable descriptors: nothing has happened then. */
+  constructor(value: unknown) {
+    const { bytes, descriptors } = encodeWide(value)
+    this.value = value
+    this.#originals = descriptors
+    const copies: Descriptor[] = []
+    try {
+      for (const descriptor of descriptors) copies.push(descriptor.dup())
+    } catch (error) {
+      for (const copy of copies) copy.close()
+      throw error
+    }
+    this.parts = inParts(bytes, copies)
+  }
+
+  /** The successor has it: the originals are closed. */
+  close(): void {
+    for (const original of this.#originals) original[Symbol.dispose]()
+  }
+}
+
+function inParts(bytes: Buffer, descriptors: readonly Descriptor[]): StatePart[] {
+  const count = Math.max(1, Math.ceil(bytes.length / PART_BYTES), Math.ceil(descriptors.length / PART_DESCRIPTORS))
+  return Array.from({ length: count }, (_, part) => ({
+    bytes: bytes.subarray(part * PART_BYTES, (part + 1) * PART_BYTES),
+    descriptors: descriptors.slice(part * PART_DESCRIPTORS, (part + 1) * PART_DESCRIPTORS)
+  }))
+}
+
+/** A state that has come and is the predecessor's until the mark: its Descriptors and Connections are locked. */
+export class LockedState {
+  readonly value: unknown
+  readonly #locked: readonly { readonly descriptor: Descriptor; readonly fd: number }[]
+
+  /** The descriptors of `parts` are moved in. Throws ERR_PASSFD_UNDECODABLE or ERR_PASSFD_DESCRIPTOR_COUNT: they are closed then. */
+  constructor(parts: readonly StatePart[]) {
+    const descriptors = parts.flatMap(part => part.descriptors)
+    try {
+      this.value = decodeWide(Buffer.concat(parts.map(({ bytes }) => bytes)), descriptors)
+    } catch (error) {
+      for (const descriptor of descriptors) descriptor.close()
+      throw error
+    }
+    this.#locked = descriptors.map(descriptor => ({ descriptor, fd: lock(descriptor) }))
+  }
+
+  /** It is the program's. */
+  unlock(): void {
+    for (const { descriptor, fd } of this.#locked) unlock(descriptor, fd)
+  }
+
+  /** It stays the predecessor's. */
+  close(): void {
+    for (const { descriptor, fd } of this.#locked) {
+      unlock(descriptor, -1)
+      native.close(fd)
+    }
+  }
+}
