@@ -4,9 +4,9 @@ export type { StopContext, StopHandler } from '../serving/stop-handlers.ts'
 export type { Draining, Program, Status } from './messages.ts'
 export type { TakeOverOptions, TakeoverPath } from './options.ts'
 export type { FreezeContext } from './owner.ts'
+export type { Report } from './place.ts'
 export {
   type ReadyOptions,
-  type Report,
   type Seat,
   type SeatEvents,
   takeOver

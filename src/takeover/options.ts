@@ -80,20 +80,24 @@ const TAKEOVER_OPTIONS = {
 } as const satisfies KnownOptions<TakeOverOptions>
 const PATH_OPTIONS = { path: true, mode: true, owner: true, group: true } as const satisfies KnownOptions<TakeoverPath>
 
-/** Options, checked and complete. */
-export interface TakeOverSettings {
+/** What a place at a takeover path needs. Times in ms. */
+export interface PlaceSettings {
   readonly path: string
   readonly access: FileAccess
-  readonly listeners: ReadonlyMap<string, ListenerSpec> | undefined
-  readonly drop: readonly string[]
   readonly authorize: ((peer: Peer) => boolean | Promise<boolean>) | undefined
-  readonly signal: AbortSignal | undefined
   readonly busy: 'wait' | 'refuse'
   readonly turnTimeout: number
   readonly inheritTimeout: number
   readonly graceTimeout: number
   readonly attemptTimeout: number
   readonly freezeTimeout: number
+}
+
+/** Options, checked and complete. */
+export interface TakeOverSettings extends PlaceSettings {
+  readonly listeners: ReadonlyMap<string, ListenerSpec> | undefined
+  readonly drop: readonly string[]
+  readonly signal: AbortSignal | undefined
   readonly lameDuck: number
   readonly stopTimeout: number
   readonly killTimeout: number

@@ -9,6 +9,7 @@ import { addressOf, bind } from '../serving/bound-socket.ts'
 import type { Lane, ListenerGrant } from '../serving/listener-grant.ts'
 import type { ListenerSpec } from '../serving/specs.ts'
 import type { Offered } from './messages.ts'
+import type { Report } from './place.ts'
 
 const BACKLOG = 511
 const EVERY_ADDRESS: readonly unknown[] = [undefined, '::', '0.0.0.0']
@@ -47,10 +48,6 @@ export class SeatListeners {
 
   get lanes(): Lane[] {
     return [...this.#taken.values()].flatMap(({ lanes }) => lanes)
-  }
-
-  has(name: string): boolean {
-    return this.#taken.has(name)
   }
 
   /** Names of the predecessor's listeners that were not taken; of one whose address has changed, too. */
@@ -110,6 +107,30 @@ export class SeatListeners {
     const { kind } = descriptor
     this.#take(name, { name, kind, options, lanes: [{ name, lane: 0, listener: descriptor, backlog, own }] })
     return undefined
+  }
+
+  /** The same, and resolves to what is to be reported of it. `pid`: the predecessor's. */
+  async bindAndCompare(name: string, spec: ListenerSpec, pid: number | undefined): Promise<Report[]> {
+    const before = this.#offered.has(name)
+    const of = pid === undefined ? { name } : { pid, name }
+    const differences = await this.bind(name, spec)
+    if (differences === undefined)
+      return before
+        ? [{ code: 'address', message: `The listener ${name} has another address than that of process ${pid}.`, ...of }]
+        : []
+    return differences.map(({ option, asked, actual }) => ({
+      code: 'options',
+      message:
+        option === 'backlog'
+          ? `The socket of the listener ${name} has the backlog ${actual}; from the commit on it has ${asked}.`
+          : `The socket of the listener ${name} keeps ${option} ${actual}; asked was ${asked}. Restart the service to change it.`,
+      ...of
+    }))
+  }
+
+  /** Listeners of the predecessor that this program neither serves nor drops. */
+  undecided(dropped: readonly string[]): string[] {
+    return this.left.filter(name => !this.#taken.has(name) && !dropped.includes(name))
   }
 
   #take(name: string, listener: SeatListener): void {

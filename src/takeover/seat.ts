@@ -9,26 +9,20 @@ import { readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { version } from '../base/version.ts'
-import { type BindSpec, type Descriptor, own } from '../descriptor/descriptor.ts'
+import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import type { ListenHandle } from '../descriptor/to-node.ts'
-import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
 import type { ConnectionHandler } from '../serving/descriptor-intake.ts'
 import { GracefulEnd } from '../serving/graceful-end.ts'
 import { ServedListeners } from '../serving/served-listeners.ts'
-import { readListeners } from '../serving/specs.ts'
+import { type ListenerSpec, readListeners } from '../serving/specs.ts'
 import type { StopHandler } from '../serving/stop-handlers.ts'
-import type { Draining, Offered, Program, StatePart } from './messages.ts'
+import type { Draining, StatePart } from './messages.ts'
 import { settingsOf, type TakeOverOptions, type TakeOverSettings } from './options.ts'
-import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
-import { Life } from './pipes.ts'
+import type { FreezeContext } from './owner.ts'
+import { Place, type Report, warnOf } from './place.ts'
 import { SeatListeners } from './seat-listeners.ts'
 import { GivenState, LockedState } from './state.ts'
-import { apply, type Succession } from './succession.ts'
-
-/** How often a superseded process looks how many connections are left, in ms. */
-const LOOK = 1000
 
 export interface ReadyOptions<State = unknown> {
   /**
@@ -41,24 +35,6 @@ export interface ReadyOptions<State = unknown> {
 }
 
 const READY_OPTIONS = { freeze: 'method', thaw: 'method' } as const
-
-/** What a seat reports. Without a listener for `'report'` each is a process warning. */
-export interface Report {
-  readonly code:
-    | 'address' // under a known name this program listens elsewhere
-    | 'options' // a socket differs from what was asked
-    | 'dropped' // the successor does not serve a listener; it is closed
-    | 'unserved' // a listener without a server
-    | 'silent' // the successor has committed and does not serve yet
-    | 'failed' // an attempt to take over from this process has failed
-    | 'stateLost' // the predecessor has died with its state
-    | 'thaw' // `thaw` has failed, and the state was closed
-    | 'path' // the takeover path can't be served
-  readonly message: string
-  /** The other process. */
-  readonly pid?: number
-  readonly name?: string
-}
 
 export interface SeatEvents {
   report: [report: Report]
@@ -96,38 +72,31 @@ type Phase = 'booting' | 'owner' | 'superseded' | 'stopped' | 'given up'
 /** The place of a process that serves: the result of `takeOver()`. */
 export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements AsyncDisposable {
   readonly #settings: TakeOverSettings
-  readonly #program: Program
+  readonly #place: Place
   readonly #listeners = new SeatListeners()
   readonly #served: ServedListeners
   readonly #end: GracefulEnd
   readonly #context = new AsyncContext('PASSFD_SEAT')
   readonly #ended = deferred()
-  readonly #predecessors = new Map<number, readonly Draining[]>()
+  readonly #dropped: string[]
   #phase: Phase = 'booting'
-  #succession: Succession | undefined
-  #path: Descriptor | undefined
-  #file: SocketFile | undefined
-  #life: Life | undefined
-  #owner: Owner | undefined
   #inherited: LockedState | undefined
   #inheriting = false
   #ready: ReadyOptions<State> = {}
   /** What `freeze` has returned, for the attempt that is under way. */
   #given: GivenState | undefined
-  /** Listeners that the successor of this attempt does not serve. */
+  /** Listeners that the successor does not serve. */
   #alone: readonly string[] = []
-  #successor: Successor | undefined
-  #successorPid = 0
   #unlisten: () => void = () => {}
   /** Keeps the process running until its end: while it is frozen nothing else may. */
   #running: NodeJS.Timeout | undefined
 
   /** @internal */
   constructor(settings: TakeOverSettings) {
-    super({ captureRejections: false })
+    super()
     markUncloneable(this)
     this.#settings = settings
-    this.#program = { pid: process.pid, passfd: version, runtime: `${process.release.name} ${process.version}` }
+    this.#dropped = [...settings.drop]
     this.#served = new ServedListeners({
       listeners: this.#listeners.grants,
       isShared: name => this.#phase === 'superseded' && !this.#alone.includes(name)
@@ -137,11 +106,22 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       leave: () => this.#leave(),
       exit: code => this.#exit(code)
     })
+    this.#place = new Place(settings, {
+      names: () => this.names,
+      copies: () => this.#listeners.copies(),
+      freeze: context => this.#freeze(context),
+      rollBack: how => this.#rollBack(how),
+      letGo: (successor, alone) => this.#letGo(successor, alone),
+      onConnections: (name, connections) => this.#served.give(name, connections),
+      onDraining: () => void this.#context.emit(this, 'draining', this.draining),
+      connections: () => this.connections,
+      report: report => this.#report(report)
+    })
   }
 
   /** The process whose place this one takes or has taken; undefined: there was none. */
   get predecessor(): Peer | undefined {
-    return this.#succession?.predecessor
+    return this.#place.predecessor
   }
 
   /** Whether a successor serves in this process's place. */
@@ -171,7 +151,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   /** The superseded processes that still have connections, as they have told last. */
   get draining(): readonly Draining[] {
-    return [...this.#predecessors.values()].flat()
+    return this.#place.draining
   }
 
   /** Names of all listeners: those of the option, and those that `bind()` has added; without the option all that the predecessor has. */
@@ -195,7 +175,6 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     for (const name of names) if (typeof name !== 'string') throw invalid('name', 'a text', name)
     this.#dropped.push(...names)
   }
-  readonly #dropped: string[] = []
 
   /**
    * Serves the connections of the listener `name` with a net, tls, http, https or http2 server. Resolves when the server is prepared; its
@@ -250,14 +229,14 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#mustBoot('inherit()')
     if (this.#inheriting || this.#inherited !== undefined)
       throw new PassfdError('TAKEOVER_BEGUN', { operation: 'inherit()', why: 'it was called before' })
-    const succession = this.#succession
+    const { succession } = this.#place
     if (succession === undefined) return undefined
     this.#inheriting = true
     try {
       const parts = await succession.inherit(accepts)
       if (parts === undefined) {
         const { pid } = succession.predecessor
-        this.#report('stateLost', `Process ${pid} has died before it had given its state.`, { pid })
+        this.#report({ code: 'stateLost', message: `Process ${pid} has died before it had given its state.`, pid })
         return undefined
       }
       this.#inherited = new LockedState(parts)
@@ -290,7 +269,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     }
     const accepting = this.#commit()
     this.#reportUnserved()
-    await accepting.catch(error => this.#report('path', `The takeover path can't be served: ${asError(error).message}`))
+    await accepting
   }
 
   /** Stops gracefully and ends the process. During an attempt of a successor it waits for the outcome. Before `ready()` it gives up. */
@@ -309,22 +288,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   // --- taking over
 
   async #open(): Promise<void> {
-    const { path, listeners, drop, signal, authorize } = this.#settings
-    this.#dropped.push(...drop)
-    for (;;) {
-      this.#succession = await apply({
-        path,
-        program: this.#program,
-        wants: listeners === undefined ? undefined : [...listeners.keys()],
-        limits: this.#settings,
-        authorize,
-        signal
-      })
-      if (this.#succession !== undefined || (await this.#bindPath())) break
-    }
+    const { listeners, signal } = this.#settings
+    const offered = await this.#place.take(listeners === undefined ? undefined : [...listeners.keys()], signal)
     this.#listenToSignals()
     this.#running = setInterval(() => {}, MAX_TIMEOUT)
-    if (this.#succession !== undefined) this.#listeners.offer(this.#succession.listeners)
+    this.#listeners.offer(offered)
     if (listeners === undefined) this.#listeners.takeAll()
     const binding = [...(listeners ?? [])].map(([name, spec]) => this.#bind(name, spec))
     const failed = (await Promise.allSettled(binding)).find(({ status }) => status === 'rejected')
@@ -332,135 +300,44 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (listeners !== undefined) this.#checkLeft()
   }
 
-  /** False: another process is there by now. */
-  async #bindPath(): Promise<boolean> {
-    const { path, access } = this.#settings
-    try {
-      const { fd, file } = await listenOn({ path }, access, BACKLOG)
-      this.#path = own(fd)
-      this.#file = file
-      return true
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-      return false
-    }
-  }
-
-  async #bind(name: string, spec: Parameters<SeatListeners['bind']>[1]): Promise<void> {
-    const before = this.#listeners.left.includes(name)
-    const differences = await this.#listeners.bind(name, spec)
-    const pid = this.predecessor?.pid
-    if (differences === undefined && before)
-      this.#report('address', `The listener ${name} has another address than that of process ${pid}.`, { pid, name })
-    for (const { option, asked, actual } of differences ?? [])
-      this.#report(
-        'options',
-        option === 'backlog'
-          ? `The socket of the listener ${name} has the backlog ${actual}; from the commit on it has ${asked}.`
-          : `The socket of the listener ${name} keeps ${option} ${actual}; asked was ${asked}. Restart the service to change it.`,
-        { pid, name }
-      )
+  async #bind(name: string, spec: ListenerSpec): Promise<void> {
+    for (const report of await this.#listeners.bindAndCompare(name, spec, this.predecessor?.pid)) this.#report(report)
   }
 
   /** Every listener of the predecessor was decided on. */
   #checkLeft(): void {
-    const undecided = this.#listeners.left.filter(name => !this.#listeners.has(name) && !this.#dropped.includes(name))
-    if (undecided.length > 0)
-      throw new PassfdError('TAKEOVER_LISTENERS', { pid: this.predecessor!.pid, names: undecided.join(', ') })
+    this.#place.checkDecided(this.#listeners.undecided(this.#dropped))
   }
 
   async #sendDrops(): Promise<void> {
-    const succession = this.#succession
-    if (succession === undefined) return
     if (this.#settings.listeners === undefined) this.#listeners.leave(this.#dropped)
     this.#checkLeft()
-    const { left } = this.#listeners
-    if (left.length === 0) return
-    try {
-      await succession.drop(left)
-    } catch (error) {
-      if (succession.defeat !== undefined) throw error
-      // The predecessor is dead, or its channel is: it decides by the pipes what it does
-    }
-    for (const name of left)
-      this.#report('dropped', `The listener ${name} of process ${succession.predecessor.pid} is served no more.`, {
-        pid: succession.predecessor.pid,
-        name
-      })
+    await this.#place.drop(this.#listeners.left)
   }
 
   /** All of it happens in this turn of the event loop. */
   #commit(): Promise<void> {
-    const succession = this.#succession
-    if (succession === undefined) {
-      this.#life = new Life()
-      return this.#attach(this.#path!)
-    }
-    let accepting!: Promise<void>
     try {
-      succession.commit(() => {
-        accepting = this.#attach(succession.path)
-      })
+      this.#place.win()
     } catch (error) {
-      this.#served.pause()
-      this.#owner = undefined
-      this.#phase = 'booting'
       void this.#giveUp()
       throw error
     }
+    try {
+      this.#listeners.listen()
+      this.#served.attach(this.#listeners.lanes)
+    } catch (error) {
+      this.#served.pause()
+      this.#place.fail()
+      void this.#giveUp()
+      throw error
+    }
+    this.#phase = 'owner'
+    const accepting = this.#place.serve()
     this.#listeners.closeLeft()
     this.#inherited?.unlock()
     this.#inherited = undefined
-    this.#followPredecessor(succession)
     return accepting
-  }
-
-  #attach(path: Descriptor): Promise<void> {
-    const succession = this.#succession
-    this.#life ??= succession!.life
-    this.#path = path
-    this.#listeners.listen()
-    this.#served.attach(this.#listeners.lanes)
-    this.#phase = 'owner'
-    const { attemptTimeout, freezeTimeout, busy, authorize } = this.#settings
-    const { owner, accepting } = Owner.begin(
-      {
-        path,
-        program: this.#program,
-        generation: succession?.generation ?? 1,
-        limits: { attemptTimeout, freezeTimeout, busy },
-        authorize,
-        chain: () => [...this.draining],
-        hooks: {
-          offer: wants => this.#offer(wants),
-          drops: names => {
-            this.#alone = names
-          },
-          freeze: context => this.#freeze(context),
-          rollBack: how => this.#rollBack(how),
-          letGo: (successor, to) => this.#letGo(successor, to),
-          report: (code, { pid }, detail) => this.#report(code, `Process ${pid} takes over: ${detail}.`, { pid })
-        }
-      },
-      this.#life
-    )
-    this.#owner = owner
-    return accepting
-  }
-
-  #followPredecessor(succession: Succession): void {
-    const { pid } = succession.predecessor
-    succession.listenTo({
-      onLeft: (connections, chain) => this.#leftOf(pid, [{ pid, connections }, ...chain]),
-      onConnections: (name, connections) => this.#served.give(name, connections),
-      onEnd: () => this.#leftOf(pid, [])
-    })
-  }
-
-  #leftOf(pid: number, processes: readonly Draining[]): void {
-    if (processes.length > 0) this.#predecessors.set(pid, processes)
-    else if (!this.#predecessors.delete(pid)) return
-    this.#context.emit(this, 'draining', this.draining)
   }
 
   async #giveUp(): Promise<void> {
@@ -470,22 +347,13 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     clearInterval(this.#running)
     this.#inherited?.close()
     this.#inherited = undefined
-    this.#succession?.giveUp()
-    const { listeners } = this.#settings
-    for (const spec of listeners?.values() ?? []) if (Symbol.dispose in spec) spec[Symbol.dispose]()
-    await this.#listeners.close(true)
-    if (this.#succession !== undefined) return
-    if (this.#file !== undefined) await removeFile(this.#file)
-    if (this.#path?.closed === false) this.#path.close()
-    this.#life?.end()
+    for (const spec of this.#settings.listeners?.values() ?? []) if (spec instanceof Descriptor) spec[Symbol.dispose]()
+    const listeners = this.#listeners.close(true) // before the predecessor's are closed, of which these have the same objects
+    await this.#place.giveUp()
+    await listeners
   }
 
   // --- as the owner
-
-  #offer(wants: readonly string[] | undefined): Offered[] {
-    this.#alone = wants === undefined ? [] : this.names.filter(name => !wants.includes(name))
-    return this.#listeners.copies()
-  }
 
   async #freeze(context: FreezeContext): Promise<readonly StatePart[]> {
     const { freeze } = this.#ready
@@ -504,7 +372,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       if (!context.signal.aborted) this.#accept()
       if (returned !== undefined) this.#thaw(returned.value)
       const { pid } = context.successor
-      this.#report('failed', `Process ${pid} gets no state: ${asError(error).message}`, { pid })
+      this.#report({ code: 'failed', message: `Process ${pid} gets no state: ${asError(error).message}`, pid })
       throw error
     }
   }
@@ -517,12 +385,12 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     const { thaw } = this.#ready
     void (async () => thaw?.(value))().catch(error => {
       new GivenState(value).close()
-      this.#report('thaw', `thaw() has failed, and the state was closed: ${asError(error).message}`)
+      const { message } = asError(error)
+      this.#report({ code: 'thaw', message: `thaw() has failed, and the state was closed: ${message}` })
     })
   }
 
   #rollBack({ frozen, listens }: { frozen: boolean; listens: boolean }): void {
-    this.#alone = []
     if (listens) this.#listeners.listen()
     const given = this.#given
     this.#given = undefined
@@ -530,22 +398,14 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (given !== undefined) this.#thaw(given.value as State)
   }
 
-  #letGo(successor: Peer, to: Successor): void {
+  #letGo(successor: Peer, alone: readonly string[]): void {
     this.#phase = 'superseded'
-    this.#owner = undefined
-    this.#successor = to
-    this.#successorPid = successor.pid
+    this.#alone = alone
     this.#given?.close()
     this.#given = undefined
-    const { pid } = successor
-    for (const name of this.#alone)
-      this.#report('dropped', `The listener ${name} is served no more, by a decision of process ${pid}.`, { pid, name })
-    this.#context.emit(this, 'superseded', successor)
     this.#listeners.closeFurther()
-    void this.#end.begin({ last: false, alone: this.#alone, atOnce: true })
-    const look = setInterval(() => to.left(this.connections, [...this.draining]), LOOK).unref()
-    to.left(this.connections, [...this.draining])
-    void this.#ended.promise.then(() => clearInterval(look))
+    void this.#end.begin({ last: false, alone, atOnce: true })
+    this.#context.emit(this, 'superseded', successor)
   }
 
   // --- its end
@@ -567,7 +427,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async #stop(): Promise<void> {
     if (this.#phase === 'booting') await this.#giveUp()
     // An attempt has its outcome first: it may supersede this process
-    await this.#owner?.stop()
+    await this.#place.stop()
     if (this.#phase === 'owner') {
       this.#phase = 'stopped'
       this.#listeners.closeFurther()
@@ -576,8 +436,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   async #leave(): Promise<void> {
-    await this.#successor?.end()
-    this.#life?.end()
+    await this.#place.leave()
     await this.#listeners.close(false)
   }
 
@@ -601,7 +460,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #why(): string {
     switch (this.#phase) {
       case 'superseded':
-        return `process ${this.#successorPid} has taken over`
+        return `process ${this.#place.successor!.pid} has taken over`
       case 'given up':
         return 'this process has given up, and its predecessor serves'
       case 'stopped':
@@ -613,17 +472,15 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   #reportUnserved(): void {
     for (const name of this.#served.unused)
-      this.#report(
-        'unserved',
-        `Nothing serves the listener ${name}: its clients wait for ever. Call seat.listen() before seat.ready().`,
-        { name }
-      )
+      this.#report({
+        code: 'unserved',
+        message: `Nothing serves the listener ${name}: its clients wait for ever. Call seat.listen() before seat.ready().`,
+        name
+      })
   }
 
-  #report(code: Report['code'], message: string, more: { pid?: number | undefined; name?: string } = {}): void {
-    const report = { code, message, ...more } as Report
-    if (this.#context.emit(this, 'report', report)) return
-    process.emitWarning(message, { type: 'TakeoverWarning', code: `PASSFD_TAKEOVER_${code.toUpperCase()}` })
+  #report(report: Report): void {
+    if (!this.#context.emit(this, 'report', report)) warnOf(report)
   }
 
   static {

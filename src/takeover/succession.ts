@@ -289,26 +289,35 @@ export class Succession {
   }
 
   /**
-   * Reads the byte. If it is there, `attach` calls listen(2) and accepts, in the same turn of the event loop, and the mark says that this process
-   * serves. @throws ERR_PASSFD_TAKEOVER_TOO_LATE if the predecessor has gone on; ERR_PASSFD_TAKEOVER_OVER; what `attach` throws: the predecessor takes back then.
+   * Reads the byte: the predecessor can't roll back any more. This process calls listen(2), accepts, and then calls `mark()`, or `giveUp()`.
+   * @throws ERR_PASSFD_TAKEOVER_TOO_LATE if the predecessor has gone on; ERR_PASSFD_TAKEOVER_OVER.
    */
-  commit(attach: () => void): void {
+  win(): void {
     if (this.#candidacy.state !== 'holding') throw this.#defeated()
-    const { pid } = this.predecessor
-    publishStep('commit', pid)
+    publishStep('commit', this.predecessor.pid)
     if (!this.#candidacy.commit()) throw this.#defeated()
+    publishStep('attach', this.predecessor.pid)
+  }
+
+  /** This process serves. */
+  mark(): void {
+    publishStep('mark', this.predecessor.pid)
+    this.#candidacy.attached()
+    this.#decision?.close()
+    this.#predecessorLife?.close()
+    this.#channel.unref()
+  }
+
+  /** All in one turn of the event loop. @throws as `win()`, and what `attach` throws: the predecessor takes back then. */
+  commit(attach: () => void): void {
+    this.win()
     try {
-      publishStep('attach', pid)
       attach()
     } catch (error) {
       this.#candidacy.giveUp()
       throw error
     }
-    publishStep('mark', pid)
-    this.#candidacy.attached()
-    this.#decision?.close()
-    this.#predecessorLife?.close()
-    this.#channel.unref()
+    this.mark()
   }
 
   /** After the commit: what the predecessor says while it drains. */

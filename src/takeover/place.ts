@@ -1,0 +1,280 @@
+/**
+ * A process's place at a takeover path: as the candidate that waits for its turn, as the owner, and as the superseded one that tells its successor
+ * how many connections are left. What the process serves is its user's business: a Seat's, or a Supervisor's.
+ */
+import { deferred } from '../base/deferred.ts'
+import { asError, PassfdError } from '../base/errors.ts'
+import { version } from '../base/version.ts'
+import { type Descriptor, own } from '../descriptor/descriptor.ts'
+import type { Peer } from '../descriptor/peer.ts'
+import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
+import type { Draining, Offered, Program, StatePart } from './messages.ts'
+import type { PlaceSettings } from './options.ts'
+import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
+import { Life } from './pipes.ts'
+import { apply, type Succession } from './succession.ts'
+
+/** How often a superseded process looks how many connections are left, in ms. */
+const LOOK = 1000
+
+/** What a place reports. Without a listener for the event each is a process warning. */
+export interface Report {
+  readonly code:
+    | 'address' // under a known name this program listens elsewhere
+    | 'options' // a socket differs from what was asked
+    | 'dropped' // the successor does not serve a listener; it is closed
+    | 'unserved' // a listener without a server
+    | 'silent' // the successor has committed and does not serve yet
+    | 'failed' // the successor gets no state
+    | 'stateLost' // the predecessor has died with its state
+    | 'thaw' // `thaw` has failed, and the state was closed
+    | 'path' // the takeover path can't be served
+  readonly message: string
+  /** The other process. */
+  readonly pid?: number
+  readonly name?: string
+}
+
+/** What it does for the process. */
+export interface PlaceHooks {
+  /** Names of all listeners. */
+  names(): string[]
+  /** Copies of every lane of every listener, the caller's own. */
+  copies(): Offered[]
+  /** See OwnerHooks. */
+  freeze(context: FreezeContext): Promise<readonly StatePart[]>
+  /** An attempt to take over from this process begins: others may hold its listeners from now on. */
+  begun?(): void
+  rollBack(how: { frozen: boolean; listens: boolean }): void
+  /** A successor serves. `alone`: listeners that it does not. */
+  letGo(successor: Peer, alone: readonly string[]): void
+  /** Connections that the predecessor has accepted and that none of its own takes: the callee's. */
+  onConnections(name: string, connections: readonly Descriptor[]): void
+  /** Other predecessors drain, or have other numbers of connections. */
+  onDraining(): void
+  /** Open connections of this process. */
+  connections(): number
+  report(report: Report): void
+}
+
+export class Place {
+  readonly #settings: PlaceSettings
+  readonly #hooks: PlaceHooks
+  readonly #program: Program
+  readonly #predecessors = new Map<number, readonly Draining[]>()
+  readonly #left = deferred()
+  #succession: Succession | undefined
+  #path: Descriptor | undefined
+  #file: SocketFile | undefined
+  #life: Life | undefined
+  #owner: Owner | undefined
+  #alone: readonly string[] = []
+  #successor: Successor | undefined
+
+  constructor(settings: PlaceSettings, hooks: PlaceHooks) {
+    this.#settings = settings
+    this.#hooks = hooks
+    this.#program = { pid: process.pid, passfd: version, runtime: `${process.release.name} ${process.version}` }
+  }
+
+  get succession(): Succession | undefined {
+    return this.#succession
+  }
+
+  get predecessor(): Peer | undefined {
+    return this.#succession?.predecessor
+  }
+
+  /** Undefined: this process was not superseded. */
+  get successor(): Peer | undefined {
+    return this.#successor?.peer
+  }
+
+  /** The superseded processes that still have connections, as they have told last. */
+  get draining(): readonly Draining[] {
+    return [...this.#predecessors.values()].flat()
+  }
+
+  /**
+   * Waits for its turn, or binds the path if nobody is there. Resolves to what the predecessor offers: the caller's. `wants`: the names that this
+   * process serves; undefined: not known yet. Rejects as `apply()`, or with the system's error of bind(2).
+   */
+  async take(wants: readonly string[] | undefined, signal: AbortSignal | undefined): Promise<readonly Offered[]> {
+    const { path, authorize } = this.#settings
+    for (;;) {
+      this.#succession = await apply({ path, program: this.#program, wants, limits: this.#settings, authorize, signal })
+      if (this.#succession !== undefined) return this.#succession.listeners
+      if (await this.#bind()) return []
+    }
+  }
+
+  /** False: another process is there by now. */
+  async #bind(): Promise<boolean> {
+    const { path, access } = this.#settings
+    try {
+      const { fd, file } = await listenOn({ path }, access, BACKLOG)
+      this.#path = own(fd)
+      this.#file = file
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+      return false
+    }
+  }
+
+  /** These listeners of the predecessor are served no more. Before the commit. */
+  async drop(names: readonly string[]): Promise<void> {
+    const succession = this.#succession
+    if (succession === undefined || names.length === 0) return
+    const { pid } = succession.predecessor
+    try {
+      await succession.drop(names)
+    } catch (error) {
+      if (succession.defeat !== undefined) throw error
+      // The predecessor is dead, or its channel is: it decides by the pipes what it does
+    }
+    for (const name of names)
+      this.#hooks.report({
+        code: 'dropped',
+        message: `The listener ${name} of process ${pid} is served no more.`,
+        pid,
+        name
+      })
+  }
+
+  /**
+   * Reads the byte. From then on this process owns, or ends: it has all servers accept, and calls `serve()`, or `fail()`. Without a predecessor it
+   * does nothing. @throws ERR_PASSFD_TAKEOVER_TOO_LATE, ERR_PASSFD_TAKEOVER_OVER: the predecessor has gone on then, and all is closed.
+   */
+  win(): void {
+    this.#succession?.win()
+    this.#life = this.#succession?.life ?? new Life()
+    this.#path ??= this.#succession!.path
+  }
+
+  /** Every server accepts: answers on the path, and writes the mark. Resolves when candidates are let in; that it fails is reported. */
+  async serve(): Promise<void> {
+    const { attemptTimeout, freezeTimeout, busy, authorize } = this.#settings
+    const hooks = this.#hooks
+    const succession = this.#succession
+    const { owner, accepting } = Owner.begin(
+      {
+        path: this.#path!,
+        program: this.#program,
+        generation: succession?.generation ?? 1,
+        limits: { attemptTimeout, freezeTimeout, busy },
+        authorize,
+        chain: () => [...this.draining],
+        hooks: {
+          offer: wants => {
+            this.#alone = wants === undefined ? [] : hooks.names().filter(name => !wants.includes(name))
+            const copies = hooks.copies()
+            hooks.begun?.()
+            return copies
+          },
+          drops: names => {
+            this.#alone = names.filter(name => hooks.names().includes(name))
+          },
+          freeze: context => hooks.freeze(context),
+          rollBack: how => {
+            this.#alone = []
+            hooks.rollBack(how)
+          },
+          letGo: (peer, to) => this.#letGo(peer, to),
+          report: (code, { pid }, detail) =>
+            hooks.report({ code, message: `Process ${pid} takes over: ${detail}.`, pid })
+        }
+      },
+      this.#life!
+    )
+    this.#owner = owner
+    if (succession !== undefined) {
+      succession.mark()
+      this.#follow(succession)
+    }
+    await accepting.catch(error =>
+      hooks.report({ code: 'path', message: `The takeover path can't be served: ${asError(error).message}` })
+    )
+  }
+
+  /** It could not accept after the byte: the predecessor takes back. */
+  fail(): void {
+    this.#owner = undefined
+    this.#succession?.giveUp()
+  }
+
+  #follow(succession: Succession): void {
+    const { pid } = succession.predecessor
+    succession.listenTo({
+      onLeft: (connections, chain) => this.#leftOf(pid, [{ pid, connections }, ...chain]),
+      onConnections: (name, connections) => this.#hooks.onConnections(name, connections),
+      onEnd: () => this.#leftOf(pid, [])
+    })
+  }
+
+  #leftOf(pid: number, processes: readonly Draining[]): void {
+    if (processes.length > 0) this.#predecessors.set(pid, processes)
+    else if (!this.#predecessors.delete(pid)) return
+    this.#hooks.onDraining()
+  }
+
+  #letGo(successor: Peer, to: Successor): void {
+    this.#owner = undefined
+    this.#successor = to
+    const { pid } = successor
+    for (const name of this.#alone)
+      this.#hooks.report({
+        code: 'dropped',
+        message: `The listener ${name} is served no more, by a decision of process ${pid}.`,
+        pid,
+        name
+      })
+    this.#hooks.letGo(successor, this.#alone)
+    const tell = (): void => to.left(this.#hooks.connections(), [...this.draining])
+    const look = setInterval(tell, LOOK).unref()
+    tell()
+    void this.#left.promise.then(() => clearInterval(look))
+  }
+
+  /** Connections that this superseded process has accepted and that none of its servers takes. They are moved. */
+  give(name: string, connections: Descriptor[]): void {
+    if (this.#successor === undefined) for (const connection of connections) connection.close()
+    else this.#successor.give(name, connections)
+  }
+
+  /** Before the commit: the predecessor goes on, and all that it has offered is closed. */
+  async giveUp(): Promise<void> {
+    if (this.#succession !== undefined) {
+      this.#succession.giveUp()
+      return
+    }
+    if (this.#file !== undefined) await removeFile(this.#file)
+    this.#file = undefined
+    if (this.#path?.closed === false) this.#path.close()
+    this.#life?.end()
+  }
+
+  /** No candidate is let in any more. Resolves when an attempt that is under way has its outcome, which may be a successor. */
+  async stop(): Promise<void> {
+    await this.#owner?.stop()
+    this.#owner = undefined
+  }
+
+  /** The last thing: nothing is served any more. */
+  async leave(): Promise<void> {
+    this.#left.resolve()
+    await this.#successor?.end()
+    this.#life?.end()
+  }
+
+  /** @throws ERR_PASSFD_TAKEOVER_LISTENERS if a listener of the predecessor was neither listed nor dropped. */
+  checkDecided(undecided: readonly string[]): void {
+    if (undecided.length > 0)
+      throw new PassfdError('TAKEOVER_LISTENERS', { pid: this.predecessor!.pid, names: undecided.join(', ') })
+  }
+}
+
+/** For a report that nobody listens to. */
+export function warnOf({ code, message }: Report): void {
+  process.emitWarning(message, { type: 'TakeoverWarning', code: `PASSFD_TAKEOVER_${code.toUpperCase()}` })
+}
