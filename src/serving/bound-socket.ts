@@ -2,7 +2,7 @@
 
 import { PassfdError } from '../base/errors.ts'
 import { Descriptor, own } from '../descriptor/descriptor.ts'
-import { LISTENERS } from '../descriptor/kind.ts'
+import { type Kind, LISTENERS } from '../descriptor/kind.ts'
 import { bindSocket } from '../os/bind.ts'
 import { native } from '../os/native.ts'
 import { removeFile, type SocketFile } from '../os/socket-name.ts'
@@ -30,15 +30,18 @@ export interface Bound {
 /** The modes of a socket's file by which others may connect. */
 const OTHERS = 0o022
 
+const SERVED: readonly Kind[] = [...LISTENERS, 'udp']
+
 const text = Buffer.alloc(256)
 const facts = new Int32Array(2)
 
-export async function bind(name: string, spec: ListenerSpec): Promise<Bound> {
+/** `kinds`: those that a Descriptor may have. Without them: those that a worker can be given. */
+export async function bind(name: string, spec: ListenerSpec, kinds: readonly Kind[] = SERVED): Promise<Bound> {
   if (spec instanceof Descriptor) {
-    if (spec.kind !== 'udp' && !LISTENERS.includes(spec.kind))
+    if (!kinds.includes(spec.kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation: `The listener ${name}`,
-        expected: [...LISTENERS, 'udp'].join(', '),
+        expected: kinds.join(', '),
         actual: spec.kind
       })
     const closesAtOnce = spec.kind === 'tcp-listener'

@@ -3,6 +3,7 @@ import type { Server } from 'node:net'
 import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
+import { LISTENERS } from '../descriptor/kind.ts'
 import { acceptUpTo, acceptWaiting } from '../os/acceptor.ts'
 import type { AcceptSource, Begun } from './accept-sources.ts'
 import { type ConnectionHandler, DescriptorIntake } from './descriptor-intake.ts'
@@ -78,11 +79,12 @@ export class ServedListeners {
   async #serve(name: string, operation: string, serving: () => Intake): Promise<void> {
     const grant = this.get(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
-    if (grant.listener.kind === 'udp')
+    const { kind } = grant.listener
+    if (!LISTENERS.includes(kind))
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation,
-        expected: 'tcp-listener, unix-stream-listener',
-        actual: 'udp (use descriptor(name).toDatagram())'
+        expected: LISTENERS.join(', '),
+        actual: kind === 'udp' ? 'udp (use descriptor(name).toDatagram())' : `${kind} (use descriptor(name))`
       })
     const served = serving()
     const entry: ServedListener = { served, lanes: new Map() }

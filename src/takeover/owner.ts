@@ -396,9 +396,13 @@ export class Owner {
     clearTimeout(turn.timer)
     turn.timer = setTimeout(() => attempt.interrupted(), limits.freezeTimeout).unref()
     try {
-      const parts = await hooks.freeze({ successor: candidate.peer, accepts, signal: signal.signal })
-      if (attempt.state !== 'frozen') {
-        closeParts(parts)
+      const frozen = hooks.freeze({ successor: candidate.peer, accepts, signal: signal.signal })
+      const isOver = new Promise<undefined>(resolve => {
+        signal.signal.addEventListener('abort', () => resolve(undefined))
+      })
+      const parts = await Promise.race([frozen, isOver])
+      if (parts === undefined || attempt.state !== 'frozen') {
+        void frozen.then(closeParts, () => {}) // a program that still freezes keeps its successor waiting no longer
         throw new PassfdError('TAKEOVER_TOO_LATE', { pid: process.pid })
       }
       turn.state = parts

@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
+import { type Kind, LISTENERS } from '../descriptor/kind.ts'
 import { native } from '../os/native.ts'
 import { removeFile, type SocketFile } from '../os/socket-name.ts'
 import { addressOf, bind } from '../serving/bound-socket.ts'
@@ -13,7 +14,9 @@ import type { Report } from './place.ts'
 
 const BACKLOG = 511
 const EVERY_ADDRESS: readonly unknown[] = [undefined, '::', '0.0.0.0']
-const DATAGRAMS: readonly string[] = ['udp', 'unix-dgram']
+const DATAGRAMS: readonly Kind[] = ['udp', 'unix-dgram']
+/** What a Descriptor among the listeners may be. */
+const KINDS: readonly Kind[] = [...LISTENERS, 'unix-seqpacket-listener', ...DATAGRAMS]
 
 /** One listener with its lanes: members of a SO_REUSEPORT group, or the only one. */
 export interface SeatListener {
@@ -101,7 +104,7 @@ export class SeatListeners {
       return differences
     }
     if (this.#taken.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
-    const { descriptor, own, backlog, file } = await bind(name, spec)
+    const { descriptor, own, backlog, file } = await bind(name, spec, KINDS)
     if (file !== undefined) this.#files.push(file)
     const options = { ...(spec instanceof Descriptor ? {} : spec), own, ...file }
     const { kind } = descriptor
@@ -142,7 +145,9 @@ export class SeatListeners {
 
   /** The successor closes its copies of what it does not serve. */
   closeLeft(): void {
-    for (const { lanes } of this.#offered.values()) for (const { listener } of lanes) listener.close()
+    // After a succession that was given up they are closed already
+    for (const { lanes } of this.#offered.values())
+      for (const { listener } of lanes) if (!listener.closed) listener.close()
     this.#offered.clear()
   }
 
@@ -169,7 +174,7 @@ export class SeatListeners {
   /** From now on peers see this process's credentials, and the backlog is this program's. */
   listen(): void {
     for (const { kind, lanes } of this.#taken.values())
-      if (!DATAGRAMS.includes(kind))
+      if (!DATAGRAMS.includes(kind as Kind))
         for (const { listener, backlog = BACKLOG } of lanes) native.listen(listener.borrow(), backlog)
   }
 

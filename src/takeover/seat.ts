@@ -22,7 +22,7 @@ import { settingsOf, type TakeOverOptions, type TakeOverSettings } from './optio
 import type { FreezeContext } from './owner.ts'
 import { Place, type Report, warnOf } from './place.ts'
 import { SeatListeners } from './seat-listeners.ts'
-import { GivenState, LockedState } from './state.ts'
+import { closeState, GivenState, LockedState } from './state.ts'
 
 export interface ReadyOptions<State = unknown> {
   /**
@@ -56,6 +56,7 @@ export async function takeOver<State = unknown>(options: TakeOverOptions): Promi
   const seat = new Seat<State>(settings)
   try {
     await open(seat, settings)
+    setImmediate(reportHeld, seat) // the program listens by then
     return seat
   } catch (error) {
     await giveUp(seat)
@@ -66,6 +67,8 @@ export async function takeOver<State = unknown>(options: TakeOverOptions): Promi
 /** @internal */
 let open: (seat: Seat<any>, settings: TakeOverSettings) => Promise<void>
 let giveUp: (seat: Seat<any>) => Promise<void>
+/** @internal */
+let reportHeld: (seat: Seat<any>) => void
 
 type Phase = 'booting' | 'owner' | 'superseded' | 'stopped' | 'given up'
 
@@ -88,6 +91,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   /** Listeners that the successor does not serve. */
   #alone: readonly string[] = []
   #unlisten: () => void = () => {}
+  /** Reports of the time before the program has this seat and can listen. */
+  #held: Report[] | undefined = []
   /** Keeps the process running until its end: while it is frozen nothing else may. */
   #running: NodeJS.Timeout | undefined
 
@@ -259,6 +264,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       if (ready[name] !== undefined && typeof ready[name] !== 'function')
         throw invalid(`options.${name}`, 'a function', ready[name])
     this.#mustBoot('ready()')
+    this.#reportHeld()
     if (this.#inheriting)
       throw new PassfdError('TAKEOVER_BEGUN', { operation: 'ready()', why: 'inherit() is still under way' })
     await this.#sendDrops()
@@ -384,7 +390,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #thaw(value: State): void {
     const { thaw } = this.#ready
     void (async () => thaw?.(value))().catch(error => {
-      new GivenState(value).close()
+      closeState(value)
       const { message } = asError(error)
       this.#report({ code: 'thaw', message: `thaw() has failed, and the state was closed: ${message}` })
     })
@@ -480,12 +486,20 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   #report(report: Report): void {
-    if (!this.#context.emit(this, 'report', report)) warnOf(report)
+    if (this.#held !== undefined) this.#held.push(report)
+    else if (!this.#context.emit(this, 'report', report)) warnOf(report)
+  }
+
+  #reportHeld(): void {
+    const held = this.#held ?? []
+    this.#held = undefined
+    for (const report of held) this.#report(report)
   }
 
   static {
     open = seat => seat.#open()
     giveUp = seat => seat.#giveUp()
+    reportHeld = seat => seat.#reportHeld()
   }
 }
 mark(Seat, 'Seat')

@@ -35,6 +35,17 @@ export class GivenState {
   }
 }
 
+/** Closes what a message with this value would move. A value that can't be encoded is left to the garbage collector. */
+export function closeState(value: unknown): void {
+  let descriptors: readonly Descriptor[] = []
+  try {
+    descriptors = encodeWide(value).descriptors
+  } catch {
+    return
+  }
+  for (const descriptor of descriptors) descriptor[Symbol.dispose]()
+}
+
 function inParts(bytes: Buffer, descriptors: readonly Descriptor[]): StatePart[] {
   const count = Math.max(1, Math.ceil(bytes.length / PART_BYTES), Math.ceil(descriptors.length / PART_DESCRIPTORS))
   return Array.from({ length: count }, (_, part) => ({
