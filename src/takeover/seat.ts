@@ -298,7 +298,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     const offered = await this.#place.take(listeners === undefined ? undefined : [...listeners.keys()], signal)
     this.#listenToSignals()
     this.#running = setInterval(() => {}, MAX_TIMEOUT)
-    this.#listeners.offer(offered)
+    this.#listeners.offer(offered, this.predecessor?.pid ?? 0)
     if (listeners === undefined) this.#listeners.takeAll()
     const binding = [...(listeners ?? [])].map(([name, spec]) => this.#bind(name, spec))
     const failed = (await Promise.allSettled(binding)).find(({ status }) => status === 'rejected')
@@ -307,7 +307,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   async #bind(name: string, spec: ListenerSpec): Promise<void> {
-    for (const report of await this.#listeners.bindAndCompare(name, spec, this.predecessor?.pid)) this.#report(report)
+    for (const report of await this.#listeners.bind(name, spec)) this.#report(report)
   }
 
   /** Every listener of the predecessor was decided on. */
