@@ -111,6 +111,11 @@ int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags)
 	return error < 0 ? error : fd;
 }
 
+int os_share_port(int fd)
+{
+	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
 /* inet_ntop goes through sprintf, which is a good part of what accepting costs. */
 static int put_v4(const uint8_t bytes[4], uint8_t *text)
 {

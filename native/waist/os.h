@@ -114,6 +114,8 @@ int os_connect(int fd, const uint8_t *name, size_t length);
 
 /* The bound socket (TCP: listening) is the caller's, close-on-exec and non-blocking. */
 int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags);
+/* Lets sockets of this user that use SO_REUSEPORT bind to the place of this one. Of several that listen there all need it. */
+int os_share_port(int fd);
 
 /* An address of the internet. IPv4 in IPv6 form is IPv4. */
 struct os_inet_name {

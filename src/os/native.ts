@@ -100,6 +100,7 @@ export interface Native {
    * -EADDRINUSE if anybody listens there, with SO_REUSEPORT or without (TCP only). Returns the descriptor.
    */
   bindInet(udp: boolean, host: string, port: number, backlog: number, flags: number): number
+  sharePort(fd: number): number // SO_REUSEPORT for a socket that is bound already (socket(7))
 
   pidfd(pid: number): number // pidfd_open(2)
   peerPidfd(fd: number): number // SO_PEERPIDFD, Linux >= 6.5; -ENOPROTOOPT before

@@ -23,7 +23,7 @@ export class PortGroup {
   readonly #flags: number
   #first: number | undefined
 
-  private constructor(first: number, host: string, port: number, backlog: number, flags: number) {
+  private constructor(first: number | undefined, host: string, port: number, backlog: number, flags: number) {
     this.#first = first
     this.host = host
     this.port = port
@@ -38,11 +38,22 @@ export class PortGroup {
   static async open(spec: PortSpec): Promise<PortGroup> {
     const { fd, host, backlog, flags } = await bindPort(spec, REUSEPORT_LATER)
     try {
-      return new PortGroup(fd, host, portOf(fd), backlog, flags & IPV6_ONLY)
+      return new PortGroup(fd, host, placeOf(fd).port, backlog, flags & IPV6_ONLY)
     } catch (error) {
       native.close(fd)
       throw error
     }
+  }
+
+  /** The group of a listener that is there already, and stays the caller's. It must use SO_REUSEPORT, or `share()` must be called, before `open()`. */
+  static of(listener: number, backlog: number, ipv6Only: boolean): PortGroup {
+    const { host, port } = placeOf(listener)
+    return new PortGroup(undefined, host, port, backlog, ipv6Only ? IPV6_ONLY : 0)
+  }
+
+  /** Lets others join these listeners, of which each is alone or a member of this group. */
+  share(listeners: readonly number[]): void {
+    for (const listener of listeners) native.sharePort(listener)
   }
 
   /**
@@ -62,8 +73,9 @@ export class PortGroup {
   }
 }
 
-function portOf(fd: number): number {
+function placeOf(fd: number): { host: string; port: number } {
   const place = new Int32Array(2)
-  checked(native.inetName(fd, false, place, new Uint8Array(ADDRESS)), 'getsockname')
-  return place[1]!
+  const name = Buffer.alloc(ADDRESS)
+  const length = checked(native.inetName(fd, false, place, name), 'getsockname')
+  return { host: name.toString('latin1', 0, length), port: place[1]! }
 }

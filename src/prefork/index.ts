@@ -10,6 +10,7 @@ export type {
   AdminSpec,
   SpawnSettings,
   SupervisorOptions,
+  SupervisorTakeover,
   WorkerLimits
 } from './options.ts'
 export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './supervisor/admin.ts'

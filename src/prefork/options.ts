@@ -9,7 +9,9 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../channel/options.ts'
 import type { BindSpec } from '../descriptor/descriptor.ts'
+import type { Peer } from '../descriptor/peer.ts'
 import { type ListenerSpec, readListeners } from '../serving/specs.ts'
+import { type TakeOverSettings, type TakeoverPath, settingsOf as takeOverSettings } from '../takeover/options.ts'
 import { type Balance, balanceOf } from './balance.ts'
 import { type RestartPolicy, restartPolicy } from './launch/restart.ts'
 
@@ -87,6 +89,29 @@ export interface SupervisorOptions {
    * root, of `owner`, and those in `group`. Default: there is none.
    */
   admin?: string | AdminSpec
+  /**
+   * Lets a newly started supervisor replace this one, and this one replace the one that serves at the path: see docs/takeover.md. All listeners
+   * move, with what waits in them, and the admin path. Default: none.
+   */
+  takeover?: string | SupervisorTakeover
+}
+
+/** How a supervisor replaces another one, and is replaced. Times in ms. */
+export interface SupervisorTakeover extends TakeoverPath {
+  /** Names of the predecessor's listeners that are to be closed: see `takeOver()`. */
+  drop?: readonly string[]
+  /** Decides whether a process may be the other side. Default: a process of the same user, or root. */
+  authorize?(peer: Peer): boolean | Promise<boolean>
+  /** Whether a candidate whose turn it is not waits (the default) or is refused with ERR_PASSFD_TAKEOVER_BUSY. */
+  busy?: 'wait' | 'refuse'
+  /** Limits the wait for the predecessor's offer. Default 60,000. */
+  turnTimeout?: number
+  /** Limits the time from the offer to the commit, in which the successor's workers start. Default 120,000. */
+  attemptTimeout?: number
+  /** How long a predecessor whose channel has ended may take to die. Default 2,000. */
+  graceTimeout?: number
+  /** `process.exitCode` after `run()` of a supervisor that was superseded and has drained, 0 to 255. Default 0. */
+  supersededStatus?: number
 }
 
 const SUPERVISOR_OPTIONS = {
@@ -106,8 +131,22 @@ const SUPERVISOR_OPTIONS = {
   restart: true,
   limits: true,
   channel: true,
-  admin: true
+  admin: true,
+  takeover: true
 } as const satisfies KnownOptions<SupervisorOptions>
+const TAKEOVER_OPTIONS = {
+  path: true,
+  mode: true,
+  owner: true,
+  group: true,
+  drop: true,
+  authorize: 'method',
+  busy: true,
+  turnTimeout: true,
+  attemptTimeout: true,
+  graceTimeout: true,
+  supersededStatus: true
+} as const satisfies KnownOptions<SupervisorTakeover>
 const SPAWN_OPTIONS = {
   cwd: true,
   env: true,
@@ -143,6 +182,7 @@ export interface Settings {
   readonly limits: WorkerLimits
   readonly channel: ChannelOptions
   readonly admin: AdminSpec | undefined
+  readonly takeover: TakeOverSettings | undefined
 }
 
 export const MAX_WORKERS = 1024
@@ -195,7 +235,8 @@ export function settingsOf(given: SupervisorOptions): Settings {
     restart,
     limits: limitsOf(limits),
     channel,
-    admin: adminOf(admin)
+    admin: adminOf(admin),
+    takeover: takeoverOf(options.takeover)
   }
 }
 
@@ -234,6 +275,23 @@ function adminOf(given: unknown): AdminSpec | undefined {
   checkPathText(admin.path, 'options.admin')
   if (admin.mode !== undefined) checkInteger(admin.mode, 'options.admin.mode', 0, 0o777)
   return admin
+}
+
+/** Checked as the options of `takeOver()`, without those that are the supervisor's own. */
+function takeoverOf(given: unknown): TakeOverSettings | undefined {
+  if (given === undefined) return undefined
+  if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
+    throw invalid('options.takeover', 'a path or an object with one', given)
+  if (typeof given === 'string') return takeOverSettings({ path: given }, 'options.takeover')
+  const { path, mode, owner, group, ...rest } = readOptions(
+    given as SupervisorTakeover,
+    TAKEOVER_OPTIONS,
+    'options.takeover'
+  )
+  const place = Object.fromEntries(
+    Object.entries({ path, mode, owner, group }).filter(([, value]) => value !== undefined)
+  )
+  return takeOverSettings({ ...rest, path: place as unknown as TakeoverPath }, 'options.takeover')
 }
 
 export function checkWorkers(workers: unknown): asserts workers is number {

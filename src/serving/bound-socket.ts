@@ -56,8 +56,13 @@ export async function bind(name: string, spec: ListenerSpec, kinds: readonly Kin
   }
   const { fd, file } = await bindSocket(spec, `${name}.`)
   const { backlog } = spec as { backlog?: number }
-  const closesAtOnce = !('path' in spec) || (spec.mode & OTHERS) === 0
+  const closesAtOnce = !('path' in spec) || isPrivate(spec.mode)
   return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce }
+}
+
+/** No other user may connect to a socket file of this mode. */
+export function isPrivate(mode: unknown): boolean {
+  return typeof mode === 'number' && (mode & OTHERS) === 0
 }
 
 /** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */

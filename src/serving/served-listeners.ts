@@ -40,6 +40,7 @@ export class ServedListeners {
   #stopping = false
   #cutOff = false
   #orphan = false
+  #elsewhere = false
 
   constructor(source: ListenerSource) {
     this.#source = source
@@ -130,15 +131,21 @@ export class ServedListeners {
     this.#held = true
   }
 
-  /** Every server accepts when this returns. `lanes`: all that there are; they stay the caller's. */
-  attach(lanes: readonly Lane[]): void {
+  /** Every server accepts when this returns. `lanes`: all that there are, if they are more than the source's; they stay the caller's. */
+  attach(lanes: readonly Lane[] = this.#ownLanes()): void {
     this.#held = false
-    for (const [name, entry] of this.#serving)
+    for (const [name, entry] of this.#serving) {
+      if ('dispatched' in this.get(name)) entry.served.prepare()
       for (const lane of lanes) {
         if (lane.name !== name) continue
         // Its 'error' is the program's to hear
         void this.#begin(name, entry, lane).listening.catch(() => {})
       }
+    }
+  }
+
+  #ownLanes(): Lane[] {
+    return [...this.#source.listeners].flatMap(([name, grant]) => ('dispatched' in grant ? [] : [{ name, ...grant }]))
   }
 
   /** Stops accepting. Open connections live on, and `attach()` may follow. */
@@ -208,6 +215,11 @@ export class ServedListeners {
     this.#orphan = true
   }
 
+  /** Whether another supervisor may have them, too: then this process does not end them for all, even as an orphan. */
+  share(elsewhere: boolean): void {
+    this.#elsewhere = elsewhere
+  }
+
   /** From now on none is lent, served or accepted from. */
   beginStop(): void {
     this.#stopping = true
@@ -257,7 +269,7 @@ export class ServedListeners {
 
   /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
   #isOwn(name: string): boolean {
-    if (this.#source.isShared(name) && !this.#orphan) return false
+    if (this.#elsewhere || (this.#source.isShared(name) && !this.#orphan)) return false
     return this.#source.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 

@@ -107,56 +107,56 @@ export interface TakeOverSettings extends PlaceSettings {
   readonly supersededStatus: number
 }
 
-/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. */
-export function settingsOf(given: TakeOverOptions): TakeOverSettings {
+/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. `what`: how errors call the options. */
+export function settingsOf(given: TakeOverOptions, what = 'options'): TakeOverSettings {
   const options = readOptions(given, TAKEOVER_OPTIONS)
   const { drop = [], authorize, signal, busy = 'wait', signals = true, exit = true, supersededStatus = 0 } = options
-  const place = pathOf(options.path)
+  const place = pathOf(options.path, what)
   if (!Array.isArray(drop) || drop.some(name => typeof name !== 'string'))
-    throw invalid('options.drop', 'an array of names', drop)
+    throw invalid(`${what}.drop`, 'an array of names', drop)
   if (authorize !== undefined && typeof authorize !== 'function')
-    throw invalid('options.authorize', 'a function', authorize)
-  if (signal !== undefined && !isAbortSignal(signal)) throw invalid('options.signal', 'an AbortSignal', signal)
-  checkOneOf(busy, 'options.busy', ['wait', 'refuse'])
+    throw invalid(`${what}.authorize`, 'a function', authorize)
+  if (signal !== undefined && !isAbortSignal(signal)) throw invalid(`${what}.signal`, 'an AbortSignal', signal)
+  checkOneOf(busy, `${what}.busy`, ['wait', 'refuse'])
   for (const [name, value] of Object.entries({ signals, exit }))
     checkType(value, name, 'true or false', one => typeof one === 'boolean')
-  checkInteger(supersededStatus, 'options.supersededStatus', 0, 255)
+  checkInteger(supersededStatus, `${what}.supersededStatus`, 0, 255)
   return {
     path: place.path,
-    access: accessOf(place, place.mode ?? 0o600, 'options.path.'),
+    access: accessOf(place, place.mode ?? 0o600, `${what}.path.`),
     listeners: options.listeners === undefined ? undefined : readListeners(options.listeners, 'options.listeners'),
     drop,
     authorize,
     signal,
     busy,
-    turnTimeout: time(options.turnTimeout, 'turnTimeout', 60_000, 1),
-    inheritTimeout: time(options.inheritTimeout, 'inheritTimeout', 10_000, 1),
-    graceTimeout: time(options.graceTimeout, 'graceTimeout', 2000, 1),
-    attemptTimeout: time(options.attemptTimeout, 'attemptTimeout', 120_000, 1),
-    freezeTimeout: time(options.freezeTimeout, 'freezeTimeout', 5000, 1),
-    lameDuck: time(options.lameDuck, 'lameDuck', 0, 0),
-    stopTimeout: time(options.stopTimeout, 'stopTimeout', 0, 0),
-    killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
-    idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
+    turnTimeout: time(options.turnTimeout, `${what}.turnTimeout`, 60_000, 1),
+    inheritTimeout: time(options.inheritTimeout, `${what}.inheritTimeout`, 10_000, 1),
+    graceTimeout: time(options.graceTimeout, `${what}.graceTimeout`, 2000, 1),
+    attemptTimeout: time(options.attemptTimeout, `${what}.attemptTimeout`, 120_000, 1),
+    freezeTimeout: time(options.freezeTimeout, `${what}.freezeTimeout`, 5000, 1),
+    lameDuck: time(options.lameDuck, `${what}.lameDuck`, 0, 0),
+    stopTimeout: time(options.stopTimeout, `${what}.stopTimeout`, 0, 0),
+    killTimeout: time(options.killTimeout, `${what}.killTimeout`, 5000, 1),
+    idleGrace: time(options.idleGrace, `${what}.idleGrace`, 1000, 0),
     signals,
     exit,
     supersededStatus
   }
 }
 
-function pathOf(given: unknown): TakeoverPath {
+function pathOf(given: unknown, what: string): TakeoverPath {
   if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
-    throw invalid('options.path', 'a path or an object with one', given)
+    throw invalid(`${what}.path`, 'a path or an object with one', given)
   const place =
-    typeof given === 'string' ? { path: given } : readOptions(given as TakeoverPath, PATH_OPTIONS, 'options.path')
-  if (typeof place.path !== 'string' || place.path === '') throw invalid('options.path', 'a path', place.path)
-  checkPathText(place.path, 'options.path')
-  if (place.mode !== undefined) checkInteger(place.mode, 'options.path.mode', 0, 0o777)
+    typeof given === 'string' ? { path: given } : readOptions(given as TakeoverPath, PATH_OPTIONS, `${what}.path`)
+  if (typeof place.path !== 'string' || place.path === '') throw invalid(`${what}.path`, 'a path', place.path)
+  checkPathText(place.path, `${what}.path`)
+  if (place.mode !== undefined) checkInteger(place.mode, `${what}.path.mode`, 0, 0o777)
   return place
 }
 
 function time(value: number | undefined, name: string, preset: number, least: number): number {
   if (value === undefined) return preset
-  checkInteger(value, `options.${name}`, least, MAX_TIMEOUT)
+  checkInteger(value, name, least, MAX_TIMEOUT)
   return value
 }

@@ -9,7 +9,17 @@ import type { Lane, ListenerGrant } from '../serving/listener-grant.ts'
 import type { ListenerSpec } from '../serving/specs.ts'
 import type { Offered } from './messages.ts'
 import type { Report } from './place.ts'
-import { copiesOf, DATAGRAMS, differences, grouped, hasMoved, isSame, listenAgain, type ServedSocket } from './served-socket.ts'
+import {
+  ADMIN,
+  copiesOf,
+  DATAGRAMS,
+  differences,
+  grouped,
+  hasMoved,
+  isSame,
+  listenAgain,
+  type ServedSocket
+} from './served-socket.ts'
 
 /** What a Descriptor among the listeners may be. */
 const KINDS: readonly Kind[] = [...LISTENERS, 'unix-seqpacket-listener', ...DATAGRAMS]
@@ -47,7 +57,7 @@ export class SeatListeners {
 
   /** All that the predecessor has is this program's. */
   takeAll(): void {
-    for (const [name, listener] of this.#offered) this.#take(name, listener)
+    for (const [name, socket] of this.#offered) if (name !== ADMIN) this.#take(name, socket)
   }
 
   /** These are not this program's after all. */
@@ -91,7 +101,7 @@ export class SeatListeners {
 
   /** Listeners of the predecessor that this program neither serves nor drops. */
   undecided(dropped: readonly string[]): string[] {
-    return this.left.filter(name => !this.#taken.has(name) && !dropped.includes(name))
+    return this.left.filter(name => name !== ADMIN && !this.#taken.has(name) && !dropped.includes(name))
   }
 
   #take(name: string, socket: ServedSocket): void {

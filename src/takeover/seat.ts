@@ -21,7 +21,8 @@ import type { Draining, StatePart } from './messages.ts'
 import { settingsOf, type TakeOverOptions, type TakeOverSettings } from './options.ts'
 import type { FreezeContext } from './owner.ts'
 import { Place, type Report, warnOf } from './place.ts'
-import { SeatListeners } from './seat-listeners.ts'
+import { SeatListeners, SeatListeners } from './seat-listeners.ts'
+import { ADMIN } from './served-socket.ts'
 import { closeState, GivenState, LockedState } from './state.ts'
 
 export interface ReadyOptions<State = unknown> {
@@ -318,7 +319,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async #sendDrops(): Promise<void> {
     if (this.#settings.listeners === undefined) this.#listeners.leave(this.#dropped)
     this.#checkLeft()
-    await this.#place.drop(this.#listeners.left)
+    await this.#place.drop(this.#listeners.left.filter(name => name !== ADMIN))
   }
 
   /** All of it happens in this turn of the event loop. */

@@ -1,6 +1,7 @@
 /** A listener as one process hands it to the next: its sockets, how they were bound, and whether they are what a program asks for. */
 import { resolve } from 'node:path'
 import { Descriptor } from '../descriptor/descriptor.ts'
+import type { Kind } from '../descriptor/kind.ts'
 import { native } from '../os/native.ts'
 import { addressOf } from '../serving/bound-socket.ts'
 import type { Lane } from '../serving/listener-grant.ts'
@@ -10,7 +11,10 @@ import type { Report } from './place.ts'
 
 const BACKLOG = 511
 const EVERY_ADDRESS: readonly unknown[] = [undefined, '::', '0.0.0.0']
-const DATAGRAMS: readonly string[] = ['udp', 'unix-dgram']
+export const DATAGRAMS: readonly Kind[] = ['udp', 'unix-dgram']
+
+/** The listening socket behind a supervisor's admin path. Names of listeners have no colon. */
+export const ADMIN = 'passfd:admin'
 
 /** One listener with its lanes: members of a SO_REUSEPORT group, or the only one. */
 export interface ServedSocket {
@@ -55,7 +59,7 @@ export function copiesOf(sockets: Iterable<ServedSocket>): Offered[] {
 
 /** From now on peers see this process's credentials, and the backlog is this program's. */
 export function listenAgain({ kind, lanes }: Pick<ServedSocket, 'kind' | 'lanes'>): void {
-  if (!DATAGRAMS.includes(kind))
+  if (!DATAGRAMS.includes(kind as Kind))
     for (const { listener, backlog = BACKLOG } of lanes) native.listen(listener.borrow(), backlog)
 }
 

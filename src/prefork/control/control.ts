@@ -10,7 +10,7 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
 
 export const LEAST = 1
-export const NEWEST = 3
+export const NEWEST = 4
 /** All that a worker of version 1 knows: it would stop for anything else. */
 export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
@@ -48,6 +48,10 @@ export interface Welcome {
   killTimeout: number
   /** The supervisor wants to hear of every closed connection. */
   tellClosed: boolean
+  /** The worker serves only when it is told to `go`: its supervisor replaces another one, and may not come to it. Since version 4. */
+  hold?: boolean
+  /** See `Share`. Since version 4. */
+  shared?: boolean
   /** The Descriptors are dups, and the worker's. */
   listeners: Record<string, ListenerGrant>
 }
@@ -145,4 +149,15 @@ export interface Accept {
   count: number
 }
 
-export type FromSupervisor = Lend | TakeBack | Stop | LameDuck | Connections | Accept
+/** A request: the worker accepts from its listeners when it answers. Since version 4. */
+export interface Go {
+  type: 'go'
+}
+
+/** Another supervisor may have the listeners, too, so that no worker may end them for all if its own supervisor is gone. Since version 4. */
+export interface Share {
+  type: 'share'
+  shared: boolean
+}
+
+export type FromSupervisor = Go | Share | Lend | TakeBack | Stop | LameDuck | Connections | Accept

@@ -12,7 +12,7 @@ import { EINVAL } from '../../base/errno.ts'
 import { systemError } from '../../base/errors.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import { type Descriptor, moveOut, own } from '../../descriptor/descriptor.ts'
-import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, type Outcome } from '../../os/acceptor.ts'
+import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, acceptBatch, acceptWaiting, type Outcome } from '../../os/acceptor.ts'
 import { ADDRESS, native } from '../../os/native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from '../../serving/bound-socket.ts'
 import { endListeners } from '../../serving/last-accept.ts'
@@ -48,6 +48,8 @@ export class DispatchedListener implements Listener {
   /** Undefined: connections are accepted here. */
   readonly #permits: AcceptPermits | undefined
   readonly #acceptor: Acceptor | undefined
+  /** Lanes of a predecessor that had more than one: this process accepts from them, because to close one resets what waits in it. */
+  readonly #further: { readonly descriptor: Descriptor; acceptor: Acceptor | undefined }[]
   readonly #events: ListenerEvents
   /** Connections that no worker could be given yet. */
   readonly #waiting: number[] = []
@@ -64,7 +66,14 @@ export class DispatchedListener implements Listener {
   #ending = false
   #closed = false
 
-  constructor(bound: Bound, { dispatch, maxHead, headTimeout }: Dispatch, events: ListenerEvents) {
+  /** `further` is moved in, if it does not throw. */
+  constructor(
+    bound: Bound,
+    { dispatch, maxHead, headTimeout }: Dispatch,
+    events: ListenerEvents,
+    further: readonly Descriptor[] = []
+  ) {
+    this.#further = further.map(descriptor => ({ descriptor, acceptor: undefined }))
     this.name = bound.name
     this.closesAtOnce = bound.closesAtOnce
     this.#bound = bound
@@ -132,25 +141,67 @@ export class DispatchedListener implements Listener {
     return addressOf(this.#bound.descriptor.borrow())
   }
 
-  /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
-  async close({ exclusive, served, give }: Ending): Promise<void> {
+  sockets(): readonly Descriptor[] {
+    return [this.#bound.descriptor, ...this.#further.map(({ descriptor }) => descriptor)]
+  }
+
+  begin(): void {
+    for (const lane of this.#further) {
+      const fd = lane.descriptor.borrow()
+      lane.acceptor ??= new Acceptor(fd, {
+        accept: () => {
+          const outcome = acceptBatch(fd, connection => void this.#waiting.push(connection))
+          this.#resume()
+          return outcome
+        },
+        onExhausted: error => this.#events.onAcceptError(error, this.name)
+      })
+      lane.acceptor.want(true)
+    }
+  }
+
+  /** What this process has accepted still goes to its workers. */
+  release(give: (connections: readonly number[]) => void): void {
     if (this.#ending) return
+    this.#endAccepting()
+    this.#closed = true
+    this.#giveRest(give)
+    for (const socket of this.sockets()) socket.close()
+  }
+
+  #endAccepting(): void {
     this.#ending = true
     clearTimeout(this.#pause)
     for (const retry of this.#unable.values()) clearTimeout(retry)
     this.#acceptor?.end()
     this.#permits?.end()
+    for (const { acceptor } of this.#further) acceptor?.end()
+  }
+
+  #giveRest(give: (connections: readonly number[]) => void): void {
+    this.#firstBytes?.close()
+    this.#place(this.#waiting.splice(0))
+    // No worker is ready, but some that stop by themselves still take what they are sent
+    const rest = this.#waiting.splice(0)
+    if (rest.length > 0) give(rest)
+  }
+
+  /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    if (this.#ending) return
+    this.#endAccepting()
     const fd = this.#bound.descriptor.borrow()
+    const further = this.#further.map(({ descriptor }) => descriptor.borrow())
     await closeBound(this.#bound, async () => {
-      if (served && exclusive && this.#bound.own) await endListeners([fd], () => this.#acceptAll())
+      if (served && exclusive && this.#bound.own) {
+        await endListeners([fd], () => this.#acceptAll())
+        await endListeners(further, lane => acceptWaiting(lane, connection => void this.#waiting.push(connection)))
+      }
       this.#closed = true
       if (served) this.#acceptAll()
-      this.#firstBytes?.close()
-      this.#place(this.#waiting.splice(0))
-      // No worker is ready, but some that stop by themselves still take what they are sent
-      const rest = this.#waiting.splice(0)
-      if (rest.length > 0) give(rest)
+      this.#giveRest(give)
     })
+    for (const { descriptor } of this.#further) descriptor.close()
   }
 
   // --- accepting

@@ -33,6 +33,15 @@ export interface Listener {
   giveBack(connections: readonly Descriptor[]): void
   /** Where it is bound. */
   address(): ListenAddress
+  /** The sockets, by lane: the listener's own. */
+  sockets(): readonly Descriptor[]
+  /** The supervisor serves: no other one has these sockets any more, or none ever had. Until then no worker is lent or given anything of them. */
+  begin(): void
+  /**
+   * Closes every copy of the supervisor's own, because another process goes on with the sockets. `give` gets the connections that were accepted and
+   * that no worker has.
+   */
+  release(give: (connections: readonly number[]) => void): void
   /**
    * Closes every copy of the supervisor's own. If it was bound here, nobody else holds it, and workers serve it, whoever the kernel has
    * accepted goes to them, and from then on it refuses clients, although workers have copies. Otherwise those live on as they are.

@@ -1,31 +1,65 @@
 /** A listener under the policy that its supervisor was given. */
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { LISTENERS } from '../../descriptor/kind.ts'
+import type { PortSpec } from '../../os/bind-spec.ts'
 import { PortGroup } from '../../os/port-group.ts'
-import { bind, closeBound } from '../../serving/bound-socket.ts'
+import { type Bound, bind, closeBound, isPrivate } from '../../serving/bound-socket.ts'
 import type { ListenerSpec } from '../../serving/specs.ts'
+import type { ServedSocket } from '../../takeover/served-socket.ts'
 import type { Balance } from '../balance.ts'
 import { DispatchedListener } from './dispatched-listener.ts'
 import type { Listener, ListenerEvents } from './listener.ts'
 import { PerWorkerListener } from './per-worker-listener.ts'
 import { SharedListener } from './shared-listener.ts'
 
-/** Rejects with the system's error (EADDRINUSE, EACCES, …) or ERR_PASSFD_DESCRIPTOR_KIND. Nothing is left open then. */
+const BACKLOG = 511
+
+/** Rejects with the system's error (EADDRINUSE, EACCES, …) or ERR_PASSFD_DESCRIPTOR_KIND. Nothing is left open then. `keepsFile`: a successor may have it. */
 export async function openListener(
   name: string,
   spec: ListenerSpec,
   balance: Balance,
-  events: ListenerEvents
+  events: ListenerEvents,
+  keepsFile = false
 ): Promise<Listener> {
-  if (balance === 'per-worker' && !(spec instanceof Descriptor) && 'port' in spec && !('type' in spec))
-    return new PerWorkerListener(name, await PortGroup.open(spec), spec.backlog)
-  const bound = await bind(name, spec)
-  // Datagrams are not accepted: every worker reads them from the one socket
-  if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind)) return new SharedListener(bound)
+  if (hasLanes(spec, balance)) return new PerWorkerListener(name, await PortGroup.open(spec), spec.backlog)
+  const { file, ...rest } = await bind(name, spec)
+  const bound: Bound = { ...rest, file: keepsFile ? undefined : file }
   try {
-    return new DispatchedListener(bound, balance, events)
+    return withOne(bound, balance, events, [])
   } catch (error) {
     await closeBound(bound)
     throw error
   }
+}
+
+/** The same of a predecessor's sockets, which are moved in: it had bound them with `options`. */
+export function inheritListener(
+  { name, lanes, options }: ServedSocket,
+  spec: ListenerSpec,
+  balance: Balance,
+  events: ListenerEvents
+): Listener {
+  const [first, ...further] = lanes.map(({ listener }) => listener) as [Descriptor, ...Descriptor[]]
+  const { own } = lanes[0]!
+  const backlog = 'backlog' in spec ? spec.backlog : lanes[0]!.backlog
+  if (hasLanes(spec, balance)) {
+    const group = PortGroup.of(first.borrow(), backlog ?? BACKLOG, options.ipv6Only === true)
+    return new PerWorkerListener(name, group, backlog, [first, ...further])
+  }
+  const closesAtOnce = first.kind === 'tcp-listener' || isPrivate(options.mode)
+  // Its file stays: the next process finds out whether anybody listens there
+  const bound: Bound = { name, descriptor: first, own, backlog, file: undefined, closesAtOnce }
+  return withOne(bound, balance, events, further)
+}
+
+function hasLanes(spec: ListenerSpec, balance: Balance): spec is PortSpec {
+  return balance === 'per-worker' && !(spec instanceof Descriptor) && 'port' in spec && !('type' in spec)
+}
+
+/** Datagrams are not accepted: every worker reads them from the one socket. */
+function withOne(bound: Bound, balance: Balance, events: ListenerEvents, further: readonly Descriptor[]): Listener {
+  if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind))
+    return new SharedListener(bound, further)
+  return new DispatchedListener(bound, balance, events, further)
 }

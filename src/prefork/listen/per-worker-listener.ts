@@ -22,26 +22,58 @@ export class PerWorkerListener implements Listener {
   readonly closesAtOnce = true // listeners of which we have another copy
   readonly #group: PortGroup
   readonly #backlog: number | undefined
-  readonly #lanes: Lane[] = []
+  readonly #lanes: Lane[]
+  /** Before `begin()`: slots whose worker has a lane of another slot. A lane of their own would get its share of clients, and may have to be closed again. */
+  readonly #sharing = new Set<number>()
+  /** Workers that were started with a lane of another slot: they are lent their own. */
+  readonly #strangers = new WeakSet<Recipient>()
+  #begun: boolean
 
-  constructor(name: string, group: PortGroup, backlog: number | undefined) {
+  /** `lanes`: a predecessor's, which are moved in; else the group opens the first one. */
+  constructor(name: string, group: PortGroup, backlog: number | undefined, lanes: readonly Descriptor[] = []) {
     this.name = name
     this.#group = group
     this.#backlog = backlog
-    this.#lane(0) // the supervisor owns the port from now on
+    this.#lanes = lanes.map(descriptor => ({ descriptor, borrower: undefined }))
+    this.#begun = lanes.length === 0
+    if (this.#begun) this.#lane(0) // the supervisor owns the port from now on
   }
 
   grant(slot: number): ListenerGrant {
-    return { lane: slot, listener: this.#lane(slot).descriptor.dup(), backlog: this.#backlog, own: true }
+    const count = this.#lanes.length
+    const shares = slot >= count && !this.#opens(slot)
+    if (shares) this.#sharing.add(slot)
+    const lane = shares ? slot % count : slot
+    return { lane, listener: this.#lane(lane).descriptor.dup(), backlog: this.#backlog, own: true }
+  }
+
+  begin(): void {
+    if (this.#begun) return
+    this.#begun = true
+    this.#group.share(this.#lanes.map(({ descriptor }) => descriptor.borrow()))
+    for (const slot of this.#sharing) this.#opens(slot)
+  }
+
+  /** False: not yet; or a predecessor of another user has bound the port, so that this process can't join it (EADDRINUSE). */
+  #opens(slot: number): boolean {
+    if (!this.#begun) return false
+    try {
+      this.#lane(slot)
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || this.#lanes.length === 0) throw error
+      return false
+    }
   }
 
   balance(servers: readonly Recipient[], slots: number): void {
     if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
+    if (this.#begun) for (const server of servers) if (this.#sharing.delete(server.slot)) this.#strangers.add(server)
     for (const [slot, lane] of this.#lanes.entries()) {
       const { borrower } = lane
       const borrowed = borrower !== undefined && servers.includes(borrower)
       if (!borrowed) lane.borrower = undefined
-      if (servers.some(server => server.slot === slot)) {
+      if (servers.some(server => server.slot === slot && !this.#strangers.has(server))) {
         if (borrowed) void borrower.send({ type: 'takeBack', name: this.name, lane: slot })
         lane.borrower = undefined
       } else if (!borrowed) this.#lend(slot, lane, servers)
@@ -58,6 +90,14 @@ export class PerWorkerListener implements Listener {
 
   address(): ListenAddress {
     return addressOf(this.#lanes[0]!.descriptor.borrow())
+  }
+
+  sockets(): readonly Descriptor[] {
+    return this.#lanes.map(({ descriptor }) => descriptor)
+  }
+
+  release(): void {
+    for (const { descriptor } of this.#lanes.splice(0)) descriptor.close()
   }
 
   async close({ exclusive, served, give }: Ending): Promise<void> {

@@ -4,16 +4,22 @@ import { addressOf, type Bound, closeBound, type ListenAddress } from '../../ser
 import { endOwn } from '../../serving/last-accept.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { Ending, Listener } from './listener.ts'
+import type { Recipient } from './recipient.ts'
 
 export class SharedListener implements Listener {
   readonly name: string
   readonly closesAtOnce: boolean
   readonly #bound: Bound
+  /** Lanes of a predecessor that had more than one: each worker is lent all of them, because to close one resets what waits in it. */
+  readonly #further: readonly Descriptor[]
+  readonly #lent = new WeakSet<Recipient>()
 
-  constructor(bound: Bound) {
+  /** `further` is moved in. */
+  constructor(bound: Bound, further: readonly Descriptor[] = []) {
     this.name = bound.name
     this.closesAtOnce = bound.closesAtOnce // workers are sent connections at the end
     this.#bound = bound
+    this.#further = further
   }
 
   grant(): ListenerGrant {
@@ -22,7 +28,18 @@ export class SharedListener implements Listener {
   }
 
   /** The remaining workers go on accepting. */
-  balance(): void {}
+  balance(servers: readonly Recipient[]): void {
+    if (this.#further.length === 0) return
+    for (const server of servers) {
+      if (this.#lent.has(server) || server.uses.get(this.name)?.adopts !== true) continue
+      this.#lent.add(server)
+      const { backlog, own } = this.#bound
+      for (const [index, lane] of this.#further.entries())
+        void server.send({ type: 'lend', name: this.name, lane: index + 1, listener: lane.dup(), backlog, own })
+    }
+  }
+
+  begin(): void {}
 
   workerIsFree(): void {}
 
@@ -36,9 +53,18 @@ export class SharedListener implements Listener {
     return addressOf(this.#bound.descriptor.borrow())
   }
 
-  close({ exclusive, served, give }: Ending): Promise<void> {
-    const { own, descriptor } = this.#bound
-    if (!own || !exclusive) return closeBound(this.#bound)
-    return closeBound(this.#bound, () => endOwn([descriptor.borrow()], served, give))
+  sockets(): readonly Descriptor[] {
+    return [this.#bound.descriptor, ...this.#further]
+  }
+
+  release(): void {
+    for (const socket of this.sockets()) socket.close()
+  }
+
+  async close({ exclusive, served, give }: Ending): Promise<void> {
+    const { own } = this.#bound
+    const fds = this.sockets().map(socket => socket.borrow())
+    await closeBound(this.#bound, own && exclusive ? () => endOwn(fds, served, give) : undefined)
+    for (const lane of this.#further) lane.close()
   }
 }

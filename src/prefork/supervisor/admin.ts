@@ -7,8 +7,10 @@ import { checkOptions, type KnownOptions } from '../../base/known-options.ts'
 import type { Channel } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import { listen } from '../../channel/server.ts'
+import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
+import { listenOn } from '../../os/socket-name.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
@@ -52,11 +54,14 @@ export interface AdminEvent {
 export interface AdminServer {
   /** How many of the event's listeners are the admin channel's own while it has no subscriber: these report to nobody. */
   unheard(event: keyof SupervisorEvents): number
+  /** The listening socket, to be copied for a successor. Undefined: there will be none. */
+  readonly socket: Descriptor | undefined
   close(): Promise<void>
 }
 
 /** The supervisor does not wait for subscribers to read events: a subscriber that does not read misses some. */
 const MAX_QUEUED = 1024 * 1024
+const BACKLOG = 511
 /** How long the end of the supervisor waits for a subscriber that does not read, in ms. */
 const CLOSE = 1000
 
@@ -75,10 +80,22 @@ const EVENTS = [
   'lameDuck'
 ] as const
 
-export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Commands): Promise<AdminServer> {
-  const { owner, group } = accessOf(file, 0, 'options.admin.')
-  const server = await listen<AdminCommand, AdminEvent>(path, {
-    ...file,
+/**
+ * `keeps`: a successor may take the path over, so its file stays when the server closes. `inherited`: the predecessor's listening socket, which is
+ * moved in.
+ */
+export async function openAdmin(
+  { path, ...file }: AdminSpec,
+  supervisor: Commands,
+  keeps: boolean,
+  inherited?: Descriptor
+): Promise<AdminServer> {
+  const access = accessOf(file, file.mode ?? 0o600, 'options.admin.')
+  const { owner, group } = access
+  const socket = inherited ?? (keeps ? own((await listenOn({ path }, access, BACKLOG)).fd) : undefined)
+  const copy = socket?.dup()
+  const server = await listen<AdminCommand, AdminEvent>(socket ?? path, {
+    ...(socket === undefined ? file : {}),
     authorize: peer =>
       sameUserOrRoot(peer) ||
       peer.uid === owner ||
@@ -100,9 +117,11 @@ export async function openAdmin({ path, ...file }: AdminSpec, supervisor: Comman
   const stopListening = forward(supervisor, tell)
   server.serve(message => answer(message, supervisor, subscribers))
   return {
+    socket: copy,
     unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
     close: async () => {
       stopListening()
+      copy?.close()
       await server.close()
     }
   }

@@ -1,7 +1,10 @@
 /** What a supervisor can be asked for, by its program, by signals and over the admin channel. */
 import type { EventEmitter } from 'node:events'
 import type { Failure } from '../../base/errors.ts'
+import type { Peer } from '../../descriptor/peer.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
+import type { Draining } from '../../takeover/messages.ts'
+import type { Report } from '../../takeover/place.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 
 export interface SupervisorEvents {
@@ -39,6 +42,12 @@ export interface SupervisorEvents {
   lameDuck: [milliseconds: number]
   /** All workers are ready, and none of them serves this listener. Without a listener for this event the supervisor emits a process warning. */
   unserved: [name: string]
+  /** A successor serves (the option `takeover`). The workers accept no more connections, finish their requests, and end; then the supervisor stops. */
+  superseded: [successor: Peer]
+  /** The superseded processes that still have connections, as they have told last: each with its pid and its connections. */
+  draining: [processes: readonly Draining[]]
+  /** What a takeover has to tell. Without a listener for this event each is a process warning. */
+  takeoverReport: [report: Report]
   /** The supervisor has stopped. */
   stopped: []
 }

@@ -104,6 +104,15 @@ export class ControlLine {
     }
   }
 
+  /** Resolves when the worker has answered, or can't any more. */
+  async request(message: FromSupervisor): Promise<void> {
+    try {
+      await this.#channel.request(message, { descriptors: 0, timeout: 0 })
+    } catch {
+      // Its channel has ended, and so does it
+    }
+  }
+
   /** Resolves when all is read that the worker had said; its process has ended. */
   lastWords(): Promise<void> {
     return lastWords(this.#channel)

@@ -4,26 +4,99 @@ import { throwLater } from '../../base/throw-later.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { Report } from '../../takeover/place.ts'
+import { differences, hasMoved, isSame, listenAgain, type ServedSocket } from '../../takeover/served-socket.ts'
 import type { Listener, ListenerEvents } from '../listen/listener.ts'
-import { openListener } from '../listen/open-listener.ts'
+import { inheritListener, openListener } from '../listen/open-listener.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 import type { Workers } from './workers.ts'
+
+/** What a predecessor has offered. */
+export interface Predecessor {
+  readonly pid: number
+  readonly sockets: Map<string, ServedSocket>
+}
 
 export class Listeners {
   readonly #settings: Settings
   readonly #workers: Workers
   readonly #open = new Map<string, Listener>()
+  /** How they were bound, for a successor. */
+  readonly #options = new Map<string, Record<string, unknown>>()
+  /** Names of those that were a predecessor's. */
+  readonly #inherited = new Set<string>()
 
   constructor(settings: Settings, workers: Workers) {
     this.#settings = settings
     this.#workers = workers
   }
 
-  /** Rejects with the system's error; those that were opened before stay so, until `close()`. */
-  async open(events: ListenerEvents): Promise<void> {
-    const { listeners, balance } = this.#settings
-    for (const [name, spec] of listeners) this.#open.set(name, await openListener(name, spec, balance, events))
+  /**
+   * Rejects with the system's error; those that were opened before stay so, until `close()`. `predecessor`: its sockets are taken where they are what
+   * is asked for; the others stay in `sockets`. Resolves to what is to be reported of them.
+   */
+  async open(events: ListenerEvents, predecessor?: Predecessor): Promise<Report[]> {
+    const { listeners, balance, takeover } = this.#settings
+    const reports: Report[] = []
+    for (const [name, spec] of listeners) {
+      const socket = predecessor?.sockets.get(name)
+      const kept = spec instanceof Descriptor ? {} : spec
+      if (socket !== undefined && isSame(spec, socket)) {
+        reports.push(...differences(spec, socket, predecessor!.pid))
+        this.#open.set(name, inheritListener(socket, spec, balance, events))
+        this.#inherited.add(name)
+        predecessor!.sockets.delete(name)
+        if (spec instanceof Descriptor) spec.close() // of the same socket
+        this.#options.set(name, { ...socket.options, ...('backlog' in kept ? { backlog: kept.backlog } : {}) })
+        continue
+      }
+      if (socket !== undefined) reports.push(hasMoved(name, predecessor!.pid))
+      this.#open.set(name, await openListener(name, spec, balance, events, takeover !== undefined))
+      this.#options.set(name, { ...kept, own: !(spec instanceof Descriptor) })
+    }
+    return reports
+  }
+
+  /** What a successor is offered. The Descriptors are the listeners' own. */
+  sockets(): ServedSocket[] {
+    return [...this.#open].map(([name, listener]) => {
+      const options = this.#options.get(name)!
+      const own = options.own === true
+      const backlog = options.backlog as number | undefined
+      const sockets = listener.sockets()
+      const lanes = sockets.map((socket, lane) => ({ name, lane, listener: socket, backlog, own }))
+      return { name, kind: sockets[0]!.kind, options, lanes }
+    })
+  }
+
+  /** From now on peers see this process's credentials, and the backlogs are this program's. */
+  listen(): void {
+    for (const socket of this.sockets()) listenAgain(socket)
+  }
+
+  /** The supervisor serves: see Listener. */
+  begin(): void {
+    for (const listener of this.#open.values()) listener.begin()
+  }
+
+  /** The predecessor goes on: closes the copies of its sockets. */
+  giveBack(): void {
+    this.release(
+      [...this.#open.keys()].filter(name => !this.#inherited.has(name)),
+      (_name, connections) => {
+        for (const connection of connections) connection.close()
+      }
+    )
+  }
+
+  /** Closes this process's copies of all but the listeners `alone`; another process goes on with the sockets. */
+  release(alone: readonly string[], give: (name: string, connections: readonly Descriptor[]) => void): void {
+    for (const [name, listener] of this.#open) {
+      if (alone.includes(name)) continue
+      this.#open.delete(name)
+      listener.release(connections => give(name, connections.map(own)))
+    }
   }
 
   get(name: string): Listener | undefined {

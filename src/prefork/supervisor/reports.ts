@@ -3,6 +3,7 @@ import type { EventEmitter } from 'node:events'
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, type Failure, PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
+import { type Report, warnOf } from '../../takeover/place.ts'
 import type { SupervisorEvents } from './commands.ts'
 
 /** Events that become process warnings if `run()` runs the supervisor and they have no listener. */
@@ -68,6 +69,11 @@ export class Reports {
   unserved(name: string): void {
     if (this.#emitter.listenerCount('unserved') > 0) this.emit('unserved', name)
     else process.emitWarning(new PassfdError('UNSERVED', { name }))
+  }
+
+  takeover(report: Report): void {
+    if (this.#emitter.listenerCount('takeoverReport') > 0) this.emit('takeoverReport', report)
+    else warnOf(report)
   }
 
   #isHeard(name: Warned | 'exit' | 'acceptError' | 'routeFailed'): boolean {

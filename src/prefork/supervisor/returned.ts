@@ -15,12 +15,18 @@ export class ReturnedConnections {
   readonly #listener: (name: string) => Taker | undefined
   /** Connections of a stop. The first worker that becomes ready gets them, because no worker serves them yet. */
   #held: { name: string; connections: readonly Descriptor[] }[] = []
+  readonly #orElse: (name: string, connections: readonly Descriptor[]) => void
   #turn = 0
 
-  /** `listener`: the one of that name, unless it is closed. */
-  constructor(workers: Workers, listener: (name: string) => Taker | undefined) {
+  /** `listener`: the one of that name, unless it is closed. `orElse` gets connections that no worker takes; they are its to close. */
+  constructor(
+    workers: Workers,
+    listener: (name: string) => Taker | undefined,
+    orElse: (name: string, connections: readonly Descriptor[]) => void
+  ) {
     this.#workers = workers
     this.#listener = listener
+    this.#orElse = orElse
   }
 
   /** No other worker may get them while this one lives: it may have taken them without saying so. */
@@ -42,7 +48,7 @@ export class ReturnedConnections {
     const share = Math.min(MAX_RIGHTS, Math.ceil(connections.length / Math.max(1, able.length)))
     for (let at = 0; at < connections.length; at += share) {
       const some = connections.slice(at, at + share)
-      if (able.length === 0) for (const connection of some) connection.close()
+      if (able.length === 0) this.#orElse(name, some)
       else void able[this.#turn++ % able.length]!.send({ type: 'connections', name, connections: some })
     }
   }

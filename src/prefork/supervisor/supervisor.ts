@@ -9,8 +9,11 @@ import { PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
+import type { Peer } from '../../descriptor/peer.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import { NotifySocket } from '../../systemd/notify-socket.ts'
+import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
 import { collectOrphans } from '../launch/orphans.ts'
@@ -19,12 +22,13 @@ import { type AdminServer, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
-import { closeGrants, Listeners } from './listeners.ts'
+import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
 import { Reports } from './reports.ts'
 import { ReturnedConnections } from './returned.ts'
 import { obeySignals } from './signals.ts'
 import { type Slot, Slots } from './slots.ts'
+import { Takeover } from './takeover.ts'
 import { type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 import { Workers } from './workers.ts'
 
@@ -54,6 +58,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #phase: SupervisorPhase = 'new'
   /** What changes the set of workers happens one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
+  readonly #takeover: Takeover | undefined
   #notify: NotifySocket | undefined
   #admin: AdminServer | undefined
   #deathSignal = false
@@ -79,7 +84,19 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#size = settings.workers
     this.#workers = new Workers(settings.command === undefined)
     this.#listeners = new Listeners(settings, this.#workers)
-    this.#returned = new ReturnedConnections(this.#workers, name => this.#listeners.get(name))
+    this.#returned = new ReturnedConnections(
+      this.#workers,
+      name => this.#listeners.get(name),
+      (name, connections) => this.#giveAway(name, connections)
+    )
+    if (settings.takeover !== undefined)
+      this.#takeover = new Takeover(settings.takeover, this.#listeners, this.#workers, {
+        admin: () => this.#admin?.socket,
+        supersede: (successor, alone) => this.#supersede(successor, alone),
+        take: (name, connections) => this.#returned.giveToAnybody(name, connections),
+        onDraining: processes => this.#reports.emit('draining', processes),
+        report: report => this.#reports.takeover(report)
+      })
     this.#slots = new Slots(settings, this.#context, this.#workers, this.#reports, {
       launch: slot => this.#launch(slot),
       rebalance: stays => this.#rebalance(stays),
@@ -96,6 +113,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   /** The wanted number of workers. */
   get size(): number {
     return this.#size
+  }
+
+  /** The supervisors that this one has superseded, directly or not, and that still have connections, as they have told last. */
+  get draining(): readonly Draining[] {
+    return this.#takeover?.draining ?? []
   }
 
   /** Its phase. */
@@ -128,9 +150,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'starting'
     try {
       await this.#exclusive(async () => {
-        await this.#open()
+        await this.#open(await this.#takeover?.take([...this.#settings.listeners.keys()]))
         this.#slots.grow(this.#settings.workers)
         await allReady(this.#slots)
+        await this.#commit()
         if (this.#phase === 'starting') this.#phase = 'running'
         this.#slots.refill() // one that was ready may have died meanwhile
       })
@@ -239,6 +262,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       ignore()
     }
     if (this.#failure !== undefined) throw this.#failure
+    if (this.#takeover?.superseded === true) process.exitCode ??= this.#settings.takeover!.supersededStatus
   }
 
   /**
@@ -269,20 +293,55 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- starting and stopping
 
-  async #open(): Promise<void> {
-    const { command, admin } = this.#settings
-    await this.#listeners.open({
-      onRouteFailed: error => this.#reports.routeFailed(error),
-      onAcceptError: (error, name) => this.#reports.acceptError(error, name),
+  async #open(predecessor: Predecessor | undefined): Promise<void> {
+    const { command, admin, takeover } = this.#settings
+    const events = {
+      onRouteFailed: (error: unknown) => this.#reports.routeFailed(error),
+      onAcceptError: (error: Error, name: string) => this.#reports.acceptError(error, name),
       context: this.#context
-    })
+    }
+    for (const report of await this.#listeners.open(events, predecessor)) this.#reports.takeover(report)
+    this.#takeover?.check()
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
     }
-    if (admin !== undefined) this.#admin = await openAdmin(admin, this)
+    // The predecessor answers at its own until the commit
+    if (admin !== undefined && this.#takeover?.adminSocket === undefined)
+      this.#admin = await openAdmin(admin, this, takeover !== undefined)
     this.#endCollecting = collectOrphans()
     this.#health.begin()
+  }
+
+  /** Every worker is ready. Without a takeover, they have accepted since then. */
+  async #commit(): Promise<void> {
+    const takeover = this.#takeover
+    if (takeover === undefined) {
+      this.#listeners.begin()
+      return
+    }
+    await takeover.commit(async () => {
+      const { admin } = this.#settings
+      const { adminSocket } = takeover
+      if (admin !== undefined && adminSocket !== undefined)
+        this.#admin = await openAdmin(admin, this, true, adminSocket)
+      else adminSocket?.close()
+      await Promise.all([...this.#workers].map(worker => worker.go()))
+    })
+    this.#rebalance()
+  }
+
+  /** A successor serves. */
+  #supersede(successor: Peer, alone: readonly string[]): void {
+    this.#listeners.release(alone, (name, connections) => this.#returned.giveToAnybody(name, connections))
+    void this.#stop(false)
+    this.#reports.emit('superseded', successor)
+  }
+
+  /** No worker takes these. */
+  #giveAway(name: string, connections: readonly Descriptor[]): void {
+    if (this.#takeover === undefined) for (const connection of connections) connection.close()
+    else this.#takeover.give(name, connections)
   }
 
   #stop(now: boolean, lameDuck = 0): Promise<void> {
@@ -307,7 +366,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   async #stopNow(lameDuck: number): Promise<void> {
-    if (this.#phase === 'running' && lameDuck > 0) await this.#beLameDuck(lameDuck)
+    // An attempt of a successor has its outcome first
+    const gaveUp = this.#takeover !== undefined && !this.#killing && (await this.#takeover.stop())
+    const superseded = this.#takeover?.superseded === true
+    if (this.#phase === 'running' && lameDuck > 0 && !superseded) await this.#beLameDuck(lameDuck)
     const began = this.#phase
     this.#phase = 'stopping'
     this.#stopBegun.resolve()
@@ -318,7 +380,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await this.#returned.giveHeld(this.#settings.stopTimeout)
     for (const worker of this.#workers) {
       if (this.#killing) worker.killAll('the supervisor was stopped at once')
-      else void worker.stop({ last: true })
+      else void worker.stop({ last: !gaveUp && !superseded })
     }
     await this.#workers.allExited()
     // What was queued behind fails by itself: its workers have ended
@@ -330,6 +392,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#endCollecting()
     await this.#notify?.close()
     await this.#admin?.close()
+    await this.#takeover?.leave()
     this.#phase = 'stopped'
     if (began !== 'new') this.#reports.emit('stopped')
     this.#stopped.resolve()
@@ -394,6 +457,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         grants,
         closesAtOnce: this.#listeners.closeAtOnce,
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
+        held: () => this.#takeover?.held === true,
+        shared: () => this.#takeover?.shared === true,
         restarts: () => slot.restarts
       }
       worker = this.#context.run(() => new WorkerProcess(setup))
@@ -408,6 +473,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   #rebalance(stays: (worker: WorkerProcess) => boolean = () => true): void {
+    if (this.#takeover?.waits === true) return
     this.#listeners.balance(this.#workers.ready().filter(stays), this.#slots.length)
   }
 

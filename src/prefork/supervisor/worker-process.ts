@@ -58,6 +58,10 @@ export interface WorkerSetup {
   /** Closing what it has taken never waits. */
   readonly closesAtOnce: boolean
   readonly tellClosed: boolean
+  /** Its supervisor waits for the end of a takeover: see Welcome. */
+  held(): boolean
+  /** Another supervisor may have the listeners, too. */
+  shared(): boolean
   restarts(): number
 }
 
@@ -114,6 +118,8 @@ export class WorkerProcess implements Recipient {
   #stopBy = 0
   /** Nothing of it is given any time. */
   #atOnce = false
+  /** It was told to serve only when it hears `go`. */
+  #waits = false
 
   constructor(setup: WorkerSetup) {
     this.#setup = setup
@@ -260,6 +266,17 @@ export class WorkerProcess implements Recipient {
     })
   }
 
+  /** The takeover has come about: resolves when the worker accepts, or has ended. */
+  async go(): Promise<void> {
+    if (!this.#waits) return
+    this.#waits = false
+    await Promise.race([this.#line?.request({ type: 'go' }), this.exited])
+  }
+
+  tellShared(shared: boolean): void {
+    void this.send({ type: 'share', shared })
+  }
+
   /** The supervisor was told to stop, and its workers still serve as before. */
   tellLameDuck(): void {
     void this.send({ type: 'lameDuck' })
@@ -389,10 +406,13 @@ export class WorkerProcess implements Recipient {
     onJoin: ({ debugPort }) => {
       if (typeof debugPort === 'number') this.#debugger.listensAt(debugPort)
       const { settings, grants, tellClosed } = this.#setup
+      const shared = this.#setup.shared()
+      this.#waits = this.#setup.held() && this.#version >= 4
       const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
       const { slot, id } = this
       const listeners = Object.fromEntries(grants)
-      return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, listeners }
+      const hold = this.#waits
+      return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, hold, shared, listeners }
     },
     onUses: ({ name, adopts, exposed = !adopts }) => {
       if (!this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)

@@ -35,12 +35,16 @@ export class SupervisedOrigin implements WorkerOrigin {
   readonly #version: number
   readonly #inspector = inspectorOf()
   readonly #told = new Map<string, { adopts: boolean; exposed: boolean }>()
+  readonly #hold: boolean
+  readonly #shared: boolean
   #closed = 0
   #leaving = false
 
   constructor(welcome: Welcome, parent: number, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
     this.#version = welcome.version ?? 1
     this.#parent = parent
+    this.#hold = welcome.hold === true
+    this.#shared = welcome.shared === true
     this.slot = welcome.slot
     this.id = welcome.id
     this.idleGrace = welcome.idleGrace
@@ -60,8 +64,13 @@ export class SupervisedOrigin implements WorkerOrigin {
   begin(worker: Worker): void {
     const control = this.#control
     const listeners = listenersOf(worker)
-    control.on('message', ({ value }: Message<FromSupervisor>) => {
-      if (value?.type === 'connections') listeners.give(value.name, value.connections)
+    if (this.#hold) listeners.hold()
+    listeners.share(this.#shared)
+    control.on('message', (message: Message<FromSupervisor>) => {
+      const { value } = message
+      if (value?.type === 'go') this.#go(listeners, message)
+      else if (value?.type === 'share') listeners.share(value.shared)
+      else if (value?.type === 'connections') listeners.give(value.name, value.connections)
       else if (value?.type === 'accept') this.#accept(listeners, value)
       else if (value?.type === 'lend') listeners.lend(value)
       else if (value?.type === 'takeBack') listeners.takeBack(value.name, value.lane)
@@ -78,6 +87,11 @@ export class SupervisedOrigin implements WorkerOrigin {
     // First: another listener may throw
     process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
+  }
+
+  #go(listeners: ServedListeners, message: Message<FromSupervisor>): void {
+    listeners.attach()
+    void message.reply()
   }
 
   #accept(listeners: ServedListeners, { name, count }: Accept): void {

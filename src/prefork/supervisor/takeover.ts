@@ -1,0 +1,174 @@
+/** A supervisor in the place of another one, and another one in its place: what moves is the listeners, with all their lanes, and the admin path. */
+import type { Descriptor } from '../../descriptor/descriptor.ts'
+import type { Peer } from '../../descriptor/peer.ts'
+import type { Draining } from '../../takeover/messages.ts'
+import type { TakeOverSettings } from '../../takeover/options.ts'
+import { Place, type Report } from '../../takeover/place.ts'
+import { ADMIN, copiesOf, grouped, type ServedSocket } from '../../takeover/served-socket.ts'
+import { GivenState } from '../../takeover/state.ts'
+import type { Listeners, Predecessor } from './listeners.ts'
+import type { Workers } from './workers.ts'
+
+/** What a takeover does to its supervisor. */
+export interface TakeoverOwner {
+  /** The admin path's listening socket, if there is one. */
+  admin(): Descriptor | undefined
+  /** A successor serves. `alone`: the listeners that it does not. */
+  supersede(successor: Peer, alone: readonly string[]): void
+  /** Connections that the predecessor has accepted: the callee's. */
+  take(name: string, connections: readonly Descriptor[]): void
+  onDraining(processes: readonly Draining[]): void
+  report(report: Report): void
+}
+
+/** `waiting`: it has not got the offer. `booting`: its predecessor serves. `committing`: it owns, and its workers are about to accept. */
+type Phase = 'waiting' | 'booting' | 'committing' | 'owner' | 'over'
+
+export class Takeover {
+  readonly #settings: TakeOverSettings
+  readonly #listeners: Listeners
+  readonly #workers: Workers
+  readonly #place: Place
+  readonly #abort = new AbortController()
+  #phase: Phase = 'waiting'
+  #predecessor: Predecessor | undefined
+  #committing: Promise<void> | undefined
+  /** A candidate may have copies of the listeners. */
+  #offered = false
+  #adminSocket: Descriptor | undefined
+
+  constructor(settings: TakeOverSettings, listeners: Listeners, workers: Workers, owner: TakeoverOwner) {
+    this.#settings = settings
+    this.#listeners = listeners
+    this.#workers = workers
+    this.#place = new Place(settings, {
+      names: () => [...listeners.names],
+      copies: () => copiesOf([...listeners.sockets(), ...adminSocket(owner.admin())]),
+      freeze: async () => new GivenState(undefined).parts,
+      begun: () => this.#share(true),
+      rollBack: ({ listens }) => {
+        if (listens) listeners.listen()
+        this.#share(false)
+      },
+      letGo: (successor, alone) => {
+        this.#phase = 'over'
+        owner.supersede(successor, alone)
+      },
+      onConnections: (name, connections) => owner.take(name, connections),
+      onDraining: () => owner.onDraining(this.draining),
+      connections: () => [...workers].reduce((sum, { connections }) => sum + connections, 0),
+      report: report => owner.report(report)
+    })
+  }
+
+  get draining(): readonly Draining[] {
+    return this.#place.draining
+  }
+
+  get superseded(): boolean {
+    return this.#place.successor !== undefined
+  }
+
+  /** Workers that start now serve only when they hear `go`. */
+  get held(): boolean {
+    return this.#phase === 'booting' && this.#place.succession !== undefined
+  }
+
+  /** Workers are lent and given nothing yet. */
+  get waits(): boolean {
+    return this.held || (this.#phase === 'committing' && this.#place.succession !== undefined)
+  }
+
+  /** Another supervisor may have the listeners, too. */
+  get shared(): boolean {
+    return this.#offered || (this.#phase !== 'owner' && this.#place.succession !== undefined)
+  }
+
+  /** The admin path's socket of the predecessor: the caller's, once this process owns. */
+  get adminSocket(): Descriptor | undefined {
+    return this.#adminSocket
+  }
+
+  /** Waits for its turn. Resolves to what the predecessor has, or to undefined if there is none. */
+  async take(names: readonly string[]): Promise<Predecessor | undefined> {
+    const offered = await this.#place.take([...names, ADMIN], this.#abort.signal)
+    this.#phase = 'booting'
+    if (this.#place.succession === undefined) return undefined
+    const sockets = grouped(offered)
+    this.#adminSocket = sockets.get(ADMIN)?.lanes[0]?.listener
+    sockets.delete(ADMIN)
+    this.#predecessor = { pid: this.#place.predecessor!.pid, sockets }
+    return this.#predecessor
+  }
+
+  /** Every listener of the predecessor was decided on. @throws ERR_PASSFD_TAKEOVER_LISTENERS */
+  check(): void {
+    const names = [...(this.#predecessor?.sockets.keys() ?? [])]
+    const { drop } = this.#settings
+    const isListed = (name: string): boolean => this.#listeners.get(name) !== undefined
+    this.#place.checkDecided(names.filter(name => !isListed(name) && !drop.includes(name)))
+  }
+
+  /**
+   * Commits: every worker accepts, and then the predecessor is told to let go. Rejects if the predecessor has gone on meanwhile. `accept` has all
+   * workers accept, and opens the admin path.
+   */
+  async commit(accept: () => Promise<void>): Promise<void> {
+    await this.#place.drop([...(this.#predecessor?.sockets.keys() ?? [])])
+    this.#place.win()
+    this.#phase = 'committing'
+    this.#committing = this.#accept(accept)
+    await this.#committing
+  }
+
+  async #accept(accept: () => Promise<void>): Promise<void> {
+    this.#listeners.listen()
+    await accept()
+    const serving = this.#place.serve()
+    this.#phase = 'owner'
+    for (const { lanes } of this.#predecessor?.sockets.values() ?? [])
+      for (const { listener } of lanes) listener.close()
+    this.#predecessor = undefined
+    this.#listeners.begin()
+    this.#share(false)
+    await serving
+  }
+
+  #share(offered: boolean): void {
+    this.#offered = offered
+    for (const worker of this.#workers) worker.tellShared(this.shared)
+  }
+
+  /**
+   * The supervisor is about to stop. Resolves when an attempt of a successor has its outcome. A takeover of its own that has not come to the commit
+   * is given up: resolves to true then, and the predecessor goes on.
+   */
+  async stop(): Promise<boolean> {
+    this.#abort.abort()
+    if (this.#phase === 'waiting' || this.#phase === 'booting') {
+      const inherits = this.#place.succession !== undefined
+      this.#phase = 'over'
+      this.#listeners.giveBack()
+      await this.#place.giveUp()
+      return inherits
+    }
+    await this.#committing
+    await this.#place.stop()
+    return false
+  }
+
+  /** Connections that this superseded process has accepted and that none of its workers takes. They are moved. */
+  give(name: string, connections: readonly Descriptor[]): void {
+    this.#place.give(name, [...connections])
+  }
+
+  leave(): Promise<void> {
+    return this.#place.leave()
+  }
+}
+
+function adminSocket(socket: Descriptor | undefined): ServedSocket[] {
+  if (socket === undefined) return []
+  const lane = { name: ADMIN, lane: 0, listener: socket, backlog: undefined, own: true }
+  return [{ name: ADMIN, kind: socket.kind, options: { own: true }, lanes: [lane] }]
+}
