@@ -49,8 +49,8 @@ export interface SeatEvents {
  * Takes the place of the process that serves at `options.path`, or the first place there. Resolves when this process has the listeners; until
  * `ready()` the predecessor accepts and serves as if nothing had happened.
  *
- * Rejects with ERR_PASSFD_TAKEOVER_BUSY, _TIMEOUT, _VERSION, _LISTENERS, ERR_PASSFD_UNAUTHORIZED, an AbortError, or the system's error if a new
- * listener can't be bound. Nothing has moved then. A Descriptor in `listeners` is closed.
+ * Rejects with ERR_PASSFD_TAKEOVER_BUSY, _TIMEOUT, _VERSION, _LISTENERS, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit
+ * this process, an AbortError, or the system's error if a new listener can't be bound. Nothing has moved then. A Descriptor in `listeners` is closed.
  */
 export async function takeOver<State = unknown>(options: TakeOverOptions): Promise<Seat<State>> {
   const settings = settingsOf(options)

@@ -68,10 +68,11 @@ const AGAIN: readonly string[] = [
   'ECONNRESET',
   'EPIPE'
 ]
+const REFUSALS: readonly string[] = ['ERR_PASSFD_UNAUTHORIZED', 'ERR_PASSFD_AUTHORIZE_FAILED']
 
 /**
  * Connects to the takeover path and waits for its turn. Resolves to undefined if nobody listens there. Rejects with ERR_PASSFD_TAKEOVER_TIMEOUT,
- * _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, or an AbortError; nothing that came is left open then.
+ * _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. It closes all that came then.
  */
 export async function apply(setup: CandidateSetup): Promise<Succession | undefined> {
   const patience = { since: performance.now() }
@@ -80,11 +81,19 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
       return await applyOnce(setup, patience)
     } catch (error) {
       const code = codeOf(error)
-      if (NOBODY.includes(code)) return undefined
-      if (!AGAIN.includes(code)) throw error
+      if (NOBODY.includes((error as { code: string }).code)) return undefined
+      // An owner that is always too busy is no owner that has gone
+      const waited = performance.now() - patience.since
+      if (!AGAIN.includes(code) || isRefusal(error) || waited > setup.limits.turnTimeout) throw error
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
     }
   }
+}
+
+/** The owner's rule does not admit this process. */
+function isRefusal(error: unknown): boolean {
+  const { code, remote } = error as { code?: string; remote?: { code?: string } }
+  return code === 'ERR_PASSFD_PEER' && REFUSALS.includes(remote?.code ?? '')
 }
 
 /** The code that the other side has answered with, or this side's own. */

@@ -1,6 +1,6 @@
 /** Processes that take over from each other. */
 import { EventEmitter, once } from 'node:events'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import { type Running, startFixture } from './process.ts'
 
@@ -15,7 +15,15 @@ export interface Side {
 }
 
 export function startSide(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): Side {
-  const running = startFixture('takeover-side', [path, JSON.stringify(options)])
+  return drive(t, startFixture('takeover-side', [path, JSON.stringify(options)]))
+}
+
+/** A program with a Seat: see test/fixtures/seat.mjs. */
+export function startSeat(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): Side {
+  return drive(t, startFixture('seat', [JSON.stringify({ path, ...options })]))
+}
+
+function drive(t: ExecutionContext, running: Running): Side {
   t.teardown(() => void running.child.kill('SIGKILL'))
   const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
   const events = new EventEmitter()
@@ -56,10 +64,14 @@ export function startSide(t: ExecutionContext, path: string, options: Record<str
 }
 
 /** What the owner answers a client: its pid and its count. */
-export async function asked(port: number): Promise<[pid: number, count: string]> {
-  const client = connect(port, '127.0.0.1').setEncoding('utf8')
+export async function asked(place: number | string): Promise<[pid: number, count: string]> {
+  const client = dialled(place).setEncoding('utf8')
   let text = ''
   for await (const part of client) text += part
   const [pid, count = ''] = text.split(' ')
   return [Number(pid), count]
+}
+
+export function dialled(place: number | string): Socket {
+  return typeof place === 'string' ? connect(place) : connect(place, '127.0.0.1')
 }
