@@ -21,7 +21,7 @@ import type { Draining, StatePart } from './messages.ts'
 import { settingsOf, type TakeOverOptions, type TakeOverSettings } from './options.ts'
 import type { FreezeContext } from './owner.ts'
 import { Place, type Report, warnOf } from './place.ts'
-import { SeatListeners, SeatListeners } from './seat-listeners.ts'
+import { SeatListeners } from './seat-listeners.ts'
 import { ADMIN } from './served-socket.ts'
 import { closeState, GivenState, LockedState } from './state.ts'
 
