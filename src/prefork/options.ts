@@ -74,6 +74,8 @@ export interface SupervisorOptions {
   killTimeout?: number
   /** Sets how long a stopping worker keeps an idle keep-alive connection open after its last request, in ms. Default 1,000. */
   idleGrace?: number
+  /** Limits the time in which a worker gives its state to its replacement (`worker.handOver()`), in ms. Default 5,000. */
+  handOverTimeout?: number
   /** Sets how often a worker reports its state, in ms; at least twice in `hangTimeout`. Default 1,000. */
   heartbeat?: number
   /** Limits the time without a report, in ms. Then the supervisor kills and replaces the worker. Default 10,000; 0: no limit. */
@@ -126,6 +128,7 @@ const SUPERVISOR_OPTIONS = {
   stopTimeout: true,
   killTimeout: true,
   idleGrace: true,
+  handOverTimeout: true,
   heartbeat: true,
   hangTimeout: true,
   restart: true,
@@ -176,6 +179,7 @@ export interface Settings {
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly idleGrace: number
+  readonly handOverTimeout: number
   readonly heartbeat: number
   readonly hangTimeout: number
   readonly restart: RestartPolicy
@@ -229,6 +233,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
     stopTimeout: time(options.stopTimeout, 'stopTimeout', 30_000, 1),
     killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
     idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
+    handOverTimeout: time(options.handOverTimeout, 'handOverTimeout', 5000, 1),
     // One that comes late is no hung worker
     heartbeat: hangTimeout === 0 ? heartbeat : Math.min(heartbeat, Math.max(10, Math.floor(hangTimeout / 2))),
     hangTimeout,

@@ -1,5 +1,6 @@
 /** What the two sides of a takeover say over their channel, and the check of what comes. docs/takeover-protocol.md is the page for other languages. */
 import { PassfdError } from '../base/errors.ts'
+import { version } from '../base/version.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 
 /** Of the takeover protocol: the lower of the two sides' numbers is spoken. */
@@ -18,6 +19,10 @@ export interface Program {
   pid: number
   passfd: string
   runtime: string
+}
+
+export function thisProgram(): Program {
+  return { pid: process.pid, passfd: version, runtime: `${process.release.name} ${process.version}` }
 }
 
 export interface Begin {
@@ -53,8 +58,8 @@ export interface Offer extends Part {
   generation: number
   /** How many listeners all parts have. */
   total: number
-  /** The listening socket behind the takeover path. */
-  path: Descriptor
+  /** The listening socket behind the takeover path. Absent between two workers. */
+  path?: Descriptor
   life: Descriptor
 }
 
@@ -98,6 +103,8 @@ export type Told =
   | { do: 'wait'; behind: number }
   | { do: 'left'; connections: number; chain: Draining[] }
   | { do: 'connections'; name: string; connections: Descriptor[] }
+  /** Between supervisors: the end of a socketpair to the predecessor's worker in `slot`, which gives its state. */
+  | { do: 'worker'; slot: number; end: Descriptor }
 
 /** Reads a request of a candidate. @throws ERR_PASSFD_TAKEOVER_PROTOCOL. */
 export function readAsked(value: unknown): Asked {
@@ -137,7 +144,7 @@ export function readOffer(value: unknown): Offer {
     program: readProgram(offer.program),
     generation: integer(offer, 'generation', 1),
     total: integer(offer, 'total', 0),
-    path: descriptor(offer, 'path'),
+    ...(offer.path === undefined ? {} : { path: descriptor(offer, 'path') }),
     life: descriptor(offer, 'life')
   }
 }

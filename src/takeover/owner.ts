@@ -75,8 +75,8 @@ export interface OwnerHooks {
 }
 
 export interface OwnerSetup {
-  /** The listening socket behind the takeover path. The owner keeps it until it lets go. */
-  readonly path: Descriptor
+  /** The listening socket behind the takeover path. The owner keeps it until it lets go. Undefined: the owner has one candidate, at a channel. */
+  readonly path: Descriptor | undefined
   readonly program: Program
   readonly generation: number
   readonly limits: OwnerLimits
@@ -112,6 +112,11 @@ export class Successor {
     this.#send({ do: 'connections', name, connections })
   }
 
+  /** Connects a worker of the successor to one that gives its state. The Descriptor is moved; it is closed if the successor has gone. */
+  worker(slot: number, end: Descriptor): void {
+    this.#send({ do: 'worker', slot, end })
+  }
+
   async end(): Promise<void> {
     if (this.#next !== undefined) this.#tellLeft()
     await this.#channel.close()
@@ -131,6 +136,7 @@ export class Successor {
       void this.#channel.send(message).catch(() => {}) // it has gone
     } catch {
       if (message.do === 'connections') for (const one of message.connections) if (!one.closed) one.close()
+      if (message.do === 'worker' && !message.end.closed) message.end.close()
     }
   }
 }
@@ -175,7 +181,14 @@ export class Owner {
   /** `life`: the owner's for the rest of its process's life; a successor's has its mark already. Accepts in this turn of the event loop. */
   static begin(setup: OwnerSetup, life: Life): { owner: Owner; accepting: Promise<void> } {
     const owner = new Owner(setup, life)
-    return { owner, accepting: owner.#listen() }
+    return { owner, accepting: owner.#listen(setup.path!) }
+  }
+
+  /** Has one candidate, at the other end of the channel, and nothing to listen on. */
+  static at(channel: Channel<unknown, Told>, setup: OwnerSetup, life: Life): Owner {
+    const owner = new Owner(setup, life)
+    owner.#admitted(channel)
+    return owner
   }
 
   /** The pid of the candidate whose turn it is. */
@@ -203,8 +216,8 @@ export class Owner {
 
   // --- the takeover path
 
-  async #listen(): Promise<void> {
-    const { path, authorize } = this.#setup
+  async #listen(path: Descriptor): Promise<void> {
+    const { authorize } = this.#setup
     const opening = listen<unknown, Told>(path.dup(), {
       ...(authorize === undefined ? {} : { authorize }),
       maxMessage: 1048576,
@@ -357,7 +370,7 @@ export class Owner {
         generation,
         total: offered.length,
         ...first,
-        path: path.dup(),
+        ...(path === undefined ? {} : { path: path.dup() }),
         life: this.life.readEnd()
       })
     } catch (error) {
@@ -452,7 +465,8 @@ export class Owner {
     this.#forget(turn)
     void candidate.channel.close()
     // Peers see the credentials of whoever called listen(2) last
-    if (how.listens) native.listen(this.#setup.path.borrow(), BACKLOG)
+    const { path } = this.#setup
+    if (how.listens && path !== undefined) native.listen(path.borrow(), BACKLOG)
     this.#setup.hooks.rollBack(how, candidate.peer)
     this.#next()
   }
@@ -488,7 +502,7 @@ export class Owner {
     this.#settled = undefined
     await this.#server?.close({ channels: false })
     const { path } = this.#setup
-    if (!path.closed) path.close()
+    if (path?.closed === false) path.close()
   }
 }
 

@@ -4,11 +4,10 @@
  */
 import { deferred } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
-import { version } from '../base/version.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
-import type { Draining, Offered, Program, StatePart } from './messages.ts'
+import { type Draining, type Offered, type Program, type StatePart, thisProgram } from './messages.ts'
 import type { PlaceSettings } from './options.ts'
 import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
 import { Life } from './pipes.ts'
@@ -50,6 +49,8 @@ export interface PlaceHooks {
   letGo(successor: Peer, alone: readonly string[]): void
   /** Connections that the predecessor has accepted and that none of its own takes: the callee's. */
   onConnections(name: string, connections: readonly Descriptor[]): void
+  /** The predecessor is a supervisor, and its worker in `slot` gives its state to the holder of the other end. Undefined: nobody here takes any. */
+  onWorker?(slot: number, end: Descriptor): void
   /** Other predecessors drain, or have other numbers of connections. */
   onDraining(): void
   /** Open connections of this process. */
@@ -74,7 +75,7 @@ export class Place {
   constructor(settings: PlaceSettings, hooks: PlaceHooks) {
     this.#settings = settings
     this.#hooks = hooks
-    this.#program = { pid: process.pid, passfd: version, runtime: `${process.release.name} ${process.version}` }
+    this.#program = thisProgram()
   }
 
   get succession(): Succession | undefined {
@@ -208,6 +209,10 @@ export class Place {
     succession.listenTo({
       onLeft: (connections, chain) => this.#leftOf(pid, [{ pid, connections }, ...chain]),
       onConnections: (name, connections) => this.#hooks.onConnections(name, connections),
+      onWorker: (slot, end) => {
+        if (this.#hooks.onWorker === undefined) end.close()
+        else this.#hooks.onWorker(slot, end)
+      },
       onEnd: () => this.#leftOf(pid, [])
     })
   }
@@ -240,6 +245,12 @@ export class Place {
   give(name: string, connections: Descriptor[]): void {
     if (this.#successor === undefined) for (const connection of connections) connection.close()
     else this.#successor.give(name, connections)
+  }
+
+  /** Connects a worker of the successor to one of this superseded supervisor that gives its state. The Descriptor is moved. */
+  giveWorker(slot: number, end: Descriptor): void {
+    if (this.#successor === undefined) end.close()
+    else this.#successor.worker(slot, end)
   }
 
   /** Before the commit: the predecessor goes on, and all that it has offered is closed. */

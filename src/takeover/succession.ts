@@ -5,7 +5,7 @@ import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
 import type { Message } from '../channel/message.ts'
-import type { Descriptor } from '../descriptor/descriptor.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { Candidacy, type Defeat } from './candidacy.ts'
 import {
@@ -54,6 +54,8 @@ export interface PredecessorListener {
   onLeft(connections: number, chain: readonly Draining[]): void
   /** The Descriptors are the listener's. */
   onConnections(name: string, connections: readonly Descriptor[]): void
+  /** Between supervisors: the end of a socketpair to its worker in `slot`, which gives its state. The Descriptor is the listener's. */
+  onWorker(slot: number, end: Descriptor): void
   /** Its channel has ended: it has drained, or has died. */
   onEnd(): void
 }
@@ -115,6 +117,15 @@ async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Suc
     ...(authorize === undefined ? {} : { authorize }),
     ...(signal === undefined ? {} : { signal })
   })
+  return applyAt(channel, setup, patience)
+}
+
+/** The candidate of the owner at the other end of the channel (see `Owner.at`). Rejects as `apply()`; nothing that came is left open then. */
+export async function applyAt(
+  channel: Channel<unknown, Asked>,
+  setup: CandidateSetup,
+  patience: Patience = { since: performance.now() }
+): Promise<Succession> {
   const succession = new Succession(setup, channel, patience)
   try {
     await succession.begin()
@@ -381,14 +392,22 @@ export class Succession {
   }
 
   #hear(message: Message): void {
-    const { value } = message as Message<{ do?: string; connections?: unknown; name?: unknown; chain?: unknown }>
+    const { value } = message as Message<{
+      do?: string
+      connections?: unknown
+      name?: unknown
+      chain?: unknown
+      slot?: unknown
+      end?: unknown
+    }>
     if (value?.do === 'wait') this.#heard?.()
     else if (value?.do === 'left' && Number.isSafeInteger(value.connections))
       this.#predecessor?.onLeft(value.connections as number, readChain(value.chain))
     else if (value?.do === 'connections' && this.#predecessor !== undefined) {
       message.claim()
       this.#predecessor.onConnections(String(value.name), message.descriptors)
-    }
+    } else if (value?.do === 'worker' && value.end instanceof Descriptor && this.#predecessor !== undefined)
+      this.#predecessor.onWorker(Number(value.slot), value.end.claim())
   }
 
   #end(why: Defeat): void {

@@ -113,7 +113,14 @@ export interface Accepted {
   error?: number | undefined
 }
 
-export type FromWorker = Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
+/** What the program has called: `handOver()` and `onInherit()`. Since version 4. */
+export interface HandsOver {
+  type: 'handsOver'
+  gives: boolean
+  inherits: boolean
+}
+
+export type FromWorker = HandsOver | Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
 
 export interface Lend extends Lane {
   type: 'lend'
@@ -160,4 +167,20 @@ export interface Share {
   shared: boolean
 }
 
-export type FromSupervisor = Go | Share | Lend | TakeBack | Stop | LameDuck | Connections | Accept
+/** A request: the worker gives its state to the process at the other end of a socketpair. Answered at the end of the attempt. Since version 4. */
+export interface Give {
+  type: 'give'
+  end: Descriptor
+  /** For all of it, in ms. */
+  timeout: number
+}
+
+/** The worker takes the state of the worker at the other end, which has been in `slot`. Since version 4. */
+export interface Inherit {
+  type: 'inherit'
+  end: Descriptor
+  slot: number
+  timeout: number
+}
+
+export type FromSupervisor = Go | Share | Give | Inherit | Lend | TakeBack | Stop | LameDuck | Connections | Accept

@@ -9,6 +9,7 @@ import {
   type Beat,
   type FromSupervisor,
   type FromWorker,
+  type HandsOver,
   type Join,
   LEAST,
   MAX_UNCONFIRMED,
@@ -28,6 +29,8 @@ export interface LineOwner {
   /** Its program has called joinSupervisor(): the answer. */
   onJoin(join: Join): Omit<Welcome, 'version'>
   onUses(uses: Uses): void
+  /** Its program has called `handOver()` or `onInherit()`. */
+  onHandsOver(how: HandsOver): void
   onReady(): void
   onBeat(beat: Beat): void
   /** So many connections that it was sent have closed. */
@@ -100,6 +103,7 @@ export class ControlLine {
           message.connections.filter(one => !one.closed)
         )
       else if (message.type === 'lend') message.listener[Symbol.dispose]()
+      else if (message.type === 'give' || message.type === 'inherit') message.end[Symbol.dispose]()
       else if ((error as PassfdError).code !== 'ERR_PASSFD_CHANNEL_CLOSED') this.#owner.onBroken(error)
     }
   }
@@ -110,6 +114,7 @@ export class ControlLine {
       await this.#channel.request(message, { descriptors: 0, timeout: 0 })
     } catch {
       // Its channel has ended, and so does it
+      if (message.type === 'give') message.end[Symbol.dispose]()
     }
   }
 
@@ -143,6 +148,8 @@ export class ControlLine {
         return this.#welcome(value)
       case 'uses':
         return owner.onUses(value)
+      case 'handsOver':
+        return owner.onHandsOver(value)
       case 'ready':
         return owner.onReady()
       case 'beat':

@@ -94,6 +94,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         admin: () => this.#admin?.socket,
         supersede: (successor, alone) => this.#supersede(successor, alone),
         take: (name, connections) => this.#returned.giveToAnybody(name, connections),
+        inherit: (slot, end) => this.#inherit(slot, end),
         onDraining: processes => this.#reports.emit('draining', processes),
         report: report => this.#reports.takeover(report)
       })
@@ -338,6 +339,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#reports.emit('superseded', successor)
   }
 
+  /** The predecessor's worker in `slot` gives its state. */
+  #inherit(slot: number, end: Descriptor): void {
+    const worker = [...this.#slots][slot % Math.max(1, this.#slots.length)]?.current
+    if (worker?.inherits === true && worker.state === 'ready') worker.inherit(end, slot)
+    else end.close()
+  }
+
   /** No worker takes these. */
   #giveAway(name: string, connections: readonly Descriptor[]): void {
     if (this.#takeover === undefined) for (const connection of connections) connection.close()
@@ -380,7 +388,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await this.#returned.giveHeld(this.#settings.stopTimeout)
     for (const worker of this.#workers) {
       if (this.#killing) worker.killAll('the supervisor was stopped at once')
-      else void worker.stop({ last: !gaveUp && !superseded })
+      else void this.#stopWorker(worker, !gaveUp && !superseded)
     }
     await this.#workers.allExited()
     // What was queued behind fails by itself: its workers have ended
@@ -396,6 +404,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'stopped'
     if (began !== 'new') this.#reports.emit('stopped')
     this.#stopped.resolve()
+  }
+
+  /** `last`: what waits in the queues is the workers' to serve. */
+  async #stopWorker(worker: WorkerProcess, last: boolean): Promise<void> {
+    if (this.#takeover?.superseded === true) await this.#takeover.giveState(worker)
+    await worker.stop({ last })
   }
 
   #closeListeners(): Promise<void> {

@@ -1,5 +1,5 @@
 /** A supervisor in the place of another one, and another one in its place: what moves is the listeners, with all their lanes, and the admin path. */
-import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
 import type { Draining } from '../../takeover/messages.ts'
 import type { TakeOverSettings } from '../../takeover/options.ts'
@@ -7,6 +7,7 @@ import { Place, type Report } from '../../takeover/place.ts'
 import { ADMIN, copiesOf, grouped, type ServedSocket } from '../../takeover/served-socket.ts'
 import { GivenState } from '../../takeover/state.ts'
 import type { Listeners, Predecessor } from './listeners.ts'
+import type { WorkerProcess } from './worker-process.ts'
 import type { Workers } from './workers.ts'
 
 /** What a takeover does to its supervisor. */
@@ -17,6 +18,8 @@ export interface TakeoverOwner {
   supersede(successor: Peer, alone: readonly string[]): void
   /** Connections that the predecessor has accepted: the callee's. */
   take(name: string, connections: readonly Descriptor[]): void
+  /** The predecessor's worker in `slot` gives its state to the holder of this end: the callee's. */
+  inherit(slot: number, end: Descriptor): void
   onDraining(processes: readonly Draining[]): void
   report(report: Report): void
 }
@@ -55,6 +58,7 @@ export class Takeover {
         owner.supersede(successor, alone)
       },
       onConnections: (name, connections) => owner.take(name, connections),
+      onWorker: (slot, end) => owner.inherit(slot, end),
       onDraining: () => owner.onDraining(this.draining),
       connections: () => [...workers].reduce((sum, { connections }) => sum + connections, 0),
       report: report => owner.report(report)
@@ -160,6 +164,19 @@ export class Takeover {
   /** Connections that this superseded process has accepted and that none of its workers takes. They are moved. */
   give(name: string, connections: readonly Descriptor[]): void {
     this.#place.give(name, [...connections])
+  }
+
+  /** This supervisor is superseded: its worker gives its state to one of the successor. Resolves when it has, or has not. */
+  async giveState(worker: WorkerProcess): Promise<void> {
+    if (!worker.gives || worker.state !== 'ready') return
+    let ends: [Descriptor, Descriptor]
+    try {
+      ends = Descriptor.socketpair()
+    } catch {
+      return // there are no descriptors for it: the worker drains
+    }
+    this.#place.giveWorker(worker.slot, ends[1])
+    await worker.give(ends[0])
   }
 
   leave(): Promise<void> {

@@ -95,6 +95,10 @@ export class WorkerProcess implements Recipient {
   replaced = false
   /** The limit that its predecessor was replaced for. */
   replaces: string | undefined
+  /** Its program gives its state to a replacement. */
+  gives = false
+  /** Its program takes the state of a worker that it replaces. */
+  inherits = false
   /** It was looked at since it is ready, for its limits. */
   checked = false
   /** Why it has ended, or is to end, in words. */
@@ -273,6 +277,20 @@ export class WorkerProcess implements Recipient {
     await Promise.race([this.#line?.request({ type: 'go' }), this.exited])
   }
 
+  /** Gives its state to the process at the other end, which is moved in. Resolves when it has, or has not, or its time is over. */
+  async give(end: Descriptor): Promise<void> {
+    const { handOverTimeout: timeout } = this.#setup.settings
+    const over = deferred()
+    const timer = setTimeout(over.resolve, timeout + LAST_WORDS)
+    await Promise.race([this.#line?.request({ type: 'give', end, timeout }), this.exited, over.promise])
+    clearTimeout(timer)
+  }
+
+  /** Takes the state of the worker at the other end, which is moved in; that has been in `slot`. */
+  inherit(end: Descriptor, slot: number): void {
+    void this.send({ type: 'inherit', end, slot, timeout: this.#setup.settings.handOverTimeout })
+  }
+
   tellShared(shared: boolean): void {
     void this.send({ type: 'share', shared })
   }
@@ -418,6 +436,10 @@ export class WorkerProcess implements Recipient {
       if (!this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
+    },
+    onHandsOver: ({ gives, inherits }) => {
+      this.gives = gives
+      this.inherits = inherits
     },
     onReady: () => this.#becomeReady(),
     onBeat: ({ connections, requests, lag, inspector }) => {

@@ -34,6 +34,7 @@ export async function standaloneOrigin(
     listeners,
     ...STANDALONE,
     lameDuck,
+    handsOver: () => {},
     ready: async () => {},
     stopping: async () => ({ last: true, orphan: false }),
     leave: async () => {

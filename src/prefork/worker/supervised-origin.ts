@@ -6,8 +6,8 @@ import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { ServedListeners } from '../../serving/served-listeners.ts'
-import type { Accept, FromSupervisor, FromWorker, Welcome } from '../control/control.ts'
-import { listenersOf, type Worker } from './worker.ts'
+import type { Accept, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
+import { give, inherit, listenersOf, type Worker } from './worker.ts'
 import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
 /** How often event-loop lag is measured, in ms. */
@@ -70,6 +70,8 @@ export class SupervisedOrigin implements WorkerOrigin {
       const { value } = message
       if (value?.type === 'go') this.#go(listeners, message)
       else if (value?.type === 'share') listeners.share(value.shared)
+      else if (value?.type === 'give') void this.#give(worker, value, message)
+      else if (value?.type === 'inherit') void inherit(worker, value.slot, value.end.claim(), value.timeout)
       else if (value?.type === 'connections') listeners.give(value.name, value.connections)
       else if (value?.type === 'accept') this.#accept(listeners, value)
       else if (value?.type === 'lend') listeners.lend(value)
@@ -87,6 +89,11 @@ export class SupervisedOrigin implements WorkerOrigin {
     // First: another listener may throw
     process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
+  }
+
+  async #give(worker: Worker, { end, timeout }: Give, message: Message<FromSupervisor>): Promise<void> {
+    const given = await give(worker, end.claim(), timeout)
+    if (!this.#leaving) void message.reply(given)
   }
 
   #go(listeners: ServedListeners, message: Message<FromSupervisor>): void {
@@ -116,6 +123,10 @@ export class SupervisedOrigin implements WorkerOrigin {
     if (before?.adopts === adopts && before.exposed === exposed) return
     this.#told.set(name, { adopts, exposed })
     this.#say({ type: 'uses', name, adopts, exposed })
+  }
+
+  handsOver({ gives, inherits }: { gives: boolean; inherits: boolean }): void {
+    this.#say({ type: 'handsOver', gives, inherits })
   }
 
   async ready(): Promise<void> {

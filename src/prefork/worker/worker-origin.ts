@@ -8,6 +8,8 @@ export interface WorkerOrigin extends ListenerSource, EndLimits {
   readonly id: number
   readonly supervised: boolean
   readonly channel: Channel
+  /** The program has called `handOver()`, `onInherit()`. */
+  handsOver(how: { gives: boolean; inherits: boolean }): void
   ready(): Promise<void>
   /** It stops by its own wish, or by a signal. */
   stopping(signal: boolean): Promise<Standing>

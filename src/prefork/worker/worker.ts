@@ -1,9 +1,12 @@
 /** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
 
 import type { Server } from 'node:net'
+import { AsyncContext } from '../../base/async-context.ts'
 import { invalid } from '../../base/check.ts'
 import { deferred } from '../../base/deferred.ts'
+import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
+import { throwLater } from '../../base/throw-later.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Channel } from '../../channel/channel.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
@@ -12,6 +15,8 @@ import type { ConnectionHandler } from '../../serving/descriptor-intake.ts'
 import { GracefulEnd } from '../../serving/graceful-end.ts'
 import { ServedListeners } from '../../serving/served-listeners.ts'
 import type { StopHandler } from '../../serving/stop-handlers.ts'
+import { type Giver, giveState, takeState } from '../../takeover/hand-over.ts'
+import type { FreezeContext } from '../../takeover/owner.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
@@ -23,6 +28,27 @@ interface Ending {
   signal?: boolean
 }
 
+/** What a worker gives to its replacement. */
+export interface HandOver<State = unknown> {
+  /**
+   * Returns what the replacement gets: any value that a message can carry, with any number of Descriptors and Connections. passfd sends copies. From its
+   * return until `thaw`, or for ever, the program doesn't touch what it has given. `signal` aborts when the time is over (`handOverTimeout`).
+   */
+  freeze(context: FreezeContext): State | Promise<State>
+  /** The replacement has not taken it. `state` is the very value that `freeze` has returned, and everything in it is open and the program's. */
+  thaw?(state: State): unknown
+}
+
+/** Takes what a worker has given. `slot`: that of the giver. The Descriptors and Connections in `state` are the program's. */
+export type InheritHandler<State = unknown> = (state: State, giver: { readonly slot: number }) => unknown
+
+const HAND_OVER = { freeze: 'method', thaw: 'method' } as const satisfies KnownOptions<HandOver>
+const INHERIT = { accepts: true } as const
+
+/** @internal Gives the state to the process at the other end, which is moved in. */
+export let give: (worker: Worker, end: Descriptor, timeout: number) => Promise<boolean>
+/** @internal Takes the state of the worker at the other end, which is moved in. */
+export let inherit: (worker: Worker, slot: number, end: Descriptor, timeout: number) => Promise<void>
 /** @internal The listeners that the worker was lent. */
 export let listenersOf: (worker: Worker) => ServedListeners
 
@@ -31,6 +57,8 @@ export class Worker {
   readonly #listeners: ServedListeners
   readonly #origin: WorkerOrigin
   readonly #end: GracefulEnd
+  #giver: Giver | undefined
+  #heir: { accepts: unknown; handle(state: unknown, slot: number): void } | undefined
 
   /** @internal */
   constructor(origin: WorkerOrigin) {
@@ -136,6 +164,44 @@ export class Worker {
   }
 
   /**
+   * Gives state and live connections to the worker that replaces this one: at `reload()`, for a limit, and when the supervisor is replaced. It happens when
+   * the replacement is ready, and before this worker stops. All or nothing; what is not given is drained as without it. Call it before `ready()`.
+   * It does nothing in a standalone program.
+   */
+  handOver<State>(giver: HandOver<State>): void {
+    const { freeze, thaw } = readOptions(giver, HAND_OVER, 'giver')
+    if (typeof freeze !== 'function') throw invalid('giver.freeze', 'a function', freeze)
+    if (thaw !== undefined && typeof thaw !== 'function') throw invalid('giver.thaw', 'a function', thaw)
+    const context = new AsyncContext('PASSFD_WORKER')
+    this.#giver = {
+      freeze: given => context.run(freeze as (given: FreezeContext) => unknown, undefined, given),
+      ...(thaw === undefined
+        ? {}
+        : { thaw: state => context.run(thaw as (state: unknown) => unknown, undefined, state) })
+    }
+    this.#tellHandsOver()
+  }
+
+  /**
+   * Calls `handler` once for each worker that gives its state to this one (see `handOver()`). Without a handler the giver keeps it. `accepts`: any value
+   * for the giver's `freeze`; which formats this program takes, for example. Call it before `ready()`. What the handler throws is an uncaught exception.
+   */
+  onInherit<State>(handler: InheritHandler<State>, options: { accepts?: unknown } = {}): void {
+    if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
+    const { accepts } = readOptions(options, INHERIT)
+    const context = new AsyncContext('PASSFD_WORKER')
+    this.#heir = {
+      accepts,
+      handle: (state, slot) => void context.run(() => handler(state as State, { slot }))
+    }
+    this.#tellHandsOver()
+  }
+
+  #tellHandsOver(): void {
+    this.#origin.handsOver({ gives: this.#giver !== undefined, inherits: this.#heir !== undefined })
+  }
+
+  /**
    * Informs the supervisor that the worker serves. Connections may come from then on, and the predecessor may stop. Resolves when the supervisor
    * has confirmed it.
    */
@@ -177,7 +243,30 @@ export class Worker {
     return last
   }
 
+  async #inherit(slot: number, end: Descriptor, timeout: number): Promise<void> {
+    const heir = this.#heir
+    // It has stopped meanwhile, for example
+    if (heir === undefined || this.#end.begun) {
+      end.close()
+      return
+    }
+    const taken = await takeState(end, heir.accepts, timeout)
+    if (taken === undefined) return
+    try {
+      heir.handle(taken.state, slot)
+    } catch (error) {
+      throwLater(error)
+    }
+  }
+
   static {
+    give = async (worker, end, timeout) => {
+      const giver = worker.#giver
+      if (giver !== undefined && !worker.#end.begun) return giveState(end, giver, timeout)
+      end.close()
+      return false
+    }
+    inherit = (worker, slot, end, timeout) => worker.#inherit(slot, end, timeout)
     listenersOf = worker => worker.#listeners
   }
 }
