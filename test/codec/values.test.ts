@@ -13,6 +13,7 @@ import { HEADER, RECORDS } from '../../src/codec/frame.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { anyValue } from '../helpers/any-value.ts'
 import { closeAll, connected } from '../helpers/channels.ts'
+import { asClone, wellFormed } from '../helpers/clone.ts'
 import { decodeBy, encodeBy } from '../helpers/codec.ts'
 import { times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
@@ -67,40 +68,11 @@ function compare(ends: Ends, value: unknown, mode: Mode): boolean {
   return true
 }
 
-/** deepStrictEqual takes no invalid Date for equal to another one; a Buffer is a Uint8Array for structuredClone. */
-function asClone(value: unknown): unknown {
-  return map(value, item => {
-    if (item instanceof Date) return { time: item.getTime() }
-    return Buffer.isBuffer(item) ? Uint8Array.from(item) : item
-  })
-}
-
 test('process.env arrives with what is in it', t => {
   const ends = new Ends()
   for (const mode of MODES)
     t.deepEqual(ends.pass({ env: process.env }, mode), { env: { ...structuredClone(process.env) } })
 })
-
-function wellFormed(value: unknown): unknown {
-  return map(value, item => (typeof item === 'string' ? item.toWellFormed() : item))
-}
-
-function map(value: unknown, change: (item: unknown) => unknown): unknown {
-  if (Array.isArray(value)) return Array.from(value, item => map(item, change)) // holes arrive as undefined
-  if (value instanceof Map) return new Map(Array.from(value, ([key, item]) => [map(key, change), map(item, change)]))
-  if (value instanceof Set) return new Set(Array.from(value, item => map(item, change)))
-  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
-    return change(value)
-  const made = {}
-  for (const [key, item] of Object.entries(value))
-    Object.defineProperty(made, change(key) as string, {
-      value: map(item, change),
-      writable: true,
-      enumerable: true,
-      configurable: true
-    })
-  return made
-}
 
 const realm = vm.createContext({})
 const inRealm = (source: string): unknown => vm.runInContext(`(${source})`, realm)
