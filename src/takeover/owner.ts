@@ -158,6 +158,8 @@ interface Turn {
   life: OtherLife | undefined
   state: readonly StatePart[] | undefined
   timer: NodeJS.Timeout | undefined
+  /** Of the whole attempt, on the clock of performance.now(). */
+  deadline: number
 }
 
 /** It listens from its construction on: peers see this process's credentials then. */
@@ -170,6 +172,8 @@ export class Owner {
   #server: ChannelServer<unknown, Told> | undefined
   #turn: Turn | undefined
   #over = false
+  /** The attempt that is under way is the last one. */
+  #stopping = false
   #settled: (() => void) | undefined
 
   private constructor(setup: OwnerSetup, life: Life) {
@@ -210,6 +214,7 @@ export class Owner {
 
   /** The owner stops without a successor: candidates connect again, and find nobody. The socket file stays: the next start proves it dead and replaces it. */
   async stop(): Promise<void> {
+    this.#stopping = true
     await this.settled()
     await this.#end()
   }
@@ -325,7 +330,7 @@ export class Owner {
 
   #next(): void {
     if (this.#turn !== undefined || this.#over) return
-    const candidate = this.#waiting.shift()
+    const candidate = this.#stopping ? undefined : this.#waiting.shift()
     if (candidate === undefined) {
       this.#settled?.()
       this.#settled = undefined
@@ -353,26 +358,27 @@ export class Owner {
       decision: undefined,
       life: undefined,
       state: undefined,
-      timer: undefined
+      timer: undefined,
+      deadline: performance.now() + limits.attemptTimeout
     }
     this.#turn = turn
     publishStep('answer begin', peer.pid)
     try {
       turn.life = new OtherLife(begin.life, { onMark: () => attempt.marked(), onEnd: () => attempt.lifeEnded() })
       turn.offered.push(...hooks.offer(begin.wants, peer))
-      const first = this.#part(turn, 0)
       turn.timer = setTimeout(() => attempt.interrupted(), limits.attemptTimeout).unref()
       const { offered } = turn
-      candidate.turn.resolve({
+      const offer = copying(copy => ({
         takeover: Math.min(VERSION, begin.takeover),
         needs: [],
         program,
         generation,
         total: offered.length,
-        ...first,
-        ...(path === undefined ? {} : { path: path.dup() }),
-        life: this.life.readEnd()
-      })
+        ...(path === undefined ? {} : { path: copy(path) }),
+        life: this.life.readEnd(copy),
+        ...this.#part(turn, 0, copy)
+      }))
+      candidate.turn.resolve(offer)
     } catch (error) {
       // No descriptors are left, for example: it is an answer to this candidate, and the owner goes on
       candidate.turn.reject(error as Error)
@@ -382,20 +388,21 @@ export class Owner {
   }
 
   /** The listeners from `from` on, copies that are the caller's, and with the last ones the decision pipe. */
-  #part(turn: Turn, from: number): Part {
+  #part(turn: Turn, from: number, copy: Copy): Part {
     const { offered, attempt } = turn
-    const listeners = offered.slice(from, from + PART).map(one => ({ ...one, listener: one.listener.dup() }))
+    const listeners = offered.slice(from, from + PART).map(one => ({ ...one, listener: copy(one.listener) }))
     if (from + PART < offered.length) return { listeners }
-    turn.decision = makeDecision()
+    turn.decision ??= makeDecision()
+    const decision = copy(turn.decision)
     attempt.offered()
-    return { listeners, decision: turn.decision.dup() }
+    return { listeners, decision }
   }
 
   #more(turn: Turn, from: number): Part {
     if (turn.attempt.state !== 'offering' || from > turn.offered.length)
       throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'there is no such part of the offer' })
     publishStep('answer more', turn.candidate.peer.pid)
-    return this.#part(turn, from)
+    return copying(copy => this.#part(turn, from, copy))
   }
 
   async #freeze(turn: Turn, accepts: unknown): Promise<Frozen> {
@@ -426,6 +433,12 @@ export class Owner {
       }
     } catch (error) {
       attempt.notFrozen()
+      if (attempt.state === 'offered') {
+        // It accepts again, so the short limit is over
+        clearTimeout(turn.timer)
+        const left = Math.max(turn.deadline - performance.now(), limits.freezeTimeout)
+        turn.timer = setTimeout(() => attempt.interrupted(), left).unref()
+      }
       throw error
     }
   }
@@ -434,7 +447,7 @@ export class Owner {
     const one = turn.state?.[part]
     if (one === undefined) throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'there is no such part of the state' })
     publishStep('answer state', turn.candidate.peer.pid)
-    return { bytes: one.bytes, descriptors: one.descriptors.map(descriptor => descriptor.dup()) }
+    return copying(copy => ({ bytes: one.bytes, descriptors: one.descriptors.map(copy) }))
   }
 
   #left(channel: Channel<unknown, Told>): void {
@@ -503,6 +516,23 @@ export class Owner {
     await this.#server?.close({ channels: false })
     const { path } = this.#setup
     if (path?.closed === false) path.close()
+  }
+}
+
+type Copy = (descriptor: Descriptor) => Descriptor
+
+/** What is made with copies, which the caller owns: all of them, or it throws and none is left open. */
+function copying<T>(make: (copy: Copy) => T): T {
+  const copies: Descriptor[] = []
+  try {
+    return make(descriptor => {
+      const copy = descriptor.dup()
+      copies.push(copy)
+      return copy
+    })
+  } catch (error) {
+    for (const copy of copies) copy.close()
+    throw error
   }
 }
 

@@ -38,9 +38,9 @@ export class Life {
     this.#writable = writable
   }
 
-  /** A read end for the other side, the caller's. */
-  readEnd(): Descriptor {
-    return this.#readable.dup()
+  /** A read end for the other side, the caller's. `copy`: makes it. */
+  readEnd(copy = (readable: Descriptor): Descriptor => readable.dup()): Descriptor {
+    return copy(this.#readable)
   }
 
   /** Writes the mark: "I serve". This side holds a read end, so the write can't fail with EPIPE. */

@@ -127,6 +127,25 @@ test('the predecessor is killed while its successor boots: that serves with all 
   await three.end()
 })
 
+test('TERM to an owner waits for one attempt, and no further: who waits behind it begins anew', async t => {
+  const path = temporaryPath('seat')
+  const options = { listeners: { http: tcp } }
+  const owner = startSeat(t, path, options)
+  const one = startSeat(t, path, options)
+  const two = startSeat(t, path, { ...options, steps: { begin: 'tell' } })
+  const port = await portOf(owner)
+  await one.ask('open')
+  const behind = two.ask('open')
+  await two.told('step')
+  process.kill(owner.pid, 'SIGTERM')
+  t.deepEqual(await asked(port), [owner.pid, '-'])
+  await one.ask('giveUp')
+  t.is(await behind, null)
+  t.like(await owner.running.exit, { code: 0, stderr: '' })
+  await two.ask('ready')
+  for (const side of [one, two]) await side.end()
+})
+
 // --- one of the two is killed, or stopped until all limits are over, just before a step
 
 const SHORT = { turnTimeout: 1500, inheritTimeout: 1500, graceTimeout: 500, attemptTimeout: 1500, freezeTimeout: 1000 }
