@@ -9,6 +9,7 @@ import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
 import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
 import * as stream from '../src/stream/index.ts'
+import { takeOver } from '../src/takeover/index.ts'
 import { socketPath } from './helpers/path.ts'
 import { leaked, openDescriptors, test } from './helpers/test.ts'
 
@@ -49,6 +50,7 @@ const packets: [string, string] = ['PacketOptions', 'stream/options.ts']
 const admission: [string, string] = ['AdmissionOptions', 'stream/options.ts']
 const server: [string, string] = ['ServerOptions', 'stream/options.ts']
 const path = socketPath()
+const seatPath = socketPath()
 const entry = '/bin/true'
 const listeners = { web: { path } }
 const supervise = (options: object) => new Supervisor({ entry, listeners, ...options })
@@ -283,9 +285,40 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => joinSupervisor({ standalone: { web: { path, ...options } } })
     }
   ],
+  'takeover/seat.ts takeOver': [
+    {
+      options: [['TakeOverOptions', 'takeover/options.ts']],
+      call: options => takeOver(Object.defineProperties({ path: seatPath }, Object.getOwnPropertyDescriptors(options)))
+    },
+    {
+      options: [['TakeoverPath', 'takeover/options.ts']],
+      what: 'options.path',
+      call: options => takeOver({ path: options })
+    },
+    {
+      options: ['path', 'mode', 'owner', 'group', 'backlog'],
+      what: 'options.listeners.web',
+      call: options => takeOver({ path: seatPath, listeners: { web: { path, ...options } } })
+    }
+  ],
+  'takeover/seat.ts bind': {
+    options: ['path', 'mode', 'owner', 'group', 'backlog'],
+    what: 'listeners.web',
+    call: options => withSeat(seat => seat.bind('web', { path, ...options }))
+  },
+  'takeover/seat.ts inherit': { options: ['accepts'], call: options => withSeat(seat => seat.inherit(options)) },
+  'takeover/seat.ts ready': {
+    options: [['ReadyOptions', 'takeover/seat.ts']],
+    call: options => withSeat(seat => seat.ready(options))
+  },
   'prefork/supervisor/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
   'prefork/supervisor/supervisor.ts constructor': [
     { options: [['SupervisorOptions', 'prefork/options.ts']], call: supervise },
+    {
+      options: [['SupervisorTakeover', 'prefork/options.ts']],
+      what: 'options.takeover',
+      call: options => supervise({ takeover: options })
+    },
     {
       options: [['SpawnSettings', 'prefork/options.ts']],
       what: 'options.spawn',
@@ -362,6 +395,11 @@ async function withServer(work: (server: any) => unknown): Promise<void> {
   } finally {
     await server.close()
   }
+}
+
+async function withSeat(work: (seat: any) => unknown): Promise<void> {
+  await using seat = await takeOver({ path: seatPath, signals: false, exit: false })
+  await work(seat)
 }
 
 async function withPair(work: (channel: any) => unknown): Promise<void> {
