@@ -1,4 +1,5 @@
 /** The graceful end of a process that serves: it stops accepting, finishes its requests, runs the program's handlers, and ends. */
+import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
 import type { ServedListeners } from './served-listeners.ts'
@@ -43,6 +44,8 @@ export class GracefulEnd {
   readonly #hurry = new AbortController()
   /** That in which the program asked for the listeners: its listeners of `signal` run in it. */
   readonly #context = new AsyncContext('PASSFD_WORKER')
+  /** Work that gives its servers further connections. */
+  readonly #before = new Set<Promise<unknown>>()
   #stopped: Promise<void> | undefined
 
   constructor(listeners: ServedListeners, limits: EndLimits, effects: EndEffects) {
@@ -77,6 +80,15 @@ export class GracefulEnd {
 
   onStop(handler: StopHandler): void {
     this.#handlers.add(handler)
+  }
+
+  /** Its servers close only when `work` is done, because that may give them connections. A failure of `work` is its caller's to handle. */
+  waitFor(work: Promise<unknown>): void {
+    const done = work.then(
+      () => void this.#before.delete(done),
+      () => void this.#before.delete(done)
+    )
+    this.#before.add(done)
   }
 
   becomeLameDuck(): void {
@@ -128,6 +140,8 @@ export class GracefulEnd {
       this.#handlers.limit(killTimeout)
     })
     this.#context.run(() => this.#stop.abort())
+    if (this.#before.size > 0)
+      await Promise.race([Promise.all(this.#before), new Promise<void>(resolve => whenAborted(signal, resolve))])
     const isLast = typeof last === 'function' ? last() : last
     const all = this.#listeners.intakes
     await this.#listeners.end(isLast, alone)

@@ -1,12 +1,13 @@
 /** A takeover of state alone, between two processes that a third one has connected: an old worker and its replacement. */
-import { deferred } from '../base/deferred.ts'
+import { deferred, RESOLVED } from '../base/deferred.ts'
 import { asError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
-import { type Asked, type Told, thisProgram } from './messages.ts'
+import { type Asked, type StatePart, type Told, thisProgram } from './messages.ts'
 import { type FreezeContext, Owner } from './owner.ts'
 import { Life } from './pipes.ts'
+import { warnOf } from './place.ts'
 import { closeState, GivenState, LockedState } from './state.ts'
 import { applyAt } from './succession.ts'
 
@@ -18,57 +19,85 @@ export interface Giver {
 }
 
 /**
- * Gives the state to the process at the other end of a socketpair, of which `end` is moved in. Resolves to whether that has it. If not, the state
- * was thawed, or never frozen. `timeout`, in ms: for all of it. Never rejects.
+ * Gives the state to the process at the other end of a socketpair, of which `end` is moved in. Resolves to true when that process has it, or to
+ * false when the program has it back: `thaw` is done, or there was no `freeze`. `timeout`, in ms: for all of it. If the other process has
+ * committed and hangs, only its mark or its end decides, which may come later. `late`: the state that a `freeze` returns after the end of the
+ * attempt comes back by `thaw`, too; the promise resolves then. Never rejects.
  */
-export async function giveState(end: Descriptor, giver: Giver, timeout: number): Promise<boolean> {
+export async function giveState(
+  end: Descriptor,
+  giver: Giver,
+  timeout: number,
+  late: (thawed: Promise<unknown>) => void
+): Promise<boolean> {
+  let life: Life | undefined
+  try {
+    life = new Life()
+    const channel = await connect<unknown, Told>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
+    return await give(channel, giver, { life, timeout, late })
+  } catch {
+    end[Symbol.dispose]() // there are no descriptors for it, or the other process has none to take the state with
+    return false
+  } finally {
+    life?.end()
+  }
+}
+
+interface Giving {
+  readonly life: Life
+  readonly timeout: number
+  late(thawed: Promise<unknown>): void
+}
+
+async function give(channel: Channel<unknown, Told>, giver: Giver, { life, timeout, late }: Giving): Promise<boolean> {
   const outcome = deferred()
+  let freezing: Promise<unknown> | undefined
   let given: GivenState | undefined
+  let thawed = RESOLVED
   let taken = false
-  const life = new Life()
   const thaw = async (state: unknown): Promise<void> => {
     try {
       await giver.thaw?.(state)
     } catch (error) {
       closeState(state)
-      process.emitWarning(asError(error))
+      warnOf({ code: 'thaw', message: `thaw() has failed, and the state was closed: ${asError(error).message}` })
     }
   }
-  let channel: Channel<unknown, Told>
-  try {
-    channel = await connect<unknown, Told>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
-  } catch {
-    life.end()
-    return false
+  const freeze = async (context: FreezeContext): Promise<readonly StatePart[]> => {
+    const state = await giver.freeze(context)
+    try {
+      if (context.signal.aborted) throw new Error(`freeze() has not returned within ${timeout} ms (handOverTimeout)`)
+      given = new GivenState(state)
+      return given.parts
+    } catch (error) {
+      await thaw(state)
+      throw error
+    }
   }
-  const timer = setTimeout(() => channel.destroy(), timeout)
-  const limits = { attemptTimeout: timeout, freezeTimeout: timeout, busy: 'refuse' } as const
-  Owner.at(
+  const owner = Owner.at(
     channel,
     {
       path: undefined,
       program: thisProgram(),
       generation: 1,
-      limits,
+      limits: { attemptTimeout: timeout, freezeTimeout: timeout, busy: 'refuse' },
       authorize,
       chain: () => [],
       hooks: {
         offer: () => [],
         drops: () => {},
         freeze: async context => {
-          const state = await giver.freeze(context)
-          try {
-            if (context.signal.aborted) throw new Error('freeze() has taken too long')
-            given = new GivenState(state)
-            return given.parts
-          } catch (error) {
-            await thaw(state)
-            throw error
-          }
+          const parts = freeze(context)
+          freezing = parts.catch(error =>
+            warnOf({ code: 'failed', message: `The replacement gets no state: ${asError(error).message}` })
+          )
+          await freezing
+          freezing = undefined
+          return parts
         },
         rollBack: () => {
-          const { value } = given ?? {}
-          void (given === undefined ? undefined : thaw(value))
+          if (freezing !== undefined) late(freezing)
+          if (given !== undefined) thawed = thaw(given.value)
           given = undefined
           outcome.resolve()
         },
@@ -83,11 +112,14 @@ export async function giveState(end: Descriptor, giver: Giver, timeout: number):
     },
     life
   )
-  void channel.closed.then(() => setImmediate(outcome.resolve)) // it may have ended before anything began
+  // The end of the channel is no outcome if the successor has committed by then
+  void channel.closed.then(() => owner.settled()).then(outcome.resolve)
+  const timer = setTimeout(() => channel.destroy(), timeout)
   await outcome.promise
   clearTimeout(timer)
-  life.end()
+  await thawed
   void channel.close()
+  await owner.stop()
   return taken
 }
 
@@ -124,6 +156,7 @@ export async function takeState(
       throw error
     }
     locked.unlock()
+    succession.life.end() // the mark is in it
     void channel.close()
     return { state: locked.value }
   } catch {

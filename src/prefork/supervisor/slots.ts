@@ -147,7 +147,10 @@ export class Slots implements Iterable<Slot> {
     if (old === undefined) return
     old.replaced = true
     if (exceeded !== undefined) this.replacements[exceeded.limit] = (this.replacements[exceeded.limit] ?? 0) + 1
-    if (old.gives && next.inherits) await handOver(old, next)
+    if (old.gives && next.inherits) {
+      this.#owner.rebalance() // it accepts no more
+      await handOver(old, next)
+    }
     void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
   }
 

@@ -93,7 +93,11 @@ export class SupervisedOrigin implements WorkerOrigin {
 
   async #give(worker: Worker, { end, timeout }: Give, message: Message<FromSupervisor>): Promise<void> {
     const given = await give(worker, end.claim(), timeout)
-    if (!this.#leaving) void message.reply(given)
+    try {
+      await message.reply(given)
+    } catch {
+      // The supervisor has gone, or waits no longer
+    }
   }
 
   #go(listeners: ServedListeners, message: Message<FromSupervisor>): void {

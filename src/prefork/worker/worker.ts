@@ -28,18 +28,25 @@ interface Ending {
   signal?: boolean
 }
 
+/** What `freeze` of a worker gets. */
+export type HandOverContext = Pick<FreezeContext, 'accepts' | 'signal'>
+
 /** What a worker gives to its replacement. */
 export interface HandOver<State = unknown> {
   /**
    * Returns what the replacement gets: any value that a message can carry, with any number of Descriptors and Connections. passfd sends copies. From its
-   * return until `thaw`, or for ever, the program doesn't touch what it has given. `signal` aborts when the time is over (`handOverTimeout`).
+   * return until `thaw`, or for ever, the program doesn't touch what it has given. `signal` aborts when the time is over (`handOverTimeout`). The
+   * worker accepts no connection any more when `freeze` is called; the replacement does.
    */
-  freeze(context: FreezeContext): State | Promise<State>
-  /** The replacement has not taken it. `state` is the very value that `freeze` has returned, and everything in it is open and the program's. */
+  freeze(context: HandOverContext): State | Promise<State>
+  /**
+   * The replacement has not taken it. `state` is the very value that `freeze` has returned, and everything in it is open and the program's. The
+   * worker is about to stop; its servers still take connections by `Connection.injectInto()` until `thaw` has returned, or its promise is settled.
+   */
   thaw?(state: State): unknown
 }
 
-/** Takes what a worker has given. `slot`: that of the giver. The Descriptors and Connections in `state` are the program's. */
+/** Receives what a worker has given. `slot`: that of the giver. The program owns the Descriptors and Connections in `state`. */
 export type InheritHandler<State = unknown> = (state: State, giver: { readonly slot: number }) => unknown
 
 const HAND_OVER = { freeze: 'method', thaw: 'method' } as const satisfies KnownOptions<HandOver>
@@ -58,7 +65,7 @@ export class Worker {
   readonly #origin: WorkerOrigin
   readonly #end: GracefulEnd
   #giver: Giver | undefined
-  #heir: { accepts: unknown; handle(state: unknown, slot: number): void } | undefined
+  #heir: { accepts: unknown; handle(state: unknown, slot: number): unknown } | undefined
 
   /** @internal */
   constructor(origin: WorkerOrigin) {
@@ -164,9 +171,9 @@ export class Worker {
   }
 
   /**
-   * Gives state and live connections to the worker that replaces this one: at `reload()`, for a limit, and when the supervisor is replaced. It happens when
-   * the replacement is ready, and before this worker stops. All or nothing; what is not given is drained as without it. Call it before `ready()`.
-   * It does nothing in a standalone program.
+   * Gives state and live connections to the worker that replaces this one: at `reload()`, for a limit, and when the supervisor is replaced. passfd calls
+   * `freeze` when the replacement is ready, and before this worker stops; never if the replacement has not called `onInherit()`. The replacement
+   * gets all or nothing. The worker drains what it keeps, as without `handOver()`. Call it before `ready()`. It does nothing in a standalone program.
    */
   handOver<State>(giver: HandOver<State>): void {
     const { freeze, thaw } = readOptions(giver, HAND_OVER, 'giver')
@@ -174,7 +181,7 @@ export class Worker {
     if (thaw !== undefined && typeof thaw !== 'function') throw invalid('giver.thaw', 'a function', thaw)
     const context = new AsyncContext('PASSFD_WORKER')
     this.#giver = {
-      freeze: given => context.run(freeze as (given: FreezeContext) => unknown, undefined, given),
+      freeze: ({ accepts, signal }) => context.run(() => (freeze as HandOver['freeze'])({ accepts, signal })),
       ...(thaw === undefined
         ? {}
         : { thaw: state => context.run(thaw as (state: unknown) => unknown, undefined, state) })
@@ -184,7 +191,8 @@ export class Worker {
 
   /**
    * Calls `handler` once for each worker that gives its state to this one (see `handOver()`). Without a handler the giver keeps it. `accepts`: any value
-   * for the giver's `freeze`; which formats this program takes, for example. Call it before `ready()`. What the handler throws is an uncaught exception.
+   * for the giver's `freeze`; which formats this program reads, for example. Call it before `ready()`. What the handler throws, or rejects with, is an
+   * uncaught exception. The graceful stop waits for the handler, and for connections that it gives to servers by `Connection.injectInto()`.
    */
   onInherit<State>(handler: InheritHandler<State>, options: { accepts?: unknown } = {}): void {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
@@ -192,7 +200,7 @@ export class Worker {
     const context = new AsyncContext('PASSFD_WORKER')
     this.#heir = {
       accepts,
-      handle: (state, slot) => void context.run(() => handler(state as State, { slot }))
+      handle: (state, slot) => context.run(() => handler(state as State, { slot }))
     }
     this.#tellHandsOver()
   }
@@ -250,22 +258,28 @@ export class Worker {
       end.close()
       return
     }
-    const taken = await takeState(end, heir.accepts, timeout)
-    if (taken === undefined) return
-    try {
-      heir.handle(taken.state, slot)
-    } catch (error) {
-      throwLater(error)
-    }
+    const handled = takeState(end, heir.accepts, timeout).then(taken => {
+      if (taken !== undefined) return heir.handle(taken.state, slot)
+    })
+    this.#end.waitFor(handled)
+    await handled.catch(throwLater)
   }
 
-  static {
-    give = async (worker, end, timeout) => {
-      const giver = worker.#giver
-      if (giver !== undefined && !worker.#end.begun) return giveState(end, giver, timeout)
+  async #give(end: Descriptor, timeout: number): Promise<boolean> {
+    const giver = this.#giver
+    if (giver === undefined || this.#end.begun) {
       end.close()
       return false
     }
+    // What is accepted after `freeze` would have to be drained here
+    this.#listeners.pause()
+    const taken = giveState(end, giver, timeout, late => this.#end.onStop(() => late))
+    this.#end.waitFor(taken)
+    return taken
+  }
+
+  static {
+    give = (worker, end, timeout) => worker.#give(end, timeout)
     inherit = (worker, slot, end, timeout) => worker.#inherit(slot, end, timeout)
     listenersOf = worker => worker.#listeners
   }
