@@ -20,6 +20,7 @@ const BUNDLED = [
   'memory/index',
   'prefork/index',
   'stream/index',
+  'takeover/index',
   'os/native',
   'serving/server-intake'
 ]

@@ -134,6 +134,7 @@ export class ServedListeners {
   /** Every server accepts when this returns. `lanes`: all that there are, if they are more than the source's; they stay the caller's. */
   attach(lanes: readonly Lane[] = this.#ownLanes()): void {
     this.#held = false
+    if (this.#stopping) return
     for (const [name, entry] of this.#serving) {
       if ('dispatched' in this.get(name)) entry.served.prepare()
       for (const lane of lanes) {

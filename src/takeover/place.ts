@@ -7,6 +7,7 @@ import { asError, PassfdError } from '../base/errors.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
+import { ContainerInit } from './container-init.ts'
 import { type Draining, type Offered, type Program, type StatePart, thisProgram } from './messages.ts'
 import type { PlaceSettings } from './options.ts'
 import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
@@ -71,6 +72,8 @@ export class Place {
   #owner: Owner | undefined
   #alone: readonly string[] = []
   #successor: Successor | undefined
+  #givenUp = false
+  #init: ContainerInit | undefined
 
   constructor(settings: PlaceSettings, hooks: PlaceHooks) {
     this.#settings = settings
@@ -91,6 +94,11 @@ export class Place {
     return this.#successor?.peer
   }
 
+  /** This process is PID 1: once it is superseded, it ends with this. */
+  get init(): ContainerInit | undefined {
+    return this.#init
+  }
+
   /** The superseded processes that still have connections, as they have told last. */
   get draining(): readonly Draining[] {
     return [...this.#predecessors.values()].flat()
@@ -104,8 +112,12 @@ export class Place {
     const { path, authorize } = this.#settings
     for (;;) {
       this.#succession = await apply({ path, program: this.#program, wants, limits: this.#settings, authorize, signal })
-      if (this.#succession !== undefined) return this.#succession.listeners
-      if (await this.#bind()) return []
+      const found = this.#succession !== undefined || (await this.#bind())
+      if (this.#givenUp) {
+        await this.giveUp()
+        throw new PassfdError('TAKEOVER_BEGUN', { operation: 'a takeover', why: 'this process stops' })
+      }
+      if (found) return this.#succession?.listeners ?? []
     }
   }
 
@@ -158,6 +170,7 @@ export class Place {
     const { attemptTimeout, freezeTimeout, busy, authorize } = this.#settings
     const hooks = this.#hooks
     const succession = this.#succession
+    this.#init = ContainerInit.of(this.#settings.path)
     const { owner, accepting } = Owner.begin(
       {
         path: this.#path!,
@@ -227,6 +240,7 @@ export class Place {
     this.#owner = undefined
     this.#successor = to
     const { pid } = successor
+    this.#init?.follow(pid)
     for (const name of this.#alone)
       this.#hooks.report({
         code: 'dropped',
@@ -255,6 +269,7 @@ export class Place {
 
   /** Before the commit: the predecessor goes on, and all that it has offered is closed. */
   async giveUp(): Promise<void> {
+    this.#givenUp = true
     if (this.#succession !== undefined) {
       this.#succession.giveUp()
       return
@@ -274,6 +289,7 @@ export class Place {
   /** The last thing: nothing is served any more. */
   async leave(): Promise<void> {
     this.#left.resolve()
+    this.#init?.close()
     await this.#successor?.end()
     this.#life?.end()
   }

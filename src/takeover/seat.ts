@@ -407,6 +407,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   #letGo(successor: Peer, alone: readonly string[]): void {
     this.#phase = 'superseded'
+    const { init } = this.#place
+    if (init !== undefined && this.#settings.signals) {
+      this.#unlisten()
+      init.passSignals()
+    }
     this.#alone = alone
     this.#given?.close()
     this.#given = undefined
@@ -452,7 +457,9 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     clearInterval(this.#running)
     this.#ended.resolve()
     if (!this.#settings.exit) return
-    process.exit(this.superseded && code === 0 ? this.#settings.supersededStatus : code)
+    const { init } = this.#place
+    if (this.superseded && init !== undefined) void init.ended().then(status => process.exit(status))
+    else process.exit(this.superseded && code === 0 ? this.#settings.supersededStatus : code)
   }
 
   #mustBoot(operation: string): void {

@@ -1,41 +1,11 @@
 /** Facts about a process from proc(5). */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
+import { readProc as read } from '../../os/process-stat.ts'
 
 /** The resident memory of a process, in bytes; undefined if unknown, for example because the process has ended. */
 export function rss(pid: number): number | undefined {
   const [, pages = 0] = statm(pid) ?? []
   return pages > 0 ? pages * (pageSize ??= ownPageSize()) : undefined
-}
-
-/** A process, from its line in /proc/PID/stat (proc_pid_stat(5)). */
-export interface ProcessStat {
-  readonly pid: number
-  /** False: a zombie, or nearly one. */
-  readonly lives: boolean
-  readonly parent: number
-  readonly group: number
-  readonly session: number
-  /** In clock ticks since the machine was started. It distinguishes two processes with the same number. */
-  readonly started: string
-}
-
-/** Undefined if there is no such process, or it can't be read. */
-export function statOf(pid: number): ProcessStat | undefined {
-  const text = read(pid, 'stat')
-  if (text === undefined) return undefined
-  // The name of the program is in parentheses and may have any in it
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  const [state = 'X', parent, group, session] = fields
-  // Other threads may outlive the first one
-  const lives = (state !== 'Z' || Number(fields[17]) > 1) && state !== 'X'
-  return {
-    pid,
-    lives,
-    parent: Number(parent),
-    group: Number(group),
-    session: Number(session),
-    started: fields[19] ?? ''
-  }
 }
 
 /** Whether a process has a handler for this signal. */
@@ -92,12 +62,4 @@ function ownPageSize(): number {
   const kibibytes = Number(/^VmSize:\s+(\d+) kB$/m.exec(read('self', 'status') ?? '')?.[1])
   const [pages = Number.NaN] = statm('self') ?? []
   return 2 ** Math.round(Math.log2((kibibytes * 1024) / pages))
-}
-
-function read(pid: number | 'self', name: string): string | undefined {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch {
-    return undefined // it has ended, or there is no descriptor left to ask with
-  }
 }

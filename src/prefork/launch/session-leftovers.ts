@@ -8,7 +8,8 @@ import { ENOSYS, EPERM } from '../../base/errno.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
-import { catches, type ProcessStat, statOf } from './procfs.ts'
+import { type ProcessStat, statOf } from '../../os/process-stat.ts'
+import { catches } from './procfs.ts'
 
 const { SIGTERM, SIGKILL } = constants.signals
 /** Processes that are looked at in one turn of the event loop: about 1 ms. */

@@ -12,7 +12,7 @@ import { EINVAL } from '../../base/errno.ts'
 import { systemError } from '../../base/errors.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import { type Descriptor, moveOut, own } from '../../descriptor/descriptor.ts'
-import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, acceptBatch, acceptWaiting, type Outcome } from '../../os/acceptor.ts'
+import { ACCEPT_BATCH, ACCEPT_PAUSE, Acceptor, type Outcome } from '../../os/acceptor.ts'
 import { ADDRESS, native } from '../../os/native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from '../../serving/bound-socket.ts'
 import { endListeners } from '../../serving/last-accept.ts'
@@ -91,7 +91,7 @@ export class DispatchedListener implements Listener {
     }
     try {
       this.#acceptor = new Acceptor(fd, {
-        accept: () => this.#acceptBatch(),
+        accept: () => this.#acceptBatch(fd),
         onExhausted: error => this.#events.onAcceptError(error, this.name)
       })
     } catch (error) {
@@ -149,14 +149,10 @@ export class DispatchedListener implements Listener {
     for (const lane of this.#further) {
       const fd = lane.descriptor.borrow()
       lane.acceptor ??= new Acceptor(fd, {
-        accept: () => {
-          const outcome = acceptBatch(fd, connection => void this.#waiting.push(connection))
-          this.#resume()
-          return outcome
-        },
+        accept: () => this.#acceptBatch(fd),
         onExhausted: error => this.#events.onAcceptError(error, this.name)
       })
-      lane.acceptor.want(true)
+      lane.acceptor.want(this.#accepting)
     }
   }
 
@@ -190,15 +186,11 @@ export class DispatchedListener implements Listener {
   async close({ exclusive, served, give }: Ending): Promise<void> {
     if (this.#ending) return
     this.#endAccepting()
-    const fd = this.#bound.descriptor.borrow()
-    const further = this.#further.map(({ descriptor }) => descriptor.borrow())
+    const fds = this.sockets().map(socket => socket.borrow())
     await closeBound(this.#bound, async () => {
-      if (served && exclusive && this.#bound.own) {
-        await endListeners([fd], () => this.#acceptAll())
-        await endListeners(further, lane => acceptWaiting(lane, connection => void this.#waiting.push(connection)))
-      }
+      if (served && exclusive && this.#bound.own) await endListeners(fds, fd => this.#acceptAll(fd))
       this.#closed = true
-      if (served) this.#acceptAll()
+      if (served) for (const fd of fds) this.#acceptAll(fd)
       this.#giveRest(give)
     })
     for (const { descriptor } of this.#further) descriptor.close()
@@ -229,6 +221,7 @@ export class DispatchedListener implements Listener {
     this.#accepting = accepting
     this.#acceptor?.want(accepting)
     this.#permits?.want(accepting)
+    for (const { acceptor } of this.#further) acceptor?.want(accepting)
   }
 
   /** The number of waiting connections that no worker was told to accept yet. */
@@ -279,18 +272,18 @@ export class DispatchedListener implements Listener {
     }
   }
 
-  /** Accepts the connections that wait now. False: some are left. */
-  #acceptAll(): boolean {
+  /** Accepts the connections that wait now in a lane. False: some are left. */
+  #acceptAll(fd: number): boolean {
     for (;;) {
-      const { count, error } = this.#acceptBatch()
+      const { count, error } = this.#acceptBatch(fd)
       // The queue of a listener that was shut down is empty
       if (count === 0) return error === 0 || error === EINVAL
     }
   }
 
-  #acceptBatch(): Outcome {
+  #acceptBatch(lane: number): Outcome {
     const wanted = this.#firstBytes !== undefined || this.#rule === 'address'
-    const count = native.acceptMany(this.#bound.descriptor.borrow(), accepted, ACCEPT_BATCH, wanted ? addresses : null)
+    const count = native.acceptMany(lane, accepted, ACCEPT_BATCH, wanted ? addresses : null)
     if (count <= 0) return { count: 0, error: count }
     const fds = Array.from(accepted.subarray(0, count))
     if (!wanted) this.#place(fds)

@@ -42,7 +42,7 @@ export function inheritListener(
 ): Listener {
   const [first, ...further] = lanes.map(({ listener }) => listener) as [Descriptor, ...Descriptor[]]
   const { own } = lanes[0]!
-  const backlog = 'backlog' in spec ? spec.backlog : lanes[0]!.backlog
+  const backlog = spec instanceof Descriptor ? lanes[0]!.backlog : (spec as { backlog?: number }).backlog
   if (hasLanes(spec, balance)) {
     const group = PortGroup.of(first.borrow(), backlog ?? BACKLOG, options.ipv6Only === true)
     return new PerWorkerListener(name, group, backlog, [first, ...further])

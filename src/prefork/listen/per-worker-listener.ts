@@ -23,9 +23,9 @@ export class PerWorkerListener implements Listener {
   readonly #group: PortGroup
   readonly #backlog: number | undefined
   readonly #lanes: Lane[]
-  /** Before `begin()`: slots whose worker has a lane of another slot. A lane of their own would get its share of clients, and may have to be closed again. */
+  /** Slots whose worker was started with a lane of another slot. Before `begin()` a lane of its own would get clients, and may have to be closed again. */
   readonly #sharing = new Set<number>()
-  /** Workers that were started with a lane of another slot: they are lent their own. */
+  /** These workers: they are lent their slot's lane once that is open. */
   readonly #strangers = new WeakSet<Recipient>()
   #begun: boolean
 
@@ -43,6 +43,7 @@ export class PerWorkerListener implements Listener {
     const count = this.#lanes.length
     const shares = slot >= count && !this.#opens(slot)
     if (shares) this.#sharing.add(slot)
+    else this.#sharing.delete(slot)
     const lane = shares ? slot % count : slot
     return { lane, listener: this.#lane(lane).descriptor.dup(), backlog: this.#backlog, own: true }
   }
@@ -51,7 +52,20 @@ export class PerWorkerListener implements Listener {
     if (this.#begun) return
     this.#begun = true
     this.#group.share(this.#lanes.map(({ descriptor }) => descriptor.borrow()))
-    for (const slot of this.#sharing) this.#opens(slot)
+  }
+
+  /** Opens the lanes of slots that share. Without a worker that can be lent one, nobody would accept from it. */
+  #openMissing(servers: readonly Recipient[]): void {
+    for (const server of servers) if (this.#sharing.has(server.slot)) this.#strangers.add(server)
+    if (!servers.some(server => this.#adopts(server))) return
+    for (const slot of this.#sharing) {
+      try {
+        this.#lane(slot)
+      } catch {
+        // As in #opens(), or there is no descriptor for it: its worker goes on sharing
+      }
+    }
+    this.#sharing.clear()
   }
 
   /** False: not yet; or a predecessor of another user has bound the port, so that this process can't join it (EADDRINUSE). */
@@ -68,7 +82,7 @@ export class PerWorkerListener implements Listener {
 
   balance(servers: readonly Recipient[], slots: number): void {
     if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
-    if (this.#begun) for (const server of servers) if (this.#sharing.delete(server.slot)) this.#strangers.add(server)
+    if (this.#begun && this.#sharing.size > 0) this.#openMissing(servers)
     for (const [slot, lane] of this.#lanes.entries()) {
       const { borrower } = lane
       const borrowed = borrower !== undefined && servers.includes(borrower)

@@ -10,8 +10,11 @@ export class SharedListener implements Listener {
   readonly name: string
   readonly closesAtOnce: boolean
   readonly #bound: Bound
-  /** Lanes of a predecessor that had more than one: each worker is lent all of them, because to close one resets what waits in it. */
-  readonly #further: readonly Descriptor[]
+  /**
+   * Lanes of a predecessor that had more than one: each worker is lent all of them, because to close one resets what waits in it. Where workers
+   * can't be lent any they are closed: nobody would accept from them.
+   */
+  #further: readonly Descriptor[]
   readonly #lent = new WeakSet<Recipient>()
 
   /** `further` is moved in. */
@@ -30,13 +33,23 @@ export class SharedListener implements Listener {
   /** The remaining workers go on accepting. */
   balance(servers: readonly Recipient[]): void {
     if (this.#further.length === 0) return
+    if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop()
     for (const server of servers) {
-      if (this.#lent.has(server) || server.uses.get(this.name)?.adopts !== true) continue
+      if (this.#lent.has(server) || !this.#adopts(server)) continue
       this.#lent.add(server)
       const { backlog, own } = this.#bound
       for (const [index, lane] of this.#further.entries())
         void server.send({ type: 'lend', name: this.name, lane: index + 1, listener: lane.dup(), backlog, own })
     }
+  }
+
+  #adopts(server: Recipient): boolean {
+    return server.uses.get(this.name)?.adopts === true
+  }
+
+  #drop(): void {
+    for (const lane of this.#further) lane.close()
+    this.#further = []
   }
 
   begin(): void {}
@@ -65,6 +78,6 @@ export class SharedListener implements Listener {
     const { own } = this.#bound
     const fds = this.sockets().map(socket => socket.borrow())
     await closeBound(this.#bound, own && exclusive ? () => endOwn(fds, served, give) : undefined)
-    for (const lane of this.#further) lane.close()
+    this.#drop()
   }
 }

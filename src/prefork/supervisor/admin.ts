@@ -56,6 +56,9 @@ export interface AdminServer {
   unheard(event: keyof SupervisorEvents): number
   /** The listening socket, to be copied for a successor. Undefined: there will be none. */
   readonly socket: Descriptor | undefined
+  readonly path: string
+  /** Another process answers at the path. Channels that are open stay so until `close()`. */
+  leavePath(): void
   close(): Promise<void>
 }
 
@@ -118,11 +121,18 @@ export async function openAdmin(
   server.serve(message => answer(message, supervisor, subscribers))
   return {
     socket: copy,
+    path,
+    leavePath: () => {
+      copy?.close()
+      void server.close({ channels: false })
+    },
     unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
     close: async () => {
       stopListening()
-      copy?.close()
+      if (copy?.closed === false) copy.close()
+      const channels = [...server.channels]
       await server.close()
+      await Promise.all(channels.map(channel => channel.close())) // after leavePath() they are its own to close
     }
   }
 }

@@ -41,19 +41,19 @@ export class Listeners {
     const reports: Report[] = []
     for (const [name, spec] of listeners) {
       const socket = predecessor?.sockets.get(name)
-      const kept = spec instanceof Descriptor ? {} : spec
       if (socket !== undefined && isSame(spec, socket)) {
         reports.push(...differences(spec, socket, predecessor!.pid))
         this.#open.set(name, inheritListener(socket, spec, balance, events))
         this.#inherited.add(name)
         predecessor!.sockets.delete(name)
         if (spec instanceof Descriptor) spec.close() // of the same socket
-        this.#options.set(name, { ...socket.options, ...('backlog' in kept ? { backlog: kept.backlog } : {}) })
+        const { backlog } = spec as { backlog?: number }
+        this.#options.set(name, spec instanceof Descriptor ? socket.options : { ...socket.options, backlog })
         continue
       }
       if (socket !== undefined) reports.push(hasMoved(name, predecessor!.pid))
       this.#open.set(name, await openListener(name, spec, balance, events, takeover !== undefined))
-      this.#options.set(name, { ...kept, own: !(spec instanceof Descriptor) })
+      this.#options.set(name, spec instanceof Descriptor ? { own: false } : { ...spec, own: true })
     }
     return reports
   }

@@ -11,12 +11,13 @@ import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
+import { collectOrphans } from '../../os/orphans.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import { NotifySocket } from '../../systemd/notify-socket.ts'
+import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
-import { collectOrphans } from '../launch/orphans.ts'
 import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from '../options.ts'
 import { type AdminServer, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
@@ -55,6 +56,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #stopped: Deferred = deferred()
   readonly #lameDuckOver: Deferred = deferred()
   readonly #stopBegun: Deferred = deferred()
+  readonly #killed: Deferred = deferred()
   #phase: SupervisorPhase = 'new'
   /** What changes the set of workers happens one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
@@ -72,6 +74,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #stopping: Promise<void> | undefined
   #listenersClosed: Promise<void> | undefined
   #killing = false
+  /** Once it is superseded, PID 1 sends signals on. */
+  #passSignals: (init: ContainerInit) => void = () => {}
   #failure: Error | undefined
 
   /** Checks the options. It opens and starts nothing yet. @throws `ERR_PASSFD_INVALID_ARGUMENT` */
@@ -91,7 +95,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     )
     if (settings.takeover !== undefined)
       this.#takeover = new Takeover(settings.takeover, this.#listeners, this.#workers, {
-        admin: () => this.#admin?.socket,
+        admin: () => this.#admin,
+        onOwner: () => this.#rebalance(),
         supersede: (successor, alone) => this.#supersede(successor, alone),
         take: (name, connections) => this.#returned.giveToAnybody(name, connections),
         inherit: (slot, end) => this.#inherit(slot, end),
@@ -151,7 +156,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'starting'
     try {
       await this.#exclusive(async () => {
-        await this.#open(await this.#takeover?.take([...this.#settings.listeners.keys()]))
+        const { listeners, admin } = this.#settings
+        await this.#open(await this.#takeover?.take([...listeners.keys()], admin?.path))
         this.#slots.grow(this.#settings.workers)
         await allReady(this.#slots)
         await this.#commit()
@@ -254,6 +260,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     checkType(signals, 'signals', 'true or false', value => typeof value === 'boolean')
     this.#reports.warnOfTrouble()
     const ignore = signals ? obeySignals(this, error => this.#reports.warn('reloadFailed', error)) : () => {}
+    this.#passSignals = init => {
+      ignore()
+      if (signals) init.passSignals()
+    }
     try {
       if (this.#phase !== 'running' && this.#phase !== 'lame duck') await this.start()
       await this.#stopped.promise
@@ -263,7 +273,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       ignore()
     }
     if (this.#failure !== undefined) throw this.#failure
-    if (this.#takeover?.superseded === true) process.exitCode ??= this.#settings.takeover!.supersededStatus
+    if (this.#takeover?.superseded !== true) return
+    const { init } = this.#takeover
+    process.exitCode ??= init === undefined ? this.#settings.takeover!.supersededStatus : await init.ended()
   }
 
   /**
@@ -325,16 +337,21 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       const { admin } = this.#settings
       const { adminSocket } = takeover
       if (admin !== undefined && adminSocket !== undefined)
-        this.#admin = await openAdmin(admin, this, true, adminSocket)
-      else adminSocket?.close()
-      await Promise.all([...this.#workers].map(worker => worker.go()))
+        this.#admin = await openAdmin(admin, this, true, adminSocket.dup())
+      const all = [...this.#workers]
+      await Promise.all(all.map(worker => worker.go()))
+      const [{ slot = 0, pid = 'none', reason = 'it has ended' } = {}] = all
+      if (takeover.waits && !all.some(({ state }) => state === 'ready'))
+        throw new PassfdError('WORKER_NOT_READY', { slot, pid, detail: reason })
     })
-    this.#rebalance()
   }
 
   /** A successor serves. */
   #supersede(successor: Peer, alone: readonly string[]): void {
     this.#listeners.release(alone, (name, connections) => this.#returned.giveToAnybody(name, connections))
+    this.#admin?.leavePath()
+    const { init } = this.#takeover!
+    if (init !== undefined) this.#passSignals(init)
     void this.#stop(false)
     this.#reports.emit('superseded', successor)
   }
@@ -356,6 +373,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (now) this.#lameDuckOver.resolve()
     if (now && !this.#killing) {
       this.#killing = true
+      this.#killed.resolve()
       this.#workers.expectNone()
       for (const worker of this.#workers) worker.killAll('the supervisor was stopped at once')
     }
@@ -375,7 +393,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   async #stopNow(lameDuck: number): Promise<void> {
     // An attempt of a successor has its outcome first
-    const gaveUp = this.#takeover !== undefined && !this.#killing && (await this.#takeover.stop())
+    const outcome = this.#takeover?.stop()
+    const gaveUp =
+      outcome !== undefined && !this.#killing && (await Promise.race([outcome, this.#killed.promise])) === true
     const superseded = this.#takeover?.superseded === true
     if (this.#phase === 'running' && lameDuck > 0 && !superseded) await this.#beLameDuck(lameDuck)
     const began = this.#phase

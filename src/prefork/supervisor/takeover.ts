@@ -1,10 +1,13 @@
 /** A supervisor in the place of another one, and another one in its place: what moves is the listeners, with all their lanes, and the admin path. */
+import { resolve } from 'node:path'
+import { PassfdError } from '../../base/errors.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
+import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
 import type { TakeOverSettings } from '../../takeover/options.ts'
 import { Place, type Report } from '../../takeover/place.ts'
-import { ADMIN, copiesOf, grouped, type ServedSocket } from '../../takeover/served-socket.ts'
+import { ADMIN, copiesOf, grouped, listenAgain, type ServedSocket } from '../../takeover/served-socket.ts'
 import { GivenState } from '../../takeover/state.ts'
 import type { Listeners, Predecessor } from './listeners.ts'
 import type { WorkerProcess } from './worker-process.ts'
@@ -12,8 +15,10 @@ import type { Workers } from './workers.ts'
 
 /** What a takeover does to its supervisor. */
 export interface TakeoverOwner {
-  /** The admin path's listening socket, if there is one. */
-  admin(): Descriptor | undefined
+  /** The admin path and its listening socket, if there is one. */
+  admin(): { readonly path: string; readonly socket: Descriptor | undefined } | undefined
+  /** This supervisor serves in its predecessor's place: its workers are given connections from now on. */
+  onOwner(): void
   /** A successor serves. `alone`: the listeners that it does not. */
   supersede(successor: Peer, alone: readonly string[]): void
   /** Connections that the predecessor has accepted: the callee's. */
@@ -32,25 +37,31 @@ export class Takeover {
   readonly #listeners: Listeners
   readonly #workers: Workers
   readonly #place: Place
+  readonly #owner: TakeoverOwner
   readonly #abort = new AbortController()
   #phase: Phase = 'waiting'
   #predecessor: Predecessor | undefined
   #committing: Promise<void> | undefined
   /** A candidate may have copies of the listeners. */
   #offered = false
+  #adminOfPredecessor: Descriptor | undefined
   #adminSocket: Descriptor | undefined
 
   constructor(settings: TakeOverSettings, listeners: Listeners, workers: Workers, owner: TakeoverOwner) {
     this.#settings = settings
     this.#listeners = listeners
     this.#workers = workers
+    this.#owner = owner
     this.#place = new Place(settings, {
       names: () => [...listeners.names],
       copies: () => copiesOf([...listeners.sockets(), ...adminSocket(owner.admin())]),
       freeze: async () => new GivenState(undefined).parts,
       begun: () => this.#share(true),
       rollBack: ({ listens }) => {
-        if (listens) listeners.listen()
+        if (listens) {
+          listeners.listen()
+          for (const socket of adminSocket(owner.admin())) listenAgain(socket)
+        }
         this.#share(false)
       },
       letGo: (successor, alone) => {
@@ -67,6 +78,11 @@ export class Takeover {
 
   get draining(): readonly Draining[] {
     return this.#place.draining
+  }
+
+  /** This process is PID 1: once it is superseded, it ends with this. */
+  get init(): ContainerInit | undefined {
+    return this.#place.init
   }
 
   get superseded(): boolean {
@@ -93,13 +109,19 @@ export class Takeover {
     return this.#adminSocket
   }
 
-  /** Waits for its turn. Resolves to what the predecessor has, or to undefined if there is none. */
-  async take(names: readonly string[]): Promise<Predecessor | undefined> {
+  /**
+   * Waits for its turn. Resolves to what the predecessor has, or to undefined if there is none. `admin`: the predecessor's socket there is taken;
+   * one of another path is closed at the commit.
+   */
+  async take(names: readonly string[], admin: string | undefined): Promise<Predecessor | undefined> {
     const offered = await this.#place.take([...names, ADMIN], this.#abort.signal)
+    if (this.#phase !== 'waiting') throw new PassfdError('SUPERVISOR_STOPPED')
     this.#phase = 'booting'
     if (this.#place.succession === undefined) return undefined
     const sockets = grouped(offered)
-    this.#adminSocket = sockets.get(ADMIN)?.lanes[0]?.listener
+    const socket = sockets.get(ADMIN)
+    this.#adminOfPredecessor = socket?.lanes[0]?.listener
+    if (admin !== undefined && socket !== undefined && isAt(admin, socket)) this.#adminSocket = this.#adminOfPredecessor
     sockets.delete(ADMIN)
     this.#predecessor = { pid: this.#place.predecessor!.pid, sockets }
     return this.#predecessor
@@ -121,19 +143,30 @@ export class Takeover {
     await this.#place.drop([...(this.#predecessor?.sockets.keys() ?? [])])
     this.#place.win()
     this.#phase = 'committing'
-    this.#committing = this.#accept(accept)
-    await this.#committing
+    const committing = this.#accept(accept)
+    this.#committing = committing.catch(() => {})
+    await committing
   }
 
   async #accept(accept: () => Promise<void>): Promise<void> {
-    this.#listeners.listen()
-    await accept()
+    try {
+      this.#listeners.listen()
+      await accept()
+    } catch (error) {
+      // The predecessor takes back what it has, and nobody ends its listeners
+      this.#phase = 'over'
+      this.#listeners.giveBack()
+      this.#place.fail()
+      throw error
+    }
     const serving = this.#place.serve()
     this.#phase = 'owner'
     for (const { lanes } of this.#predecessor?.sockets.values() ?? [])
       for (const { listener } of lanes) listener.close()
+    if (this.#adminOfPredecessor?.closed === false) this.#adminOfPredecessor.close()
     this.#predecessor = undefined
     this.#listeners.begin()
+    this.#owner.onOwner()
     this.#share(false)
     await serving
   }
@@ -157,8 +190,9 @@ export class Takeover {
       return inherits
     }
     await this.#committing
+    const failed = this.#phase === 'over' && !this.superseded
     await this.#place.stop()
-    return false
+    return failed
   }
 
   /** Connections that this superseded process has accepted and that none of its workers takes. They are moved. */
@@ -184,8 +218,14 @@ export class Takeover {
   }
 }
 
-function adminSocket(socket: Descriptor | undefined): ServedSocket[] {
-  if (socket === undefined) return []
+function adminSocket(admin: ReturnType<TakeoverOwner['admin']>): ServedSocket[] {
+  if (admin?.socket === undefined) return []
+  const { path, socket } = admin
   const lane = { name: ADMIN, lane: 0, listener: socket, backlog: undefined, own: true }
-  return [{ name: ADMIN, kind: socket.kind, options: { own: true }, lanes: [lane] }]
+  return [{ name: ADMIN, kind: socket.kind, options: { path, own: true }, lanes: [lane] }]
+}
+
+/** The socket is at the path. A text without a slash at its beginning is one for the process that has bound it. */
+function isAt(path: string, { options }: ServedSocket): boolean {
+  return options.path === undefined || resolve(String(options.path)) === resolve(path)
 }

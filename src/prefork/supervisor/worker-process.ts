@@ -270,11 +270,17 @@ export class WorkerProcess implements Recipient {
     })
   }
 
-  /** The takeover has come about: resolves when the worker accepts, or has ended. */
+  /** The takeover has come about: resolves when the worker accepts, or has ended. One that does not answer within `hangTimeout` is killed. */
   async go(): Promise<void> {
     if (!this.#waits) return
     this.#waits = false
+    const { hangTimeout } = this.#setup.settings
+    const look = (): void => {
+      if (!this.debugged) this.hung()
+    }
+    const timer = hangTimeout > 0 ? setInterval(look, hangTimeout) : undefined
     await Promise.race([this.#line?.request({ type: 'go' }), this.exited])
+    clearInterval(timer)
   }
 
   /** Gives its state to the process at the other end, which is moved in. Resolves when it has, or has not, or its time is over. */

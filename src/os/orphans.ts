@@ -1,9 +1,12 @@
-/** As PID 1 of a container, a supervisor reaps the orphans that the kernel makes its children (wait(2)), because no other process does. */
+/** As PID 1 of a container, a process that serves reaps the orphans that the kernel makes its children (wait(2)), because no other process does. */
 import type { ChildProcess } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
-import { native } from '../../os/native.ts'
-import { type ProcessStat, statOf } from './procfs.ts'
+import { constants } from 'node:os'
+import { Watcher } from './loop.ts'
+import { native } from './native.ts'
+import { type ProcessStat, statOf } from './process-stat.ts'
 
 /** A process that may be a child of other code is left to that code for this many ms. */
 const GRACE = 1000
@@ -13,6 +16,8 @@ let users = 0
 const known = new Set<ChildProcess>()
 /** The processes that may be children of other code, by their pid. */
 const doubtful = new Map<number, { started: string; since: number }>()
+/** What is to hear of the end of a child, by its pid: its status as wait(2) has it. */
+const awaited = new Map<number, (status: number) => void>()
 let timer: NodeJS.Timeout | undefined
 let session = 0
 
@@ -27,6 +32,35 @@ export function collectOrphans(): () => void {
   return () => {
     if (!ends && --users === 0) end()
     ends = true
+  }
+}
+
+/**
+ * Resolves to the exit status of a process, as a shell has it, when that has ended; to 0 if it is no child of this process. Call it while
+ * `collectOrphans()` is in effect.
+ */
+export async function endOf(pid: number): Promise<number> {
+  for (const child of known)
+    if (child.pid === pid) {
+      const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
+      return code ?? 128 + constants.signals[signal!]
+    }
+  const number = native.pidfd(pid)
+  if (number < 0) return 0
+  let watcher: Watcher | undefined
+  try {
+    const status = await new Promise<number>(resolve => {
+      awaited.set(pid, resolve)
+      watcher = new Watcher(number, () => {
+        const stat = statOf(pid)
+        resolve(stat?.parent === process.pid ? stat.status : 0)
+      })
+    })
+    return (status & 0x7f) > 0 ? 128 + (status & 0x7f) : (status >> 8) & 0xff
+  } finally {
+    awaited.delete(pid)
+    watcher?.end()
+    native.close(number)
   }
 }
 
@@ -90,6 +124,7 @@ function collect(pid: number): boolean {
   const stat = statOf(pid)
   if (stat === undefined || !isOrphan(stat)) return stat === undefined
   doubtful.delete(pid)
+  awaited.get(pid)?.(stat.status)
   return native.collect(pid) === pid
 }
 

@@ -1,19 +1,19 @@
 /** A supervisor as PID 1: orphans are collected, and nobody else's children. */
 import { mkdtempSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { collectOrphans } from '../../../src/prefork/launch/orphans.ts'
-import { times } from '../../helpers/full.ts'
-import { temporaryPath } from '../../helpers/path.ts'
-import { start } from '../../helpers/process.ts'
-import { missing } from '../../helpers/programs.ts'
-import { test, testIf } from '../../helpers/test.ts'
+import { collectOrphans } from '../../src/os/orphans.ts'
+import { times } from '../helpers/full.ts'
+import { temporaryPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
+import { missing } from '../helpers/programs.ts'
+import { test, testIf } from '../helpers/test.ts'
 
 testIf(
   missing('/usr/bin/unshare', 'util-linux'),
   'as PID 1: no zombie stays, and every exit status arrives',
   async t => {
     const count = times(5, 100)
-    const fixture = fileURLToPath(new URL('../../fixtures/prefork-reaps.mjs', import.meta.url))
+    const fixture = fileURLToPath(new URL('../fixtures/prefork-reaps.mjs', import.meta.url))
     const namespace = ['--pid', '--fork', '--mount-proc', '--kill-child']
     const command = [process.execPath, fixture, mkdtempSync(temporaryPath('reaps')), `${count}`]
     const { line, exit } = start('/usr/bin/unshare', [...namespace, ...command])

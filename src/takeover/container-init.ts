@@ -1,0 +1,105 @@
+/**
+ * PID 1 of a container that was superseded: with its end the kernel kills every process there. So it stays until all that have served after it have
+ * ended, reaps orphans, sends signals on, and ends with the status of the last owner.
+ */
+import { deferred } from '../base/deferred.ts'
+import { peerOf } from '../descriptor/peer.ts'
+import { native } from '../os/native.ts'
+import { collectOrphans, endOf } from '../os/orphans.ts'
+import { connectTo } from '../os/socket-name.ts'
+
+const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
+/** How often it looks who owns the path, in ms: a successor's successor announces itself to nobody else. */
+const LOOK = 1000
+/** How long connect(2) to a path whose queue is full is tried, in ms. */
+const PATIENCE = 1000
+
+export class ContainerInit {
+  readonly #path: string
+  readonly #over = deferred()
+  readonly #endCollecting: () => void
+  /** Those that have owned the path since, and have not ended. */
+  readonly #living = new Set<number>()
+  #owner = 0
+  #status = 0
+  #timer: NodeJS.Timeout | undefined
+  #unlisten: () => void = () => {}
+
+  /** Undefined: this process is no PID 1. Children that are started from now on are known by their status. */
+  static of(path: string): ContainerInit | undefined {
+    return process.pid === 1 && native.isReaper() === 1 ? new ContainerInit(path) : undefined
+  }
+
+  private constructor(path: string) {
+    this.#path = path
+    this.#endCollecting = collectOrphans()
+  }
+
+  /** Process `pid` serves in this one's place. */
+  follow(pid: number): void {
+    this.#watch(pid)
+    this.#timer = setInterval(() => void this.#look(), LOOK)
+  }
+
+  /** Sends signals on to the owner from now on. The process's own handlers are to be removed before. */
+  passSignals(): void {
+    const listeners = SIGNALS.map(signal => [signal, () => void this.#pass(signal)] as const)
+    for (const [signal, listener] of listeners) process.on(signal, listener)
+    this.#unlisten = () => {
+      for (const [signal, listener] of listeners) process.off(signal, listener)
+    }
+  }
+
+  /** Resolves when all that have served since have ended, to the exit status of the last owner; to 0 if the kernel does not tell that. */
+  async ended(): Promise<number> {
+    await this.#over.promise
+    return this.#status
+  }
+
+  /** This process ends without a successor. */
+  close(): void {
+    if (this.#owner === 0) this.#endCollecting()
+  }
+
+  #watch(pid: number): void {
+    if (this.#living.has(pid)) return
+    this.#living.add(pid)
+    this.#owner = pid
+    void endOf(pid).then(status => {
+      this.#living.delete(pid)
+      if (pid === this.#owner) this.#status = status
+      void this.#look()
+    })
+  }
+
+  async #look(): Promise<void> {
+    const pid = await ownerAt(this.#path)
+    if (pid !== undefined) this.#watch(pid)
+    if (this.#living.size > 0) return
+    clearInterval(this.#timer)
+    this.#unlisten()
+    this.#endCollecting()
+    this.#over.resolve()
+  }
+
+  async #pass(signal: NodeJS.Signals): Promise<void> {
+    const pid = (await ownerAt(this.#path)) ?? this.#owner
+    try {
+      process.kill(pid, signal)
+    } catch {
+      // It has ended
+    }
+  }
+}
+
+/** The process that has called listen(2) last at the path; undefined: none listens there, or it is in no namespace of this process. */
+async function ownerAt(path: string): Promise<number | undefined> {
+  try {
+    const fd = await connectTo({ path }, PATIENCE, undefined, () => {})
+    const { pid } = peerOf(fd)
+    native.close(fd)
+    return pid > 1 ? pid : undefined
+  } catch {
+    return undefined
+  }
+}
