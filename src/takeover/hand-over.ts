@@ -13,6 +13,12 @@ import { applyAt } from './succession.ts'
 
 const authorize = (): boolean => true // the supervisor has made both ends
 
+export interface Taken {
+  readonly state: unknown
+  /** How many Connections there are in it. */
+  readonly connections: number
+}
+
 export interface Giver {
   freeze(context: FreezeContext): unknown
   thaw?: ((state: any) => unknown) | undefined
@@ -127,11 +133,7 @@ async function give(channel: Channel<unknown, Told>, giver: Giver, { life, timeo
  * Takes the state of the process at the other end of a socketpair, of which `end` is moved in. Resolves to it, which is the caller's; to undefined
  * if that keeps it. `timeout`, in ms: for all of it. Never rejects.
  */
-export async function takeState(
-  end: Descriptor,
-  accepts: unknown,
-  timeout: number
-): Promise<{ state: unknown } | undefined> {
+export async function takeState(end: Descriptor, accepts: unknown, timeout: number): Promise<Taken | undefined> {
   let locked: LockedState | undefined
   try {
     const channel = await connect<unknown, Asked>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
@@ -158,7 +160,7 @@ export async function takeState(
     locked.unlock()
     succession.life.end() // the mark is in it
     void channel.close()
-    return { state: locked.value }
+    return { state: locked.value, connections: locked.connections }
   } catch {
     locked?.close()
     return undefined

@@ -1,5 +1,6 @@
 /** The state that a predecessor gives to its successor: any value, with any number of Descriptors and Connections in it. */
 import { decodeWide, encodeWide } from '../codec/wide.ts'
+import { isInside } from '../connection/connection.ts'
 import { type Descriptor, lock, unlock } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'
 import type { StatePart } from './messages.ts'
@@ -69,6 +70,11 @@ export class LockedState {
       throw error
     }
     this.#locked = descriptors.map(descriptor => ({ descriptor, fd: lock(descriptor) }))
+  }
+
+  /** How many Connections there are in it. */
+  get connections(): number {
+    return this.#locked.filter(({ descriptor }) => isInside(descriptor)).length
   }
 
   /** It is the program's. */

@@ -3,7 +3,7 @@ import { connect as connectChannel } from '../../src/channel/connect.ts'
 import { Connection } from '../../src/connection/connection.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { native } from '../../src/os/native.ts'
-import { type Giver, giveState, takeState } from '../../src/takeover/hand-over.ts'
+import { type Giver, giveState, type Taken, takeState } from '../../src/takeover/hand-over.ts'
 import { thisProgram } from '../../src/takeover/messages.ts'
 import type { FreezeContext } from '../../src/takeover/owner.ts'
 import { applyAt } from '../../src/takeover/succession.ts'
@@ -13,7 +13,7 @@ const LONG = 30_000
 
 interface Outcome {
   given: boolean
-  taken: { state: any } | undefined
+  taken: Taken | undefined
   /** Codes and texts. */
   warnings: string[]
   late: Promise<unknown>[]
@@ -28,7 +28,7 @@ async function handOver(giver: Giver, { accepts, timeout = LONG }: { accepts?: u
 async function attempt(
   end: Descriptor,
   giver: Giver,
-  taking: Promise<{ state: any } | undefined>,
+  taking: Promise<Taken | undefined>,
   timeout: number
 ): Promise<Outcome> {
   const { emitWarning } = process
@@ -78,6 +78,7 @@ test('any value goes over, with more descriptors than a message takes; what the 
   t.deepEqual([giver.frozen, giver.thawed, warnings], [1, [], []])
   t.true(pipes.every(({ readable, writable }) => readable.closed && writable.closed))
   t.true(state.live.closed)
+  t.is(taken!.connections, 1)
   const copy = taken!.state as typeof state
   t.is(copy.text, state.text)
   t.is(`${copy.live.head}`, 'unread')
@@ -96,7 +97,7 @@ test('any value goes over, with more descriptors than a message takes; what the 
 test('undefined is a state, too', async t => {
   const { given, taken } = await handOver(noting(undefined))
   t.true(given)
-  t.deepEqual(taken, { state: undefined })
+  t.deepEqual(taken, { state: undefined, connections: 0 })
 })
 
 test('a freeze that throws, and a state that can’t be sent: the giver keeps it, and is warned', async t => {

@@ -65,6 +65,9 @@ export class Worker {
   readonly #origin: WorkerOrigin
   readonly #end: GracefulEnd
   #giver: Giver | undefined
+  #requests = 0
+  /** Connections that came from other workers. */
+  #inherited = 0
   #heir: { accepts: unknown; handle(state: unknown, slot: number): unknown } | undefined
 
   /** @internal */
@@ -118,7 +121,9 @@ export class Worker {
 
   /** @internal */
   get requests(): number {
-    return this.#end.requests
+    // A server counts each connection that it is given. With those of its predecessors a worker could be beyond `limits.requests` from its start on
+    this.#requests = Math.max(this.#requests, this.#end.requests - this.#inherited)
+    return this.#requests
   }
 
   /**
@@ -259,7 +264,9 @@ export class Worker {
       return
     }
     const handled = takeState(end, heir.accepts, timeout).then(taken => {
-      if (taken !== undefined) return heir.handle(taken.state, slot)
+      if (taken === undefined) return
+      this.#inherited += taken.connections
+      return heir.handle(taken.state, slot)
     })
     this.#end.waitFor(handled)
     await handled.catch(throwLater)
