@@ -9,6 +9,7 @@ import { moveOut } from '../src/descriptor/descriptor.ts'
 import * as passfd from '../src/index.ts'
 import { native } from '../src/os/native.ts'
 import { settingsOf } from '../src/prefork/options.ts'
+import { settingsOf as takeOverSettings } from '../src/takeover/options.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { type Running, start } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
@@ -147,6 +148,10 @@ const OPTION_TABLES = {
     ['src/prefork/options.ts', 'SupervisorOptions'],
     ['src/prefork/worker/join.ts', 'JoinOptions'],
     ['src/prefork/launch/restart.ts', 'RestartOptions']
+  ],
+  'docs/takeover.md': [
+    ['src/takeover/options.ts', 'TakeOverOptions'],
+    ['src/prefork/options.ts', 'SupervisorTakeover']
   ]
 } as const
 const SUPERVISED = { entry: 'worker.js', listeners: { http: { port: 0 } } }
@@ -154,7 +159,8 @@ const SUPERVISED = { entry: 'worker.js', listeners: { http: { port: 0 } } }
 test('the option tables are those of the sources', t => {
   const used: Record<string, Record<string, unknown>> = {
     'README.md': { ...channelLimits({}), ...serverLimits({}, 1 << 20) },
-    'docs/prefork.md': { ...settingsOf(SUPERVISED) }
+    'docs/prefork.md': { ...settingsOf(SUPERVISED) },
+    'docs/takeover.md': { ...takeOverSettings({ path: 'seat' }) }
   }
   for (const [document, interfaces] of Object.entries(OPTION_TABLES)) {
     const tables = [...read(document).matchAll(/^\| option .*\n\|[- |]+\n((?:\|.*\n)+)/gm)].map(([, rows]) => rows!)

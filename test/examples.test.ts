@@ -159,6 +159,42 @@ test('the next version takes the port over while clients come', async t => {
   await ends(t, second)
 })
 
+test('an http server that is started again replaces itself, and its counter goes on', async t => {
+  const path = socketPath()
+  const first = example('takeover', path)
+  const [, port] = /serves port (\d+)$/.exec(await first.line())!
+  const visit = async (): Promise<[visit: number, pid: number]> => {
+    const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })
+    const [, number, pid] = /^visit (\d+), process (\d+)$/.exec(await response.text())!
+    return [Number(number), Number(pid)]
+  }
+  const answers = [await visit(), await visit()]
+  t.deepEqual(
+    answers,
+    [1, 2].map(number => [number, first.child.pid])
+  )
+  let visiting = true
+  const visitor = (async () => {
+    while (visiting) answers.push(await visit()) // rejects if one is refused or reset
+  })()
+  const second = example('takeover', path)
+  t.is(await second.line(), `process ${second.child.pid} serves port ${port}`)
+  t.is(await first.line(), `process ${first.child.pid} ends, because process ${second.child.pid} serves`)
+  await ends(t, first)
+  visiting = false
+  await visitor
+  answers.push(await visit())
+  const numbers = answers.map(([number]) => number)
+  t.deepEqual(
+    numbers,
+    numbers.toSorted((a, b) => a - b),
+    'it never counts backwards'
+  )
+  t.is(answers.at(-1)![1], second.child.pid)
+  second.child.kill('SIGTERM')
+  await ends(t, second)
+})
+
 const notRoot = process.getuid!() === 0 ? undefined : 'needs root'
 
 testIf(
