@@ -163,15 +163,15 @@ test('an http server that is started again replaces itself, and its counter goes
   const path = socketPath()
   const first = example('takeover', path)
   const [, port] = /serves port (\d+)$/.exec(await first.line())!
-  const visit = async (): Promise<[visit: number, pid: number]> => {
+  const visit = async (): Promise<{ visit: number; pid: number }> => {
     const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })
     const [, number, pid] = /^visit (\d+), process (\d+)$/.exec(await response.text())!
-    return [Number(number), Number(pid)]
+    return { visit: Number(number), pid: Number(pid) }
   }
   const answers = [await visit(), await visit()]
   t.deepEqual(
     answers,
-    [1, 2].map(number => [number, first.child.pid])
+    [1, 2].map(number => ({ visit: number, pid: first.child.pid! }))
   )
   let visiting = true
   const visitor = (async () => {
@@ -184,13 +184,13 @@ test('an http server that is started again replaces itself, and its counter goes
   visiting = false
   await visitor
   answers.push(await visit())
-  const numbers = answers.map(([number]) => number)
+  const numbers = answers.map(answer => answer.visit)
   t.deepEqual(
     numbers,
     numbers.toSorted((a, b) => a - b),
     'it never counts backwards'
   )
-  t.is(answers.at(-1)![1], second.child.pid)
+  t.is(answers.at(-1)!.pid, second.child.pid)
   second.child.kill('SIGTERM')
   await ends(t, second)
 })

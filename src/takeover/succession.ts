@@ -132,8 +132,22 @@ export async function applyAt(
     return succession
   } catch (error) {
     succession.giveUp()
-    throw error
+    throw asRefusal(error, channel.peer.pid)
   }
+}
+
+/** An owner's refusal has its own code here, too: programs need not look into `remote`. */
+function asRefusal(error: unknown, pid: number): unknown {
+  const { code, remote } = error as PassfdError
+  if (code !== 'ERR_PASSFD_REMOTE' || remote === undefined) return error
+  const extra = { cause: error, remote }
+  if (remote.code === 'ERR_PASSFD_TAKEOVER_BUSY') {
+    const { pid: candidate = pid } = (remote.data ?? {}) as { pid?: number }
+    return new PassfdError('TAKEOVER_BUSY', { pid: candidate }, extra)
+  }
+  if (remote.code === 'ERR_PASSFD_TAKEOVER_VERSION')
+    return new PassfdError('TAKEOVER_VERSION', { pid, detail: `it answers "${remote.message}"` }, extra)
+  return error
 }
 
 export class Succession {

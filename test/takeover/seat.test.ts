@@ -4,6 +4,7 @@ import * as dgram from 'node:dgram'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { inspect } from 'node:util'
+import { listen } from '../../src/channel/server.ts'
 import { Connection } from '../../src/connection/connection.ts'
 import { Descriptor, own } from '../../src/descriptor/descriptor.ts'
 import { native } from '../../src/os/native.ts'
@@ -458,4 +459,23 @@ test('sockets that no server of Node’s serves: UDP, SEQPACKET, datagrams, and 
   for (const each of [client, next]) each.close()
   for (const copy of copies) copy.close()
   await end(two.seat)
+})
+
+test('a candidate hears why it is refused by a code of its own', async t => {
+  const path = temporaryPath('seat')
+  const one = await first(path, { busy: 'refuse' })
+  const two = await seated({ path, listeners: HTTP })
+  const busy = await rejects(t, seated({ path, listeners: HTTP }), 'ERR_PASSFD_TAKEOVER_BUSY')
+  t.like(busy, { remote: { data: { pid: process.pid } } })
+  t.is(await answerAt(one.port), 'first')
+  await two.seat[Symbol.asyncDispose]()
+  await end(one.seat)
+
+  const server = await listen(path)
+  server.serve(() => {
+    throw Object.assign(new Error('it needs wings'), { code: 'ERR_PASSFD_TAKEOVER_VERSION' })
+  })
+  const old = await rejects(t, seated({ path, listeners: HTTP }), 'ERR_PASSFD_TAKEOVER_VERSION')
+  t.regex(old.message, /it answers "it needs wings"/)
+  await server.close()
 })

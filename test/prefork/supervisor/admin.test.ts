@@ -1,4 +1,5 @@
 /** A supervisor asked and commanded from outside. */
+import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -74,6 +75,30 @@ test('subscribe: what happens is told, to its end; stop and kill are answered be
       await subscriber.exit
     })
   }
+})
+
+test('a superseded supervisor that drains admits nobody to the admin path, and keeps its channels', async t => {
+  const admin = socketPath()
+  const options = { admin, takeover: temporaryPath('takeover') }
+  const drains = 'worker.onStop(() => new Promise(() => setInterval(() => {}, 1000)))'
+  const entry = program(`const worker = await joinSupervisor(); ${drains}; await worker.ready()`)
+  await supervising(t, { ...options, entry }, async one => {
+    await one.start()
+    const old = await connect<never, AdminCommand>(admin)
+    const superseded = once(one, 'superseded')
+    await supervising(t, { ...options, entry: program(WAITS), workers: 2 }, async two => {
+      await two.start()
+      await superseded
+      for (let i = 0; i < 20; i++) {
+        const channel = await connect<never, AdminCommand>(admin)
+        t.like(await channel.request<AdminStatus>({ command: 'status' }), { phase: 'running', size: 2 })
+        await channel.close()
+      }
+      t.like(await old.request<AdminStatus>({ command: 'status' }), { phase: 'stopping', size: 1 })
+    })
+    await one.kill()
+    t.is(await old.closed, undefined)
+  })
 })
 
 test('a subscriber that does not read holds up nobody', async t => {
