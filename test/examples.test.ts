@@ -187,7 +187,7 @@ test('an http server that is started again replaces itself, and its counter goes
     numbers.toSorted((a, b) => a - b),
     'it never counts backwards'
   )
-  t.is(answers.at(-1)!.pid, second.child.pid)
+  t.is(answers.at(-1)!.pid, second.child.pid!)
   second.child.kill('SIGTERM')
   await ends(t, second)
 })
