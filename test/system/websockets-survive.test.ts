@@ -1,0 +1,127 @@
+/** WebSockets outlive the workers, the supervisor and the process that serve them: the examples. */
+import { fileURLToPath } from 'node:url'
+import type { ExecutionContext } from 'ava'
+import { compiled } from '../helpers/compiled.ts'
+import { times } from '../helpers/full.ts'
+import { socketPath } from '../helpers/path.ts'
+import { freePort } from '../helpers/port.ts'
+import { type Running, start, startFixture } from '../helpers/process.ts'
+import { test } from '../helpers/test.ts'
+
+interface Report {
+  failures: string[]
+  pids: number[]
+  messages: number
+  /** Clients with a ping that was not answered. */
+  missing?: number
+}
+
+const SOCKETS = times(50, 500)
+const WORKERS = times(1, 3)
+/** Rounds of messages until all clients have been answered by new processes. */
+const MOST_ROUNDS = 500
+
+function example(t: ExecutionContext, name: string, ...args: (string | number)[]): Running {
+  const file = fileURLToPath(new URL(`../../examples/${name}.ts`, import.meta.url))
+  const running = start(process.execPath, [...compiled, file, ...args.map(String)])
+  t.teardown(() => void running.child.kill('SIGKILL'))
+  return running
+}
+
+class Clients {
+  readonly #running: Running
+
+  private constructor(running: Running) {
+    this.#running = running
+  }
+
+  static async open(t: ExecutionContext, port: number): Promise<Clients> {
+    const running = startFixture('websocket-clients', [`${port}`, `${SOCKETS}`])
+    t.teardown(() => void running.child.kill('SIGKILL'))
+    t.is(await running.line(), `${SOCKETS}`)
+    return new Clients(running)
+  }
+
+  async #ask(command: string): Promise<Report> {
+    this.#running.child.stdin!.write(`${command}\n`)
+    return JSON.parse(await this.#running.line())
+  }
+
+  /** Until all are answered by these processes. */
+  async answeredBy(t: ExecutionContext, pids: readonly number[]): Promise<void> {
+    for (let rounds = 0; rounds < MOST_ROUNDS; rounds++) {
+      const { failures, pids: answering } = await this.#ask('round')
+      t.deepEqual(failures, [])
+      if (failures.length > 0) throw new Error('a client was disconnected, or a message is lost')
+      if (answering.every(pid => pids.includes(pid))) return
+    }
+    throw new Error(`the clients are not answered by ${pids}`)
+  }
+
+  /** Every message was answered, in order. */
+  async end(t: ExecutionContext): Promise<void> {
+    const { failures, messages, missing } = await this.#ask('end')
+    t.deepEqual(failures, [])
+    t.is(missing, 0)
+    t.true(messages > 5 * SOCKETS, `${messages} messages`)
+    this.#running.child.stdin!.end()
+    await this.#running.exit
+  }
+}
+
+/** The pids of its workers, which get ready. */
+async function workersOf(t: ExecutionContext, running: Running): Promise<number[]> {
+  const pids: number[] = []
+  while (pids.length < WORKERS) {
+    const line = await running.line()
+    const [, pid] = /^slot \d: process (\d+) serves$/.exec(line) ?? []
+    t.truthy(pid, line)
+    pids.push(Number(pid))
+  }
+  return pids
+}
+
+test('WebSockets survive reloads, and a new supervisor in the place of the old one; no message is lost', async t => {
+  const [path, port] = [socketPath(), await freePort()]
+  const first = example(t, 'websockets-survive', path, port, WORKERS)
+  const workers = await workersOf(t, first)
+  t.is(await first.line(), `process ${first.child.pid} supervises`)
+  const clients = await Clients.open(t, port)
+  await clients.answeredBy(t, workers)
+  for (let reloads = times(3, 20); reloads > 0; reloads--) {
+    first.child.kill('SIGHUP')
+    await clients.answeredBy(t, await workersOf(t, first))
+  }
+
+  const second = example(t, 'websockets-survive', path, port, WORKERS)
+  const others = await workersOf(t, second)
+  t.is(await second.line(), `process ${second.child.pid} supervises`)
+  t.is(await first.line(), `process ${second.child.pid} takes over`)
+  await clients.answeredBy(t, others)
+  t.deepEqual(await first.exit, { code: 0, signal: null, stderr: '' }) // though all are open
+  await clients.end(t)
+  second.child.kill('SIGTERM')
+  t.deepEqual(await second.exit, { code: 0, signal: null, stderr: '' })
+})
+
+test('an http server replaces itself, with its live WebSockets', async t => {
+  const [path, port] = [socketPath(), await freePort()]
+  let running = example(t, 'websockets-takeover', path, port)
+  const pid = (): number => running.child.pid!
+  t.is(await running.line(), `process ${pid()} serves, with 0 WebSockets of process none`)
+  const clients = await Clients.open(t, port)
+  await clients.answeredBy(t, [pid()])
+  for (let takeovers = times(2, 20); takeovers > 0; takeovers--) {
+    const predecessor = running
+    running = example(t, 'websockets-takeover', path, port)
+    t.is(
+      await running.line(),
+      `process ${pid()} serves, with ${SOCKETS} WebSockets of process ${predecessor.child.pid}`
+    )
+    await clients.answeredBy(t, [pid()])
+    t.deepEqual(await predecessor.exit, { code: 0, signal: null, stderr: '' })
+  }
+  await clients.end(t)
+  running.child.kill('SIGTERM')
+  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+})
