@@ -23,6 +23,11 @@ export function startSeat(t: ExecutionContext, path: string, options: Record<str
   return drive(t, startFixture('seat', [JSON.stringify({ path, ...options })]))
 }
 
+/** A program with a Seat and many live streams: see test/fixtures/seat-streams.mjs. */
+export function startStreams(t: ExecutionContext, path: string, pipes: number): Side {
+  return drive(t, startFixture('seat-streams', [path, `${pipes}`]))
+}
+
 function drive(t: ExecutionContext, running: Running): Side {
   t.teardown(() => void running.child.kill('SIGKILL'))
   const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
