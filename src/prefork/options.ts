@@ -93,7 +93,7 @@ export interface SupervisorOptions {
   admin?: string | AdminSpec
   /**
    * Lets a newly started supervisor replace this one, and this one replace the one that serves at the path: see docs/takeover.md. All listeners
-   * move, with what waits in them, and the admin path. Default: none.
+   * move, with what waits in them, and the admin path. Socket files of the listeners stay when the supervisor stops. Default: none.
    */
   takeover?: string | SupervisorTakeover
 }
@@ -108,11 +108,11 @@ export interface SupervisorTakeover extends TakeoverPath {
   busy?: 'wait' | 'refuse'
   /** Limits the wait for the predecessor's offer. Default 60,000. */
   turnTimeout?: number
-  /** Limits the time from the offer to the commit, in which the successor's workers start. Default 120,000. */
+  /** As the old supervisor: limits the time from the offer to the commit, in which the new one's workers start. Default 120,000. */
   attemptTimeout?: number
   /** How long a predecessor whose channel has ended may take to die. Default 2,000. */
   graceTimeout?: number
-  /** `process.exitCode` after `run()` of a supervisor that was superseded and has drained, 0 to 255. Default 0. */
+  /** `process.exitCode` after `run()` of a supervisor that was superseded and has drained, 0 to 255, unless the program has set it. Default 0. */
   supersededStatus?: number
 }
 

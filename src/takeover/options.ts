@@ -20,13 +20,17 @@ export interface TakeOverOptions {
   /** The path by which the processes of one service find each other, on a local file system. The directory must be theirs alone to write to. */
   path: string | TakeoverPath
   /**
-   * The listeners by name. The predecessor's are taken over by name and address; the first process, and one that lists new ones, binds them. A
-   * Descriptor is moved in, and offered to successors. Absent: all that the predecessor has; see `seat.bind()`.
+   * The listeners by name. A listener of the predecessor with the same name and address is the predecessor's socket, with the clients in its queue; all
+   * others are bound. A Descriptor is moved in, and offered to successors. A name has 1 to 255 printable ASCII characters without a colon. Absent:
+   * all that the predecessor has; see `seat.bind()`.
    */
   listeners?: Record<string, BindSpec>
   /** Names of the predecessor's listeners that are to be closed. One that is neither listed nor dropped is an error: ERR_PASSFD_TAKEOVER_LISTENERS. */
   drop?: readonly string[]
-  /** Decides whether a process may be the other side, as its candidate or as its owner. Default: a process of the same user, or root. */
+  /**
+   * Decides whether a process may be the other side, as its candidate or as its owner. The other side gets the listeners and the state. It replaces
+   * the default: a process of the same user, or root. A program that drops its user before `ready()` needs it, for both users.
+   */
   authorize?(peer: Peer): boolean | Promise<boolean>
   /** Gives the wait for the predecessor up, with Node's AbortError. */
   signal?: AbortSignal
@@ -40,11 +44,14 @@ export interface TakeOverOptions {
   graceTimeout?: number
   /** As the owner: limits the time from the offer to the commit, in ms. It covers the boot of the successor. Default 120,000. */
   attemptTimeout?: number
-  /** As the owner: limits the time from the call of `freeze` to the commit, in ms. Nobody accepts in it. Default 5,000. */
+  /**
+   * As the owner: limits the time from the call of `freeze` to the commit, in ms. Nobody accepts in it. Default 5,000. Then the owner accepts again and
+   * calls `thaw`, and the successor's `ready()` rejects with ERR_PASSFD_TAKEOVER_TOO_LATE.
+   */
   freezeTimeout?: number
   /** Sets how long it serves as before after `stop()`, TERM or INT, in ms. Not when it is superseded. Default 0. */
   lameDuck?: number
-  /** Limits the time in which it finishes its requests at its end, in ms. Then it destroys what is left. Default 0: no limit. */
+  /** Limits the time in which it finishes its requests at its end, in ms. Then it destroys what is left, and ends with status 1. Default 0: no limit. */
   stopTimeout?: number
   /** Limits the time after `stopTimeout` in which `onStop` handlers may go on, in ms. Default 5,000. */
   killTimeout?: number
@@ -54,7 +61,10 @@ export interface TakeOverOptions {
   signals?: boolean
   /** False: the process does not end by itself when nothing is left to do: see `seat.ended`. Default true. */
   exit?: boolean
-  /** The exit status of a process that was superseded and has drained, 0 to 255. Default 0. */
+  /**
+   * The exit status of a process that was superseded and has drained, 0 to 255. Default 0. A process manager must not restart a process that ends with
+   * it: two that do replace each other's process for ever. PID 1 of a container ends with the status of the last owner.
+   */
   supersededStatus?: number
 }
 

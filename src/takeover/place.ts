@@ -135,10 +135,10 @@ export class Place {
     }
   }
 
-  /** These listeners of the predecessor are served no more. Before the commit. */
+  /** These listeners of the predecessor are served no more, and all others are. Before the commit. */
   async drop(names: readonly string[]): Promise<void> {
     const succession = this.#succession
-    if (succession === undefined || names.length === 0) return
+    if (succession === undefined) return
     const { pid } = succession.predecessor
     try {
       await succession.drop(names)

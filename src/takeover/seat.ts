@@ -27,17 +27,22 @@ import { closeState, GivenState, LockedState } from './state.ts'
 
 export interface ReadyOptions<State = unknown> {
   /**
-   * Returns the state for this process's own successor: any value that a message can carry, with any number of Descriptors and Connections. passfd
-   * sends copies. From its return until `thaw`, or the end of the process, the program doesn't touch what it has given.
+   * Returns the state for this process's own successor: any value that a message can carry, with any number of Descriptors and Connections. When it is
+   * called, all servers have stopped accepting; open connections are served on. passfd sends copies of the descriptors and closes the originals
+   * when the successor serves. From its return until `thaw`, or the end of the process, the program doesn't touch what it has given.
    */
   freeze?(context: FreezeContext): State | Promise<State>
-  /** The attempt has failed. `state` is the very value that `freeze` has returned, and everything in it is open and the program's. */
+  /**
+   * The attempt has failed, and this process accepts again. `state` is the very value that `freeze` has returned, and everything in it is open and
+   * the program's. If it fails, passfd closes the state and reports `'thaw'`.
+   */
   thaw?(state: State): unknown
 }
 
 const READY_OPTIONS = { freeze: 'method', thaw: 'method' } as const
 
 export interface SeatEvents {
+  /** What a takeover has changed or could not do. Without a listener it is a process warning, TakeoverWarning. */
   report: [report: Report]
   /** A successor serves. This process stops accepting, finishes what it has, and ends. */
   superseded: [successor: Peer]
@@ -82,7 +87,9 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   readonly #end: GracefulEnd
   readonly #context = new AsyncContext('PASSFD_SEAT')
   readonly #ended = deferred()
-  readonly #dropped: string[]
+  #dropped: readonly string[]
+  /** `bind()` was called: the predecessor knows other names than are served. */
+  #boundLater = false
   #phase: Phase = 'booting'
   #inherited: LockedState | undefined
   #inheriting = false
@@ -102,7 +109,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     super()
     markUncloneable(this)
     this.#settings = settings
-    this.#dropped = [...settings.drop]
+    this.#dropped = settings.drop
     this.#served = new ServedListeners({
       listeners: this.#listeners.grants,
       isShared: name => this.#phase === 'superseded' && !this.#alone.includes(name)
@@ -167,19 +174,22 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   /**
    * Adds a listener before `ready()`: the predecessor's, if its name and address are the same, else a new one. For programs that learn only while
-   * they boot what they listen on. Rejects with the system's error if it can't be bound. A Descriptor is moved in.
+   * they boot what they listen on: leave the option `listeners` out there, because `takeOver()` requires that it lists or drops all of the
+   * predecessor's. It cancels an earlier `drop(name)`. Rejects with the system's error if the listener can't be bound. A Descriptor is moved in.
    */
   async bind(name: string, spec: BindSpec): Promise<void> {
     this.#mustBoot('bind()')
     const [read] = readListeners({ [name]: spec }, 'listeners').values()
+    this.#boundLater = true
+    this.#dropped = this.#dropped.filter(one => one !== name)
     await this.#bind(name, read!)
   }
 
-  /** The listener `name` of the predecessor is not served any more: the predecessor empties its queue and closes it after the commit. Before `ready()`. */
+  /** Leaves these listeners of the predecessor, before `ready()`. After the commit the predecessor serves the clients in their queues, and closes them. */
   drop(...names: string[]): void {
     this.#mustBoot('drop()')
     for (const name of names) if (typeof name !== 'string') throw invalid('name', 'a text', name)
-    this.#dropped.push(...names)
+    this.#dropped = [...this.#dropped, ...names]
   }
 
   /**
@@ -224,11 +234,15 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   /**
    * Freezes the predecessor and resolves to its state; from then on nobody accepts, and the kernel queues, until `ready()`. Call it as late as
-   * possible. Resolves to undefined if there is no predecessor, if that has no `freeze`, or if it has died with its state (see `'report'`).
+   * possible: the predecessor goes on by itself when its `freezeTimeout` is over. Resolves to undefined if there is no predecessor, if that has no
+   * `freeze`, or if it has died with its state (see `'report'`).
    *
-   * The value can be looked at at once. Its Descriptors and Connections are locked until `ready()` has resolved: every use throws
-   * ERR_PASSFD_TAKEOVER_NOT_READY. Rejects with what the predecessor's `freeze` has thrown; the predecessor serves on, and this process may still
-   * call `ready()`, and does without the state then. `accepts`: any value, for the predecessor's `freeze`.
+   * The program can read the value at once. Its Descriptors and Connections are locked until `ready()` has resolved: every use throws
+   * ERR_PASSFD_TAKEOVER_NOT_READY. If this process gives up, passfd closes them here. `accepts`: any value, for the predecessor's `freeze`.
+   *
+   * Rejects with ERR_PASSFD_REMOTE if the predecessor's `freeze` has failed (`remote` has its error). The predecessor serves on, and this process
+   * may call it again, or call `ready()` and do without the state. Rejects with ERR_PASSFD_TAKEOVER_OVER if the state was not complete within
+   * `inheritTimeout`; then `ready()` fails, too.
    */
   async inherit(options: { accepts?: unknown } = {}): Promise<State | undefined> {
     const { accepts } = readOptions(options, { accepts: true } as const)
@@ -279,7 +293,10 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     await accepting
   }
 
-  /** Stops gracefully and ends the process. During an attempt of a successor it waits for the outcome. Before `ready()` it gives up. */
+  /**
+   * Stops gracefully and ends the process; with `exit: false` it resolves then, otherwise never. It serves the clients that wait in the queues.
+   * During an attempt of a successor it waits for the outcome, which may be that the successor serves. Before `ready()` it gives up, and the predecessor goes on.
+   */
   async stop(): Promise<void> {
     this.#end.endLameDuck()
     await this.#stop()
@@ -319,7 +336,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async #sendDrops(): Promise<void> {
     if (this.#settings.listeners === undefined) this.#listeners.leave(this.#dropped)
     this.#checkLeft()
-    await this.#place.drop(this.#listeners.left.filter(name => name !== ADMIN))
+    const left = this.#listeners.left.filter(name => name !== ADMIN)
+    if (left.length > 0 || this.#boundLater) await this.#place.drop(left)
   }
 
   /** All of it happens in this turn of the event loop. */

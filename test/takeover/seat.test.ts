@@ -11,7 +11,7 @@ import { native } from '../../src/os/native.ts'
 import { bindOn, DATAGRAM, PACKETS } from '../../src/os/socket-name.ts'
 import type { Seat } from '../../src/takeover/index.ts'
 import { temporaryPath } from '../helpers/path.ts'
-import { answerAt, end, first, HTTP, keptAt, naming, rejects, seated } from '../helpers/seats.ts'
+import { answerAt, end, first, HTTP, keptAt, naming, rejects, seated, type Told } from '../helpers/seats.ts'
 import { test } from '../helpers/test.ts'
 
 test('a successor serves in the place of its predecessor, on TCP and on a Unix path', async t => {
@@ -266,6 +266,32 @@ test('a listener that the successor does not list is an error, or dropped by its
   t.like(two.reports, [{ code: 'dropped', name: 'unix', pid: process.pid }])
   await t.throwsAsync(answerAt(unix), { code: 'ECONNREFUSED' })
   await end(two.seat)
+})
+
+test('a listener that was dropped and is bound after all is served', async t => {
+  const path = temporaryPath('seat')
+  const unix = temporaryPath('unix')
+  const listeners = { ...HTTP, unix: { path: unix } }
+  const all: Told[] = []
+  for (const [index, options] of [{ listeners }, { listeners: HTTP, drop: ['unix'] }, {}].entries()) {
+    const told = await seated({ path, ...options })
+    all.push(told)
+    if (index > 0) {
+      told.seat.drop('unix')
+      await told.seat.bind('unix', { path: unix })
+    }
+    const server = naming(`${index}`)
+    await told.seat.listen('http', server)
+    await told.seat.listen('unix', server)
+    await told.seat.ready()
+    if (index > 0) await all[index - 1]!.seat.ended
+    t.is(await answerAt(unix), `${index}`)
+  }
+  t.deepEqual(
+    all.flatMap(({ reports }) => reports),
+    []
+  )
+  await end(all.at(-1)!.seat)
 })
 
 test('a known name at another address is a new listener, and other options are told', async t => {

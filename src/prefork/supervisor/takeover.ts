@@ -140,7 +140,8 @@ export class Takeover {
    * workers accept, and opens the admin path.
    */
   async commit(accept: () => Promise<void>): Promise<void> {
-    await this.#place.drop([...(this.#predecessor?.sockets.keys() ?? [])])
+    const left = [...(this.#predecessor?.sockets.keys() ?? [])]
+    if (left.length > 0) await this.#place.drop(left)
     this.#place.win()
     this.#phase = 'committing'
     const committing = this.#accept(accept)
