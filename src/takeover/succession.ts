@@ -151,7 +151,7 @@ function asRefusal(error: unknown, pid: number): unknown {
 }
 
 export class Succession {
-  /** All listeners, the caller's to close. */
+  /** All listeners. They are closed when the succession is given up; see `moveListeners()`. */
   readonly listeners: Offered[] = []
   /** Marked once this process serves: the life pipe of the owner that it is then. */
   readonly life = new Life()
@@ -261,6 +261,11 @@ export class Succession {
     this.listeners.push(...listeners)
     this.#decision = decision
     this.#candidacy.received(false)
+  }
+
+  /** All listeners, which are the caller's to close from now on, whatever comes of the succession. */
+  moveListeners(): Offered[] {
+    return this.listeners.splice(0)
   }
 
   /** The program has learned what it serves only now. */

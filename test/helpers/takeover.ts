@@ -28,6 +28,11 @@ export function startStreams(t: ExecutionContext, path: string, pipes: number): 
   return drive(t, startFixture('seat-streams', [path, `${pipes}`]))
 }
 
+/** A program with a Supervisor: see test/fixtures/prefork-supersedes.mjs. */
+export function startSupervisor(t: ExecutionContext, options: Record<string, unknown>): Side {
+  return drive(t, startFixture('prefork-supersedes', [JSON.stringify(options)]))
+}
+
 function drive(t: ExecutionContext, running: Running): Side {
   t.teardown(() => void running.child.kill('SIGKILL'))
   const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()

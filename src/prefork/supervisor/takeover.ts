@@ -114,11 +114,12 @@ export class Takeover {
    * one of another path is closed at the commit.
    */
   async take(names: readonly string[], admin: string | undefined): Promise<Predecessor | undefined> {
-    const offered = await this.#place.take([...names, ADMIN], this.#abort.signal)
+    await this.#place.take([...names, ADMIN], this.#abort.signal)
     if (this.#phase !== 'waiting') throw new PassfdError('SUPERVISOR_STOPPED')
     this.#phase = 'booting'
-    if (this.#place.succession === undefined) return undefined
-    const sockets = grouped(offered)
+    const { succession } = this.#place
+    if (succession === undefined) return undefined
+    const sockets = grouped(succession.moveListeners())
     const socket = sockets.get(ADMIN)
     this.#adminOfPredecessor = socket?.lanes[0]?.listener
     if (admin !== undefined && socket !== undefined && isAt(admin, socket)) this.#adminSocket = this.#adminOfPredecessor
@@ -156,20 +157,31 @@ export class Takeover {
     } catch (error) {
       // The predecessor takes back what it has, and nobody ends its listeners
       this.#phase = 'over'
-      this.#listeners.giveBack()
+      this.#giveBack()
       this.#place.fail()
       throw error
     }
     const serving = this.#place.serve()
     this.#phase = 'owner'
-    for (const { lanes } of this.#predecessor?.sockets.values() ?? [])
-      for (const { listener } of lanes) listener.close()
-    if (this.#adminOfPredecessor?.closed === false) this.#adminOfPredecessor.close()
-    this.#predecessor = undefined
+    this.#closeLeft()
     this.#listeners.begin()
     this.#owner.onOwner()
     this.#share(false)
     await serving
+  }
+
+  /** The predecessor goes on: closes the copies of its sockets. */
+  #giveBack(): void {
+    this.#listeners.giveBack()
+    this.#closeLeft()
+  }
+
+  /** Closes what the predecessor has and this supervisor does not serve. */
+  #closeLeft(): void {
+    for (const { lanes } of this.#predecessor?.sockets.values() ?? [])
+      for (const { listener } of lanes) listener.close()
+    this.#predecessor?.sockets.clear()
+    if (this.#adminOfPredecessor?.closed === false) this.#adminOfPredecessor.close()
   }
 
   #share(offered: boolean): void {
@@ -186,7 +198,7 @@ export class Takeover {
     if (this.#phase === 'waiting' || this.#phase === 'booting') {
       const inherits = this.#place.succession !== undefined
       this.#phase = 'over'
-      this.#listeners.giveBack()
+      this.#giveBack()
       await this.#place.giveUp()
       return inherits
     }
