@@ -20,13 +20,15 @@ export interface EndLimits {
 export interface EndOptions {
   /** No other process serves the connections that wait in the queues. A function is called when accepting is about to stop. */
   readonly last: boolean | (() => Promise<boolean>)
-  /** Listeners that no other process goes on with: see `ServedListeners.end`. */
-  readonly alone?: readonly string[]
+  /** Listeners that no other process goes on with: see `ServedListeners.end`. Asked when accepting is about to stop. */
+  readonly alone?: () => readonly string[]
   /** It has been superseded: the time of the lame duck is over already. */
   readonly atOnce?: boolean
 }
 
 export interface EndEffects {
+  /** The time of the lame duck is over, and it is about to stop accepting. */
+  stopping?(): Promise<void>
   /** The last thing: nothing is served any more. */
   leave(): Promise<void>
   /** Ends the process, or not. `code`: 1 if a handler has failed or the time was over, else the program's own, or 0. */
@@ -131,6 +133,7 @@ export class GracefulEnd {
       await this.#lameDuckOver.promise
       clearTimeout(timer)
     }
+    if (!atOnce && this.#effects.stopping !== undefined) await this.#effects.stopping()
     const limit = stopTimeout > 0 ? setTimeout(() => this.hurry(), stopTimeout) : undefined
     signal.addEventListener('abort', () => {
       clearTimeout(limit)
@@ -144,7 +147,7 @@ export class GracefulEnd {
       await Promise.race([Promise.all(this.#before), new Promise<void>(resolve => whenAborted(signal, resolve))])
     const isLast = typeof last === 'function' ? last() : last
     const all = this.#listeners.intakes
-    await this.#listeners.end(isLast, alone)
+    await this.#listeners.end(isLast, alone?.())
     const drained = all.map(served => served.drain({ idleGrace, signal }))
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#handlers.run(signal)

@@ -244,19 +244,24 @@ export class Owner {
 
   #admitted(channel: Channel<unknown, Told>): void {
     channel.unref()
-    let asked = false
+    // One that asks for the status keeps its place as little as one that says nothing
     const silence = setTimeout(() => {
-      if (!asked) channel.destroy(new PassfdError('TAKEOVER_SILENT', { timeout: SILENCE }))
+      if (!this.#isCandidate(channel)) channel.destroy(new PassfdError('TAKEOVER_SILENT', { timeout: SILENCE }))
     }, SILENCE).unref()
     channel.serve(message => {
-      asked = true
-      clearTimeout(silence)
+      silence.refresh()
       return this.#answer(channel, message)
     })
     void channel.closed.then(() => {
       clearTimeout(silence)
       this.#left(channel)
     })
+  }
+
+  /** It waits for its turn, has it, or has been the successor. */
+  #isCandidate(channel: Channel<unknown, Told>): boolean {
+    if (this.#over || this.#turn?.candidate.channel === channel) return true
+    return this.#waiting.some(candidate => candidate.channel === channel)
   }
 
   async #answer(channel: Channel<unknown, Told>, message: Message): Promise<unknown> {

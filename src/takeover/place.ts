@@ -8,6 +8,7 @@ import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
 import { ContainerInit } from './container-init.ts'
+import { Drainers } from './drainers.ts'
 import { type Draining, type Offered, type Program, type StatePart, thisProgram } from './messages.ts'
 import type { PlaceSettings } from './options.ts'
 import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
@@ -63,7 +64,7 @@ export class Place {
   readonly #settings: PlaceSettings
   readonly #hooks: PlaceHooks
   readonly #program: Program
-  readonly #predecessors = new Map<number, readonly Draining[]>()
+  readonly #drainers: Drainers
   readonly #left = deferred()
   #succession: Succession | undefined
   #path: Descriptor | undefined
@@ -79,6 +80,7 @@ export class Place {
     this.#settings = settings
     this.#hooks = hooks
     this.#program = thisProgram()
+    this.#drainers = new Drainers(() => hooks.onDraining())
   }
 
   get succession(): Succession | undefined {
@@ -101,7 +103,7 @@ export class Place {
 
   /** The superseded processes that still have connections, as they have told last. */
   get draining(): readonly Draining[] {
-    return [...this.#predecessors.values()].flat()
+    return this.#drainers.list
   }
 
   /**
@@ -220,20 +222,14 @@ export class Place {
   #follow(succession: Succession): void {
     const { pid } = succession.predecessor
     succession.listenTo({
-      onLeft: (connections, chain) => this.#leftOf(pid, [{ pid, connections }, ...chain]),
+      onLeft: (connections, chain) => this.#drainers.told(pid, connections, chain),
       onConnections: (name, connections) => this.#hooks.onConnections(name, connections),
       onWorker: (slot, end) => {
         if (this.#hooks.onWorker === undefined) end.close()
         else this.#hooks.onWorker(slot, end)
       },
-      onEnd: () => this.#leftOf(pid, [])
+      onEnd: () => this.#drainers.ended(pid)
     })
-  }
-
-  #leftOf(pid: number, processes: readonly Draining[]): void {
-    if (processes.length > 0) this.#predecessors.set(pid, processes)
-    else if (!this.#predecessors.delete(pid)) return
-    this.#hooks.onDraining()
   }
 
   #letGo(successor: Peer, to: Successor): void {
@@ -289,6 +285,7 @@ export class Place {
   /** The last thing: nothing is served any more. */
   async leave(): Promise<void> {
     this.#left.resolve()
+    this.#drainers.close()
     this.#init?.close()
     await this.#successor?.end()
     this.#life?.end()

@@ -90,7 +90,10 @@ export class SeatListeners {
       this.#take(name, { ...there, lanes: there.lanes.map(lane => ({ ...lane, backlog })) })
       return before === undefined ? [] : differences(spec, there, this.#pid)
     }
-    if (this.#taken.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
+    if (this.#taken.has(name)) {
+      if (spec instanceof Descriptor) spec.close()
+      throw new PassfdError('LISTENER_SERVED', { name })
+    }
     const { descriptor, own, backlog, file } = await bind(name, spec, KINDS)
     if (file !== undefined) this.#files.push(file)
     const options = { ...(spec instanceof Descriptor ? {} : spec), own, ...file }

@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events'
 import type { Server } from 'node:net'
 import { AsyncContext } from '../base/async-context.ts'
 import { invalid } from '../base/check.ts'
-import { deferred } from '../base/deferred.ts'
+import { deferred, RESOLVED } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
@@ -96,6 +96,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #ready: ReadyOptions<State> = {}
   /** What `freeze` has returned, for the attempt that is under way. */
   #given: GivenState | undefined
+  /** Until `freeze`, and `thaw` after an attempt that has failed, are done. */
+  #freezing: Promise<void> = RESOLVED
   /** Listeners that the successor does not serve. */
   #alone: readonly string[] = []
   #unlisten: () => void = () => {}
@@ -116,6 +118,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     })
     this.#served.hold()
     this.#end = new GracefulEnd(this.#served, settings, {
+      stopping: () => this.#stopping(),
       leave: () => this.#leave(),
       exit: code => this.#exit(code)
     })
@@ -383,21 +386,38 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async #freeze(context: FreezeContext): Promise<readonly StatePart[]> {
     const { freeze } = this.#ready
     if (freeze === undefined) return new GivenState(undefined).parts
+    // What an earlier attempt has not waited for comes first
+    const before = this.#freezing
+    const freezing = before.then(() => this.#freezeNow(freeze, context))
+    this.#freezing = freezing.then(
+      () => {},
+      () => {}
+    )
+    return freezing
+  }
+
+  async #freezeNow(
+    freeze: NonNullable<ReadyOptions<State>['freeze']>,
+    context: FreezeContext
+  ): Promise<readonly StatePart[]> {
+    const { signal, successor } = context
+    const isOver = (): PassfdError =>
+      new PassfdError('TAKEOVER_OVER', { pid: successor.pid, why: 'freeze() has taken too long' })
+    if (signal.aborted) throw isOver()
     this.#served.pause()
     let returned: { value: State } | undefined
     try {
       returned = { value: await freeze(context) }
-      if (context.signal.aborted)
-        throw new PassfdError('TAKEOVER_OVER', { pid: context.successor.pid, why: 'freeze() has taken too long' })
+      if (signal.aborted) throw isOver()
       const given = new GivenState(returned.value)
       this.#given = given
       return given.parts
     } catch (error) {
       // After the end of the attempt it accepts already
-      if (!context.signal.aborted) this.#accept()
-      if (returned !== undefined) this.#thaw(returned.value)
-      const { pid } = context.successor
+      if (!signal.aborted) this.#accept()
+      const { pid } = successor
       this.#report({ code: 'failed', message: `Process ${pid} gets no state: ${asError(error).message}`, pid })
+      if (returned !== undefined) await this.#thaw(returned.value)
       throw error
     }
   }
@@ -406,13 +426,14 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#served.attach(this.#listeners.lanes)
   }
 
-  #thaw(value: State): void {
-    const { thaw } = this.#ready
-    void (async () => thaw?.(value))().catch(error => {
+  async #thaw(value: State): Promise<void> {
+    try {
+      await this.#ready.thaw?.(value)
+    } catch (error) {
       closeState(value)
       const { message } = asError(error)
       this.#report({ code: 'thaw', message: `thaw() has failed, and the state was closed: ${message}` })
-    })
+    }
   }
 
   #rollBack({ frozen, listens }: { frozen: boolean; listens: boolean }): void {
@@ -420,7 +441,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     const given = this.#given
     this.#given = undefined
     if (frozen && this.#ready.freeze !== undefined) this.#accept()
-    if (given !== undefined) this.#thaw(given.value as State)
+    if (given !== undefined) this.#freezing = this.#thaw(given.value as State)
   }
 
   #letGo(successor: Peer, alone: readonly string[]): void {
@@ -434,7 +455,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#given?.close()
     this.#given = undefined
     this.#listeners.closeFurther()
-    void this.#end.begin({ last: false, alone, atOnce: true })
+    this.#end.endLameDuck()
+    void this.#end.begin({ last: false, alone: () => this.#alone, atOnce: true })
     this.#context.emit(this, 'superseded', successor)
   }
 
@@ -456,13 +478,16 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   async #stop(): Promise<void> {
     if (this.#phase === 'booting') await this.#giveUp()
-    // An attempt has its outcome first: it may supersede this process
+    const atOnce = this.#phase === 'given up'
+    await this.#end.begin({ last: async () => this.#phase === 'stopped', alone: () => this.#alone, atOnce })
+  }
+
+  /** Until now a successor may have taken over. An attempt that is under way has its outcome first. */
+  async #stopping(): Promise<void> {
     await this.#place.stop()
-    if (this.#phase === 'owner') {
-      this.#phase = 'stopped'
-      this.#listeners.closeFurther()
-    }
-    await this.#end.begin({ last: this.#phase === 'stopped', atOnce: this.#phase === 'given up' })
+    if (this.#phase !== 'owner') return
+    this.#phase = 'stopped'
+    this.#listeners.closeFurther()
   }
 
   async #leave(): Promise<void> {

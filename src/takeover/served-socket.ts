@@ -95,14 +95,19 @@ export function differences(spec: ListenerSpec, { name, options, lanes }: Served
   const before = lanes[0]!.backlog ?? BACKLOG
   if (backlog !== before)
     report(`The socket of the listener ${name} has the backlog ${before}; from the commit on it has ${backlog}.`)
-  const [option, asked, actual] =
-    'path' in spec
-      ? (['mode', octal(spec.mode), octal(options.mode ?? spec.mode)] as const)
-      : (['ipv6Only', spec.ipv6Only ?? false, options.ipv6Only ?? false] as const)
-  if (asked !== actual)
-    report(
-      `The socket of the listener ${name} keeps ${option} ${actual}; asked was ${asked}. Stop the service and start it to change that.`
-    )
+  const keeps = (option: string, asked: unknown, actual: unknown): void => {
+    if (asked !== actual)
+      report(
+        `The socket of the listener ${name} keeps ${option} ${actual}; asked was ${asked}. Stop the service and start it to change that.`
+      )
+  }
+  if ('path' in spec) keeps('mode', octal(spec.mode), octal(options.mode ?? spec.mode))
+  else {
+    keeps('ipv6Only', spec.ipv6Only ?? false, options.ipv6Only ?? false)
+    const actual = addressOf(lanes[0]!.listener.borrow()) as { address: string }
+    // A name, and the default, stand for what they were looked up to
+    if (spec.host !== undefined && spec.host !== options.host) keeps('host', spec.host, actual.address)
+  }
   return reports
 }
 

@@ -64,7 +64,7 @@ test('it stops accepting, finishes requests, runs handlers, drains, leaves and e
   end.signal.addEventListener('abort', () => {
     again = end.begin({ last: true })
   })
-  const ended = end.begin({ last: async () => true, alone: ['a', 'b'] })
+  const ended = end.begin({ last: async () => true, alone: () => ['a', 'b'] })
   t.is(again, ended)
   t.true(end.begun)
   requestsDone.resolve()

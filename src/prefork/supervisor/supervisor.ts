@@ -352,6 +352,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#admin?.leavePath()
     const { init } = this.#takeover!
     if (init !== undefined) this.#passSignals(init)
+    this.#lameDuckOver.resolve()
     void this.#stop(false)
     this.#reports.emit('superseded', successor)
   }
@@ -392,12 +393,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   async #stopNow(lameDuck: number): Promise<void> {
-    // An attempt of a successor has its outcome first
+    if (this.#phase === 'running' && lameDuck > 0) await this.#beLameDuck(lameDuck)
+    // Until now a successor may have taken over. An attempt that is under way has its outcome first
     const outcome = this.#takeover?.stop()
     const gaveUp =
       outcome !== undefined && !this.#killing && (await Promise.race([outcome, this.#killed.promise])) === true
     const superseded = this.#takeover?.superseded === true
-    if (this.#phase === 'running' && lameDuck > 0 && !superseded) await this.#beLameDuck(lameDuck)
     const began = this.#phase
     this.#phase = 'stopping'
     this.#stopBegun.resolve()
