@@ -12,8 +12,8 @@ interface Watched {
 
 export class Drainers {
   readonly #onChange: () => void
-  /** By pid, in the order in which they were superseded, the newest first. */
-  #processes = new Map<number, Draining>()
+  /** The newest first: the direct predecessor, then those before it. */
+  #list: readonly Draining[] = []
   readonly #watched = new Map<number, Watched>()
 
   constructor(onChange: () => void) {
@@ -21,23 +21,22 @@ export class Drainers {
   }
 
   get list(): readonly Draining[] {
-    return [...this.#processes.values()]
+    return this.#list
   }
 
-  /** The direct predecessor tells of itself and of those before it. Others that it does not name any more have ended. */
+  /** The direct predecessor tells of itself and of those before it. */
   told(pid: number, connections: number, chain: readonly Draining[]): void {
-    const all = [{ pid, connections }, ...chain]
-    for (const known of this.#processes.keys()) if (!all.some(one => one.pid === known)) this.#forget(known)
-    this.#processes = new Map(all.map(one => [one.pid, one]))
+    this.#list = [{ pid, connections }, ...chain]
+    for (const watched of [...this.#watched.keys()]) if (!chain.some(one => one.pid === watched)) this.#forget(watched)
     for (const one of chain) this.#watch(one.pid)
     this.#onChange()
   }
 
   /** The direct predecessor's channel has ended. Those before it are listed, as it told last, until they end. */
-  ended(pid: number): void {
-    const there = this.#processes.delete(pid)
-    for (const known of this.#processes.keys()) if (!this.#watched.has(known)) this.#processes.delete(known)
-    if (there) this.#onChange()
+  ended(): void {
+    if (this.#list.length === 0) return
+    this.#list = this.#list.slice(1).filter(({ pid }) => this.#watched.has(pid))
+    this.#onChange()
   }
 
   close(): void {
@@ -46,13 +45,14 @@ export class Drainers {
 
   /** A process of another pid namespace can't be watched. */
   #watch(pid: number): void {
-    if (this.#watched.has(pid)) return
+    if (this.#watched.has(pid) || pid === process.pid) return
     const fd = native.pidfd(pid)
     if (fd < 0) return
     const descriptor = own(fd)
     const watcher = new Watcher(descriptor.borrow(), () => {
       this.#forget(pid)
-      if (this.#processes.delete(pid)) this.#onChange()
+      this.#list = this.#list.filter(one => one.pid !== pid)
+      this.#onChange()
     })
     watcher.unref()
     this.#watched.set(pid, { descriptor, watcher })

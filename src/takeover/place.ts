@@ -228,7 +228,7 @@ export class Place {
         if (this.#hooks.onWorker === undefined) end.close()
         else this.#hooks.onWorker(slot, end)
       },
-      onEnd: () => this.#drainers.ended(pid)
+      onEnd: () => this.#drainers.ended()
     })
   }
 

@@ -4,6 +4,7 @@ import * as dgram from 'node:dgram'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { inspect } from 'node:util'
+import { deferred } from '../../src/base/deferred.ts'
 import { listen } from '../../src/channel/server.ts'
 import { Connection } from '../../src/connection/connection.ts'
 import { Descriptor, own } from '../../src/descriptor/descriptor.ts'
@@ -504,4 +505,48 @@ test('a candidate hears why it is refused by a code of its own', async t => {
   const old = await rejects(t, seated({ path, listeners: HTTP }), 'ERR_PASSFD_TAKEOVER_VERSION')
   t.regex(old.message, /it answers "it needs wings"/)
   await server.close()
+})
+
+test('a lame duck can be superseded: that ends its time', async t => {
+  const path = temporaryPath('seat')
+  const old = await first(path, { name: 'old', lameDuck: 600_000 })
+  const stopped = old.seat.stop()
+  t.true(old.seat.lameDuck.aborted)
+  t.false(old.seat.signal.aborted)
+  t.is(await answerAt(old.port), 'old')
+  const successor = await first(path, { name: 'new' })
+  await stopped
+  t.true(old.seat.superseded)
+  t.is(await answerAt(successor.port), 'new')
+  await end(successor.seat)
+})
+
+test('the freeze of an attempt waits for that of an earlier one, and for its thaw', async t => {
+  const path = temporaryPath('seat')
+  const gate = deferred()
+  const did: string[] = []
+  let round = 0
+  const old = await first(path, {
+    freezeTimeout: 400,
+    ready: {
+      freeze: async () => {
+        const mine = ++round
+        did.push(`freeze ${mine}`)
+        if (mine === 1) await gate.promise
+        return mine
+      },
+      thaw: (state: number) => void did.push(`thaw ${state}`)
+    }
+  })
+  const late = await seated({ path, listeners: HTTP })
+  await t.throwsAsync(late.seat.inherit())
+  await late.seat[Symbol.asyncDispose]()
+  const next = await seated({ path, listeners: HTTP })
+  await next.seat.listen('http', naming('next'))
+  const inheriting = next.seat.inherit()
+  gate.resolve()
+  t.is(await inheriting, 2)
+  await next.seat.ready()
+  t.deepEqual(did, ['freeze 1', 'thaw 1', 'freeze 2'])
+  await end(next.seat, old.seat)
 })
