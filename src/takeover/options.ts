@@ -61,10 +61,7 @@ export interface TakeOverOptions {
   signals?: boolean
   /** False: the process does not end by itself when nothing is left to do: see `seat.ended`. Default true. */
   exit?: boolean
-  /**
-   * The exit status of a process that was superseded and has drained, 0 to 255. Default 0. A process manager must not restart a process that ends with
-   * it: two that do replace each other's process for ever. PID 1 of a container ends with the status of the last owner.
-   */
+  /** The exit status of a process that was superseded, 0 to 255, whatever its end is like: a service manager is not to start it again. Default 0. */
   supersededStatus?: number
 }
 

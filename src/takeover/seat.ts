@@ -502,7 +502,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (!this.#settings.exit) return
     const { init } = this.#place
     if (this.superseded && init !== undefined) void init.ended().then(status => process.exit(status))
-    else process.exit(this.superseded && code === 0 ? this.#settings.supersededStatus : code)
+    else process.exit(this.superseded ? this.#settings.supersededStatus : code)
   }
 
   #mustBoot(operation: string): void {
