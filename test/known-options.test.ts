@@ -8,6 +8,7 @@ import * as datagram from '../src/datagram/index.ts'
 import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
 import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
+import { Worker } from '../src/prefork/worker/worker.ts'
 import * as stream from '../src/stream/index.ts'
 import { takeOver } from '../src/takeover/index.ts'
 import { socketPath } from './helpers/path.ts'
@@ -285,6 +286,15 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => joinSupervisor({ standalone: { web: { path, ...options } } })
     }
   ],
+  'prefork/worker/worker.ts handOver': {
+    options: [['HandOver', 'prefork/worker/worker.ts']],
+    what: 'giver',
+    call: options => alone().handOver(options)
+  },
+  'prefork/worker/worker.ts onInherit': {
+    options: ['accepts'],
+    call: options => alone().onInherit(() => {}, options)
+  },
   'takeover/seat.ts takeOver': [
     {
       options: [['TakeOverOptions', 'takeover/options.ts']],
@@ -395,6 +405,11 @@ async function withServer(work: (server: any) => unknown): Promise<void> {
   } finally {
     await server.close()
   }
+}
+
+/** A worker without a listener. It is no process of its own, and is never stopped. */
+function alone(): Worker {
+  return new Worker({ listeners: new Map(), handsOver: () => {} } as unknown as ConstructorParameters<typeof Worker>[0])
 }
 
 async function withSeat(work: (seat: any) => unknown): Promise<void> {
