@@ -115,6 +115,9 @@ async function bundle(folder, esbuild) {
     format: 'esm',
     target: 'node20',
     keepNames: true,
+    // What is half as long is parsed in half the time
+    minifyWhitespace: true,
+    legalComments: 'none',
     sourcemap: 'linked',
     logLevel: 'warning'
   })
