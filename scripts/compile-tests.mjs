@@ -117,6 +117,7 @@ async function bundle(folder, esbuild) {
     keepNames: true,
     // What is half as long is parsed in half the time
     minifyWhitespace: true,
+    lineLimit: 140, // Node prints the line of an error
     legalComments: 'none',
     sourcemap: 'linked',
     logLevel: 'warning'

@@ -84,7 +84,8 @@ const IN_C: Kind = {
   }
 }
 
-export const KINDS: readonly Kind[] = isFull ? [IN_C, IN_NODE] : [IN_C]
+export const ALL_KINDS: readonly Kind[] = [IN_C, IN_NODE]
+export const KINDS: readonly Kind[] = isFull ? ALL_KINDS : [IN_C]
 
 let lightPath: string | undefined
 
