@@ -3,10 +3,11 @@ import { once } from 'node:events'
 import * as http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { io, type Socket } from 'socket.io-client'
-import { compiled } from '../helpers/compiled.ts'
-import { freePort } from '../helpers/port.ts'
-import { start } from '../helpers/process.ts'
-import { test, until } from '../helpers/test.ts'
+import { compiled } from '../../helpers/compiled.ts'
+import { times } from '../../helpers/full.ts'
+import { freePort } from '../../helpers/port.ts'
+import { start } from '../../helpers/process.ts'
+import { test, until } from '../../helpers/test.ts'
 
 interface Place {
   slot: number
@@ -20,8 +21,8 @@ interface Client {
   failures: string[]
 }
 
-const example = fileURLToPath(new URL('../../examples/socket.io-sticky.ts', import.meta.url))
-const EACH = 12
+const example = fileURLToPath(new URL('../../../examples/socket.io-sticky.ts', import.meta.url))
+const EACH = times(6, 12)
 
 function client(url: string, transports: string[]): Client {
   const socket = io(url, { transports, forceNew: true, reconnectionDelay: 20, reconnectionDelayMax: 100 })
