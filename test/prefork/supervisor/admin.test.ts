@@ -85,7 +85,7 @@ test('a subscriber that does not read holds up nobody', async t => {
     await stop(subscriber)
     // More than its queue (1 MB) and its socket hold
     const [worker] = supervisor.workers
-    for (let i = 0; i < 20_000; i++) supervisor.emit('state', worker!)
+    for (let i = 0; i < 12_000; i++) supervisor.emit('state', worker!)
     await supervisor.reload()
     const began = performance.now()
     await supervisor.stop()

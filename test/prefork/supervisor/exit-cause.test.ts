@@ -43,16 +43,16 @@ await worker.ready()`
 
 /** How it survives what, what it does then, and what is told of that. */
 const ALL_ENDS: readonly (readonly [survives: string, what: string, end: string, reason: RegExp, full?: 'full'])[] = [
-  ['listener', 'exception', 'exit', /^it exited with code 3$/],
+  ['listener', 'exception', 'exit', /^it exited with code 3$/, 'full'],
   ['listener', 'exception', 'exitCode', /^it exited with code 4$/, 'full'],
   ['listener', 'reject', 'abort', /^it was killed by SIGABRT \(Aborted\)$/],
-  ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/],
-  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/],
+  ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/, 'full'],
+  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/, 'full'],
   ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/, 'full'],
   ['listener', 'exception', 'stop', /^it exited with code 0$/],
   ['listener', 'exception', 'hang', /^it has not been heard of for 2000 ms \(hangTimeout\) \(was killed by SIGKILL/],
-  ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
-  ['rejection', 'reject', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/, 'full'],
+  ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/, 'full'],
+  ['rejection', 'reject', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
   ['domain', 'inDomain', 'newest', /^it failed with TypeError: the newest \(exited with code 1\)$/],
   ['domain', 'inDomain', 'badExit', /^it failed with TypeError: the newest \(exited with code \d\)$/],
   ['listener', 'exception', 'exitInExit', /^it exited with code 8$/],

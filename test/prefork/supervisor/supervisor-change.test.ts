@@ -1,6 +1,6 @@
 /** Reloading, scaling and stopping, in every order. */
 import { setImmediate as turn } from 'node:timers/promises'
-import { get, KINDS, only, program, supervising } from '../../helpers/supervising.ts'
+import { get, KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const STOPPED = { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' }
@@ -77,40 +77,47 @@ for (const kind of KINDS)
     })
   })
 
-test('what comes next does not wait for old workers that still stop; of one slot 4 stop at a time', async t => {
-  await supervising(t, {}, async (supervisor, { of, states }) => {
-    await supervisor.start()
-    const pids: number[] = []
-    const slow: Promise<string>[] = []
-    const reloads: Promise<void>[] = []
-    const ended: number[] = []
-    for (let id = 1; id <= 4; id++) {
-      pids.push(supervisor.workers.at(-1)!.pid!)
-      slow.push(get(supervisor, 'http', '/slow'))
-      await until(() => supervisor.workers.at(-1)!.requests === 1, 'the request')
-      reloads.push(supervisor.reload().then(() => void ended.push(id)))
-      await until(() => of(id + 1).includes('ready') && of(id).includes('stopping'), `reload ${id}`)
-    }
-    await supervisor.scale(2)
-    await supervisor.scale(1)
-    t.deepEqual(ended, [])
-    t.deepEqual(
-      supervisor.workers.map(({ state }) => state),
-      ['stopping', 'stopping', 'stopping', 'stopping', 'ready']
-    )
-    const fifth = supervisor.reload() // there is no room for one more yet
-    for (let round = 0; round < 20; round++) await turn()
-    t.false(states.includes('0/7 starting'))
-    process.kill(pids[0]!, 'SIGUSR2')
-    t.regex(await slow[0]!, /^0 1 /)
-    await reloads[0]
-    await until(() => of(7).includes('ready'), 'the fifth')
-    for (const pid of pids.slice(1)) process.kill(pid, 'SIGUSR2')
-    for (const [index, answer] of (await Promise.all(slow)).entries()) t.regex(answer, new RegExp(`^0 ${index + 1} `))
-    await Promise.all([...reloads, fifth])
-    await only(supervisor, 7)
+for (const kind of KINDS)
+  test(`${kind.name}: what comes next does not wait for old workers that still stop; of one slot 4 stop at a time`, async t => {
+    const inNode = kind.name === 'Node'
+    await supervising(t, inNode ? {} : { command: [light(), '7', 'slow'] }, async (supervisor, { of, states }) => {
+      await supervisor.start()
+      const pids: number[] = []
+      const slow: Promise<string>[] = []
+      const reloads: Promise<void>[] = []
+      const ended: number[] = []
+      for (let id = 1; id <= 4; id++) {
+        pids.push(supervisor.workers.at(-1)!.pid!)
+        if (inNode) {
+          slow.push(get(supervisor, 'http', '/slow'))
+          await until(() => supervisor.workers.at(-1)!.requests === 1, 'the request')
+        }
+        reloads.push(supervisor.reload().then(() => void ended.push(id)))
+        await until(() => of(id + 1).includes('ready') && of(id).includes('stopping'), `reload ${id}`)
+      }
+      await supervisor.scale(2)
+      const scaled = supervisor.scale(1)
+      if (!inNode) process.kill(supervisor.workers.find(({ slot }) => slot === 1)!.pid!, 'SIGUSR2')
+      await scaled
+      t.deepEqual(ended, [])
+      t.deepEqual(
+        supervisor.workers.map(({ state }) => state),
+        ['stopping', 'stopping', 'stopping', 'stopping', 'ready']
+      )
+      const fifth = supervisor.reload() // there is no room for one more yet
+      for (let round = 0; round < 20; round++) await turn()
+      t.false(states.includes('0/7 starting'))
+      process.kill(pids[0]!, 'SIGUSR2')
+      if (inNode) t.regex(await slow[0]!, /^0 1 /)
+      await reloads[0]
+      await until(() => of(7).includes('ready'), 'the fifth')
+      pids.push(supervisor.workers.find(({ id }) => id === 5)!.pid!)
+      for (const pid of pids.slice(1, inNode ? 4 : 5)) process.kill(pid, 'SIGUSR2')
+      for (const [index, answer] of (await Promise.all(slow)).entries()) t.regex(answer, new RegExp(`^0 ${index + 1} `))
+      await Promise.all([...reloads, fifth])
+      await only(supervisor, 7)
+    })
   })
-})
 
 for (const kind of KINDS)
   test(`${kind.name}: many reloads at once are two; each call hears of its own`, async t => {

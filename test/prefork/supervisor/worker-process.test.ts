@@ -1,6 +1,7 @@
 /** The end of a worker: by its own wish, by somebody's signal, and by the time limits of its stop. */
 import { setTimeout } from 'node:timers/promises'
 import type { Supervisor } from '../../../src/prefork/index.ts'
+import { isFull } from '../../helpers/full.ts'
 import { command, get, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 import { queues } from '../../helpers/waiting-clients.ts'
@@ -29,14 +30,21 @@ test('TERM is ignored and handlers never end: the time limits end it', async t =
   })
 })
 
-const ENDS: Record<string, [end: (supervisor: Supervisor) => unknown, exit: string, states: string[]]> = {
+type End = [end: (supervisor: Supervisor) => unknown, exit: string, states: string[]]
+
+/** Of a full run: the same by another code or signal. */
+const MORE_ENDS: Record<string, End> = {
+  'exits in a request': [supervisor => get(supervisor, 'http', '/exit').catch(() => {}), '9', []],
+  'gets INT from somebody': [supervisor => process.kill(supervisor.workers[0]!.pid!, 'SIGINT'), '0', ['stopping']]
+}
+
+const ENDS: Record<string, End> = {
   'exits with 0': [supervisor => command(supervisor, { order: 'exit', code: 0 }), '0', []],
   throws: [supervisor => command(supervisor, { order: 'throw', message: 'oh' }), '1', []],
-  'exits in a request': [supervisor => get(supervisor, 'http', '/exit').catch(() => {}), '9', []],
   'calls worker.stop()': [supervisor => command(supervisor, { order: 'stop' }), '0', ['stopping']],
   'gets TERM from somebody': [supervisor => process.kill(supervisor.workers[0]!.pid!, 'SIGTERM'), '0', ['stopping']],
-  'gets INT from somebody': [supervisor => process.kill(supervisor.workers[0]!.pid!, 'SIGINT'), '0', ['stopping']],
-  'closes its control channel': [supervisor => command(supervisor, { order: 'close', fd: 3 }), '0', []]
+  'closes its control channel': [supervisor => command(supervisor, { order: 'close', fd: 3 }), '0', []],
+  ...(isFull ? MORE_ENDS : {})
 }
 
 test('a worker that ends by itself is replaced', async t => {
