@@ -20,8 +20,13 @@ const BUNDLED = [
   'memory/index',
   'prefork/index',
   'stream/index',
+  'codec/codec',
+  'codec/frame',
+  'os/bind-spec',
   'os/native',
-  'serving/server-intake'
+  'prefork/listen/open-listener',
+  'serving/server-intake',
+  'systemd/notify-socket'
 ]
 
 /** Two runs at once are harmless: each file is replaced in one step, and by the same. */

@@ -286,24 +286,21 @@ test('listen: authorize is asked with the peer, and may take its time', async t 
 })
 
 test('listen: another user is refused by default, and let in by authorize', async t => {
-  for (const authorize of [undefined, () => true]) {
-    const path = publicPath()
-    const server = await listen(path, { mode: 0o666, ...(authorize === undefined ? {} : { authorize }) })
-    const told = once(server, authorize === undefined ? 'refused' : 'channel')
-    const child = startFixture('connect-as', [`${NOBODY}`, path])
-    const line = JSON.parse(await child.line())
-    const [who, error] = await told
-    if (authorize === undefined) {
-      t.like(line, { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
-      t.like(who, { pid: child.child.pid, uid: NOBODY })
-      t.is(error.code, 'ERR_PASSFD_UNAUTHORIZED')
-    } else {
-      t.like(line, { uid: 0, pid: process.pid })
-      t.like(who.peer, { pid: child.child.pid, uid: NOBODY })
-    }
-    await child.exit
-    await server.close()
-  }
+  const [closed, open] = [publicPath(), publicPath()]
+  const servers = [
+    await listen(closed, { mode: 0o666 }),
+    await listen(open, { mode: 0o666, authorize: () => true })
+  ] as const
+  const told = Promise.all([once(servers[0], 'refused'), once(servers[1], 'channel')])
+  const child = startFixture('connect-as', [`${NOBODY}`, closed, open])
+  t.like(JSON.parse(await child.line()), { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
+  t.like(JSON.parse(await child.line()), { uid: 0, pid: process.pid })
+  const [[refused, error], [channel]] = await told
+  t.like(refused, { pid: child.child.pid, uid: NOBODY })
+  t.is(error.code, 'ERR_PASSFD_UNAUTHORIZED')
+  t.like(channel.peer, { pid: child.child.pid, uid: NOBODY })
+  await child.exit
+  for (const server of servers) await server.close()
 })
 
 test('listen: until a peer is authorized the kernel takes no descriptor from it', async t => {

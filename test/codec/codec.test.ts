@@ -182,7 +182,8 @@ test('more shapes than there are ids, in one body and over many', t => {
         common: { [`n${i % 7}`]: i }
       }))
       for (let again = 0; again < 3; again++) {
-        t.deepEqual(decode(receiver, encode(sender, mode, value)), value, `${mode}, ${count} in one body`)
+        if (!isDeepStrictEqual(decode(receiver, encode(sender, mode, value)), value))
+          t.fail(`${mode}, ${count} in one body`)
       }
       for (const item of value) {
         if (!isDeepStrictEqual(decode(receiver, encode(sender, mode, item)), item)) t.fail(`${mode}, ${count} in many`)
@@ -1035,9 +1036,9 @@ test('a body with any byte changed, removed or added, or cut anywhere, decodes o
       slowest = Math.max(slowest, process.cpuUsage(began).user)
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
       if (![UNDECODABLE, DESCRIPTOR_COUNT, 'decoded'].includes(outcome)) t.fail(`${bytes.toString('hex')}: ${outcome}`)
-      if (!isDeepStrictEqual(decode(reference, good), expected)) t.fail(`${bytes.toString('hex')} broke another codec`)
-      if (!isDeepStrictEqual(decode(reference, goodPlain), { plain: 'reference', list: [1, 2] })) t.fail('plain')
     }
+    if (!isDeepStrictEqual(decode(reference, good), expected)) t.fail(`${bytes.toString('hex')} broke another codec`)
+    if (!isDeepStrictEqual(decode(reference, goodPlain), { plain: 'reference', list: [1, 2] })) t.fail('plain')
   }
   withPool(3, pool => {
     for (const { body, value } of samples(pool)) {
@@ -1087,7 +1088,7 @@ test('any bytes at all decode or are refused by code, in a codec in use', t => {
         return isDeepStrictEqual(decode(independent, encode(newCodec(true), 'streamed', value)), value)
       }
     ),
-    { numRuns: times(600, 3000) }
+    { numRuns: times(300, 3000) }
   )
   t.pass()
 })
