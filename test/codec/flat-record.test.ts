@@ -147,7 +147,7 @@ test('what it writes is what msgpackr writes, byte for byte', t => {
         throw new Error(`${both[0].toString('hex')} instead of ${both[1].toString('hex')}`)
     }
   })
-  fc.assert(property, { numRuns: times(50, 200) })
+  fc.assert(property, { numRuns: times(100, 200) })
   t.true(known > 1000, `${known}`)
 })
 

@@ -200,7 +200,7 @@ test('any value: deep-equal to its clone, or refused; what structuredClone refus
   const property = fc.property(anyValue, fc.constantFrom<Mode>('streamed', 'detached', 'slab'), (value, mode) => {
     if (compare(ends, value, mode)) passed++
   })
-  fc.assert(property, { numRuns: times(100, 20_000) })
+  fc.assert(property, { numRuns: times(200, 20_000) })
   t.true(passed > 100, `${passed}`)
 })
 
