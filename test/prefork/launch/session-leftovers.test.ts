@@ -161,12 +161,12 @@ test('TERM has come to all processes, and to the supervisor last: nobody gets a 
   })
 })
 
-/** The first worker has helpers: a child, one that ignores TERM, one in a process group of its own, one in a session of its own. */
+/** A worker with helpers: a child, one that ignores TERM, one in a process group of its own, one in a session of its own. */
 const HELPED = `
 import { spawn } from 'node:child_process'
 const worker = await joinSupervisor()
 const helper = (script, options) => spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'], ...options })
-const helpers = worker.id > 1 ? [] : [
+const helpers = [
   helper('echo; exec sleep 60'),
   helper('trap "" TERM; echo; sleep 60; sleep 60'),
   spawn('bash', ['-mc', 'sleep 60 & echo; wait'], { stdio: ['ignore', 'pipe', 'ignore'] }),
@@ -178,13 +178,14 @@ await worker.ready()`
 
 test("helpers of a killed worker are ended, if they haven't left its session; leaveGroup leaves them", async t => {
   const entry = program(HELPED)
+  const restart = () => ({ restart: true, delay: 60_000 }) as const
   for (const leaveGroup of [false, true])
-    await supervising(t, { entry, killTimeout: 100, spawn: { leaveGroup } }, async supervisor => {
+    await supervising(t, { entry, restart, killTimeout: 100, spawn: { leaveGroup } }, async supervisor => {
       await supervisor.start()
       const [worker] = supervisor.workers
       const helpers = await worker!.channel.request<number[]>({})
       process.kill(worker!.pid!, 'SIGKILL')
-      await only(supervisor, 2)
+      await only(supervisor)
       t.deepEqual(helpers.map(lives), leaveGroup ? [true, true, true, true] : [false, false, false, true])
       for (const pid of helpers.filter(lives)) process.kill(pid, 'SIGKILL')
       for (const pid of helpers) await gone(pid)
