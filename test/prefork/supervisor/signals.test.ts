@@ -7,7 +7,7 @@ import { Supervisor, type SupervisorOptions } from '../../../src/prefork/index.t
 import { isFull } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { type Running, startFixture } from '../../helpers/process.ts'
-import { fixture, KINDS, light, program, supervising } from '../../helpers/supervising.ts'
+import { fixture, KINDS, light, program, supervising, WAITS } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 interface Told {
@@ -141,29 +141,28 @@ test('TERM lets the request in flight be finished; a second signal ends all at o
   await turn.end()
 })
 
-for (const kind of KINDS)
-  test(`${kind.name}: what nobody listens to is a warning: a burst of HUPs that fail, a crash loop, the end of the last slot`, async t => {
-    const entry = program(kind.waits())
-    const supervisor = run({ ...kind.options(entry), silent: true, most: 4, admin: temporaryPath('admin') })
-    await supervisor.until(kind.name === 'Node' ? 'ERR_PASSFD_UNSERVED' : '0/1 ready')
-    program(kind.fails(3), entry)
-    for (let count = 0; count < 10; count++) supervisor.kill('SIGHUP')
-    const told = await supervisor.until('ERR')
-    // The second reload of the burst may begin before the failure of the first one is reported
-    t.deepEqual(
-      told.filter(line => !line.startsWith('0/3 ')),
-      ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY']
-    )
-    program(kind.ends(4), entry)
-    supervisor.killWorker(1, 'SIGKILL')
-    const rest = await supervisor.until('stopped')
-    t.deepEqual(
-      rest.filter(line => line.startsWith('ERR')),
-      ['ERR_PASSFD_CRASH_LOOP', 'ERR_PASSFD_WORKERS_DIE']
-    )
-    t.is(rest.at(-1), 'stopped ERR_PASSFD_WORKERS_DIE 000000')
-    t.regex((await supervisor.exit).stderr, /the newest one because it exited with code 4\./)
-  })
+test('what nobody listens to is a warning: a burst of HUPs that fail, a crash loop, the end of the last slot', async t => {
+  const entry = program(WAITS)
+  const supervisor = run({ entry, silent: true, most: 4, admin: temporaryPath('admin') })
+  await supervisor.until('ERR_PASSFD_UNSERVED')
+  program('process.exit(3)', entry)
+  for (let count = 0; count < 10; count++) supervisor.kill('SIGHUP')
+  const told = await supervisor.until('ERR')
+  // The second reload of the burst may begin before the failure of the first one is reported
+  t.deepEqual(
+    told.filter(line => !line.startsWith('0/3 ')),
+    ['0/2 starting', '0/2 exited', 'ERR_PASSFD_WORKER_NOT_READY']
+  )
+  program(`${WAITS}; process.exit(4)`, entry)
+  supervisor.killWorker(1, 'SIGKILL')
+  const rest = await supervisor.until('stopped')
+  t.deepEqual(
+    rest.filter(line => line.startsWith('ERR')),
+    ['ERR_PASSFD_CRASH_LOOP', 'ERR_PASSFD_WORKERS_DIE']
+  )
+  t.is(rest.at(-1), 'stopped ERR_PASSFD_WORKERS_DIE 000000')
+  t.regex((await supervisor.exit).stderr, /the newest one because it exited with code 4\./)
+})
 
 test('signals: false leaves them alone; the workers end after their supervisor', async t => {
   const supervisor = run({ signals: false })
