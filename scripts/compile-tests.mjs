@@ -1,6 +1,6 @@
 /**
  * Compiles src/, test/, bench/ and examples/ into build/, from where the tests run; nothing if that is up to date. Types are not checked.
- * build/dist/ has bundles of what many test programs import.
+ * build/dist/ has bundles of what many test programs import, build/programs/ the examples as Node alone can run them.
  * Imports lead to what is compiled, but `import.meta.url` is the source's: what lies beside a source is found there.
  */
 import { execFileSync } from 'node:child_process'
@@ -47,6 +47,7 @@ export async function compileTests() {
     const esbuild = await import('esbuild')
     for (const name of filesIn(fresh)) if (name.endsWith('.js')) await nameSource(fresh, name, esbuild.transform)
     await bundle(fresh, esbuild)
+    await runnable(fresh, esbuild)
     await esbuild.stop()
     for (const name of imported) {
       fs.mkdirSync(dirname(join(fresh, name)), { recursive: true })
@@ -126,6 +127,38 @@ async function bundle(folder, esbuild) {
     legalComments: 'none',
     sourcemap: 'linked',
     logLevel: 'warning'
+  })
+}
+
+/** The examples: they import the bundles, and start each other without TypeScript. */
+async function runnable(folder, esbuild) {
+  await esbuild.build({
+    entryPoints: filesIn(join(root, 'examples'))
+      .filter(name => name.endsWith('.ts'))
+      .map(name => join(root, 'examples', name)),
+    outdir: join(folder, 'programs'),
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    sourcemap: 'linked',
+    logLevel: 'warning',
+    plugins: [
+      {
+        name: 'examples',
+        setup(build) {
+          build.onResolve({ filter: /^passfd(\/|$)/ }, ({ path }) => ({
+            path: `../dist${path.slice('passfd'.length)}/index.js`,
+            external: true
+          }))
+          build.onLoad({ filter: /\.ts$/ }, ({ path }) => ({
+            contents: fs.readFileSync(path, 'utf8').replace(/\.ts(?=['`], import\.meta\.url)/g, '.js'),
+            loader: 'ts'
+          }))
+        }
+      }
+    ]
   })
 }
 

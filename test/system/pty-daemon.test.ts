@@ -4,11 +4,10 @@ import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-import { compiled } from '../helpers/compiled.ts'
 import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { type Running, start, startFixture } from '../helpers/process.ts'
+import { example } from '../helpers/programs.ts'
 import { test, until } from '../helpers/test.ts'
 
 test('a shell and its user move from daemon to daemon, though a successor dies before it has everything, and no typed byte is lost', async t => {
@@ -137,9 +136,8 @@ async function bytesOf(client: net.Socket, count: number): Promise<void> {
 
 /** `preload`: a fixture that is loaded before it. */
 async function startDaemon(directory: string, preload?: string): Promise<{ running: Running; says: string }> {
-  const program = fileURLToPath(new URL('../../examples/pty-daemon.ts', import.meta.url))
   const before = preload === undefined ? [] : ['--import', new URL(`../fixtures/${preload}.mjs`, import.meta.url).href]
-  const running = start(process.execPath, [...before, ...compiled, program, directory])
+  const running = start(process.execPath, [...before, example('pty-daemon'), directory])
   return { running, says: await running.line() }
 }
 
