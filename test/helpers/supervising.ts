@@ -50,8 +50,6 @@ export interface Kind {
   readonly waits: (code?: number) => string
   /** Exits with this code, and was never ready. */
   readonly fails: (code: number) => string
-  /** Exits with this code as soon as it is ready. */
-  readonly ends: (code: number) => string
   /** Never gets ready. */
   readonly hesitates: string
   /** Gets ready, and does not stop. */
@@ -63,7 +61,6 @@ const IN_NODE: Kind = {
   options: path => ({ entry: path }),
   waits: (code = 7) => `process.on('SIGUSR2', () => process.exit(${code})); ${WAITS}`,
   fails: code => `process.exit(${code})`,
-  ends: code => `${WAITS}; process.exit(${code})`,
   hesitates: 'await joinSupervisor()',
   isDeaf: `const worker = await joinSupervisor({ signals: false })
     process.on('SIGTERM', () => {})
@@ -77,7 +74,6 @@ const IN_C: Kind = {
   options: path => ({ command: ['/bin/sh', path] }),
   waits: (code = 7) => `exec ${light()} ${code}`,
   fails: code => `exit ${code}`,
-  ends: code => `exec ${light()} ${code} done`,
   hesitates: 'exec sleep 60',
   get isDeaf() {
     return `exec ${light()} 7 deaf`
