@@ -7,10 +7,10 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
-import { compiled } from './helpers/compiled.ts'
 import { socketPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
+import { example as pathOf } from './helpers/programs.ts'
 import { test, testIf } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -235,7 +235,7 @@ function example(name: string, ...args: string[]): Running {
 }
 
 function exampleOf(options: SpawnOptions, name: string, ...args: string[]): Running {
-  return start(process.execPath, [...compiled, join(root, `examples/${name}.ts`), ...args], options)
+  return start(process.execPath, [pathOf(name), ...args], options)
 }
 
 async function ends(t: ExecutionContext, running: Running): Promise<void> {

@@ -13,7 +13,7 @@ test('an opener that fails at any call of the system or is given up at any momen
   const library = temporaryPath('failing-calls.so')
   execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-o', library, fixture('failing-calls.c')])
   const order = temporaryPath('order')
-  writeFileSync(order, Buffer.from(Int32Array.of(-1, 0, 0, 0).buffer))
+  writeFileSync(order, Buffer.from(Int32Array.of(-1, ...Array<number>(23).fill(0)).buffer))
   const folder = temporaryPath('sockets')
   mkdirSync(folder)
   const preload = [process.env.LD_PRELOAD, library].filter(Boolean).join(':')

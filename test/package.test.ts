@@ -23,26 +23,25 @@ interface Packed {
 }
 
 /**
- * Packs a copy of the work tree, scripts and all, so that the build of the tests in progress isn't touched. A normal run takes the shim as it
- * is built, and builds dist/ once; a full one builds all that `npm publish` builds.
+ * Packs a copy of the work tree, scripts and all, so that the build of the tests in progress isn't touched. A normal run takes the shim and dist/
+ * as `npm test` has built them; a full one builds all that `npm publish` builds.
  */
 async function pack(): Promise<Packed & { tarball: string }> {
   const copy = join(temporary, 'source')
-  const left = ['node_modules', 'dist', 'prebuilds', 'build', '.git', 'test', 'bench', 'examples']
+  const left = ['node_modules', ...(isFull ? ['dist'] : []), 'prebuilds', 'build', '.git', 'test', 'bench', 'examples']
   fs.cpSync(root, copy, { recursive: true, filter: from => !left.includes(from.split('/').at(-1)!) || from === root })
   fs.symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+  const original = fs.readFileSync(join(root, 'package.json'), 'utf8')
+  const text = isFull ? original : original.replace('"prepack": "npm run build && ', '"prepack": "')
   if (!isFull) {
     fs.cpSync(join(root, 'native/build/Release/passfd.node'), join(copy, 'native/build/Release/passfd.node'))
-    fs.writeFileSync(join(copy, 'scripts/build-native.mjs'), '')
-    // npm would run it behind prepack, which builds the same
-    const text = fs.readFileSync(join(copy, 'package.json'), 'utf8')
+    // npm would run it behind prepack, and build
     fs.writeFileSync(join(copy, 'package.json'), text.replace('    "prepare": "npm run build",\n', ''))
   }
   const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy)
   const [packed] = JSON.parse(stdout.slice(stdout.search(/^\[$/m))) as [Packed]
   if (fs.existsSync(join(copy, 'prebuilds'))) throw new Error('prebuilds/ was left behind')
-  if (!fs.readFileSync(join(copy, 'package.json')).equals(fs.readFileSync(join(root, 'package.json'))))
-    throw new Error('package.json was left changed')
+  if (fs.readFileSync(join(copy, 'package.json'), 'utf8') !== text) throw new Error('package.json was left changed')
   return { ...packed, tarball: join(temporary, packed.filename) }
 }
 

@@ -240,7 +240,8 @@ async function assertions(): Promise<void> {
 void assertions
 
 test('the public types are what they should be', async t => {
-  t.deepEqual(await compile(fileURLToPath(import.meta.url)), { code: 0, output: '' })
+  const prefork = new URL('prefork/types.ts', import.meta.url)
+  t.deepEqual(await compile(fileURLToPath(import.meta.url), fileURLToPath(prefork)), { code: 0, output: '' })
 })
 
 test('a wrong assertion would be seen', async t => {

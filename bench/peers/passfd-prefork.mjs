@@ -1,8 +1,10 @@
 /** passfd/prefork. The variant is the balance: `per-worker`, `shared`, or `dispatch` (round robin). */
-import { joinSupervisor, Supervisor } from '../../dist/prefork/index.js'
 import { listenAt, mode, near, newReceiver, newServer, role, untilEnd, variant, WORKERS } from '../prefork.mjs'
 
+const load = () => import('../../dist/prefork/index.js') // the near end needs none of it
+
 async function parent() {
+  const { Supervisor } = await load()
   const supervisor = new Supervisor({
     entry: new URL(import.meta.url),
     spawn: { args: [process.argv[2], 'worker'] },
@@ -15,6 +17,7 @@ async function parent() {
 }
 
 async function worker() {
+  const { joinSupervisor } = await load()
   const joined = await joinSupervisor()
   if (mode === 'bare') await joined.receive('bench', newReceiver())
   else await joined.listen('bench', newServer())

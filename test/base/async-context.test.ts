@@ -591,11 +591,18 @@ row('listeners of a Supervisor and of its channels, its route and restart functi
   t.deepEqual([...heard].toSorted(), `${all} message restart route`.split(' ').toSorted())
 })
 
+type Seen = Record<'opened' | 'called' | 'server', string[]>
+const workers = new Map<Balance, Promise<Seen>>()
+
+/** What `askWorker` gave of this balance: two tests look at one run. */
+function seenByWorker(t: ExecutionContext, balance: Balance): Promise<Seen> {
+  const known = workers.get(balance) ?? askWorker(t, balance)
+  workers.set(balance, known)
+  return known
+}
+
 /** In a worker: what the functions of its program have seen, that of the `joinSupervisor` call and that of their own. */
-async function seenByWorker(
-  t: ExecutionContext,
-  balance: Balance
-): Promise<Record<'opened' | 'called' | 'server', string[]>> {
+async function askWorker(t: ExecutionContext, balance: Balance): Promise<Seen> {
   const entry = program(`
     import { AsyncLocalStorage } from 'node:async_hooks'
     import { createServer } from 'node:http'

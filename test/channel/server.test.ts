@@ -13,7 +13,7 @@ import {
   type PassfdError
 } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
-import { closeAll, file, patched } from '../helpers/channels.ts'
+import { closeAll, connectAll, file, patched } from '../helpers/channels.ts'
 import { socketPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
 import { NOBODY, publicPath } from '../helpers/public.ts'
@@ -22,13 +22,6 @@ import { test, until } from '../helpers/test.ts'
 
 const EAGAIN = -11
 const EPERM = -1
-
-async function connectAll(server: ChannelServer<any, any>, count: number): Promise<Channel<any, any>[]> {
-  const { size } = server.channels
-  const channels = await Promise.all(Array.from({ length: count }, () => connect<any, any>(server.address)))
-  await until(() => server.channels.size === size + count, 'the server’s ends of the channels')
-  return channels
-}
 
 test('a server tells of its channels, and has them while they are open', async t => {
   const path = socketPath()
@@ -286,24 +279,21 @@ test('listen: authorize is asked with the peer, and may take its time', async t 
 })
 
 test('listen: another user is refused by default, and let in by authorize', async t => {
-  for (const authorize of [undefined, () => true]) {
-    const path = publicPath()
-    const server = await listen(path, { mode: 0o666, ...(authorize === undefined ? {} : { authorize }) })
-    const told = once(server, authorize === undefined ? 'refused' : 'channel')
-    const child = startFixture('connect-as', [`${NOBODY}`, path])
-    const line = JSON.parse(await child.line())
-    const [who, error] = await told
-    if (authorize === undefined) {
-      t.like(line, { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
-      t.like(who, { pid: child.child.pid, uid: NOBODY })
-      t.is(error.code, 'ERR_PASSFD_UNAUTHORIZED')
-    } else {
-      t.like(line, { uid: 0, pid: process.pid })
-      t.like(who.peer, { pid: child.child.pid, uid: NOBODY })
-    }
-    await child.exit
-    await server.close()
-  }
+  const [closed, open] = [publicPath(), publicPath()]
+  const servers = [
+    await listen(closed, { mode: 0o666 }),
+    await listen(open, { mode: 0o666, authorize: () => true })
+  ] as const
+  const told = Promise.all([once(servers[0], 'refused'), once(servers[1], 'channel')])
+  const child = startFixture('connect-as', [`${NOBODY}`, closed, open])
+  t.like(JSON.parse(await child.line()), { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
+  t.like(JSON.parse(await child.line()), { uid: 0, pid: process.pid })
+  const [[refused, error], [channel]] = await told
+  t.like(refused, { pid: child.child.pid, uid: NOBODY })
+  t.is(error.code, 'ERR_PASSFD_UNAUTHORIZED')
+  t.like(channel.peer, { pid: child.child.pid, uid: NOBODY })
+  await child.exit
+  for (const server of servers) await server.close()
 })
 
 test('listen: until a peer is authorized the kernel takes no descriptor from it', async t => {
@@ -346,119 +336,6 @@ test('a peer that is refused is told so although it has spoken already', async t
   await peer.ended
   peer.close()
   await server.close()
-})
-
-test('maxConnections: so many and no more, handshakes included', async t => {
-  const server = await listen(socketPath(), { maxConnections: 2 })
-  const [first] = await connectAll(server, 1)
-  const silent = RawPeer.connect(server.address as string).start()
-  await silent.next(HELLO)
-  const refused = once(server, 'refused')
-  const error: any = await t.throwsAsync(connect(server.address), { code: 'ERR_PASSFD_PEER' })
-  t.is(error.remote.code, 'ERR_PASSFD_BUSY')
-  t.regex(error.message, /2 channels are open \(maxConnections\)/)
-  t.is((await refused)[1].code, 'ERR_PASSFD_BUSY')
-  const gone = once(server, 'refused')
-  silent.close()
-  t.is((await gone)[1].code, 'ERR_PASSFD_DISCONNECTED')
-  const [second] = await connectAll(server, 1)
-  await first!.close()
-  await until(() => server.channels.size === 1, 'the end of the first')
-  const [third] = await connectAll(server, 1)
-  await closeAll(second!, third!)
-  await server.close()
-})
-
-test('maxConnectionsPerUser: so many of each user', async t => {
-  const path = publicPath()
-  const server = await listen(path, { maxConnectionsPerUser: 2, mode: 0o666, authorize: () => true })
-  server.serve(() => 'welcome')
-  const [first, second] = await connectAll(server, 2)
-  const error: any = await t.throwsAsync(connect(path), { code: 'ERR_PASSFD_PEER' })
-  t.is(error.remote.code, 'ERR_PASSFD_BUSY')
-  t.regex(error.message, /2 channels of user 0 are open \(maxConnectionsPerUser\)/)
-  const child = startFixture('who', [`${NOBODY}`, `${NOBODY}`, '', path])
-  t.is(JSON.parse(await child.line()).mine, 'welcome')
-  t.like(await child.exit, { code: 0, stderr: '' })
-  await first!.close()
-  await until(() => server.channels.size === 1, 'the end of the first')
-  const [third] = await connectAll(server, 1)
-  await closeAll(second!, third!)
-  await server.close()
-})
-
-test('a share of the descriptors for each channel: smaller ones later, then none', async t => {
-  const server = await listen(socketPath(), { maxConnections: 4, maxUnclaimedTotal: 16, maxUnclaimed: 8 })
-  const peers: RawPeer[] = []
-  const shares: number[] = []
-  for (;;) {
-    const peer = RawPeer.connect(server.address as string).start()
-    peers.push(peer)
-    const { kind, value } = await peer.next(HELLO, GOODBYE)
-    if (kind === GOODBYE) {
-      t.is(value.code, 'ERR_PASSFD_BUSY')
-      break
-    }
-    shares.push(Math.round(value.window / value.descriptorCost))
-    if (shares.length === 4) break
-  }
-  t.is(shares.length, 4)
-  t.deepEqual(
-    shares,
-    [...shares].sort((a, b) => b - a)
-  )
-  t.true(shares[0]! > shares[3]!)
-  t.true(shares.reduce((sum, share) => sum + share) <= 16)
-  for (const peer of peers) peer.close()
-  await server.close()
-})
-
-test('when all descriptors are shared out the next is refused, until one has gone', async t => {
-  const server = await listen(socketPath(), { maxUnclaimedTotal: 1 })
-  const [channel] = await connectAll(server, 1)
-  const error: any = await t.throwsAsync(connect(server.address), { code: 'ERR_PASSFD_PEER' })
-  t.is(error.remote.code, 'ERR_PASSFD_BUSY')
-  t.regex(error.message, /maxUnclaimedTotal/)
-  await channel!.close()
-  await until(() => server.channels.size === 0, 'the end of the first')
-  const [next] = await connectAll(server, 1)
-  await next!.close()
-  await server.close()
-})
-
-test('descriptors that outlive their channel still count, until the handler is done with them', async t => {
-  const server = await listen<any>(socketPath(), { maxUnclaimedTotal: 1 })
-  const finish: (() => void)[] = []
-  const held: Descriptor[] = []
-  server.serve(({ value, descriptors }) => {
-    held.push(...descriptors)
-    if (value.claim) descriptors[0]!.claim()
-    return new Promise<void>(resolve => finish.push(resolve))
-  })
-  for (const claim of [false, true]) {
-    const [channel] = await connectAll(server, 1)
-    await channel!.send({ claim, file: file() })
-    await channel!.close()
-    await until(() => server.channels.size === 0, 'the end of the channel')
-    t.false(held.at(-1)!.closed)
-    if (!claim) {
-      const error: any = await t.throwsAsync(connect(server.address), { code: 'ERR_PASSFD_PEER' })
-      t.is(error.remote.code, 'ERR_PASSFD_BUSY')
-      finish[0]!()
-      await until(() => held[0]!.closed, 'the end of the scope')
-    }
-  }
-  const [next] = await connectAll(server, 1)
-  held[1]!.close()
-  await next!.close()
-  await server.close()
-})
-
-test('descriptors that nobody can reach any more count no more', async t => {
-  const child = startFixture('collected', [socketPath()])
-  t.is(await child.line(), 'ERR_PASSFD_BUSY')
-  t.is(await child.line(), 'let in')
-  t.is((await child.exit).code, 0)
 })
 
 test('a channel takes no more descriptors than its share', async t => {
@@ -547,25 +424,6 @@ test('a channel that opens while its server closes is closed with it', async t =
   peer.close()
   await closing
   t.is(server.channels.size, 0)
-})
-
-test('a peer that opens and breaks its channel in one write takes no place for ever', async t => {
-  const server = await listen(socketPath(), { maxConnections: 1 })
-  for (let i = 0; i < 3; i++) {
-    const told = once(server, 'channel')
-    const peer = RawPeer.connect(server.address as string)
-    peer.send(Buffer.concat([hello(), message('complete'), Buffer.alloc(12, 0xff)]))
-    const [channel] = await told
-    const closed = once(channel, 'close')
-    const [{ value }] = await once(channel, 'message')
-    t.is(value, 'complete')
-    t.is((await closed)[0].code, 'ERR_PASSFD_BAD_FRAME')
-    peer.close()
-    await until(() => server.channels.size === 0, 'the end of the channel')
-  }
-  const [channel] = await connectAll(server, 1)
-  await channel!.close()
-  await server.close()
 })
 
 test('at the limit of open files accepting rests, and goes on when there is room', async t => {

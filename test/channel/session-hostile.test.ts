@@ -18,7 +18,7 @@ import {
 } from '../helpers/raw-peer.ts' // prettier-ignore
 import { test } from '../helpers/test.ts'
 
-const runs = Number(process.env.PASSFD_MODEL_RUNS ?? times(60, 300))
+const runs = Number(process.env.PASSFD_MODEL_RUNS ?? times(30, 300))
 
 /** A frame that may be right at some time, with its descriptors. */
 function anyFrame(random: Random): [bytes: Buffer, descriptors: number] {

@@ -3,25 +3,13 @@ import type { Message } from '../../src/channel/message.ts'
 import { benchTest, cancel, credit } from '../helpers/bench.ts'
 import { times } from '../helpers/full.ts'
 import { runModel } from '../helpers/model.ts'
-import {
-  body,
-  FAULT,
-  frame,
-  goodbye,
-  hello,
-  message,
-  Place,
-  places,
-  reply,
-  request,
-  taken
-} from '../helpers/raw-peer.ts'
+import { body, FAULT, frame, goodbye, hello, message, Place, reply, request, taken } from '../helpers/raw-peer.ts'
 import { test } from '../helpers/test.ts'
 
 // PASSFD_MODEL_SEED=n looks at one run, PASSFD_MODEL_RUNS=n at so many from there (or from the beginning)
 const { PASSFD_MODEL_SEED, PASSFD_MODEL_RUNS } = process.env
 const firstSeed = Number(PASSFD_MODEL_SEED ?? 1)
-const runs = Number(PASSFD_MODEL_RUNS ?? (PASSFD_MODEL_SEED === undefined ? times(200, 2000) : 1))
+const runs = Number(PASSFD_MODEL_RUNS ?? (PASSFD_MODEL_SEED === undefined ? times(80, 2000) : 1))
 
 test('two channels keep every promise however the wire, the programs and time behave', async t => {
   t.timeout(Math.max(120_000, runs * 50))
@@ -37,7 +25,7 @@ test('two channels keep every promise however the wire, the programs and time be
     return
   }
   t.log(`${refusals} messages came back with an error, ${withDefinitions} of them define records`)
-  if (runs >= 100) t.true(refusals > runs && withDefinitions > runs / 10)
+  if (runs >= 80) t.true(refusals > runs && withDefinitions > runs / 10)
   else t.pass()
 })
 
@@ -417,107 +405,7 @@ benchTest('frameTimeout: a frame that has begun goes on, byte by byte', { frameT
   t.is(bench.outcome, 'ERR_PASSFD_FRAME_STALLED')
 })
 
-benchTest('frameTimeout: descriptors whose frame does not come', { frameTimeout: 50 }, async (t, bench) => {
-  bench.consume()
-  await bench.say(message('whole'), 1)
-  await bench.pass(100)
-  t.is(bench.outcome, 'ERR_PASSFD_FRAME_STALLED')
-})
-
-// --- taken
-
-benchTest('what has arrived in one read is confirmed together', {}, async (t, bench) => {
-  bench.consume()
-  await bench.say([message(places(3), 3), message('none'), message(places(2), 2)], 5)
-  t.deepEqual(await bench.heard(), ['taken 5'])
-})
-
-benchTest('a frame is confirmed as a whole, not before its end', {}, async (t, bench) => {
-  const bytes = message(places(2), 2)
-  await bench.say(bytes.subarray(0, -1), 2)
-  t.deepEqual(await bench.heard(), [])
-  await bench.say(bytes.subarray(-1))
-  t.deepEqual(await bench.heard(), ['taken 2'])
-})
-
-benchTest('descriptors are never more than 253 ahead of their frames', { capacity: 1000 }, async (t, bench) => {
-  const counts = [200, 100, 253, 1, 0, 252, 253]
-  for (const count of counts) void bench.channel.send([...bench.files(count), 'x'.repeat(2000)])
-  const heard: string[] = []
-  for (let i = 0; i < 200 && heard.length < counts.length; i++) {
-    await bench.hear(100)
-    heard.push(...bench.frames())
-    t.true(bench.ahead <= 253, `${bench.ahead}`)
-  }
-  t.deepEqual(
-    heard,
-    counts.map(count => (count === 0 ? 'message' : `message +${count}`))
-  )
-  t.is(bench.ahead, 0)
-})
-
-benchTest('our copies stay until all of their message are taken', {}, async (t, bench) => {
-  const files = [bench.files(2), bench.files(1), bench.files(3)]
-  const numbers = files.flat().map(file => file.borrow())
-  for (const each of files) void bench.channel.send(each)
-  await bench.settle()
-  const open = (): number => numbers.filter(fd => bench.ledger.holder(fd) !== 'closed').length
-  for (const [count, left] of [
-    [1, 6],
-    [0, 6],
-    [1, 4],
-    [2, 3],
-    [1, 3],
-    [1, 0]
-  ] as const) {
-    // prettier-ignore
-    await bench.say(taken(count))
-    t.is(open(), left)
-  }
-  t.is(bench.outcome, 'open')
-})
-
-for (const count of [3, 4, 5, 100_000, 0xffffffff])
-  benchTest(`3 are under way: ${count} confirmed`, {}, async (t, bench) => {
-    void bench.channel.send(bench.files(1))
-    void bench.channel.send(bench.files(2))
-    await bench.settle()
-    await bench.say(taken(count))
-    t.is(bench.outcome, count > 3 ? 'ERR_PASSFD_BAD_TAKEN' : 'open')
-    t.deepEqual(bench.returned, count > 3 ? ['unconfirmed 1', 'unconfirmed 2'] : [])
-  })
-
-benchTest('what has not left can not be taken', { capacity: 200 }, async (t, bench) => {
-  void bench.channel.send('x'.repeat(400))
-  await bench.settle(true)
-  void bench.channel.send(bench.file())
-  await bench.settle(true)
-  bench.near.put(taken(1), [])
-  await bench.settle(true)
-  t.is(bench.outcome, 'ERR_PASSFD_BAD_TAKEN')
-  t.deepEqual(bench.returned, ['unsent 1'])
-})
-
 // --- consumers
-
-benchTest('destroy() in a handler leaves the other handlers their descriptors', {}, async (t, bench) => {
-  const { channel } = bench
-  const open: boolean[] = []
-  let finish!: () => void
-  const finished = new Promise<void>(resolve => {
-    finish = resolve
-  })
-  channel.serve(async ({ descriptors: [descriptor], value }) => {
-    if ((value as unknown[])[0] === 'destroy') channel.destroy()
-    await finished
-    open.push(!descriptor!.closed)
-  })
-  const one = (text: string): Buffer => message([text, new Place(0)], 1)
-  await bench.say([one('first'), one('destroy'), one('never read')], 3)
-  finish()
-  await bench.settle()
-  t.deepEqual(open, [true, true])
-})
 
 benchTest('two loops over one iterator: each message is lent until the next is asked for', {}, async (t, bench) => {
   const iterator = bench.channel[Symbol.asyncIterator]()

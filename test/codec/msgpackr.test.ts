@@ -1,10 +1,16 @@
 /** How the codec is made of msgpackr when passfd is built: scripts/msgpackr.mjs. */
 import { execFile } from 'node:child_process'
 import * as fs from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
+import * as imported from 'msgpackr'
+import { Descriptor } from '../../src/descriptor/descriptor.ts'
+import { decode, encode, MODES, newCodec } from '../helpers/bodies.ts'
+import { closeAll, connected } from '../helpers/channels.ts'
+import { startFixture } from '../helpers/process.ts'
 import { test } from '../helpers/test.ts'
 
 interface Change {
@@ -172,4 +178,105 @@ test('a bundler follows it: a program bundled into one file encodes and decodes'
   const shim = join(root, 'native/build/Release/passfd.node')
   const { stdout } = await run(process.execPath, [output], { cwd: folder, env: { ...process.env, PASSFD_SHIM: shim } })
   t.is(stdout, 'file\n')
+})
+
+// --- trap 40
+
+const require = createRequire(import.meta.url)
+const required = require('msgpackr') as typeof imported
+const THEIRS = [
+  ['import', imported],
+  ['require', required]
+] as const
+
+/** Another user of msgpackr, with habits of their own. */
+class Foreign {
+  readonly value: unknown
+  constructor(value: unknown) {
+    this.value = value
+  }
+}
+
+for (const [how, module] of THEIRS) {
+  test(`trap 40: another user of msgpackr (${how}) and we don't see each other`, t => {
+    // They use our number for something else, and a buffer of their own
+    module.addExtension({
+      Class: Foreign,
+      type: 70,
+      pack: () => Buffer.from([1, 2]),
+      unpack: () => new Foreign('theirs')
+    } as never)
+    const packr = new module.Packr({ structures: [] } as never)
+    const buffer = Buffer.alloc(8192)
+    ;(packr as unknown as { useBuffer(buffer: Buffer): void }).useBuffer(buffer)
+    const theirValue = { foreign: new Foreign(1), list: [{ x: 1 }, { x: 2 }], text: 'theirs' }
+    const check = (): void => {
+      const packed = packr.pack(theirValue)
+      const unpacked = packr.unpack(packed) as typeof theirValue
+      t.true(unpacked.foreign instanceof Foreign)
+      t.deepEqual(unpacked.list, theirValue.list)
+      t.deepEqual(module.unpack(module.pack(theirValue.list)), theirValue.list)
+    }
+    const descriptor = Descriptor.openSync('/dev/null')
+    for (const mode of MODES) {
+      const sender = newCodec(true)
+      const receiver = newCodec(true)
+      const slab = Buffer.alloc(65536)
+      for (let i = 0; i < 20; i++) {
+        check()
+        // Between our calls, and inside one
+        const value = {
+          i,
+          file: descriptor,
+          get inside() {
+            check()
+            return 'inside'
+          },
+          toJSON: undefined
+        }
+        const body = encode(sender, mode, value, slab, i * 100)
+        const packed = packr.pack(theirValue) // must not land in our slab
+        t.is(packed.buffer === slab.buffer, false)
+        check()
+        const { file, ...rest } = decode(receiver, body) as typeof value
+        t.is(file, descriptor)
+        t.deepEqual(rest as unknown, { i, inside: 'inside', toJSON: mode === 'plain' ? null : undefined })
+      }
+    }
+    // Our Descriptor means nothing to them, theirs nothing to us
+    t.throws(() => module.pack({ descriptor }), { code: 'ERR_PASSFD_ENCODE' })
+    descriptor.close()
+    const codec = newCodec(true)
+    t.deepEqual(decode(codec, encode(codec, 'streamed', new Foreign(1))), { value: 1 })
+  })
+}
+
+test('trap 40: a program that loaded msgpackr before us keeps its own', async t => {
+  const { line, exit } = startFixture('msgpackr-first')
+  t.deepEqual(JSON.parse(await line()), {
+    same: true,
+    theirs: 'theirs',
+    ours: 'file',
+    message: { a: 1, list: [{ b: 2 }] }
+  })
+  t.is((await exit).code, 0)
+})
+
+test('trap 40: what was queued is not packed over, whoever packs before it leaves', async t => {
+  const [left, right] = await connected()
+  const values = Array.from({ length: 50 }, (_, i) => ({ number: i, text: `message ${i}`, [`only${i % 40}`]: i }))
+  const received: unknown[] = []
+  const all = new Promise<void>(resolve => {
+    right.on('message', ({ value }) => {
+      received.push(value)
+      if (received.length === values.length) resolve()
+    })
+  })
+  for (const value of values) {
+    void left.send(value)
+    for (const [, module] of THEIRS) module.pack({ overwrites: 'x'.repeat(100), list: Array(50).fill({ y: 1 }) })
+  }
+  await all
+  t.deepEqual(received, values)
+  await closeAll(left, right)
 })

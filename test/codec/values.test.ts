@@ -4,6 +4,7 @@ import * as crypto from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import * as net from 'node:net'
+import { isDeepStrictEqual } from 'node:util'
 import * as vm from 'node:vm'
 import { MessageChannel } from 'node:worker_threads'
 import fc from 'fast-check'
@@ -680,10 +681,8 @@ test('lone surrogates arrive as U+FFFD, in strings and keys of every length; key
           'é'.repeat(length - 1) + lone
         ]) {
           const value = { text, [text]: [text] }
-          t.deepEqual(ends.pass(value, mode), {
-            text: text.toWellFormed(),
-            [text.toWellFormed()]: [text.toWellFormed()]
-          })
+          const formed = text.toWellFormed()
+          t.true(isDeepStrictEqual(ends.pass(value, mode), { text: formed, [formed]: [formed] }), `${length}`)
           const other = `${text.slice(0, -1)}\udc01`
           if (other.toWellFormed() !== text.toWellFormed() || other === text) continue
           t.regex(ends.refusal({ [text]: 1, [other]: 2 }, mode), /value .*the same/, `${length}`)

@@ -146,7 +146,7 @@ test('a WebSocket asked for here is opened there, its first message read here wi
 })
 
 const CONNECTIONS = times(40, 100)
-const MOVES = times(20, 100)
+const MOVES = times(8, 100)
 const PIECE = 2000
 
 /** Writes numbered bytes as long as it is told to, and compares the echo. */

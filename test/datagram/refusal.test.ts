@@ -15,47 +15,48 @@ const me = { pid: process.pid, uid: process.getuid!(), gid: process.getgid!() }
 const code = (name: string) => ({ code: `ERR_PASSFD_${name}` })
 
 test("another user's datagram is dropped with its sender named, unless authorize lets it in", async t => {
-  const name = abstractName()
+  const [name, openName] = [abstractName(), abstractName()]
   const server = await bind(name)
   server.on('message', () => t.fail('it was let in'))
   const dropped = once(server, 'dropped')
-  const refused = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
-  const [error, what] = await dropped
-  t.like(error, code('UNAUTHORIZED'))
-  t.regex(error.message, new RegExp(`Process ${refused.child.pid} of user ${NOBODY} `))
-  t.like(what, { size: 9, sender: { pid: refused.child.pid, uid: NOBODY, gid: NOBODY } })
-  await refused.exit
-  await server.close()
-
   const asked: unknown[] = []
-  const open = await bind(name, {
+  const open = await bind(openName, {
     authorize: (sender, from) => {
       asked.push(sender?.uid, from)
       return true
     }
   })
-  const allowed = startFixture('datagram-as', [`${NOBODY}`, `@${name.abstract}`, 'let me in'])
-  const { data, sender } = await nextDatagram(open)
+  const next = nextDatagram(open)
+  const stranger = startFixture('datagram-as', [
+    `${NOBODY}`,
+    'let me in',
+    ...[name, openName].map(({ abstract }) => `@${abstract}`)
+  ])
+  const [error, what] = await dropped
+  t.like(error, code('UNAUTHORIZED'))
+  t.regex(error.message, new RegExp(`Process ${stranger.child.pid} of user ${NOBODY} `))
+  t.like(what, { size: 9, sender: { pid: stranger.child.pid, uid: NOBODY, gid: NOBODY } })
+  const { data, sender } = await next
   t.is(data.toString(), 'let me in')
   t.is(sender?.uid, NOBODY)
   t.deepEqual(asked, [NOBODY, undefined])
-  await allowed.exit
+  await stranger.exit
+  await server.close()
   await open.close()
 })
 
 test('a socket file lets nobody else in by default', async t => {
-  const path = publicPath()
+  const [path, openPath] = [publicPath(), publicPath()]
   const server = await bind(path)
   t.is(fs.statSync(path).mode & 0o777, 0o600)
-  const refused = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
-  t.is(await refused.line(), 'EACCES')
-  await refused.exit
+  const open = await bind(openPath, { mode: 0o666, authorize: () => true })
+  const next = nextDatagram(open)
+  const stranger = startFixture('datagram-as', [`${NOBODY}`, 'let me in', path, openPath])
+  t.is(await stranger.line(), 'EACCES')
+  t.is((await next).sender?.uid, NOBODY)
+  t.is(await stranger.line(), 'sent')
+  await stranger.exit
   await server.close()
-  const open = await bind(path, { mode: 0o666, authorize: () => true })
-  const allowed = startFixture('datagram-as', [`${NOBODY}`, path, 'let me in'])
-  t.is((await nextDatagram(open)).sender?.uid, NOBODY)
-  t.is(await allowed.line(), 'sent')
-  await allowed.exit
   await open.close()
 })
 

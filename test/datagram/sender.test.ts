@@ -12,7 +12,6 @@ import {
 import { Descriptor } from '../../src/index.ts'
 import { MESSAGE_PIDFD, native } from '../../src/os/native.ts'
 import { patched } from '../helpers/channels.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { abstractName, boundPair, closeSockets, nextDatagram } from '../helpers/datagrams.ts'
 import { pidOf } from '../helpers/facts.ts'
 import { socketPath } from '../helpers/path.ts'
@@ -350,7 +349,7 @@ testIf(notRoot, 'a sender in a pid namespace of its own, and one outside of ours
   await socket.close()
   const program = `
     import { readFileSync } from 'node:fs'
-    import { bind } from '${new URL('../../src/datagram/index.ts', import.meta.url).pathname}'
+    import { bind } from '${new URL('../../build/dist/datagram/index.js', import.meta.url).pathname}'
     const socket = await bind(process.argv[1], { pidfd: true })
     console.log('bound')
     for await (const { sender } of socket) {
@@ -362,7 +361,7 @@ testIf(notRoot, 'a sender in a pid namespace of its own, and one outside of ours
     await socket.close()`
   const receiver = start('unshare', [
     ...['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath],
-    ...[...compiled, '--input-type=module', '-e', program, path]
+    ...['--input-type=module', '-e', program, path]
   ])
   t.is(await receiver.line(), 'bound')
   const outer = unnamed()

@@ -13,7 +13,7 @@ import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
 import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
 
-const DATAGRAMS = times(2000, 10_000)
+const DATAGRAMS = times(1000, 10_000)
 
 const python = '/usr/bin/python3'
 const pythonFixture = new URL('../fixtures/datagram.py', import.meta.url).pathname

@@ -1,7 +1,7 @@
 /** Two passfd ends in one process, and what tests do with them again and again. */
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
-import { type Channel, type ChannelOptions, connect, Descriptor, pair } from '../../src/index.ts'
+import { type Channel, type ChannelOptions, type ChannelServer, connect, Descriptor, pair } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { until } from './test.ts'
 
@@ -14,6 +14,14 @@ export async function connected(
   const right = await connect<any, any>(end, otherOptions)
   await until(() => left.peer.agent !== '', 'the hello of the other end')
   return [left, right]
+}
+
+/** Channels to a server, once it has them all. */
+export async function connectAll(server: ChannelServer<any, any>, count: number): Promise<Channel<any, any>[]> {
+  const { size } = server.channels
+  const channels = await Promise.all(Array.from({ length: count }, () => connect<any, any>(server.address)))
+  await until(() => server.channels.size === size + count, 'the server’s ends of the channels')
+  return channels
 }
 
 /** Closes all of them; two ends of one channel at the same time. */

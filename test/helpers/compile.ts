@@ -1,12 +1,12 @@
-/** The compiler as the project has set it, for one file. */
+/** The compiler as the project has set it, for some files. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { start } from './process.ts'
 
-/** Compiles a file with the project's settings; gives what the compiler says. */
-export async function compile(path: string): Promise<{ code: number | null; output: string }> {
+/** Compiles files with the project's settings; gives what the compiler says. */
+export async function compile(...paths: string[]): Promise<{ code: number | null; output: string }> {
   const root = fileURLToPath(new URL('../..', import.meta.url))
   const folder = mkdtempSync(join(tmpdir(), 'passfd-types-'))
   try {
@@ -14,7 +14,7 @@ export async function compile(path: string): Promise<{ code: number | null; outp
     const typeRoots = [join(root, 'node_modules/@types')]
     writeFileSync(
       config,
-      JSON.stringify({ extends: join(root, 'tsconfig.json'), compilerOptions: { typeRoots }, include: [path] })
+      JSON.stringify({ extends: join(root, 'tsconfig.json'), compilerOptions: { typeRoots }, include: paths })
     )
     const { child, exit } = start(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', config])
     let output = ''

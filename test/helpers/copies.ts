@@ -1,4 +1,5 @@
 /** Copies of the built package, as several installations of it would lie in one process's folders. */
+import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -13,10 +14,15 @@ fs.symlinkSync(join(root, 'node_modules'), join(above, 'node_modules'))
 
 let count = 0
 
-/** A folder with a copy of dist/, and with the shim: copied, or the same file under another name by a hard or symbolic link. */
-export function copyPackage(how: 'copy' | 'hard' | 'symbolic', version?: string): { folder: string; url: string } {
+/** A folder with a copy of dist/ or of the bundled build/dist/, and with the shim: copied, or the same file under another name by a hard or symbolic link. */
+export function copyPackage(
+  how: 'copy' | 'hard' | 'symbolic',
+  version?: string,
+  built: 'dist' | 'build/dist' = 'dist'
+): { folder: string; url: string } {
   const folder = join(above, `copy${count++}`)
-  fs.cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true })
+  fs.mkdirSync(dirname(join(folder, built)), { recursive: true })
+  execFileSync('cp', ['-r', join(root, built), join(folder, built)]) // cpSync() needs ten times as much
   fs.copyFileSync(join(root, 'package.json'), join(folder, 'package.json'))
   const place = join(folder, 'native/build/Release/passfd.node')
   fs.mkdirSync(dirname(place), { recursive: true })
@@ -24,7 +30,7 @@ export function copyPackage(how: 'copy' | 'hard' | 'symbolic', version?: string)
   else if (how === 'hard') linkOrCopy(place)
   else fs.symlinkSync(shim, place)
   if (version !== undefined) setVersion(folder, version)
-  return { folder, url: pathToFileURL(join(folder, 'dist/index.js')).href }
+  return { folder, url: pathToFileURL(join(folder, built, 'index.js')).href }
 }
 
 /** The built package itself. */

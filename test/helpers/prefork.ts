@@ -3,6 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { Supervisor, type SupervisorOptions, type WorkerInfo } from '../../src/prefork/index.ts'
 import { type Running, start, startFixture } from './process.ts'
 import { systemPython } from './programs.ts'
 
@@ -25,10 +26,8 @@ export interface Ended extends WorkerFacts {
   signal: string | null
 }
 
-/** See the fixture prefork-told. */
-export interface Told {
-  readonly running: Running
-  readonly pid: number
+/** What tests see of a supervisor, wherever it runs. */
+export interface Supervised {
   readonly port: number
   /** Has it do something; rejects if that does. */
   ask<Value = null>(command: string, ...values: unknown[]): Promise<Value>
@@ -45,19 +44,27 @@ export interface Told {
   end(): Promise<string>
 }
 
+/** See the fixture prefork-told. */
+export interface Told extends Supervised {
+  readonly running: Running
+  readonly pid: number
+}
+
 export function fixture(name: string): string {
   return fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url))
 }
 
-/** With one listener, `http`, on a port of loopback; resolves when its workers are ready. It goes with the test. */
-export async function startSupervisor(t: ExecutionContext, options: Record<string, unknown>): Promise<Told> {
+/** Of the fixture prefork-told: a Supervisor's, and `restartDelay`, in ms, after which each worker that ends is replaced. */
+type Options = Record<string, unknown>
+
+/** One listener, `http`, on a port of loopback, and workers that are the fixture prefork-answers. */
+function withDefaults(options: Options): Options {
   const listeners = { http: { host: '127.0.0.1', port: 0 } }
-  const whole = { listeners, ...('command' in options ? {} : { entry: fixture('prefork-answers.mjs') }), ...options }
-  const running = endWith(t, startFixture('prefork-told', [JSON.stringify(whole)]))
-  const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
-  const events: Told['events'] = new EventEmitter()
-  const serving: WorkerFacts[] = []
-  const ended: Ended[] = []
+  return { listeners, ...('command' in options ? {} : { entry: fixture('prefork-answers.mjs') }), ...options }
+}
+
+/** Keeps `serving` and `ended` as the events report them. */
+function follow(events: Told['events'], serving: WorkerFacts[], ended: Ended[]): void {
   events.setMaxListeners(0)
   events.on('worker', worker => void serving.push(worker))
   events.on('exit', worker => {
@@ -65,6 +72,73 @@ export async function startSupervisor(t: ExecutionContext, options: Record<strin
     if (index >= 0) serving.splice(index, 1)
     ended.push(worker)
   })
+}
+
+async function exitOf(pid: number, { ended, events }: Pick<Told, 'ended' | 'events'>): Promise<Ended> {
+  for (;;) {
+    const found = ended.find(one => one.pid === pid)
+    if (found !== undefined) return found
+    await once(events, 'exit')
+  }
+}
+
+/** A supervisor in this process, for tests that do not kill it; resolves when its workers are ready. It goes with the test. */
+export async function supervise(t: ExecutionContext, options: Options): Promise<Supervised> {
+  const { restartDelay, spawn, ...rest } = withDefaults(options)
+  const supervisor = new Supervisor({
+    ...rest,
+    // Workers get none of the options of ava's process
+    spawn: { ...('command' in options ? {} : { execArgv: [] }), ...(spawn as object) },
+    ...(restartDelay === undefined ? {} : { restart: () => ({ restart: true, delay: restartDelay }) })
+  } as unknown as SupervisorOptions)
+  t.teardown(() => supervisor.kill())
+  const events: Told['events'] = new EventEmitter()
+  const [serving, ended]: [WorkerFacts[], Ended[]] = [[], []]
+  follow(events, serving, ended)
+  const plain = ({ slot, id, pid, state }: WorkerInfo): WorkerFacts => ({ slot, id, pid: pid!, state })
+  supervisor.on('exit', (worker, code, signal) => events.emit('exit', { ...plain(worker), code, signal }))
+  supervisor.on('worker', worker => events.emit('worker', plain(worker)))
+  supervisor.on('gaveUp', error => events.emit('gaveUp', error as Error & { code: string }))
+  const commands: Record<string, (...values: any[]) => unknown> = {
+    reload: () => supervisor.reload(),
+    scale: workers => supervisor.scale(workers),
+    stop: () => supervisor.stop(),
+    workers: () => supervisor.workers.map(plain),
+    address: name => supervisor.address(name)
+  }
+  await supervisor.start()
+  const { port } = supervisor.address('http') as { port: number }
+  return {
+    port,
+    ask: async (command, ...values) => {
+      try {
+        return (await commands[command]!(...values)) as any
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException
+        throw new Error(`${code}: ${message}`)
+      }
+    },
+    workers: async () => supervisor.workers.map(plain),
+    events,
+    serving,
+    ended,
+    exit: pid => exitOf(pid, { ended, events }),
+    end: async () => {
+      await supervisor.stop()
+      return '' // a warning of this process fails the whole file
+    }
+  }
+}
+
+/** The same in a process of its own. */
+export async function startSupervisor(t: ExecutionContext, options: Options): Promise<Told> {
+  const whole = withDefaults(options)
+  const running = endWith(t, startFixture('prefork-told', [JSON.stringify(whole)]))
+  const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
+  const events: Told['events'] = new EventEmitter()
+  const serving: WorkerFacts[] = []
+  const ended: Ended[] = []
+  follow(events, serving, ended)
   // If the test fails, some may be suspended
   t.teardown(() => {
     for (const { pid } of serving) endFixture(pid)
@@ -99,13 +173,7 @@ export async function startSupervisor(t: ExecutionContext, options: Record<strin
     events,
     serving,
     ended,
-    exit: async pid => {
-      for (;;) {
-        const found = ended.find(one => one.pid === pid)
-        if (found !== undefined) return found
-        await once(events, 'exit')
-      }
-    },
+    exit: pid => exitOf(pid, { ended, events }),
     end: async () => {
       await ask('stop')
       running.child.stdin?.end()
@@ -138,22 +206,25 @@ export interface Outcome {
   failures: Failure[]
 }
 
+/** Some of the clients of a process. */
 export interface ClientOptions {
   connections: number
   think?: number
   close?: boolean
   most?: number
+  path?: string
 }
 
 export interface Client {
   /** Resolves when so many more requests were answered. */
   more(count: number): Promise<unknown>
-  end(): Promise<Outcome>
+  /** Of each of the mix. */
+  end(): Promise<Outcome[]>
 }
 
 /** See the fixture prefork-client. */
-export function startClient(t: ExecutionContext, port: number, options: ClientOptions): Client {
-  const args = [fixture('prefork-client.mjs'), JSON.stringify({ port, ...options })]
+export function startClient(t: ExecutionContext, port: number, ...mix: ClientOptions[]): Client {
+  const args = [fixture('prefork-client.mjs'), JSON.stringify({ port, mix })]
   const client = endWith(t, startNice(process.execPath, args))
   return {
     more: count => {
@@ -162,9 +233,9 @@ export function startClient(t: ExecutionContext, port: number, options: ClientOp
     },
     end: async () => {
       client.child.stdin?.write('end\n')
-      const outcome = JSON.parse(await client.line())
+      const outcomes = JSON.parse(await client.line())
       await client.exit
-      return outcome
+      return outcomes
     }
   }
 }
@@ -176,11 +247,15 @@ export interface WrkOutcome {
 
 export const WRK = '/usr/bin/wrk'
 
-/** A foreign client, with so many keep-alive connections. Returns what ends it. */
-export function startWrk(t: ExecutionContext, port: number, connections: number): () => Promise<WrkOutcome> {
+/**
+ * A foreign client, with so many keep-alive connections, each of which waits `think` ms between an answer and the next request. Returns what
+ * ends it.
+ */
+export function startWrk(t: ExecutionContext, port: number, connections: number, think = 0): () => Promise<WrkOutcome> {
   const script = fixture('prefork-wrk.lua')
   const limits = ['-t1', `-c${connections}`, '-d100s', '--timeout', '20s']
-  const wrk = endWith(t, startNice(WRK, [...limits, '-s', script, `http://127.0.0.1:${port}/`]))
+  const url = `http://127.0.0.1:${port}/`
+  const wrk = endWith(t, startNice(WRK, [...limits, '-s', script, url, '--', `${think}`]))
   return async () => {
     wrk.child.kill('SIGINT')
     for (;;) {

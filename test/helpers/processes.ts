@@ -13,6 +13,12 @@ export function zombies(parent: number): number[] {
     })
 }
 
+/** The children of the main thread of a process, zombies too (proc(5)). */
+export function childrenOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  return children.split(' ').filter(Boolean).map(Number)
+}
+
 /** Until a process has ended, whether or not its parent has asked for its status. */
 export async function gone(pid: number): Promise<void> {
   await until(() => !lives(pid), `the end of ${pid}`)

@@ -1,5 +1,6 @@
 /** Foreign programs that a test runs against. */
 import { accessSync, constants, existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { type Running, start } from './process.ts'
 
 /** The system's own Python, if there is one: what version managers put in its place starts some shells first. */
@@ -13,6 +14,11 @@ export function missing(path: string, debianPackage: string): string | undefined
   } catch {
     return `no ${path}: apt-get install ${debianPackage}`
   }
+}
+
+/** The path of an example as Node alone can run it: scripts/compile-tests.mjs makes it. */
+export function example(name: string): string {
+  return fileURLToPath(new URL(`../../build/programs/${name}.js`, import.meta.url))
 }
 
 /** Starts it for at most so many seconds: what a test leaves behind ends by itself. */

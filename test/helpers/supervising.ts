@@ -1,8 +1,11 @@
 /** Supervisors with workers that are fixtures, and what tests do with them again and again. */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import * as http from 'node:http'
+import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
+import { isFull } from './full.ts'
 import { temporaryPath } from './path.ts'
 import { until } from './test.ts'
 
@@ -21,18 +24,76 @@ export function fixture(name: string): URL {
   return new URL(`../fixtures/prefork-${name}.mjs`, import.meta.url)
 }
 
-/** A program that is only written when the test runs: for what changes, or is none. */
+/** A program that is only written when the test runs: for what changes, or is none. It loads passfd only if it joins a supervisor. */
 export function program(
   source: string,
   path: string = temporaryPath('program.mjs').replace(/-(\d+)$/, '-$1.mjs')
 ): string {
   const join = new URL('../../build/dist/prefork/index.js', import.meta.url).href
-  writeFileSync(path, `import { joinSupervisor } from ${JSON.stringify(join)}\n${source}\n`)
+  const imports = source.includes('joinSupervisor') ? `import { joinSupervisor } from ${JSON.stringify(join)}\n` : ''
+  writeFileSync(`${path}.new`, `${imports}${source}\n`)
+  renameSync(`${path}.new`, path) // whoever reads it meanwhile has the old one
   return path
 }
 
 /** A worker that gets ready and waits. */
 export const WAITS = 'const worker = await joinSupervisor(); await worker.ready()'
+
+/**
+ * Kinds of workers, for what a supervisor does alike with all of them: a start in C costs a fiftieth of one in Node, so only a full run tries
+ * both. The worker gets ready and waits; USR2: it exits with `code`.
+ */
+export interface Kind {
+  readonly name: string
+  /** The option of a supervisor whose workers run the program in this file. */
+  options(path: string): Pick<SupervisorOptions, 'entry' | 'command'>
+  readonly waits: (code?: number) => string
+  /** Exits with this code, and was never ready. */
+  readonly fails: (code: number) => string
+  /** Never gets ready. */
+  readonly hesitates: string
+  /** Gets ready, and does not stop. */
+  readonly isDeaf: string
+}
+
+const IN_NODE: Kind = {
+  name: 'Node',
+  options: path => ({ entry: path }),
+  waits: (code = 7) => `process.on('SIGUSR2', () => process.exit(${code})); ${WAITS}`,
+  fails: code => `process.exit(${code})`,
+  hesitates: 'await joinSupervisor()',
+  isDeaf: `const worker = await joinSupervisor({ signals: false })
+    process.on('SIGTERM', () => {})
+    worker.onStop(() => new Promise(() => {}))
+    await worker.ready()`
+}
+
+const IN_C: Kind = {
+  name: 'C',
+  // The shell reads the program, which may be replaced at any time
+  options: path => ({ command: ['/bin/sh', path] }),
+  waits: (code = 7) => `exec ${light()} ${code}`,
+  fails: code => `exit ${code}`,
+  hesitates: 'exec sleep 60',
+  get isDeaf() {
+    return `exec ${light()} 7 deaf`
+  }
+}
+
+export const ALL_KINDS: readonly Kind[] = [IN_C, IN_NODE]
+export const KINDS: readonly Kind[] = isFull ? ALL_KINDS : [IN_C]
+
+let lightPath: string | undefined
+
+/** The program test/fixtures/prefork-light.c. */
+export function light(): string {
+  if (lightPath !== undefined) return lightPath
+  const source = fileURLToPath(new URL('../fixtures/prefork-light.c', import.meta.url))
+  const path = temporaryPath('light')
+  execFileSync('/usr/bin/cc', ['-Wall', '-Wextra', '-Werror', '-O1', '-o', path, source])
+  lightPath = path
+  return path
+}
 
 /**
  * A Supervisor whose workers are started without this process' own options of Node. After `body` it is stopped with KILL; then no process
@@ -62,7 +123,7 @@ export async function supervising(
     await supervisor.kill()
   }
   t.deepEqual(supervisor.workers, [])
-  const left = childrenOf(process.pid).filter(({ pid }) => pids.has(pid))
+  const left = [...pids].filter(pid => pid !== undefined && isChild(pid))
   t.deepEqual(left, [], 'processes are left')
 }
 
@@ -79,20 +140,15 @@ export function logOf(supervisor: Supervisor): Log {
   return { states, exits, told, of }
 }
 
-/** The children of a process, zombies too. */
-export function childrenOf(parent: number): { pid: number; state: string }[] {
-  return readdirSync('/proc')
-    .filter(name => /^\d+$/.test(name))
-    .flatMap(pid => {
-      try {
-        // The name of the program is in parentheses and may have any in it (proc(5))
-        const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
-        const [state = '', ppid] = text.slice(text.lastIndexOf(')') + 2).split(' ')
-        return Number(ppid) === parent ? [{ pid: Number(pid), state }] : []
-      } catch {
-        return [] // it has ended meanwhile
-      }
-    })
+/** A child of this process, even one that has ended, if nobody has asked for its status. */
+function isChild(pid: number): boolean {
+  try {
+    // The name of the program is in parentheses and may have any in it (proc_pid_stat(5))
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1]) === process.pid
+  } catch {
+    return false
+  }
 }
 
 /** The body of an answer to a request on a connection of its own. */

@@ -30,7 +30,7 @@ export async function until(done: () => boolean, what: string, seconds = 30): Pr
   for (let turns = 0; !done(); turns++) {
     if (performance.now() > deadline) throw new Error(`not within ${seconds} s: ${what}`)
     // What takes longer is another process: that needs the core
-    await (turns < 100 ? turn() : nap(1))
+    await (turns < 100 ? turn() : nap(turns < 200 ? 1 : 4))
   }
 }
 

@@ -13,7 +13,7 @@ import { collect, mapsOf } from '../helpers/memory.ts'
 import { type Running, startFixture } from '../helpers/process.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
 
-const LOANS = times(200, 1000)
+const LOANS = times(100, 1000)
 
 const TO = {}
 

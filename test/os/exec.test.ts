@@ -13,7 +13,7 @@ import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { rawPair, request, socketpair } from '../helpers/raw-peer.ts'
 import { test, until } from '../helpers/test.ts'
 
-const CHILDREN = times(20, 60)
+const CHILDREN = times(8, 60)
 
 /** What a program started now has open: a line of `ls -l` for each number, without what differs from one to the next. */
 function inherited(): string[] {

@@ -1,7 +1,7 @@
 import { execFile, execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { version } from '../../src/base/version.ts'
 import { built, copyPackage } from '../helpers/copies.ts'
@@ -10,6 +10,8 @@ import { test } from '../helpers/test.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
+/** What a program that imports it has to load is less. */
+const bundled = pathToFileURL(join(root, 'build/dist/index.js')).href
 const fixture = join(root, 'test/fixtures/use-shim.mjs')
 
 interface Told {
@@ -24,8 +26,20 @@ async function use(
   flags: string[] = [],
   options: { uid?: number; env?: NodeJS.ProcessEnv } = {}
 ): Promise<Told> {
-  const { stdout } = await run(process.execPath, ['--no-warnings', ...flags, fixture, url], options)
-  return JSON.parse(stdout)
+  return (await useAll([url], flags, options))[0]!
+}
+
+/** One after the other, in one process. */
+async function useAll(
+  urls: string[],
+  flags: string[] = [],
+  options: { uid?: number; env?: NodeJS.ProcessEnv } = {}
+): Promise<Told[]> {
+  const { stdout } = await run(process.execPath, ['--no-warnings', ...flags, fixture, ...urls], options)
+  return stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
 }
 
 /** A copy of the package whose shim is changed. */
@@ -34,7 +48,7 @@ function changed(change: (bytes: Buffer, path: string) => Buffer | undefined): {
   url: string
   path: string
 } {
-  const copy = copyPackage('copy')
+  const copy = copyPackage('copy', undefined, 'build/dist')
   const path = join(copy.folder, 'native/build/Release/passfd.node')
   const bytes = fs.readFileSync(path)
   fs.rmSync(path)
@@ -110,10 +124,19 @@ function otherAddon(_bytes: Buffer, path: string): undefined {
   execFileSync('gcc', ['-shared', '-fPIC', '-x', 'c', source, '-o', path])
 }
 
-for (const [name, change, code, says] of files)
+/** What a process says that imports a copy with each of them. */
+let all: Promise<{ path: string; told: Told }[]> | undefined
+
+async function importAll(): Promise<{ path: string; told: Told }[]> {
+  const copies = files.map(([, change]) => changed(change))
+  const told = await useAll(copies.map(({ url }) => url))
+  return copies.map(({ path }, index) => ({ path, told: told[index]! }))
+}
+
+for (const [index, [name, , code, says]] of files.entries())
   test(`a file ${name} is reported at the import, with what to do`, async t => {
-    const { url, path } = changed(change)
-    const told = await use(url)
+    all ??= importAll()
+    const { path, told } = (await all)[index]!
     t.false(told.imported)
     t.is(told.code, `ERR_PASSFD_${code}`, told.message)
     t.regex(told.message!, says)
@@ -130,7 +153,7 @@ test('a clone that was not built says how', async t => {
 })
 
 test('PASSFD_SHIM that leads nowhere is named', async t => {
-  const told = await use(built, [], { env: { ...process.env, PASSFD_SHIM: '/does/not/exist' } })
+  const told = await use(bundled, [], { env: { ...process.env, PASSFD_SHIM: '/does/not/exist' } })
   t.is(told.code, 'ERR_PASSFD_NATIVE_MISSING')
   t.regex(told.message!, /\/does\/not\/exist is not there.*PASSFD_SHIM names it/)
 })
@@ -145,11 +168,11 @@ test('the flags that forbid addons are named', async t => {
     [[permission, '--allow-fs-read=*'], /permission model forbids addons.*--allow-addons/]
   ]
   for (const [given, says] of flags) {
-    const told = await use(built, given)
+    const told = await use(bundled, given)
     t.is(told.code, 'ERR_PASSFD_NATIVE_FORBIDDEN', told.message)
     t.regex(told.message!, says)
   }
-  t.like(await use(built, [permission, '--allow-fs-read=*', '--allow-addons']), { imported: true })
+  t.like(await use(bundled, [permission, '--allow-fs-read=*', '--allow-addons']), { imported: true })
 })
 
 test('trap: a file that this user may not read', async t => {
@@ -164,36 +187,40 @@ test('trap: a file that this user may not read', async t => {
   t.regex(told.message!, /Give this user the right/)
 })
 
-for (const format of ['esm', 'cjs'])
-  test(`bundled (${format}): the error says what to do, and doing it helps`, async t => {
-    const folder = temporaryPath('bundle')
-    fs.mkdirSync(folder)
-    const bundle = join(folder, format === 'esm' ? 'bundle.mjs' : 'bundle.cjs')
-    const esbuild = join(root, 'node_modules/esbuild/bin/esbuild')
-    const args = [
-      fileURLToPath(built),
-      '--bundle',
-      '--platform=node',
-      '--log-level=error',
-      `--format=${format}`,
-      `--outfile=${bundle}`
-    ]
-    await run(esbuild, args)
-    const told = await use(bundle)
-    t.is(told.code, 'ERR_PASSFD_NATIVE_BUNDLED', told.message)
+test('bundled: the error says what to do, and doing it helps', async t => {
+  const formats = ['esm', 'cjs'] as const
+  /** One folder for each format as the bundler leaves it, and one where the advice was followed. */
+  const [before, after] = [0, 1].map(() =>
+    formats.map(format => {
+      const folder = temporaryPath('bundle')
+      fs.mkdirSync(folder)
+      return { folder, path: join(folder, format === 'esm' ? 'bundle.mjs' : 'bundle.cjs') }
+    })
+  ) as [{ folder: string; path: string }[], { folder: string; path: string }[]]
+  for (const [index, format] of formats.entries()) {
+    const { folder, path } = after[index]!
+    const options = ['--bundle', '--platform=node', '--log-level=error', `--format=${format}`, `--outfile=${path}`]
+    await run(join(root, 'node_modules/esbuild/bin/esbuild'), [fileURLToPath(built), ...options])
+    fs.copyFileSync(path, before[index]!.path)
+    fs.copyFileSync(join(root, 'native/build/Release/passfd.node'), join(folder, 'passfd.node'))
+  }
+  const told = await useAll([...before, ...after].map(({ path }) => path))
+  for (const [index, { folder }] of before.entries()) {
+    const { code, message } = told[index]!
+    t.is(code, 'ERR_PASSFD_NATIVE_BUNDLED', message)
     t.regex(
-      told.message!,
+      message!,
       /Mark passfd as external .* or copy node_modules\/passfd\/prebuilds\/linux-\w+\/passfd\.node beside the bundle/
     )
-    t.true(told.message!.includes(join(folder, 'passfd.node')))
-    fs.copyFileSync(join(root, 'native/build/Release/passfd.node'), join(folder, 'passfd.node'))
-    t.like(await use(bundle), { imported: true, used: 'file' })
-  })
+    t.true(message!.includes(join(folder, 'passfd.node')))
+  }
+  for (const each of told.slice(2)) t.like(each, { imported: true, used: 'file' })
+})
 
 for (const runtime of ['bun', 'deno'])
   test(`in ${runtime} passfd is imported, and the first use of the shim says what is missing`, async t => {
     const source = `Object.defineProperty(process, 'versions', { value: { ...process.versions, ${runtime}: '1.2.3' } })`
-    const told = await use(built, ['--import', `data:text/javascript,${encodeURIComponent(source)}`])
+    const told = await use(bundled, ['--import', `data:text/javascript,${encodeURIComponent(source)}`])
     t.like(told, { imported: true, ours: true, code: 'ERR_PASSFD_RUNTIME' })
     t.regex(
       told.message!,

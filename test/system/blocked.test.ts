@@ -2,7 +2,8 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { setTimeout as later } from 'node:timers/promises'
-import { BALANCES, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
+import { isFull } from '../helpers/full.ts'
+import { BALANCES, nameOf, type Supervised, startSupervisor, supervise } from '../helpers/prefork.ts'
 import { gone, isEnding, lives } from '../helpers/processes.ts'
 import { test } from '../helpers/test.ts'
 import { connectClients } from '../helpers/waiting-clients.ts'
@@ -11,7 +12,7 @@ const LONG = { stopTimeout: 60_000, killTimeout: 60_000 }
 const SHORT = { stopTimeout: 500, killTimeout: 500 }
 
 /** Blocks the loop of one worker; returns its pid. */
-async function block(supervisor: Told): Promise<number> {
+async function block(supervisor: Supervised): Promise<number> {
   const before = new Set((await supervisor.workers()).map(({ pid }) => pid))
   const [answer] = await (await connectClients(supervisor.port, 1, '/block')).answers()
   const pid = Number(answer)
@@ -42,7 +43,7 @@ async function free(port: number, pid: number): Promise<boolean> {
 
 for (const balance of BALANCES) {
   test(`${nameOf(balance)}, stop(): the port is free although a worker is blocked`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 2, balance, hangTimeout: 0, ...LONG })
+    const supervisor = await supervise(t, { workers: 2, balance, hangTimeout: 0, ...LONG })
     const blocked = await block(supervisor)
     const stopped = supervisor.ask('stop')
     t.true(await free(supervisor.port, blocked))
@@ -51,6 +52,8 @@ for (const balance of BALANCES) {
     await supervisor.end()
   })
 
+  // If the supervisor alone accepts, its end closes the port: processes.test.ts has that
+  if (!isFull && typeof balance === 'object') continue
   test(`${nameOf(balance)}, a killed supervisor: the port is free ${balance === 'per-worker' ? 'when the kernel has ended the blocked worker' : 'although a worker is blocked'}`, async t => {
     const limits = balance === 'per-worker' ? SHORT : LONG
     const supervisor = await startSupervisor(t, { workers: 2, balance, hangTimeout: 0, ...limits })

@@ -9,7 +9,7 @@ import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { zombies } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
-import { test, testIf, until } from '../helpers/test.ts'
+import { test, testFull, testIf, until } from '../helpers/test.ts'
 
 const interpreter = '/usr/bin/python3'
 const example = file('../../examples/python/prefork_worker.py')
@@ -128,13 +128,14 @@ function behaves(command: () => [string, ...string[]], options: () => Partial<Su
   }
 }
 
-test(
+// The next test has the same in Python, the one after it with a listener that all share
+testFull(
   'workers in Python: serve, are replaced when killed, reloaded and stopped',
   behaves(() => [interpreter, example])
 )
 
 test(
-  'workers in Python, each with a listener of its own',
+  'workers in Python, each with a listener of its own: serve, are replaced when killed, reloaded and stopped',
   behaves(
     () => [interpreter, example],
     () => ({ balance: 'per-worker' })

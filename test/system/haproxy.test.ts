@@ -1,16 +1,13 @@
 /** examples/haproxy-takeover.ts against a real HAProxy. */
 import { existsSync, writeFileSync } from 'node:fs'
 import { Agent, get } from 'node:http'
-import { fileURLToPath } from 'node:url'
-import { compiled } from '../helpers/compiled.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { freePort } from '../helpers/port.ts'
 import { start } from '../helpers/process.ts'
-import { missing, startFor, stop } from '../helpers/programs.ts'
+import { example, missing, startFor, stop } from '../helpers/programs.ts'
 import { testIf, until } from '../helpers/test.ts'
 
 const haproxy = '/usr/sbin/haproxy'
-const example = fileURLToPath(new URL('../../examples/haproxy-takeover.ts', import.meta.url))
 
 testIf(
   missing(haproxy, 'haproxy'),
@@ -39,7 +36,7 @@ frontend web
     await until(() => existsSync(admin), 'HAProxy to listen')
     t.is(await ask(first), 'haproxy')
 
-    const takeover = start(process.execPath, [...compiled, example, admin])
+    const takeover = start(process.execPath, [example('haproxy-takeover'), admin])
     t.regex(await takeover.line(), /^takeover: HAProxy gave .*tcp-listener.*tcp-listener/)
     const ports = [await takeover.line(), await takeover.line()].map(line => Number(/port (\d+)$/.exec(line)![1]))
     t.deepEqual(ports.sort(), [first, second].sort())

@@ -126,10 +126,10 @@ async function reloaded(t: ExecutionContext, options: { workers: number }, times
   return supervisor.ended.length
 }
 
-const RELOADS_IN_C = times(4, 39)
+const RELOADS_IN_C = times(2, 39)
 const RELOADS_IN_NODE = times(1, 5)
 const IN_C = 12 * (RELOADS_IN_C + 1)
-const NODES = times(2, 4)
+const NODES = times(1, 4)
 const IN_NODE = NODES * (RELOADS_IN_NODE + 1)
 
 testIf(

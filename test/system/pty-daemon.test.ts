@@ -4,13 +4,13 @@ import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-import { compiled } from '../helpers/compiled.ts'
+import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { type Running, start, startFixture } from '../helpers/process.ts'
+import { example } from '../helpers/programs.ts'
 import { test, until } from '../helpers/test.ts'
 
-test('a shell and its user move from daemon to daemon, and no typed byte is lost', async t => {
+test('a shell and its user move from daemon to daemon, though a successor dies before it has everything, and no typed byte is lost', async t => {
   const directory = mkdtempSync(temporaryPath('daemon'))
   let daemon = await startDaemon(directory)
   t.is(daemon.says, `daemon: process ${daemon.running.child.pid} has 0 shells`)
@@ -32,7 +32,19 @@ test('a shell and its user move from daemon to daemon, and no typed byte is lost
       type()
     }
   }
-  for (let move = 1; move <= 3; move++) {
+  const successor = startFixture('asks-and-dies', [join(directory, 'daemon.sock')])
+  let died = false
+  const dying = successor.exit.then(() => {
+    died = true
+  })
+  await goOn(() => died)
+  await dying
+  t.is(await daemon.running.line(), `daemon: process ${daemon.running.child.pid} has 1 shells`)
+  await goOn(() => answered >= 50)
+  t.true(runs(shell))
+
+  const moves = times(2, 3)
+  for (let move = 1; move <= moves; move++) {
     let next: Awaited<ReturnType<typeof startDaemon>> | undefined
     const starting = startDaemon(directory).then(value => {
       next = value
@@ -48,26 +60,6 @@ test('a shell and its user move from daemon to daemon, and no typed byte is lost
   t.true(runs(shell))
   client.destroy()
   await until(() => !runs(shell), 'the shell has ended, as its terminal is gone')
-  daemon.running.child.kill()
-  await daemon.running.exit
-})
-
-test('a successor that dies before it has everything changes nothing', async t => {
-  const directory = mkdtempSync(temporaryPath('daemon'))
-  const daemon = await startDaemon(directory)
-  const client = net.connect(join(directory, 'shell.sock'))
-  const output = createInterface({ input: client })[Symbol.asyncIterator]()
-  client.write('stty -echo; PS1=; echo shell $$\n')
-  const shell = await lineLike(output, /shell (\d+)/)
-
-  const successor = startFixture('asks-and-dies', [join(directory, 'daemon.sock')])
-  await successor.exit
-  t.is(await daemon.running.line(), `daemon: process ${daemon.running.child.pid} has 1 shells`)
-  client.write('echo still $$\n')
-  t.is(await lineLike(output, /still (\d+)/), shell)
-
-  client.destroy()
-  await until(() => !runs(Number(shell)), 'the shell has ended')
   daemon.running.child.kill()
   await daemon.running.exit
 })
@@ -144,9 +136,8 @@ async function bytesOf(client: net.Socket, count: number): Promise<void> {
 
 /** `preload`: a fixture that is loaded before it. */
 async function startDaemon(directory: string, preload?: string): Promise<{ running: Running; says: string }> {
-  const program = fileURLToPath(new URL('../../examples/pty-daemon.ts', import.meta.url))
   const before = preload === undefined ? [] : ['--import', new URL(`../fixtures/${preload}.mjs`, import.meta.url).href]
-  const running = start(process.execPath, [...before, ...compiled, program, directory])
+  const running = start(process.execPath, [...before, example('pty-daemon'), directory])
   return { running, says: await running.line() }
 }
 

@@ -14,7 +14,7 @@ import { openDescriptors, test } from '../helpers/test.ts'
 
 const require = createRequire(import.meta.url)
 const original = dirname(dirname(require.resolve('unix-dgram')))
-const entry = fileURLToPath(new URL('../../dist/datagram/index.js', import.meta.url))
+const entry = fileURLToPath(new URL('../../build/dist/datagram/index.js', import.meta.url))
 const theirTests = fs.readdirSync(join(original, 'test')).filter(name => name.endsWith('.js'))
 
 test('unix-dgram has the tests that are known', t => {

@@ -5,7 +5,7 @@ import type { ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
 import { PortGroup } from '../../src/os/port-group.ts'
 import { isFull } from '../helpers/full.ts'
-import { BALANCES, type Balance, fixture, nameOf, startSupervisor } from '../helpers/prefork.ts'
+import { BALANCES, type Balance, fixture, nameOf, supervise } from '../helpers/prefork.ts'
 import { gone, resume, stopped, suspend } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
 import { test, testIf, until } from '../helpers/test.ts'
@@ -27,7 +27,7 @@ for (const balance of BALANCES) {
     until(() => total(queues(port)) === CLIENTS, 'the clients to wait')
 
   test(`trap 33: ${nameOf(balance)}: who waits for a killed worker is served by the one that lives`, async t => {
-    const supervisor = await startSupervisor(t, { workers: 2, balance, restartDelay: 60_000 })
+    const supervisor = await supervise(t, { workers: 2, balance, restartDelay: 60_000 })
     const [killed, living] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
     await suspend(killed, living)
     const clients = await connectClients(supervisor.port, CLIENTS)
@@ -43,7 +43,7 @@ for (const balance of BALANCES) {
     ROUND_ROBIN,
     `trap 33: ${nameOf(balance)}: who waits when all workers are killed is served by those that come`,
     async t => {
-      const supervisor = await startSupervisor(t, { workers: 2, balance, restartDelay: 1 })
+      const supervisor = await supervise(t, { workers: 2, balance, restartDelay: 1 })
       const pids = (await supervisor.workers()).map(({ pid }) => pid)
       await suspend(...pids)
       const clients = await connectClients(supervisor.port, CLIENTS)
@@ -62,7 +62,7 @@ for (const balance of BALANCES) {
     'per-worker',
     `trap 33: ${nameOf(balance)}: who waits for a worker that scale() removes is served`,
     async t => {
-      const supervisor = await startSupervisor(t, { workers: 2, balance })
+      const supervisor = await supervise(t, { workers: 2, balance })
       const [, removed] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
       await suspend(removed)
       const clients = await connectClients(supervisor.port, CLIENTS)
@@ -90,7 +90,7 @@ for (const balance of BALANCES)
     'shared',
     `trap 33: ${nameOf(balance)}: who waits is served when all are told to stop at once, as systemd does it`,
     async t => {
-      const supervisor = await startSupervisor(t, { workers: 2, balance })
+      const supervisor = await supervise(t, { workers: 2, balance })
       const pids = (await supervisor.workers()).map(({ pid }) => pid)
       await suspend(...pids)
       const clients = await connectClients(supervisor.port, CLIENTS)
@@ -113,7 +113,7 @@ for (const balance of BALANCES)
   )
 
 test('trap 33: who waits in a listener that is lent right before the end is served', async t => {
-  const supervisor = await startSupervisor(t, { workers: 2, restartDelay: 60_000 })
+  const supervisor = await supervise(t, { workers: 2, restartDelay: 60_000 })
   const [killed, living] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number]
   await suspend(killed, living)
   const clients = await connectClients(supervisor.port, CLIENTS)
@@ -135,7 +135,7 @@ for (const balance of BALANCES)
     `${nameOf(balance)}: who comes to a worker that ends by its own wish, and has not said so, is served`,
     async t => {
       const entry = fixture('prefork-pausing.mjs')
-      const supervisor = await startSupervisor(t, { entry, workers: 2, balance, restartDelay: 1 })
+      const supervisor = await supervise(t, { entry, workers: 2, balance, restartDelay: 1 })
       const { pid } = supervisor.serving[0]!
       process.kill(pid, 'SIGUSR2')
       await stopped(pid)
@@ -179,7 +179,7 @@ test('trap 33: a listener that is closed resets who waits in it, one that is kep
 
 test('trap 34: a listener that was lent to a worker that does not serve it, or is not ready, is served by others', async t => {
   const entry = fixture('prefork-picky.mjs')
-  const supervisor = await startSupervisor(t, { entry, workers: 2, readyTimeout: 0, killTimeout: 100 })
+  const supervisor = await supervise(t, { entry, workers: 2, readyTimeout: 0, killTimeout: 100 })
   const all = Array(CLIENTS).fill('0')
   t.deepEqual(await (await connectClients(supervisor.port, CLIENTS)).answers(), all)
   const scaled = supervisor.ask('scale', 4).catch(({ message }) => message)
@@ -196,7 +196,7 @@ testIf(
   'trap 34: the listener of a removed slot gets no more clients if nobody can be lent it',
   async t => {
     const command = [PYTHON, fixture('../../examples/python/prefork_worker.py')]
-    const supervisor = await startSupervisor(t, { command, workers: 4, balance: 'per-worker' })
+    const supervisor = await supervise(t, { command, workers: 4, balance: 'per-worker' })
     for (const size of [2, 1, 3, 1]) {
       await supervisor.ask('scale', size)
       t.is(queues(supervisor.port).length, size)

@@ -1,13 +1,15 @@
 /** Workers of other releases: an older and a newer control protocol, and what neither end knows. */
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { connect as connectChannel } from '../../../src/index.ts'
 import type { FromSupervisor } from '../../../src/prefork/control/control.ts'
+import { ControlLine, type LineOwner } from '../../../src/prefork/supervisor/control-line.ts'
 import { patched } from '../../helpers/channels.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
-const index = new URL('../../../dist/index.js', import.meta.url).href
+const index = new URL('../../../build/dist/index.js', import.meta.url).href
 
 const EMFILE = -24
 
@@ -66,52 +68,49 @@ test('a newer worker is spoken to as both can; what it says beyond that is passe
   })
 })
 
-for (const version of [1, 2])
-  test(`dispatch: a worker of version ${version} is sent what the supervisor accepts for it, a newer one beside it accepts`, async t => {
-    const old = fake(
-      { type: 'join', version: 1, newest: version },
-      `listening(value => {
-        if (value.type === 'stop') process.exit(0)
-        for (const connection of value.connections) connection.toSocket().end('old')
-      })
-      await control.send({ type: 'uses', name: 'http', adopts: true })
-      await control.request({ type: 'ready' }, { descriptors: 0 })
-      setInterval(() => {}, 1000)`
-    )
-    const first = temporaryPath('first')
-    const entry = program(`import { writeFileSync } from 'node:fs'
-    let isFirst = true
-    try { writeFileSync(${JSON.stringify(first)}, '', { flag: 'wx' }) } catch { isFirst = false }
-    if (isFirst) await import(${JSON.stringify(old)})
-    else {
-      const worker = await joinSupervisor()
-      await worker.receive('http', connection => connection.toSocket().end('new'))
-      await worker.ready()
-    }`)
-    await supervising(t, { entry, workers: 2, balance: { dispatch: 'round-robin' } }, async supervisor => {
-      await supervisor.start()
-      const { port } = supervisor.address('http') as { port: number }
-      const asking = Array.from({ length: 100 }, () => text(connect(port, '127.0.0.1')))
-      const answers = await Promise.all(asking)
-      t.deepEqual(
-        ['old', 'new'].map(kind => answers.filter(answer => answer === kind).length),
-        [50, 50]
-      )
-      await supervisor.stop()
-    })
-  })
-
-test('dispatch to an old worker at a limit of open files: it is tried again', async t => {
-  const entry = fake(
-    { type: 'join', version: 1 },
+/** A worker of an older version that answers `words` on the connections that it is sent. */
+function oldWorker(join: object, words: string): string {
+  return fake(
+    { type: 'join', version: 1, ...join },
     `listening(value => {
       if (value.type === 'stop') process.exit(0)
-      for (const connection of value.connections) connection.toSocket().end('old')
+      for (const connection of value.connections) connection.toSocket().end('${words}')
     })
     await control.send({ type: 'uses', name: 'http', adopts: true })
     await control.request({ type: 'ready' }, { descriptors: 0 })
     setInterval(() => {}, 1000)`
   )
+}
+
+test('dispatch: workers of versions 1 and 2 are sent what the supervisor accepts for them, a newer one beside them accepts', async t => {
+  const old = [oldWorker({ newest: 1 }, 'first'), oldWorker({ newest: 2 }, 'second')]
+  // The first process that starts is the first of them, the second one is the second
+  const marks = old.map(program => [temporaryPath('started'), program])
+  const entry = program(`import { writeFileSync } from 'node:fs'
+    const old = ${JSON.stringify(marks)}.find(([mark]) => {
+      try { writeFileSync(mark, '', { flag: 'wx' }); return true } catch { return false }
+    })
+    if (old !== undefined) await import(old[1])
+    else {
+      const worker = await joinSupervisor()
+      await worker.receive('http', connection => connection.toSocket().end('new'))
+      await worker.ready()
+    }`)
+  await supervising(t, { entry, workers: 3, balance: { dispatch: 'round-robin' } }, async supervisor => {
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    const asking = Array.from({ length: 150 }, () => text(connect(port, '127.0.0.1')))
+    const answers = await Promise.all(asking)
+    t.deepEqual(
+      ['first', 'second', 'new'].map(kind => answers.filter(answer => answer === kind).length),
+      [50, 50, 50]
+    )
+    await supervisor.stop()
+  })
+})
+
+test('dispatch to an old worker at a limit of open files: it is tried again', async t => {
+  const entry = oldWorker({}, 'old')
   await supervising(t, { entry, hangTimeout: 0, balance: { dispatch: 'round-robin' } }, async supervisor => {
     const told: (string | undefined)[] = []
     supervisor.on('acceptError', error => told.push(error.code))
@@ -130,13 +129,29 @@ test('dispatch to an old worker at a limit of open files: it is tried again', as
   })
 })
 
-test('versions that do not meet: it is refused, and the reason names both', async t => {
+const REFUSAL = /versions 1 to 3 of the control protocol, and the worker /
+
+test('versions that do not meet: the worker is refused, and the reason names both', async t => {
+  const entry = fake({ type: 'join', version: 4, newest: 5 }, '')
+  await supervising(t, { entry }, async supervisor => {
+    const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+    t.regex(error!.message, REFUSAL)
+  })
+})
+
+test('other versions that do not meet: the control line refuses the worker', async t => {
   for (const join of [{ version: 4, newest: 5 }, { version: 0 }, { version: 'new' }, {}]) {
-    const entry = fake({ type: 'join', ...join }, '')
-    await supervising(t, { entry }, async supervisor => {
-      const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
-      t.regex(error!.message, /versions 1 to 3 of the control protocol, and the worker /)
-    })
+    const refused: string[] = []
+    const owner: Partial<LineOwner> = { onHeard: () => {}, onException: () => {}, onEnd: () => {} }
+    owner.onRefused = reason => void refused.push(reason)
+    const [line, theirs] = ControlLine.open(true, owner as LineOwner)
+    const worker = await connectChannel(theirs, { authorize: () => true })
+    await t.throwsAsync(worker.request({ type: 'join', ...join }), { message: REFUSAL })
+    t.is(refused.length, 1)
+    t.regex(refused[0]!, REFUSAL)
+    t.false(line.joined)
+    worker.destroy()
+    await line.lastWords()
   }
 })
 

@@ -13,6 +13,7 @@ import {
   launchNode,
   type NodeLaunch
 } from '../../../src/prefork/launch/launch.ts'
+import { isFull } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
 import { missing } from '../../helpers/programs.ts'
@@ -240,21 +241,38 @@ test('an entry is a path or a file URL, and Node itself is given the arguments a
     path,
     'import { writeSync } from "node:fs"\nwriteSync(3, JSON.stringify({ argv: process.argv, execArgv: process.execArgv }))'
   )
-  for (const entry of [path, pathToFileURL(path), pathToFileURL(path).href]) {
-    const text = await new Promise<string>((resolve, reject) => {
-      const { readable, writable } = Descriptor.pipe()
-      launchNode({ entry, args: ['--inspect', 'x'], execArgv: ['--no-warnings'] }, [writable.borrow()]).on(
-        'error',
-        reject
-      )
-      writable.close()
-      textOf(readable.toReadable()).then(resolve, reject)
-    })
-    const { argv, execArgv } = JSON.parse(text)
-    t.deepEqual(argv, [process.execPath, path, '--inspect', 'x'])
-    t.deepEqual(execArgv, ['--no-warnings'])
-  }
+  for (const entry of [path, pathToFileURL(path)])
+    t.deepEqual((await nodeReport([], { entry })).argv, [reporter, '--', path, '3'])
+  const text = await new Promise<string>((resolve, reject) => {
+    const { readable, writable } = Descriptor.pipe()
+    const entry = pathToFileURL(path).href
+    launchNode({ entry, args: ['--inspect', 'x'], execArgv: ['--no-warnings'] }, [writable.borrow()]).on(
+      'error',
+      reject
+    )
+    writable.close()
+    textOf(readable.toReadable()).then(resolve, reject)
+  })
+  const { argv, execArgv } = JSON.parse(text)
+  t.deepEqual(argv, [process.execPath, path, '--inspect', 'x'])
+  t.deepEqual(execArgv, ['--no-warnings'])
 })
+
+const KEPT = ['--no-warnings', '--import', 'node:fs']
+/** How Node may be given a source, after other options. */
+const WITH_SOURCE: [...options: string[]][] = [
+  ['-e'],
+  ['-pe'],
+  ['--eval'],
+  ['--eval='],
+  ['--input-type=module', '-e'],
+  ['--input-type', 'module', '-e']
+]
+
+function withSource(options: readonly string[], source: string): string[] {
+  const last = options.at(-1)!
+  return last.endsWith('=') ? [...options.slice(0, -1), last + source] : [...options, source]
+}
 
 test("without execArgv it is this process' own, but not the source of node -e, nor the inspector's port", t => {
   const module = temporaryPath('launches')
@@ -270,17 +288,30 @@ test("without execArgv it is this process' own, but not the source of node -e, n
     const output = execFileSync(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] }).toString()
     return JSON.parse(output.trim().split('\n').at(-1)!)
   }
-  const kept = ['--no-warnings', '--import', 'node:fs']
-  for (const given of [
-    ['-e', source],
-    ['-pe', source],
-    ['--eval', source],
-    [`--eval=${source}`],
-    ['--input-type=module', '-e', source],
-    ['--input-type', 'module', '-e', source]
-  ])
-    t.deepEqual(run(...kept, ...given), [0, ...kept, '--', '/dev/null'], given.slice(0, -1).join(' '))
+  // A full run tries each with a real Node, which keeps its options as they were given
+  for (const options of isFull ? WITH_SOURCE : WITH_SOURCE.slice(-1))
+    t.deepEqual(run(...KEPT, ...withSource(options, source)), [0, ...KEPT, '--', '/dev/null'], options.join(' '))
   t.deepEqual(run('--inspect=0', '-e', source), [0, '--inspect=0', '--inspect-port=0', '--', '/dev/null'])
+})
+
+test('however this process was given a source, a worker is not', async t => {
+  const own = process as typeof process & { _eval?: string }
+  const { execArgv, execPath, _eval } = own
+  const source = 'work()'
+  try {
+    process.execPath = '/bin/true'
+    own._eval = source
+    for (const options of WITH_SOURCE) {
+      process.execArgv = [...KEPT, ...withSource(options, source)]
+      const child = launchNode({ entry: '/dev/null' }, [])
+      t.deepEqual(child.spawnargs.slice(1), [...KEPT, '--', '/dev/null'], options.join(' '))
+      await once(child, 'exit')
+    }
+  } finally {
+    Object.assign(own, { execArgv, execPath })
+    if (_eval === undefined) delete own._eval
+    else own._eval = _eval
+  }
 })
 
 /** The error that comes instead of the process. */

@@ -177,29 +177,22 @@ await Promise.all(helpers.map(({ stdout }) => new Promise(resolve => stdout.once
 worker.channel.serve(() => helpers.map(({ pid }) => pid))
 await worker.ready()`
 
-/** Those of the worker that is there. */
-async function endHelpers(supervisor: Supervisor): Promise<void> {
-  const helpers = await supervisor.workers[0]!.channel.request<number[]>({})
-  await supervisor.kill()
-  for (const pid of helpers) if (lives(pid)) process.kill(pid, 'SIGKILL')
-}
-
 test("helpers of a killed worker are ended, if they haven't left its session; leaveGroup leaves them", async t => {
   const entry = program(HELPED)
+  const restart = () => ({ restart: true, delay: 60_000 }) as const
   for (const leaveGroup of [false, true])
-    await supervising(t, { entry, killTimeout: 100, spawn: { leaveGroup } }, async supervisor => {
+    await supervising(t, { entry, restart, killTimeout: 100, spawn: { leaveGroup } }, async supervisor => {
       await supervisor.start()
       const [worker] = supervisor.workers
       const helpers = await worker!.channel.request<number[]>({})
       process.kill(worker!.pid!, 'SIGKILL')
-      await only(supervisor, 2)
+      await only(supervisor)
       t.deepEqual(helpers.map(lives), leaveGroup ? [true, true, true, true] : [false, false, false, true])
       for (const pid of helpers.filter(lives)) process.kill(pid, 'SIGKILL')
       for (const pid of helpers) await gone(pid)
       const rest = await SessionLeftovers.of(worker!.pid!)
       rest?.kill()
       await rest?.end({ grace: 0, term: false, killTimeout: 0 })
-      if (leaveGroup) await endHelpers(supervisor)
     })
 })
 

@@ -9,11 +9,11 @@ import type { BindSpec } from '../../../src/descriptor/descriptor.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { native } from '../../../src/os/native.ts'
 import { MAX_PERMITS, MAX_UNCONFIRMED } from '../../../src/prefork/control/control.ts'
-import type { Dispatch, Route, Routed, Supervisor, SupervisorOptions } from '../../../src/prefork/index.ts'
+import type { Dispatch, Route, Routed, Supervisor } from '../../../src/prefork/index.ts'
 import { connect as connectStream } from '../../../src/stream/index.ts'
 import { patched } from '../../helpers/channels.ts'
 import { serverName } from '../../helpers/client-hello.ts'
-import { isFull } from '../../helpers/full.ts'
+import { isFull, times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { startFixture, start as startProgram } from '../../helpers/process.ts'
 import { fixture, only, program, supervising } from '../../helpers/supervising.ts'
@@ -23,26 +23,30 @@ import { clientKey } from '../../helpers/tls.ts'
 const TCP: BindSpec = { port: 0, host: '127.0.0.1' }
 
 interface Options {
-  workers?: number
-  listener?: BindSpec
-  worker?: object
-  more?: Partial<SupervisorOptions>
+  workers: number
+  /** Default: `lines`, on TCP. */
+  listeners?: Record<string, BindSpec>
+  /** Listeners of other servers than plain ones. */
+  kinds?: Record<string, 'tls' | 'http' | 'descriptors'>
+  deaf?: Record<string, number[]>
+  most?: Record<string, Record<number, number>>
 }
 
-/** Workers of the fixture `lines`, ready. */
+/** Workers of the fixture `lines`, ready. One that dies is not replaced. */
 function dispatching(
   t: ExecutionContext,
   dispatch: Dispatch['dispatch'] | Dispatch,
-  { workers = 2, listener = TCP, worker = {}, more = {} }: Options,
+  { workers, listeners = { lines: TCP }, kinds = {}, ...worker }: Options,
   body: (supervisor: Supervisor) => Promise<void>
 ): Promise<void> {
+  const plain = Object.fromEntries(Object.keys(listeners).map(name => [name, 'plain']))
   const options = {
     entry: fixture('lines'),
-    spawn: { args: [JSON.stringify(worker)] },
-    listeners: { lines: listener },
+    spawn: { args: [JSON.stringify({ kinds: { ...plain, ...kinds }, ...worker })] },
+    listeners,
     workers,
     balance: typeof dispatch === 'object' ? dispatch : { dispatch },
-    ...more
+    restart: () => ({ restart: true, delay: 60_000 }) as const
   }
   return supervising(t, options, async supervisor => {
     await supervisor.start()
@@ -50,8 +54,8 @@ function dispatching(
   })
 }
 
-function reach(supervisor: Supervisor, localAddress?: string): Socket {
-  const address = supervisor.address('lines')
+function reach(supervisor: Supervisor, listener = 'lines', localAddress?: string): Socket {
+  const address = supervisor.address(listener)
   if ('path' in address) return connect(address.path)
   return connect({ host: '127.0.0.1', port: address.port, ...(localAddress === undefined ? {} : { localAddress }) })
 }
@@ -68,19 +72,19 @@ async function answer(socket: Socket | tls.TLSSocket): Promise<string> {
 }
 
 /** The answer to a line on a connection of its own. */
-function ask(supervisor: Supervisor, line = 'hi\n', localAddress?: string): Promise<string> {
-  const socket = reach(supervisor, localAddress)
+function ask(supervisor: Supervisor, listener?: string, line = 'hi\n', localAddress?: string): Promise<string> {
+  const socket = reach(supervisor, listener, localAddress)
   socket.write(line)
   return answer(socket)
 }
 
-async function askMany(supervisor: Supervisor, count: number, line?: string): Promise<string[]> {
-  return Promise.all(Array.from({ length: count }, () => ask(supervisor, line)))
+async function askMany(supervisor: Supervisor, count: number, listener?: string): Promise<string[]> {
+  return Promise.all(Array.from({ length: count }, () => ask(supervisor, listener)))
 }
 
 /** Connections. */
-async function wave(supervisor: Supervisor, count: number): Promise<Socket[]> {
-  const sockets = Array.from({ length: count }, () => reach(supervisor))
+async function wave(supervisor: Supervisor, count: number, listener?: string): Promise<Socket[]> {
+  const sockets = Array.from({ length: count }, () => reach(supervisor, listener))
   await Promise.all(sockets.map(socket => once(socket, 'connect')))
   return sockets
 }
@@ -101,8 +105,24 @@ function bySlot(answers: readonly string[], slots: number): number[] {
   return Array.from({ length: slots }, (_, slot) => answers.filter(text => text.startsWith(`${slot}/`)).length)
 }
 
+/** How many have the right answer. */
+function answered(answers: readonly string[]): number {
+  return answers.filter(text => /^\d\/\d+ hi\n$/.test(text)).length
+}
+
 function pidOf(supervisor: Supervisor, slot: number): number {
   return supervisor.workers.find(worker => worker.slot === slot)!.pid!
+}
+
+/** Suspends workers: all, or that of a slot. */
+function suspend(supervisor: Supervisor, slot?: number): { resume(): void } {
+  const pids = supervisor.workers.filter(worker => slot === undefined || worker.slot === slot).map(({ pid }) => pid!)
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  return {
+    resume: () => {
+      for (const pid of pids) process.kill(pid, 'SIGCONT')
+    }
+  }
 }
 
 /** How many connections each of the workers that live has had. */
@@ -110,394 +130,481 @@ function served(supervisor: Supervisor): Promise<number[]> {
   return Promise.all(supervisor.workers.map(({ channel }) => channel.request<number>('served?')))
 }
 
-for (const [what, listener] of [
-  ['TCP', () => TCP],
-  ['a Unix socket', () => ({ path: socketPath() })],
-  ['a Unix socket for everybody', () => ({ path: socketPath(), mode: 0o666 })],
-  ['a Descriptor', () => Descriptor.bind(TCP)]
-] as const)
-  test(`round-robin is even: ${what}`, async t => {
-    await dispatching(t, 'round-robin', { workers: 3, listener: await listener() }, async supervisor => {
-      t.deepEqual(bySlot(await askMany(supervisor, 60), 3), [20, 20, 20])
-      for (let i = 0; i < 3; i++) await ask(supervisor)
-      t.deepEqual(await served(supervisor), [21, 21, 21])
-    })
-  })
+/** Until so many connections are open, by worker, as far as the supervisor has heard. */
+async function opened(supervisor: Supervisor, ...expected: number[]): Promise<void> {
+  await until(() => String(supervisor.workers.map(one => one.connections)) === String(expected), `${expected} open`)
+  await served(supervisor) // what they had to say before is heard
+}
 
-test('least-connections goes by what is open: those that have closed, or that the server did not want, do not count', async t => {
-  await dispatching(t, 'least-connections', { worker: { most: { 1: 3 } } }, async supervisor => {
-    const open = (): Socket => reach(supervisor)
-    const connections = async (...expected: number[]): Promise<void> => {
-      await until(() => String(supervisor.workers.map(one => one.connections)) === String(expected), `${expected} open`)
-      await served(supervisor) // what they had to say before is heard
-    }
-    const held: Socket[] = []
-    for (let i = 0; i < 6; i++) held.push(open())
-    await connections(3, 3)
-    const answers = held.map(socket => answer(socket))
-    // Worker 1 takes no more of them, and closes them at once
-    t.deepEqual(bySlot(await askMany(supervisor, 8), 2), [4, 0])
-    await connections(3, 3)
-    for (const socket of held) socket.write('bye\n')
-    const slots = (await Promise.all(answers)).map(text => text[0])
-    t.deepEqual(slots.toSorted(), ['0', '0', '0', '1', '1', '1'])
-    await connections(0, 0)
+/** Counts the connections that the workers of some slots have from now on. */
+async function counter(supervisor: Supervisor, slots: readonly number[]): Promise<() => Promise<number>> {
+  const channels = supervisor.workers.filter(({ slot }) => slots.includes(slot)).map(({ channel }) => channel)
+  const count = async (): Promise<number> =>
+    sum(await Promise.all(channels.map(channel => channel.request<number>('served?'))))
+  const before = await count()
+  return async () => (await count()) - before
+}
 
-    const [first, second, third] = [open(), open(), open()]
-    await until(() => supervisor.workers.reduce((sum, one) => sum + one.connections, 0) === 3, 'three are open')
-    const fewer = supervisor.workers[0]!.connections === 1 ? 0 : 1
-    t.is(bySlot([await ask(supervisor)], 2)[fewer], 1)
-    for (const socket of [first, second, third]) socket.destroy()
-    await connections(0, 0)
+/** Until it has counted so many, and not more. */
+async function reaches(t: ExecutionContext, counted: () => Promise<number>, expected: number): Promise<void> {
+  let now = 0
+  while (now < expected) now = await counted()
+  t.is(now, expected)
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((all, one) => all + one, 0)
+}
+
+test('round-robin: even on each kind of listener, and among those who serve it; workers that do nothing keep nobody waiting', async t => {
+  const listeners = {
+    lines: TCP,
+    unix: { path: socketPath() },
+    everybody: { path: socketPath(), mode: 0o666 },
+    given: await Descriptor.bind(TCP),
+    some: TCP
+  }
+  await dispatching(t, 'round-robin', { workers: 3, listeners, deaf: { some: [1] } }, async supervisor => {
+    await isEven(t, supervisor)
+    t.deepEqual(bySlot(await askMany(supervisor, 20, 'some'), 3), [10, 0, 10])
+    await fullQueue(t, supervisor)
+    await uncounted(t, supervisor)
+    await blockedStop(t, supervisor)
+    await stopServes(t, supervisor)
   })
 })
+
+async function isEven(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  for (const [index, listener] of ['lines', 'unix', 'everybody', 'given'].entries()) {
+    t.deepEqual(bySlot(await askMany(supervisor, 60, listener), 3), [20, 20, 20], listener)
+    for (let i = 0; i < 3; i++) await ask(supervisor, listener)
+    t.deepEqual(await served(supervisor), Array(3).fill(21 * (index + 1)), listener)
+  }
+}
+
+/** A listener whose queue is never empty keeps no other listener from being served. */
+async function fullQueue(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const { port: busy } = supervisor.address('lines') as { port: number }
+  const own = new Int32Array(2)
+  const isBusy = (fd: number): boolean => native.inetName(fd, false, own, Buffer.alloc(64)) >= 0 && own[1] === busy
+  await patched(
+    'queued',
+    original => fd => original(fd) + (isBusy(fd) ? 1 : 0),
+    async () => {
+      t.is(answered([await ask(supervisor)]), 1)
+      for (let i = 0; i < 5; i++) t.is(answered([await ask(supervisor, 'given')]), 1)
+    }
+  )
+}
+
+const EAGAIN = -11
+
+/** A kernel that does not count the queue: all are accepted; a worker that is blocked keeps nobody waiting. */
+async function uncounted(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  for (const blocked of [false, true]) {
+    const suspended = blocked ? suspend(supervisor, 0) : undefined
+    await patched(
+      'queued',
+      original => fd => (original(fd) > 0 ? EAGAIN : 0),
+      async () => {
+        const answers = await askMany(supervisor, 60)
+        t.is(answered(answers), 60)
+        const [first, ...others] = bySlot(answers, 3)
+        t.is(first! > 0, !blocked)
+        t.true(others.every(count => count > 0))
+      }
+    )
+    suspended?.resume()
+  }
+}
+
+/** A worker that is told to stop, and is blocked, keeps nobody waiting. */
+async function blockedStop(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const removed = suspend(supervisor, 2)
+  const asking = await crowd(supervisor, 40)
+  const scaled = supervisor.scale(2)
+  const answers = await Promise.all(asking)
+  t.is(answered(answers), 40)
+  t.is(bySlot(answers, 3)[2], 0)
+  removed.resume()
+  await scaled
+}
+
+/** stop(): what had come before is served. */
+async function stopServes(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const suspended = suspend(supervisor)
+  const count = 400
+  const answers = await crowd(supervisor, count)
+  const stopped = supervisor.stop()
+  suspended.resume()
+  t.is(answered(await Promise.all(answers)), count)
+  await stopped
+}
+
+test('least-connections goes by what is open, also if others accept from the listener; at a reload every connection is answered', async t => {
+  const given = await Descriptor.bind(TCP)
+  const copy = given.dup()
+  const options = { workers: 2, listeners: { lines: TCP, given }, most: { lines: { 1: 3 } } }
+  await dispatching(t, 'least-connections', options, async supervisor => {
+    await goesByOpen(t, supervisor)
+    await othersAccept(t, supervisor, copy)
+    await reloads(t, supervisor)
+  })
+  copy.close()
+})
+
+/** Those that have closed, or that the server did not want, do not count. */
+async function goesByOpen(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const held: Socket[] = []
+  for (let i = 0; i < 6; i++) held.push(reach(supervisor))
+  await opened(supervisor, 3, 3)
+  const answers = held.map(socket => answer(socket))
+  // Worker 1 takes no more of them, and closes them at once
+  t.deepEqual(bySlot(await askMany(supervisor, 8), 2), [4, 0])
+  await opened(supervisor, 3, 3)
+  for (const socket of held) socket.write('bye\n')
+  const slots = (await Promise.all(answers)).map(text => text[0])
+  t.deepEqual(slots.toSorted(), ['0', '0', '0', '1', '1', '1'])
+  await opened(supervisor, 0, 0)
+
+  const [first, second, third] = [reach(supervisor), reach(supervisor), reach(supervisor)]
+  await until(() => sum(supervisor.workers.map(one => one.connections)) === 3, 'three are open')
+  const fewer = supervisor.workers[0]!.connections === 1 ? 0 : 1
+  t.is(bySlot([await ask(supervisor)], 2)[fewer], 1)
+  for (const socket of [first, second, third]) socket.destroy()
+  await opened(supervisor, 0, 0)
+}
+
+/** Somebody else accepts from the same listener: nobody waits for what was not there. */
+async function othersAccept(t: ExecutionContext, supervisor: Supervisor, copy: Descriptor): Promise<void> {
+  const accepted = new Int32Array(1)
+  const suspended = suspend(supervisor)
+  const [first] = await wave(supervisor, 1, 'given')
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+  t.is(native.acceptMany(copy.borrow(), accepted, 1, null), 1)
+  suspended.resume()
+  t.deepEqual(bySlot(await askMany(supervisor, 20, 'given'), 2), [10, 10])
+  t.true(supervisor.workers.every(({ connections }) => connections >= 0))
+  native.close(accepted[0]!)
+  first!.destroy()
+}
+
+async function reloads(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  let reloading = true
+  const clients = Array.from({ length: times(2, 8) }, async () => {
+    let count = 0
+    while (reloading) {
+      t.regex(await ask(supervisor, 'given'), /^\d\/\d+ hi\n$/)
+      count++
+    }
+    return count
+  })
+  for (let i = 0; i < times(1, 2); i++) await supervisor.reload()
+  reloading = false
+  for (const count of await Promise.all(clients)) t.true(count > 0)
+}
 
 test('by address a client stays with its slot, over a reload too, and Unix clients go round-robin', async t => {
   const clients = Array.from({ length: 12 }, (_, index) => `127.0.0.${index + 2}`)
-  await dispatching(t, 'address', { workers: 3 }, async supervisor => {
+  const listeners = { lines: TCP, unix: { path: socketPath() } }
+  await dispatching(t, 'address', { workers: 2, listeners }, async supervisor => {
     const slots = async (): Promise<string[]> =>
-      (await Promise.all(clients.map(client => ask(supervisor, 'hi\n', client)))).map(text => text[0]!)
+      (await Promise.all(clients.map(client => ask(supervisor, 'lines', 'hi\n', client)))).map(text => text[0]!)
     const before = await slots()
-    t.is(new Set(before).size, 3)
+    t.is(new Set(before).size, 2)
     t.deepEqual(await slots(), before)
+    t.deepEqual(bySlot(await askMany(supervisor, 10, 'unix'), 2), [5, 5])
     await supervisor.reload()
-    await only(supervisor, 4, 5, 6)
+    await only(supervisor, 3, 4)
     t.deepEqual(await slots(), before)
-  })
-  await dispatching(t, 'address', { listener: { path: socketPath() } }, async supervisor => {
-    t.deepEqual(bySlot(await askMany(supervisor, 10), 2), [5, 5])
   })
 })
 
-test('a route function sees who comes and what it says, is asked again when there is more, and the worker reads it all', async t => {
+test('a route function: by what a connection says in any protocol; those that say nothing keep nobody from being served', async t => {
+  const listeners: Record<string, BindSpec> = {
+    ...Object.fromEntries(['lines', 'odd', 'tls', 'http', 'silent', 'stops'].map(name => [name, TCP])),
+    unix: { path: socketPath() },
+    descriptors: { path: socketPath() }
+  }
+  const routes: Record<string, Route> = {}
+  const dispatch: Route = (connection, workers) => routes[connection.listener]!(connection, workers)
+  const options = {
+    workers: 2,
+    listeners,
+    kinds: { tls: 'tls', http: 'http', descriptors: 'descriptors' } as const
+  }
+  await dispatching(t, { dispatch, maxHead: 2048, headTimeout: 60_000 }, options, async supervisor => {
+    await readsHead(t, supervisor, routes)
+    await oddAnswers(t, supervisor, routes)
+    await byServerName(t, supervisor, routes)
+    await byCookie(t, supervisor, routes)
+    await withDescriptors(t, supervisor, routes)
+    await silence(t, supervisor, routes)
+    await stopsInRoute(t, supervisor, routes)
+  })
+})
+
+type Routes = Record<string, Route>
+
+/** It sees who comes and what it says, is asked again when there is more, and the worker reads it all. */
+async function readsHead(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
   const seen: (Omit<Routed, 'head'> & { head: string })[] = []
   const slots: number[][] = []
-  const route: Route = ({ head, ...connection }, workers) => {
+  routes.lines = routes.unix = ({ head, ...connection }, workers) => {
     seen.push({ ...connection, head: String(head) })
     slots.push(workers.map(({ slot }) => slot))
     const [, slot] = /^to (\d)\n/.exec(String(head)) ?? []
     return slot === undefined ? 'more' : Number(slot)
   }
-  await dispatching(t, route, { workers: 3 }, async supervisor => {
-    const socket = reach(supervisor)
-    socket.write('to')
-    await until(() => seen.length === 1, 'asked')
-    socket.write(' 2\n')
-    t.is(await answer(socket), '2/3 to 2\n')
-    const common = { listener: 'lines', ended: false, remoteAddress: '127.0.0.1' }
-    t.deepEqual(seen, [
-      { ...common, head: 'to' },
-      { ...common, head: 'to 2\n' }
-    ])
-    t.deepEqual(slots, Array(2).fill([0, 1, 2]))
-    for (let i = 0; i < 6; i++) t.regex(await ask(supervisor, `to ${i % 3}\n`), new RegExp(`^${i % 3}/.*to ${i % 3}`))
-    const half = reach(supervisor)
-    half.end('no line')
-    t.regex(await answer(half), /^\d\/\d no line$/)
-    t.like(seen.at(-1), { head: 'no line', ended: true })
-  })
+  const socket = reach(supervisor)
+  socket.write('to')
+  await until(() => seen.length === 1, 'asked')
+  socket.write(' 1\n')
+  t.is(await answer(socket), '1/2 to 1\n')
+  const common = { listener: 'lines', ended: false, remoteAddress: '127.0.0.1' }
+  t.deepEqual(seen, [
+    { ...common, head: 'to' },
+    { ...common, head: 'to 1\n' }
+  ])
+  t.deepEqual(slots, Array(2).fill([0, 1]))
+  for (let i = 0; i < 6; i++)
+    t.is(await ask(supervisor, 'lines', `to ${i % 2}\n`), `${i % 2}/${1 + (i % 2)} to ${i % 2}\n`)
+  const half = reach(supervisor)
+  half.end('no line')
+  t.regex(await answer(half), /^\d\/\d no line$/)
+  t.like(seen.at(-1), { head: 'no line', ended: true })
   seen.length = 0
-  await dispatching(t, route, { listener: { path: socketPath() } }, async supervisor => {
-    t.is(await ask(supervisor, 'to 1\n'), '1/2 to 1\n')
-    t.deepEqual(seen, [{ listener: 'lines', ended: false, head: 'to 1\n' }])
-  })
-})
+  t.is(await ask(supervisor, 'unix', 'to 1\n'), '1/2 to 1\n')
+  t.deepEqual(seen, [{ listener: 'unix', ended: false, head: 'to 1\n' }])
+}
 
-test('what a route function may answer besides: it is the turn of another then, and routeFailed tells what it has thrown', async t => {
+/** What it may answer besides: it is the turn of another then, and routeFailed tells what it has thrown. */
+async function oddAnswers(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
   const answers: unknown[] = [undefined, -1, 2, 0.5, Number.NaN, Infinity, '1', null, {}, Promise.resolve(1)]
   const failures: unknown[] = []
-  const route = (): never => {
+  routes.odd = (): never => {
     if (answers.length === 0) throw new Error('no idea')
     return answers.shift() as never
   }
-  await dispatching(t, route, {}, async supervisor => {
-    supervisor.on('routeFailed', error => void failures.push((error as Error).message))
-    const got: string[] = []
-    for (let i = 0; i < 12; i++) got.push(await ask(supervisor))
-    t.deepEqual(bySlot(got, 2), [6, 6])
-    t.deepEqual(failures, ['no idea', 'no idea'])
-  })
-})
+  supervisor.on('routeFailed', error => void failures.push((error as Error).message))
+  const got: string[] = []
+  for (let i = 0; i < 12; i++) got.push(await ask(supervisor, 'odd'))
+  t.deepEqual(bySlot(got, 2), [6, 6])
+  t.deepEqual(failures, ['no idea', 'no idea'])
+}
 
-test('the slot of a worker that is not ready is served by another one meanwhile', async t => {
-  const more = { restart: () => ({ restart: true, delay: 60_000 }) as const }
-  await dispatching(
-    t,
-    () => 0,
-    { more },
-    async supervisor => {
-      t.regex(await ask(supervisor), /^0\/1/)
-      process.kill(pidOf(supervisor, 0), 'SIGKILL')
-      await only(supervisor, 2)
-      t.regex(await ask(supervisor), /^1\/2/)
-    }
-  )
-})
-
-test('a listener that only some workers serve is theirs', async t => {
-  await dispatching(t, 'round-robin', { workers: 3, worker: { deaf: [1] } }, async supervisor => {
-    t.deepEqual(bySlot(await askMany(supervisor, 20), 3), [10, 0, 10])
-  })
-})
-
-test('by the server name of TLS, which the worker speaks', async t => {
-  const route: Route = ({ head, ended }) => {
+/** By the server name of TLS, which the worker speaks. */
+async function byServerName(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
+  routes.tls = ({ head, ended }) => {
     const name = serverName(head)
     if (name === undefined && !ended) return 'more'
     return ['a.test', 'b.test'].indexOf(name ?? '')
   }
-  await dispatching(t, route, { worker: { kind: 'tls' } }, async supervisor => {
-    const { port } = supervisor.address('lines') as { port: number }
-    for (const [slot, servername] of ['a.test', 'b.test'].entries())
-      for (let i = 0; i < 3; i++) {
-        const socket = tls.connect({ ...clientKey, host: '127.0.0.1', port, servername })
-        socket.write('hi\n')
-        t.is(await answer(socket), `${slot}/${slot + 1} hi\n`)
-      }
-  })
-})
+  const { port } = supervisor.address('tls') as { port: number }
+  for (const [slot, servername] of ['a.test', 'b.test'].entries())
+    for (let i = 0; i < 3; i++) {
+      const socket = tls.connect({ ...clientKey, host: '127.0.0.1', port, servername })
+      socket.write('hi\n')
+      t.is(await answer(socket), `${slot}/${slot + 1} hi\n`)
+    }
+}
 
-test('by a cookie; of a kept connection only the first request is seen', async t => {
+/** By a cookie; of a kept connection only the first request is seen. */
+async function byCookie(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
   let asked = 0
-  const route: Route = ({ head, ended }) => {
+  routes.http = ({ head, ended }) => {
     asked++
     const text = String(head)
     if (!text.includes('\r\n\r\n') && !ended) return 'more'
     return Number(/^cookie:.*\bslot=(\d+)/im.exec(text)?.[1] ?? -1)
   }
-  const options = { entry: fixture('obeys'), listeners: { http: TCP }, workers: 2, balance: { dispatch: route } }
-  await supervising(t, options, async supervisor => {
-    await supervisor.start()
-    const { port } = supervisor.address('http') as { port: number }
-    const get = async (slot: number, agent: http.Agent): Promise<string> => {
-      const request = http.get({ host: '127.0.0.1', port, agent, headers: { cookie: `slot=${slot}` } })
-      const [response] = await once(request, 'response')
-      let text = ''
-      for await (const part of response) text += part
-      return text.slice(0, 3)
-    }
-    const once1 = new http.Agent({ keepAlive: false })
-    for (const slot of [1, 0, 0, 1]) t.is(await get(slot, once1), `${slot} ${slot + 1}`)
-    asked = 0
-    const kept = new http.Agent({ keepAlive: true, maxSockets: 1 })
-    t.deepEqual([await get(1, kept), await get(0, kept), await get(0, kept)], ['1 2', '1 2', '1 2'])
-    t.is(asked, 1)
-    kept.destroy()
-  })
-})
-
-test('descriptors in the first message of a Unix client are the worker’s', async t => {
-  const path = socketPath()
-  const route: Route = ({ head }) => (head.length === 0 ? 'more' : 1)
-  await dispatching(t, route, { listener: { path }, worker: { kind: 'descriptors' } }, async () => {
-    const client = await connectStream(path)
-    const passengers = [Descriptor.openSync('/dev/null'), Descriptor.openSync('/dev/null')]
-    client.writeWithDescriptors('hi', passengers)
-    const [text] = await once(client, 'data')
-    t.is(String(text), '2')
-    client.destroy()
-    await once(client, 'close')
-  })
-})
-
-test('thousands that say nothing keep nobody from being served', async t => {
-  const route: Route = ({ head, ended }) => (head.length === 0 && !ended ? 'more' : undefined)
-  await dispatching(t, { dispatch: route, maxHead: 64, headTimeout: 60_000 }, {}, async supervisor => {
-    const before = native.held()
-    const silent: Socket[] = []
-    for (let i = 0; i < 10; i++) silent.push(...(await wave(supervisor, 200)))
-    await until(() => native.held() === before + 2000, 'all are held')
-    t.is((await askMany(supervisor, 20)).filter(text => text.endsWith('hi\n')).length, 20)
-    for (const socket of silent) socket.destroy()
-    await until(() => native.held() === before, 'the last of them is gone')
-  })
-})
-
-/** With a function the supervisor accepts; this one leaves it to whoever's turn it is. */
-const ACCEPTS: Route = () => undefined
-const unix = (): Options => ({ listener: { path: socketPath() } })
-
-test('the supervisor accepts: a worker that takes nothing gets no more than it may hold, and the others get the rest', async t => {
-  await dispatching(t, ACCEPTS, {}, async supervisor => {
-    const stopped = pidOf(supervisor, 0)
-    process.kill(stopped, 'SIGSTOP')
-    const before = native.held()
-    const asking = await crowd(supervisor, 2 * MAX_UNCONFIRMED + 200)
-    const other = supervisor.workers[1]!.channel
-    let taken = 0
-    while (taken < MAX_UNCONFIRMED + 200) taken = await other.request<number>('served?')
-    t.is(taken, MAX_UNCONFIRMED + 200)
-    t.true(native.held() - before >= MAX_UNCONFIRMED)
-    process.kill(stopped, 'SIGCONT')
-    const answers = await Promise.all(asking)
-    t.deepEqual(bySlot(answers, 2), [MAX_UNCONFIRMED, MAX_UNCONFIRMED + 200])
-  })
-})
-
-test('the supervisor accepts: if none takes anything the rest waits in the kernel, and goes on afterwards', async t => {
-  await dispatching(t, ACCEPTS, {}, async supervisor => {
-    const pids = supervisor.workers.map(({ pid }) => pid!)
-    for (const pid of pids) process.kill(pid, 'SIGSTOP')
-    const before = native.held()
-    const count = 400
-    const answers = await crowd(supervisor, count)
-    await until(() => native.held() - before >= pids.length, 'each has something to take')
-    for (let i = 0; i < 100; i++) await new Promise(setImmediate)
-    t.true(native.held() - before < count / 2, `${native.held() - before}`)
-    for (const pid of pids) process.kill(pid, 'SIGCONT')
-    t.is((await Promise.all(answers)).filter(text => text.endsWith(' hi\n')).length, count)
-    t.is(
-      (await served(supervisor)).reduce((sum, one) => sum + one),
-      count
-    )
-  })
-})
-
-test('the supervisor accepts: what a dying worker had not taken goes to others, all of it, once', async t => {
-  for (const count of [20, 2 * MAX_UNCONFIRMED - 100]) {
-    const more = { restart: () => ({ restart: true, delay: 60_000 }) as const }
-    await dispatching(t, ACCEPTS, { more }, async supervisor => {
-      const dying = pidOf(supervisor, 0)
-      process.kill(dying, 'SIGSTOP')
-      const asking = await crowd(supervisor, count)
-      const other = supervisor.workers[1]!.channel
-      let taken = 0
-      while (taken < count / 2) taken = await other.request<number>('served?')
-      t.is(taken, count / 2)
-      process.kill(dying, 'SIGKILL')
-      t.deepEqual(bySlot(await Promise.all(asking), 2), [0, count])
-      t.deepEqual(await served(supervisor), [count])
-    })
+  const { port } = supervisor.address('http') as { port: number }
+  const get = async (slot: number, agent: http.Agent): Promise<string> => {
+    const request = http.get({ host: '127.0.0.1', port, agent, headers: { cookie: `slot=${slot}` } })
+    const [response] = await once(request, 'response')
+    let text = ''
+    for await (const part of response) text += part
+    return text
   }
+  const once1 = new http.Agent({ keepAlive: false })
+  for (const slot of [1, 0, 0, 1]) t.is(await get(slot, once1), `${slot}/${slot + 1}`)
+  asked = 0
+  const kept = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  t.deepEqual([await get(1, kept), await get(0, kept), await get(0, kept)], ['1/2', '1/2', '1/2'])
+  t.is(asked, 1)
+  kept.destroy()
+}
+
+/** Descriptors in the first message of a Unix client are the worker’s. */
+async function withDescriptors(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
+  routes.descriptors = ({ head }) => (head.length === 0 ? 'more' : 1)
+  const { path } = supervisor.address('descriptors') as { path: string }
+  const client = await connectStream(path)
+  const passengers = [Descriptor.openSync('/dev/null'), Descriptor.openSync('/dev/null')]
+  client.writeWithDescriptors('hi', passengers)
+  const [text] = await once(client, 'data')
+  t.is(String(text), '2')
+  client.destroy()
+  await once(client, 'close')
+}
+
+/** Hundreds that say nothing keep nobody from being served. The tests of first-bytes hold thousands. */
+async function silence(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
+  routes.silent = ({ head, ended }) => (head.length === 0 && !ended ? 'more' : undefined)
+  const before = native.held()
+  const silent: Socket[] = []
+  const waves = times(2, 10)
+  for (let i = 0; i < waves; i++) silent.push(...(await wave(supervisor, 200, 'silent')))
+  await until(() => native.held() === before + waves * 200, 'all are held')
+  t.is(answered(await askMany(supervisor, 20, 'silent')), 20)
+  for (const socket of silent) socket.destroy()
+  await until(() => native.held() === before, 'the last of them is gone')
+}
+
+/** It stops the supervisor: who waits is served all the same. */
+async function stopsInRoute(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
+  let stopped: Promise<void> | undefined
+  routes.stops = ({ head, ended }) => {
+    if (String(head) === 'stop\n') stopped = supervisor.stop()
+    return head.length === 0 && !ended ? 'more' : undefined
+  }
+  const asking = Array.from({ length: 30 }, () => ask(supervisor, 'stops'))
+  for (const text of await Promise.all([...asking, ask(supervisor, 'stops', 'stop\n')]))
+    t.regex(text, /^\d\/\d (hi|stop)\n$/)
+  await stopped
+}
+
+test('the supervisor accepts: a worker that takes nothing gets no more than it may hold, and others get what a dying one had not taken', async t => {
+  // With a function the supervisor accepts; this one leaves it to whoever's turn it is
+  const dispatch: Route = ({ listener }) => (listener === 'first' ? 0 : undefined)
+  await dispatching(t, dispatch, { workers: 3, listeners: { lines: TCP, first: TCP } }, async supervisor => {
+    t.regex(await ask(supervisor, 'first'), /^0\/1/)
+    await dies(t, supervisor, { slot: 0, others: [1, 2], count: 30, own: 10 })
+    // The slot of a worker that is not ready is served by another one meanwhile
+    t.regex(await ask(supervisor, 'first'), /^[12]\/[23]/)
+    await noneTakes(t, supervisor)
+    await oneTakesNothing(t, supervisor, 1, 2)
+    // More than one message can hold; a full run: nearly all that one worker may hold
+    const count = times(600, 2 * MAX_UNCONFIRMED - 100)
+    await dies(t, supervisor, { slot: 1, others: [2], count, own: count / 2 })
+  })
 })
+
+/** Others get what a dying worker had been given (`own`) and not taken: all of it, once. */
+async function dies(
+  t: ExecutionContext,
+  supervisor: Supervisor,
+  { slot, others, count, own }: { slot: number; others: readonly number[]; count: number; own: number }
+): Promise<void> {
+  const taken = await counter(supervisor, others)
+  const dying = pidOf(supervisor, slot)
+  process.kill(dying, 'SIGSTOP')
+  const asking = await crowd(supervisor, count)
+  await reaches(t, taken, count - own)
+  process.kill(dying, 'SIGKILL')
+  const answers = await Promise.all(asking)
+  t.is(answered(answers), count)
+  t.is(bySlot(answers, 3)[slot], 0)
+  t.is(await taken(), count)
+}
+
+/** If none takes anything the rest waits in the kernel, and goes on afterwards. */
+async function noneTakes(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const { workers } = supervisor
+  const taken = await counter(supervisor, [1, 2])
+  const suspended = suspend(supervisor)
+  const before = native.held()
+  const count = 400
+  const answers = await crowd(supervisor, count)
+  await until(() => native.held() - before >= workers.length, 'each has something to take')
+  for (let i = 0; i < 100; i++) await new Promise(setImmediate)
+  t.true(native.held() - before < count / 2, `${native.held() - before}`)
+  suspended.resume()
+  t.is(answered(await Promise.all(answers)), count)
+  t.is(await taken(), count)
+}
+
+/** One that takes nothing gets no more than it may hold, and the other one gets the rest. */
+async function oneTakesNothing(
+  t: ExecutionContext,
+  supervisor: Supervisor,
+  slot: number,
+  other: number
+): Promise<void> {
+  const taken = await counter(supervisor, [other])
+  const suspended = suspend(supervisor, slot)
+  const before = native.held()
+  const asking = await crowd(supervisor, 2 * MAX_UNCONFIRMED + 200)
+  await reaches(t, taken, MAX_UNCONFIRMED + 200)
+  t.true(native.held() - before >= MAX_UNCONFIRMED)
+  suspended.resume()
+  const counts = bySlot(await Promise.all(asking), 3)
+  t.deepEqual([counts[slot], counts[other]], [MAX_UNCONFIRMED, MAX_UNCONFIRMED + 200])
+}
 
 /** By these the supervisor only tells workers how many to accept. */
-const TELLS = ['round-robin', 'least-connections'] as const
-const HOLDS = { restart: () => ({ restart: true, delay: 60_000 }) as const }
-
-for (const rule of TELLS)
+for (const rule of ['round-robin', 'least-connections'] as const)
   for (const [what, where] of [
-    ['TCP', () => ({})],
-    ['a Unix socket', unix]
+    ['TCP', () => TCP],
+    ['a Unix socket', () => ({ path: socketPath() })]
   ] as const) {
     // A normal run takes each rule and each kind of socket once
     if (!isFull && (rule === 'round-robin') !== (what === 'TCP')) continue
-    test(`${rule}, ${what}: a worker that accepts nothing keeps no more than its share of the queue, and idles nobody`, async t => {
-      await dispatching(t, rule, where(), async supervisor => {
-        const stopped = pidOf(supervisor, 0)
-        process.kill(stopped, 'SIGSTOP')
-        const before = native.held()
-        const count = 2 * MAX_PERMITS + 150
-        const asking = await crowd(supervisor, count)
-        const other = supervisor.workers[1]!.channel
-        let taken = 0
-        while (taken < count - MAX_PERMITS) taken = await other.request<number>('served?')
-        t.is(native.held(), before, 'the supervisor has none of them')
-        // What is left is the other one's: nobody looks at it again and again
-        let looks = 0
-        await patched(
-          'queued',
-          original => fd => {
-            looks++
-            return original(fd)
-          },
-          async () => {
-            for (let i = 0; i < 50; i++) t.is(await other.request<number>('served?'), count - MAX_PERMITS)
-          }
-        )
-        t.true(looks < 10, `${looks} looks`)
-        process.kill(stopped, 'SIGCONT')
-        t.deepEqual(bySlot(await Promise.all(asking), 2), [MAX_PERMITS, count - MAX_PERMITS])
-      })
-    })
-
-    test(`${rule}, ${what}: what a dying worker was to accept is accepted by others`, async t => {
-      for (const count of [20, 2 * MAX_PERMITS + 50])
-        await dispatching(t, rule, { ...where(), more: HOLDS }, async supervisor => {
-          const dying = pidOf(supervisor, 0)
-          process.kill(dying, 'SIGSTOP')
-          const asking = await crowd(supervisor, count)
-          const own = Math.min(count / 2, MAX_PERMITS)
-          const other = supervisor.workers[1]!.channel
-          let taken = 0
-          while (taken < count - own) taken = await other.request<number>('served?')
-          t.is(taken, count - own)
-          process.kill(dying, 'SIGKILL')
-          t.deepEqual(bySlot(await Promise.all(asking), 2), [0, count])
-        })
-    })
-
-    test(`${rule}, ${what}: if none accepts anything all wait in the kernel, and are served afterwards`, async t => {
-      await dispatching(t, rule, where(), async supervisor => {
-        const pids = supervisor.workers.map(({ pid }) => pid!)
-        for (const pid of pids) process.kill(pid, 'SIGSTOP')
-        const before = native.held()
-        const answers = await crowd(supervisor, 400)
-        for (let i = 0; i < 100; i++) await new Promise(setImmediate)
-        t.is(native.held(), before)
-        for (const pid of pids) process.kill(pid, 'SIGCONT')
-        t.is((await Promise.all(answers)).filter(text => text.endsWith(' hi\n')).length, 400)
+    test(`${rule}, ${what}: a worker that accepts nothing keeps no more than its share of the queue, a dying one nothing`, async t => {
+      await dispatching(t, rule, { workers: 3, listeners: { lines: where() } }, async supervisor => {
+        await dies(t, supervisor, { slot: 0, others: [1, 2], count: 30, own: 10 })
+        await opened(supervisor, 0, 0)
+        await noneAccepts(t, supervisor)
+        await opened(supervisor, 0, 0)
+        await oneAcceptsNothing(t, supervisor, 1, 2)
+        await opened(supervisor, 0, 0)
+        await dies(t, supervisor, { slot: 1, others: [2], count: 2 * MAX_PERMITS + 50, own: MAX_PERMITS })
       })
     })
   }
 
-const EAGAIN = -11
+/** If none accepts anything all wait in the kernel, and are served afterwards. */
+async function noneAccepts(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
+  const suspended = suspend(supervisor)
+  const before = native.held()
+  const answers = await crowd(supervisor, 400)
+  for (let i = 0; i < 100; i++) await new Promise(setImmediate)
+  t.is(native.held(), before)
+  suspended.resume()
+  t.is(answered(await Promise.all(answers)), 400)
+}
 
-for (const [what, blocked] of [
-  ['one after the other is accepted, all of them', false],
-  ['a worker that is blocked keeps nobody waiting', true]
-] as const)
-  test(`a kernel that does not count the queue: ${what}`, async t => {
-    await dispatching(t, 'round-robin', {}, async supervisor => {
-      if (blocked) process.kill(pidOf(supervisor, 0), 'SIGSTOP')
-      await patched(
-        'queued',
-        original => fd => (original(fd) > 0 ? EAGAIN : 0),
-        async () => {
-          const answers = await askMany(supervisor, 60)
-          t.is(answers.filter(text => text.endsWith(' hi\n')).length, 60)
-          if (blocked) t.deepEqual(bySlot(answers, 2), [0, 60])
-          else t.true(bySlot(answers, 2).every(count => count > 0))
-        }
-      )
-      if (blocked) process.kill(pidOf(supervisor, 0), 'SIGCONT')
-    })
-  })
-
-test('a worker that is told to stop, and is blocked, keeps nobody waiting', async t => {
-  await dispatching(t, 'round-robin', {}, async supervisor => {
-    const removed = pidOf(supervisor, 1)
-    process.kill(removed, 'SIGSTOP')
-    const asking = await crowd(supervisor, 40)
-    const scaled = supervisor.scale(1)
-    t.deepEqual(bySlot(await Promise.all(asking), 2), [40, 0])
-    process.kill(removed, 'SIGCONT')
-    await scaled
-  })
-})
-
-test('a listener whose queue is never empty keeps no other listener from being served', async t => {
-  const entry = program(`
-    const worker = await joinSupervisor()
-    for (const name of ['busy', 'quiet']) await worker.receive(name, connection => connection.toSocket().end(name))
-    await worker.ready()`)
-  const options = { entry, listeners: { busy: TCP, quiet: TCP }, balance: { dispatch: 'round-robin' } as const }
-  await supervising(t, options, async supervisor => {
-    await supervisor.start()
-    const { port: busy } = supervisor.address('busy') as { port: number }
-    const { port: quiet } = supervisor.address('quiet') as { port: number }
-    const own = new Int32Array(2)
-    const isBusy = (fd: number): boolean => native.inetName(fd, false, own, Buffer.alloc(64)) >= 0 && own[1] === busy
-    await patched(
-      'queued',
-      original => fd => original(fd) + (isBusy(fd) ? 1 : 0),
-      async () => {
-        t.is(await answer(connect(busy, '127.0.0.1')), 'busy')
-        for (let i = 0; i < 5; i++) t.is(await answer(connect(quiet, '127.0.0.1')), 'quiet')
-      }
-    )
-  })
-})
+/** One that accepts nothing keeps no more than its share of the queue, and idles nobody. */
+async function oneAcceptsNothing(
+  t: ExecutionContext,
+  supervisor: Supervisor,
+  slot: number,
+  other: number
+): Promise<void> {
+  const taken = await counter(supervisor, [other])
+  const suspended = suspend(supervisor, slot)
+  const before = native.held()
+  const count = 2 * MAX_PERMITS + 150
+  const asking = await crowd(supervisor, count)
+  await reaches(t, taken, count - MAX_PERMITS)
+  t.is(native.held(), before, 'the supervisor has none of them')
+  // What is left is the other one's: nobody looks at it again and again
+  let looks = 0
+  await patched(
+    'queued',
+    original => fd => {
+      looks++
+      return original(fd)
+    },
+    async () => {
+      for (let i = 0; i < 50; i++) t.is(await taken(), count - MAX_PERMITS)
+    }
+  )
+  t.true(looks < 10, `${looks} looks`)
+  suspended.resume()
+  const counts = bySlot(await Promise.all(asking), 3)
+  t.deepEqual([counts[slot], counts[other]], [MAX_PERMITS, count - MAX_PERMITS])
+}
 
 test('what a program throws when it is given a connection keeps no other from being served', async t => {
   const entry = program(`
@@ -527,70 +634,6 @@ test('what a program throws when it is given a connection keeps no other from be
     )
     // It is still told to accept; one whose predecessor the server has not closed yet is dropped
     for (let i = 0; i < 5; i++) while ((await answer(connect(port, '127.0.0.1'))) !== 'served');
-  })
-})
-
-test('somebody else accepts from the same listener: nobody waits for what was not there', async t => {
-  const listener = await Descriptor.bind(TCP)
-  const copy = listener.dup()
-  const accepted = new Int32Array(1)
-  await dispatching(t, 'least-connections', { listener }, async supervisor => {
-    const pids = supervisor.workers.map(({ pid }) => pid!)
-    for (const pid of pids) process.kill(pid, 'SIGSTOP')
-    const [first] = await wave(supervisor, 1)
-    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
-    t.is(native.acceptMany(copy.borrow(), accepted, 1, null), 1)
-    for (const pid of pids) process.kill(pid, 'SIGCONT')
-    t.deepEqual(bySlot(await askMany(supervisor, 20), 2), [10, 10])
-    t.true(supervisor.workers.every(({ connections }) => connections >= 0))
-    native.close(accepted[0]!)
-    first!.destroy()
-  })
-  copy.close()
-})
-
-test('stop(): what had come before is served', async t => {
-  await dispatching(t, 'round-robin', {}, async supervisor => {
-    const pids = supervisor.workers.map(({ pid }) => pid!)
-    for (const pid of pids) process.kill(pid, 'SIGSTOP')
-    const count = 400
-    const answers = await crowd(supervisor, count)
-    const stopped = supervisor.stop()
-    for (const pid of pids) process.kill(pid, 'SIGCONT')
-    t.is((await Promise.all(answers)).filter(text => text.endsWith(' hi\n')).length, count)
-    await stopped
-  })
-})
-
-test('a route function stops the supervisor: who waits is served all the same', async t => {
-  let stopped: Promise<void> | undefined
-  let supervisor: Supervisor | undefined
-  const route: Route = ({ head, ended }) => {
-    if (String(head) === 'stop\n') stopped = supervisor!.stop()
-    return head.length === 0 && !ended ? 'more' : undefined
-  }
-  await dispatching(t, route, {}, async made => {
-    supervisor = made
-    const answers = [...Array.from({ length: 30 }, () => ask(made)), ask(made, 'stop\n')]
-    for (const text of await Promise.all(answers)) t.regex(text, /^\d\/\d (hi|stop)\n$/)
-    await stopped
-  })
-})
-
-test('reloading: every connection is answered', async t => {
-  await dispatching(t, 'least-connections', {}, async supervisor => {
-    let reloading = true
-    const clients = Array.from({ length: 8 }, async () => {
-      let answered = 0
-      while (reloading) {
-        t.regex(await ask(supervisor), /^\d\/\d+ hi\n$/)
-        answered++
-      }
-      return answered
-    })
-    for (let i = 0; i < 2; i++) await supervisor.reload()
-    reloading = false
-    for (const answered of await Promise.all(clients)) t.true(answered > 0)
   })
 })
 

@@ -9,18 +9,18 @@ import { isTraced } from '../../../src/prefork/launch/procfs.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { resume, suspend } from '../../helpers/processes.ts'
 import { missing } from '../../helpers/programs.ts'
-import { only, program, supervising } from '../../helpers/supervising.ts'
+import { allOf, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, testIf, until } from '../../helpers/test.ts'
 
 const OBEYS = `
 import { url } from 'node:inspector'
 const worker = await joinSupervisor()
 worker.channel.serve(({ value }) => {
-  if (value === 'hang') for (;;);
+  if (value === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
   return url()
 })
 await worker.ready()`
-const HANG = { hangTimeout: 500 }
+const HANG = { hangTimeout: 300 }
 
 /** A debugger that is attached, and pauses. Returns what detaches it. */
 async function pause(worker: Supervisor['workers'][number]): Promise<() => void> {
@@ -37,7 +37,7 @@ async function pause(worker: Supervisor['workers'][number]): Promise<() => void>
 
 /** So long that it would have been killed several times. */
 async function stays(supervisor: Supervisor, id: number): Promise<void> {
-  await passes(supervisor, 2000, id)
+  await passes(supervisor, 1000, id)
   if (supervisor.workers.every(worker => worker.id !== id)) throw new Error(`worker ${id} has ended`)
 }
 
@@ -65,16 +65,16 @@ test('a pause in a debugger is no hang; without one it is, though the inspector 
 })
 
 test('when the debugger has gone, the worker has all of hangTimeout to be heard of', async t => {
-  const options = { hangTimeout: 2000, spawn: { execArgv: ['--inspect=0'] } }
+  const options = { hangTimeout: 1000, spawn: { execArgv: ['--inspect=0'] } }
   await supervising(t, { entry: program(OBEYS), ...options }, async (supervisor, { of }) => {
     await supervisor.start()
     const [worker] = supervisor.workers
     const detach = await pause(worker!)
     // Near the end of the second hangTimeout
-    await passes(supervisor, 3700)
+    await passes(supervisor, 1850)
     await suspend(worker!.pid!)
     detach()
-    await passes(supervisor, 1000)
+    await passes(supervisor, 500)
     resume(worker!.pid!)
     t.regex(await worker!.channel.request<string>('url'), /^ws:/)
     t.deepEqual(of(1), ['starting', 'ready'])
@@ -82,11 +82,12 @@ test('when the debugger has gone, the worker has all of hangTimeout to be heard 
 })
 
 test('--inspect-brk: readyTimeout does not run before a debugger has come', async t => {
-  for (const spawn of [
+  const spawns = [
     { execArgv: ['--inspect-brk=0'] },
     { execArgv: [], env: { ...process.env, NODE_OPTIONS: '--inspect-brk=0' } }
-  ])
-    await supervising(t, { entry: program(OBEYS), readyTimeout: 200, spawn }, async supervisor => {
+  ]
+  const started = spawns.map(spawn =>
+    supervising(t, { entry: program(OBEYS), readyTimeout: 200, spawn }, async supervisor => {
       const started = supervisor.start().catch(error => error)
       await until(() => supervisor.workers.length === 1, 'the worker')
       await stays(supervisor, 1)
@@ -94,6 +95,8 @@ test('--inspect-brk: readyTimeout does not run before a debugger has come', asyn
       await supervisor.kill()
       t.like(await started, { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
     })
+  )
+  await allOf(started)
 })
 
 testIf(missing('/usr/bin/strace', 'strace'), 'a worker that is traced (ptrace) is not hung', async t => {

@@ -1,4 +1,5 @@
 /** Why a worker has ended: of each way to end, and never of what its program has survived. */
+import { isFull } from '../../helpers/full.ts'
 import { program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
@@ -25,7 +26,7 @@ const order = {
   usr: () => process.kill(process.pid, 'SIGUSR2'),
   kill: () => process.kill(process.pid, 'SIGKILL'),
   stop: () => worker.stop(),
-  hang: () => { for (;;); },
+  hang: () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0),
   badExit: () => { process.on('exit', () => { throw new TypeError('the newest') }); setImmediate(() => process.exit(0)) },
   exitInExit: () => { process.on('exit', () => process.exit(8)); process.exit(0) },
   failsInHandler: () => { process.removeAllListeners('uncaughtException'); process.on('uncaughtException', () => { throw new Error('of the handler') }); order.newer() },
@@ -41,16 +42,16 @@ worker.channel.serve(async ({ value: [how, what] }) => {
 await worker.ready()`
 
 /** How it survives what, what it does then, and what is told of that. */
-const ENDS: readonly (readonly [survives: string, what: string, end: string, reason: RegExp])[] = [
-  ['listener', 'exception', 'exit', /^it exited with code 3$/],
-  ['listener', 'exception', 'exitCode', /^it exited with code 4$/],
+const ALL_ENDS: readonly (readonly [survives: string, what: string, end: string, reason: RegExp, full?: 'full'])[] = [
+  ['listener', 'exception', 'exit', /^it exited with code 3$/, 'full'],
+  ['listener', 'exception', 'exitCode', /^it exited with code 4$/, 'full'],
   ['listener', 'reject', 'abort', /^it was killed by SIGABRT \(Aborted\)$/],
-  ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/],
-  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/],
-  ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/],
+  ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/, 'full'],
+  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/, 'full'],
+  ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/, 'full'],
   ['listener', 'exception', 'stop', /^it exited with code 0$/],
   ['listener', 'exception', 'hang', /^it has not been heard of for 2000 ms \(hangTimeout\) \(was killed by SIGKILL/],
-  ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
+  ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/, 'full'],
   ['rejection', 'reject', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
   ['domain', 'inDomain', 'newest', /^it failed with TypeError: the newest \(exited with code 1\)$/],
   ['domain', 'inDomain', 'badExit', /^it failed with TypeError: the newest \(exited with code \d\)$/],
@@ -59,6 +60,9 @@ const ENDS: readonly (readonly [survives: string, what: string, end: string, rea
   ['listener', 'exception', 'exitsInHandler', /^it failed with TypeError: the newest \(exited with code 6\)$/],
   ['capture', 'exception', 'strict', /^it failed with TypeError: the newest \(exited with code 1\)$/]
 ]
+
+/** An end by another code or signal, or the same after another survival, is of a full run. */
+const ENDS = ALL_ENDS.filter(([, , , , full]) => full === undefined || isFull)
 
 test('the reason is of this end, not an exception that the program has survived', async t => {
   const restart = () => ({ restart: true, delay: 100_000 }) as const

@@ -4,7 +4,7 @@ import { connect } from '../../../src/index.ts'
 import type { AdminCommand, AdminEvent, AdminStatus } from '../../../src/prefork/index.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { start, startFixture } from '../../helpers/process.ts'
-import { command, fixture, get, only, program, supervising } from '../../helpers/supervising.ts'
+import { get, KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
 import { test } from '../../helpers/test.ts'
 
 const LONG = 60_000
@@ -57,42 +57,46 @@ test('everything goes on: clients are served, a worker that dies is replaced; re
   })
 })
 
-test('it ends by itself, and stopTimeout starts after it', async t => {
-  await supervising(t, { lameDuck: 300, stopTimeout: 5000 }, async (supervisor, { of }) => {
-    await supervisor.start()
-    const began = performance.now()
-    const stopped = supervisor.stop()
-    t.deepEqual(of(1), ['starting', 'ready'])
-    await stopped
-    t.true(performance.now() - began >= 295)
-    t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
+for (const kind of KINDS) {
+  test(`${kind.name}: it ends by itself, and stopTimeout starts after it`, async t => {
+    const options = { ...kind.options(program(kind.waits())), lameDuck: 300, stopTimeout: 5000 }
+    await supervising(t, options, async (supervisor, { of }) => {
+      await supervisor.start()
+      const began = performance.now()
+      const stopped = supervisor.stop()
+      t.deepEqual(of(1), ['starting', 'ready'])
+      await stopped
+      t.true(performance.now() - began >= 295)
+      t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
+    })
   })
-})
 
-test('kill() does not wait for it, nor does a stop before all is ready, nor one when every slot was given up', async t => {
-  await supervising(t, { lameDuck: LONG }, async supervisor => {
-    await supervisor.start()
-    const stopped = supervisor.stop()
-    await supervisor.kill()
-    await stopped
+  test(`${kind.name}: kill() does not wait for it, nor does a stop before all is ready, nor one when every slot was given up`, async t => {
+    const options = { ...kind.options(program(kind.waits())), lameDuck: LONG }
+    await supervising(t, options, async supervisor => {
+      await supervisor.start()
+      const stopped = supervisor.stop()
+      await supervisor.kill()
+      await stopped
+    })
+    await supervising(t, options, async supervisor => {
+      const starting = t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
+      await supervisor.stop()
+      await starting
+    })
+    const restart = (): { restart: false; reason: string } => ({ restart: false, reason: 'no' })
+    await supervising(t, { ...options, restart }, async supervisor => {
+      supervisor.on('gaveUp', () => {})
+      await supervisor.start()
+      const stopped = supervisor.stop()
+      process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+      await stopped
+    })
   })
-  await supervising(t, { lameDuck: LONG }, async supervisor => {
-    const starting = t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
-    await supervisor.stop()
-    await starting
-  })
-  const restart = (): { restart: false; reason: string } => ({ restart: false, reason: 'no' })
-  await supervising(t, { lameDuck: LONG, restart }, async supervisor => {
-    supervisor.on('gaveUp', () => {})
-    await supervisor.start()
-    const stopped = supervisor.stop()
-    command(supervisor, { order: 'exit', code: 1 })
-    await stopped
-  })
-})
+}
 
 test('run(): the second TERM ends it, and a third one would kill', async t => {
-  const options = { entry: `${fixture('obeys')}`, listeners: { http: { port: 0, host: '127.0.0.1' } }, lameDuck: LONG }
+  const options = { command: [light()], listeners: { http: { port: 0, host: '127.0.0.1' } }, lameDuck: LONG }
   const { child, line, exit } = startFixture('prefork-runs', [JSON.stringify(options)])
   t.teardown(() => void child.kill('SIGKILL'))
   const until = async (what: RegExp): Promise<void> => {
@@ -130,12 +134,14 @@ test('standalone: the option of joinSupervisor(); the second signal ends it, the
 })
 
 test('what is no time is refused', async t => {
-  for (const lameDuck of [-1, 0.5, '5', 2 ** 31]) {
-    const path = program(`await joinSupervisor({ lameDuck: ${JSON.stringify(lameDuck)}, standalone: {} })`)
-    const { exit } = start(process.execPath, [path])
-    const { code, stderr } = await exit
-    t.is(code, 1)
-    t.regex(stderr, /ERR_PASSFD_INVALID_ARGUMENT/)
-    t.regex(stderr, /options\.lameDuck/)
-  }
+  const path = program(`
+    for (const lameDuck of [-1, 0.5, '5'])
+      await joinSupervisor({ lameDuck, standalone: {} }).catch(({ code, message }) => console.log(code, message))
+    await joinSupervisor({ lameDuck: 2 ** 31, standalone: {} })`)
+  const { line, exit } = start(process.execPath, [path])
+  for (let count = 0; count < 3; count++) t.regex(await line(), /^ERR_PASSFD_INVALID_ARGUMENT options\.lameDuck/)
+  const { code, stderr } = await exit
+  t.is(code, 1)
+  t.regex(stderr, /ERR_PASSFD_INVALID_ARGUMENT/)
+  t.regex(stderr, /options\.lameDuck/)
 })

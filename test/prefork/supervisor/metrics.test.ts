@@ -142,26 +142,33 @@ test('nonsense that a worker says of itself is left out', async t => {
   t.true(text.includes('passfd_worker_uptime_seconds{'))
 })
 
-/** The built module where there is no node_modules, or only what `prom-client` is said to be. */
-function elsewhere(client?: string): { status: number | null; stdout: string } {
+/** What the built module says where there is no node_modules, and where there is only what `prom-client` is said to be. */
+function elsewhere(...clients: (string | undefined)[]): string[] {
   const folder = fs.mkdtempSync(temporaryPath('elsewhere'))
   const dist = fileURLToPath(new URL('../../../dist/', import.meta.url))
-  fs.cpSync(dist, folder, { recursive: true })
-  fs.writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
-  if (client !== undefined) {
-    fs.mkdirSync(join(folder, 'node_modules/prom-client'), { recursive: true })
-    fs.writeFileSync(join(folder, 'node_modules/prom-client/index.js'), client)
+  for (const [place, client] of clients.entries()) {
+    const own = join(folder, `${place}`)
+    for (const wing of ['base', 'prefork']) fs.cpSync(join(dist, wing), join(own, wing), { recursive: true })
+    fs.writeFileSync(join(own, 'package.json'), '{"type":"module"}')
+    if (client === undefined) continue
+    fs.mkdirSync(join(own, 'node_modules/prom-client'), { recursive: true })
+    fs.writeFileSync(join(own, 'node_modules/prom-client/index.js'), client)
   }
-  const source = `import { metricsOf } from './prefork/supervisor/metrics.js'
-    await metricsOf({ workers: [], exits: {}, restarts: 0, since: 0 }).catch(({ code, message }) => console.log(code, message))`
-  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', source], { cwd: folder })
-  return { status, stdout: stdout.toString() }
+  const source = `for (let place = 0; place < ${clients.length}; place++) {
+      const { metricsOf } = await import(\`./\${place}/prefork/supervisor/metrics.js\`)
+      const snapshot = { workers: [], exits: {}, restarts: 0, since: 0 }
+      await metricsOf(snapshot).catch(({ code, message }) => console.log(code, message.split('\\n')[0]))
+    }`
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', source], { cwd: folder })
+  if (status !== 0) throw new Error(`${status}: ${stderr}`)
+  return stdout.toString().split('\n')
 }
 
 test('without prom-client 15 it says what to install; other failures are told as they are', t => {
   const missing = (detail: string) =>
-    `ERR_PASSFD_METRICS_MISSING Metrics need prom-client 15, which ${detail}. Run "npm install prom-client@15" where your program is.\n`
-  t.deepEqual(elsewhere(), { status: 0, stdout: missing('is not installed') })
-  t.deepEqual(elsewhere('exports.Registry = class {}'), { status: 0, stdout: missing('is too old') })
-  t.regex(elsewhere("require('passfd-not-there')").stdout, /^MODULE_NOT_FOUND Cannot find module 'passfd-not-there'/)
+    `ERR_PASSFD_METRICS_MISSING Metrics need prom-client 15, which ${detail}. Run "npm install prom-client@15" where your program is.`
+  const told = elsewhere(undefined, 'exports.Registry = class {}', "require('passfd-not-there')")
+  t.deepEqual(told.slice(0, 2), [missing('is not installed'), missing('is too old')])
+  t.regex(told[2]!, /^MODULE_NOT_FOUND Cannot find module 'passfd-not-there'/)
+  t.is(told.length, 4)
 })

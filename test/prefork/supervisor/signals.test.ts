@@ -2,10 +2,12 @@
 import { once } from 'node:events'
 import * as http from 'node:http'
 import { text } from 'node:stream/consumers'
+import type { ExecutionContext } from 'ava'
 import { Supervisor, type SupervisorOptions } from '../../../src/prefork/index.ts'
+import { isFull } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
-import { startFixture } from '../../helpers/process.ts'
-import { fixture, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { type Running, startFixture } from '../../helpers/process.ts'
+import { fixture, KINDS, light, program, supervising, WAITS } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 interface Told {
@@ -21,12 +23,35 @@ interface Told {
   exit: Promise<{ code: number | null; signal: string | null; stderr: string }>
 }
 
-function run(
-  options: Partial<SupervisorOptions> & { signals?: boolean; silent?: boolean; most?: number } = {},
-  spawning = {}
-): Told {
-  const whole = { entry: `${fixture('obeys')}`, listeners: { http: { port: 0, host: '127.0.0.1' } }, ...options }
-  const { child, line, exit } = startFixture('prefork-runs', [JSON.stringify(whole)], spawning)
+type Options = Partial<SupervisorOptions> & { signals?: boolean; silent?: boolean; most?: number }
+
+/** A process with one supervisor. */
+function run(options: Options = {}, spawning = {}): Told {
+  return told(startFixture('prefork-runs', [whole(options)], spawning))
+}
+
+/** A process with one supervisor after the other. It ends after the last of them if nothing of any is left. */
+function runInTurn(t: ExecutionContext): { run(options?: Options): Told; end(): Promise<void> } {
+  const running = startFixture('prefork-runs')
+  t.teardown(() => void running.child.kill('SIGKILL'))
+  return {
+    run: options => {
+      running.child.stdin!.write(`${whole(options)}\n`)
+      return told(running)
+    },
+    end: async () => {
+      running.child.stdin!.end()
+      t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+    }
+  }
+}
+
+function whole(options: Options = {}): string {
+  const entry = options.command === undefined ? { entry: `${fixture('obeys')}` } : {}
+  return JSON.stringify({ ...entry, listeners: { http: { port: 0, host: '127.0.0.1' } }, ...options })
+}
+
+function told({ child, line, exit }: Running): Told {
   const pids = new Map<number, number>()
   let port = 0
   return {
@@ -52,72 +77,68 @@ function run(
   }
 }
 
-test('HUP reloads, TTIN and TTOU add and remove a worker, INT stops, a second one at once', async t => {
-  const supervisor = run()
-  t.deepEqual(await supervisor.until('0/1 ready'), ['signals 111111', '0/1 starting', '0/1 ready'])
-  supervisor.kill('SIGHUP')
-  t.deepEqual(await supervisor.until('0/1 ended'), [
-    '0/2 starting',
-    '0/2 ready',
-    '0/1 stopping',
-    '0/1 exited',
-    '0/1 ended 0'
-  ])
-  supervisor.kill('SIGTTIN')
-  t.deepEqual(await supervisor.until('1/3 ready'), ['1/3 starting', '1/3 ready'])
-  supervisor.kill('SIGTTOU')
-  t.deepEqual(await supervisor.until('1/3 ended'), ['1/3 stopping', '1/3 exited', '1/3 ended 0'])
-  supervisor.kill('SIGTTOU') // there is always one
-  const { rest } = await supervisor.slow()
-  supervisor.kill('SIGINT')
-  t.deepEqual(await supervisor.until('0/2 stopping'), ['0/2 stopping'])
-  supervisor.kill('SIGINT')
-  t.deepEqual(await supervisor.until('stopped'), ['0/2 exited', '0/2 ended SIGKILL', 'stopped  000000'])
-  t.is(await rest, 'ECONNRESET')
-  t.deepEqual(await supervisor.exit, { code: 0, signal: null, stderr: '' })
+test('HUP reloads, TTIN and TTOU add and remove a worker, INT stops; what fails after a signal is told, and changes nothing', async t => {
+  const turn = runInTurn(t)
+  for (const kind of KINDS) {
+    const entry = program(kind.waits())
+    const supervisor = turn.run(kind.options(entry))
+    t.deepEqual(await supervisor.until('0/1 ready'), ['signals 111111', '0/1 starting', '0/1 ready'])
+    supervisor.kill('SIGHUP')
+    t.deepEqual(await supervisor.until('0/1 ended'), [
+      '0/2 starting',
+      '0/2 ready',
+      '0/1 stopping',
+      '0/1 exited',
+      '0/1 ended 0'
+    ])
+    supervisor.kill('SIGTTIN')
+    t.deepEqual(await supervisor.until('1/3 ready'), ['1/3 starting', '1/3 ready'])
+    supervisor.kill('SIGTTOU')
+    t.deepEqual(await supervisor.until('1/3 ended'), ['1/3 stopping', '1/3 exited', '1/3 ended 0'])
+    supervisor.kill('SIGTTOU') // there is always one
+    program(kind.fails(3), entry)
+    supervisor.kill('SIGHUP')
+    t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
+    supervisor.kill('SIGTTIN')
+    t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
+    supervisor.kill('SIGINT')
+    t.deepEqual(await supervisor.until('stopped'), ['0/2 stopping', '0/2 exited', '0/2 ended 0', 'stopped  000000'])
+  }
+  await turn.end()
 })
 
-test('TERM lets the request in flight be finished', async t => {
-  const supervisor = run()
-  await supervisor.until('0/1 ready')
-  const { rest } = await supervisor.slow()
-  supervisor.kill('SIGTERM')
-  await supervisor.until('0/1 stopping')
-  supervisor.killWorker(1, 'SIGUSR2')
-  t.regex(await rest, /^0 1 \d+$/)
-  t.deepEqual(await supervisor.until('stopped'), ['0/1 exited', '0/1 ended 0', 'stopped  000000'])
-  t.deepEqual(await supervisor.exit, { code: 0, signal: null, stderr: '' })
-})
+test('TERM lets the request in flight be finished; a second signal ends all at once, as QUIT does; TERM during the start ends that', async t => {
+  const turn = runInTurn(t)
+  const graceful = turn.run()
+  await graceful.until('0/1 ready')
+  const finished = await graceful.slow()
+  graceful.kill('SIGTERM')
+  await graceful.until('0/1 stopping')
+  graceful.killWorker(1, 'SIGUSR2')
+  t.regex(await finished.rest, /^0 1 \d+$/)
+  t.deepEqual(await graceful.until('stopped'), ['0/1 exited', '0/1 ended 0', 'stopped  000000'])
 
-test('QUIT ends all at once; TERM during the start ends that, and run() resolves', async t => {
-  const supervisor = run()
-  await supervisor.until('0/1 ready')
-  const { rest } = await supervisor.slow()
-  supervisor.kill('SIGQUIT')
-  t.deepEqual(await supervisor.until('stopped'), ['0/1 exited', '0/1 ended SIGKILL', 'stopped  000000'])
-  t.is(await rest, 'ECONNRESET')
-  t.is((await supervisor.exit).code, 0)
+  for (const signal of ['SIGINT', 'SIGQUIT'] as const) {
+    const atOnce = turn.run()
+    await atOnce.until('0/1 ready')
+    const { rest } = await atOnce.slow()
+    atOnce.kill(signal)
+    if (signal === 'SIGINT') {
+      t.deepEqual(await atOnce.until('0/1 stopping'), ['0/1 stopping'])
+      atOnce.kill(signal)
+    }
+    t.deepEqual(await atOnce.until('stopped'), ['0/1 exited', '0/1 ended SIGKILL', 'stopped  000000'])
+    t.is(await rest, 'ECONNRESET')
+  }
 
-  const early = run({ entry: program('await joinSupervisor()') })
-  await early.until('0/1 starting')
-  early.kill('SIGTERM')
-  const lines = await early.until('stopped')
-  t.deepEqual([...lines.slice(0, 2), lines.at(-1)], ['0/1 stopping', '0/1 exited', 'stopped  000000'])
-  t.is((await early.exit).code, 0)
-})
-
-test('what fails after a signal is told, and changes nothing', async t => {
-  const entry = program(WAITS)
-  const supervisor = run({ entry })
-  await supervisor.until('0/1 ready')
-  program('process.exit(3)', entry)
-  supervisor.kill('SIGHUP')
-  t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
-  supervisor.kill('SIGTTIN')
-  t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
-  supervisor.kill('SIGTERM')
-  t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
-  t.is((await supervisor.exit).code, 0)
+  for (const kind of KINDS) {
+    const early = turn.run(kind.options(program(kind.hesitates)))
+    await early.until('0/1 starting')
+    early.kill('SIGTERM')
+    const lines = await early.until('stopped')
+    t.deepEqual([...lines.slice(0, 2), lines.at(-1)], ['0/1 stopping', '0/1 exited', 'stopped  000000'])
+  }
+  await turn.end()
 })
 
 test('what nobody listens to is a warning: a burst of HUPs that fail, a crash loop, the end of the last slot', async t => {
@@ -155,14 +176,17 @@ test('signals: false leaves them alone; the workers end after their supervisor',
 })
 
 test('Ctrl-C reaches the supervisor only', async t => {
-  const signals = "process.on('SIGINT', () => process.exit(9));"
-  const entry = program(`${signals} const worker = await joinSupervisor({ signals: false }); await worker.ready()`)
-  const supervisor = run({ entry }, { detached: true })
-  await supervisor.until('0/1 ready')
-  // What a terminal does: to the whole process group
-  supervisor.killGroup('SIGINT')
-  t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
-  t.is((await supervisor.exit).code, 0)
+  const dies = "process.on('SIGINT', () => process.exit(9));"
+  const inNode = () => program(`${dies} const worker = await joinSupervisor({ signals: false }); await worker.ready()`)
+  const options: Options[] = [{ command: [light()] }, ...(isFull ? [{ entry: inNode() }] : [])]
+  for (const each of options) {
+    const supervisor = run(each, { detached: true })
+    await supervisor.until('0/1 ready')
+    // What a terminal does: to the whole process group
+    supervisor.killGroup('SIGINT')
+    t.deepEqual(await supervisor.until('stopped'), ['0/1 stopping', '0/1 exited', '0/1 ended 0', 'stopped  000000'])
+    t.is((await supervisor.exit).code, 0)
+  }
 })
 
 test('run() rejects as start() does, and when nothing is left to run; then nobody listens to signals any more', async t => {
@@ -172,7 +196,7 @@ test('run() rejects as start() does, and when nothing is left to run; then nobod
     await t.throwsAsync(supervisor.run(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
   })
   const listeners = { http: { port: 0, host: '127.0.0.1' } }
-  const supervisor = new Supervisor({ entry: fixture('obeys'), listeners, workers: 1, spawn: { execArgv: [] } })
+  const supervisor = new Supervisor({ command: [light()], listeners, workers: 1 })
   const running = supervisor.run()
   t.is(heard().length, before.length + 6)
   await t.throwsAsync(supervisor.run(), { code: 'ERR_PASSFD_SUPERVISOR_STATE' })

@@ -1,7 +1,8 @@
 /** Random commands, deaths and broken programs: whatever happens, the states are those drawn, and in the end all is as asked for. */
 import fc from 'fast-check'
 import type { Supervisor } from '../../../src/prefork/index.ts'
-import { program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { times } from '../../helpers/full.ts'
+import { ALL_KINDS, type Kind, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 /** See WorkerState. */
@@ -30,52 +31,59 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 /** `wait`: until what was asked for is done. */
 const steps = fc.array(fc.record({ step, wait: fc.boolean() }), { minLength: 3, maxLength: 7 })
 
-const WELL = `process.on('SIGUSR2', () => process.exit(0)); ${WAITS}`
-const BROKEN = 'process.exit(3)'
-
-test('random commands and deaths', async t => {
-  const whole = fc.asyncProperty(steps, fc.constantFrom('rest', 'stop', 'kill'), async (todo, end) => {
-    const entry = program(WELL)
-    const restart = () => ({ restart: true, delay: 50 }) as const
-    await supervising(t, { entry, workers: 2, restart }, async (supervisor, { states }) => {
-      await supervisor.start()
-      const failures: Promise<string>[] = []
-      for (const { step, wait } of todo) {
-        const done = perform(supervisor, step, entry)
-        failures.push(
-          done.then(
-            () => '',
-            ({ code }) => code
+for (const kind of ALL_KINDS)
+  test(`${kind.name}: random commands and deaths`, async t => {
+    const whole = fc.asyncProperty(steps, fc.constantFrom('rest', 'stop', 'kill'), async (todo, end) => {
+      const entry = program(kind.waits(0))
+      const restart = () => ({ restart: true, delay: 50 }) as const
+      await supervising(t, { ...kind.options(entry), workers: 2, restart }, async (supervisor, { states }) => {
+        await supervisor.start()
+        const failures: Promise<string>[] = []
+        for (const { step, wait } of todo) {
+          const done = perform(supervisor, step, kind, entry)
+          failures.push(
+            done.then(
+              () => '',
+              ({ code }) => code
+            )
           )
-        )
-        if (wait) await done.catch(() => {})
-      }
-      program(WELL, entry)
-      if (end === 'rest') {
-        await Promise.all(failures)
-        await supervisor.reload() // what has failed before is nothing to it
-        await until(
-          () => isComplete(supervisor),
-          `${supervisor.size} workers: ${JSON.stringify(supervisor.workers.map(({ slot, state }) => [slot, state]))}`
-        )
-      } else await supervisor[end as 'stop' | 'kill']()
-      await supervisor.stop()
-      for (const code of await Promise.all(failures))
-        t.true(['', 'ERR_PASSFD_WORKER_NOT_READY', 'ERR_PASSFD_SUPERVISOR_STOPPED'].includes(code), code)
-      checkStates(states)
+          if (wait) await done.catch(() => {})
+        }
+        program(kind.waits(0), entry)
+        if (end === 'rest') {
+          await Promise.all(failures)
+          await supervisor.reload() // what has failed before is nothing to it
+          await until(
+            () => isComplete(supervisor),
+            `${supervisor.size} workers: ${JSON.stringify(supervisor.workers.map(({ slot, state }) => [slot, state]))}`
+          )
+        } else await supervisor[end as 'stop' | 'kill']()
+        await supervisor.stop()
+        for (const code of await Promise.all(failures))
+          t.true(['', 'ERR_PASSFD_WORKER_NOT_READY', 'ERR_PASSFD_SUPERVISOR_STOPPED'].includes(code), code)
+        checkStates(states)
+      })
     })
+    await fc.assert(whole, { numRuns: kind.name === 'C' ? times(3, 50) : times(1, 10), endOnFailure: true })
   })
-  await fc.assert(whole, { numRuns: 4, endOnFailure: true })
-})
 
-async function perform(supervisor: Supervisor, step: Step, entry: string): Promise<void> {
+async function perform(supervisor: Supervisor, step: Step, kind: Kind, entry: string): Promise<void> {
   if (step.do === 'reload') await supervisor.reload()
   else if (step.do === 'scale') await supervisor.scale(step.to)
   else if (step.do === 'signal') {
     const { workers } = supervisor
     const pid = workers[step.which % Math.max(1, workers.length)]?.pid
-    if (pid !== undefined) process.kill(pid, step.signal)
-  } else program(step.do === 'break' ? BROKEN : WELL, entry)
+    if (pid !== undefined) signal(pid, step.signal)
+  } else program(step.do === 'break' ? kind.fails(3) : kind.waits(0), entry)
+}
+
+/** It may have ended, and others of its session are still looked for. */
+function signal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
 }
 
 /** One that is ready in each slot, and nobody else. */

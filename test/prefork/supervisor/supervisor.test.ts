@@ -7,7 +7,7 @@ import { Descriptor } from '../../../src/index.ts'
 import { Supervisor } from '../../../src/prefork/index.ts'
 import { patched } from '../../helpers/channels.ts'
 import { socketPath } from '../../helpers/path.ts'
-import { allOf, get, logOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { allOf, get, light, logOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const STOPPED = { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' }
@@ -243,7 +243,8 @@ test('no descriptors for another worker: start() rejects; later it is told, and 
       await t.throwsAsync(supervisor.start(), { code: 'EMFILE' })
     })
   })
-  await supervising(t, { restart: () => ({ restart: true, delay: 0 }) }, async (supervisor, { told }) => {
+  const restart = () => ({ restart: true, delay: 0 }) as const
+  await supervising(t, { command: [light()], restart }, async (supervisor, { told }) => {
     await supervisor.start()
     await patched('socketpair', full, async () => {
       await t.throwsAsync(supervisor.reload(), { code: 'EMFILE' })

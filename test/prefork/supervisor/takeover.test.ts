@@ -9,10 +9,10 @@ import type { Balance } from '../../../src/prefork/balance.ts'
 import type { AdminStatus } from '../../../src/prefork/index.ts'
 import { isFull } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
-import { gone, resume, stopped, suspend } from '../../helpers/processes.ts'
+import { childrenOf, gone, resume, stopped, suspend } from '../../helpers/processes.ts'
 import { answerAt, first, naming, seated } from '../../helpers/seats.ts'
 import { answers, client, lanesOf, NAMES, portOf, queued, type Side, side } from '../../helpers/supersession.ts'
-import { childrenOf, program } from '../../helpers/supervising.ts'
+import { program } from '../../helpers/supervising.ts'
 import { type Side as Process, startSupervisor } from '../../helpers/takeover.ts'
 import { test, until } from '../../helpers/test.ts'
 
@@ -320,7 +320,7 @@ async function kill({ pid, running }: Process): Promise<void> {
   const workers = childrenOf(pid)
   process.kill(pid, 'SIGKILL')
   await running.exit
-  for (const worker of workers) await gone(worker.pid)
+  for (const worker of workers) await gone(worker)
 }
 
 /** Which of the two serves in the end. */

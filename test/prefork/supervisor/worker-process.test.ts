@@ -1,7 +1,8 @@
 /** The end of a worker: by its own wish, by somebody's signal, and by the time limits of its stop. */
 import { setTimeout } from 'node:timers/promises'
 import type { Supervisor } from '../../../src/prefork/index.ts'
-import { allOf, command, get, only, program, supervising } from '../../helpers/supervising.ts'
+import { isFull } from '../../helpers/full.ts'
+import { command, get, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 import { queues } from '../../helpers/waiting-clients.ts'
 
@@ -29,30 +30,38 @@ test('TERM is ignored and handlers never end: the time limits end it', async t =
   })
 })
 
-const ENDS: Record<string, [end: (supervisor: Supervisor) => unknown, exit: string, states: string[]]> = {
+type End = [end: (supervisor: Supervisor) => unknown, exit: string, states: string[]]
+
+/** Of a full run: the same by another code or signal. */
+const MORE_ENDS: Record<string, End> = {
+  'exits in a request': [supervisor => get(supervisor, 'http', '/exit').catch(() => {}), '9', []],
+  'gets INT from somebody': [supervisor => process.kill(supervisor.workers[0]!.pid!, 'SIGINT'), '0', ['stopping']]
+}
+
+const ENDS: Record<string, End> = {
   'exits with 0': [supervisor => command(supervisor, { order: 'exit', code: 0 }), '0', []],
   throws: [supervisor => command(supervisor, { order: 'throw', message: 'oh' }), '1', []],
-  'exits in a request': [supervisor => get(supervisor, 'http', '/exit').catch(() => {}), '9', []],
   'calls worker.stop()': [supervisor => command(supervisor, { order: 'stop' }), '0', ['stopping']],
-  'gets TERM from somebody': [supervisor => process.kill(pidOf(supervisor, 1), 'SIGTERM'), '0', ['stopping']],
-  'gets INT from somebody': [supervisor => process.kill(pidOf(supervisor, 1), 'SIGINT'), '0', ['stopping']],
-  'closes its control channel': [supervisor => command(supervisor, { order: 'close', fd: 3 }), '0', []]
+  'gets TERM from somebody': [supervisor => process.kill(supervisor.workers[0]!.pid!, 'SIGTERM'), '0', ['stopping']],
+  'closes its control channel': [supervisor => command(supervisor, { order: 'close', fd: 3 }), '0', []],
+  ...(isFull ? MORE_ENDS : {})
 }
 
 test('a worker that ends by itself is replaced', async t => {
-  await allOf(
-    Object.entries(ENDS).map(([what, [end, exit, states]]) =>
-      supervising(t, {}, async (supervisor, log) => {
-        await supervisor.start()
-        await end(supervisor)
-        await only(supervisor, 2)
-        t.deepEqual(log.exits, [`0/1 ${exit}`], what)
-        t.deepEqual(log.of(1), ['starting', 'ready', ...states, 'exited'], what)
-        t.is(supervisor.workers[0]!.restarts, 1, what)
-        t.regex(await get(supervisor), /^0 2 /, what)
-      })
-    )
-  )
+  const restart = () => ({ restart: true, delay: 0 }) as const
+  await supervising(t, { restart }, async (supervisor, log) => {
+    await supervisor.start()
+    for (const [index, [what, [end, exit, states]]] of Object.entries(ENDS).entries()) {
+      const [id, successor] = [index + 1, index + 2]
+      await end(supervisor)
+      await only(supervisor, successor)
+      t.is(log.exits.at(-1), `0/${id} ${exit}`, what)
+      t.is(log.exits.length, id, what)
+      t.deepEqual(log.of(id), ['starting', 'ready', ...states, 'exited'], what)
+      t.is(supervisor.workers[0]!.restarts, id, what)
+      t.regex(await get(supervisor), new RegExp(`^0 ${successor} `), what)
+    }
+  })
 })
 
 test('TERM from somebody when it has begun to stop already: the request in flight is answered', async t => {

@@ -6,15 +6,6 @@ import { WebSocket } from 'ws'
 import { fixture, get, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
-test('the exit code that the program has set', async t => {
-  const entry = program('const worker = await joinSupervisor(); process.exitCode = 7; await worker.ready()')
-  await supervising(t, { entry }, async (supervisor, { exits }) => {
-    await supervisor.start()
-    await supervisor.stop()
-    t.deepEqual(exits, ['0/1 7'])
-  })
-})
-
 test('what fails at the end of a worker ends it at once, with its reason', async t => {
   const entry = program(`
     const worker = await joinSupervisor()
@@ -30,7 +21,7 @@ test('what fails at the end of a worker ends it at once, with its reason', async
   })
 })
 
-test('worker.signal ends an event stream; an upload is taken to its end', async t => {
+test('worker.signal ends an event stream; an upload is taken to its end; the exit code is the one that the program has set', async t => {
   const entry = program(`
     import { createServer } from 'node:http'
     import { text } from 'node:stream/consumers'
@@ -41,6 +32,7 @@ test('worker.signal ends an event stream; an upload is taken to its end', async 
       worker.signal.addEventListener('abort', () => response.end('data: bye\\n\\n'))
     })
     await worker.listen('http', server)
+    process.exitCode = 7
     await worker.ready()`)
   await supervising(t, { entry }, async (supervisor, { exits, of }) => {
     await supervisor.start()
@@ -57,7 +49,7 @@ test('worker.signal ends an event stream; an upload is taken to its end', async 
     t.is(response.headers.connection, 'close')
     t.is(await text(response), '200000')
     await stopped
-    t.deepEqual(exits, ['0/1 0'])
+    t.deepEqual(exits, ['0/1 7'])
   })
 })
 
@@ -70,7 +62,7 @@ test('WebSockets are told in onStop, and live until then', async t => {
     socket.send('hello')
     t.is(String((await once(socket, 'message'))[0]), 'hello')
     const closed = once(socket, 'close')
-    const stopped = supervisor.reload()
+    const stopped = supervisor.stop()
     const [code, reason] = await closed
     t.deepEqual([code, String(reason)], [1012, 'restarts'])
     await stopped

@@ -1,12 +1,14 @@
 /** The clients of client.mjs in a process of their own, and what they count. */
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
-import { start } from '../helpers/process.ts'
+import { start } from '../../helpers/process.ts'
 
 export type Kind = 'close' | 'keepAlive' | 'parts' | 'upload' | 'events' | 'webSocket' | 'http2' | 'raw'
 
-export interface Mix {
+export interface Mix extends Partial<Place> {
   kind: Kind
+  /** What it is counted as: its kind, unless it has a name. */
+  name?: string
   clients?: number
   /** ms between an answer and the next request. */
   think?: number
@@ -17,27 +19,34 @@ export interface Mix {
   /** Requests on one connection. */
   most?: number
   expect?: 'echo' | 'any'
+  /** Requests of each client. */
+  requests?: number
 }
 
 export type Target = { port: number; host?: string } | { path: string }
 
-export interface LoadOptions {
-  mix: Mix[]
-  tls?: true | 'psk'
+interface Place {
+  port: number
+  host: string
+  path: string
+  tls: true | 'psk'
   /** ms. */
-  timeout?: number
-  /** It ends by itself after so many seconds, or requests. */
+  timeout: number
+}
+
+export interface LoadOptions extends Partial<Place> {
+  mix: Mix[]
+  /** It ends by itself after so many seconds. */
   seconds?: number
-  requests?: number
 }
 
 export type Counts = Record<'answered' | 'refused' | 'reset' | 'empty' | 'timedOut' | 'wrong', number>
 
 export interface Counted {
   total: Counts
-  kinds: Partial<Record<Kind, Counts>>
+  kinds: Record<string, Counts>
   /** The first 100 that are neither answered nor refused. */
-  failures: { kind: Kind; outcome: keyof Counts; code: string; at: number; ms: number; used: number; port?: number }[]
+  failures: { kind: string; outcome: keyof Counts; code: string; at: number; ms: number; used: number; port?: number }[]
 }
 
 export interface Load {
@@ -50,9 +59,9 @@ export interface Load {
 }
 
 /** Clients that ask all the time. They go with the test. */
-export function startLoad(t: ExecutionContext, target: Target, options: LoadOptions): Load {
+export function startLoad(t: ExecutionContext, options: LoadOptions): Load {
   const program = fileURLToPath(new URL('client.mjs', import.meta.url))
-  const running = start(process.execPath, [program, JSON.stringify({ ...target, ...options })])
+  const running = start(process.execPath, [program, JSON.stringify(options)])
   t.teardown(() => void running.child.kill('SIGKILL'))
   const ended = async (): Promise<Counted> => {
     const counted = JSON.parse(await running.line())
@@ -73,6 +82,6 @@ export function startLoad(t: ExecutionContext, target: Target, options: LoadOpti
 }
 
 /** Runs them until they end by themselves. */
-export function load(t: ExecutionContext, target: Target, options: LoadOptions): Promise<Counted> {
-  return startLoad(t, target, options).ended()
+export function load(t: ExecutionContext, options: LoadOptions): Promise<Counted> {
+  return startLoad(t, options).ended()
 }

@@ -1,12 +1,12 @@
 /** socket.io with long polling behind four workers: the example. */
 import { once } from 'node:events'
 import * as http from 'node:http'
-import { fileURLToPath } from 'node:url'
 import { io, type Socket } from 'socket.io-client'
-import { compiled } from '../helpers/compiled.ts'
-import { freePort } from '../helpers/port.ts'
-import { start } from '../helpers/process.ts'
-import { test, until } from '../helpers/test.ts'
+import { times } from '../../helpers/full.ts'
+import { freePort } from '../../helpers/port.ts'
+import { start } from '../../helpers/process.ts'
+import { example } from '../../helpers/programs.ts'
+import { test, until } from '../../helpers/test.ts'
 
 interface Place {
   slot: number
@@ -20,8 +20,7 @@ interface Client {
   failures: string[]
 }
 
-const example = fileURLToPath(new URL('../../examples/socket.io-sticky.ts', import.meta.url))
-const EACH = 12
+const EACH = times(6, 12)
 
 function client(url: string, transports: string[]): Client {
   const socket = io(url, { transports, forceNew: true, reconnectionDelay: 20, reconnectionDelayMax: 100 })
@@ -51,7 +50,7 @@ async function poll(agent: http.Agent, port: number, id?: string): Promise<{ sta
 
 test('sessions stay with their workers, polling or not; what one hears all hear; a reload is survived', async t => {
   const port = await freePort()
-  const running = start(process.execPath, [...compiled, example, `${port}`])
+  const running = start(process.execPath, [example('socket.io-sticky'), `${port}`])
   for (let i = 0; i < 4; i++) t.regex(await running.line(), /^slot \d: process \d+ serves$/)
 
   // Those that begin to poll and then upgrade; those that always poll; those that never do

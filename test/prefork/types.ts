@@ -1,11 +1,10 @@
-/** The public types of prefork. Nothing of `assertions` runs: a test compiles this file. */
+/** The public types of prefork. Nothing of `assertions` runs: test/types.test.ts compiles this file. */
 
 import type { EventEmitter } from 'node:events'
 import type * as http from 'node:http'
 import type * as http2 from 'node:http2'
 import type { Server } from 'node:net'
 import type * as tls from 'node:tls'
-import { fileURLToPath } from 'node:url'
 import { expectTypeOf } from 'expect-type'
 import type { BindSpec, Channel, ChannelOptions, Descriptor, Failure, ListenHandle } from '../../src/index.ts'
 import {
@@ -22,8 +21,6 @@ import {
   type WorkerInfo,
   type WorkerState
 } from '../../src/prefork/index.ts'
-import { compile } from '../helpers/compile.ts'
-import { test } from '../helpers/test.ts'
 
 async function assertions(): Promise<void> {
   const listeners = { http: { port: 3000 }, admin: { path: '/run/app.sock' } }
@@ -95,7 +92,3 @@ async function assertions(): Promise<void> {
 }
 
 void assertions
-
-test('the public types of prefork are what they should be', async t => {
-  t.deepEqual(await compile(fileURLToPath(import.meta.url)), { code: 0, output: '' })
-})

@@ -1,12 +1,12 @@
 /** WebSockets outlive the workers, the supervisor and the process that serve them: the examples. */
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
-import { compiled } from '../helpers/compiled.ts'
-import { times } from '../helpers/full.ts'
-import { socketPath } from '../helpers/path.ts'
-import { freePort } from '../helpers/port.ts'
-import { type Running, start, startFixture } from '../helpers/process.ts'
-import { test } from '../helpers/test.ts'
+import { compiled } from '../../helpers/compiled.ts'
+import { times } from '../../helpers/full.ts'
+import { socketPath } from '../../helpers/path.ts'
+import { freePort } from '../../helpers/port.ts'
+import { type Running, start, startFixture } from '../../helpers/process.ts'
+import { test } from '../../helpers/test.ts'
 
 interface Report {
   failures: string[]
@@ -22,7 +22,7 @@ const WORKERS = times(1, 3)
 const MOST_ROUNDS = 500
 
 function example(t: ExecutionContext, name: string, ...args: (string | number)[]): Running {
-  const file = fileURLToPath(new URL(`../../examples/${name}.ts`, import.meta.url))
+  const file = fileURLToPath(new URL(`../../../examples/${name}.ts`, import.meta.url))
   const running = start(process.execPath, [...compiled, file, ...args.map(String)])
   t.teardown(() => void running.child.kill('SIGKILL'))
   return running

@@ -4,10 +4,11 @@
 //   host, port, or path   where the server listens
 //   tls                   true: TLS, certificates are not checked; 'psk': TLS with the tests' known key
 //   timeout               ms after which a request counts as timed out; default 20,000
-//   mix                   [{ kind, clients, think, pause, size, events, most, expect }]: see KINDS and DEFAULTS
-//   seconds, requests     when it ends by itself; otherwise at the line `end` on stdin
+//   mix                   [{ kind, name, clients, think, pause, size, events, most, expect, requests }]: see KINDS and DEFAULTS; each may have
+//                         host, port, path, tls and timeout of its own
+//   seconds               when it ends by itself; otherwise when all clients have made their requests, or at the line `end` on stdin
 // On stdin: a number N: it prints a line once N more requests were answered; `refused N`: once N more were refused; `end`.
-// At the end it prints one line of JSON: { total, kinds, failures }; `total` and each kind are counts of OUTCOMES, `failures` the first that
+// At the end it prints one line of JSON: { total, kinds, failures }; `total` and each kind (or name) are counts of OUTCOMES, `failures` the first that
 // are neither answered nor refused.
 import { createHash, randomUUID } from 'node:crypto'
 import * as http2 from 'node:http2'
@@ -19,6 +20,9 @@ import { WebSocket } from 'ws'
 
 const OUTCOMES = ['answered', 'refused', 'reset', 'empty', 'timedOut', 'wrong']
 const DEFAULTS = {
+  host: '127.0.0.1',
+  tls: false,
+  timeout: 20_000,
   clients: 1,
   /** ms between an answer and the next request. */
   think: 0,
@@ -30,6 +34,8 @@ const DEFAULTS = {
   events: 5,
   /** Requests on one connection. */
   most: Infinity,
+  /** Requests of a client. */
+  requests: Infinity,
   /** The body: 'echo', the id that the request's path names (an upload: and its size and SHA-256); 'any'. */
   expect: 'echo'
 }
@@ -39,17 +45,9 @@ const REST = 20
 const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EAGAIN'])
 const RESET = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED'])
 
-const {
-  host = '127.0.0.1',
-  port,
-  path,
-  tls = false,
-  timeout = 20_000,
-  mix,
-  seconds,
-  requests
-} = JSON.parse(process.argv[2])
-const counts = new Map(mix.map(({ kind }) => [kind, none()]))
+const { mix, seconds, ...target } = JSON.parse(process.argv[2])
+const nameOf = ({ kind, name = kind }) => name
+const counts = new Map(mix.map(one => [nameOf(one), none()]))
 const total = none()
 const failures = []
 const goals = []
@@ -84,7 +82,7 @@ class Connection {
   end = undefined
   #waiting = () => {}
 
-  static async open(alpn) {
+  static async open({ host, port, path, tls }, alpn) {
     const connection = new Connection()
     const raw = connect(path === undefined ? { host, port } : { path })
     connection.raw = raw
@@ -211,7 +209,7 @@ function check(actual, expected, { expect }) {
 function http1(say, { close = false, expected = id => id } = {}) {
   return async (state, options) => {
     const id = randomUUID()
-    state.connection ??= (await Connection.open(['http/1.1'])).read()
+    state.connection ??= (await Connection.open(options, ['http/1.1'])).read()
     const { connection } = state
     // To say and to hear at once: an answer may come before the request has ended
     const said = say(connection, id, close ? 'Connection: close\r\n' : '', options)
@@ -248,7 +246,7 @@ async function upload({ stream }, id, header, { size, pause }) {
 /** A stream of events may be ended early, but it must be ended. */
 async function eventStream(state, options) {
   const id = randomUUID()
-  const { connection } = (state = { connection: (await Connection.open(['http/1.1'])).read(), owner: state })
+  const { connection } = (state = { connection: (await Connection.open(options, ['http/1.1'])).read(), owner: state })
   state.owner.connection = connection
   state.owner.over = true
   const { events, pause } = options
@@ -264,7 +262,7 @@ async function eventStream(state, options) {
 
 async function webSocket(state, options) {
   const id = randomUUID()
-  const connection = (state.connection = await Connection.open(['http/1.1']))
+  const connection = (state.connection = await Connection.open(options, ['http/1.1']))
   state.over = true
   const socket = new WebSocket('ws://here/', { createConnection: () => connection.stream })
   let opened = false
@@ -296,7 +294,7 @@ async function webSocket(state, options) {
 async function stream2(state, options) {
   const id = randomUUID()
   if (state.session === undefined) {
-    const connection = (state.connection = await Connection.open(['h2']))
+    const connection = (state.connection = await Connection.open(options, ['h2']))
     const session = (state.session = http2.connect('http://here', { createConnection: () => connection.stream }))
     session.on('error', () => {})
     session.on('goaway', () => {
@@ -344,7 +342,7 @@ async function stream2(state, options) {
 /** Plain TCP: a line, which comes back. */
 async function raw(state, options) {
   const id = randomUUID()
-  const connection = (state.connection = (await Connection.open()).read())
+  const connection = (state.connection = (await Connection.open(options)).read())
   state.over = true
   connection.stream.write(`${id}\n`)
   const line = await connection.until(() => {
@@ -370,18 +368,17 @@ const KINDS = {
   raw
 }
 
-function count(kind, outcome, detail) {
-  counts.get(kind)[outcome]++
+function count(name, outcome, detail) {
+  counts.get(name)[outcome]++
   total[outcome]++
   if (outcome !== 'answered' && outcome !== 'refused' && failures.length < MOST_FAILURES)
-    failures.push({ kind, outcome, ...detail })
+    failures.push({ kind: name, outcome, ...detail })
   while (goals.length > 0 && total[goals[0].of] >= goals[0].at) console.log(goals.shift().line)
-  const all = OUTCOMES.reduce((sum, name) => sum + total[name], 0)
-  if (requests !== undefined && all >= requests) ending = true
 }
 
 async function client({ kind, ...given }) {
-  const options = { ...DEFAULTS, ...given }
+  const options = { ...DEFAULTS, ...target, ...given }
+  const name = nameOf({ kind, ...given })
   let state = {}
   let used = 0
   const renew = () => {
@@ -390,31 +387,31 @@ async function client({ kind, ...given }) {
     state = {}
     used = 0
   }
-  while (!ending) {
+  for (let asked = 0; !ending && asked < options.requests; asked++) {
     // Closed between two requests: that is nobody's failure
     if (used > 0 && (state.over || used >= options.most || state.connection?.end !== undefined)) renew()
     const began = performance.now()
     const own = state
     let timer
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Ended('timedOut')), timeout)
+      timer = setTimeout(() => reject(new Ended('timedOut')), options.timeout)
     })
-    const asked = KINDS[kind](own, options)
-    asked.catch(() => {})
+    const request = KINDS[kind](own, options)
+    request.catch(() => {})
     let outcome = 'answered'
     try {
-      await Promise.race([asked, late])
+      await Promise.race([request, late])
       used++
     } catch (error) {
       const end = endOf(error)
       outcome = end.outcome
       const ms = Math.round(performance.now() - began)
-      count(kind, outcome, { code: end.code, at: Date.now(), ms, used, port: own.connection?.raw.localPort })
+      count(name, outcome, { code: end.code, at: Date.now(), ms, used, port: own.connection?.raw.localPort })
       renew()
     } finally {
       clearTimeout(timer)
     }
-    if (outcome === 'answered') count(kind, outcome)
+    if (outcome === 'answered') count(name, outcome)
     if (outcome === 'refused') await later(REST)
     else if (options.think > 0) await later(options.think * (0.5 + Math.random()))
   }

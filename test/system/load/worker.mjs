@@ -1,6 +1,6 @@
 // A worker that serves the listener `http` with a server of answers.mjs. argv[2], JSON: { server } which; { busy } ms that its loop is blocked
 // when it begins to stop; { lives } ms after which it stops by itself
-import { joinSupervisor } from '../../build/dist/prefork/index.js'
+import { joinSupervisor } from '../../../build/dist/prefork/index.js'
 import { serverOf } from './answers.mjs'
 
 const { server, busy = 0, lives } = JSON.parse(process.argv[2])

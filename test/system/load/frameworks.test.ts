@@ -5,12 +5,13 @@ import * as http from 'node:http'
 import * as http2 from 'node:http2'
 import * as https from 'node:https'
 import { text } from 'node:stream/consumers'
+import { setTimeout as nap } from 'node:timers/promises'
 import { WebSocket } from 'ws'
-import type { Balance, Supervisor } from '../../src/prefork/index.ts'
-import { isFull } from '../helpers/full.ts'
-import { temporaryPath } from '../helpers/path.ts'
-import { fixture, supervising } from '../helpers/supervising.ts'
-import { test } from '../helpers/test.ts'
+import type { Balance, Supervisor } from '../../../src/prefork/index.ts'
+import { isFull, times } from '../../helpers/full.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { fixture, supervising } from '../../helpers/supervising.ts'
+import { test } from '../../helpers/test.ts'
 
 const BALANCES: Record<string, Balance> = {
   'per-worker': 'per-worker',
@@ -75,6 +76,10 @@ function sessions(): ReturnType<typeof agentOf> {
   }
 }
 
+/** Between two requests of a client, in ms: a normal run does not keep the processors busy. */
+const PAUSE = times(15, 0)
+/** One is replaced as one of several is; load.test.ts reloads two. */
+const WORKERS = times(1, 2)
 const KINDS = ['http', 'express', 'fastify', 'ws', 'http2', 'https']
 
 // A listener that all share is told apart from one of each worker's by no server
@@ -82,7 +87,7 @@ for (const [name, balance] of Object.entries(BALANCES).filter(([one]) => isFull 
   test(`${name}: a request, a reload under load, a stop with requests under way`, async t => {
     const listeners = Object.fromEntries(KINDS.map(kind => [kind, { port: 0, host: '127.0.0.1' }]))
     const spawn = { args: [key, certificate] }
-    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: 2, idleGrace: 1000 }
+    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: WORKERS, idleGrace: 1000 }
     await supervising(t, options, async supervisor => {
       await supervisor.start()
       const pids = (): string[] => supervisor.workers.map(({ pid }) => `${pid}`)
@@ -98,7 +103,10 @@ for (const [name, balance] of Object.entries(BALANCES).filter(([one]) => isFull 
       const load = clients.map(async ({ get, kind }) => {
         let requests = 0
         const one = async (): Promise<void> => {
-          for (; loading; requests++) await get('/')
+          for (; loading; requests++) {
+            await get('/')
+            await nap(PAUSE)
+          }
         }
         await Promise.all(kind === 'http2' ? [one()] : [one(), one()])
         return requests

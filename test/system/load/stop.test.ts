@@ -3,16 +3,18 @@
  * each of them 50 times.
  */
 import type { ExecutionContext } from 'ava'
-import { isFull, times } from '../helpers/full.ts'
-import { socketPath } from '../helpers/path.ts'
-import { type Balance, nameOf, startSupervisor, type Told } from '../helpers/prefork.ts'
-import { gone } from '../helpers/processes.ts'
-import { test, until } from '../helpers/test.ts'
+import { isFull, times } from '../../helpers/full.ts'
+import { socketPath } from '../../helpers/path.ts'
+import { type Balance, nameOf, startSupervisor, supervise, type Told } from '../../helpers/prefork.ts'
+import { gone } from '../../helpers/processes.ts'
+import { test, until } from '../../helpers/test.ts'
 import { type Counted, type Load, type Mix, startLoad, type Target } from './clients.ts'
 
 const entry = new URL('worker.mjs', import.meta.url).pathname
 const CLIENTS = 40
 const WORKERS = times(2, 3)
+/** Between an answer and a client's next request, in ms: a normal run does not keep the processors busy. */
+const THINK = times(20, 0)
 const NONE = { answered: 0, refused: 0, reset: 0, empty: 0, timedOut: 0, wrong: 0 }
 const halves: Mix[] = [
   { kind: 'close', clients: CLIENTS / 2 },
@@ -89,7 +91,7 @@ async function ending(t: ExecutionContext, balance: Balance, family: Family, way
   })
   const { path } = listener as { path?: string }
   const target = path === undefined ? { port: supervisor.port } : { path }
-  const load = startLoad(t, target, { mix, ...(tls && { tls }) })
+  const load = startLoad(t, { ...target, mix: mix.map(one => ({ think: THINK, ...one })), ...(tls && { tls }) })
   await load.more(2 * CLIENTS)
   await way({ supervisor, load, target })
   await load.more(CLIENTS, 'refused')
@@ -137,14 +139,14 @@ for (const [name, family] of Object.entries(families).filter(([one]) => isFull |
 
 for (const balance of isFull ? balances : balances.slice(2))
   test(`${nameOf(balance)}: workers that end by themselves, again and again: everybody is answered`, async t => {
-    const supervisor = await startSupervisor(t, {
+    const supervisor = await supervise(t, {
       entry,
       workers: WORKERS,
       balance,
       restartDelay: 1,
-      spawn: { args: [JSON.stringify({ server: 'http', lives: 500 })] }
+      spawn: { args: [JSON.stringify({ server: 'http', lives: times(300, 500) })] }
     })
-    const load = startLoad(t, { port: supervisor.port }, { mix: halves })
+    const load = startLoad(t, { port: supervisor.port, mix: halves.map(one => ({ ...one, think: THINK })) })
     await until(() => supervisor.ended.length >= times(3, 50), 'workers to end', times(30, 200))
     const { total, failures } = await load.end()
     t.deepEqual({ ...total, answered: 0 }, NONE, JSON.stringify(failures.slice(0, 5)))

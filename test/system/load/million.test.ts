@@ -2,13 +2,13 @@
 import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
-import { times } from '../helpers/full.ts'
-import { socketPath } from '../helpers/path.ts'
-import { type Running, start } from '../helpers/process.ts'
-import { test, until } from '../helpers/test.ts'
+import { times } from '../../helpers/full.ts'
+import { socketPath } from '../../helpers/path.ts'
+import { type Running, start } from '../../helpers/process.ts'
+import { test, until } from '../../helpers/test.ts'
 
 /** The fixtures say five times how it goes, and send 64 in a message. */
-const COUNT = times(128_000, 1_000_000)
+const COUNT = times(64_000, 1_000_000)
 /** What may be on its way, or wait for the closing threads, beside what a process has open anyway. */
 const ON_THEIR_WAY = 4096
 const MEBIBYTE = 2 ** 20
@@ -33,7 +33,7 @@ async function assertFlat(t: ExecutionContext, running: Running, before: number)
 test(`${COUNT} descriptors leave the table and the memory of both processes flat`, async t => {
   const path = socketPath()
   const run = (name: string): Running => {
-    const script = fileURLToPath(new URL(`../fixtures/${name}.mjs`, import.meta.url))
+    const script = fileURLToPath(new URL(`../../fixtures/${name}.mjs`, import.meta.url))
     return start(process.execPath, ['--expose-gc', script, path, `${COUNT}`])
   }
   const receiver = run('million-receiver')

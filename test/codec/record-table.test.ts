@@ -1,0 +1,119 @@
+import { isDeepStrictEqual } from 'node:util'
+import { HEADER } from '../../src/codec/frame.ts'
+import { encodePlain } from '../../src/codec/plain.ts'
+import { type Body, codeOf, decode, encode, MODES, newCodec, objectOf, UNDECODABLE } from '../helpers/bodies.ts'
+import { test } from '../helpers/test.ts'
+
+test('more shapes than there are ids, in one body and over many', t => {
+  for (const mode of MODES) {
+    const sender = newCodec(true)
+    const receiver = newCodec(true)
+    for (const count of [31, 32, 33, 63, 64, 65, 200]) {
+      const value = Array.from({ length: count * 3 }, (_, i) => ({
+        [`key${i % count}`]: i,
+        common: { [`n${i % 7}`]: i }
+      }))
+      for (let again = 0; again < 3; again++) {
+        if (!isDeepStrictEqual(decode(receiver, encode(sender, mode, value)), value))
+          t.fail(`${mode}, ${count} in one body`)
+      }
+      for (const item of value) {
+        if (!isDeepStrictEqual(decode(receiver, encode(sender, mode, item)), item)) t.fail(`${mode}, ${count} in many`)
+      }
+    }
+  }
+})
+
+test('channels share encoder and decoder, and keep their shapes apart', t => {
+  const ends = Array.from({ length: 5 }, () => ({ sender: newCodec(true), receiver: newCodec(true) }))
+  for (let round = 0; round < 200; round++) {
+    for (const [index, { sender, receiver }] of ends.entries()) {
+      // More shapes than ids, in another order for each; every one of them comes again
+      const key = `key${(round * (index + 3)) % 41}`
+      const value = { id: round, [key]: { [`inner${(round * 7 + index) % 5}`]: [index] } }
+      t.deepEqual(decode(receiver, encode(sender, 'streamed', value)), value)
+      if (round % 50 === 49) t.throws(() => encode(sender, 'streamed', { [`new${round}`]: () => {} }))
+    }
+  }
+  const [first, second] = ends as [(typeof ends)[0], (typeof ends)[0]]
+  const body = encode(first.sender, 'streamed', { only: 1 })
+  decode(first.receiver, body)
+  const next = encode(first.sender, 'streamed', { only: 2 })
+  t.deepEqual(decode(first.receiver, next), { only: 2 })
+  t.is(
+    codeOf(() => decode(newCodec(true), next)),
+    UNDECODABLE,
+    'what one has defined no other knows'
+  )
+  t.deepEqual(decode(second.receiver, body), { only: 1 })
+})
+
+test('a record id of two bytes is refused, and spoils the shape for nobody', t => {
+  const keys = encodePlain(['once', 'twice'])
+  const names = keys.bytes.subarray(keys.start + HEADER, keys.end)
+  const long = Buffer.concat([Buffer.from([0xd5, 0x72, 0x40, 0]), names, Buffer.from([1, 2])])
+  t.is(
+    codeOf(() => decode(newCodec(true), { bytes: long, flagged: true, descriptors: [], holes: 0 })),
+    UNDECODABLE
+  )
+  const value = { once: 1, twice: 2 }
+  const sender = newCodec(true)
+  const receiver = newCodec(true)
+  for (let i = 0; i < 10; i++) t.deepEqual(decode(receiver, encode(sender, 'streamed', value)), value)
+})
+
+/** Ids of the record structures that a body defines (it must hold nothing else that looks like that). */
+function definedIds({ bytes }: Body): number[] {
+  const ids: number[] = []
+  for (let at = 0; (at = bytes.indexOf(Buffer.from([0xd4, 0x72]), at)) >= 0; at += 3) ids.push(bytes[at + 2]! & 0x3f)
+  return ids
+}
+
+test('a shape is kept up to 256 keys and 4 KiB of them, counting one more for each', t => {
+  const cases: [what: string, value: Record<string, number>, kept: boolean][] = [
+    ['255 keys', objectOf(255, 3), true],
+    ['256 keys', objectOf(256, 3), true],
+    ['257 keys', objectOf(257, 3), false],
+    ['4095 bytes', objectOf(1, 4094), true],
+    ['4096 bytes', objectOf(1, 4095), true],
+    ['4097 bytes', objectOf(1, 4096), false],
+    ['4096 bytes in two bytes a letter', { ['é'.repeat(2047)]: 1 }, true],
+    ['4097 bytes in two bytes a letter', { ['é'.repeat(2048)]: 1 }, false],
+    ['128 keys of 32 bytes', objectOf(128, 31), true],
+    ['128 keys of 33 bytes', objectOf(128, 32), false],
+    ['5,000 keys', objectOf(5000, 10), false]
+  ]
+  for (const [what, value, kept] of cases) {
+    const sender = newCodec(true)
+    const receiver = newCodec(true)
+    decode(receiver, encode(sender, 'streamed', { first: 1 }))
+    const body = encode(sender, 'streamed', value)
+    t.deepEqual(decode(receiver, body), value, what)
+    t.deepEqual(
+      definedIds(body).map(id => id < 32),
+      [kept],
+      `${what}: its id is one of those that last`
+    )
+    for (const item of [{ first: 2 }, value, { second: 3 }, value]) {
+      t.deepEqual(decode(receiver, encode(sender, 'streamed', item)), item, `after ${what}`)
+    }
+    const again = encode(sender, 'streamed', value)
+    t.is(again.bytes.length < body.bytes.length, kept, `${what}: the next body need not define it`)
+    t.deepEqual(decode(receiver, again), value)
+  }
+})
+
+test('a shape too big to keep is seen among as many others as there are ids', t => {
+  for (const others of [30, 31, 32, 63, 64]) {
+    for (const at of [0, 15, others]) {
+      const sender = newCodec(true)
+      const receiver = newCodec(true)
+      decode(receiver, encode(sender, 'streamed', { first: 1 }))
+      const value: object[] = Array.from({ length: others }, (_, i) => ({ [`o${i}`]: i }))
+      value.splice(at, 0, objectOf(300, 4))
+      for (const item of [value, { first: 2 }, value]) {
+        t.deepEqual(decode(receiver, encode(sender, 'streamed', item)), item, `${others} others, at ${at}`)
+      }
+    }
+  }
+})

@@ -1,0 +1,107 @@
+/** Under load workers are replaced, added and removed, and no request fails. */
+import type { ExecutionContext } from 'ava'
+import { isFull, times } from '../../helpers/full.ts'
+import {
+  BALANCES,
+  type Client,
+  nameOf,
+  type Supervised,
+  startClient,
+  startWrk,
+  supervise,
+  WRK
+} from '../../helpers/prefork.ts'
+import { missing } from '../../helpers/programs.ts'
+import { testIf } from '../../helpers/test.ts'
+
+const withoutWrk = missing(WRK, 'wrk')
+const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
+const REQUESTS = times(10_000, 100_000)
+/** Between an answer and wrk's next request, in ms: a normal run does not keep the processors busy. */
+const THINK = times(3, 0)
+let total = 0
+
+/** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
+async function underLoad(
+  t: ExecutionContext,
+  supervisor: Supervised,
+  change: (client: Client) => Promise<void>,
+  think = THINK
+): Promise<void> {
+  const { port } = supervisor
+  const wrk = startWrk(t, port, 8, think)
+  // wrk stays on its connections; some of ours go to another worker now and then
+  const client = startClient(
+    t,
+    port,
+    { connections: times(2, 4), most: 50, think },
+    { connections: 8, think: times(20, 10), most: 10 },
+    { connections: 8, think: times(20, 10) }
+  )
+  await client.more(50)
+  await change(client)
+  const { requests, errors } = await wrk()
+  let answered = requests
+  for (const outcome of await client.end()) {
+    t.deepEqual(outcome.failures, [])
+    t.true(outcome.answered > 0)
+    answered += outcome.answered
+  }
+  t.deepEqual(errors, NONE)
+  t.true(requests > 0)
+  t.is(await supervisor.end(), '')
+  t.log(`${answered} requests`)
+  total += answered
+}
+
+for (const balance of BALANCES) {
+  const reloads = balance === 'per-worker' ? times(1, 20) : times(1, 3)
+  const most = times(3, 8)
+  // A normal run scales one of the balances by which connections are dealt before a worker accepts them, and the one by which they are not
+  const scales = isFull || balance !== 'shared'
+  const title = `${nameOf(balance)}: ${reloads} reloads${scales ? `, and scaled to 1, ${most} and 1,` : ''} under load, and no request fails`
+  testIf(withoutWrk, title, async t => {
+    const supervisor = await supervise(t, { workers: 2, balance })
+    const first = (await supervisor.workers()).map(({ pid }) => pid)
+    await underLoad(t, supervisor, async client => {
+      for (let i = 0; i < reloads; i++) await supervisor.ask('reload')
+      const last = await supervisor.workers()
+      t.deepEqual(
+        last.map(({ slot, id, state }) => [slot, id, state]),
+        [
+          [0, 2 * reloads + 1, 'ready'],
+          [1, 2 * reloads + 2, 'ready']
+        ]
+      )
+      t.false(last.some(({ pid }) => first.includes(pid)))
+      if (!scales) return
+      await supervisor.ask('scale', 1)
+      t.is((await supervisor.workers()).length, 1)
+      await client.more(200)
+      await supervisor.ask('scale', most)
+      t.is((await supervisor.workers()).length, most)
+      const later = startWrk(t, supervisor.port, 16, THINK) // has connections to all of them
+      await client.more(times(200, 500))
+      await supervisor.ask('scale', 1)
+      t.is((await supervisor.workers()).length, 1)
+      await client.more(times(200, 500))
+      const { requests, errors } = await later()
+      t.deepEqual(errors, NONE)
+      t.true(requests > 0)
+      total += requests
+    })
+  })
+}
+
+testIf(withoutWrk, `these were more than ${REQUESTS} requests`, async t => {
+  // On a slow machine there is more to be done
+  while (total < REQUESTS) {
+    const supervisor = await supervise(t, { workers: 2 })
+    const reloads = async () => {
+      for (let i = 0; i < times(1, 4); i++) await supervisor.ask('reload')
+    }
+    await underLoad(t, supervisor, reloads, 0)
+  }
+  t.log(`${total} requests`)
+  t.pass()
+})
