@@ -17,7 +17,7 @@ interface Report {
 }
 
 const SOCKETS = times(50, 500)
-const WORKERS = times(1, 3)
+const WORKERS = times(1, 2)
 /** Rounds of messages until all clients have been answered by new processes. */
 const MOST_ROUNDS = 500
 
@@ -111,7 +111,7 @@ test('an http server replaces itself, with its live WebSockets', async t => {
   t.is(await running.line(), `process ${pid()} serves, with 0 WebSockets of process none`)
   const clients = await Clients.open(t, port)
   await clients.answeredBy(t, [pid()])
-  for (let takeovers = times(2, 20); takeovers > 0; takeovers--) {
+  for (let takeovers = times(1, 20); takeovers > 0; takeovers--) {
     const predecessor = running
     running = example(t, 'websockets-takeover', path, port)
     t.is(
