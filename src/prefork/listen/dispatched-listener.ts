@@ -145,6 +145,8 @@ export class DispatchedListener implements Listener {
     return [this.#bound.descriptor, ...this.#further.map(({ descriptor }) => descriptor)]
   }
 
+  offered(): void {}
+
   begin(): void {
     for (const lane of this.#further) {
       const fd = lane.descriptor.borrow()

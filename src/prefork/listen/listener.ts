@@ -37,6 +37,8 @@ export interface Listener {
   sockets(): readonly Descriptor[]
   /** The supervisor serves: no other one has these sockets any more, or none ever had. Until then no worker is lent or given anything of them. */
   begin(): void
+  /** A candidate has, or has no more, copies of all sockets. Meanwhile no further one is opened: nobody would go on with its queue. */
+  offered(is: boolean): void
   /**
    * Closes every copy of the supervisor's own, because another process goes on with the sockets. `give` gets the connections that were accepted and
    * that no worker has.

@@ -23,11 +23,12 @@ export class PerWorkerListener implements Listener {
   readonly #group: PortGroup
   readonly #backlog: number | undefined
   readonly #lanes: Lane[]
-  /** Slots whose worker was started with a lane of another slot. Before `begin()` a lane of its own would get clients, and may have to be closed again. */
+  /** Slots whose worker was started with a lane of another slot. A lane of its own would get clients, and may have to be closed again. */
   readonly #sharing = new Set<number>()
   /** These workers: they are lent their slot's lane once that is open. */
   readonly #strangers = new WeakSet<Recipient>()
   #begun: boolean
+  #offered = false
 
   /** `lanes`: a predecessor's, which are moved in; else the group opens the first one. */
   constructor(name: string, group: PortGroup, backlog: number | undefined, lanes: readonly Descriptor[] = []) {
@@ -54,6 +55,14 @@ export class PerWorkerListener implements Listener {
     this.#group.share(this.#lanes.map(({ descriptor }) => descriptor.borrow()))
   }
 
+  offered(is: boolean): void {
+    this.#offered = is
+  }
+
+  get #mayOpen(): boolean {
+    return this.#begun && !this.#offered
+  }
+
   /** Opens the lanes of slots that share. Without a worker that can be lent one, nobody would accept from it. */
   #openMissing(servers: readonly Recipient[]): void {
     for (const server of servers) if (this.#sharing.has(server.slot)) this.#strangers.add(server)
@@ -70,7 +79,7 @@ export class PerWorkerListener implements Listener {
 
   /** False: not yet; or a predecessor of another user has bound the port, so that this process can't join it (EADDRINUSE). */
   #opens(slot: number): boolean {
-    if (!this.#begun) return false
+    if (!this.#mayOpen) return false
     try {
       this.#lane(slot)
       return true
@@ -82,7 +91,7 @@ export class PerWorkerListener implements Listener {
 
   balance(servers: readonly Recipient[], slots: number): void {
     if (servers.length > 0 && !servers.some(server => this.#adopts(server))) this.#drop(slots)
-    if (this.#begun && this.#sharing.size > 0) this.#openMissing(servers)
+    if (this.#mayOpen && this.#sharing.size > 0) this.#openMissing(servers)
     for (const [slot, lane] of this.#lanes.entries()) {
       const { borrower } = lane
       const borrowed = borrower !== undefined && servers.includes(borrower)

@@ -52,6 +52,8 @@ export class SharedListener implements Listener {
     this.#further = []
   }
 
+  offered(): void {}
+
   begin(): void {}
 
   workerIsFree(): void {}

@@ -108,13 +108,15 @@ export class ControlLine {
     }
   }
 
-  /** Resolves when the worker has answered, or can't any more. */
-  async request(message: FromSupervisor): Promise<void> {
+  /** Resolves to true when the worker has answered; to false when it can't any more. */
+  async request(message: FromSupervisor): Promise<boolean> {
     try {
       await this.#channel.request(message, { descriptors: 0, timeout: 0 })
+      return true
     } catch {
       // Its channel has ended, and so does it
       if (message.type === 'give') message.end[Symbol.dispose]()
+      return false
     }
   }
 

@@ -80,6 +80,11 @@ export class Listeners {
     for (const listener of this.#open.values()) listener.begin()
   }
 
+  /** A candidate has copies of all sockets, or has no more. */
+  offered(is: boolean): void {
+    for (const listener of this.#open.values()) listener.offered(is)
+  }
+
   /** The predecessor goes on: closes the copies of its sockets. */
   giveBack(): void {
     this.release(

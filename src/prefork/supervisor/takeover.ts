@@ -17,7 +17,7 @@ import type { Workers } from './workers.ts'
 export interface TakeoverOwner {
   /** The admin path and its listening socket, if there is one. */
   admin(): { readonly path: string; readonly socket: Descriptor | undefined } | undefined
-  /** This supervisor serves in its predecessor's place: its workers are given connections from now on. */
+  /** This supervisor serves in its predecessor's place, or goes on without a successor: its workers are given lanes and connections. */
   onOwner(): void
   /** A successor serves. `alone`: the listeners that it does not. */
   supersede(successor: Peer, alone: readonly string[]): void
@@ -63,6 +63,7 @@ export class Takeover {
           for (const socket of adminSocket(owner.admin())) listenAgain(socket)
         }
         this.#share(false)
+        owner.onOwner()
       },
       letGo: (successor, alone) => {
         this.#phase = 'over'
@@ -165,8 +166,8 @@ export class Takeover {
     this.#phase = 'owner'
     this.#closeLeft()
     this.#listeners.begin()
-    this.#owner.onOwner()
     this.#share(false)
+    this.#owner.onOwner()
     await serving
   }
 
@@ -186,6 +187,7 @@ export class Takeover {
 
   #share(offered: boolean): void {
     this.#offered = offered
+    this.#listeners.offered(offered)
     for (const worker of this.#workers) worker.tellShared(this.shared)
   }
 

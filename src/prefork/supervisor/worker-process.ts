@@ -279,7 +279,7 @@ export class WorkerProcess implements Recipient {
       if (!this.debugged) this.hung()
     }
     const timer = hangTimeout > 0 ? setInterval(look, hangTimeout) : undefined
-    await Promise.race([this.#line?.request({ type: 'go' }), this.exited])
+    if (!(await Promise.race([this.#line?.request({ type: 'go' }), this.exited]))) await this.exited
     clearInterval(timer)
   }
 

@@ -14,7 +14,7 @@ import { answerAt, first, naming, seated } from '../../helpers/seats.ts'
 import { answers, client, lanesOf, NAMES, portOf, queued, type Side, side } from '../../helpers/supersession.ts'
 import { program } from '../../helpers/supervising.ts'
 import { type Side as Process, startSupervisor } from '../../helpers/takeover.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test, testFull, until } from '../../helpers/test.ts'
 
 const BALANCES = {
   'per-worker': 'per-worker',
@@ -154,17 +154,18 @@ test('what the supervisor has accepted and no worker of its own can have is serv
   await two.supervisor.stop()
 })
 
-test('a seat is replaced by a supervisor, and that by a seat', async t => {
+test('a seat is replaced by a supervisor, and that by a seat; the backlog is that of whoever serves', async t => {
   const path = temporaryPath('supervisor')
   const admin = temporaryPath('admin')
-  const { seat, port } = await first(path)
+  const { seat, port } = await first(path, { listeners: { http: { port: 0, host: '127.0.0.1', backlog: 7 } } })
   const one = side(t, path, 'one', { workers: 2, admin })
   await one.supervisor.start()
   await seat.ended
   t.is(lanesOf(port), 2)
   t.true((await answers(port, 10)).every(answer => answer.startsWith('one ')))
-  const second = await seated({ path })
-  t.deepEqual(second.seat.names, ['http'])
+  t.deepEqual(one.reports, ['options'])
+  const second = await seated({ path, listeners: { http: { port, host: '127.0.0.1' } } })
+  t.deepEqual([second.seat.names, second.reports], [['http'], []])
   await second.seat.listen('http', naming('second'))
   await second.seat.ready()
   await one.supervisor.stop()
@@ -174,6 +175,74 @@ test('a seat is replaced by a supervisor, and that by a seat', async t => {
   await second.seat.stop()
   t.is(lanesOf(port), 0)
 })
+
+test('no lane is opened while a candidate may have all of them, and every one afterwards', async t => {
+  const path = temporaryPath('supervisor')
+  const one = side(t, path, 'one')
+  await one.supervisor.start()
+  const port = portOf(one.supervisor)
+  const two = side(t, path, 'two', { entry: program('await joinSupervisor()') })
+  const starting = t.throwsAsync(two.supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
+  await once(two.supervisor, 'state')
+  await one.supervisor.scale(2)
+  t.is(lanesOf(port), 1)
+  await two.supervisor.stop()
+  await starting
+  await until(() => lanesOf(port) === 2, 'the lane of slot 1')
+  t.deepEqual([...new Set(await answers(port, 40))].toSorted(), ['one 0', 'one 1'])
+  await one.supervisor.stop()
+})
+
+const ENDS = `import { createServer } from 'node:net'
+  const worker = await joinSupervisor()
+  const server = createServer()
+  await worker.listen('http', server)
+  server.listen = () => process.env.HANGS ? Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0) : process.exit(3)
+  await worker.ready()`
+
+for (const hangs of isFull ? [false, true] : [false])
+  test(`no worker accepts when it is to (${hangs ? 'it hangs' : 'it ends'}): the predecessor takes back all that it has`, async t => {
+    const path = temporaryPath('supervisor')
+    const admin = temporaryPath('admin')
+    const one = side(t, path, 'one', { balance: 'shared', admin })
+    await one.supervisor.start()
+    const entry = program(hangs ? `process.env.HANGS = '1'\n${ENDS}` : ENDS)
+    const two = side(t, path, 'two', { balance: 'shared', admin, entry, hangTimeout: hangs ? 300 : 0 })
+    const reason = hangs ? /not been heard of for 300 ms/ : /exited with code 3/
+    await t.throwsAsync(two.supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY', message: reason })
+    t.deepEqual(await answers(portOf(one.supervisor), 5), Array(5).fill('one 0'))
+    t.like(await status(admin), { phase: 'running' })
+    t.is(one.supervisor.phase, 'running')
+    await one.supervisor.stop()
+  })
+
+testFull(
+  'programs that listen by themselves are lent no lane: those that none of them accepts from are closed, and none is opened',
+  async t => {
+    const path = temporaryPath('supervisor')
+    const entry = program(`import { createServer } from 'node:net'
+    const worker = await joinSupervisor()
+    const server = createServer(socket => socket.on('error', () => {}).resume().end(process.env.NAME + ' ' + worker.slot))
+    server.listen(worker.listener('http'))
+    worker.onStop(() => void server.close())
+    await worker.ready()`)
+    const one = side(t, path, 'one', { workers: 3 })
+    const two = side(t, path, 'two', { balance: 'shared', entry })
+    const three = side(t, path, 'three', { workers: 2, entry })
+    await one.supervisor.start()
+    const port = portOf(one.supervisor)
+    t.is(lanesOf(port), 3)
+    await two.supervisor.start()
+    await one.supervisor.stop()
+    await until(() => lanesOf(port) === 1, 'one lane')
+    t.deepEqual(await answers(port, 10), Array(10).fill('two 0'))
+    await three.supervisor.start()
+    await two.supervisor.stop()
+    t.is(lanesOf(port), 1)
+    t.true((await answers(port, 10)).every(answer => answer.startsWith('three ')))
+    await three.supervisor.stop()
+  }
+)
 
 test('workers of control version 3 on both sides: they are told nothing that is newer, and serve', async t => {
   const index = new URL('../../../build/dist/index.js', import.meta.url).href
