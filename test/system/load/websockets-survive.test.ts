@@ -1,6 +1,8 @@
 /** WebSockets outlive the workers, the supervisor and the process that serve them: the examples. */
+import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { WebSocket } from 'ws'
 import { compiled } from '../../helpers/compiled.ts'
 import { times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
@@ -104,23 +106,60 @@ test('WebSockets survive reloads, and a new supervisor in the place of the old o
   t.deepEqual(await second.exit, { code: 0, signal: null, stderr: '' })
 })
 
-test('an http server replaces itself, with its live WebSockets', async t => {
+/** A client of ws. It claims to be one that moves, which it isn't. */
+async function stranger(port: number): Promise<WebSocket & { heard: string[] }> {
+  const headers = { 'x-resumes-websocket': 'undefined' }
+  const socket = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate: false, headers })
+  const heard: string[] = []
+  socket.on('message', text => void heard.push(`${text}`.slice(0, 30)))
+  await once(socket, 'open')
+  return Object.assign(socket, { heard })
+}
+
+test('an http server replaces itself, with its live WebSockets; a client that does not read stays, and loses nothing', async t => {
   const [path, port] = [socketPath(), await freePort()]
   let running = example(t, 'websockets-takeover', path, port)
   const pid = (): number => running.child.pid!
   t.is(await running.line(), `process ${pid()} serves, with 0 WebSockets of process none`)
   const clients = await Clients.open(t, port)
   await clients.answeredBy(t, [pid()])
+
+  const moves = await stranger(port)
+  moves.send('one')
+  await once(moves, 'message')
+  const large = await stranger(port)
+  large.send(Buffer.alloc(1_100_000))
+  t.is((await once(large, 'close'))[0], 1009)
+  const stays = await stranger(port)
+  stays.pause()
+  for (let i = 1; i <= 200; i++) stays.send(`${i}:`.padEnd(70_000, 'x'))
+  const stayed = `${pid()}`
+
   for (let takeovers = times(1, 20); takeovers > 0; takeovers--) {
     const predecessor = running
     running = example(t, 'websockets-takeover', path, port)
     t.is(
       await running.line(),
-      `process ${pid()} serves, with ${SOCKETS} WebSockets of process ${predecessor.child.pid}`
+      `process ${pid()} serves, with ${SOCKETS + 1} WebSockets of process ${predecessor.child.pid}`
     )
     await clients.answeredBy(t, [pid()])
+    if (stays.isPaused) {
+      stays.resume()
+      t.is((await once(stays, 'close'))[0], 1012)
+    }
     t.deepEqual(await predecessor.exit, { code: 0, signal: null, stderr: '' })
   }
+  t.true(stays.heard.length > 0)
+  const before = stays.heard.map((_, index) => `${index + 1} ${stayed} ${index + 1}:`)
+  t.deepEqual(
+    stays.heard.map(text => text.replace(/x+$/, '')),
+    before
+  )
+  moves.send('two')
+  await once(moves, 'message')
+  t.deepEqual(moves.heard, [`1 ${stayed} one`, `2 ${pid()} two`])
+  moves.close()
+  await once(moves, 'close')
   await clients.end(t)
   running.child.kill('SIGTERM')
   t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
