@@ -29,6 +29,10 @@ interface Told {
 
 const CANDIDATE = ['begin', 'offer', 'boot', 'freeze', 'state', 'commit', 'attach', 'mark']
 const OWNER = ['answer begin', 'answer freeze', 'answer state', 'letGo', 'rollBack']
+/** Steps at which the old worker's end waits for the new one. */
+const WAITS = ['attach', 'mark']
+/** `STOP, KILL`: it is killed when the other one has been told to stop. */
+type How = 'KILL' | 'STOP' | 'STOP, KILL'
 
 /** Orders for the fixture prefork-hands-over, and what its workers have told. */
 class Fixture {
@@ -228,52 +232,62 @@ test('a replacement that does not ask gets nothing, and freeze is not called; a 
   })
 })
 
-test('either worker is killed, or stopped, at a step: one of the two has the connection, or it ended with its owner', async t => {
-  const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
-  await withFixture(t, options, async (supervisor, fixture) => {
-    const all = [...CANDIDATE, ...OWNER].flatMap(step => (['KILL', 'STOP'] as const).map(how => ({ step, how })))
-    const sample = ['mark KILL', 'attach STOP', 'answer state STOP']
-    for (const { step, how } of isFull ? all : all.filter(one => sample.includes(`${one.step} ${one.how}`))) {
-      fixture.told = []
-      const what = `${step} ${how}`
-      const old = current(supervisor)
-      const client = await Client.to(supervisor)
-      t.is(await client.ask(t), old.pid)
-      const starting = once(supervisor, 'state') as Promise<[WorkerInfo]>
-      fixture.order({ steps: { [step]: how }, ...(step === 'rollBack' ? { freeze: 'throw' } : {}) })
-      const reloading = supervisor.reload().catch(() => {}) // its own end is not asked for
-      const [{ pid: next }] = await starting
-      const victim = CANDIDATE.includes(step) ? next! : old.pid
-      if (how === 'STOP') {
-        await stopped(victim)
-        fixture.order({})
-        // When the time of both is over. The old one has been told to stop, and knows no outcome yet if the new one has committed
-        await isStopping(supervisor, old.pid)
-        process.kill(victim, 'SIGCONT')
-      } else {
-        await until(() => !supervisor.workers.some(({ pid, state }) => pid === victim && state !== 'exited'), 'its end')
-        fixture.order({})
+for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
+  test(`a worker is killed, or stopped, at a step from ${steps[0]} to ${steps.at(-1)}: one of the two has the connection, or it ended with its owner`, async t => {
+    const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
+    await withFixture(t, options, async (supervisor, fixture) => {
+      const all = steps.flatMap(step => {
+        const hows: How[] = WAITS.includes(step) ? ['KILL', 'STOP', 'STOP, KILL'] : ['KILL', 'STOP']
+        return hows.map(how => ({ step, how }))
+      })
+      const sample = ['mark KILL', 'attach STOP, KILL', 'answer state STOP']
+      for (const { step, how } of isFull ? all : all.filter(one => sample.includes(`${one.step} ${one.how}`))) {
+        fixture.told = []
+        const what = `${step} ${how}`
+        const old = current(supervisor)
+        const client = await Client.to(supervisor)
+        t.is(await client.ask(t), old.pid)
+        const starting = once(supervisor, 'state') as Promise<[WorkerInfo]>
+        fixture.order({
+          steps: { [step]: how === 'KILL' ? 'KILL' : 'STOP' },
+          ...(step === 'rollBack' ? { freeze: 'throw' } : {})
+        })
+        const reloading = supervisor.reload().catch(() => {}) // its own end is not asked for
+        const [{ pid: next }] = await starting
+        const victim = CANDIDATE.includes(step) ? next! : old.pid
+        if (how !== 'KILL') {
+          await stopped(victim)
+          fixture.order({})
+          // When the time of both is over. The old one has been told to stop, and knows no outcome yet if the new one has committed
+          await isStopping(supervisor, old.pid)
+          process.kill(victim, how === 'STOP' ? 'SIGCONT' : 'SIGKILL')
+        } else {
+          await until(
+            () => !supervisor.workers.some(({ pid, state }) => pid === victim && state !== 'exited'),
+            'its end'
+          )
+          fixture.order({})
+        }
+        const has = whose(step, how, { old: old.pid, next: next! })
+        t.is(await client.ask(t), has, what)
+        await client.end()
+        await reloading
+        await until(() => supervisor.workers.length === 1 && supervisor.workers[0]!.state === 'ready', 'one worker')
+        t.deepEqual(
+          fixture.of('thaw').filter(({ same, open }) => !same || !open),
+          [],
+          what
+        )
+        t.is(fixture.of('inherit').length, has === next ? 1 : 0, what)
       }
-      const has = whose(step, how, { old: old.pid, next: next! })
-      t.is(await client.ask(t), has, what)
-      await client.end()
-      await reloading
-      await until(() => supervisor.workers.length === 1 && supervisor.workers[0]!.state === 'ready', 'one worker')
-      t.deepEqual(
-        fixture.of('thaw').filter(({ same, open }) => !same || !open),
-        [],
-        what
-      )
-      t.is(fixture.of('inherit').length, has === next ? 1 : 0, what)
-    }
+    })
   })
-})
 
 /** The worker that has the connection when it is over; undefined: nobody. */
-function whose(step: string, how: 'KILL' | 'STOP', { old, next }: { old: number; next: number }): number | undefined {
-  if (CANDIDATE.includes(step)) return how === 'STOP' && ['attach', 'mark'].includes(step) ? next : old
+function whose(step: string, how: How, { old, next }: { old: number; next: number }): number | undefined {
+  if (CANDIDATE.includes(step)) return how === 'STOP' && WAITS.includes(step) ? next : old
   if (step === 'letGo') return next
-  return how === 'KILL' ? undefined : old
+  return how === 'STOP' ? old : undefined
 }
 
 test('a worker that is replaced for a limit gives, too; what it gives counts for no limit of its replacement', async t => {
