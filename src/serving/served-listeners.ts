@@ -81,7 +81,8 @@ export class ServedListeners {
     const grant = this.get(name)
     if (this.#serving.has(name)) throw new PassfdError('LISTENER_SERVED', { name })
     const { kind } = grant.listener
-    if (!LISTENERS.includes(kind))
+    const ended = hasEnded(grant.listener, grant.own)
+    if (!LISTENERS.includes(kind) && !ended)
       throw new PassfdError('DESCRIPTOR_KIND', {
         operation,
         expected: LISTENERS.join(', '),
@@ -92,7 +93,7 @@ export class ServedListeners {
     this.#serving.set(name, entry)
     try {
       if (this.#held) served.check()
-      else if ('dispatched' in grant || hasEnded(grant.listener, grant.own)) served.prepare()
+      else if ('dispatched' in grant || ended) served.prepare()
       else await this.#begin(name, entry, { name, ...grant }).listening
     } catch (error) {
       this.#serving.delete(name) // for another server

@@ -51,8 +51,8 @@ test('a worker of version 1: it is told nothing that it would stop for, and its 
 
 test('a newer worker is spoken to as both can; what it says beyond that is passed over', async t => {
   const entry = fake(
-    { type: 'join', version: 3, newest: 9, debugPort: 'none', features: ['telepathy'] },
-    `if (welcome.version !== 3) throw new Error('version ' + welcome.version)
+    { type: 'join', version: 4, newest: 9, debugPort: 'none', features: ['telepathy'] },
+    `if (welcome.version !== 4) throw new Error('version ' + welcome.version)
     listening(value => { if (value.type === 'stop') process.exit(0) })
     for (const odd of [{ type: 'new kind', with: [1, 2] }, { kind: 'no type' }, null, 'text', 7, [], { type: 3 }]) await control.send(odd)
     heard.push(await control.request({ type: 'new question' }))
@@ -129,10 +129,10 @@ test('dispatch to an old worker at a limit of open files: it is tried again', as
   })
 })
 
-const REFUSAL = /versions 1 to 3 of the control protocol, and the worker /
+const REFUSAL = /versions 1 to 4 of the control protocol, and the worker /
 
 test('versions that do not meet: the worker is refused, and the reason names both', async t => {
-  const entry = fake({ type: 'join', version: 4, newest: 5 }, '')
+  const entry = fake({ type: 'join', version: 5, newest: 6 }, '')
   await supervising(t, { entry }, async supervisor => {
     const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
     t.regex(error!.message, REFUSAL)
@@ -140,7 +140,7 @@ test('versions that do not meet: the worker is refused, and the reason names bot
 })
 
 test('other versions that do not meet: the control line refuses the worker', async t => {
-  for (const join of [{ version: 4, newest: 5 }, { version: 0 }, { version: 'new' }, {}]) {
+  for (const join of [{ version: 5, newest: 6 }, { version: 0 }, { version: 'new' }, {}]) {
     const refused: string[] = []
     const owner: Partial<LineOwner> = { onHeard: () => {}, onException: () => {}, onEnd: () => {} }
     owner.onRefused = reason => void refused.push(reason)
