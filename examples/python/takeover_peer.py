@@ -140,11 +140,9 @@ class Server:
     def ask(self, channel, value, descriptors=()):
         """The answer. Before the offer the owner says every 3 s that we have to wait."""
         channel.send(REQUEST, value, descriptors, id=1, allowance=253)
-        greeted = False
         while True:
-            channel.socket.settimeout(SILENCE if greeted else TURN)
+            channel.socket.settimeout(SILENCE)
             for kind, _, answer, _ in channel.receive():
-                greeted = True
                 if kind == REPLY:
                     channel.socket.settimeout(None)
                     return answer
@@ -154,6 +152,10 @@ class Server:
                     sys.exit(f'{answer["code"]}: {answer["message"]}')
 
     def succeed(self, channel):
+        # The owner lets us in before it takes descriptors from us. It may be late: a successor that boots has the queue that we wait in
+        channel.socket.settimeout(TURN)
+        while not any(kind == HELLO for kind, *_ in channel.receive()):
+            pass
         begin = {'do': 'begin', 'takeover': 1, 'needs': [], 'program': PROGRAM, 'life': ext(0)}
         offer = self.ask(channel, begin, [self.life[0]])
         if offer['needs']:
