@@ -133,7 +133,7 @@ const TABLE = {
   ROUTE_FAILED:
     'The route function of options.balance has thrown: {message}. The next worker in turn gets the connection. The event routeFailed reports each failure.',
   SUPERVISOR_STOPPED: 'The Supervisor was stopped meanwhile.',
-  STOP_HANDLER: 'A handler of worker.onStop() has failed: {message}',
+  STOP_HANDLER: 'A handler of onStop() has failed: {message}',
 
   // Warnings
   NOT_ENDED:

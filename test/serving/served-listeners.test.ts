@@ -1,10 +1,10 @@
 /** The listeners that a worker was lent: who serves them, and what the program can have of them. */
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import type { Supervisor, SupervisorOptions } from '../../../src/prefork/index.ts'
-import { socketPath } from '../../helpers/path.ts'
-import { get, program, supervising } from '../../helpers/supervising.ts'
-import { test } from '../../helpers/test.ts'
+import type { Supervisor, SupervisorOptions } from '../../src/prefork/index.ts'
+import { socketPath } from '../helpers/path.ts'
+import { get, program, supervising } from '../helpers/supervising.ts'
+import { test } from '../helpers/test.ts'
 
 /** A worker that sends what `source` returns; `code` there gives what a promise rejects with, or a function throws. */
 function reports(source: string): string {

@@ -1,9 +1,9 @@
 /** What a worker's program does when the worker stops, and how long it may take. */
 import { once } from 'node:events'
 import { WebSocket } from 'ws'
-import { isFull } from '../../helpers/full.ts'
-import { get, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { isFull } from '../helpers/full.ts'
+import { get, program, supervising } from '../helpers/supervising.ts'
+import { test, until } from '../helpers/test.ts'
 
 test('onStop: the last one first, one after the other; one that fails disturbs none, but the exit code tells', async t => {
   const entry = program(`
@@ -19,7 +19,7 @@ test('onStop: the last one first, one after the other; one that fails disturbs n
     await supervisor.start()
     supervisor.workers[0]!.channel.serve(({ value }) => void told.push(value))
     await supervisor.stop()
-    t.deepEqual(told.toSorted(), ['A handler of worker.onStop() has failed: no', 'first false true', 'last'])
+    t.deepEqual(told.toSorted(), ['A handler of onStop() has failed: no', 'first false true', 'last'])
     t.is(told[0], 'last')
     t.deepEqual(exits, ['0/1 1'])
   })
