@@ -156,7 +156,8 @@ interface Turn {
   readonly signal: AbortController
   decision: Descriptor | undefined
   life: OtherLife | undefined
-  state: readonly StatePart[] | undefined
+  /** The parts that the successor has not asked for yet. */
+  state: Map<number, StatePart> | undefined
   timer: NodeJS.Timeout | undefined
   /** Of the whole attempt, on the clock of performance.now(). */
   deadline: number
@@ -430,7 +431,7 @@ export class Owner {
         void frozen.then(closeParts, () => {}) // a program that still freezes keeps its successor waiting no longer
         throw new PassfdError('TAKEOVER_TOO_LATE', { pid: process.pid })
       }
-      turn.state = parts
+      turn.state = new Map(parts.entries())
       return {
         parts: parts.length,
         bytes: sum(parts, one => one.bytes.length),
@@ -448,11 +449,16 @@ export class Owner {
     }
   }
 
+  /** Each part once. Its descriptors are copies already, and move. */
   #state(turn: Turn, part: number): StatePart {
-    const one = turn.state?.[part]
-    if (one === undefined) throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'there is no such part of the state' })
+    const one = turn.state?.get(part)
+    if (one === undefined)
+      throw new PassfdError('TAKEOVER_PROTOCOL', {
+        detail: 'there is no such part of the state, or it was given already'
+      })
     publishStep('answer state', turn.candidate.peer.pid)
-    return copying(copy => ({ bytes: one.bytes, descriptors: one.descriptors.map(copy) }))
+    turn.state!.delete(part)
+    return one
   }
 
   #left(channel: Channel<unknown, Told>): void {
@@ -505,7 +511,7 @@ export class Owner {
     if (!turn.candidate.begin.life.closed) turn.candidate.begin.life.close()
     turn.decision?.close()
     for (const { listener } of turn.offered) listener.close()
-    if (turn.state !== undefined) closeParts(turn.state)
+    if (turn.state !== undefined) closeParts([...turn.state.values()])
   }
 
   /** No further candidate: those that wait connect again. The file of the path stays. */

@@ -5,6 +5,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { inspect } from 'node:util'
 import { deferred } from '../../src/base/deferred.ts'
+import type { PassfdError } from '../../src/base/errors.ts'
+import { connect } from '../../src/channel/connect.ts'
 import { listen } from '../../src/channel/server.ts'
 import { Connection } from '../../src/connection/connection.ts'
 import { Descriptor, own } from '../../src/descriptor/descriptor.ts'
@@ -549,4 +551,31 @@ test('the freeze of an attempt waits for that of an earlier one, and for its tha
   await next.seat.ready()
   t.deepEqual(did, ['freeze 1', 'thaw 1', 'freeze 2'])
   await end(next.seat, old.seat)
+})
+
+test('a candidate gets each part of a state once; when it goes, its owner accepts again', async t => {
+  const thawn = deferred()
+  const pipe = Descriptor.pipe()
+  const state = { pipe: pipe.readable }
+  const path = temporaryPath('seat')
+  const one = await first(path, { ready: { freeze: () => state, thaw: () => thawn.resolve() } })
+  const candidate = await connect<any, any>(path)
+  const life = Descriptor.pipe()
+  const ask = (value: object) => candidate.request(value, { descriptors: 253 })
+  const program = { pid: process.pid, passfd: '', runtime: '' }
+  const offer: any = await ask({ do: 'begin', takeover: 1, needs: [], program, life: life.readable })
+  t.like(await ask({ do: 'freeze' }), { parts: 1, descriptors: 1 })
+  const part: any = await ask({ do: 'state', part: 0 })
+  t.is(part.descriptors.length, 1)
+  const { remote } = (await rejects(t, ask({ do: 'state', part: 0 }), 'ERR_PASSFD_REMOTE')) as PassfdError
+  t.is(remote?.code, 'ERR_PASSFD_TAKEOVER_PROTOCOL')
+  const all = [offer.path, offer.life, offer.decision, ...offer.listeners.map((one: any) => one.listener)]
+  for (const descriptor of [...all, ...part.descriptors, life.writable]) descriptor.close()
+  await candidate.close()
+  await thawn.promise
+  t.false(state.pipe.closed)
+  t.is(await answerAt(one.port), 'first')
+  await end(one.seat)
+  pipe.readable.close()
+  pipe.writable.close()
 })
