@@ -234,6 +234,7 @@ test('a replacement that does not ask gets nothing, and freeze is not called; a 
 
 for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
   test(`a worker is killed, or stopped, at a step from ${steps[0]} to ${steps.at(-1)}: one of the two has the connection, or it ended with its owner`, async t => {
+    t.timeout(300_000) // for a full run on a busy machine
     const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
     await withFixture(t, options, async (supervisor, fixture) => {
       const all = steps.flatMap(step => {

@@ -20,6 +20,8 @@ interface Report {
 
 const SOCKETS = times(50, 500)
 const WORKERS = times(1, 2)
+/** In ms: for a full run on a busy machine. */
+const TIMEOUT = 600_000
 /** Rounds of messages until all clients have been answered by new processes. */
 const MOST_ROUNDS = 500
 
@@ -84,6 +86,7 @@ async function workersOf(t: ExecutionContext, running: Running): Promise<number[
 }
 
 test('WebSockets survive reloads, and a new supervisor in the place of the old one; no message is lost', async t => {
+  t.timeout(TIMEOUT)
   const [path, port] = [socketPath(), await freePort()]
   const first = example(t, 'websockets-survive', path, port, WORKERS)
   const workers = await workersOf(t, first)
@@ -117,6 +120,7 @@ async function stranger(port: number): Promise<WebSocket & { heard: string[] }> 
 }
 
 test('an http server replaces itself, with its live WebSockets; a client that does not read stays, and loses nothing', async t => {
+  t.timeout(TIMEOUT)
   const [path, port] = [socketPath(), await freePort()]
   let running = example(t, 'websockets-takeover', path, port)
   const pid = (): number => running.child.pid!
