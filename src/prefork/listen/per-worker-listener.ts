@@ -148,12 +148,13 @@ export class PerWorkerListener implements Listener {
     for (const { descriptor } of this.#lanes.splice(Math.max(1, slots))) descriptor.close()
   }
 
-  /** To the one that has the fewest. */
+  /** To its own slot's worker, if that is a stranger; else to the one that has the fewest. */
   #lend(slot: number, lane: Lane, servers: readonly Recipient[]): void {
     const able = servers.filter(server => this.#adopts(server))
     if (able.length === 0) return // it waits for its slot's next worker
     const burden = (worker: Recipient) => this.#lanes.filter(({ borrower }) => borrower === worker).length
-    lane.borrower = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
+    const fewest = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
+    lane.borrower = able.find(server => server.slot === slot) ?? fewest
     const listener = lane.descriptor.dup()
     void lane.borrower.send({ type: 'lend', name: this.name, lane: slot, listener, backlog: this.#backlog, own: true })
   }
