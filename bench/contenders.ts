@@ -30,6 +30,7 @@ export const messagePort = (workload: string): Contender => node('message-port',
 export const memory = (workload: string): Contender => node('memory', workload)
 export const growth = (workload: string): Contender => node('growth', workload)
 export const fairness = (workload: string): Contender => node('fairness', workload)
+export const takeover = (workload: string): Contender => node('takeover', workload)
 export const usocket = (workload: string): Contender => ({ ...node('usocket', workload), missing: usocketMissing })
 export const nodeIpc = (workload: string): Contender => ({ ...node('node-ipc', workload), missing: nodeIpcMissing })
 export const unixDgram = (workload: string): Contender => ({ ...node('unix-dgram', workload), missing: dgramMissing })

@@ -5,6 +5,8 @@
  *   floor round-trip [1]      a small message there and back, epoll on both ends [with a descriptor there]: µs, median
  *   floor spinning            the same round trip, both ends asking the socket again and again
  *   floor copy                1 MiB blocks: GB/s
+ *   floor takeover N          asked by a byte, the far end sends N descriptors of a TCP socket, 253 a sendmsg, and writes a byte to a pipe;
+ *                             until the near end has received and closed them all and has read that byte: ms, median
  * The process it was started as is the near end, which sends; its child, pinned to $BENCH_FAR_CPU if that is set, is the far one.
  * Prints "ready", and the value each time that a line comes on stdin.
  */
@@ -249,14 +251,63 @@ static double round_trip_near(int socket, int per_message, bool spinning, double
 	return samples[count / 2] * 1e6;
 }
 
+/* --- a takeover */
+
+static int open_connection(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		fail("socket");
+	return fd;
+}
+
+/* Its byte is the commit. */
+static int decision[2];
+
+static void takeover_far(int socket, int descriptors)
+{
+	char byte, bytes[MESSAGE] = {0};
+	int connection = open_connection(), before = open_descriptors();
+	while (receive_all(socket, &byte, 1) == 1) {
+		for (int left = descriptors; left > 0; left -= MAX_FDS)
+			send_with(socket, bytes, MESSAGE, connection, left < MAX_FDS ? left : MAX_FDS);
+		send_all(decision[1], &byte, 1);
+	}
+	expect(open_descriptors() == before, "descriptors are left open");
+	exit(0);
+}
+
+static double takeover_near(int socket, int descriptors, double seconds)
+{
+	static double samples[MAX_SAMPLES];
+	char byte = 1, bytes[MESSAGE];
+	int before = open_descriptors();
+	size_t count = 0;
+	double start = now();
+	for (double asked = start; asked - start < seconds && count < MAX_SAMPLES; asked = now()) {
+		int64_t arrived = 0;
+		send_all(socket, &byte, 1);
+		while (arrived < descriptors)
+			expect(receive_with(socket, bytes, MESSAGE, MAX_FDS, &arrived) == MESSAGE, "a short message");
+		expect(arrived == descriptors, "descriptors are missing");
+		expect(receive_all(decision[0], &byte, 1) == 1, "the pipe has ended");
+		samples[count++] = now() - asked;
+	}
+	expect(open_descriptors() == before, "descriptors are left open");
+	qsort(samples, count, sizeof *samples, compare);
+	return samples[count / 2] * 1e3;
+}
+
 struct workload {
-	bool round_trip, spinning;
+	bool round_trip, spinning, takeover;
 	size_t size;
 	int descriptors; /* a message */
 };
 
 static double measure(int socket, const struct workload *workload, double seconds)
 {
+	if (workload->takeover)
+		return takeover_near(socket, workload->descriptors, seconds);
 	if (workload->round_trip)
 		return round_trip_near(socket, workload->descriptors, workload->spinning, seconds);
 	double messages = one_way_phase(socket, workload->size, workload->descriptors, seconds);
@@ -274,6 +325,8 @@ static void far(int socket, const struct workload *workload)
 		CPU_SET((size_t) atoi(cpu), &set);
 		sched_setaffinity(0, sizeof set, &set);
 	}
+	if (workload->takeover)
+		takeover_far(socket, workload->descriptors);
 	if (workload->round_trip)
 		round_trip_far(socket, workload->descriptors, workload->spinning);
 	one_way_far(socket, workload->size, workload->descriptors);
@@ -284,16 +337,20 @@ int main(int argument_count, char **argument)
 	const char *name = argument_count > 1 ? argument[1] : "";
 	bool spinning = strcmp(name, "spinning") == 0, copy = strcmp(name, "copy") == 0;
 	bool round_trip = spinning || strcmp(name, "round-trip") == 0;
+	bool takeover = strcmp(name, "takeover") == 0;
 	struct workload workload = {
 		.round_trip = round_trip,
 		.spinning = spinning,
+		.takeover = takeover,
 		.size = copy ? BLOCK : MESSAGE,
 		.descriptors = argument_count > 2 ? atoi(argument[2]) : 0
 	};
-	expect(round_trip || copy || strcmp(name, "messages") == 0 || strcmp(name, "descriptors") == 0,
-		"messages, descriptors N, round-trip [1], spinning or copy?");
-	expect(workload.descriptors >= 0 && workload.descriptors <= MAX_FDS, "0 to 253 descriptors");
+	expect(round_trip || copy || takeover || strcmp(name, "messages") == 0 || strcmp(name, "descriptors") == 0,
+		"messages, descriptors N, round-trip [1], spinning, copy or takeover N?");
+	expect(workload.descriptors >= 0 && (takeover || workload.descriptors <= MAX_FDS), "0 to 253 descriptors");
 	int ends[2], status;
+	if (pipe2(decision, O_CLOEXEC) < 0)
+		fail("pipe2");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
 		fail("socketpair");
 	pid_t child = fork();

@@ -50,6 +50,7 @@ fillIn('performance.md', {
   memory: valueTable(named('memory-channel', 'memory-flat')),
   growth: valueTable(named('growth-channels', 'growth-descriptors')),
   fairness: valueTable(named('fairness')),
+  takeover: valueTable(named('takeover', 'takeover-queued', 'takeover-p99')),
   prefork: serverTable(results),
   dispatch: valueTable(named('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu')),
   ...(servers ? { 'prefork plot': '![Servers with two workers](prefork.svg)' } : {})
