@@ -68,6 +68,8 @@ export class AcceptSources {
   readonly #handles = new Map<Handle, () => boolean>()
   /** The server's own after `remove()` of its last listener: no process can reach it. */
   #standIn: Handle | undefined
+  /** For the next `remove()` of the last listener. */
+  #spare: Handled | undefined
   #begun = false
   #stopped = false
 
@@ -119,6 +121,11 @@ export class AcceptSources {
     return { source: { remove: async () => this.#remove(handle), empty: () => this.#empty(handle) }, listening }
   }
 
+  /** `remove()` of the last listener needs no descriptor then. @throws the system's error. */
+  beforeRemoval(): void {
+    if (this.#handles.size > 0) this.#spare ??= makeStandIn()
+  }
+
   #remove(handle: Handle | null): void {
     if (handle === null || !this.#handles.delete(handle)) return
     if (this.#server._handle === handle) this.#replaceOwn()
@@ -154,6 +161,8 @@ export class AcceptSources {
   async stop(last: boolean | Promise<boolean>): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
+    this.#spare?.close()
+    this.#spare = undefined
     const copies: { fd: number; exclusive: () => boolean }[] = []
     const waiting: number[] = []
     for (const [handle, exclusive] of this.#handles) {
@@ -215,8 +224,8 @@ export class AcceptSources {
     const [other] = this.#handles.keys()
     if (other !== undefined) this.#server._handle = other
     else {
-      const standIn = createServer() as Handled
-      listenUnreachably(standIn)
+      const standIn = this.#spare ?? makeStandIn()
+      this.#spare = undefined
       this.#server._handle = standIn._handle
       this.#standIn = standIn._handle ?? undefined
     }
@@ -237,6 +246,12 @@ export class AcceptSources {
     if (this.#server._handle === handle) Server.prototype.close.call(this.#server)
     else handle.close()
   }
+}
+
+function makeStandIn(): Handled {
+  const standIn = createServer() as Handled
+  listenUnreachably(standIn)
+  return standIn
 }
 
 /** A socket with the settings of a server, for a held number, which it takes over. */

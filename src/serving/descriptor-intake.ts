@@ -32,6 +32,8 @@ export class DescriptorIntake implements Intake {
 
   prepare(): void {}
 
+  beforeRemoval(): void {}
+
   async add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<AcceptSource> {
     return this.begin(listener, backlog, exclusive).source
   }

@@ -20,6 +20,8 @@ export interface Intake {
   check(): void
   /** It will only be given connections. */
   prepare(): void
+  /** All its sources are about to be removed. Throws the system's error if no descriptor is left for that: nothing has changed then. */
+  beforeRemoval(): void
   /** Accepts from a listener, which is used up, until the source is removed. `exclusive`, asked at the end: no other program holds it. */
   add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<AcceptSource>
   /** The same, at once: it throws what `add` rejects with, and accepts when it returns. */

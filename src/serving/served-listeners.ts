@@ -36,6 +36,8 @@ export class ServedListeners {
   readonly #serving = new Map<string, ServedListener>()
   /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
   readonly #exposed = new Set<string>()
+  /** Copies for the next `attach()`. */
+  readonly #reserved = new Map<Descriptor, Descriptor>()
   #held = false
   #stopping = false
   #cutOff = false
@@ -104,7 +106,8 @@ export class ServedListeners {
 
   /** Accepts from a lane, of which the grant stays. */
   #begin(name: string, { served, lanes }: ServedListener, { lane, listener, backlog }: Lane): Begun {
-    const copy = listener.dup()
+    const copy = this.#reserved.get(listener) ?? listener.dup()
+    this.#reserved.delete(listener)
     try {
       const begun = served.begin(copy, backlog, () => this.#isOwn(name))
       lanes.set(lane, Promise.resolve(begun.source))
@@ -127,19 +130,24 @@ export class ServedListeners {
 
   // --- accepting later, and not for a while
 
+  /** No server accepts. */
+  get held(): boolean {
+    return this.#held
+  }
+
   /** Until `attach()` no server accepts; after `pause()` none accepts any more. */
   hold(): void {
     this.#held = true
   }
 
-  /** Every server accepts when this returns. `lanes`: all that there are, if they are more than the source's; they stay the caller's. */
+  /** Every server accepts when this returns; what accepts already is left alone. `lanes`: all that there are, if they are more than the source's; they stay the caller's. */
   attach(lanes: readonly Lane[] = this.#ownLanes()): void {
     this.#held = false
     if (this.#stopping) return
     for (const [name, entry] of this.#serving) {
       if ('dispatched' in this.get(name)) entry.served.prepare()
       for (const lane of lanes) {
-        if (lane.name !== name) continue
+        if (lane.name !== name || entry.lanes.has(lane.lane)) continue
         // Its 'error' is the program's to hear
         void this.#begin(name, entry, lane).listening.catch(() => {})
       }
@@ -148,6 +156,34 @@ export class ServedListeners {
 
   #ownLanes(): Lane[] {
     return [...this.#source.listeners].flatMap(([name, grant]) => ('dispatched' in grant ? [] : [{ name, ...grant }]))
+  }
+
+  /** `attach(lanes)` needs no descriptors then. @throws the system's error: no copy is left open. */
+  reserve(lanes: readonly Lane[]): void {
+    try {
+      for (const { name, listener } of lanes)
+        if (this.#serving.has(name) && !this.#reserved.has(listener)) this.#reserved.set(listener, listener.dup())
+    } catch (error) {
+      this.#closeReserved()
+      throw error
+    }
+  }
+
+  /** Stops accepting, as `pause()`, and `attach(lanes)` can't fail for want of descriptors. @throws the system's error: it accepts as before. */
+  suspend(lanes: readonly Lane[]): void {
+    this.reserve(lanes)
+    try {
+      for (const { served } of this.#serving.values()) served.beforeRemoval()
+    } catch (error) {
+      this.#closeReserved()
+      throw error
+    }
+    this.pause()
+  }
+
+  #closeReserved(): void {
+    for (const copy of this.#reserved.values()) copy.close()
+    this.#reserved.clear()
   }
 
   /** Stops accepting. Open connections live on, and `attach()` may follow. */
@@ -237,6 +273,7 @@ export class ServedListeners {
    * listeners that no other process goes on with, so that it serves those that wait there in any case.
    */
   async end(last: boolean | Promise<boolean>, alone: readonly string[] = []): Promise<void> {
+    this.#closeReserved()
     const emptied: Promise<void>[] = []
     for (const name of alone)
       for (const source of this.#serving.get(name)?.lanes.values() ?? []) emptied.push(source.then(one => one.empty()))

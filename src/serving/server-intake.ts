@@ -81,6 +81,10 @@ export class ServerIntake implements Intake {
     this.#sources.prepare()
   }
 
+  beforeRemoval(): void {
+    this.#sources.beforeRemoval()
+  }
+
   /**
    * Accepts from a listener, which it uses up, until the source is removed; resolves when it accepts. The first listener becomes the server's own.
    * Node sets the backlog of a listener again, for all processes that share it: `backlog`, default 511. `exclusive` is called at the end. It is

@@ -2,6 +2,7 @@
  * A process's place at a takeover path: as the candidate that waits for its turn, as the owner, and as the superseded one that tells its successor
  * how many connections are left. What the process serves is its user's business: a Seat's, or a Supervisor's.
  */
+import { setTimeout as later } from 'node:timers/promises'
 import { deferred } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
@@ -17,6 +18,14 @@ import { apply, type Succession } from './succession.ts'
 
 /** How often a superseded process looks how many connections are left, in ms. */
 const LOOK = 1000
+
+/**
+ * How often it binds a path that is in use and refuses connections: that of a process that is just starting or ending, or a file that can't be proved
+ * dead, because its directory can't be read.
+ */
+const BINDS = 10
+/** Before it tries again, in ms. */
+const BIND_PAUSE = 10
 
 /** What a place reports. Without a listener for the event each is a process warning. */
 export interface Report {
@@ -112,19 +121,20 @@ export class Place {
    */
   async take(wants: readonly string[] | undefined, signal: AbortSignal | undefined): Promise<readonly Offered[]> {
     const { path, authorize } = this.#settings
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       this.#succession = await apply({ path, program: this.#program, wants, limits: this.#settings, authorize, signal })
-      const found = this.#succession !== undefined || (await this.#bind())
+      const found = this.#succession !== undefined || (await this.#bind(attempt < BINDS))
       if (this.#givenUp) {
         await this.giveUp()
         throw new PassfdError('TAKEOVER_BEGUN', { operation: 'a takeover', why: 'this process stops' })
       }
       if (found) return this.#succession?.listeners ?? []
+      await later(BIND_PAUSE)
     }
   }
 
-  /** False: another process is there by now. */
-  async #bind(): Promise<boolean> {
+  /** False: another process is there by now, and the caller tries again. */
+  async #bind(again: boolean): Promise<boolean> {
     const { path, access } = this.#settings
     try {
       const { fd, file } = await listenOn({ path }, access, BACKLOG)
@@ -132,7 +142,7 @@ export class Place {
       this.#file = file
       return true
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+      if (!again || (error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
       return false
     }
   }
@@ -144,8 +154,8 @@ export class Place {
     const { pid } = succession.predecessor
     try {
       await succession.drop(names)
-    } catch (error) {
-      if (succession.defeat !== undefined) throw error
+    } catch {
+      succession.checkUndefeated()
       // The predecessor is dead, or its channel is: it decides by the pipes what it does
     }
     for (const name of names)

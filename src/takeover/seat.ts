@@ -93,6 +93,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #phase: Phase = 'booting'
   #inherited: LockedState | undefined
   #inheriting = false
+  /** `ready()` is on its way to the commit. */
+  #committing = false
   #ready: ReadyOptions<State> = {}
   /** What `freeze` has returned, for the attempt that is under way. */
   #given: GivenState | undefined
@@ -203,6 +205,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async listen(name: string, server: Server): Promise<void> {
     this.#mustServe('listen()')
     await this.#served.serve(name, server)
+    this.#acceptFurther()
   }
 
   /** Calls `handler` with each connection of the listener `name` as a Descriptor, which the handler owns; otherwise as `listen()`. */
@@ -210,6 +213,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
     this.#mustServe('receive()')
     await this.#served.receive(name, handler)
+    this.#acceptFurther()
   }
 
   /**
@@ -250,6 +254,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   async inherit(options: { accepts?: unknown } = {}): Promise<State | undefined> {
     const { accepts } = readOptions(options, { accepts: true } as const)
     this.#mustBoot('inherit()')
+    if (this.#committing)
+      throw new PassfdError('TAKEOVER_BEGUN', { operation: 'inherit()', why: 'ready() is under way' })
     if (this.#inheriting || this.#inherited !== undefined)
       throw new PassfdError('TAKEOVER_BEGUN', { operation: 'inherit()', why: 'it was called before' })
     const { succession } = this.#place
@@ -285,7 +291,12 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#reportHeld()
     if (this.#inheriting)
       throw new PassfdError('TAKEOVER_BEGUN', { operation: 'ready()', why: 'inherit() is still under way' })
-    await this.#sendDrops()
+    this.#committing = true
+    try {
+      await this.#sendDrops()
+    } finally {
+      this.#committing = false
+    }
     this.#mustBoot('ready()')
     this.#ready = {
       ...(ready.freeze === undefined ? {} : { freeze: inContext(ready.freeze) }),
@@ -346,6 +357,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   /** All of it happens in this turn of the event loop. */
   #commit(): Promise<void> {
     try {
+      this.#served.reserve(this.#listeners.lanes) // before the byte: without descriptors the predecessor serves on
       this.#place.win()
     } catch (error) {
       void this.#giveUp()
@@ -402,11 +414,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   ): Promise<readonly StatePart[]> {
     const { signal, successor } = context
     const isOver = (): PassfdError =>
-      new PassfdError('TAKEOVER_OVER', { pid: successor.pid, why: 'freeze() has taken too long' })
+      new PassfdError('TAKEOVER_OVER', { pid: successor.pid, why: 'it has ended before freeze() had returned' })
     if (signal.aborted) throw isOver()
-    this.#served.pause()
     let returned: { value: State } | undefined
     try {
+      this.#served.suspend(this.#listeners.lanes)
       returned = { value: await freeze(context) }
       if (signal.aborted) throw isOver()
       const given = new GivenState(returned.value)
@@ -424,6 +436,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   #accept(): void {
     this.#served.attach(this.#listeners.lanes)
+  }
+
+  /** What was served after `ready()` has only its first lane. */
+  #acceptFurther(): void {
+    if (this.#phase === 'owner' && !this.#served.held) this.#accept()
   }
 
   async #thaw(value: State): Promise<void> {

@@ -24,6 +24,7 @@ import {
   VERSION
 } from './messages.ts'
 import { Life, OtherLife, takeByte } from './pipes.ts'
+import { closeState } from './state.ts'
 import { publishStep } from './steps.ts'
 
 /** A candidate that hears nothing for so long connects again, in ms: a stopped, superseded process may have accepted it. */
@@ -126,12 +127,14 @@ export async function applyAt(
   setup: CandidateSetup,
   patience: Patience = { since: performance.now() }
 ): Promise<Succession> {
-  const succession = new Succession(setup, channel, patience)
+  let succession: Succession | undefined
   try {
+    succession = new Succession(setup, channel, patience)
     await succession.begin()
     return succession
   } catch (error) {
-    succession.giveUp()
+    if (succession === undefined) void channel.close()
+    else succession.giveUp()
     throw asRefusal(error, channel.peer.pid)
   }
 }
@@ -208,9 +211,9 @@ export class Succession {
     return this.#path!
   }
 
-  /** Why this attempt is over; undefined: it isn't. */
-  get defeat(): Defeat | undefined {
-    return this.#defeat
+  /** @throws as `win()` if this attempt is over. */
+  checkUndefeated(): void {
+    if (this.#defeat !== undefined) throw this.#defeated()
   }
 
   /** Waits for its turn, and takes every part of the offer. */
@@ -218,35 +221,36 @@ export class Succession {
     const { wants, program } = this.#setup
     const { pid } = this.predecessor
     publishStep('begin', pid)
-    const offer = readOffer(
-      await this.#ask(
-        {
-          do: 'begin',
-          takeover: VERSION,
-          needs: [...FEATURES],
-          program,
-          ...(wants === undefined ? {} : { wants: [...wants] }),
-          life: this.life.readEnd()
-        },
-        this.#setup.limits.turnTimeout,
-        'its turn (turnTimeout)'
-      )
+    const answer = await this.#ask(
+      {
+        do: 'begin',
+        takeover: VERSION,
+        needs: [...FEATURES],
+        program,
+        ...(wants === undefined ? {} : { wants: [...wants] }),
+        life: this.life.readEnd()
+      },
+      this.#setup.limits.turnTimeout,
+      'its turn (turnTimeout)'
     )
     publishStep('offer', pid)
+    const offer = reading(answer, () => {
+      const read = readOffer(answer)
+      this.#predecessorLife = new OtherLife(read.life, {
+        onMark: () => {}, // an owner that was a successor once
+        onEnd: () => this.#candidacy.lifeEnded()
+      })
+      return read
+    })
     this.#offer = offer
     this.#path = offer.path
-    this.#predecessorLife = new OtherLife(offer.life, {
-      onMark: () => {}, // an owner that was a successor once
-      onEnd: () => this.#candidacy.lifeEnded()
-    })
     this.#accept(offer)
     checkVersion(offer)
     while (this.listeners.length < offer.total) {
       const from = this.listeners.length
       publishStep('more', pid)
-      const part = readPart(
-        await this.#ask({ do: 'more', from }, this.#setup.limits.turnTimeout, 'the offer (turnTimeout)')
-      )
+      const more = await this.#ask({ do: 'more', from }, this.#setup.limits.turnTimeout, 'the offer (turnTimeout)')
+      const part = reading(more, () => readPart(more))
       this.#accept(part)
       if (part.listeners.length === 0)
         throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'a part of the offer is empty' })
@@ -305,10 +309,13 @@ export class Succession {
   async #copy(accepts: unknown, parts: StatePart[], deadline: number): Promise<void> {
     const ask = async (asked: Asked): Promise<unknown> => {
       try {
-        return await this.#channel.request(asked, {
+        const answer = await this.#channel.request(asked, {
           descriptors: MOST,
           timeout: Math.max(1, Math.ceil(deadline - performance.now()))
         })
+        if (this.#candidacy.state === 'copying') return answer
+        closeState(answer) // too late
+        return new Promise(() => {})
       } catch (error) {
         // An answer of the predecessor's is one; anything else is the channel's end, or the time, of which the candidacy hears
         if (codeOf(error) === (error as { code?: string }).code) return new Promise(() => {})
@@ -319,7 +326,8 @@ export class Succession {
     const frozen = readFrozen(await ask({ do: 'freeze', accepts }))
     for (let part = 0; part < frozen.parts; part++) {
       publishStep('state', this.predecessor.pid)
-      parts.push(readStatePart(await ask({ do: 'state', part })))
+      const answer = await ask({ do: 'state', part })
+      parts.push(reading(answer, () => readStatePart(answer)))
     }
     const bytes = parts.reduce((sum, one) => sum + one.bytes.length, 0)
     const descriptors = parts.reduce((sum, one) => sum + one.descriptors.length, 0)
@@ -402,8 +410,12 @@ export class Succession {
       this.#patience.since = performance.now()
       begin()
     }
+    const answer = this.#channel.request(asked, { descriptors: MOST, timeout: 0 })
     try {
-      return await Promise.race([this.#channel.request(asked, { descriptors: MOST, timeout: 0 }), ended.promise])
+      return await Promise.race([answer, ended.promise])
+    } catch (error) {
+      answer.then(closeState, () => {}) // that comes after the limit
+      throw error
     } finally {
       clearTimeout(this.#timer)
       this.#heard = undefined
@@ -450,6 +462,16 @@ const WHY: Record<Defeat, string> = {
   late: 'the predecessor has gone on',
   'given up': 'it was given up',
   attach: 'it could not accept'
+}
+
+/** What is made of an answer; if that fails, the descriptors in it are closed. */
+function reading<T>(answer: unknown, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    closeState(answer)
+    throw error
+  }
 }
 
 function readChain(value: unknown): Draining[] {

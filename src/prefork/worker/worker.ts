@@ -4,6 +4,7 @@ import type { Server } from 'node:net'
 import { AsyncContext } from '../../base/async-context.ts'
 import { invalid } from '../../base/check.ts'
 import { deferred } from '../../base/deferred.ts'
+import { asError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
 import { throwLater } from '../../base/throw-later.ts'
@@ -17,6 +18,7 @@ import { ServedListeners } from '../../serving/served-listeners.ts'
 import type { StopHandler } from '../../serving/stop-handlers.ts'
 import { type Giver, giveState, takeState } from '../../takeover/hand-over.ts'
 import type { FreezeContext } from '../../takeover/owner.ts'
+import { warnOf } from '../../takeover/place.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
 /** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
@@ -279,7 +281,13 @@ export class Worker {
       return false
     }
     // What is accepted after `freeze` would have to be drained here
-    this.#listeners.pause()
+    try {
+      this.#listeners.suspend([])
+    } catch (error) {
+      end.close()
+      warnOf({ code: 'failed', message: `The replacement gets no state: ${asError(error).message}` })
+      return false
+    }
     const taken = giveState(end, giver, timeout, late => this.#end.onStop(() => late))
     this.#end.waitFor(taken)
     return taken
