@@ -93,6 +93,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #phase: Phase = 'booting'
   #inherited: LockedState | undefined
   #inheriting = false
+  /** It was told to stop before `ready()`, and the process ends by itself: see `#unlessLeaving()`. */
+  #leaving = false
   /** `ready()` is on its way to the commit. */
   #committing = false
   #ready: ReadyOptions<State> = {}
@@ -202,10 +204,12 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
    * `'listening'` comes at the commit. The graceful end closes the server: don't close it yourself.
    * @throws (rejects) `ERR_PASSFD_LISTENER_UNKNOWN`; `ERR_PASSFD_LISTENER_SERVED`; `ERR_PASSFD_SERVER_CLOSED`.
    */
-  async listen(name: string, server: Server): Promise<void> {
-    this.#mustServe('listen()')
-    await this.#served.serve(name, server)
-    this.#acceptFurther()
+  listen(name: string, server: Server): Promise<void> {
+    return this.#unlessLeaving(async () => {
+      this.#mustServe('listen()')
+      await this.#served.serve(name, server)
+      this.#acceptFurther()
+    })
   }
 
   /** Calls `handler` with each connection of the listener `name` as a Descriptor, which the handler owns; otherwise as `listen()`. */
@@ -251,7 +255,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
    * may call it again, or call `ready()` and do without the state. Rejects with ERR_PASSFD_TAKEOVER_OVER if the state was not complete within
    * `inheritTimeout`; then `ready()` fails, too.
    */
-  async inherit(options: { accepts?: unknown } = {}): Promise<State | undefined> {
+  inherit(options: { accepts?: unknown } = {}): Promise<State | undefined> {
+    return this.#unlessLeaving(() => this.#inherit(options))
+  }
+
+  async #inherit(options: { accepts?: unknown }): Promise<State | undefined> {
     const { accepts } = readOptions(options, { accepts: true } as const)
     this.#mustBoot('inherit()')
     if (this.#committing)
@@ -282,7 +290,11 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
    * Rejects with ERR_PASSFD_TAKEOVER_TOO_LATE if the predecessor has gone on meanwhile, ERR_PASSFD_TAKEOVER_OVER, or
    * ERR_PASSFD_TAKEOVER_LISTENERS. The predecessor serves then, and all that this process was given is closed, except after _LISTENERS.
    */
-  async ready(options: ReadyOptions<State> = {}): Promise<void> {
+  ready(options: ReadyOptions<State> = {}): Promise<void> {
+    return this.#unlessLeaving(() => this.#commitWith(options))
+  }
+
+  async #commitWith(options: ReadyOptions<State>): Promise<void> {
     const ready = readOptions(options, READY_OPTIONS)
     for (const name of ['freeze', 'thaw'] as const)
       if (ready[name] !== undefined && typeof ready[name] !== 'function')
@@ -493,8 +505,21 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     }
   }
 
+  /** A program that awaits this as TERM comes must not end by its rejection, with status 1: it does not settle then, and the process ends. */
+  async #unlessLeaving<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      if (!this.#leaving) throw error
+      return new Promise(() => {})
+    }
+  }
+
   async #stop(): Promise<void> {
-    if (this.#phase === 'booting') await this.#giveUp()
+    if (this.#phase === 'booting') {
+      this.#leaving = this.#settings.exit
+      await this.#giveUp()
+    }
     const atOnce = this.#phase === 'given up'
     await this.#end.begin({ last: async () => this.#phase === 'stopped', alone: () => this.#alone, atOnce })
   }

@@ -159,3 +159,18 @@ test('a socket file that can’t be proved dead, because its directory can’t b
   chmodSync(directory, 0o700)
   rmSync(directory, { recursive: true })
 })
+
+test('TERM while a program waits for the state: it gives up with status 0, and not by an error', async t => {
+  const path = temporaryPath('seat')
+  const old = startSeat(t, path, { listeners: HTTP, steps: { 'answer freeze': 'STOP' } })
+  await old.ask('all', true)
+  const late = startSeat(t, path, { listeners: HTTP })
+  await late.ask('open')
+  const failed = t.throwsAsync(late.ask('inherit'))
+  await old.told('step')
+  late.running.child.kill('SIGTERM')
+  t.like(await late.running.exit, { code: 0, signal: null })
+  t.notRegex((await failed)!.message, /ERR_PASSFD/)
+  old.running.child.kill('SIGKILL')
+  await old.running.exit
+})
