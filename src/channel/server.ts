@@ -96,6 +96,8 @@ interface ServerSetup {
 }
 
 let createServer: (setup: ServerSetup) => ChannelServer<any, any>
+/** @internal Stops accepting. Handshakes that are under way still give channels, until `close()`; open channels live on. */
+export let stopAccepting: (server: ChannelServer<any, any>) => void
 
 /** Accepts channels. After its handshake a channel is in `channels`, is emitted as `'channel'`, and can be iterated over. */
 export class ChannelServer<In = unknown, Out = unknown>
@@ -118,6 +120,8 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #unseen = new Map<Channel<In, Out>, Guest>()
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
   #iterating = false
+  /** Handshakes may still give channels. */
+  #admits = true
   #closing: Promise<void> | undefined
   #resolveClosed!: (error: Failure | undefined) => void
   #lastLimits: Limits | undefined
@@ -241,7 +245,7 @@ export class ChannelServer<In = unknown, Out = unknown>
       this.#refused(peer, error as Error)
       return
     }
-    if (this.#closing === undefined) this.#opened(channel, guest)
+    if (this.#admits) this.#opened(channel, guest)
     else void channel.close()
     guest.admitted(channel)
   }
@@ -261,7 +265,7 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   #refused(peer: Peer, error: Error): void {
-    if (this.#closing === undefined) this.#tell('refused', peer, error)
+    if (this.#admits) this.#tell('refused', peer, error)
   }
 
   /** Nothing that a listener throws disturbs the server. */
@@ -303,6 +307,8 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   #close(channels: boolean, error: Error | undefined): Promise<void> {
+    this.#admits = false
+    this.#handshakes.abort()
     this.#closing ??= this.#closeNow(channels, error)
     return this.#closing
   }
@@ -311,7 +317,6 @@ export class ChannelServer<In = unknown, Out = unknown>
     const { fd, file, limits } = this.#setup
     this.#acceptor.end()
     this.#forgetSignal()
-    this.#handshakes.abort()
     let failure = error
     try {
       if (file !== undefined) await removeFile(file)
@@ -331,6 +336,9 @@ export class ChannelServer<In = unknown, Out = unknown>
   }
 
   static {
+    stopAccepting = server => {
+      server.#closing ??= server.#closeNow(false, undefined)
+    }
     createServer = setup => new ChannelServer(setup)
   }
 }

@@ -6,7 +6,7 @@ import { asError, PassfdError } from '../../base/errors.ts'
 import { checkOptions, type KnownOptions } from '../../base/known-options.ts'
 import type { Channel } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
-import { listen } from '../../channel/server.ts'
+import { listen, stopAccepting } from '../../channel/server.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
@@ -124,15 +124,15 @@ export async function openAdmin(
     path,
     leavePath: () => {
       copy?.close()
-      void server.close({ channels: false })
+      stopAccepting(server)
     },
     unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
     close: async () => {
       stopListening()
       if (copy?.closed === false) copy.close()
-      const channels = [...server.channels]
-      await server.close()
-      await Promise.all(channels.map(channel => channel.close())) // after leavePath() they are its own to close
+      const closed = server.close()
+      await Promise.all([...server.channels].map(channel => channel.close())) // after leavePath() they are its own to close
+      await closed
     }
   }
 }
