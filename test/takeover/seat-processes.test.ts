@@ -137,6 +137,7 @@ test('TERM to an owner waits for one attempt, and no further: who waits behind i
   const behind = two.ask('open')
   await two.told('step')
   process.kill(owner.pid, 'SIGTERM')
+  t.true(await owner.told('lameDuck'))
   t.deepEqual(await asked(port), [owner.pid, '-'])
   await one.seat[Symbol.asyncDispose]()
   t.is(await behind, null)
