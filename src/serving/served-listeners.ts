@@ -40,6 +40,7 @@ export class ServedListeners {
   readonly #reserved = new Map<Descriptor, Descriptor>()
   #held = false
   #stopping = false
+  #ended = false
   #cutOff = false
   #orphan = false
   #elsewhere = false
@@ -140,10 +141,13 @@ export class ServedListeners {
     this.#held = true
   }
 
-  /** Every server accepts when this returns; what accepts already is left alone. `lanes`: all that there are, if they are more than the source's; they stay the caller's. */
+  /**
+   * Every server accepts when this returns; what accepts already is left alone. Nothing after `end()` has begun. `lanes`: all that there are, if
+   * they are more than the source's; they stay the caller's.
+   */
   attach(lanes: readonly Lane[] = this.#ownLanes()): void {
     this.#held = false
-    if (this.#stopping) return
+    if (this.#ended) return
     for (const [name, entry] of this.#serving) {
       if ('dispatched' in this.get(name)) entry.served.prepare()
       for (const lane of lanes) {
@@ -258,7 +262,7 @@ export class ServedListeners {
     this.#elsewhere = elsewhere
   }
 
-  /** From now on none is lent, served or accepted from. */
+  /** From now on none is lent or newly served. What was suspended for an attempt may still be attached, until `end()`. */
   beginStop(): void {
     this.#stopping = true
   }
@@ -273,6 +277,7 @@ export class ServedListeners {
    * listeners that no other process goes on with, so that it serves those that wait there in any case.
    */
   async end(last: boolean | Promise<boolean>, alone: readonly string[] = []): Promise<void> {
+    this.#ended = true
     this.#closeReserved()
     const emptied: Promise<void>[] = []
     for (const name of alone)

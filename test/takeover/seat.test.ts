@@ -579,3 +579,18 @@ test('a candidate gets each part of a state once; when it goes, its owner accept
   pipe.readable.close()
   pipe.writable.close()
 })
+
+test('a stop during a freeze: when the attempt has failed, who waits in the queue is served before the end', async t => {
+  for (const lameDuck of [0, 600_000]) {
+    const path = temporaryPath('seat')
+    const old = await first(path, { name: 'old', lameDuck, ready: { freeze: () => 1, thaw: () => {} } })
+    const late = await seated({ path, listeners: HTTP })
+    t.is(await late.seat.inherit(), 1)
+    const waiting = answerAt(old.port)
+    const stopped = old.seat.stop()
+    await late.seat[Symbol.asyncDispose]()
+    t.is(await waiting, 'old')
+    void old.seat.stop() // a lame duck has no more time
+    await stopped
+  }
+})
