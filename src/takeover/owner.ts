@@ -183,10 +183,13 @@ export class Owner {
     this.#waits = setInterval(() => this.#tellWaiting(), WAIT_INTERVAL).unref()
   }
 
-  /** `life`: the owner's for the rest of its process's life; a successor's has its mark already. Accepts in this turn of the event loop. */
-  static begin(setup: OwnerSetup, life: Life): { owner: Owner; accepting: Promise<void> } {
+  /**
+   * `life`: the owner's for the rest of its process's life; a successor's has its mark already. `listening`: a copy of the path's socket, which is moved
+   * in. Accepts in this turn of the event loop.
+   */
+  static begin(setup: OwnerSetup, life: Life, listening: Descriptor): { owner: Owner; accepting: Promise<void> } {
     const owner = new Owner(setup, life)
-    return { owner, accepting: owner.#listen(setup.path!) }
+    return { owner, accepting: owner.#listen(listening) }
   }
 
   /** Has one candidate, at the other end of the channel, and nothing to listen on. */
@@ -222,9 +225,9 @@ export class Owner {
 
   // --- the takeover path
 
-  async #listen(path: Descriptor): Promise<void> {
+  async #listen(listening: Descriptor): Promise<void> {
     const { authorize } = this.#setup
-    const opening = listen<unknown, Told>(path.dup(), {
+    const opening = listen<unknown, Told>(listening, {
       ...(authorize === undefined ? {} : { authorize }),
       maxMessage: 1048576,
       maxDescriptors: 1,

@@ -79,6 +79,8 @@ export class Place {
   #path: Descriptor | undefined
   #file: SocketFile | undefined
   #life: Life | undefined
+  /** What the owner will listen with. */
+  #listening: Descriptor | undefined
   #owner: Owner | undefined
   #alone: readonly string[] = []
   #successor: Successor | undefined
@@ -168,13 +170,22 @@ export class Place {
   }
 
   /**
-   * Reads the byte. From then on this process owns, or ends: it has all servers accept, and calls `serve()`, or `fail()`. Without a predecessor it
-   * does nothing. @throws ERR_PASSFD_TAKEOVER_TOO_LATE, ERR_PASSFD_TAKEOVER_OVER: the predecessor has gone on then, and all is closed.
+   * Reads the byte, if there is a predecessor. From then on this process owns, or ends: it has all servers accept, and calls `serve()`, or `fail()`.
+   * @throws ERR_PASSFD_TAKEOVER_TOO_LATE, ERR_PASSFD_TAKEOVER_OVER: the predecessor has gone on then, and all is closed. Or the system's error, before
+   * the byte.
    */
   win(): void {
-    this.#succession?.win()
-    this.#life = this.#succession?.life ?? new Life()
+    this.#succession?.checkUndefeated()
     this.#path ??= this.#succession!.path
+    this.#listening = this.#path.dup()
+    try {
+      this.#listening.borrow() // a number of its own now: without descriptors the predecessor serves on
+      this.#life = this.#succession?.life ?? new Life()
+      this.#succession?.win()
+    } catch (error) {
+      this.#listening.close()
+      throw error
+    }
   }
 
   /** Every server accepts: answers on the path, and writes the mark. Resolves when candidates are let in; that it fails is reported. */
@@ -211,7 +222,8 @@ export class Place {
             hooks.report({ code, message: `Process ${pid} takes over: ${detail}.`, pid })
         }
       },
-      this.#life!
+      this.#life!,
+      this.#listening!
     )
     this.#owner = owner
     if (succession !== undefined) {
@@ -225,7 +237,7 @@ export class Place {
 
   /** It could not accept after the byte: the predecessor takes back. */
   fail(): void {
-    this.#owner = undefined
+    this.#listening!.close()
     this.#succession?.giveUp()
   }
 

@@ -44,6 +44,21 @@ test('without descriptors the predecessor does not freeze, and the successor doe
   await next.end()
 })
 
+test('without a descriptor for the takeover path the successor does not commit, though it needs none for a server', async t => {
+  const path = temporaryPath('seat')
+  const options = { listeners: HTTP }
+  const old = startSeat(t, path, options)
+  const [{ port }] = await old.ask<[{ port: number }]>('all')
+  const next = startSeat(t, path, { ...options, serves: false })
+  await next.ask('open')
+  limitOpenFiles(next.pid, 4)
+  const refused = await t.throwsAsync(next.ask('ready'))
+  t.regex(refused!.message, /^EMFILE/)
+  t.deepEqual(await asked(port), [old.pid, '-'])
+  await next.end()
+  await old.end()
+})
+
 test('an attempt that ends while an earlier freeze is under way: each listener is accepted from once', async t => {
   const path = temporaryPath('seat')
   const gate = deferred()
@@ -93,7 +108,8 @@ test('what is served after ready() is accepted from in every lane', async t => {
         report: () => {}
       }
     },
-    life
+    life,
+    takeoverPath.dup()
   )
   await accepting
   const ports = [listener, further].map(one => (addressOf(one.borrow()) as { port: number }).port)
