@@ -1,3 +1,5 @@
+import { checkInteger } from './check.ts'
+
 /** The longest time limit, in ms: a timer of Node's holds no more. */
 export const MAX_TIMEOUT = 0x7fffffff
 
@@ -9,4 +11,11 @@ export function keepAlive(timer: NodeJS.Timeout | undefined, on: boolean): void 
   if (typeof timer !== 'object') return
   if (on) timer.ref()
   else timer.unref()
+}
+
+/** A time limit in ms as users give it, from `least` on, or its preset. Throws ERR_PASSFD_INVALID_ARGUMENT; `what` is how that calls it. */
+export function time(value: number | undefined, what: string, preset: number, least: number): number {
+  if (value === undefined) return preset
+  checkInteger(value, what, least, MAX_TIMEOUT)
+  return value
 }

@@ -6,7 +6,7 @@ import { asUrl } from '../base/brand.ts'
 import { checkInteger, checkPathText, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
-import { MAX_TIMEOUT } from '../base/timers.ts'
+import { time } from '../base/timers.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from '../channel/options.ts'
 import type { BindSpec } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
@@ -219,8 +219,8 @@ export function settingsOf(given: SupervisorOptions): Settings {
   channelLimits(channel)
   const { workers = availableParallelism() } = options
   checkWorkers(workers)
-  const heartbeat = time(options.heartbeat, 'heartbeat', 1000, 10)
-  const hangTimeout = time(options.hangTimeout, 'hangTimeout', 10_000, 0)
+  const heartbeat = time(options.heartbeat, 'options.heartbeat', 1000, 10)
+  const hangTimeout = time(options.hangTimeout, 'options.hangTimeout', 10_000, 0)
   return {
     entry,
     command,
@@ -228,12 +228,12 @@ export function settingsOf(given: SupervisorOptions): Settings {
     workers,
     balance: balanceOf(options.balance, command !== undefined),
     spawn,
-    readyTimeout: time(options.readyTimeout, 'readyTimeout', 30_000, 0),
-    lameDuck: time(options.lameDuck, 'lameDuck', 0, 0),
-    stopTimeout: time(options.stopTimeout, 'stopTimeout', 30_000, 1),
-    killTimeout: time(options.killTimeout, 'killTimeout', 5000, 1),
-    idleGrace: time(options.idleGrace, 'idleGrace', 1000, 0),
-    handOverTimeout: time(options.handOverTimeout, 'handOverTimeout', 5000, 1),
+    readyTimeout: time(options.readyTimeout, 'options.readyTimeout', 30_000, 0),
+    lameDuck: time(options.lameDuck, 'options.lameDuck', 0, 0),
+    stopTimeout: time(options.stopTimeout, 'options.stopTimeout', 30_000, 1),
+    killTimeout: time(options.killTimeout, 'options.killTimeout', 5000, 1),
+    idleGrace: time(options.idleGrace, 'options.idleGrace', 1000, 0),
+    handOverTimeout: time(options.handOverTimeout, 'options.handOverTimeout', 5000, 1),
     // One that comes late is no hung worker
     heartbeat: hangTimeout === 0 ? heartbeat : Math.min(heartbeat, Math.max(10, Math.floor(hangTimeout / 2))),
     hangTimeout,
@@ -296,7 +296,7 @@ function takeoverOf(given: unknown): TakeOverSettings | undefined {
   const place = Object.fromEntries(
     Object.entries({ path, mode, owner, group }).filter(([, value]) => value !== undefined)
   )
-  return takeOverSettings({ ...rest, path: place as unknown as TakeoverPath }, 'options.takeover')
+  return takeOverSettings({ ...rest, path: place as unknown as TakeoverPath }, 'options.takeover', 'options.takeover')
 }
 
 export function checkWorkers(workers: unknown): asserts workers is number {
@@ -310,12 +310,6 @@ function limitsOf(limits: WorkerLimits): WorkerLimits {
   if (typeof jitter !== 'number' || !(jitter >= 0 && jitter <= 1))
     throw invalid('options.limits.jitter', 'a number from 0 to 1', jitter)
   return { ...limits, jitter }
-}
-
-function time(value: number | undefined, name: string, preset: number, least: number): number {
-  if (value === undefined) return preset
-  checkInteger(value, `options.${name}`, least, MAX_TIMEOUT)
-  return value
 }
 
 /** What a program is started with ends at a NUL (execve(2)). */

@@ -75,6 +75,10 @@ export interface StatePart {
   descriptors: Descriptor[]
 }
 
+export function closeParts(parts: Iterable<StatePart>): void {
+  for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
+}
+
 export interface Status {
   owner: Program
   generation: number

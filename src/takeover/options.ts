@@ -2,7 +2,7 @@
 import { isAbortSignal } from '../base/brand.ts'
 import { checkInteger, checkOneOf, checkPathText, checkType, invalid } from '../base/check.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
-import { MAX_TIMEOUT } from '../base/timers.ts'
+import { time } from '../base/timers.ts'
 import type { BindSpec } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
@@ -114,11 +114,11 @@ export interface TakeOverSettings extends PlaceSettings {
   readonly supersededStatus: number
 }
 
-/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. `what`: how errors call the options. */
-export function settingsOf(given: TakeOverOptions, what = 'options'): TakeOverSettings {
+/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. `what`: how errors call the options; `place`: those of the path. */
+export function settingsOf(given: TakeOverOptions, what = 'options', place = `${what}.path`): TakeOverSettings {
   const options = readOptions(given, TAKEOVER_OPTIONS)
   const { drop = [], authorize, signal, busy = 'wait', signals = true, exit = true, supersededStatus = 0 } = options
-  const place = pathOf(options.path, what)
+  const at = pathOf(options.path, what, place)
   if (!Array.isArray(drop) || drop.some(name => typeof name !== 'string'))
     throw invalid(`${what}.drop`, 'an array of names', drop)
   if (authorize !== undefined && typeof authorize !== 'function')
@@ -129,8 +129,8 @@ export function settingsOf(given: TakeOverOptions, what = 'options'): TakeOverSe
     checkType(value, name, 'true or false', one => typeof one === 'boolean')
   checkInteger(supersededStatus, `${what}.supersededStatus`, 0, 255)
   return {
-    path: place.path,
-    access: accessOf(place, place.mode ?? 0o600, `${what}.path.`),
+    path: at.path,
+    access: accessOf(at, at.mode ?? 0o600, `${place}.`),
     listeners: options.listeners === undefined ? undefined : readListeners(options.listeners, 'options.listeners'),
     drop,
     authorize,
@@ -151,19 +151,12 @@ export function settingsOf(given: TakeOverOptions, what = 'options'): TakeOverSe
   }
 }
 
-function pathOf(given: unknown, what: string): TakeoverPath {
+function pathOf(given: unknown, what: string, place: string): TakeoverPath {
   if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
     throw invalid(`${what}.path`, 'a path or an object with one', given)
-  const place =
-    typeof given === 'string' ? { path: given } : readOptions(given as TakeoverPath, PATH_OPTIONS, `${what}.path`)
-  if (typeof place.path !== 'string' || place.path === '') throw invalid(`${what}.path`, 'a path', place.path)
-  checkPathText(place.path, `${what}.path`)
-  if (place.mode !== undefined) checkInteger(place.mode, `${what}.path.mode`, 0, 0o777)
-  return place
-}
-
-function time(value: number | undefined, name: string, preset: number, least: number): number {
-  if (value === undefined) return preset
-  checkInteger(value, name, least, MAX_TIMEOUT)
-  return value
+  const at = typeof given === 'string' ? { path: given } : readOptions(given as TakeoverPath, PATH_OPTIONS, place)
+  if (typeof at.path !== 'string' || at.path === '') throw invalid(`${what}.path`, 'a path', at.path)
+  checkPathText(at.path, `${what}.path`)
+  if (at.mode !== undefined) checkInteger(at.mode, `${place}.mode`, 0, 0o777)
+  return at
 }

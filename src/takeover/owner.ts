@@ -7,10 +7,12 @@ import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
 import { Attempt } from './attempt.ts'
+import { type Copy, copying } from './copies.ts'
 import {
   type Asked,
   type Begin,
   checkVersion,
+  closeParts,
   type Draining,
   type Frozen,
   type Offer,
@@ -514,7 +516,7 @@ export class Owner {
     if (!turn.candidate.begin.life.closed) turn.candidate.begin.life.close()
     turn.decision?.close()
     for (const { listener } of turn.offered) listener.close()
-    if (turn.state !== undefined) closeParts([...turn.state.values()])
+    if (turn.state !== undefined) closeParts(turn.state.values())
   }
 
   /** No further candidate: those that wait connect again. The file of the path stays. */
@@ -531,27 +533,6 @@ export class Owner {
     const { path } = this.#setup
     if (path?.closed === false) path.close()
   }
-}
-
-type Copy = (descriptor: Descriptor) => Descriptor
-
-/** What is made with copies, which the caller owns: all of them, or it throws and none is left open. */
-function copying<T>(make: (copy: Copy) => T): T {
-  const copies: Descriptor[] = []
-  try {
-    return make(descriptor => {
-      const copy = descriptor.dup()
-      copies.push(copy)
-      return copy
-    })
-  } catch (error) {
-    for (const copy of copies) copy.close()
-    throw error
-  }
-}
-
-function closeParts(parts: readonly StatePart[]): void {
-  for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
 }
 
 function sum<T>(values: readonly T[], of: (value: T) => number): number {

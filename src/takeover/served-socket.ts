@@ -6,6 +6,7 @@ import { native } from '../os/native.ts'
 import { addressOf } from '../serving/bound-socket.ts'
 import type { Lane } from '../serving/listener-grant.ts'
 import type { ListenerSpec } from '../serving/specs.ts'
+import { copying } from './copies.ts'
 import type { Offered } from './messages.ts'
 import type { Report } from './place.ts'
 
@@ -39,22 +40,17 @@ export function grouped(offered: readonly Offered[]): Map<string, ServedSocket> 
 
 /** Copies of every lane of these, which the caller owns. All of them, or it throws and none is left open. */
 export function copiesOf(sockets: Iterable<ServedSocket>): Offered[] {
-  const copies: Offered[] = []
-  try {
-    for (const { name, kind, options, lanes } of sockets)
-      for (const { lane, listener, backlog } of lanes)
-        copies.push({
-          name,
-          lane,
-          kind,
-          options: backlog === undefined ? options : { ...options, backlog },
-          listener: listener.dup()
-        })
-    return copies
-  } catch (error) {
-    for (const { listener } of copies) listener.close()
-    throw error
-  }
+  return copying(copy =>
+    [...sockets].flatMap(({ name, kind, options, lanes }) =>
+      lanes.map(({ lane, listener, backlog }) => ({
+        name,
+        lane,
+        kind,
+        options: backlog === undefined ? options : { ...options, backlog },
+        listener: copy(listener)
+      }))
+    )
+  )
 }
 
 /** From now on peers see this process's credentials, and the backlog is this program's. */

@@ -3,6 +3,7 @@ import { decodeWide, encodeWide } from '../codec/wide.ts'
 import { isInside } from '../connection/connection.ts'
 import { type Descriptor, lock, unlock } from '../descriptor/descriptor.ts'
 import { native } from '../os/native.ts'
+import { copying } from './copies.ts'
 import type { StatePart } from './messages.ts'
 
 /** What one message of the state carries at most: bytes, and descriptors (SCM_MAX_FD). */
@@ -20,14 +21,10 @@ export class GivenState {
     const { bytes, descriptors } = encodeWide(value)
     this.value = value
     this.#originals = descriptors
-    const copies: Descriptor[] = []
-    try {
-      for (const descriptor of descriptors) copies.push(descriptor.dup())
-    } catch (error) {
-      for (const copy of copies) copy.close()
-      throw error
-    }
-    this.parts = inParts(bytes, copies)
+    this.parts = inParts(
+      bytes,
+      copying(copy => descriptors.map(copy))
+    )
   }
 
   /** The successor has it: the originals are closed. */

@@ -11,6 +11,7 @@ import { Candidacy, type Defeat } from './candidacy.ts'
 import {
   type Asked,
   checkVersion,
+  closeParts,
   type Draining,
   FEATURES,
   type Offer,
@@ -477,8 +478,4 @@ function reading<T>(answer: unknown, read: () => T): T {
 function readChain(value: unknown): Draining[] {
   if (!Array.isArray(value)) return []
   return value.filter(one => Number.isSafeInteger(one?.pid) && Number.isSafeInteger(one?.connections))
-}
-
-function closeParts(parts: readonly StatePart[]): void {
-  for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
 }

@@ -34,6 +34,23 @@ const WRONG: [string, object][] = [
     'options.limits.jitter',
     { entry, listeners, limits: { jitter } }
   ]),
+  ['handOverTimeout', { entry, listeners, handOverTimeout: 0 }],
+  ...(
+    [
+      ['takeover', 5],
+      ['takeover.path', {}],
+      ['takeover.path', ''],
+      ['takeover.mode', { path: '/a', mode: 0o1000 }],
+      ['takeover.owner', { path: '/a', owner: -1 }],
+      ['takeover.drop', { path: '/a', drop: 'http' }],
+      ['takeover.authorize', { path: '/a', authorize: true }],
+      ['takeover.busy', { path: '/a', busy: 'queue' }],
+      ['takeover.supersededStatus', { path: '/a', supersededStatus: 256 }],
+      ['takeover.turnTimeout', { path: '/a', turnTimeout: 0 }],
+      ['takeover.attemptTimeout', { path: '/a', attemptTimeout: '5' }],
+      ['takeover.graceTimeout', { path: '/a', graceTimeout: -1 }]
+    ] as const
+  ).map(([name, takeover]): [string, object] => [`options.${name} must`, { entry, listeners, takeover }]),
   ['options.spawn', { entry, listeners, spawn: null }],
   ['options.spawn.cwd', { entry, listeners, spawn: { cwd: 5 } }],
   ['options.spawn.env', { entry, listeners, spawn: { env: 'A=b' } }],

@@ -2,7 +2,6 @@
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { MAX_TIMEOUT } from '../../base/timers.ts'
-import { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Death, Decision } from '../launch/restart.ts'
 import type { Settings } from '../options.ts'
 import type { Reports } from './reports.ts'
@@ -149,7 +148,7 @@ export class Slots implements Iterable<Slot> {
     if (exceeded !== undefined) this.replacements[exceeded.limit] = (this.replacements[exceeded.limit] ?? 0) + 1
     if (old.gives && next.inherits) {
       this.#owner.rebalance() // it accepts no more
-      await handOver(old, next)
+      await old.give(end => next.inherit(end, old.slot))
     }
     void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
   }
@@ -240,18 +239,6 @@ export class Slots implements Iterable<Slot> {
       slot.timer = setTimeout(() => this.#restart(slot), START_RETRY)
     }
   }
-}
-
-/** Connects the two, and resolves when the new one has the state, or the old one keeps it. */
-async function handOver(from: WorkerProcess, to: WorkerProcess): Promise<void> {
-  let ends: [Descriptor, Descriptor]
-  try {
-    ends = Descriptor.socketpair()
-  } catch {
-    return // there are no descriptors for it: the old one drains
-  }
-  to.inherit(ends[1], from.slot)
-  await from.give(ends[0])
 }
 
 /** Whether the slot has neither a worker nor a replacement. */

@@ -1,7 +1,7 @@
 /** A supervisor in the place of another one, and another one in its place: what moves is the listeners, with all their lanes, and the admin path. */
 import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
-import { Descriptor } from '../../descriptor/descriptor.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
 import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
@@ -218,14 +218,7 @@ export class Takeover {
   /** This supervisor is superseded: its worker gives its state to one of the successor. Resolves when it has, or has not. */
   async giveState(worker: WorkerProcess): Promise<void> {
     if (!worker.gives || worker.state !== 'ready') return
-    let ends: [Descriptor, Descriptor]
-    try {
-      ends = Descriptor.socketpair()
-    } catch {
-      return // there are no descriptors for it: the worker drains
-    }
-    this.#place.giveWorker(worker.slot, ends[1])
-    await worker.give(ends[0])
+    await worker.give(end => this.#place.giveWorker(worker.slot, end))
   }
 
   leave(): Promise<void> {

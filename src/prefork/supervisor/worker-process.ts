@@ -5,7 +5,7 @@ import { type Deferred, deferred } from '../../base/deferred.ts'
 import { PassfdError } from '../../base/errors.ts'
 import type { Channel } from '../../channel/channel.ts'
 import { pair } from '../../channel/connect.ts'
-import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { type Accepted, type FromSupervisor, SUPERVISOR_VARIABLE } from '../control/control.ts'
@@ -283,12 +283,22 @@ export class WorkerProcess implements Recipient {
     clearInterval(timer)
   }
 
-  /** Gives its state to the process at the other end, which is moved in. Resolves when it has, or has not, or its time is over. */
-  async give(end: Descriptor): Promise<void> {
+  /**
+   * Gives its state over a socketpair. `connect` gets the other end, which is the callee's. Resolves when the state is given, or is not, or the time for
+   * it is over. Without descriptors for the pair the worker keeps its state, and drains.
+   */
+  async give(connect: (end: Descriptor) => void): Promise<void> {
     const { handOverTimeout: timeout } = this.#setup.settings
+    let ends: [Descriptor, Descriptor]
+    try {
+      ends = Descriptor.socketpair()
+    } catch {
+      return
+    }
+    connect(ends[1])
     const over = deferred()
     const timer = setTimeout(over.resolve, timeout + LAST_WORDS)
-    await Promise.race([this.#line?.request({ type: 'give', end, timeout }), this.exited, over.promise])
+    await Promise.race([this.#line?.request({ type: 'give', end: ends[0], timeout }), this.exited, over.promise])
     clearTimeout(timer)
   }
 
