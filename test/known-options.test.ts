@@ -318,7 +318,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
   },
   'takeover/seat.ts inherit': { options: ['accepts'], call: options => withSeat(seat => seat.inherit(options)) },
   'takeover/seat.ts ready': {
-    options: [['ReadyOptions', 'takeover/seat.ts']],
+    options: [['ReadyOptions', 'takeover/seat-state.ts']],
     call: options => withSeat(seat => seat.ready(options))
   },
   'prefork/supervisor/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },

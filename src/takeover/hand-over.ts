@@ -4,12 +4,12 @@ import { asError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
+import { applyAt } from './apply.ts'
 import { type Asked, type StatePart, type Told, thisProgram } from './messages.ts'
 import { type FreezeContext, Owner } from './owner.ts'
 import { Life } from './pipes.ts'
 import { warnOf } from './place.ts'
 import { closeState, GivenState, LockedState } from './state.ts'
-import { applyAt } from './succession.ts'
 
 const authorize = (): boolean => true // the supervisor has made both ends
 

@@ -6,9 +6,9 @@ export type { TakeOverOptions, TakeoverPath } from './options.ts'
 export type { FreezeContext } from './owner.ts'
 export type { Report } from './place.ts'
 export {
-  type ReadyOptions,
   type Seat,
   type SeatEvents,
   takeOver
 } from './seat.ts'
+export type { ReadyOptions } from './seat-state.ts'
 export type { CandidateStep, OwnerStep, TakeoverStep } from './steps.ts'

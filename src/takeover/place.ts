@@ -8,13 +8,15 @@ import { asError, PassfdError } from '../base/errors.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
+import { apply } from './apply.ts'
 import { ContainerInit } from './container-init.ts'
 import { Drainers } from './drainers.ts'
 import { type Draining, type Offered, type Program, type StatePart, thisProgram } from './messages.ts'
 import type { PlaceSettings } from './options.ts'
-import { BACKLOG, type FreezeContext, Owner, type Successor } from './owner.ts'
+import { BACKLOG, type FreezeContext, Owner } from './owner.ts'
 import { Life } from './pipes.ts'
-import { apply, type Succession } from './succession.ts'
+import type { Succession } from './succession.ts'
+import type { Successor } from './successor.ts'
 
 /** How often a superseded process looks how many connections are left, in ms. */
 const LOOK = 1000

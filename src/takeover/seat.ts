@@ -3,8 +3,8 @@ import { EventEmitter } from 'node:events'
 import type { Server } from 'node:net'
 import { AsyncContext } from '../base/async-context.ts'
 import { invalid } from '../base/check.ts'
-import { deferred, RESOLVED } from '../base/deferred.ts'
-import { asError, PassfdError } from '../base/errors.ts'
+import { deferred } from '../base/deferred.ts'
+import { PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
@@ -17,27 +17,13 @@ import { GracefulEnd } from '../serving/graceful-end.ts'
 import { ServedListeners } from '../serving/served-listeners.ts'
 import { type ListenerSpec, readListeners } from '../serving/specs.ts'
 import type { StopHandler } from '../serving/stop-handlers.ts'
-import type { Draining, StatePart } from './messages.ts'
+import type { Draining } from './messages.ts'
 import { settingsOf, type TakeOverOptions, type TakeOverSettings } from './options.ts'
-import type { FreezeContext } from './owner.ts'
 import { Place, type Report, warnOf } from './place.ts'
 import { SeatListeners } from './seat-listeners.ts'
+import { type ReadyOptions, SeatState } from './seat-state.ts'
 import { ADMIN } from './served-socket.ts'
-import { closeState, GivenState, LockedState } from './state.ts'
-
-export interface ReadyOptions<State = unknown> {
-  /**
-   * Returns the state for this process's own successor: any value that a message can carry, with any number of Descriptors and Connections. When it is
-   * called, all servers have stopped accepting; open connections are served on. passfd sends copies of the descriptors and closes the originals
-   * when the successor serves. From its return until `thaw`, or the end of the process, the program doesn't touch what it has given.
-   */
-  freeze?(context: FreezeContext): State | Promise<State>
-  /**
-   * The attempt has failed, and this process accepts again. `state` is the very value that `freeze` has returned, and everything in it is open and
-   * the program's. If it fails, passfd closes the state and reports `'thaw'`.
-   */
-  thaw?(state: State): unknown
-}
+import { LockedState } from './state.ts'
 
 const READY_OPTIONS = { freeze: 'method', thaw: 'method' } as const
 
@@ -97,11 +83,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   #leaving = false
   /** `ready()` is on its way to the commit. */
   #committing = false
-  #ready: ReadyOptions<State> = {}
-  /** What `freeze` has returned, for the attempt that is under way. */
-  #given: GivenState | undefined
-  /** Until `freeze`, and `thaw` after an attempt that has failed, are done. */
-  #freezing: Promise<void> = RESOLVED
+  readonly #state: SeatState
   /** Listeners that the successor does not serve. */
   #alone: readonly string[] = []
   #unlisten: () => void = () => {}
@@ -126,10 +108,15 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       leave: () => this.#leave(),
       exit: code => this.#exit(code)
     })
+    this.#state = new SeatState({
+      suspend: () => this.#served.suspend(this.#listeners.lanes),
+      accept: () => this.#accept(),
+      report: report => this.#report(report)
+    })
     this.#place = new Place(settings, {
       names: () => this.names,
       copies: () => this.#listeners.copies(),
-      freeze: context => this.#freeze(context),
+      freeze: context => this.#state.freeze(context),
       rollBack: how => this.#rollBack(how),
       letGo: (successor, alone) => this.#letGo(successor, alone),
       onConnections: (name, connections) => this.#served.give(name, connections),
@@ -310,10 +297,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       this.#committing = false
     }
     this.#mustBoot('ready()')
-    this.#ready = {
-      ...(ready.freeze === undefined ? {} : { freeze: inContext(ready.freeze) }),
-      ...(ready.thaw === undefined ? {} : { thaw: inContext(ready.thaw) })
-    }
+    this.#state.use(ready as ReadyOptions)
     const accepting = this.#commit()
     this.#reportUnserved()
     await accepting
@@ -407,45 +391,6 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   // --- as the owner
 
-  async #freeze(context: FreezeContext): Promise<readonly StatePart[]> {
-    const { freeze } = this.#ready
-    if (freeze === undefined) return new GivenState(undefined).parts
-    // What an earlier attempt has not waited for comes first
-    const before = this.#freezing
-    const freezing = before.then(() => this.#freezeNow(freeze, context))
-    this.#freezing = freezing.then(
-      () => {},
-      () => {}
-    )
-    return freezing
-  }
-
-  async #freezeNow(
-    freeze: NonNullable<ReadyOptions<State>['freeze']>,
-    context: FreezeContext
-  ): Promise<readonly StatePart[]> {
-    const { signal, successor } = context
-    const isOver = (): PassfdError =>
-      new PassfdError('TAKEOVER_OVER', { pid: successor.pid, why: 'it has ended before freeze() had returned' })
-    if (signal.aborted) throw isOver()
-    let returned: { value: State } | undefined
-    try {
-      this.#served.suspend(this.#listeners.lanes)
-      returned = { value: await freeze(context) }
-      if (signal.aborted) throw isOver()
-      const given = new GivenState(returned.value)
-      this.#given = given
-      return given.parts
-    } catch (error) {
-      // After the end of the attempt it accepts already
-      if (!signal.aborted) this.#accept()
-      const { pid } = successor
-      this.#report({ code: 'failed', message: `Process ${pid} gets no state: ${asError(error).message}`, pid })
-      if (returned !== undefined) await this.#thaw(returned.value)
-      throw error
-    }
-  }
-
   #accept(): void {
     this.#served.attach(this.#listeners.lanes)
   }
@@ -455,22 +400,9 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (this.#phase === 'owner' && !this.#served.held) this.#accept()
   }
 
-  async #thaw(value: State): Promise<void> {
-    try {
-      await this.#ready.thaw?.(value)
-    } catch (error) {
-      closeState(value)
-      const { message } = asError(error)
-      this.#report({ code: 'thaw', message: `thaw() has failed, and the state was closed: ${message}` })
-    }
-  }
-
   #rollBack({ frozen, listens }: { frozen: boolean; listens: boolean }): void {
     if (listens) this.#listeners.listen()
-    const given = this.#given
-    this.#given = undefined
-    if (frozen && this.#ready.freeze !== undefined) this.#accept()
-    if (given !== undefined) this.#freezing = this.#thaw(given.value as State)
+    if (frozen) this.#state.takeBack()
   }
 
   #letGo(successor: Peer, alone: readonly string[]): void {
@@ -481,8 +413,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       init.passSignals()
     }
     this.#alone = alone
-    this.#given?.close()
-    this.#given = undefined
+    this.#state.letGo()
     this.#listeners.closeFurther()
     this.#end.endLameDuck()
     void this.#end.begin({ last: false, alone: () => this.#alone, atOnce: true })
@@ -596,9 +527,3 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 }
 mark(Seat, 'Seat')
-
-/** In the async context of the `ready()` call, each time. */
-function inContext<A, R>(callback: (argument: A) => R): (argument: A) => R {
-  const context = new AsyncContext('PASSFD_SEAT')
-  return argument => context.run(callback, undefined, argument)
-}

@@ -1,9 +1,7 @@
 /** A candidate that was let in: what it was offered, the state of its predecessor, and the commit. */
-import { setTimeout as later } from 'node:timers/promises'
 import { type Deferred, deferred, quiet } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
-import { connect } from '../channel/connect.ts'
 import type { Message } from '../channel/message.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
@@ -62,96 +60,15 @@ export interface PredecessorListener {
   onEnd(): void
 }
 
-const NOBODY: readonly string[] = ['ENOENT', 'ECONNREFUSED']
-/** What a candidate hears when its owner was replaced, or has gone, before it made an offer. */
-const AGAIN: readonly string[] = [
-  'ERR_PASSFD_TAKEOVER_MOVED',
-  'ERR_PASSFD_DISCONNECTED',
-  'ERR_PASSFD_CLOSED',
-  'ERR_PASSFD_PEER',
-  'ECONNRESET',
-  'EPIPE'
-]
-const REFUSALS: readonly string[] = ['ERR_PASSFD_UNAUTHORIZED', 'ERR_PASSFD_AUTHORIZE_FAILED']
-
-/**
- * Connects to the takeover path and waits for its turn. Resolves to undefined if nobody listens there. Rejects with ERR_PASSFD_TAKEOVER_TIMEOUT,
- * _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. It closes all that came then.
- */
-export async function apply(setup: CandidateSetup): Promise<Succession | undefined> {
-  const patience = { since: performance.now() }
-  for (;;) {
-    try {
-      return await applyOnce(setup, patience)
-    } catch (error) {
-      const code = codeOf(error)
-      if (NOBODY.includes((error as { code: string }).code)) return undefined
-      // An owner that is always too busy is no owner that has gone
-      const waited = performance.now() - patience.since
-      if (!AGAIN.includes(code) || isRefusal(error) || waited > setup.limits.turnTimeout) throw error
-      await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
-    }
-  }
-}
-
-/** The owner's rule does not admit this process. */
-function isRefusal(error: unknown): boolean {
-  const { code, remote } = error as { code?: string; remote?: { code?: string } }
-  return code === 'ERR_PASSFD_PEER' && REFUSALS.includes(remote?.code ?? '')
-}
-
 /** The code that the other side has answered with, or this side's own. */
-function codeOf(error: unknown): string {
+export function codeOf(error: unknown): string {
   const { code = '', remote } = error as { code?: string; remote?: { code?: string } }
   return code === 'ERR_PASSFD_REMOTE' ? (remote?.code ?? code) : code
 }
 
 /** Since when a candidate has waited, or was told last that it has to, on the clock of performance.now(). */
-interface Patience {
+export interface Patience {
   since: number
-}
-
-async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Succession> {
-  const { path, limits, authorize, signal } = setup
-  const channel = await connect<unknown, Asked>(path, {
-    handshakeTimeout: limits.turnTimeout,
-    requestTimeout: 0,
-    ...(authorize === undefined ? {} : { authorize }),
-    ...(signal === undefined ? {} : { signal })
-  })
-  return applyAt(channel, setup, patience)
-}
-
-/** The candidate of the owner at the other end of the channel (see `Owner.at`). Rejects as `apply()`; nothing that came is left open then. */
-export async function applyAt(
-  channel: Channel<unknown, Asked>,
-  setup: CandidateSetup,
-  patience: Patience = { since: performance.now() }
-): Promise<Succession> {
-  let succession: Succession | undefined
-  try {
-    succession = new Succession(setup, channel, patience)
-    await succession.begin()
-    return succession
-  } catch (error) {
-    if (succession === undefined) void channel.close()
-    else succession.giveUp()
-    throw asRefusal(error, channel.peer.pid)
-  }
-}
-
-/** An owner's refusal has its own code here, too: programs need not look into `remote`. */
-function asRefusal(error: unknown, pid: number): unknown {
-  const { code, remote } = error as PassfdError
-  if (code !== 'ERR_PASSFD_REMOTE' || remote === undefined) return error
-  const extra = { cause: error, remote }
-  if (remote.code === 'ERR_PASSFD_TAKEOVER_BUSY') {
-    const { pid: candidate = pid } = (remote.data ?? {}) as { pid?: number }
-    return new PassfdError('TAKEOVER_BUSY', { pid: candidate }, extra)
-  }
-  if (remote.code === 'ERR_PASSFD_TAKEOVER_VERSION')
-    return new PassfdError('TAKEOVER_VERSION', { pid, detail: `it answers "${remote.message}"` }, extra)
-  return error
 }
 
 export class Succession {

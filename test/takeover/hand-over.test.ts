@@ -3,10 +3,10 @@ import { connect as connectChannel } from '../../src/channel/connect.ts'
 import { Connection } from '../../src/connection/connection.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { native } from '../../src/os/native.ts'
+import { applyAt } from '../../src/takeover/apply.ts'
 import { type Giver, giveState, type Taken, takeState } from '../../src/takeover/hand-over.ts'
 import { thisProgram } from '../../src/takeover/messages.ts'
 import type { FreezeContext } from '../../src/takeover/owner.ts'
-import { applyAt } from '../../src/takeover/succession.ts'
 import { test } from '../helpers/test.ts'
 
 const LONG = 30_000
