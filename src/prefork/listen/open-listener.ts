@@ -43,7 +43,8 @@ export function inheritListener(
   const [first, ...further] = lanes.map(({ listener }) => listener) as [Descriptor, ...Descriptor[]]
   const { own } = lanes[0]!
   const backlog = spec instanceof Descriptor ? lanes[0]!.backlog : (spec as { backlog?: number }).backlog
-  if (hasLanes(spec, balance)) {
+  // Whoever else holds a socket that was bound by hand is not to find others in its port
+  if (hasLanes(spec, balance) && own) {
     const group = PortGroup.of(first.borrow(), backlog ?? BACKLOG, options.ipv6Only === true)
     return new PerWorkerListener(name, group, backlog, [first, ...further])
   }
