@@ -1,4 +1,4 @@
-/** As PID 1 of a container, a process that serves reaps the orphans that the kernel makes its children (wait(2)), because no other process does. */
+/** Reaps orphans in a container: the kernel makes them children of PID 1, and no other process can reap them (wait(2)). */
 import type { ChildProcess } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -8,22 +8,22 @@ import { Watcher } from './loop.ts'
 import { native } from './native.ts'
 import { type ProcessStat, statOf } from './process-stat.ts'
 
-/** A process that may be a child of other code is left to that code for this many ms. */
+/** The time in ms that other code has to reap a process which may be that code's child. */
 const GRACE = 1000
 
 let users = 0
-/** Made by node:child_process on this thread: libuv waits for each by its pid. */
+/** Children of node:child_process on this thread. libuv reaps each of them by its pid. */
 const known = new Set<ChildProcess>()
-/** The processes that may be children of other code, by their pid. */
+/** Ended processes that may be children of other code, by pid. */
 const doubtful = new Map<number, { started: string; since: number }>()
-/** What is to hear of the end of a child, by its pid: its status as wait(2) has it. */
+/** Callbacks for the end of a child, by its pid. They get the status of wait(2). */
 const awaited = new Map<number, (status: number) => void>()
 let timer: NodeJS.Timeout | undefined
 let session = 0
 
 /**
- * Begins to collect orphans that have ended, if this process is PID 1 of its namespace or a subreaper, and this is its main thread. Returns
- * what ends it. It never waits for children of node:child_process, nor for those of other threads.
+ * Begins to reap orphans, if this process is PID 1 of its namespace or a subreaper, and this is its main thread. Returns a function that
+ * ends it. It never reaps children of node:child_process, nor those of other threads.
  */
 export function collectOrphans(): () => void {
   if (native.isReaper() !== 1) return () => {}
@@ -36,8 +36,8 @@ export function collectOrphans(): () => void {
 }
 
 /**
- * Resolves to the exit status of a process, as a shell has it, when that has ended; to 0 if it is no child of this process. Call it while
- * `collectOrphans()` is in effect.
+ * Waits for the end of a process, and resolves to its exit status in a shell's form. Resolves to 0 if it is no child of this process.
+ * Call it while `collectOrphans()` is in effect.
  */
 export async function endOf(pid: number): Promise<number> {
   for (const child of known)
@@ -97,13 +97,13 @@ function know(child: ChildProcess): void {
   child.once('error', () => child.pid === undefined && forget())
 }
 
-/** One SIGCHLD may stand for many ends. */
+/** Reaps all that it can, because one SIGCHLD may report several ended children. */
 function look(): void {
   for (;;) {
     const pid = native.endedChild()
     if (pid <= 0) break
     if (!collect(pid)) {
-      lookBehind() // it hides the others
+      lookBehind() // waitid(2) reports this one again and again, and no other
       break
     }
   }
@@ -119,7 +119,7 @@ function lookBehind(): void {
   }
 }
 
-/** Returns whether it is gone. */
+/** Reaps the process if it is an orphan. Returns whether it is reaped, by this call or before. */
 function collect(pid: number): boolean {
   const stat = statOf(pid)
   if (stat === undefined || !isOrphan(stat)) return stat === undefined
@@ -129,8 +129,8 @@ function collect(pid: number): boolean {
 }
 
 /**
- * A child that this process has started is in its session, or leads one of its own (setsid(2)); one of another session can only have come by the
- * end of its parent. Of the rest those are orphans that nobody has waited for in a while.
+ * A child that this process started is in this process's session, or leads a session (setsid(2)). So a child in any other session is an orphan.
+ * Of the rest, a process is an orphan if no code has reaped it for GRACE.
  */
 function isOrphan({ pid, session: own, started }: ProcessStat): boolean {
   for (const child of known) if (child.pid === pid) return false

@@ -2,9 +2,8 @@
 import { constants } from 'node:os'
 
 /**
- * What a child's 'exit' event tells, as the end of a sentence that begins with the process: "exited with code 3", "was killed by SIGSEGV
- * (Segmentation fault)". Codes that have a meaning by themselves are explained: Node's own (its documentation of `process`, Exit codes)
- * and a shell's.
+ * Describes a child's 'exit' event, as the end of a sentence: "exited with code 3", "was killed by SIGSEGV (Segmentation fault)".
+ * It explains the exit codes of Node (documentation of `process`, Exit codes) and of a shell.
  */
 export function exitReason(code: number | null, signal: NodeJS.Signals | null): string {
   if (signal !== null) return `was killed by ${described(signal)}`
@@ -13,7 +12,7 @@ export function exitReason(code: number | null, signal: NodeJS.Signals | null): 
   return `exited with code ${code}${meaning === undefined ? '' : ` (${meaning})`}`
 }
 
-/** Those that Node itself exits with once a program runs, and a shell's. Lower ones are every program's own. */
+/** Exit codes that Node uses while a program runs, and those of a shell. Each program gives lower codes a meaning of its own. */
 const MEANINGS: Record<number, string> = {
   5: 'in Node: a fatal error of V8',
   7: "in Node: an 'uncaughtException' handler failed itself",
@@ -37,7 +36,7 @@ function described(signal: string): string {
   return text === undefined ? signal : `${signal} (${text})`
 }
 
-/** As strsignal(3) says them. */
+/** The texts of strsignal(3). */
 const TEXTS: Record<string, string> = {
   SIGHUP: 'Hangup',
   SIGINT: 'Interrupt',

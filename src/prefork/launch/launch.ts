@@ -10,7 +10,7 @@ import { native } from '../../os/native.ts'
 
 interface Surroundings {
   readonly cwd?: string | URL | undefined
-  /** Exactly these variables; undefined: `inheritable()`. */
+  /** All variables of the child. Default: `inheritable()`. */
   readonly env?: NodeJS.ProcessEnv | undefined
   readonly uid?: number | undefined
   readonly gid?: number | undefined
@@ -19,35 +19,34 @@ interface Surroundings {
 export interface NodeLaunch extends Surroundings {
   readonly entry: URL | string
   readonly args?: readonly string[] | undefined
-  /** Options of Node itself. Default: this process' own, but each worker's inspector has a port of its own, which it prints. */
+  /** Options of Node. Default: those of this process, but each worker's inspector chooses a free port and prints it. */
   readonly execArgv?: readonly string[] | undefined
 }
 
 export interface CommandLaunch extends Surroundings {
   readonly command: readonly [string, ...string[]]
-  /** It gets SIGTERM when this process (the thread that started it) ends, however that happens: see `canSignalOnDeath`. */
+  /** The kernel sends the child SIGTERM when the thread that started it ends, in whatever way: see `canSignalOnDeath`. */
   readonly deathSignal: boolean
 }
 
 /**
- * Starts a Node program; `numbers` become its descriptors 3, 4, …, and it gets no others but stdin (nothing), stdout and stderr (ours).
- * The numbers stay the caller's, and their status flags as they are. It has a session of its own, so that Ctrl-C in the terminal reaches
- * the supervisor only. What the system refuses comes as the child's 'error' event or is thrown, as `spawn` does it.
+ * Starts a Node program with copies of `numbers` as its descriptors 3, 4, …, this process's stdout and stderr, and no stdin.
+ * The caller still owns the numbers. The child has its own session, so Ctrl-C reaches only the supervisor. Fails as `spawn` does.
  */
 export function launchNode(options: NodeLaunch, numbers: readonly number[]): ChildProcess {
   const { entry, args = [], execArgv = ownArguments() } = options
   const path = pathOf(entry)
   const whole = resolve(baseOf(options.cwd) ?? '/', path)
   const cwd = directoryFor(options.cwd, dirname(whole))
-  // As it is given where that means the same: a link is followed by each new process
+  // Unresolved if that names the same file, so that each new process follows a symbolic link again
   const program = cwd === options.cwd ? path : whole
   return spawn(executable(), [...execArgv, '--', program, ...args], spawnOptions({ ...options, cwd }, numbers))
 }
 
 /**
- * Starts any program as systemd does with socket activation (sd_listen_fds(3)): the listeners are its descriptors 3, 4, …,
- * with LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID. The descriptor after them, whose number it finds in PASSFD_CHANNEL, is the application's
- * channel. The rest is as with `launchNode`; a program that is not there or can't be executed is an 'error' event with ENOENT or EACCES.
+ * Starts any program as systemd's socket activation does (sd_listen_fds(3)): the listeners are its descriptors 3, 4, …, and it gets
+ * LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID. The next descriptor is the application's channel; PASSFD_CHANNEL has its number.
+ * Otherwise it works as `launchNode`. A program that is missing or not executable causes an 'error' event with ENOENT or EACCES.
  */
 export function launchCommand(
   options: CommandLaunch,
@@ -67,7 +66,7 @@ export function launchCommand(
   const cwd = directoryFor(options.cwd, dirname(resolve(base ?? '/', name.includes('/') ? name : '/')))
   const spawning = spawnOptions({ ...options, cwd, env: environment }, numbers)
   const found = findProgram(name, env.PATH, cwd ?? base)
-  // Started as it is, it fails: with the error, and by the event, that Node has for it
+  // This spawn fails, and Node reports the failure
   if (found === undefined) return spawn(name, args, spawning)
   const trampoline = [SHELL, '-c', script(environment), 'sh', `${process.pid}`]
   // A name that begins with a dash would be an option of bash's exec
@@ -76,7 +75,7 @@ export function launchCommand(
   return spawn(first, rest, spawning)
 }
 
-/** Whether a program can be made to end with its parent: setpriv(1) of util-linux ≥ 2.33 is there and works. */
+/** Resolves to whether setpriv(1) works (util-linux 2.33 or later): it makes a program end with its parent. */
 export function canSignalOnDeath(): Promise<boolean> {
   signalsOnDeath ??= new Promise(settle => {
     execFile(setpriv(), [...DEATH_SIGNAL, SHELL, '-c', ':'], error => settle(error === null))
@@ -84,7 +83,7 @@ export function canSignalOnDeath(): Promise<boolean> {
   return signalsOnDeath
 }
 
-/** The environment without the variables that this process's own parent, systemd or another supervisor, has set for this process. */
+/** The environment without the variables that systemd or another supervisor has set for this process alone. */
 export function inheritable(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !OURS.test(name) || name === SHIM))
 }
@@ -93,7 +92,7 @@ const FIRST = 3
 const SHELL = '/bin/sh'
 const DEATH_SIGNAL = ['--pdeathsig', 'TERM', '--']
 const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
-/** Where the native part is: as true for the workers as for us. */
+/** Names the native part. Workers inherit it. */
 const SHIM = 'PASSFD_SHIM'
 const SHELL_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
@@ -105,7 +104,7 @@ function ownArguments(): string[] {
   return found.some(argument => argument.startsWith('--inspect')) ? [...found, '--inspect-port=0'] : [...found]
 }
 
-/** The source of `node -e` would be run instead of the program, and start workers itself; --input-type is allowed with a source only. */
+/** Removes the source of `node -e`, because Node would run it instead of the program. --input-type is allowed only with a source. */
 function withoutSource(given: readonly string[], source: string | undefined): readonly string[] {
   if (source === undefined) return given
   const kept: string[] = []
@@ -130,7 +129,7 @@ function spawnOptions({ cwd, env = inheritable(), uid, gid }: Surroundings, numb
   }
 }
 
-/** Node makes close-on-exec what it was started with, but only as far as the first gap of numbers beyond 15. */
+/** Makes inherited descriptors close-on-exec. Node does that too, but stops at the first unused number above 15. */
 function keepInherited(): void {
   if (kept) return
   kept = true
@@ -140,14 +139,14 @@ function keepInherited(): void {
   }
 }
 
-/** Node would say that the program is not there. */
+/** Throws if `cwd` is no directory, because Node's error would name the program instead. */
 function checkDirectory(cwd: string | URL): void {
   const status = statSync(cwd, { throwIfNoEntry: false })
   if (status?.isDirectory()) return
   throw systemError(status === undefined ? ENOENT : ENOTDIR, 'chdir', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
 }
 
-/** What of an entry's path a user without other groups may not pass or read, by its mode. An access control list (acl(5)) may say otherwise. */
+/** Returns the first part of the entry's path that the mode denies to this user and group. It ignores access control lists (acl(5)). */
 export function deniedTo(
   uid: number,
   gid: number,
@@ -172,14 +171,14 @@ function pathOf(entry: URL | string): string {
   return entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry
 }
 
-/** What relative paths are relative to. Undefined: to nothing, as this process has lost its working directory before it was ever asked for. */
+/** Returns the base of relative paths. Undefined: this process's working directory was removed before Node first read its path. */
 function baseOf(cwd: string | URL | undefined): string | undefined {
   const own = ownDirectory()
   if (cwd === undefined) return own
   return resolve(own ?? '/', cwd instanceof URL ? fileURLToPath(cwd) : cwd)
 }
 
-/** The path of our working directory, as Node remembers it: it may be gone. */
+/** Returns the path of this process's working directory. Node caches it, so the directory may not exist any more. */
 export function ownDirectory(): string | undefined {
   try {
     return process.cwd()
@@ -189,8 +188,8 @@ export function ownDirectory(): string | undefined {
 }
 
 /**
- * Where a worker is to run. Without a `cwd` of its own it inherits ours (undefined). If that was removed, as an old release is, it runs in what
- * stands in its place by now, or in `folder`.
+ * Returns a worker's working directory. Without `cwd` it inherits this process's (undefined). If that was removed, with an old release for
+ * example, the worker runs in the directory that now has the same path, or in `folder`.
  */
 function directoryFor(cwd: string | URL | undefined, folder: string): string | URL | undefined {
   if (cwd instanceof URL || (cwd !== undefined && isAbsolute(cwd))) return cwd
@@ -209,15 +208,15 @@ function isSameDirectory(one: string, other: string): boolean {
   }
 }
 
-/** Node itself may have been part of an old release: the kernel still runs what this process is. */
+/** The file of Node may have been removed with an old release; /proc/self/exe still starts it. */
 function executable(): string {
   return existsSync(process.execPath) ? process.execPath : '/proc/self/exe'
 }
 
-/** Node's own words for this stand on the worker's standard error only. What Node may still find (another extension, a package's main) is left to it. */
+/** Throws if the entry is missing or unreadable, because Node says so only on the worker's stderr. Node may still add an extension or an index file. */
 export function checkEntry({ entry, cwd }: Pick<NodeLaunch, 'entry' | 'cwd'>): void {
   const base = baseOf(cwd) ?? '/'
-  if (cwd !== undefined && statSync(base, { throwIfNoEntry: false })?.isDirectory() !== true) return // spawn says that
+  if (cwd !== undefined && statSync(base, { throwIfNoEntry: false })?.isDirectory() !== true) return // spawn reports that
   const path = resolve(base, pathOf(entry))
   const refuse = (problem: string): never => {
     throw new PassfdError('ENTRY', { path, problem })
@@ -245,15 +244,15 @@ export function checkEntry({ entry, cwd }: Pick<NodeLaunch, 'entry' | 'cwd'>): v
 }
 
 /**
- * LISTEN_PID must be the program's own (sd_listen_fds(3)), which is known only after the fork: so a shell says it, and becomes the
- * program. If our process has ended before the death signal was set, no process would ever send it: then the program does not begin.
+ * LISTEN_PID must be the program's pid (sd_listen_fds(3)), which is known only after the fork. So a shell sets it, and then executes the
+ * program. If this process ended before the death signal was set, the kernel would never send it, so the shell exits instead.
  */
 function script({ WATCHDOG_USEC }: NodeJS.ProcessEnv): string {
   const names = WATCHDOG_USEC === undefined ? 'LISTEN_PID' : 'LISTEN_PID WATCHDOG_PID'
   return `[ "$PPID" = "$1" ] || exit 143; shift; LISTEN_PID=$$ WATCHDOG_PID=$$; export ${names}; exec "$@"`
 }
 
-/** Variables whose names dash drops, as they can't be its own ("a.b"): env(1) brings them back, unless it would take the program for one. */
+/** Arguments of env(1) that restore variables which dash drops for their names ("a.b"). None if env would take the program's name for a variable. */
 function unspeakable(env: NodeJS.ProcessEnv, program: string): string[] {
   const lost = Object.entries(env).filter(([name, value]) => !SHELL_NAME.test(name) && value !== undefined)
   return lost.length === 0 || program.includes('=')
@@ -265,7 +264,7 @@ function setpriv(): string {
   return findProgram('setpriv', `${process.env.PATH ?? ''}:/usr/bin:/bin`, undefined) ?? '/usr/bin/setpriv'
 }
 
-/** What execvp(3) would start. */
+/** Finds the file that execvp(3) would execute. */
 function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
   const base = baseOf(cwd) ?? '/'
   const candidates = name.includes('/') ? [name] : path.split(delimiter).map(folder => `${folder || '.'}/${name}`)

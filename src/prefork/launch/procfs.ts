@@ -33,7 +33,7 @@ export function hasConnection(pid: number, ports: readonly number[]): boolean {
 
 const ESTABLISHED = '01'
 
-/** What its descriptors are. */
+/** The targets of its descriptors (proc_pid_fd(5)). */
 function linksOf(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/fd`).map(fd => {
@@ -55,8 +55,8 @@ function statm(pid: number | 'self'): number[] | undefined {
 }
 
 /**
- * Of 4, 16 or 64 KiB, as the kernel was built: nothing in Node tells, and /proc/self/auxv can't be read once the user was changed. Our
- * own size in KiB and in pages tells it; between the two readings it may have grown a little.
+ * The page size: 4, 16 or 64 KiB. Node doesn't report it, and /proc/self/auxv can't be read after a change of user. So it compares this
+ * process's size in KiB with its size in pages; between the two readings the process may have grown a little.
  */
 function ownPageSize(): number {
   const kibibytes = Number(/^VmSize:\s+(\d+) kB$/m.exec(read('self', 'status') ?? '')?.[1])

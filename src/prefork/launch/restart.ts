@@ -51,7 +51,7 @@ const RESTART_OPTIONS = {
 } as const satisfies KnownOptions<RestartOptions>
 
 const MAX = 0x7fffffff
-/** What every caller remembers of a slot. */
+/** The deaths of a slot that callers keep. */
 const REMEMBERED = 16
 
 /**
@@ -61,7 +61,7 @@ const REMEMBERED = 16
 export function restartPolicy(options: RestartOptions = {}): RestartPolicy {
   const { initialDelay, maxDelay, stableAfter, maxBootFailures, window } = checkedOptions(options)
   const isStable = ({ booted, uptime }: Death): boolean => booted && uptime >= stableAfter
-  /** The deaths since the last stable one or the last long quiet, newest first. */
+  /** The deaths since the last stable worker, or since the last `forgetAfter` without a death, newest first. */
   const streak = (deaths: readonly Death[]): Death[] => {
     const found: Death[] = []
     for (const death of deaths.toReversed()) {

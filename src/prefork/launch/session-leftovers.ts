@@ -1,4 +1,4 @@
-/** What is left of a worker when the process that was started has ended: the others of its session. */
+/** The other processes of a worker's session, which may outlive the process that the supervisor started. */
 
 import { readdir } from 'node:fs/promises'
 import { constants } from 'node:os'
@@ -12,24 +12,24 @@ import { type ProcessStat, statOf } from '../../os/process-stat.ts'
 import { catches } from './procfs.ts'
 
 const { SIGTERM, SIGKILL } = constants.signals
-/** Processes that are looked at in one turn of the event loop: about 1 ms. */
+/** Processes that one turn of the event loop examines: about 1 ms. */
 const SCANNED_AT_ONCE = 64
-/** In ms: for processes whose end no event can tell, as there is no descriptor left for a pidfd. */
+/** The interval, in ms, of checks for processes without a pidfd (no descriptor was free): no event reports their end. */
 const LOOK_AGAIN = 100
 
 export interface LeftoverLimits {
-  /** They have this long by themselves, in ms. */
+  /** The time in ms in which they may end without a signal. */
   grace: number
   /**
-   * Those that handle SIGTERM get it at once, before `grace`: nobody can have sent it to them. `'first'`: when these have ended, or if there are none,
-   * `grace` is over, because nobody who is left knows of the stop.
+   * Sends SIGTERM at once to processes that handle it, because no other process has sent it. `'first'`: `grace` ends when these have ended, or if
+   * there are none, because the other processes do not know of the stop.
    */
   term: boolean | 'first'
-  /** From TERM to KILL, in ms. */
+  /** The time from TERM to KILL, in ms. */
   killTimeout: number
 }
 
-/** One process. The pidfd keeps its number from meaning another process. */
+/** One process. A pidfd always means this process, even if the kernel uses its pid again. */
 interface Member {
   readonly stat: ProcessStat
   readonly pidfd: Descriptor | undefined
@@ -37,17 +37,16 @@ interface Member {
 }
 
 /**
- * The processes of a session, or of its first process group, whose leader has ended and was collected. The kernel gives the leader's number
- * to nobody while one of them is there (setsid(2), credentials(7)). Zombies count as ended: to collect them is their parent's task. A process that
- * has called setsid(2) itself is none of them.
+ * The processes of a session, or of its first process group, whose leader was reaped. The kernel does not use the leader's pid again while one of
+ * them lives (setsid(2), credentials(7)). Zombies count as ended, because their parent reaps them. Processes that called setsid(2) do not belong.
  */
 export class SessionLeftovers {
   readonly #leader: number
   readonly #members = new Map<number, Member>()
-  /** Those that we may not signal (kill(2)). They are waited for no longer than to KILL. */
+  /** Processes that this process may not signal (kill(2)). After KILL it does not wait for them. */
   readonly #foreign: number[] = []
   #killing = false
-  /** Something has happened: a member has ended, or all are to be killed. */
+  /** Resolves when a member has ended, or when `kill()` is called. */
   #news: Deferred = deferred()
 
   private constructor(leader: number) {
@@ -62,8 +61,8 @@ export class SessionLeftovers {
   }
 
   /**
-   * Resolves when all have ended: by themselves within `grace`, else by TERM, and KILL `killTimeout` later. To be called once. Those that the
-   * kernel did not let us kill, as they run as another user, are not waited for: it resolves to their pids.
+   * Waits for `grace`, sends TERM, and `killTimeout` later KILL. Resolves when all have ended, to the pids of processes that this process may not
+   * kill because they run as another user. It does not wait for these. Call it once.
    */
   async end({ grace: longest, term, killTimeout }: LeftoverLimits): Promise<readonly number[]> {
     const began = performance.now()
@@ -79,18 +78,18 @@ export class SessionLeftovers {
       sent = due
       const next = due === SIGKILL ? Number.POSITIVE_INFINITY : due === SIGTERM ? grace + killTimeout : grace
       if (this.#members.size > 0) await this.#wait(next - passed)
-      if (this.#members.size === 0) await this.#look(sent) // what they have started meanwhile
+      if (this.#members.size === 0) await this.#look(sent) // finds processes that they have started meanwhile
     }
     return this.#foreign
   }
 
-  /** KILL, at once. */
+  /** Sends KILL at once. */
   kill(): void {
     this.#killing = true
     this.#news.resolve()
   }
 
-  /** Finds members that are not known yet; they get the signal that the others have got (0: none). */
+  /** Finds new members, and sends them the signal that the others have got (0: none). */
   async #look(signal: number): Promise<void> {
     for (const stat of await sessionOf(this.#leader)) {
       if (this.#members.has(stat.pid) || this.#foreign.includes(stat.pid)) continue
@@ -112,7 +111,7 @@ export class SessionLeftovers {
     if (number < 0) return isSame(stat) ? { stat, pidfd: undefined, watcher: undefined } : undefined
     const pidfd = own(number)
     try {
-      // It may be another process's number by now
+      // Meanwhile the kernel may have given the pid to another process
       if (!isSame(stat)) throw new Error('it has ended')
       return { stat, pidfd, watcher: new Watcher(pidfd.borrow(), () => this.#ended(stat.pid)) }
     } catch {
@@ -129,7 +128,7 @@ export class SessionLeftovers {
     this.#news.resolve()
   }
 
-  /** Until there is news, or so many ms have passed. */
+  /** Waits for `#news`, at most for so many ms. */
   async #wait(milliseconds: number): Promise<void> {
     const unwatched = [...this.#members.values()].filter(({ pidfd }) => pidfd === undefined)
     const limit = Math.min(milliseconds, unwatched.length > 0 ? LOOK_AGAIN : Number.POSITIVE_INFINITY)
@@ -141,7 +140,7 @@ export class SessionLeftovers {
   }
 }
 
-/** Returns false if we may not signal it: it runs as another user, and we are not root (kill(2)). */
+/** Returns false if this process may not signal it, because it runs as another user (kill(2)). */
 function send({ stat, pidfd }: Member, signal: number): boolean {
   const result = pidfd === undefined ? ENOSYS : native.signal(pidfd.borrow(), signal)
   if (result !== ENOSYS) return result !== EPERM
@@ -167,7 +166,7 @@ async function sessionOf(leader: number): Promise<ProcessStat[]> {
     if (!(pid > 0)) continue
     if (++scanned % SCANNED_AT_ONCE === 0) await setImmediate()
     const stat = statOf(pid)
-    // The kernel has used its number again: then no process was left
+    // The kernel has used its pid again, so no process was left
     if (pid === leader && stat !== undefined) return []
     if (stat?.lives && (stat.session === leader || stat.group === leader)) found.push(stat)
   }

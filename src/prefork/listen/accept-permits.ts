@@ -1,6 +1,6 @@
 /**
- * Who was told to accept how many connections of a listener. They are in its queue, in the kernel, until a worker accepts them: a supervisor that
- * is killed takes none of them along.
+ * Counts how many connections of a listener each worker was told to accept. The connections stay in the kernel's queue until a worker accepts
+ * them, so a killed supervisor loses none.
  */
 import { EAGAIN } from '../../base/errno.ts'
 import { checked, systemError } from '../../base/errors.ts'
@@ -13,13 +13,13 @@ const NEWS = new Int32Array(1)
 
 export class AcceptPermits {
   readonly #listener: number
-  /** The listener is readable as long as it has a queue. The set reports new connections only (EPOLLET, epoll(7)). */
+  /** The listener is readable while connections wait. This edge-triggered set reports only new ones (EPOLLET, epoll(7)). */
   readonly #set: number
   readonly #watcher: Watcher
   /** Connections that each worker has not confirmed yet. */
   readonly #unconfirmed = new Map<Recipient, number>()
 
-  /** Borrows `listener` until `end()`. `onNews` is called when connections have come, while they are wanted. */
+  /** Borrows `listener` until `end()`. Calls `onNews` for new connections, after `want(true)`. */
   constructor(listener: number, onNews: () => void) {
     this.#listener = listener
     this.#set = checked(native.edgeSet(), 'epoll_create')
@@ -37,7 +37,7 @@ export class AcceptPermits {
     }
   }
 
-  /** Connections in the queue that no worker was told to accept. Undefined: there are some, and the kernel does not say how many. */
+  /** The number of queued connections that no worker was told to accept. Undefined: there are some, and the kernel does not report the number. */
   get waiting(): number | undefined {
     const queued = native.queued(this.#listener)
     if (queued === EAGAIN) return undefined
@@ -54,14 +54,14 @@ export class AcceptPermits {
     this.#unconfirmed.set(worker, this.of(worker) + count)
   }
 
-  /** The worker has accepted them, or the queue was empty. For a worker that was forgotten it changes nothing. */
+  /** Notes that the worker has accepted them, or found the queue empty. It changes nothing for a worker that was forgotten. */
   confirm(worker: Recipient, count: number): void {
     const left = this.of(worker) - count
     if (left > 0) this.#unconfirmed.set(worker, left)
     else this.#unconfirmed.delete(worker)
   }
 
-  /** What other workers were to accept is in the queue as long as they have not: for these. A stopping one may find nobody left. */
+  /** Forgets the permits of all other workers. Connections that those have not accepted are still queued, so `servers` may accept them. */
   forgetAllBut(servers: readonly Recipient[]): void {
     for (const worker of this.#unconfirmed.keys()) if (!servers.includes(worker)) this.#unconfirmed.delete(worker)
   }

@@ -1,11 +1,10 @@
 /**
  * The dispatch policy: the supervisor decides which worker gets a connection.
  *
- * - Where it need not see the connection (round-robin, least-connections) it counts those that wait and tells workers how many to accept. Nothing
- *   but the kernel has them meanwhile, so a killed supervisor loses no connection.
- * - Where it must (an address, the first bytes) it accepts, many connections in one call and without an object of Node's for each, and sends them
- *   on, many in one message. A worker that dies before it has taken them gives them back, and others get them. So it does for workers of a
- *   release of passfd that can't be told.
+ * - For round-robin and least-connections it counts the waiting connections, and tells workers how many to accept. Meanwhile only the kernel has
+ *   them, so a killed supervisor loses none.
+ * - To choose by address or first bytes it must accept: many connections in one call, sent on in one message. If a worker dies before it has
+ *   taken them, they come back, and other workers get them. It also accepts for workers of old releases, which can't be told to accept.
  */
 
 import { EINVAL } from '../../base/errno.ts'
@@ -26,12 +25,12 @@ import type { Recipient } from './recipient.ts'
 
 type Place = Recipient | 'anybody'
 
-/** The connections that one worker will be sent, or told to accept. */
+/** The connections that one worker is sent, or is told to accept. */
 interface Share {
   readonly worker: Recipient
-  /** So many more it may be given. */
+  /** How many more it may get. */
   room: number
-  /** So many it is given. */
+  /** How many it gets. */
   count: number
   readonly fds: number[]
 }
@@ -45,24 +44,24 @@ export class DispatchedListener implements Listener {
   readonly #bound: Bound
   readonly #rule: Dispatch['dispatch']
   readonly #firstBytes: FirstBytes<Place> | undefined
-  /** Undefined: connections are accepted here. */
+  /** Undefined: this process accepts all connections. */
   readonly #permits: AcceptPermits | undefined
   readonly #acceptor: Acceptor | undefined
-  /** Lanes of a predecessor that had more than one: this process accepts from them, because to close one resets what waits in it. */
+  /** Further lanes of a predecessor. This process accepts from them, because closing a lane resets the connections in its queue. */
   readonly #further: { readonly descriptor: Descriptor; acceptor: Acceptor | undefined }[]
   readonly #events: ListenerEvents
-  /** Connections that no worker could be given yet. */
+  /** Accepted connections that no worker had room for. */
   readonly #waiting: number[] = []
   #servers: readonly Recipient[] = []
   #slots = 1
   #turn = 0
   #accepting = false
   #pause: NodeJS.Timeout | undefined
-  /** Workers that could not accept, until they are told to accept again. */
+  /** Workers that could not accept, each with the timer of its next try. */
   readonly #unable = new Map<Recipient, NodeJS.Timeout>()
-  /** Processes whose failure to accept was reported; undefined: this process. */
+  /** Processes whose failure to accept was reported. Undefined stands for this process. */
   readonly #exhausted = new Set<Recipient | undefined>()
-  /** It accepts only connections that wait already. */
+  /** From now on it accepts only connections that already wait. */
   #ending = false
   #closed = false
 
@@ -158,7 +157,7 @@ export class DispatchedListener implements Listener {
     }
   }
 
-  /** What this process has accepted still goes to its workers. */
+  /** Its workers still get the connections that this process has accepted. */
   release(give: (connections: readonly number[]) => void): void {
     if (this.#ending) return
     this.#endAccepting()
@@ -179,12 +178,12 @@ export class DispatchedListener implements Listener {
   #giveRest(give: (connections: readonly number[]) => void): void {
     this.#firstBytes?.close()
     this.#place(this.#waiting.splice(0))
-    // No worker is ready, but some that stop by themselves still take what they are sent
+    // No worker is ready, but workers that stop on their own still serve connections that they are sent
     const rest = this.#waiting.splice(0)
     if (rest.length > 0) give(rest)
   }
 
-  /** What waits in the queue still goes to the workers, to each twice as much as otherwise: they will hardly take longer than usual. */
+  /** The workers still get the queued connections, each up to twice as many as otherwise. */
   async close({ exclusive, served, give }: Ending): Promise<void> {
     if (this.#ending) return
     this.#endAccepting()
@@ -200,7 +199,7 @@ export class DispatchedListener implements Listener {
 
   // --- accepting
 
-  /** Gives out the waiting connections; accepts more if a worker has taken all that was sent to it. */
+  /** Gives out the waiting connections, and accepts more if some worker has taken all that it was sent. */
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
     this.#want(this.#waiting.length === 0 && this.#isAwaited())
@@ -208,8 +207,8 @@ export class DispatchedListener implements Listener {
   }
 
   /**
-   * While every worker still has something to take, new connections wait in the kernel: to accept each as it comes would wake this
-   * process, and a worker, for every single one. So what has come meanwhile goes out in one message, and nobody waits if a worker is idle.
+   * Whether some worker has taken all that it was given. Until then new connections wait in the kernel, and later leave in one message:
+   * accepting each as it comes would wake this process and a worker for each one. No client waits while a worker is idle.
    */
   #isAwaited(): boolean {
     const permits = this.#permits
@@ -226,7 +225,7 @@ export class DispatchedListener implements Listener {
     for (const { acceptor } of this.#further) acceptor?.want(accepting)
   }
 
-  /** The number of waiting connections that no worker was told to accept yet. */
+  /** Tells workers to accept the waiting connections that no worker was told to accept yet. */
   #tellToAccept(): void {
     if (!this.#accepting || this.#ending) return
     const permits = this.#permits!
@@ -235,7 +234,7 @@ export class DispatchedListener implements Listener {
     const shares = this.#shares().map(share => ({ ...share, room: this.#permitsFor(share) }))
     let able = shares.filter(({ room }) => room > 0)
     if (waiting === undefined) {
-      // One for each that is idle: what others were told says nothing about who waits
+      // The number is unknown, so each idle worker accepts one, whatever other workers were told
       able = able.filter(({ worker }) => (worker.knowsAccept ? permits.of(worker) : worker.unconfirmed) === 0)
       waiting = able.length
       for (const share of able) share.room = 1
@@ -274,11 +273,11 @@ export class DispatchedListener implements Listener {
     }
   }
 
-  /** Accepts the connections that wait now in a lane. False: some are left. */
+  /** Accepts all connections that wait in a lane now. Returns false if some are left. */
   #acceptAll(fd: number): boolean {
     for (;;) {
       const { count, error } = this.#acceptBatch(fd)
-      // The queue of a listener that was shut down is empty
+      // EINVAL: the listener was shut down, so its queue is empty
       if (count === 0) return error === 0 || error === EINVAL
     }
   }
@@ -290,14 +289,14 @@ export class DispatchedListener implements Listener {
     const fds = Array.from(accepted.subarray(0, count))
     if (!wanted) this.#place(fds)
     else {
-      const from = fds.map((_, index) => addressAt(index)) // all: a route function may call what accepts the next ones
+      const from = fds.map((_, index) => addressAt(index)) // all at once: a route function may cause the next accept, which overwrites `addresses`
       if (this.#firstBytes === undefined) this.#placeByAddress(fds, from)
       else for (let i = 0; i < count; i++) this.#firstBytes.add(fds[i]!, from[i])
     }
     return { count, error: 0 }
   }
 
-  /** Emitted once, until that process has accepted a connection. */
+  /** Emits the event once for each process, until that process has accepted a connection. */
   #cannotAccept(errno: number, worker?: Recipient): void {
     if (this.#exhausted.has(worker)) return
     this.#exhausted.add(worker)
@@ -313,7 +312,7 @@ export class DispatchedListener implements Listener {
 
   // --- choosing
 
-  /** How many more connections a worker may be sent that it has not taken. */
+  /** Returns how many more connections a worker may be sent. */
   #roomOf(worker: Recipient): number {
     return (this.#closed ? 2 : 1) * MAX_UNCONFIRMED - worker.unconfirmed
   }
@@ -347,7 +346,7 @@ export class DispatchedListener implements Listener {
       if (this.#rule !== 'least-connections') return share
       if (chosen === undefined || burden(share) < burden(chosen)) chosen = share
     }
-    if (chosen !== undefined) this.#turn = shares.indexOf(chosen) // among equals it is the next one's turn then
+    if (chosen !== undefined) this.#turn = shares.indexOf(chosen) // the next search begins behind it, so equal workers take turns
     return chosen
   }
 
@@ -364,7 +363,7 @@ export class DispatchedListener implements Listener {
     this.#place(rest, shares)
   }
 
-  /** The worker, or 'anybody'; undefined: more bytes are wanted. */
+  /** Returns the worker, or 'anybody'. Undefined: the route function wants more bytes. */
   #route(route: Route, head: Buffer, ended: boolean, remoteAddress: string | undefined): Place | undefined {
     let answer: ReturnType<Route>
     try {
@@ -418,7 +417,7 @@ function addressAt(index: number): string | undefined {
   return length === 0 ? undefined : addresses.toString('latin1', index * ADDRESS + 1, index * ADDRESS + 1 + length)
 }
 
-/** FNV-1a: the same client gets to the same slot under every supervisor. */
+/** FNV-1a, so that every supervisor sends a client to the same slot. */
 function hash(text: string): number {
   let value = 0x811c9dc5
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)

@@ -1,28 +1,28 @@
-/** Connections whose first bytes are looked at (MSG_PEEK, recv(2)) before a worker gets them. */
+/** Peeks at the first bytes of connections (MSG_PEEK, recv(2)) to choose their worker. */
 import { EAGAIN } from '../../base/errno.ts'
 import { checked } from '../../base/errors.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
 
-/** So many wait, and no more of them than a quarter of the descriptors that this process may have. */
+/** The most connections that wait; also at most a quarter of the descriptors that this process may have. */
 const MAX_WAITING = 4096
 const DESCRIPTORS_EACH = 4
 const EVENTS = 64
 
-/** Decides by its first bytes where a connection goes. */
+/** Chooses a connection's place by its first bytes. */
 export interface FirstBytesReader<Place> {
-  /** Undefined: it wants more bytes; not when `ended`. `head` is valid during the call only. */
+  /** Returns undefined if it wants more bytes, which it must not if `ended`. `head` is valid only during the call. */
   decide(head: Buffer, ended: boolean, address: string | undefined): Place | undefined
-  /** The connection is its own from now on. */
+  /** Gets the connection, and owns it. */
   take(fd: number, place: Place): void
 }
 
 interface Waiting {
   readonly address: string | undefined
   readonly until: number
-  /** How many bytes it was asked about. */
+  /** How many bytes the reader has seen. */
   seen: number
-  /** Decided on: who is asked may close us, so that it is asked once more meanwhile. */
+  /** It has a place. `decide` may call `close()`, which asks again for the same connection. */
   gone: boolean
 }
 
@@ -30,7 +30,7 @@ export class FirstBytes<Place> {
   readonly #buffer: Buffer
   readonly #timeout: number
   readonly #reader: FirstBytesReader<Place>
-  /** In the order of their time limits. */
+  /** By descriptor, in the order of their time limits. */
   readonly #waiting = new Map<number, Waiting>()
   readonly #told = new Int32Array(EVENTS)
   readonly #set: number
@@ -52,12 +52,12 @@ export class FirstBytes<Place> {
     }
   }
 
-  /** A connection to be decided on. If too many wait, the one that has waited longest waits no more: what is there has to do. */
+  /** Adds a connection. If too many wait, the oldest one is decided on by the bytes that it has sent so far. */
   add(fd: number, address: string | undefined): void {
     const waiting = { address, until: performance.now() + this.#timeout, seen: 0, gone: false }
     if (this.#look(fd, waiting, this.#closed)) return
     if (this.#waiting.size >= Math.min(MAX_WAITING, native.limit() / DESCRIPTORS_EACH)) this.#lookAtOldest()
-    // Who is asked may close us. The set tells of news only: bytes that are there and don't suffice would keep the loop busy
+    // `decide` may have called close(). The set is edge-triggered, because bytes that don't suffice would keep the loop busy
     if (this.#closed || native.edgeAdd(this.#set, fd) < 0) {
       this.#look(fd, waiting, true)
       return
@@ -66,7 +66,7 @@ export class FirstBytes<Place> {
     this.#timer ??= setTimeout(() => this.#expire(), this.#timeout)
   }
 
-  /** All have to do with what is there. */
+  /** Decides on all waiting connections by the bytes that they have sent so far. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -93,7 +93,7 @@ export class FirstBytes<Place> {
     }
   }
 
-  /** Returns whether it has gone. `last`: nothing more is to be waited for. */
+  /** Peeks and asks the reader. Returns whether the connection has left. `last`: it must be decided on now. */
   #look(fd: number, waiting: Waiting, last: boolean): boolean {
     const length = native.peek(fd, this.#buffer, 0, this.#buffer.length)
     const ended = last || length === 0 || length === this.#buffer.length
@@ -111,7 +111,7 @@ export class FirstBytes<Place> {
     return true
   }
 
-  /** Before it is sent away or closed: epoll(7) would go on telling of it. */
+  /** Removes a connection from the set before it is sent or closed, because epoll(7) would still report it. */
   #forget(fd: number, waiting: Waiting): void {
     waiting.gone = true
     if (this.#waiting.delete(fd)) native.edgeRemove(this.#set, fd)

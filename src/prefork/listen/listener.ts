@@ -1,4 +1,4 @@
-/** What the supervisor listens on: opened once, kept open for its whole life, and lent. */
+/** The supervisor's listeners. It opens each once, keeps it open as long as it runs, and lends copies to workers. */
 import type { AsyncContext } from '../../base/async-context.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
@@ -8,53 +8,52 @@ import type { Recipient } from './recipient.ts'
 
 /** How a listener ends. */
 export interface Ending {
-  /** No other program holds a copy, as far as workers have reported. */
+  /** No other program holds a copy, by the workers' reports. */
   readonly exclusive: boolean
-  /** Some workers still accept. False: the waiting connections are left to programs that hold copies. */
+  /** Some workers still accept. False: programs with copies get the waiting connections. */
   readonly served: boolean
-  /** Gives held numbers of accepted connections to workers. */
+  /** Gives accepted connections, as held numbers, to workers. */
   give(connections: readonly number[]): void
 }
 
 /** One listener under a policy. The three policies are three classes with these methods. */
 export interface Listener {
   readonly name: string
-  /** To close what workers have been sent of it never waits. */
+  /** Closing copies of connections that were sent to workers never blocks. */
   readonly closesAtOnce: boolean
-  /** What a worker that starts in `slot` gets. */
+  /** Returns the grant for a worker that starts in `slot`. */
   grant(slot: number): ListenerGrant
-  /** `servers`: the workers that are ready and serve it. `slots`: how many workers there are to be. */
+  /** `servers`: the ready workers that serve it. `slots`: the wanted number of workers. */
   balance(servers: readonly Recipient[], slots: number): void
-  /** A worker has taken all connections that it was sent. */
+  /** Called when a worker has taken all connections that it was sent. */
   workerIsFree(): void
-  /** A worker has accepted as many connections as it was told to. */
+  /** Called when a worker reports that it has accepted, or has found the queue empty. */
   accepted(worker: Recipient, accepted: Accepted): void
-  /** Connections come back from a worker that has ended without having taken them. They are the listener's now. */
+  /** Gets connections back that a worker had not taken before it ended. The listener owns them. */
   giveBack(connections: readonly Descriptor[]): void
-  /** Where it is bound. */
+  /** Returns the address. */
   address(): ListenAddress
-  /** The sockets, by lane: the listener's own. */
+  /** Returns the sockets, by lane. The listener still owns them. */
   sockets(): readonly Descriptor[]
-  /** The supervisor serves: no other one has these sockets any more, or none ever had. Until then no worker is lent or given anything of them. */
+  /** Called when this supervisor alone serves. Before that, it lends no lane and sends no connection. */
   begin(): void
-  /** A candidate has, or has no more, copies of all sockets. Meanwhile no further one is opened: nobody would go on with its queue. */
+  /** Notes whether a candidate has copies of all sockets. Meanwhile it opens no socket, because no process would take over its queue. */
   offered(is: boolean): void
   /**
-   * Closes every copy of the supervisor's own, because another process goes on with the sockets. `give` gets the connections that were accepted and
-   * that no worker has.
+   * Closes the supervisor's copies, because another process goes on with the sockets. `give` gets accepted connections that no worker has.
    */
   release(give: (connections: readonly number[]) => void): void
   /**
-   * Closes every copy of the supervisor's own. If it was bound here, nobody else holds it, and workers serve it, whoever the kernel has
-   * accepted goes to them, and from then on it refuses clients, although workers have copies. Otherwise those live on as they are.
+   * Closes the supervisor's copies. If this process bound the socket, and no other program holds it, workers get all connections that wait in the
+   * queue, and from then on the kernel refuses clients. Otherwise the copies of other processes go on accepting.
    */
   close(ending: Ending): Promise<void>
 }
 
 export interface ListenerEvents {
   onRouteFailed(error: unknown): void
-  /** accept(2) fails. Emitted once until a connection was accepted. */
+  /** Called when accept(2) fails: once, until a connection was accepted. */
   onAcceptError(error: Error, name: string): void
-  /** In which a route function runs. */
+  /** The async context of route functions. */
   readonly context: AsyncContext
 }

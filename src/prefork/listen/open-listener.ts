@@ -1,4 +1,4 @@
-/** A listener under the policy that its supervisor was given. */
+/** Opens a listener with the policy of the option `balance`. */
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { LISTENERS } from '../../descriptor/kind.ts'
 import type { PortSpec } from '../../os/bind-spec.ts'
@@ -33,7 +33,7 @@ export async function openListener(
   }
 }
 
-/** The same of a predecessor's sockets, which are moved in: it had bound them with `options`. */
+/** Makes a listener of a predecessor's sockets, which are moved in. The predecessor had bound them with `options`. */
 export function inheritListener(
   { name, lanes, options }: ServedSocket,
   spec: ListenerSpec,
@@ -43,13 +43,13 @@ export function inheritListener(
   const [first, ...further] = lanes.map(({ listener }) => listener) as [Descriptor, ...Descriptor[]]
   const { own } = lanes[0]!
   const backlog = spec instanceof Descriptor ? lanes[0]!.backlog : (spec as { backlog?: number }).backlog
-  // Whoever else holds a socket that was bound by hand is not to find others in its port
+  // A socket that was bound by hand stays alone on its port, because other programs may hold it
   if (hasLanes(spec, balance) && own) {
     const group = PortGroup.of(first.borrow(), backlog ?? BACKLOG, options.ipv6Only === true)
     return new PerWorkerListener(name, group, backlog, [first, ...further])
   }
   const closesAtOnce = first.kind === 'tcp-listener' || isPrivate(options.mode)
-  // Its file stays: the next process finds out whether anybody listens there
+  // The socket file is never removed: the next process that binds the path checks whether a process listens there
   const bound: Bound = { name, descriptor: first, own, backlog, file: undefined, closesAtOnce }
   return withOne(bound, balance, events, further)
 }
@@ -58,7 +58,7 @@ function hasLanes(spec: ListenerSpec, balance: Balance): spec is PortSpec {
   return balance === 'per-worker' && !(spec instanceof Descriptor) && 'port' in spec && !('type' in spec)
 }
 
-/** Datagrams are not accepted: every worker reads them from the one socket. */
+/** Dispatches listeners of connections. A datagram socket is always shared: every worker reads from it. */
 function withOne(bound: Bound, balance: Balance, events: ListenerEvents, further: readonly Descriptor[]): Listener {
   if (typeof balance === 'string' || !LISTENERS.includes(bound.descriptor.kind))
     return new SharedListener(bound, further)

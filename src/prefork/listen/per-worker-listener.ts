@@ -1,7 +1,7 @@
 /**
- * The per-worker policy: for each slot a listener of its own (a *lane*), all on one port: the kernel spreads new connections over them
- * (SO_REUSEPORT, socket(7)). A lane whose worker is gone is lent to another one, with what waits in its queue. Once opened it stays so, though
- * its slot be removed: closing one resets what waits in it. Only where workers can't be lent any (they listen by themselves) it goes with its slot.
+ * The per-worker policy: each slot has a listener (a *lane*) on the same port, and the kernel spreads new connections over them (SO_REUSEPORT,
+ * socket(7)). A lane without a worker is lent to another worker. It stays open even if its slot is removed, because closing it resets its queue.
+ * Only if workers can't borrow lanes (they listen by themselves) is it closed with its slot.
  */
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { PortGroup } from '../../os/port-group.ts'
@@ -13,31 +13,31 @@ import type { Recipient } from './recipient.ts'
 
 interface Lane {
   readonly descriptor: Descriptor
-  /** Another slot's worker that accepts from it meanwhile. */
+  /** A worker that was started with another lane and now accepts from this one, too. */
   borrower: Recipient | undefined
 }
 
 export class PerWorkerListener implements Listener {
   readonly name: string
-  readonly closesAtOnce = true // listeners of which we have another copy
+  readonly closesAtOnce = true // it closes copies of listeners, never the last one
   readonly #group: PortGroup
   readonly #backlog: number | undefined
   readonly #lanes: Lane[]
-  /** Slots whose worker was started with a lane of another slot. A lane of its own would get clients, and may have to be closed again. */
+  /** Slots whose worker was started with another slot's lane: a new lane gets clients at once, and it may have to be closed again. */
   readonly #sharing = new Set<number>()
-  /** These workers: they are lent their slot's lane once that is open. */
+  /** Workers of those slots. Each is lent its own slot's lane when that is open. */
   readonly #strangers = new WeakSet<Recipient>()
   #begun: boolean
   #offered = false
 
-  /** `lanes`: a predecessor's, which are moved in; else the group opens the first one. */
+  /** `lanes`: a predecessor's, which are moved in. Without them the group opens the first lane. */
   constructor(name: string, group: PortGroup, backlog: number | undefined, lanes: readonly Descriptor[] = []) {
     this.name = name
     this.#group = group
     this.#backlog = backlog
     this.#lanes = lanes.map(descriptor => ({ descriptor, borrower: undefined }))
     this.#begun = lanes.length === 0
-    if (this.#begun) this.#lane(0) // the supervisor owns the port from now on
+    if (this.#begun) this.#lane(0) // from now on this process holds the port
   }
 
   grant(slot: number): ListenerGrant {
@@ -63,7 +63,7 @@ export class PerWorkerListener implements Listener {
     return this.#begun && !this.#offered
   }
 
-  /** Opens the lanes of slots that share. Without a worker that can be lent one, nobody would accept from it. */
+  /** Opens the lanes of slots that share, if some worker can borrow lanes: otherwise no process would accept from them. */
   #openMissing(servers: readonly Recipient[]): void {
     for (const server of servers) if (this.#sharing.has(server.slot)) this.#strangers.add(server)
     if (!servers.some(server => this.#adopts(server))) return
@@ -71,13 +71,13 @@ export class PerWorkerListener implements Listener {
       try {
         this.#lane(slot)
       } catch {
-        // As in #opens(), or there is no descriptor for it: its worker goes on sharing
+        // EADDRINUSE as in #opens(), or no free descriptor: the worker goes on sharing
       }
     }
     this.#sharing.clear()
   }
 
-  /** False: not yet; or a predecessor of another user has bound the port, so that this process can't join it (EADDRINUSE). */
+  /** Opens the slot's lane. Returns false if it is too early, or if a predecessor of another user bound the port (EADDRINUSE). */
   #opens(slot: number): boolean {
     if (!this.#mayOpen) return false
     try {
@@ -141,17 +141,17 @@ export class PerWorkerListener implements Listener {
   }
 
   /**
-   * Lanes of removed slots. No worker would accept from them, and the kernel gives them their share of the connections. So they are lent, and
-   * live until their workers end.
+   * Closes this process's copies of removed slots' lanes, because no worker can borrow them. Those lanes live until their workers end. With
+   * copies here the kernel would go on giving them connections that no process accepts.
    */
   #drop(slots: number): void {
     for (const { descriptor } of this.#lanes.splice(Math.max(1, slots))) descriptor.close()
   }
 
-  /** To its own slot's worker, if that is a stranger; else to the one that has the fewest. */
+  /** Lends a lane to its own slot's worker, or else to the worker that has borrowed the fewest. */
   #lend(slot: number, lane: Lane, servers: readonly Recipient[]): void {
     const able = servers.filter(server => this.#adopts(server))
-    if (able.length === 0) return // it waits for its slot's next worker
+    if (able.length === 0) return // the slot's next worker will get it
     const burden = (worker: Recipient) => this.#lanes.filter(({ borrower }) => borrower === worker).length
     const fewest = able.reduce((least, next) => (burden(next) < burden(least) ? next : least))
     lane.borrower = able.find(server => server.slot === slot) ?? fewest

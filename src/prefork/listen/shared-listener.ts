@@ -11,8 +11,8 @@ export class SharedListener implements Listener {
   readonly closesAtOnce: boolean
   readonly #bound: Bound
   /**
-   * Lanes of a predecessor that had more than one: each worker is lent all of them, because to close one resets what waits in it. Where workers
-   * can't be lent any they are closed: nobody would accept from them.
+   * Further lanes of a predecessor. Each worker is lent all of them, because closing a lane resets its queue. If workers can't borrow lanes,
+   * passfd closes these, because no process would accept from them.
    */
   #further: readonly Descriptor[]
   readonly #lent = new WeakSet<Recipient>()
@@ -20,7 +20,7 @@ export class SharedListener implements Listener {
   /** `further` is moved in. */
   constructor(bound: Bound, further: readonly Descriptor[] = []) {
     this.name = bound.name
-    this.closesAtOnce = bound.closesAtOnce // workers are sent connections at the end
+    this.closesAtOnce = bound.closesAtOnce // at the end it sends connections to workers
     this.#bound = bound
     this.#further = further
   }
