@@ -22,7 +22,7 @@ export type AdminCommand =
   /** Answered when it is done; rejects as the method of that name does. */
   | { command: 'reload' }
   | { command: 'scale'; workers: number }
-  /** Answered at once, as the channel ends with the supervisor. */
+  /** Answered at once, because the channel ends together with the supervisor. */
   | { command: 'stop' }
   | { command: 'kill' }
   /** Answer: OpenMetrics text. */
@@ -52,9 +52,9 @@ export interface AdminEvent {
 }
 
 export interface AdminServer {
-  /** How many of the event's listeners are the admin channel's own while it has no subscriber: these report to nobody. */
+  /** Returns the number of the admin channel's own listeners for an event. It is 0 while a subscriber gets the events. */
   unheard(event: keyof SupervisorEvents): number
-  /** The listening socket, to be copied for a successor. Undefined: there will be none. */
+  /** The listening socket, of which a successor gets a copy. Undefined: no successor can come. */
   readonly socket: Descriptor | undefined
   readonly path: string
   /** Another process answers at the path. Channels that are open stay so until `close()`. */
@@ -113,7 +113,7 @@ export async function openAdmin(
       try {
         void channel.send(event)
       } catch {
-        // It doesn't keep up, or has gone
+        // The subscriber reads too slowly, or its channel has ended
       }
     }
   }
@@ -131,7 +131,7 @@ export async function openAdmin(
       stopListening()
       if (copy?.closed === false) copy.close()
       const closed = server.close()
-      await Promise.all([...server.channels].map(channel => channel.close())) // after leavePath() they are its own to close
+      await Promise.all([...server.channels].map(channel => channel.close())) // after leavePath() the server does not close them
       await closed
     }
   }
@@ -186,7 +186,7 @@ function sendable({ channel, ...worker }: WorkerInfo): AdminWorker {
   return worker
 }
 
-/** Returns what ends it. */
+/** Returns a function that ends it. */
 function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => void): () => void {
   const listeners = EVENTS.map(event => {
     const listener = (subject: unknown, code?: number | null, signal?: string | null): void => {

@@ -1,4 +1,4 @@
-/** What a supervisor can be asked for, by its program, by signals and over the admin channel. */
+/** The commands of a supervisor, which its program, signals and the admin channel use. */
 import type { EventEmitter } from 'node:events'
 import type { Failure } from '../../base/errors.ts'
 import type { Peer } from '../../descriptor/peer.ts'
@@ -44,9 +44,9 @@ export interface SupervisorEvents {
   unserved: [name: string]
   /** A successor serves (the option `takeover`). The workers accept no more connections, finish their requests, and end; then the supervisor stops. */
   superseded: [successor: Peer]
-  /** The superseded processes that still have connections, as they have told last: each with its pid and its connections. */
+  /** The superseded processes that still have connections, each with its pid and its last reported number of connections. */
   draining: [processes: readonly Draining[]]
-  /** What a takeover has to tell. Without a listener for this event each is a process warning. */
+  /** A report of a takeover. Without a listener it is a process warning. */
   takeoverReport: [report: Report]
   /** The supervisor has stopped. */
   stopped: []

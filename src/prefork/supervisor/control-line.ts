@@ -19,37 +19,37 @@ import {
   type Welcome
 } from '../control/control.ts'
 
-/** How long what a dead process has said is still read, in ms: its children may have its end of the channel. */
+/** The time in ms to read the last messages of a dead process. It is limited, because children of that process may keep the channel open. */
 const LAST_WORDS = 1000
 
 /** The owner of the worker's state. */
 export interface LineOwner {
-  /** Before what a message says is done: the worker lives. */
+  /** Called for every message, before it is handled: the worker lives. */
   onHeard(): void
-  /** Its program has called joinSupervisor(): the answer. */
+  /** The worker's program has called joinSupervisor(). Returns the answer. */
   onJoin(join: Join): Omit<Welcome, 'version'>
   onUses(uses: Uses): void
   /** Its program has called `handOver()` or `onInherit()`. */
   onHandsOver(how: HandsOver): void
   onReady(): void
   onBeat(beat: Beat): void
-  /** So many connections that it was sent have closed. */
+  /** So many of the connections that it was sent have closed. */
   onClosed(count: number): void
-  /** It has accepted as many connections as it was told to. */
+  /** It has accepted connections as told, or has found the queue empty. */
   onAccepted(accepted: Accepted): void
-  /** It stops by itself: the answer is whether the supervisor has closed its listeners. */
+  /** It stops on its own. Resolves to whether the supervisor has closed its listeners. */
   onStopping(): Promise<boolean>
-  /** An exception that it is about to end by; undefined: its program has handled it. */
+  /** The uncaught exception that will end it. Undefined: its program has handled the exception. */
   onException(words: string | undefined): void
-  /** It has no version of the protocol in common with the supervisor, and is told so. */
+  /** It and the supervisor have no protocol version in common. The line informs the worker. */
   onRefused(reason: string): void
-  /** What it says can't be understood. */
+  /** It has sent a message that is not valid. */
   onNonsense(reason: string): void
   /** It has taken all connections that it was sent. */
   onAllTaken(): void
-  /** Connections that it had not taken before its channel ended. They are the owner's now. */
+  /** It had not taken these connections before its channel ended. The callee owns them. */
   onReturned(name: string, connections: readonly Descriptor[]): void
-  /** A message can't be sent to it, and its channel has not ended. */
+  /** A message could not be sent to it, although its channel is open. */
   onBroken(error: unknown): void
   /** The channel has ended. */
   onEnd(error: Error | undefined): void
@@ -67,14 +67,14 @@ export class ControlLine {
     this.#hear()
   }
 
-  /** A line, and the worker's end of it: the caller's to close. `closesAtOnce`: closing what the worker has taken never waits. */
+  /** Makes a line, and the worker's end of it, which the caller owns. `closesAtOnce`: closing copies of what the worker has taken never blocks. */
   static open(closesAtOnce: boolean, owner: LineOwner): [ControlLine, Descriptor] {
     const pairUp = closesAtOnce ? trustedPair : pair
     const [channel, theirs] = pairUp<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
     return [new ControlLine(channel.unref(), owner), theirs]
   }
 
-  /** Of the control protocol; 1 before it has joined. */
+  /** The version of the control protocol; 1 before the worker has joined. */
   get version(): number {
     return this.#version
   }
@@ -84,19 +84,19 @@ export class ControlLine {
     return this.#joined
   }
 
-  /** Connections on their way to it that it has not taken. */
+  /** The number of connections that were sent to it and that it has not taken. */
   get unconfirmed(): number {
     return sessionOf(this.#channel).descriptorsOut
   }
 
-  /** The Descriptors in it are moved in any case. Resolves when the worker has room for more. */
+  /** Moves the Descriptors in the message, even if sending fails. Resolves when the worker has room for more. */
   async send(message: FromSupervisor): Promise<void> {
     if (this.#version < 2 && !TO_FIRST_WORKERS.includes(message.type)) return
     try {
       await this.#channel.send(message)
     } catch (error) {
-      if ((error as PassfdError).code === 'ERR_PASSFD_CLOSED') return // they come back as 'returned'
-      // Its channel has ended, and its exit is about to be told. What was in the message is not lost:
+      if ((error as PassfdError).code === 'ERR_PASSFD_CLOSED') return // the connections come back in 'returned'
+      // Its channel has ended, and its exit will be reported soon. The connections of the message are not lost:
       if (message.type === 'connections')
         this.#owner.onReturned(
           message.name,
@@ -108,19 +108,19 @@ export class ControlLine {
     }
   }
 
-  /** Resolves to true when the worker has answered; to false when it can't any more. */
+  /** Resolves to true when the worker has answered, or to false when its channel has ended. */
   async request(message: FromSupervisor): Promise<boolean> {
     try {
       await this.#channel.request(message, { descriptors: 0, timeout: 0 })
       return true
     } catch {
-      // Its channel has ended, and so does it
+      // Its channel has ended, and the worker will end, too
       if (message.type === 'give') message.end[Symbol.dispose]()
       return false
     }
   }
 
-  /** Resolves when all is read that the worker had said; its process has ended. */
+  /** Call it when the process has ended. Resolves when all its messages are read. */
   lastWords(): Promise<void> {
     return lastWords(this.#channel)
   }
@@ -143,7 +143,7 @@ export class ControlLine {
   #onMessage({ value }: Message<FromWorker>): unknown {
     const owner = this.#owner
     owner.onHeard()
-    // A worker of version 1 does not say that it has recovered, but whatever it says shows it
+    // A worker of version 1 does not report that it has handled an exception, but any further message shows it
     if (this.#version < 2) owner.onException(undefined)
     switch (value?.type) {
       case 'join':
@@ -184,7 +184,7 @@ export class ControlLine {
   }
 }
 
-/** Resolves when the channel of a process that has ended has ended, too. */
+/** Resolves when the channel of an ended process has ended, too. */
 export async function lastWords(channel: Channel<any, any>): Promise<void> {
   const timer = setTimeout(() => channel.destroy(), LAST_WORDS)
   await channel.closed

@@ -1,8 +1,8 @@
-/** Whether a debugger holds a worker: then a pause is no hang. */
+/** Detects a debugger that is attached to a worker: a paused worker does not hang. */
 import { hasConnection, isTraced } from '../launch/procfs.ts'
 import type { SpawnSettings } from '../options.ts'
 
-/** Where Node's inspector listens if nothing else was said, and the options that make it wait for a debugger. */
+/** The default port of Node's inspector, and the options that make Node wait for a debugger. */
 const DEBUG_PORT = 9229
 const WAITING = /^--inspect-(brk|wait)\b/
 
@@ -26,12 +26,12 @@ export class Debugger {
     if (!this.#ports.includes(port)) this.#ports.push(port)
   }
 
-  /** `booted`: it runs the worker's program, so that it does not wait for a debugger any more. */
+  /** `booted`: the worker's program runs, so Node does not wait for a debugger any more. */
   holds(pid: number, booted: boolean): boolean {
     return isTraced(pid) || (!booted && this.#isAwaited()) || hasConnection(pid, this.#ports)
   }
 
-  /** `--inspect-brk`, `--inspect-wait`: until a debugger is there nothing runs. */
+  /** `--inspect-brk` or `--inspect-wait`: Node runs nothing before a debugger is attached. */
   #isAwaited(): boolean {
     const { execArgv = process.execArgv, env = process.env } = this.#spawn
     return [...execArgv, ...(env.NODE_OPTIONS ?? '').split(' ')].some(option => WAITING.test(option))

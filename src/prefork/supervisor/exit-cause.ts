@@ -1,7 +1,7 @@
-/** Why a worker has ended, in words: from what was seen of it before, and from how its process ended. */
+/** Describes why a worker has ended, by its exit status and by what the supervisor noted before. */
 import { exitReason } from '../launch/exit-status.ts'
 
-/** A process's end: one of the two is null. Both are if it could not be started. */
+/** The end of a process: code or signal is null. Both are null if it could not be started. */
 export interface Exit {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
@@ -15,31 +15,31 @@ export interface Progress {
   readonly booted: boolean
   /** The supervisor has told it to end. */
   readonly told: boolean
-  /** Why it was to end, if the supervisor has said so. */
+  /** The reason that the supervisor had for ending it. */
   readonly reason: string | undefined
-  /** What it had to do to become ready, as in "it has not …". */
+  /** What it has not done to become ready: completes "it has not …". */
   readonly missing: string
-  /** Which file Node was not allowed to read, if that is the only thing that is known. */
+  /** Returns the file that Node was not allowed to read, if nothing else explains the end. */
   unreadable(code: number | null): string | undefined
 }
 
 export class ExitCause {
   /** Why the process could not be started. */
   startFailure: string | undefined
-  /** What the supervisor has killed it for. */
+  /** Why the supervisor has killed it. */
   killedFor: string | undefined
-  /** The last signal for its own process was refused: it runs as another user, and we are not root (kill(2)). */
+  /** The kernel refused the last signal, because the process runs as another user (kill(2)). */
   denied = false
   /** Which time limit of its stop it has exceeded. */
   overdue: string | undefined
-  /** The exception that it is about to end by. */
+  /** The uncaught exception that will end it. */
   exception: string | undefined
-  /** Why the supervisor has refused what it said; it may end before the kill. */
+  /** Why the supervisor refused its message. It may end before it is killed. */
   refused: string | undefined
   /** The failure that it has reported by sd_notify(3). */
   errno: string | undefined
 
-  /** In words: of this end, not of what happened before. */
+  /** Describes this end of the process, as the end of a sentence. */
   describe({ code, signal }: Exit, { started, booted, told, reason, missing, unreadable }: Progress): string {
     if (!started) return this.startFailure ?? 'it could not be started'
     if (this.denied && code === null && signal === null)

@@ -1,4 +1,4 @@
-/** Whether workers are well: which of them hang, and which are beyond a limit and are replaced for it. */
+/** Finds workers that hang, and replaces workers that exceed a limit. */
 import { asError, PassfdError } from '../../base/errors.ts'
 import type { Settings } from '../options.ts'
 import type { Reports } from './reports.ts'
@@ -8,17 +8,17 @@ import type { Workers } from './workers.ts'
 
 type Limit = 'rss' | 'age' | 'requests'
 
-/** What looking after workers needs of their supervisor. */
+/** What it needs of the supervisor. */
 export interface HealthOwner {
   /** The supervisor was not told to stop. */
   isRunning(): boolean
-  /** Does it after what was asked for before. */
+  /** Runs `work` after all earlier changes of workers. */
   exclusive(work: () => Promise<void>): Promise<void>
 }
 
-/** After a replacement for a limit has failed, the next try is so many ms later. */
+/** The time in ms from a failed replacement for a limit to the next try. */
 const LIMIT_RETRY = 30_000
-/** A worker below this part of a limit was not beyond it from the start. */
+/** A worker that is below this part of a limit did not exceed it from the start. */
 const WELL_BELOW = 0.9
 const UNITS: Record<Limit, string> = { rss: 'bytes', age: 'ms', requests: 'requests' }
 
@@ -42,7 +42,7 @@ export class Health {
     this.#owner = owner
   }
 
-  /** Looks at all workers once a heartbeat. */
+  /** Checks all workers once in a heartbeat. */
   begin(): void {
     this.#lastBeat = performance.now()
     this.#beat = setInterval(() => this.#onBeat(), this.#settings.heartbeat)
@@ -52,7 +52,7 @@ export class Health {
     clearInterval(this.#beat)
   }
 
-  /** Workers may be others from now on: each limit counts again. */
+  /** Called when new code may run in the workers: each limit applies again. */
   retryLimits(): void {
     this.#useless = new WeakMap()
   }
@@ -64,10 +64,10 @@ export class Health {
     this.#lastBeat = now
     for (const worker of this.#workers) {
       worker.measure()
-      // If this process was late itself, what they have said may be unread
+      // If this process was late itself, messages of workers may be unread
       if (late) worker.heard = now
       const silent = now - worker.heard > hangTimeout && hangTimeout > 0
-      const doubtful = silent || worker.held // when the debugger has gone, it has all of hangTimeout again
+      const doubtful = silent || worker.held // after a debugger has left, the worker has the whole hangTimeout again
       if (!doubtful || !worker.watched || (worker.state !== 'ready' && worker.state !== 'stopping')) continue
       worker.held = worker.debugged
       if (worker.held) worker.heard = now
@@ -78,7 +78,7 @@ export class Health {
 
   #checkLimits(now: number): void {
     if (now < this.#limitRetry || !this.#owner.isRunning()) return
-    // The oldest first: one whose successors are beyond it at once keeps no other waiting
+    // The oldest first, so that a worker whose successors exceed the limit at once delays no other
     const beyond = [...this.#slots].flatMap(slot => {
       const exceeded = slot.current?.state === 'ready' ? this.#exceeds(slot, slot.current) : undefined
       return exceeded === undefined ? [] : { slot, worker: slot.current!, exceeded }

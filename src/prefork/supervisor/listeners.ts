@@ -12,7 +12,7 @@ import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 import type { Workers } from './workers.ts'
 
-/** What a predecessor has offered. */
+/** The offer of a predecessor. */
 export interface Predecessor {
   readonly pid: number
   readonly sockets: Map<string, ServedSocket>
@@ -22,9 +22,9 @@ export class Listeners {
   readonly #settings: Settings
   readonly #workers: Workers
   readonly #open = new Map<string, Listener>()
-  /** How they were bound, for a successor. */
+  /** How each was bound, for a successor. */
   readonly #options = new Map<string, Record<string, unknown>>()
-  /** Names of those that were a predecessor's. */
+  /** The names of listeners that came from a predecessor. */
   readonly #inherited = new Set<string>()
 
   constructor(settings: Settings, workers: Workers) {
@@ -33,8 +33,8 @@ export class Listeners {
   }
 
   /**
-   * Rejects with the system's error; those that were opened before stay so, until `close()`. `predecessor`: its sockets are taken where they are what
-   * is asked for; the others stay in `sockets`. Resolves to what is to be reported of them.
+   * Opens all listeners, and takes a predecessor's sockets where name and address are the same; the others stay in `sockets`. Resolves to reports
+   * for the program. Rejects with the system's error; listeners that it has opened before stay open until `close()`.
    */
   async open(events: ListenerEvents, predecessor?: Predecessor): Promise<Report[]> {
     const { listeners, balance, takeover } = this.#settings
@@ -46,7 +46,7 @@ export class Listeners {
         this.#open.set(name, inheritListener(socket, spec, balance, events))
         this.#inherited.add(name)
         predecessor!.sockets.delete(name)
-        if (spec instanceof Descriptor) spec.close() // of the same socket
+        if (spec instanceof Descriptor) spec.close() // it names the same socket
         const { backlog } = spec as { backlog?: number }
         this.#options.set(name, spec instanceof Descriptor ? socket.options : { ...socket.options, backlog })
         continue
@@ -58,7 +58,7 @@ export class Listeners {
     return reports
   }
 
-  /** What a successor is offered. The Descriptors are the listeners' own. */
+  /** Returns the offer for a successor. The listeners still own the Descriptors. */
   sockets(): ServedSocket[] {
     return [...this.#open].map(([name, listener]) => {
       const options = this.#options.get(name)!
@@ -70,22 +70,22 @@ export class Listeners {
     })
   }
 
-  /** From now on peers see this process's credentials, and the backlogs are this program's. */
+  /** Calls listen(2) again: from then on clients see this process's credentials, and this program's backlogs apply. */
   listen(): void {
     for (const socket of this.sockets()) listenAgain(socket)
   }
 
-  /** The supervisor serves: see Listener. */
+  /** Called when this supervisor alone serves: see Listener. */
   begin(): void {
     for (const listener of this.#open.values()) listener.begin()
   }
 
-  /** A candidate has copies of all sockets, or has no more. */
+  /** Notes whether a candidate has copies of all sockets. */
   offered(is: boolean): void {
     for (const listener of this.#open.values()) listener.offered(is)
   }
 
-  /** The predecessor goes on: closes the copies of its sockets. */
+  /** Closes the copies of the predecessor's sockets, because the predecessor goes on. */
   giveBack(): void {
     this.release(
       [...this.#open.keys()].filter(name => !this.#inherited.has(name)),
@@ -123,12 +123,12 @@ export class Listeners {
     return Object.fromEntries([...this.#open].map(([name, listener]) => [name, listener.address()]))
   }
 
-  /** Closing what workers have been sent of them never waits. */
+  /** Closing copies of connections that were sent to workers never blocks. */
   get closeAtOnce(): boolean {
     return [...this.#open.values()].every(({ closesAtOnce }) => closesAtOnce)
   }
 
-  /** What a worker that starts in `slot` gets, by name: the caller's to close. */
+  /** Returns the grants for a worker that starts in `slot`, by name. The caller closes them. */
   grants(slot: number): Map<string, ListenerGrant> {
     const grants = new Map<string, ListenerGrant>()
     try {
@@ -140,7 +140,7 @@ export class Listeners {
     }
   }
 
-  /** `ready`: the workers that new connections go to. `slots`: how many workers there are to be. */
+  /** `ready`: the workers that get new connections. `slots`: the wanted number of workers. */
   balance(ready: readonly Recipient[], slots: number): void {
     for (const [name, listener] of this.#open)
       listener.balance(
@@ -149,13 +149,13 @@ export class Listeners {
       )
   }
 
-  /** A worker has taken all connections that it was sent. */
+  /** Called when a worker has taken all connections that it was sent. */
   workerIsFree(): void {
     for (const listener of this.#open.values()) listener.workerIsFree()
   }
 
   /**
-   * Closes them all. `mayEnd`: those that no other program holds are ended for all, so that whoever waits gets to `give` and nobody is reset.
+   * Closes all of them. `mayEnd`: it ends listeners that no other program holds, and `give` gets their waiting connections, so that none is reset.
    * Never rejects.
    */
   async close(mayEnd: boolean, give: (name: string, connections: readonly Descriptor[]) => void): Promise<void> {
@@ -170,12 +170,12 @@ export class Listeners {
               served: this.#workers.isServed(name),
               give: connections => give(name, connections.map(own))
             })
-            .catch(error => throwLater(error)) // a file that can't be removed does not stop the rest
+            .catch(error => throwLater(error)) // the others are closed even if a file can't be removed
       )
     )
   }
 
-  /** Closes the Descriptors among the specs: they were moved in, whatever has come of them. */
+  /** Closes the Descriptors among the specs that were not used: they were moved in. */
   closeGiven(): void {
     for (const spec of this.#settings.listeners.values()) if (spec instanceof Descriptor) spec[Symbol.dispose]()
   }

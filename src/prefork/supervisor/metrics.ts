@@ -1,4 +1,4 @@
-/** What a supervisor knows, as OpenMetrics text, by the prom-client that the user has installed. */
+/** Metrics of a supervisor as OpenMetrics text, by the prom-client that the user has installed. */
 import { PassfdError } from '../../base/errors.ts'
 
 export interface WorkerMetrics {
@@ -8,7 +8,7 @@ export interface WorkerMetrics {
   readonly state: string
   /** ms */
   readonly uptime: number
-  /** Of its slot. */
+  /** Of its slot, as a number of restarts. */
   readonly restarts: number
   /** Undefined here and below: not known, and left out. */
   readonly connections: number | undefined
@@ -35,7 +35,7 @@ export interface MetricsSnapshot {
 /** The Content-Type of a response with the metrics. */
 export const METRICS_CONTENT_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 
-/** States that are reported also while no worker is in them. */
+/** States that are always reported, also with 0 workers. */
 const STATES = ['starting', 'ready', 'stopping']
 const WORKER = ['slot', 'id', 'pid'] as const
 
@@ -44,17 +44,17 @@ type Kind = 'Counter' | 'Gauge'
 type Samples = readonly (readonly [labels: Record<string, string | number>, value: number | undefined])[]
 
 /**
- * A snapshot in the OpenMetrics text format, 1.0. Every counter goes on counting as long as its labels are there: a worker's are its own,
- * its replacement has another id. Rejects with `ERR_PASSFD_METRICS_MISSING`: prom-client 15 is not installed.
+ * Resolves to a snapshot in the OpenMetrics text format, 1.0. A counter never falls while its labels exist: a replacement has another id, so
+ * its counters are new ones. Rejects with `ERR_PASSFD_METRICS_MISSING` if prom-client 15 is not installed.
  */
 export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
   const prometheus = await load()
-  // Not the global one, which is the application's
+  // Not the global registry, which belongs to the application
   const registry = new prometheus.Registry()
   registry.setContentType(prometheus.Registry.OPENMETRICS_CONTENT_TYPE as never)
   const add = (kind: Kind, name: string, help: string, labelNames: readonly string[], samples: Samples): void => {
     const metric = new prometheus[kind]({ name, help, labelNames, registers: [registry] })
-    // What a worker says of itself may be nonsense; none of it is ever negative
+    // A worker may report nonsense, but none of these values can be negative
     for (const [labels, value = Number.NaN] of samples)
       if (value >= 0 && value < Number.POSITIVE_INFINITY) metric.inc(labels, value)
   }

@@ -12,7 +12,7 @@ type Warned = 'gaveUp' | 'reloadFailed' | 'crashLoop' | 'beyondLimit'
 export class Reports {
   readonly #emitter: EventEmitter<SupervisorEvents>
   readonly #context: AsyncContext
-  /** How many of an event's listeners are passfd's own, and report to nobody. */
+  /** Returns how many of an event's listeners are passfd's own and reach no program. */
   readonly #unheard: (name: keyof SupervisorEvents) => number
   /** `run()` runs the supervisor, so it owns the process. */
   #runs = false
@@ -28,7 +28,7 @@ export class Reports {
     this.#unheard = unheard
   }
 
-  /** From now on trouble without a listener is a process warning. */
+  /** From now on an event of trouble that has no listener becomes a process warning. */
   warnOfTrouble(): void {
     this.#runs = true
   }
@@ -44,7 +44,7 @@ export class Reports {
 
   /** Emits the event. If `run()` runs the supervisor, and the event has no listener, it emits a process warning. */
   warn(name: Warned, error: Error): void {
-    // A listener for each exit notices the loop, too
+    // A program that listens for 'exit' notices the crash loop, too
     const heard = this.#isHeard(name) || (name === 'crashLoop' && this.#isHeard('exit'))
     this.emit(name, error)
     if (!heard) process.emitWarning(error)

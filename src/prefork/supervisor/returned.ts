@@ -1,11 +1,11 @@
-/** Connections that no worker has: they came back from one, or the supervisor has accepted them as its listeners ended. */
+/** Connections that no worker has: a worker has given them back, or the supervisor accepted them when its listeners ended. */
 import { deferred } from '../../base/deferred.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { WorkerProcess } from './worker-process.ts'
 import type { Workers } from './workers.ts'
 
-/** What takes connections back while it is open: its listener. */
+/** Takes connections back while it is open: a listener. */
 interface Taker {
   giveBack(connections: readonly Descriptor[]): void
 }
@@ -18,7 +18,7 @@ export class ReturnedConnections {
   readonly #orElse: (name: string, connections: readonly Descriptor[]) => void
   #turn = 0
 
-  /** `listener`: the one of that name, unless it is closed. `orElse` gets connections that no worker takes; they are its to close. */
+  /** `listener` returns the open listener of that name. `orElse` gets connections that no worker takes, and owns them. */
   constructor(
     workers: Workers,
     listener: (name: string) => Taker | undefined,
@@ -29,7 +29,7 @@ export class ReturnedConnections {
     this.#orElse = orElse
   }
 
-  /** No other worker may get them while this one lives: it may have taken them without saying so. */
+  /** Gives them to other workers when this one has ended. Until then it may have taken them without confirming it. */
   from(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void {
     void worker.exited.then(() => {
       const listener = this.#listener(name)
@@ -38,7 +38,7 @@ export class ReturnedConnections {
     })
   }
 
-  /** While it stops: workers that stop, too, still serve what they are sent. From one that has said goodbye they come back. */
+  /** For the stop: workers that stop still serve connections that they are sent. A worker that has sent its goodbye returns them. */
   giveToAnybody(name: string, connections: readonly Descriptor[]): void {
     const able = this.#workers.servers(name)
     if (able.length === 0 && this.#workers.expected().length > 0) {
@@ -53,7 +53,7 @@ export class ReturnedConnections {
     }
   }
 
-  /** Gives what is held once workers are ready that serve it; they have `timeout` ms for that. */
+  /** Waits at most `timeout` ms for ready workers that serve the held connections, and gives these to them. */
   async giveHeld(timeout: number): Promise<void> {
     if (this.#held.length === 0) return
     const over = deferred()

@@ -1,4 +1,4 @@
-/** The signals that people know from other servers. */
+/** Signals, with the meanings that other servers have made common. */
 import { asError } from '../../base/errors.ts'
 import type { Commands } from './commands.ts'
 
@@ -8,11 +8,11 @@ export function obeySignals(supervisor: Commands, onFailure: (error: Error) => v
   const failures = new WeakSet<Error>()
   const stop = (): void => {
     if (told && supervisor.phase === 'lame duck')
-      void supervisor.stop() // now
+      void supervisor.stop() // the second call stops at once
     else void (told ? supervisor.kill() : supervisor.stop())
     told = true
   }
-  /** What fails leaves the workers as they are. */
+  /** A change that fails leaves the workers as they are. */
   const attempt = (change: () => Promise<void>) => async (): Promise<void> => {
     try {
       await change()

@@ -15,7 +15,7 @@ export interface Slot {
   current: WorkerProcess | undefined
   /** Its replacement, which isn't ready yet. */
   next: WorkerProcess | undefined
-  /** A start that waits for its time. */
+  /** The timer of the next start. */
   timer: NodeJS.Timeout | undefined
   restarts: number
   /** Deaths in a row, each soon after the start. */
@@ -24,11 +24,11 @@ export interface Slot {
 
 /** What the slots need of their supervisor. */
 export interface SlotsOwner {
-  /** Starts a worker. Throws ERR_PASSFD_SUPERVISOR_STOPPED, or what keeps it from being started. */
+  /** Starts a worker. Throws ERR_PASSFD_SUPERVISOR_STOPPED, or the error of the start. */
   launch(slot: Slot): WorkerProcess
-  /** The workers that new connections go to are others now; or the slots. `stays`: false for those that are about to be stopped. */
+  /** Called when other workers get new connections, or when slots have changed. `stays` returns false for workers that will be stopped. */
   rebalance(stays?: (worker: WorkerProcess) => boolean): void
-  /** Workers that die are replaced. */
+  /** Dead workers are replaced now. */
   isServing(): boolean
   /** The supervisor was not told to stop. */
   isRunning(): boolean
@@ -36,20 +36,20 @@ export interface SlotsOwner {
   onAllGivenUp(error: Error): void
 }
 
-/** Why a worker is replaced that has done nothing wrong. */
+/** The limit for which a worker is replaced. */
 export interface Exceeded {
   readonly limit: string
-  /** As a sentence about the worker. */
+  /** A sentence about the worker. */
   readonly reason: string
 }
 
-/** Workers of one slot that stop at the same time. With as many, the next successor there waits until one has ended. */
+/** The most workers of one slot that stop at the same time. At this number the next successor waits until one of them has ended. */
 const MAX_STOPPING = 4
-/** For a slot with that many, so many ms until the next look. */
+/** The interval, in ms, of checks of a slot with that many. */
 const STOPPING_RETRY = 100
-/** So many ms after a start has failed, the next one. */
+/** The time in ms from a failed start to the next one. */
 const START_RETRY = 1000
-/** So many deaths in a row, each within so many ms of the start, are a crash loop. */
+/** A crash loop: CRASHES deaths in a row, each within EARLY ms of the start. */
 const CRASHES = 3
 const EARLY = 10_000
 
@@ -73,7 +73,7 @@ export class Slots implements Iterable<Slot> {
     this.#owner = owner
   }
 
-  /** A copy: slots may be added and removed meanwhile. */
+  /** Iterates over a copy, because slots may be added and removed meanwhile. */
   [Symbol.iterator](): IterableIterator<Slot> {
     return [...this.#slots][Symbol.iterator]()
   }
@@ -82,12 +82,12 @@ export class Slots implements Iterable<Slot> {
     return this.#slots.length
   }
 
-  /** How many workers were started in the place of one that ended by itself. */
+  /** How many workers ended on their own and were to be replaced. */
   get restarts(): number {
     return this.#restarts
   }
 
-  /** Returns those in which a worker was started: the new ones, and those that were given up. */
+  /** Adds slots, and starts a worker in each empty one, also in slots that were given up. Returns these slots. */
   grow(workers: number): Slot[] {
     while (this.#slots.length < workers) {
       const index = this.#slots.length
@@ -97,12 +97,12 @@ export class Slots implements Iterable<Slot> {
     try {
       for (const slot of empty) slot.current = this.#owner.launch(slot)
     } finally {
-      this.#owner.rebalance() // a new lane gets its share of new clients at once, and its worker isn't there yet
+      this.#owner.rebalance() // lends new lanes, which get clients at once, until their workers are ready
     }
     return empty
   }
 
-  /** Returns the workers that stop for it. */
+  /** Removes slots. Returns the workers that it stops. */
   shrink(workers: number): WorkerProcess[] {
     const removed = this.#slots.splice(workers)
     for (const { timer, current } of removed) {
@@ -115,7 +115,7 @@ export class Slots implements Iterable<Slot> {
     return leaving
   }
 
-  /** Resolves when as many slots could be filled: in none of the empty ones too many workers stop. */
+  /** Resolves when each empty slot has few enough stopping workers for a new one. */
   async roomFor(workers: number): Promise<void> {
     const empty = Array.from({ length: workers }, (_, index) => index).filter(index => {
       const slot = this.#slots[index]
@@ -124,7 +124,7 @@ export class Slots implements Iterable<Slot> {
     await Promise.all(empty.map(index => this.#room(index)))
   }
 
-  /** Another worker for the slot; when that is ready, the one that has been there is stopped. */
+  /** Starts another worker for the slot, and stops the old one when the new one is ready. */
   async replace(slot: Slot, exceeded?: Exceeded): Promise<void> {
     await this.#room(slot.index)
     if (this.#slots[slot.index] !== slot) return
@@ -138,7 +138,7 @@ export class Slots implements Iterable<Slot> {
       await next.ready
     } catch (error) {
       slot.next = undefined
-      if (slot.current === undefined) this.#vacated(slot, next) // its predecessor has died meanwhile
+      if (slot.current === undefined) this.#vacated(slot, next) // the old worker has died meanwhile
       throw error
     }
     slot.next = undefined
@@ -147,13 +147,13 @@ export class Slots implements Iterable<Slot> {
     old.replaced = true
     if (exceeded !== undefined) this.replacements[exceeded.limit] = (this.replacements[exceeded.limit] ?? 0) + 1
     if (old.gives && next.inherits) {
-      this.#owner.rebalance() // it accepts no more
+      this.#owner.rebalance() // the old worker gets no more connections
       await old.give(end => next.inherit(end, old.slot))
     }
     void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
   }
 
-  /** Handles a worker that has ended, or that wants to end. If the supervisor had not asked for it, another worker is started in its place. */
+  /** Handles a worker that has ended, or that will end. If the supervisor did not stop it, another worker is started in its place. */
   left(worker: WorkerProcess): void {
     const slot = this.#slots[worker.slot]
     if (worker.replaced || slot?.current !== worker) return
@@ -161,17 +161,17 @@ export class Slots implements Iterable<Slot> {
     this.#vacated(slot, worker)
   }
 
-  /** Starts workers in empty slots when the policy says so. */
+  /** Starts workers in empty slots, at the time that the policy chooses. */
   refill(): void {
     for (const slot of this.#slots) this.#refill(slot)
   }
 
-  /** No worker is started any more. */
+  /** Cancels all planned starts. */
   end(): void {
     for (const { timer } of this.#slots) clearTimeout(timer)
   }
 
-  /** Resolves when one more worker may be started in the slot. */
+  /** Resolves when a further worker may be started in the slot. */
   async #room(index: number): Promise<void> {
     for (;;) {
       const stopping = this.#stoppingIn(index)
@@ -180,7 +180,7 @@ export class Slots implements Iterable<Slot> {
     }
   }
 
-  /** Those of a slot whose successor is there, or that need none. */
+  /** The workers of a slot that are ending: they are neither starting nor ready. */
   #stoppingIn(index: number): WorkerProcess[] {
     return this.#workers.filter(({ slot, state }) => slot === index && state !== 'starting' && state !== 'ready')
   }
@@ -213,7 +213,7 @@ export class Slots implements Iterable<Slot> {
     if (this.#slots.every(isEmpty)) this.#owner.onAllGivenUp(error)
   }
 
-  /** A policy of the user's that fails has given up. */
+  /** Asks the restart policy. If the user's function throws or returns nonsense, the slot is given up. */
   #decide(): Decision {
     try {
       const decision = this.#context.run(() => this.#settings.restart(this.#deaths, performance.now()))
@@ -234,7 +234,7 @@ export class Slots implements Iterable<Slot> {
     try {
       slot.current = this.#owner.launch(slot)
     } catch (error) {
-      // No descriptors, most likely: the same as a worker that did not start
+      // Most likely no descriptor is free. Try again, as for a worker that did not start
       this.#reports.warn('reloadFailed', asError(error))
       slot.timer = setTimeout(() => this.#restart(slot), START_RETRY)
     }

@@ -33,7 +33,7 @@ import { Takeover } from './takeover.ts'
 import { type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 import { Workers } from './workers.ts'
 
-/** A signal that has come to the last worker that serves may come to this process so many ms later. */
+/** How many ms later than the last serving worker this process may get the same signal. */
 const TOGETHER = 200
 const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
 
@@ -43,7 +43,7 @@ const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?
  */
 export class Supervisor extends EventEmitter<SupervisorEvents> implements Commands, AsyncDisposable {
   readonly #settings: Settings
-  /** That in which this was made. Channels to workers are opened in it. */
+  /** The async context of the constructor call. Channels to workers are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SUPERVISOR')
   readonly #reports = new Reports(this, this.#context, name => this.#admin?.unheard(name) ?? 0)
   readonly #workers: Workers
@@ -58,7 +58,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #stopBegun: Deferred = deferred()
   readonly #killed: Deferred = deferred()
   #phase: SupervisorPhase = 'new'
-  /** What changes the set of workers happens one after the other. */
+  /** Settles when all changes of the set of workers are done: they run one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
   readonly #takeover: Takeover | undefined
   #notify: NotifySocket | undefined
@@ -67,14 +67,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #endCollecting = (): void => {}
   #ids = 0
   #size = 0
-  /** Calls of scale() that are not done. */
+  /** The number of scale() calls under way. */
   #scalings = 0
-  /** Of reload(): one that was asked for and has not begun. */
+  /** The result of a reload() that has not begun. */
   #nextReload: { done: Promise<void> } | undefined
   #stopping: Promise<void> | undefined
   #listenersClosed: Promise<void> | undefined
   #killing = false
-  /** Once it is superseded, PID 1 sends signals on. */
+  /** Makes PID 1 pass signals on once it is superseded. */
   #passSignals: (init: ContainerInit) => void = () => {}
   #failure: Error | undefined
 
@@ -83,7 +83,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     super()
     markUncloneable(this)
     this.#settings = settingsOf(options)
-    ownDirectory() // Node remembers it, and it may be gone when a worker is started
+    ownDirectory() // makes Node cache the path, because the directory may be removed before a worker starts
     const settings = this.#settings
     this.#size = settings.workers
     this.#workers = new Workers(settings.command === undefined)
@@ -121,7 +121,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     return this.#size
   }
 
-  /** The supervisors that this one has superseded, directly or not, and that still have connections, as they have told last. */
+  /** The superseded supervisors before this one that still have connections, with their last reported numbers. */
   get draining(): readonly Draining[] {
     return this.#takeover?.draining ?? []
   }
@@ -162,7 +162,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         await allReady(this.#slots)
         await this.#commit()
         if (this.#phase === 'starting') this.#phase = 'running'
-        this.#slots.refill() // one that was ready may have died meanwhile
+        this.#slots.refill() // a ready worker may have died meanwhile
       })
       this.#reports.emit('started')
       this.#warnOfUnserved()
@@ -210,7 +210,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#assertRunning('scale()')
     this.#size = workers
     this.#scalings++
-    this.#nextReload = undefined // what is asked for after this happens after this
+    this.#nextReload = undefined // a later reload() runs after this scale()
     let leaving: readonly WorkerProcess[] = []
     try {
       await this.#exclusive(async () => {
@@ -283,7 +283,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
    * @throws `ERR_PASSFD_METRICS_MISSING` (rejects) if that is not installed.
    */
   metrics(): Promise<string> {
-    // What a foreign program serves is not known
+    // passfd does not know what a program in another language serves
     const unknown = { connections: undefined, requests: undefined, lag: undefined }
     const foreign = this.#settings.command !== undefined ? unknown : {}
     const workers = this.workers.flatMap(worker => {
@@ -319,14 +319,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
     }
-    // The predecessor answers at its own until the commit
+    // With a predecessor's socket, the predecessor answers until the commit
     if (admin !== undefined && this.#takeover?.adminSocket === undefined)
       this.#admin = await openAdmin(admin, this, takeover !== undefined)
     this.#endCollecting = collectOrphans()
     this.#health.begin()
   }
 
-  /** Every worker is ready. Without a takeover, they have accepted since then. */
+  /** Called when every worker is ready. Without a takeover the workers already accept. */
   async #commit(): Promise<void> {
     const takeover = this.#takeover
     if (takeover === undefined) {
@@ -346,7 +346,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     })
   }
 
-  /** A successor serves. */
+  /** Called when a successor serves. */
   #supersede(successor: Peer, alone: readonly string[]): void {
     this.#listeners.release(alone, (name, connections) => this.#returned.giveToAnybody(name, connections))
     this.#admin?.leavePath()
@@ -357,14 +357,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#reports.emit('superseded', successor)
   }
 
-  /** The predecessor's worker in `slot` gives its state. */
+  /** Connects the predecessor's worker in `slot`, which gives its state, with a worker of this supervisor. */
   #inherit(slot: number, end: Descriptor): void {
     const worker = [...this.#slots][slot % Math.max(1, this.#slots.length)]?.current
     if (worker?.inherits === true && worker.state === 'ready') worker.inherit(end, slot)
     else end.close()
   }
 
-  /** No worker takes these. */
+  /** Handles connections that no worker takes. */
   #giveAway(name: string, connections: readonly Descriptor[]): void {
     if (this.#takeover === undefined) for (const connection of connections) connection.close()
     else this.#takeover.give(name, connections)
@@ -382,7 +382,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     return this.#stopping
   }
 
-  /** Everything goes on, workers that die are replaced, too. */
+  /** Serves as before for that time; dead workers are still replaced. */
   async #beLameDuck(milliseconds: number): Promise<void> {
     this.#phase = 'lame duck'
     this.#reports.emit('lameDuck', milliseconds)
@@ -394,7 +394,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   async #stopNow(lameDuck: number): Promise<void> {
     if (this.#phase === 'running' && lameDuck > 0) await this.#beLameDuck(lameDuck)
-    // Until now a successor may have taken over. An attempt that is under way has its outcome first
+    // A successor may be taking over: wait for the outcome first
     const outcome = this.#takeover?.stop()
     const gaveUp =
       outcome !== undefined && !this.#killing && (await Promise.race([outcome, this.#killed.promise])) === true
@@ -403,7 +403,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'stopping'
     this.#stopBegun.resolve()
     this.#slots.end()
-    // First the listeners: connections in their queues go to workers that have not been told to stop
+    // The listeners first, so that workers which do not stop yet get the connections in the queues
     this.#listenersClosed = this.#closeListeners()
     await this.#listenersClosed
     await this.#returned.giveHeld(this.#settings.stopTimeout)
@@ -412,7 +412,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       else void this.#stopWorker(worker, !gaveUp && !superseded)
     }
     await this.#workers.allExited()
-    // What was queued behind fails by itself: its workers have ended
+    // Queued changes fail on their own, because their workers have ended
     await this.#queue
     await this.#workers.allExited()
     await this.#closeListeners()
@@ -427,7 +427,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#stopped.resolve()
   }
 
-  /** `last`: what waits in the queues is the workers' to serve. */
+  /** `last`: the workers serve the connections that wait in the queues. */
   async #stopWorker(worker: WorkerProcess, last: boolean): Promise<void> {
     if (this.#takeover?.superseded === true) await this.#takeover.giveState(worker)
     await worker.stop({ last })
@@ -462,7 +462,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     return this.#phase === 'stopping' || this.#phase === 'stopped'
   }
 
-  /** After what was asked for before. */
+  /** Runs `work` after all earlier changes. */
   #exclusive<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#queue.then(() => {
       if (this.#hasStopped()) throw new PassfdError('SUPERVISOR_STOPPED')
@@ -470,7 +470,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         throw this.#hasStopped() ? new PassfdError('SUPERVISOR_STOPPED', {}, { cause }) : cause
       })
     })
-    this.#queue = result.catch(() => {}) // whose failure is nothing to those behind it
+    this.#queue = result.catch(() => {}) // a failure does not affect later changes
     return result
   }
 
@@ -521,7 +521,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         if (this.#phase === 'lame duck') worker.tellLameDuck()
         this.#reports.emit('worker', worker.info())
       }
-      // By its own wish: its successor need not wait for its end
+      // It stops on its own, so its replacement starts without waiting for its end
       if (worker.state === 'stopping' && !worker.told && (!worker.ended || worker.drains)) this.#slots.left(worker)
     },
     onUses: (_worker, name, exposed) => {

@@ -1,4 +1,4 @@
-/** A supervisor in the place of another one, and another one in its place: what moves is the listeners, with all their lanes, and the admin path. */
+/** Both sides of a takeover between supervisors. The listeners with all their lanes, and the admin path, move to the successor. */
 import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
@@ -13,23 +13,23 @@ import type { Listeners, Predecessor } from './listeners.ts'
 import type { WorkerProcess } from './worker-process.ts'
 import type { Workers } from './workers.ts'
 
-/** What a takeover does to its supervisor. */
+/** What a takeover calls on its supervisor. */
 export interface TakeoverOwner {
   /** The admin path and its listening socket, if there is one. */
   admin(): { readonly path: string; readonly socket: Descriptor | undefined } | undefined
-  /** This supervisor serves in its predecessor's place, or goes on without a successor: its workers are given lanes and connections. */
+  /** This supervisor now serves alone: it has superseded its predecessor, or a successor has failed. Its workers get lanes and connections. */
   onOwner(): void
-  /** A successor serves. `alone`: the listeners that it does not. */
+  /** A successor serves. `alone`: the listeners that the successor does not serve. */
   supersede(successor: Peer, alone: readonly string[]): void
-  /** Connections that the predecessor has accepted: the callee's. */
+  /** Connections that the predecessor has accepted. The callee owns them. */
   take(name: string, connections: readonly Descriptor[]): void
-  /** The predecessor's worker in `slot` gives its state to the holder of this end: the callee's. */
+  /** The predecessor's worker in `slot` gives its state over this socket end. The callee owns the end. */
   inherit(slot: number, end: Descriptor): void
   onDraining(processes: readonly Draining[]): void
   report(report: Report): void
 }
 
-/** `waiting`: it has not got the offer. `booting`: its predecessor serves. `committing`: it owns, and its workers are about to accept. */
+/** `waiting`: for the offer. `booting`: the predecessor serves. `committing`: this one owns, and its workers are about to accept. */
 type Phase = 'waiting' | 'booting' | 'committing' | 'owner' | 'over'
 
 export class Takeover {
@@ -81,7 +81,7 @@ export class Takeover {
     return this.#place.draining
   }
 
-  /** This process is PID 1: once it is superseded, it ends with this. */
+  /** Set if this process is PID 1: ends the process some time after it was superseded. */
   get init(): ContainerInit | undefined {
     return this.#place.init
   }
@@ -90,29 +90,29 @@ export class Takeover {
     return this.#place.successor !== undefined
   }
 
-  /** Workers that start now serve only when they hear `go`. */
+  /** New workers serve only after the message `go`. */
   get held(): boolean {
     return this.#phase === 'booting' && this.#place.succession !== undefined
   }
 
-  /** Workers are lent and given nothing yet. */
+  /** Workers get no lanes and connections yet. */
   get waits(): boolean {
     return this.held || (this.#phase === 'committing' && this.#place.succession !== undefined)
   }
 
-  /** Another supervisor may have the listeners, too. */
+  /** Another supervisor may hold the listeners, too. */
   get shared(): boolean {
     return this.#offered || (this.#phase !== 'owner' && this.#place.succession !== undefined)
   }
 
-  /** The admin path's socket of the predecessor: the caller's, once this process owns. */
+  /** The predecessor's socket of the admin path. The caller may use it after the commit. */
   get adminSocket(): Descriptor | undefined {
     return this.#adminSocket
   }
 
   /**
-   * Waits for its turn. Resolves to what the predecessor has, or to undefined if there is none. `admin`: the predecessor's socket there is taken;
-   * one of another path is closed at the commit.
+   * Waits for its turn. Resolves to the predecessor's offer, or to undefined without a predecessor. `admin`: it takes the predecessor's socket if
+   * that has the same path; a socket of another path is closed at the commit.
    */
   async take(names: readonly string[], admin: string | undefined): Promise<Predecessor | undefined> {
     await this.#place.take([...names, ADMIN], this.#abort.signal)
@@ -129,7 +129,7 @@ export class Takeover {
     return this.#predecessor
   }
 
-  /** Every listener of the predecessor was decided on. @throws ERR_PASSFD_TAKEOVER_LISTENERS */
+  /** Checks that each listener of the predecessor is either served or dropped. @throws ERR_PASSFD_TAKEOVER_LISTENERS */
   check(): void {
     const names = [...(this.#predecessor?.sockets.keys() ?? [])]
     const { drop } = this.#settings
@@ -138,8 +138,8 @@ export class Takeover {
   }
 
   /**
-   * Commits: every worker accepts, and then the predecessor is told to let go. Rejects if the predecessor has gone on meanwhile. `accept` has all
-   * workers accept, and opens the admin path.
+   * Commits: calls `accept`, which makes all workers accept and opens the admin path, and then lets the predecessor close its listeners. Rejects if
+   * the predecessor has gone on meanwhile.
    */
   async commit(accept: () => Promise<void>): Promise<void> {
     const left = [...(this.#predecessor?.sockets.keys() ?? [])]
@@ -156,7 +156,7 @@ export class Takeover {
       this.#listeners.listen()
       await accept()
     } catch (error) {
-      // The predecessor takes back what it has, and nobody ends its listeners
+      // The predecessor goes on, and no process ends its listeners
       this.#phase = 'over'
       this.#giveBack()
       this.#place.fail()
@@ -171,13 +171,13 @@ export class Takeover {
     await serving
   }
 
-  /** The predecessor goes on: closes the copies of its sockets. */
+  /** Closes the copies of the predecessor's sockets, because the predecessor goes on. */
   #giveBack(): void {
     this.#listeners.giveBack()
     this.#closeLeft()
   }
 
-  /** Closes what the predecessor has and this supervisor does not serve. */
+  /** Closes copies of the predecessor's listeners that this supervisor does not serve. */
   #closeLeft(): void {
     for (const { lanes } of this.#predecessor?.sockets.values() ?? [])
       for (const { listener } of lanes) listener.close()
@@ -192,8 +192,8 @@ export class Takeover {
   }
 
   /**
-   * The supervisor is about to stop. Resolves when an attempt of a successor has its outcome. A takeover of its own that has not come to the commit
-   * is given up: resolves to true then, and the predecessor goes on.
+   * Called before the supervisor stops. Resolves when an attempt of a successor has its outcome. Gives up a takeover of its own that has not
+   * reached the commit: then it resolves to true, and the predecessor goes on.
    */
   async stop(): Promise<boolean> {
     this.#abort.abort()
@@ -210,12 +210,12 @@ export class Takeover {
     return failed
   }
 
-  /** Connections that this superseded process has accepted and that none of its workers takes. They are moved. */
+  /** Sends connections to the successor that this superseded process accepted and that none of its workers takes. Moves them. */
   give(name: string, connections: readonly Descriptor[]): void {
     this.#place.give(name, [...connections])
   }
 
-  /** This supervisor is superseded: its worker gives its state to one of the successor. Resolves when it has, or has not. */
+  /** Makes a worker of this superseded supervisor give its state to a worker of the successor. Resolves when that is done, or has failed. */
   async giveState(worker: WorkerProcess): Promise<void> {
     if (!worker.gives || worker.state !== 'ready') return
     await worker.give(end => this.#place.giveWorker(worker.slot, end))
@@ -233,7 +233,7 @@ function adminSocket(admin: ReturnType<TakeoverOwner['admin']>): ServedSocket[] 
   return [{ name: ADMIN, kind: socket.kind, options: { path, own: true }, lanes: [lane] }]
 }
 
-/** The socket is at the path. A text without a slash at its beginning is one for the process that has bound it. */
+/** Whether the socket is bound to the path. A bound text that is relative means a path of the process that has bound it. */
 function isAt(path: string, { options }: ServedSocket): boolean {
   return options.path === undefined || resolve(String(options.path)) === resolve(path)
 }

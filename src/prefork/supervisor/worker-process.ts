@@ -1,4 +1,4 @@
-/** The supervisor's view of one worker: its process, the states that it goes through, and its end. */
+/** The supervisor's view of one worker: its process, its states, and its end. */
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import { type Deferred, deferred } from '../../base/deferred.ts'
@@ -19,10 +19,10 @@ import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
 import { Debugger } from './debugger.ts'
 import { type Exit, ExitCause } from './exit-cause.ts'
 
-/** How long after its control channel a worker may end by itself, in ms. */
+/** The time in ms in which a worker may end on its own after its control channel has ended. */
 const LAST_WORDS = 1000
 
-/** And what a shell, or a wrapper that has passed the signal on, exits with. */
+/** Signals that stop a worker, and the exit codes of a shell or wrapper that has passed the signal on. */
 const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
 
 /** Receives the events of a worker. */
@@ -31,18 +31,18 @@ export interface WorkerOwner {
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
-  /** It has accepted as many connections as it was told to. */
+  /** It has accepted connections as told, or has found the queue empty. */
   onAccepted(worker: WorkerProcess, accepted: Accepted): void
   /**
-   * Resolves to true if it has closed its listeners, or does so because of an earlier signal. Then the supervisor has sent the waiting
-   * connections to workers.
+   * Called when the worker stops on its own. Resolves to true if the supervisor stops, too; then it has closed its listeners, and has sent the
+   * waiting connections to workers.
    */
   isLeaving(worker: WorkerProcess): Promise<boolean>
-  /** Connections that it had not taken before it ended. */
+  /** It had not taken these connections before its channel ended. */
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
-  /** Resolves to whether the supervisor stops: its own signal may come a moment after the worker's. */
+  /** Resolves to whether the supervisor stops, too: its signal may arrive a moment after the worker's. */
   stopsToo(): Promise<boolean>
-  /** After its state is 'exited', and after all that it had said. */
+  /** Called after the state 'exited', and after all messages of the worker. */
   onExit(worker: WorkerProcess, exit: Exit): void
 }
 
@@ -51,16 +51,16 @@ export interface WorkerSetup {
   readonly id: number
   readonly settings: Settings
   readonly owner: WorkerOwner
-  /** For `command`. */
+  /** Only for a `command`. */
   readonly notify: NotifySocket | undefined
   readonly deathSignal: boolean
   readonly grants: ReadonlyMap<string, ListenerGrant>
-  /** Closing what it has taken never waits. */
+  /** Closing copies of what it has taken never blocks. */
   readonly closesAtOnce: boolean
   readonly tellClosed: boolean
-  /** Its supervisor waits for the end of a takeover: see Welcome. */
+  /** Its supervisor waits for the outcome of a takeover: see Welcome. */
   held(): boolean
-  /** Another supervisor may have the listeners, too. */
+  /** Another supervisor may hold the listeners, too. */
   shared(): boolean
   restarts(): number
 }
@@ -68,38 +68,38 @@ export interface WorkerSetup {
 export class WorkerProcess implements Recipient {
   readonly slot: number
   readonly id: number
-  /** For the application's own messages. */
+  /** The channel for the application's messages. */
   readonly channel: Channel
-  /** Of the listeners: those that it serves, and whether it can be lent more of them. */
+  /** The listeners that it serves, by name, and whether it can borrow further lanes of them. */
   readonly uses = new Map<string, { adopts: boolean }>()
-  /** Its share of each limit, drawn once: see `limits.jitter`. */
+  /** A random number that varies its limits: see `limits.jitter`. */
   readonly spread = Math.random()
   state: WorkerState = 'starting'
   connections = 0
-  /** Connections that it was sent and has not closed, if it reports that (`tellClosed`). */
+  /** The number of open connections that it was sent, if it reports that (`tellClosed`). */
   sent = 0
   requests = 0
   lag = 0
   rss = 0
-  /** When it was last heard of, on the clock of performance.now(). */
+  /** The time of its last message, by performance.now(). */
   heard = performance.now()
-  /** A debugger held it when it was looked at last, and nothing was heard of it since. */
+  /** At the last check a debugger was attached, and no message has come since. */
   held = false
   /** It has become ready once. */
   booted = false
   /** The supervisor has told it to end. */
   told = false
-  /** Another process has sent its own process a signal to stop, and that has ended by it. The other processes of its session still serve. */
+  /** Its main process has ended by a stop signal that was not the supervisor's. Other processes of its session still serve. */
   drains = false
-  /** A successor has taken its place, or is being looked for. */
+  /** Its slot has a successor, or will get one. */
   replaced = false
-  /** The limit that its predecessor was replaced for. */
+  /** The limit for which its predecessor was replaced. */
   replaces: string | undefined
-  /** Its program gives its state to a replacement. */
+  /** Its program gives its state to a replacement (`handOver()`). */
   gives = false
-  /** Its program takes the state of a worker that it replaces. */
+  /** Its program takes the state of the worker that it replaces (`onInherit()`). */
   inherits = false
-  /** It was looked at since it is ready, for its limits. */
+  /** Its limits were checked since it became ready. */
   checked = false
   /** Why it has ended, or is to end, in words. */
   reason: string | undefined
@@ -115,14 +115,14 @@ export class WorkerProcess implements Recipient {
   readonly #exited: Deferred = deferred()
   #timer: NodeJS.Timeout | undefined
   #watchdog = false
-  /** When its own process has ended; others of its session may be left. */
+  /** When its main process ended; other processes of its session may be left. */
   #endedAt: number | undefined
   #leftovers: SessionLeftovers | undefined
-  /** When the time for its graceful stop is over. */
+  /** The time limit of its graceful stop. */
   #stopBy = 0
-  /** Nothing of it is given any time. */
+  /** No process of its session gets time to end. */
   #atOnce = false
-  /** It was told to serve only when it hears `go`. */
+  /** It serves only after the message `go`. */
   #waits = false
 
   constructor(setup: WorkerSetup) {
@@ -145,7 +145,7 @@ export class WorkerProcess implements Recipient {
       } else this.#child = this.#launchCommand(settings.command, application)
       this.#follow(this.#child)
     } catch (error) {
-      // Some failures of spawn(2) are thrown, others emitted
+      // spawn() throws some failures and emits others: report all of them in the same way
       process.nextTick(() => this.#failedToStart(error as Error))
     } finally {
       application.close()
@@ -153,7 +153,7 @@ export class WorkerProcess implements Recipient {
     if (settings.readyTimeout > 0) this.#timer = setTimeout(() => this.#notReady(), settings.readyTimeout)
   }
 
-  /** It takes a listener that was shut down for nothing but that; one of the first version of passfd would make an 'error' of it. */
+  /** It handles a listener that was shut down. A worker of protocol version 1 would emit an 'error' for that. */
   get knowsEnds(): boolean {
     return this.#version >= 2
   }
@@ -166,7 +166,7 @@ export class WorkerProcess implements Recipient {
     return (this.#endedAt ?? performance.now()) - this.#started
   }
 
-  /** Resolves when it says so; rejects with ERR_PASSFD_WORKER_NOT_READY if it ends or is stopped before. */
+  /** Resolves when it is ready; rejects with ERR_PASSFD_WORKER_NOT_READY if it ends or is stopped before. */
   get ready(): Promise<void> {
     return this.#ready.promise
   }
@@ -176,7 +176,7 @@ export class WorkerProcess implements Recipient {
     return this.#exited.promise
   }
 
-  /** Its own process has ended. */
+  /** Its main process has ended. */
   get ended(): boolean {
     return this.#endedAt !== undefined
   }
@@ -187,28 +187,28 @@ export class WorkerProcess implements Recipient {
     return this.#line !== undefined ? this.booted : this.#watchdog
   }
 
-  /** A debugger is attached, so that a pause is no hang. */
+  /** A debugger is attached, so a paused worker does not hang. */
   get debugged(): boolean {
     return this.pid !== undefined && !this.ended && this.#debugger.holds(this.pid, this.booted)
   }
 
-  /** Connections on their way to it that it has not taken. */
+  /** The number of connections that were sent to it and that it has not taken. */
   get unconfirmed(): number {
     return this.#line?.unconfirmed ?? 0
   }
 
-  /** It supports being told to accept. */
+  /** It understands the message that tells it to accept. */
   get knowsAccept(): boolean {
     return this.#version >= 3
   }
 
-  /** It is to accept so many connections of a dispatched listener. */
+  /** Tells it to accept so many connections of a dispatched listener. */
   accept(name: string, count: number): void {
     this.sent += count
     void this.send({ type: 'accept', name, count })
   }
 
-  /** Looks at what it doesn't tell itself. */
+  /** Reads from the system what the worker does not report. */
   measure(): void {
     if (this.pid !== undefined && !this.ended) this.rss = rss(this.pid) ?? this.rss
   }
@@ -231,14 +231,14 @@ export class WorkerProcess implements Recipient {
     }
   }
 
-  /** The Descriptors in it are moved in any case. Resolves when it has room for more. */
+  /** Moves the Descriptors in the message, even if sending fails. Resolves when the worker has room for more. */
   async send(message: FromSupervisor): Promise<void> {
     await this.#line?.send(message)
   }
 
   /**
-   * Gracefully; after `stopTimeout` with TERM, after `killTimeout` with KILL. Resolves when it has ended. `reason`: why, as a sentence
-   * about it.
+   * Stops it gracefully, after `stopTimeout` by TERM, and `killTimeout` later by KILL. Resolves when it has ended. `reason`: a sentence about the
+   * worker.
    */
   stop({ last = false, reason }: { last?: boolean; reason?: string } = {}): Promise<void> {
     const { settings } = this.#setup
@@ -270,7 +270,7 @@ export class WorkerProcess implements Recipient {
     })
   }
 
-  /** The takeover has come about: resolves when the worker accepts, or has ended. One that does not answer within `hangTimeout` is killed. */
+  /** Makes it serve after a takeover. Resolves when it accepts, or has ended. A worker that does not answer within `hangTimeout` is killed. */
   async go(): Promise<void> {
     if (!this.#waits) return
     this.#waits = false
@@ -284,8 +284,8 @@ export class WorkerProcess implements Recipient {
   }
 
   /**
-   * Gives its state over a socketpair. `connect` gets the other end, which is the callee's. Resolves when the state is given, or is not, or the time for
-   * it is over. Without descriptors for the pair the worker keeps its state, and drains.
+   * Makes it give its state over a socketpair. `connect` gets the other end, and owns it. Resolves when the state is given, when that has failed, or
+   * when the time is over. If no descriptor is free for the pair, the worker keeps its state, and drains.
    */
   async give(connect: (end: Descriptor) => void): Promise<void> {
     const { handOverTimeout: timeout } = this.#setup.settings
@@ -302,7 +302,7 @@ export class WorkerProcess implements Recipient {
     clearTimeout(timer)
   }
 
-  /** Takes the state of the worker at the other end, which is moved in; that has been in `slot`. */
+  /** Makes it take the state of the worker at the other end of `end`, which is moved in. That worker was in `slot`. */
   inherit(end: Descriptor, slot: number): void {
     void this.send({ type: 'inherit', end, slot, timeout: this.#setup.settings.handOverTimeout })
   }
@@ -311,12 +311,12 @@ export class WorkerProcess implements Recipient {
     void this.send({ type: 'share', shared })
   }
 
-  /** The supervisor was told to stop, and its workers still serve as before. */
+  /** Informs it that the supervisor will stop, and that it serves as before until then. */
   tellLameDuck(): void {
     void this.send({ type: 'lameDuck' })
   }
 
-  /** With KILL, at once. */
+  /** Sends KILL to its main process at once. */
   kill(reason?: string): void {
     if (this.ended) return
     this.#cause.killedFor ??= reason
@@ -325,14 +325,14 @@ export class WorkerProcess implements Recipient {
     if (this.#cause.denied) this.#letGo()
   }
 
-  /** The same, and all others of its session. */
+  /** Sends KILL to all processes of its session at once. */
   killAll(reason?: string): void {
     this.#atOnce = true
     this.kill(reason)
     this.#leftovers?.kill()
   }
 
-  /** Nothing was heard of it for too long. */
+  /** Kills it, because it has sent nothing for `hangTimeout`. */
   hung(): void {
     const { hangTimeout } = this.#setup.settings
     this.#become('hung')
@@ -355,7 +355,7 @@ export class WorkerProcess implements Recipient {
     if (this.#child?.pid !== undefined) this.#child.kill(signal)
   }
 
-  /** To wait for its end could take for ever. */
+  /** Stops waiting for a process that can't be killed: it might never end. */
   #letGo(): void {
     this.#child?.unref()
     this.#warnOfThoseLeft([this.pid!])
@@ -397,7 +397,7 @@ export class WorkerProcess implements Recipient {
   #follow(child: ChildProcess): void {
     child.on('error', error => {
       if (child.pid === undefined) this.#failedToStart(error)
-      else this.#cause.denied = true // of kill(2)
+      else this.#cause.denied = true // kill(2) failed with EPERM
     })
     child.once('exit', (code, signal) => void this.#ended({ code, signal }))
     if (child.pid === undefined) return
@@ -418,7 +418,7 @@ export class WorkerProcess implements Recipient {
     this.kill(`it has not ${this.#missing()} within ${readyTimeout} ms (readyTimeout)`)
   }
 
-  /** What it owes us before it is ready. */
+  /** Returns what it has not done to become ready. */
   #missing(): string {
     if (this.#line === undefined) return 'said READY=1 to NOTIFY_SOCKET'
     return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
@@ -433,7 +433,7 @@ export class WorkerProcess implements Recipient {
     this.#ready.resolve()
   }
 
-  // --- what it says
+  // --- its messages
 
   readonly #lineOwner: LineOwner = {
     onHeard: () => this.#isHeard(),
@@ -490,7 +490,7 @@ export class WorkerProcess implements Recipient {
     onReturned: (name, connections) => this.#setup.owner.onReturned(this, name, connections),
     onBroken: error => this.kill(`it can't be told: ${error}`),
     onEnd: error => {
-      // A worker without it can't be told to stop. Most likely it is about to end: its exit status says more than a kill
+      // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
       if (this.ended || this.state === 'stopping') return
       this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
     }
@@ -505,7 +505,7 @@ export class WorkerProcess implements Recipient {
     this.held = false
   }
 
-  /** It stops on its own: another process has sent it TERM, or its program wants to end. */
+  /** Handles a stop that the supervisor did not order: another process has sent TERM, or the program ends. */
   #stopsByItself(): void {
     if (this.state !== 'ready') return
     this.#become('stopping')
@@ -518,7 +518,7 @@ export class WorkerProcess implements Recipient {
     if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
     if (fields.get('READY') === '1') this.#becomeReady()
     if (fields.get('STOPPING') === '1') this.#stopsByItself()
-    // A worker that goes on reporting has survived the exception that it reported before
+    // A worker that still reports has survived the failure that it reported before
     const errno = fields.get('ERRNO')
     this.#cause.errno = errno === undefined || errno === '0' ? undefined : `it reports errno ${errno}`
   }
@@ -543,7 +543,7 @@ export class WorkerProcess implements Recipient {
     await lastWords(this.channel)
   }
 
-  /** Ends the other processes of its session. After a stop, whichever process has asked for it, they first have the rest of `stopTimeout`. */
+  /** Ends the other processes of its session. After a stop, of whatever origin, they first have the rest of `stopTimeout`. */
   async #endSession(exit: Exit): Promise<void> {
     const { spawn, stopTimeout, killTimeout } = this.#setup.settings
     if (this.pid === undefined || spawn.leaveGroup === true) return
@@ -556,7 +556,7 @@ export class WorkerProcess implements Recipient {
     this.#become('stopping')
     const together = await this.#setup.owner.stopsToo()
     const limit = asked ? this.#stopBy : together || this.drains ? this.#endedAt! + stopTimeout : 0
-    // A shell that TERM has killed has not sent it on. But if the supervisor stops, TERM may have come to all
+    // A shell that TERM has killed did not pass it on. But if the supervisor stops, all processes may have got TERM
     const alone = (asked || this.drains) && exit.signal !== null && isStop(exit)
     const term = alone && (together ? asked : 'first')
     this.#warnOfThoseLeft(await leftovers.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
@@ -574,7 +574,7 @@ export class WorkerProcess implements Recipient {
     })
   }
 
-  /** Node says no more than its exit code; what it has written is on the worker's standard error. */
+  /** Returns a guess why Node exited with 1: a file that the worker's user may not read. Node explains it only on the worker's stderr. */
   #unreadable(code: number | null): string | undefined {
     const { entry, spawn } = this.#setup.settings
     if (entry === undefined || this.#line?.joined === true || code !== 1 || spawn.uid === undefined) return undefined
@@ -583,7 +583,7 @@ export class WorkerProcess implements Recipient {
   }
 }
 
-/** It has ended by a signal that means a graceful stop. */
+/** Whether it has ended by a signal that means a graceful stop. */
 function isStop({ code, signal }: Exit): boolean {
   return STOPS.includes(signal ?? code)
 }

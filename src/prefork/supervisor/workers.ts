@@ -1,14 +1,14 @@
-/** The workers that live, and which of them take the connections of a listener. */
+/** The living workers, and which of them get the connections of a listener. */
 import type { WorkerProcess } from './worker-process.ts'
 
 export class Workers implements Iterable<WorkerProcess> {
-  /** All whose process has not ended. */
+  /** The workers whose processes have not all ended. */
   readonly #living = new Set<WorkerProcess>()
-  /** Listeners of which a worker's program was given a copy. */
+  /** Listeners of which a worker's program has a copy. */
   readonly #exposed = new Set<string>()
-  /** Workers that stop on their own and accept no more waiting connections. */
+  /** Workers that stop on their own and accept no more of the waiting connections. */
   readonly #letGo = new WeakSet<WorkerProcess>()
-  /** Those that start will take connections that they are sent. */
+  /** Starting workers will take connections that they are sent. */
   #startingServe: boolean
 
   /** `startingServe`: false for programs that accept by themselves. */
@@ -36,22 +36,22 @@ export class Workers implements Iterable<WorkerProcess> {
     return [...this.#living].some(is)
   }
 
-  /** Resolves when those that live now have ended. */
+  /** Resolves when all workers that live now have ended. */
   async allExited(): Promise<void> {
     await Promise.all([...this.#living].map(worker => worker.exited))
   }
 
-  /** A worker's program has a copy of the listener: other programs may have one, too. */
+  /** Notes that a worker's program has a copy of the listener, so other programs may have one, too. */
   expose(name: string): void {
     this.#exposed.add(name)
   }
 
-  /** The worker stops by itself, and its supervisor goes on: connections that it is sent may come back. */
+  /** Notes that the worker stops while its supervisor goes on: connections that it is sent may come back. */
   letGo(worker: WorkerProcess): void {
     this.#letGo.add(worker)
   }
 
-  /** All are killed: none of those that start gets ready. */
+  /** Notes that all are killed, so that no starting worker will become ready. */
   expectNone(): void {
     this.#startingServe = false
   }
@@ -62,28 +62,28 @@ export class Workers implements Iterable<WorkerProcess> {
     return this.filter(({ state, told, ended }) => state === 'starting' && !told && !ended)
   }
 
-  /** Those that new connections go to. */
+  /** Returns the workers that get new connections. */
   ready(): WorkerProcess[] {
     return this.filter(worker => worker.state === 'ready' && !worker.ended && !worker.replaced)
   }
 
-  /** Those that take connections of a listener: the ready ones, or, if there is none, those that stop. */
+  /** Returns the workers that take connections of a listener: the ready ones, or without these the ones that stop. */
   servers(name: string): WorkerProcess[] {
     const able = this.filter(({ uses, ended }) => !ended && uses.get(name)?.adopts === true)
     const ready = able.filter(({ state }) => state === 'ready')
     if (ready.length > 0) return ready
     const stopping = able.filter(({ state }) => state === 'stopping')
     const staying = stopping.filter(worker => !this.#letGo.has(worker))
-    // The others may send them back, when no worker is left
+    // Workers that were let go may send them back when no worker is left
     return staying.length > 0 || this.expected().length > 0 ? staying : stopping
   }
 
-  /** A worker takes connections of the listener, or will. */
+  /** Whether some worker takes connections of the listener, or will. */
   isServed(name: string): boolean {
     return this.servers(name).length > 0 || this.expected().length > 0
   }
 
-  /** No other program holds a copy of it, and every worker that accepts from it knows how it ends. */
+  /** Whether no other program holds a copy of it, and every worker that accepts from it handles its end. */
   isExclusive(name: string): boolean {
     const serving = this.filter(({ uses }) => uses.get(name)?.adopts === true)
     return !this.#exposed.has(name) && serving.every(({ knowsEnds }) => knowsEnds)
