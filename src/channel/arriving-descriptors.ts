@@ -1,28 +1,28 @@
 /** Descriptors that have arrived before their frames were complete: a queue in order of arrival, from which each frame takes its own. */
 
-/** Queues that are used up from the front are cut when so much of them is. */
+/** The queue is cut when so many entries at its front are used up. */
 const COMPACT_AT = 512
 
-/** Most channels never have any: all share an array that nothing is put into. */
+/** Most channels never receive any descriptor, so all share this empty array. */
 const NO_FDS: number[] = []
 
 export class ArrivingDescriptors {
-  /** Those in front of #given have been given to their frames. */
+  /** The numbers before #given belong to frames already. */
   #arrived = NO_FDS
   #given = 0
 
-  /** How many wait for their frame. */
+  /** The number of descriptors that wait for their frame. */
   get waiting(): number {
     return this.#arrived.length - this.#given
   }
 
-  /** `count` have arrived, whose numbers `fds` holds from `first` on. */
+  /** Adds `count` numbers of `fds`, from `first` on. */
   push(fds: Int32Array, first: number, count: number): void {
     if (this.#arrived === NO_FDS) this.#arrived = []
     for (let i = 0; i < count; i++) this.#arrived.push(fds[first + i]!)
   }
 
-  /** Gives the next `count`, as many as wait at most. The caller owns them. */
+  /** Takes the next `count`, or fewer if fewer wait. The caller owns them. */
   take(count: number): number[] {
     if (count === 0) return NO_FDS
     const { waiting } = this

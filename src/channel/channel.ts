@@ -57,13 +57,13 @@ export interface ChannelEvents<In = unknown, Out = unknown> {
   close: [error?: Failure]
 }
 
-/** @internal What `connect`, `listen` and `pair` have found out before there is a channel. */
+/** @internal What `connect`, `listen` and `pair` know before they make the channel. */
 export interface ChannelSetup {
   wire: Wire
   peer: Peer
   limits: Limits
   options: ChannelOptions<any>
-  /** Called once: undefined when both hellos are exchanged, else with what came instead. */
+  /** Called once: with undefined when both hellos are exchanged, otherwise with the error. */
   onOpen?(error: Error | undefined): void
   /** The token of the socket's Descriptor, so that it isn't sent through itself. */
   description?: object | undefined
@@ -110,7 +110,7 @@ export class Channel<In = unknown, Out = unknown>
   private constructor(setup: ChannelSetup) {
     super()
     markUncloneable(this)
-    // Not the object itself, as what is in it would live as long as the channel
+    // Not the object itself, because its contents would live as long as the channel
     const { wire, peer, limits, options, onOpen, description, keeper } = setup
     this.#wire = wire
     this.#keeper = keeper
@@ -225,7 +225,7 @@ export class Channel<In = unknown, Out = unknown>
     await this.close()
   }
 
-  /** In which the program's functions run that no call of `serve` has set. */
+  /** The async context of all functions of the program except `serve` handlers. */
   get #context(): AsyncContext {
     return this.#session.context
   }
@@ -236,7 +236,7 @@ export class Channel<In = unknown, Out = unknown>
     if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
   }
 
-  /** The EventEmitter reports when the program adds a listener. */
+  /** Called by the EventEmitter when the program adds a listener. */
   #noticeListeners(): this {
     addNotices(this, NOTICES)
     return this
@@ -276,7 +276,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#inbox.end()
     this.#settleOpen(error ?? new PassfdError('DISCONNECTED'))
     if (ended.hasSubscribers) this.#context.run(() => ended.publish({ channel: this, error }))
-    // What is not read, or held by a handler that never ends, is closed when it is collected
+    // The collector closes descriptors of unread messages, and those of a handler that never ends
     for (const message of this.#inbox.open) for (const descriptor of message[ALL]) guardLoan(descriptor)
     // Not in this tick: a program that gets the channel by a promise must first be able to add listeners
     setImmediate(() => {

@@ -64,7 +64,7 @@ export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = 
   return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS))
 }
 
-/** @internal The same for an end whose owner is trusted: see TrustedWire. */
+/** @internal As `pair()`, for an end whose owner this process trusts: see TrustedWire. */
 export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
   return pairOn(TrustedWire, options)
 }
@@ -109,7 +109,7 @@ export function open(
     try {
       startChannel(channel, timeout)
     } catch (error) {
-      forget() // else the end of a socket that is closed by then
+      forget() // a later abort would act on a closed socket
       throw error
     }
   })

@@ -1,4 +1,4 @@
-/** Messages and requests that wait for credit, encoded already, in order. */
+/** Encoded messages and requests that wait for credit, in order. */
 
 import { PassfdError } from '../base/errors.ts'
 import { Encoded } from '../codec/encoded.ts'
@@ -30,7 +30,7 @@ export class QueuedFrame {
     return HEADER + this.encoded.length
   }
 
-  /** Brings what was encoded before the peer was known into the form that it takes. Throws if it doesn't take it. */
+  /** Converts a value that was encoded before the peer's hello. Throws if the peer does not accept it. */
   adapt(hello: Hello, records: boolean): void {
     const count = this.parcel?.fds.length ?? 0
     if (!records && this.flags & RECORDS) {
@@ -51,7 +51,7 @@ export class CreditQueue {
   /** How many of them use record definitions that were sent before. */
   streamed = 0
   #items: QueuedFrame[] = []
-  /** Bodies are encoded one behind the other, just as they leave later. */
+  /** Bodies stand one behind the other, in the order in which they will leave. */
   #slab: Buffer | undefined
   #slabEnd = 0
 
@@ -62,7 +62,7 @@ export class CreditQueue {
   /** The slab to encode the next body into; its free place begins at `slabEnd`. */
   get slab(): Buffer {
     if (this.#slab === undefined || SLAB - this.#slabEnd < ROOM) {
-      this.#slab = takeSlab() // a full one may still have to leave
+      this.#slab = takeSlab() // the full one may still wait to be sent
       this.#slabEnd = 0
     }
     return this.#slab
@@ -72,7 +72,7 @@ export class CreditQueue {
     return this.#slabEnd
   }
 
-  /** What was encoded last, to be kept: where it is, if that is the slab. */
+  /** Keeps the last encoded body: in place if it is in the slab, otherwise as a copy. */
   keep(encoded: Encoded): Encoded {
     if (encoded.bytes !== this.#slab || encoded.start !== this.#slabEnd) return copyOf(encoded)
     this.#slabEnd = (encoded.end + 7) & ~7
@@ -97,7 +97,7 @@ export class CreditQueue {
     if (count > 0) this.#items.splice(0, count)
   }
 
-  /** All that was ever in it has left. */
+  /** Called when the queue is empty and everything in the slab has left. */
   release(): void {
     if (this.#slab !== undefined) giveSlab(this.#slab)
     this.#slab = undefined
@@ -124,7 +124,7 @@ export class CreditQueue {
   }
 }
 
-/** The encoder's own buffers are used again. */
+/** Copies a body out of the encoder's buffer, because the encoder uses its buffers again. */
 function copyOf(encoded: Encoded): Encoded {
   const copy = keptOf(encoded, Buffer.from(encoded.bytes.subarray(encoded.start, encoded.end)))
   copy.start = 0
@@ -132,7 +132,7 @@ function copyOf(encoded: Encoded): Encoded {
   return copy
 }
 
-/** All of it but its descriptors, which are in its parcel. */
+/** The item without its descriptors, which are in its parcel. */
 function keptOf(encoded: Encoded, bytes: Buffer): Encoded {
   const kept = new Encoded()
   kept.bytes = bytes

@@ -1,6 +1,6 @@
 /**
- * Descriptors that are neither the program's nor the peer's alone: those that were sent and are not confirmed (*out*), those that have arrived
- * and are lent to the program (*lent*), and those that the program does not get, which are closed off the event loop (*discarded*).
+ * Owns a channel's descriptors: sent ones that the peer has not confirmed (*out*), received ones that are lent to the program (*lent*), and
+ * received ones that the program does not get (*discarded*), which it closes off the event loop.
  */
 import { setImmediate } from 'node:timers'
 import { type Descriptor, lent, moveOutShared } from '../descriptor/descriptor.ts'
@@ -8,23 +8,23 @@ import type { Lender } from '../descriptor/lender.ts'
 import { Parcel } from './parcel.ts'
 import type { ReturnState, SessionCore } from './session-core.ts'
 
-/** Shared by all channels that discard nothing at the moment; it stays empty. */
+/** Shared by all channels that discard nothing at the moment, and always empty. */
 const NO_FDS: number[] = []
 
-/** Descriptors of this process that are being closed off the loop. A peer whose closes hang has soon more than this. */
+/** The bound of closes under way in this process. A peer whose closes hang soon exceeds it. */
 const FEW_CLOSES = 1024
 
 export class Custody {
-  /** Descriptors that were sent and that the peer has not taken. */
+  /** The number of sent descriptors that the peer has not confirmed. */
   out = 0
   /** Arrived descriptors that are not confirmed to the peer yet. */
   unconfirmed = 0
   readonly #core: SessionCore
   readonly #pid: number
-  /** Descriptors that the application has been given and has neither claimed nor given back. */
+  /** The number of descriptors that the application has got and neither claimed nor closed. */
   #lent = 0
   #lenders: { message: Lender; request: Lender } | undefined
-  /** Numbers to be closed off the loop. */
+  /** Numbers to close off the loop. */
   #discarded = NO_FDS
 
   /** `pid`: the peer's, for the error of a lent descriptor. */
@@ -35,17 +35,17 @@ export class Custody {
 
   // --- out
 
-  /** Moves descriptors out of the program's hands into a parcel, which counts as *out*. `replyTo`: the request that it answers, or -1. */
+  /** Moves the program's descriptors into a parcel, which counts as *out*. `replyTo`: the request that it answers, or -1. */
   toParcel(descriptors: readonly Descriptor[], value: unknown, replyTo: number): Parcel {
     this.out += descriptors.length
     return moveIntoParcel(descriptors, value, replyTo, replyTo === -1 ? 'send()' : 'a reply')
   }
 
-  /** The peer has taken `count` more: closes our copies, and gives back replies whose requests it had cancelled. */
+  /** Called when the peer has confirmed `count` more. Closes the copies here, and gives back replies whose requests the peer had cancelled. */
   onTaken(count: number): void {
     const core = this.#core
     const { cancelled, closing } = core.transport.onTaken(count)
-    // Off the loop: if the peer has closed its own already, these are the last, and it may have made their close wait
+    // Off the loop: if the peer has closed its copies, these are the last ones, and the peer may have made their close block
     if (closing.length > 0)
       this.#closeAside(closing, () => {
         this.out -= closing.length
@@ -58,7 +58,7 @@ export class Custody {
 
   /** Gives a parcel that counts as *out* back to the program. */
   returnParcel(state: ReturnState, parcel: Parcel): void {
-    if (parcel.fds.length === 0 && parcel.error === undefined) return // it only has binary values: its promise reports the failure
+    if (parcel.fds.length === 0 && parcel.error === undefined) return // it has only binary values, so its promise reports the failure
     this.out -= parcel.fds.length
     this.#core.owner.onReturned(state, parcel)
   }
@@ -71,7 +71,7 @@ export class Custody {
   /** Gives the descriptors of a message that can't be sent any more back to the program, in a later tick. */
   returnLater(value: unknown, descriptors: readonly Descriptor[]): void {
     const parcel = moveIntoParcel(descriptors, value, -1, 'send()')
-    // Not in this tick: a listener that sends it again must not keep the loop from everything else
+    // In a later tick, because a listener that sends it again and again would block the loop
     setImmediate(() => this.#core.owner.onReturned('unsent', parcel))
   }
 
@@ -84,14 +84,14 @@ export class Custody {
     return fds.map(fd => lent(fd, lender))
   }
 
-  /** A lent descriptor was claimed. */
+  /** Called when a lent descriptor was claimed. */
   kept(): void {
     this.#core.consumed(this.#core.limits.descriptorCost)
     this.#lent--
     this.checkLent()
   }
 
-  /** Closes a lent descriptor, off the loop. Its cost returns then. */
+  /** Closes a lent descriptor off the loop. Its cost returns when it is closed. */
   discard(fd: number): void {
     this.#lent--
     this.checkLent()
@@ -128,13 +128,13 @@ export class Custody {
     return this.#discarded.length > 0
   }
 
-  /** Closes a number with the next ones that are discarded. Its cost returns then. */
+  /** Closes a number together with the next discarded ones. Its cost returns when it is closed. */
   discardLater(fd: number): void {
     if (this.#discarded === NO_FDS) this.#discarded = []
     this.#discarded.push(fd)
   }
 
-  /** Closes what was discarded, off the loop. The cost returns when it is closed. */
+  /** Closes the discarded numbers off the loop. Their cost returns when they are closed. */
   discardNow(): void {
     const fds = this.#discarded
     const cost = fds.length * this.#core.limits.descriptorCost
@@ -142,7 +142,7 @@ export class Custody {
     this.#closeAside(fds, () => this.#core.consumed(cost))
   }
 
-  /** `done` is called when they are closed; at once, as long as helper threads have little to do: those may take turns with this one. */
+  /** Calls `done` when they are closed; at once while few closes are under way, because on one core a helper thread waits for this thread. */
   #closeAside(fds: readonly number[], done: () => void): void {
     const { wire } = this.#core.transport
     const few = wire.closing < FEW_CLOSES
@@ -158,7 +158,7 @@ export class Custody {
   }
 }
 
-/** Moves the numbers of open descriptors into a parcel, on behalf of `by`. The parcel's owner owns them now. */
+/** Moves the numbers of open descriptors into a parcel, for the call `by`. The parcel's owner then owns them. */
 function moveIntoParcel(descriptors: readonly Descriptor[], value: unknown, replyTo: number, by: string): Parcel {
   const fds = descriptors.map(descriptor => moveOutShared(descriptor, by))
   return new Parcel(fds, descriptors, value, replyTo)

@@ -1,8 +1,8 @@
 /** How many descriptors the channels of one server may hold unclaimed together, and each one's part of that. */
 
 /**
- * Half is kept back so that each of `connections` channels gets an equal base; of the other half a new channel gets up to an
- * eighth of what is left. So the first channels get much, later ones less, and none nothing while there is room for it.
+ * Half is reserved: each of `connections` channels gets an equal base of it. Of the other half a new channel gets up to an eighth of the
+ * rest. So the first channels get much and later ones less, but each gets something.
  */
 export class DescriptorBudget {
   readonly #base: number
@@ -15,7 +15,7 @@ export class DescriptorBudget {
     this.#extra = total - this.#reserve
   }
 
-  /** At most `wanted` descriptors for a new channel; 0: there is no room. */
+  /** Reserves up to `wanted` descriptors for a new channel, and returns how many. 0: no room. */
   allot(wanted: number): Part {
     const base = Math.min(this.#base, this.#reserve, wanted)
     const more = base === 0 ? Math.min(1, this.#extra) : Math.floor(this.#extra / 8)

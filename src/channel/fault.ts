@@ -11,7 +11,7 @@ const MAX_CODE = 64
 const MAX_TEXT = 512
 const NO_NUMBERS = new Int32Array(0)
 
-/** What a fault or goodbye says: a map, which only a goodbye may leave out. Missing or odd fields are empty. */
+/** Decodes a fault or goodbye: a map, which a goodbye may omit. Missing fields, and those of a wrong type, are empty. */
 export function decodeError(encoded: Body, mayBeEmpty: boolean): RemoteError {
   const body = encoded.start === encoded.end && mayBeEmpty ? {} : decodePlain(encoded)
   if (typeof body !== 'object' || body === null || Array.isArray(body))
@@ -28,7 +28,7 @@ export function decodeError(encoded: Body, mayBeEmpty: boolean): RemoteError {
 export interface Told {
   readonly code: string
   readonly message: string
-  /** As the program has attached it: encoding it may still call its getters. */
+  /** The program's own object: encoding it may call getters. */
   readonly data: unknown
 }
 
@@ -43,7 +43,7 @@ export function tell(error: unknown): Told {
   }
 }
 
-/** An error's `code`, `message` and `data`; its stack stays here. If that is too much for the peer, without data, then message, then code. */
+/** Encodes an error's `code`, `message` and `data`, never its stack. If that is too long for the peer, without data, then message, then code. */
 export function encodeFault(told: Told, limit: number, space: Space): Encoded {
   const { code, message, data } = told
   if (data !== undefined) {
@@ -54,19 +54,19 @@ export function encodeFault(told: Told, limit: number, space: Space): Encoded {
       })
       if (encoded.length <= limit && encoded.descriptors.length === 0 && encoded.holes.length === 0) return encoded
     } catch {
-      // data that can't be encoded stays here
+      // data that can't be encoded is left out
     }
   }
   return firstThatFits([{ code, message }, { code }], limit, space) ?? encodePlain({}, space)
 }
 
-/** The last words of a channel that ends with an error, or with none but before its time; undefined if the peer takes none as long. */
+/** Encodes the goodbye of a channel that ends early, with or without an error. Undefined if the peer accepts none of that length. */
 export function encodeLastWords(reason: Error | undefined, limit: number, space: Space): Encoded | undefined {
   const { code, message } = tell(reason ?? new PassfdError('DESTROYED'))
   return firstThatFits([{ code, message }, { code }], limit, space)
 }
 
-/** Tells a peer that is not let in why, before any hello, and closes the wire. */
+/** Sends a refused peer the reason, before any hello, and closes the wire. */
 export function refuse(wire: Wire, error: PassfdError): void {
   const { bytes, start, end, length } = encodePlain({ code: error.code, message: error.message.slice(0, MAX_TEXT) })
   writeHeader(bytes, start, length, GOODBYE, 0, 0, 0)

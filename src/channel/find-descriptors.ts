@@ -1,15 +1,15 @@
-/** Finds the Descriptors in a value: in one that can't be sent, so that they come back; in what a schema has made of an answer, so that they stay open. */
+/** Finds the Descriptors in a value that can't be sent, so that they come back, and in the result of a schema, so that they stay open. */
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { Connection, descriptorOf } from '../connection/connection.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 
-/** A Proxy may answer with new ones for ever. */
+/** The most Proxies that are searched, because a Proxy may return new ones for ever. */
 const MAX_PROXIES = 1000
 
 /**
- * The open Descriptors in `value`, those in Connections too, each once. `met`: those that the encoder has met before it gave up.
- * Getters are not called again: what one has made is among those that the encoder has met.
+ * Finds the open Descriptors in `value`, also those in Connections, each once. `met`: those that the encoder met before it failed.
+ * It calls no getters, because Descriptors that a getter returned are in `met`.
  */
 export function descriptorsGiven(value: unknown, met: readonly Descriptor[]): Descriptor[] {
   const found = new Set<Descriptor>()
@@ -32,12 +32,12 @@ export function descriptorsGiven(value: unknown, met: readonly Descriptor[]): De
   return [...found]
 }
 
-/** So many objects are looked at; of a larger value all Descriptors count as held. */
+/** Searches at most so many objects. In a larger value all Descriptors count as found. */
 const MAX_OBJECTS = 10_000
 
 /**
- * Those of `wanted` that `value` holds, in Connections, too: in own properties of whatever object, in Maps and Sets, from the outside inwards. Getters of
- * objects are not called, and what stands in a closure or a private field can't be seen.
+ * Finds those of `wanted` that `value` holds, also in Connections: breadth-first through own properties, Maps and Sets. It calls no getters, and
+ * can't see closures and private fields.
  */
 export function heldBy(value: unknown, wanted: readonly Descriptor[]): ReadonlySet<Descriptor> {
   const held = new Set<Descriptor>()
@@ -74,13 +74,13 @@ function add(found: Set<Descriptor>, item: Descriptor | Connection): void {
     const descriptor = item instanceof Connection ? descriptorOf(item) : item
     if (!descriptor.closed) found.add(descriptor)
   } catch {
-    // the Connection was used up, so it has a new owner
+    // the Connection was used up, so its descriptor has a new owner
   }
 }
 
 /**
- * What the encoder would look at. It refuses sockets, streams and servers, and calls `toJSON()` instead of looking into an object that
- * has it: what is in those stays with the program.
+ * Whether the encoder would look into the object. It refuses sockets, streams and servers, and calls `toJSON()` of objects that have it:
+ * Descriptors in those stay with the program.
  */
 function partsOf(item: object): unknown[] {
   if (types.isMap(item)) return [...Map.prototype.entries.call(item)].flat()

@@ -1,15 +1,15 @@
-/** The connections of one server, and what each takes of its bounds: a place, one of its user's places, and a part of the descriptors. */
+/** Counts the connections of one server. Each uses a place, one of its user's places, and a part of the descriptors. */
 
 import { PassfdError } from '../base/errors.ts'
 import type { Channel, ChannelKeeper } from './channel.ts'
 import { DescriptorBudget, type Part } from './descriptor-budget.ts'
 import type { ServerLimits } from './options.ts'
 
-/** A connection's place in the server, until it has left and given back its part of the descriptors. */
+/** A connection's place in the server. It is kept until the channel has ended and its descriptors are returned. */
 export class Guest implements ChannelKeeper {
   readonly uid: number
   readonly part: Part
-  /** The channel's end, and that it was seen. */
+  /** How many conditions are left before its place is free: the channel's end, and that the program has seen the channel. */
   waitsFor = 1
   givenBack = false
   readonly #guests: Guests
@@ -23,7 +23,7 @@ export class Guest implements ChannelKeeper {
     this.part = part
   }
 
-  /** The handshake is done. The channel may be over already. */
+  /** Called after the handshake. The channel may have ended already. */
   admitted(channel: Channel<any, any>): void {
     this.#admitted = true
     this.#channel = channel
@@ -35,7 +35,7 @@ export class Guest implements ChannelKeeper {
     this.#over = true
     const channel = this.#channel
     if (channel === undefined) return
-    this.#channel = undefined // else it could not be collected
+    this.#channel = undefined // so that the channel can be collected
     this.#guests.closed(this, channel)
   }
 
@@ -52,7 +52,7 @@ export class Guests {
   readonly #budget: DescriptorBudget
   readonly #users = new Map<number, number>()
   #connections = 0
-  /** Channels that have ended and of which the application still holds descriptors, while it can reach them. */
+  /** Ended channels of which the application still holds descriptors and can reach them. */
   readonly #collected = new FinalizationRegistry<Guest>(guest => this.#budget.giveBack(guest.part))
 
   /** `onClosed` is called when the channel of an admitted guest has ended. */
@@ -82,26 +82,26 @@ export class Guests {
       throw new PassfdError('BUSY', { detail: 'the descriptors of all its channels are used up (maxUnclaimedTotal)' })
   }
 
-  /** The guest is not let in, or its handshake has failed: it counts no longer. */
+  /** Removes a guest that was refused, or whose handshake has failed. */
   refuse(guest: Guest): void {
     this.#leave(guest)
     this.#budget.giveBack(guest.part)
   }
 
-  /** One of the things has happened that the guest's place waits for. */
+  /** Called when one of the conditions is met. */
   settle(guest: Guest): void {
     if (--guest.waitsFor === 0) this.#leave(guest)
   }
 
-  /** The channel of an admitted guest has ended. */
+  /** Called when the channel of an admitted guest has ended. */
   closed(guest: Guest, channel: Channel<any, any>): void {
     this.settle(guest)
     this.#onClosed(channel)
-    // The loop holds it no longer: if the application lets it go with what it holds, nothing else tells
+    // The event loop does not hold it any more. Only the collector reports that the application has dropped it with its descriptors
     if (!guest.givenBack) this.#collected.register(channel, guest, guest)
   }
 
-  /** Nothing that was lent to the application is held any more. */
+  /** Called when the application holds no lent descriptor any more. */
   giveBack(guest: Guest): void {
     this.#collected.unregister(guest)
     this.#budget.giveBack(guest.part)

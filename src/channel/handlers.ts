@@ -1,4 +1,4 @@
-/** The handlers of one `serve` call: running them, and what becomes of what they return or throw. */
+/** Runs the handlers of one `serve` call, and answers with the results. */
 
 import { AsyncContext } from '../base/async-context.ts'
 import { checkInteger, checkType } from '../base/check.ts'
@@ -33,7 +33,7 @@ export interface HandlersOwner {
 }
 
 export class Handlers<In> {
-  /** That of the `serve` call. */
+  /** The async context of the `serve` call. */
   readonly context = new AsyncContext('PASSFD_SERVE')
   readonly #session: Session
   readonly #owner: HandlersOwner
@@ -105,7 +105,7 @@ export class Handlers<In> {
     } else this.#answer(message, result)
   }
 
-  /** `await` accepts the program's object for what it is, even if its `then` or `constructor` throws. */
+  /** `await` calls the `then` of any object of the program, and turns its exceptions into rejections. */
   async #await(message: Message<In>, result: unknown): Promise<void> {
     let value: unknown
     let failed = false
@@ -135,10 +135,10 @@ export class Handlers<In> {
     message[END]('its serve handler returned', true)
   }
 
-  /** What a handler returns was given away, so it comes back if it can't be sent. The requester hears why, and so does onError. */
+  /** A handler gives away what it returns, so it comes back if it can't be sent. The requester and onError get the reason. */
   #answerFailed(message: Message<In>, value: unknown, { error, met }: UnsentAnswer): void {
     const descriptors = descriptorsGiven(value, met)
-    if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have failed it
+    if (!message[ANSWERED]) void message.fail(error as Error) // a getter of the answer may have answered the request already
     if (descriptors.length > 0) this.#session.custody.returnAnswer(value, descriptors)
     this.report(error, message)
     message[END]('its serve handler returned', true)
@@ -146,8 +146,8 @@ export class Handlers<In> {
 }
 
 /**
- * Ends a message that could not be handled. The requester hears of the failure; if no requester waits for an answer, `onError` of `handlers` does;
- * without that the channel ends with it.
+ * Ends a message that could not be handled. The requester gets the error. If no requester waits for an answer, `onError` of `handlers` gets it, and
+ * without `onError` the channel ends with it.
  */
 export function fail<In>(
   message: Message<In>,
@@ -176,7 +176,7 @@ export function serveOptions<In>(handler: unknown, given: ServeOptions<In>): Ser
   return options
 }
 
-/** Not that of base/brand: a function with a `then` is not awaited, but answered as a value, which the encoder rejects as any function. */
+/** Unlike base/brand, this does not accept a function with a `then`: that is an answer, which the encoder rejects as it does any function. */
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

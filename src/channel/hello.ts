@@ -1,4 +1,4 @@
-/** The hello each side says: what it is and what it takes. */
+/** The hello that each side sends: its version, its limits and its first credit. */
 import { isDeepStrictEqual } from 'node:util'
 import { PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
@@ -10,12 +10,12 @@ const PROTOCOL_VERSION = 1
 export interface Hello {
   readonly version: number
   readonly agent: string
-  /** The longest body it takes, in bytes. */
+  /** The longest body that it accepts, in bytes. */
   readonly maxMessage: number
   readonly maxDescriptors: number
   /** The first credit, in bytes. */
   readonly window: number
-  /** What one descriptor costs of the credit. */
+  /** The credit that one descriptor costs. */
   readonly descriptorCost: number
   readonly features: readonly string[]
 }
@@ -32,7 +32,7 @@ export function sayHello(limits: Limits): Hello {
   }
 }
 
-/** Unknown keys are ignored; what is missing gets the protocol's defaults. */
+/** Decodes a hello. It ignores unknown keys; missing ones get the protocol's defaults. */
 export function checkHello(value: unknown): Hello {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('it is not a map')
   const hello = value as Record<string, unknown>
@@ -59,7 +59,7 @@ export function checkHello(value: unknown): Hello {
 
 let last: Hello | undefined
 
-/** Mostly all peers say the same: then one object is kept for all their channels. */
+/** Most peers send the same hello, so all their channels share one object. */
 function shared(hello: Hello): Hello {
   if (last === undefined || !isDeepStrictEqual(hello, last)) last = hello
   return last

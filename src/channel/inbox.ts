@@ -1,4 +1,4 @@
-/** Messages that have arrived: checked by the channel's schema, they wait in order until the consumer accepts them. */
+/** Received messages. The channel's schema checks them, and they wait in order until the consumer accepts them. */
 
 import diagnostics from 'node:diagnostics_channel'
 import type { EventEmitter } from 'node:events'
@@ -22,7 +22,7 @@ interface Entry<In> {
   failure: PassfdError | undefined
 }
 
-/** Shared by all that have never been used; nothing is put into it. */
+/** Shared by all unused inboxes, and always empty. */
 const NONE: never[] = []
 const received = diagnostics.channel('passfd:message:received')
 
@@ -33,7 +33,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   readonly #schema: Schema<In> | undefined
   #handlers: Handlers<In> | undefined
   #entries: Entry<In>[] = NONE
-  /** How many at its front have been given to the consumer; they leave together. */
+  /** How many messages at the front the consumer has; they are removed together. */
   #given = 0
   #pumping = false
   #ended = false
@@ -64,7 +64,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     ]
   }
 
-  /** Has a handler called for every message. Throws ERR_PASSFD_CONSUMED if there is another consumer. */
+  /** Sets the handler for every message. Throws ERR_PASSFD_CONSUMED if there is another consumer. */
   serve(handler: Handler<In>, options: ServeOptions<In>): void {
     this.consumer.claim(SERVE)
     this.#handlers = new Handlers(this.#session, this, handler, options)
@@ -127,7 +127,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
         else fail(entry.message, entry.failure, this.#session, this.#handlers)
       }
     } finally {
-      // Mostly there is just one, and splice() costs as much as all the rest of this
+      // Usually there is only one, and splice() would cost as much as the rest of this function
       if (this.#given === 1 && entries.length === 1) entries.pop()
       else if (this.#given > 0) entries.splice(0, this.#given)
       this.#given = 0
@@ -140,7 +140,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     process.nextTick(() => this.pump())
   }
 
-  /** No message follows those in it. The caller pumps once the program may hear of it. */
+  /** Notes that no further message will come. The caller pumps when the program may be informed. */
   end(): void {
     this.#ended = true
   }
@@ -169,7 +169,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     return this.consumer.by === SERVE ? this.#handlers!.free : this.consumer.ready
   }
 
-  /** What `pump` would do with it. */
+  /** Returns what `pump` would do with the message. */
   #giveAtOnce(message: Message<In>): void {
     this.#pumping = true
     try {

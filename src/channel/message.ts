@@ -79,7 +79,7 @@ export class Message<In = unknown> implements Disposable {
     return sent
   }
 
-  /** @internal The same for what a serve handler has returned: its channel hears if the kernel refuses it. Throws an UnsentAnswer. */
+  /** @internal Answers with the result of a serve handler. The channel is informed if the kernel refuses it. Throws an UnsentAnswer. */
   [ANSWER](value: unknown): Promise<void> {
     const sent = this.#session.sending.answer(this.#unanswered(), value, this)
     this.#answered = true
@@ -89,7 +89,7 @@ export class Message<In = unknown> implements Disposable {
   /** Answers the request with an error. The requester gets its `code`, `message` and `data`, and never its stack. */
   fail(error: Error): Promise<void> {
     const request = this.#unanswered()
-    this.#answered = true // first, as a getter of the error may look
+    this.#answered = true // first, because a getter of the error may check it
     this.#session.sending.fault(request, error)
     return this.#session.sending.whenDrained()
   }
@@ -131,7 +131,7 @@ export class Message<In = unknown> implements Disposable {
 }
 mark(Message, 'Message')
 
-/** @internal The Descriptors that stand alone. */
+/** @internal The Descriptors that are not in a Connection. */
 export function withoutConnections(descriptors: readonly Descriptor[]): readonly Descriptor[] {
   if (descriptors.length === 0) return descriptors
   return descriptors.some(isInside) ? descriptors.filter(descriptor => !isInside(descriptor)) : descriptors

@@ -177,7 +177,7 @@ export function channelLimits(options: ChannelOptions<any>, defaults: { handshak
   return withUnclaimed(limits, limits.maxUnclaimed)
 }
 
-/** The same limits for a channel that may hold only so many unclaimed descriptors: each costs so much that the window pays for no more. */
+/** Limits a channel to so many unclaimed descriptors: it raises the cost of each, so that the window pays for no more. */
 export function withUnclaimed(limits: Omit<Limits, 'descriptorCost'>, unclaimed: number): Limits {
   return { ...limits, descriptorCost: Math.max(1, Math.ceil(limits.window / unclaimed)) }
 }

@@ -1,4 +1,4 @@
-/** The outgoing stream of bytes: frames one behind the other in slabs, and bytes of the program's in between. Many leave in one write. */
+/** The outgoing stream of bytes: frames in slabs, and buffers of the program in between. Many frames leave in one write. */
 
 import { roomForOne } from '../base/small-array.ts'
 import type { Encoded, Hole, Space } from '../codec/encoded.ts'
@@ -12,12 +12,12 @@ const MAX_CHUNKS = 64
 const PADDING = Buffer.alloc(8)
 
 export interface OutgoingBytesOwner {
-  /** Writes what waits, if it can: the stream is about to take another slab. */
+  /** Called before the stream takes another slab: writes waiting bytes if it can. */
   flush(): void
 }
 
 export class OutgoingBytes implements Space {
-  /** Bytes ever queued and ever written. Their difference waits. */
+  /** All bytes that were ever queued, and ever written. The difference waits. */
   queued = 0
   sent = 0
   readonly #owner: OutgoingBytesOwner
@@ -75,7 +75,7 @@ export class OutgoingBytes implements Space {
     this.queued += 16
   }
 
-  /** One write: of what waits, up to `limit` in the stream, with the first `count` of `fds`. Returns how many bytes have left, or -errno. */
+  /** Writes waiting bytes once, up to `limit` in the stream, with the first `count` of `fds`. Returns the number of written bytes, or -errno. */
   write(wire: Wire, limit: number, fds: Int32Array, count: number): number {
     const segments = this.#segments
     const segment = segments[this.#first]!
@@ -93,7 +93,7 @@ export class OutgoingBytes implements Space {
     return wire.sendVector(chunks, 0, fds, count)
   }
 
-  /** The next `written` bytes of the stream have left, or are left out of it. */
+  /** Removes the next `written` bytes, which were written or withdrawn. */
   advance(written: number): void {
     this.sent += written
     const segments = this.#segments
@@ -109,14 +109,13 @@ export class OutgoingBytes implements Space {
       segment.sent?.()
       if (segment.retires) giveSlab(segment.bytes as Buffer)
     }
-    while (segments.length > 0) segments.pop() // to set `length` is a call of the runtime
+    while (segments.length > 0) segments.pop() // faster than setting `length`, which calls into the runtime
     this.#first = 0
     this.#releaseSlab()
   }
 
   /**
-   * Makes of a frame that has not left a message to nobody, of which only the record definitions count. The program's own bytes in it are not
-   * looked at any more.
+   * Turns an unsent frame into one from which the peer decodes only the record definitions. The program's own bytes in it are not read any more.
    */
   makeDefinitions({ start, end, fds }: Parcel): void {
     let at = this.sent
@@ -134,7 +133,7 @@ export class OutgoingBytes implements Space {
     }
   }
 
-  /** Nothing is written any more. */
+  /** Drops everything: nothing is written any more. */
   end(): void {
     for (const segment of this.#segments.slice(this.#first)) segment.sent?.()
     this.#segments.length = 0
@@ -167,7 +166,7 @@ export class OutgoingBytes implements Space {
 
   #newSlab(): void {
     const segments = this.#segments
-    // The full one goes back once the last piece of it has left
+    // The full slab returns to the pool when its last piece has left
     for (let i = segments.length - 1; i >= this.#first; i--) {
       if (segments[i]!.bytes !== this.#slab) continue
       segments[i]!.retires = true
@@ -184,7 +183,7 @@ export class OutgoingBytes implements Space {
   }
 }
 
-/** Notes in a parcel where the bytes end that were not copied. */
+/** Notes in a parcel where its uncopied bytes end in the stream. */
 function borrow(parcel: Parcel, holes: readonly Hole[]): void {
   let until = parcel.start + HEADER
   let from = 0

@@ -16,9 +16,9 @@ export class OwnRequest {
   id = 0
   /** How many descriptors the reply may carry. */
   allowance = 0
-  /** The requester has given up; the answer is still owed by the peer, and thrown away when it comes. */
+  /** The requester has given up. The peer's answer is still due, and is discarded when it arrives. */
   cancelled = false
-  /** When it gives up, in ms of performance.now(); Infinity: never. */
+  /** The time limit, by performance.now(), in ms. Infinity: none. */
   readonly deadline: number
   readonly timeout: number
   readonly #settlement: Settlement
@@ -53,7 +53,7 @@ export class OwnRequest {
 }
 
 export class OwnRequests {
-  /** The sum of what the replies may carry. */
+  /** The sum of the descriptors that the replies may carry. */
   allowance = 0
   readonly #pending = new IdTable<OwnRequest>()
   readonly #cancel: (request: OwnRequest) => void
@@ -87,7 +87,7 @@ export class OwnRequests {
     if (request.deadline < this.#timerAt && !request.cancelled) this.#arm(request.deadline)
   }
 
-  /** The answer has come (or never will): the request leaves the table. */
+  /** Removes the request from the table, because its answer has come or can't come any more. */
   settle(id: number): OwnRequest | undefined {
     const request = this.#pending.get(id)
     if (request === undefined) return undefined
@@ -111,7 +111,7 @@ export class OwnRequests {
     this.#cancel(request)
   }
 
-  /** One timer for all: set to the earliest deadline when it was armed, moved on when it fires. */
+  /** One timer for all requests, set to the earliest deadline. When it fires, it is set to the next one. */
   #arm(at: number): void {
     clearTimeout(this.#timer)
     this.#timerAt = at

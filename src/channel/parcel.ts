@@ -1,8 +1,8 @@
-/** `Parcel`: what has left the program's hands and is under way. */
+/** `Parcel`: descriptors and buffers of the program that are under way. */
 import type { Deferred } from '../base/deferred.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 
-/** Bytes of the program's in the stream: their length, and where they end in it. */
+/** A buffer of the program in the stream: its length, and where it ends. */
 export interface BorrowedBytes {
   readonly bytes: Uint8Array
   readonly length: number
@@ -24,7 +24,7 @@ export class Parcel {
   start = 0
   end = 0
   taken = 0
-  /** For the session, if the kernel refuses to pass the descriptors: what to take back. */
+  /** What the session takes back if the kernel refuses to pass the descriptors. */
   kind = 0
   id = 0
   cost = 0
@@ -32,9 +32,9 @@ export class Parcel {
   defines = false
   /** Its binary values that are not copied. */
   holes: readonly BorrowedBytes[] = NO_BORROWED
-  /** If it has such values: resolved when they are no longer looked at, rejected when the message will not be sent. */
+  /** If it has such values: resolves when they are not read any more, rejects when the message will not be sent. */
   sent: Deferred | undefined
-  /** The message that a serve handler has answered with it. */
+  /** The request that a serve handler has answered with it. */
   answer: object | undefined
   /** The reason why it comes back while the channel goes on: the kernel or the peer's hello has refused it, or a binary value was detached. */
   error: Error | undefined

@@ -1,6 +1,6 @@
 /**
- * Parcels from their queueing until the peer has taken their descriptors. Here they are attached to writes, and here a frame is withdrawn whose
- * descriptors the kernel refuses, or whose binary values the program has taken away.
+ * Parcels, from their queueing until the peer has confirmed their descriptors. It attaches descriptors to writes, and withdraws frames whose
+ * descriptors the kernel refuses or whose binary values the program has transferred.
  */
 
 import { PassfdError, systemError } from '../base/errors.ts'
@@ -9,12 +9,12 @@ import { isLost, lostError } from '../codec/lost-bytes.ts'
 import type { OutgoingBytes } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
 
-/** No write takes more at once, so that only the buffers in it have to be looked at. In bytes. */
+/** The most bytes of one write, so that only the buffers within it must be checked. */
 const MAX_WRITE = 4 << 20
-/** Queues that are used up from the front are cut when so much of them is. */
+/** A queue is cut when so many entries at its front are used up. */
 const COMPACT_AT = 512
 
-/** Most channels never have any of these: all share an array that nothing is put into. */
+/** Most channels never have any parcels, so all share this empty array. */
 const NO_PARCELS: Parcel[] = []
 
 /** The descriptors of the write in progress. */
@@ -23,27 +23,27 @@ export const attachedNumbers = new Int32Array(MAX_RIGHTS)
 export class ParcelsUnderWay {
   /** The peer takes frames of the kind DEFINITIONS. */
   takesDefinitions = false
-  /** How many of `attachedNumbers` go with the next write. */
+  /** How many of `attachedNumbers` leave with the next write. */
   attachCount = 0
   readonly #bytes: OutgoingBytes
   readonly #onRefused: () => void
-  /** Those with descriptors, in stream order: [#taking, #attaching) have left, [#attaching, …) have not. */
+  /** Parcels with descriptors, in stream order: [#taking, #attaching) have left, [#attaching, …) have not. */
   #parcels = NO_PARCELS
   #taking = 0
   #attaching = 0
   #attachParcels = 0
-  /** Those that answer a request, by its id: a peer may cancel thousands, so they are not looked for. */
+  /** Parcels that answer a request, by its id, because searching would be slow for a peer that cancels thousands. */
   #replies: Map<number, Parcel> | undefined
-  /** The parcels that the next write may attach: fewer while the one is looked for that the kernel refuses. */
+  /** How many parcels the next write may attach: fewer during the search for the one that the kernel refuses. */
   #most = MAX_RIGHTS
-  /** Withdrawn frames, in stream order: each is left out of the stream once all before it has been written. */
+  /** Withdrawn frames, in stream order. Each is skipped when everything before it is written. */
   #withdrawn = NO_PARCELS
-  /** Those with binary values that are not copied, in stream order, until they have left. */
+  /** Parcels with uncopied binary values, in stream order, until those have left. */
   #borrowing = NO_PARCELS
-  /** Those whose frames were withdrawn, until the session collects them: the kernel refuses their descriptors, or binary values are gone. */
+  /** Parcels of withdrawn frames, until the session collects them by `takeRefused`. */
   #refused = NO_PARCELS
 
-  /** `onRefused` is called in a turn of its own when there are some for `takeRefused`. */
+  /** Calls `onRefused`, in a later turn, when `takeRefused` has parcels to give. */
   constructor(bytes: OutgoingBytes, onRefused: () => void) {
     this.#bytes = bytes
     this.#onRefused = onRefused
@@ -67,8 +67,8 @@ export class ParcelsUnderWay {
   // --- attaching
 
   /**
-   * Chooses the descriptors of the next write, and returns up to where in the stream it may reach: no further than a withdrawn frame, which is
-   * left out when everything before it has left. If it returns where the stream is, one was left out just now.
+   * Chooses the descriptors of the next write, and returns where in the stream that write must end: at the latest before a withdrawn frame. It skips
+   * such a frame when everything before it has left, and then returns the stream's current position.
    */
   attach(): number {
     const bytes = this.#bytes
@@ -83,7 +83,7 @@ export class ParcelsUnderWay {
     return this.#borrowing.length === 0 ? limit : Math.min(limit, bytes.sent + MAX_WRITE)
   }
 
-  /** A frame whose descriptors would make more than 253 of the kernel's write, or more than 253 ahead of their frames at the peer, waits for the next one. */
+  /** A frame waits for the next write if its descriptors would exceed 253 in the write, or 253 that arrive at the peer ahead of their frames. */
   #choose(): number {
     const parcels = this.#parcels
     const { sent, queued } = this.#bytes
@@ -93,7 +93,7 @@ export class ParcelsUnderWay {
     for (let i = this.#attaching - 1; i >= this.#taking && parcels[i]!.end > sent; i--) ahead += parcels[i]!.fds.length
     for (let i = this.#attaching; i < parcels.length; i++) {
       const { fds, start, holes } = parcels[i]!
-      // What may still have to be withdrawn must not send its descriptors ahead
+      // The descriptors of a frame that may have to be withdrawn must not leave before its bytes
       if (holes.length > 0 && start > sent) return start
       if (ahead + this.attachCount + fds.length > MAX_RIGHTS || this.#attachParcels === this.#most) return start
       for (const fd of fds) attachedNumbers[this.attachCount++] = fd
@@ -102,7 +102,7 @@ export class ParcelsUnderWay {
     return queued
   }
 
-  /** The write has succeeded: what was attached to it has left. */
+  /** Called when the write has succeeded: the attached descriptors have left. */
   haveLeft(): void {
     this.#most = MAX_RIGHTS
     this.#attaching += this.#attachParcels
@@ -110,7 +110,7 @@ export class ParcelsUnderWay {
 
   // --- confirmed by the peer
 
-  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
+  /** Called when the peer has confirmed `count` more. Returns the numbers to close here, and replies whose requests the peer had cancelled. */
   onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
     this.#checkTaken(count)
     let left = count
@@ -131,13 +131,13 @@ export class ParcelsUnderWay {
     return { closing, cancelled }
   }
 
-  /** The peer has cancelled request `id`: if descriptors of the reply are not taken yet, they will come back when they are. */
+  /** Called when the peer has cancelled request `id`. Unconfirmed descriptors of its reply come back when the peer confirms them. */
   cancelReply(id: number): void {
     const parcel = this.#replies?.get(id)
     if (parcel !== undefined) parcel.cancelled = true
   }
 
-  /** Before anything changes, so that all of them can come back. */
+  /** Checks the count before anything changes, so that all descriptors can come back. */
   #checkTaken(count: number): void {
     let sent = 0
     for (let i = this.#taking; i < this.#attaching && sent < count; i++)
@@ -159,8 +159,8 @@ export class ParcelsUnderWay {
   // --- withdrawn
 
   /**
-   * Handles a write that the kernel has refused for one of its descriptors. The kernel then passes none of them, and writes nothing. So half of
-   * them are tried, until the one parcel is found; its frame is withdrawn. False: it can't be, as the peer would miss the records that it defines.
+   * Handles a write that failed because of one descriptor: the kernel passed and wrote nothing. It tries half of them, until it has found the parcel,
+   * and withdraws its frame. Returns false if that is impossible, because the peer would lack the records that the frame defines.
    */
   refuseAttached(errno: number): boolean {
     if (this.#attachParcels > 1) {
@@ -171,8 +171,8 @@ export class ParcelsUnderWay {
   }
 
   /**
-   * Withdraws the frames that the next write may reach and whose binary values the program has taken away. False: a part of such a frame has left,
-   * and the peer was promised the rest.
+   * Withdraws the frames within the next write whose binary values the program has transferred. Returns false if a part of such a frame has left,
+   * because the peer then expects the rest.
    */
   withdrawLost(): boolean {
     const borrowing = this.#borrowing
@@ -190,14 +190,14 @@ export class ParcelsUnderWay {
     return true
   }
 
-  /** Gives the refused parcels: those whose frames were withdrawn since the last call. */
+  /** Returns the parcels whose frames were withdrawn since the last call. */
   takeRefused(): Parcel[] {
     const parcels = this.#refused
     this.#refused = NO_PARCELS
     return parcels
   }
 
-  /** Takes a frame of which nothing has left out of the stream. False: it can't be, as the peer would miss the records that it defines. */
+  /** Withdraws an unsent frame from the stream. Returns false if the peer would then lack the records that the frame defines. */
   #withdraw(parcel: Parcel, error: Error): boolean {
     if (parcel.defines && !this.takesDefinitions) return false
     parcel.error = error
@@ -209,7 +209,7 @@ export class ParcelsUnderWay {
     if (parcel.defines) this.#bytes.makeDefinitions(parcel)
     else this.#leaveOut(parcel)
     if (this.#refused === NO_PARCELS) this.#refused = []
-    // Not now: this may be in the middle of a call of the program's
+    // In a later turn, because a call of the program may be in progress
     if (this.#refused.push(parcel) === 1) process.nextTick(this.#onRefused)
     return true
   }
@@ -220,7 +220,7 @@ export class ParcelsUnderWay {
     this.#withdrawn.splice(next < 0 ? this.#withdrawn.length : next, 0, parcel)
   }
 
-  /** The end: gives every parcel that was not taken, with whether its descriptors had left. */
+  /** Called at the end. Returns every unconfirmed parcel, and whether its descriptors had left. */
   end(): { parcel: Parcel; left: boolean }[] {
     const rest = this.#parcels
       .slice(this.#taking)
@@ -231,7 +231,7 @@ export class ParcelsUnderWay {
   }
 }
 
-/** The peer says that it has taken `count` descriptors, of which only `sent` were sent. */
+/** The peer has confirmed `count` descriptors, although only `sent` were sent. */
 export function badTaken(count: number, sent: number): PassfdError {
   return new PassfdError('BAD_TAKEN', { count, sent })
 }

@@ -7,7 +7,7 @@ export class PeerRequest {
   readonly id: number
   /** How many descriptors the reply may carry. */
   readonly allowance: number
-  /** The peer no longer waits. An answer is owed all the same. */
+  /** The peer does not wait any more, but an answer is still due. */
   cancelled = false
   #controller: AbortController | undefined
   /** The reason why the requester no longer waits. A signal that is first read after that is aborted with it. */

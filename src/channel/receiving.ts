@@ -1,4 +1,4 @@
-/** What a session receives: messages, requests and answers, from the whole frame to the program. A violation throws, which ends the session. */
+/** Receives messages, requests and answers: from the whole frame to the program. A violation throws, which ends the session. */
 
 import { PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
@@ -11,7 +11,7 @@ import { PeerRequest } from './peer-requests.ts'
 import type { Sending } from './sending.ts'
 import type { SessionCore } from './session-core.ts'
 
-/** Shared by all messages without any, which give it to the program. */
+/** The empty list that all messages without descriptors share. */
 const NO_DESCRIPTORS: readonly Descriptor[] = Object.freeze([])
 
 export class Receiving {
@@ -25,7 +25,7 @@ export class Receiving {
     this.#sending = sending
   }
 
-  /** A message, or a request: gives it to the owner, its descriptors lent. */
+  /** Handles a message or request: lends its descriptors, and gives it to the owner. */
   onMessage(received: Frame): void {
     const core = this.#core
     const { credit, peerRequests } = core
@@ -40,7 +40,7 @@ export class Receiving {
       this.violate(fds, new PassfdError('BAD_ID', { detail: `request ${id} is still pending` }))
     credit.granted -= cost + fds.length * descriptorCost
     if (core.state === 'leaving') {
-      // After our goodbye: not confirmed, so that the sender gets them back
+      // It came after this side's goodbye. passfd does not confirm it, so the sender gets its descriptors back
       for (const fd of this.#drop(received)) this.#custody.discardLater(fd)
       return
     }
@@ -59,7 +59,7 @@ export class Receiving {
     }
   }
 
-  /** An answer with a value: its descriptors are the requester's own. */
+  /** Handles an answer with a value. The requester owns its descriptors. */
   onReply(reply: Frame): void {
     const core = this.#core
     const { id, fds } = reply
@@ -69,7 +69,7 @@ export class Receiving {
     if (fds.length > request.allowance)
       this.violate(fds, countError(`${fds.length} in a reply, the request allows ${request.allowance}`))
     if (request.cancelled) {
-      // They were never counted against the credit, so closing them returns none
+      // They did not cost credit, so closing them returns none
       const dropped = this.#drop(reply)
       if (dropped.length > 0) core.transport.wire.discard(dropped, undefined)
       this.#custody.unconfirmed += fds.length
@@ -84,7 +84,7 @@ export class Receiving {
     core.settle()
   }
 
-  /** An answer with an error. */
+  /** Handles an answer with an error. */
   onFault(fault: Frame): void {
     const core = this.#core
     const remote = decodeError(fault, false)
@@ -95,14 +95,14 @@ export class Receiving {
     core.settle()
   }
 
-  /** The peer no longer waits for an answer. If it was sent already, its descriptors come back when the peer says that it has taken them. */
+  /** Handles a cancel. If the answer was sent already, its descriptors come back when the peer confirms them. */
   onCancel(id: number): void {
     const request = this.#core.peerRequests.get(id)
     if (request === undefined) this.#core.transport.cancelReply(id)
     else this.#core.context.run(request.cancel, request)
   }
 
-  /** What is left of a frame that has gone back to its sender: its record definitions. It costs no credit. */
+  /** Handles the rest of a frame that its sender withdrew: its record definitions. It costs no credit. */
   onDefinitions(definitions: Frame): void {
     if ((definitions.flags & frame.RECORDS) === 0)
       throw new PassfdError('BAD_FRAME', { detail: 'a frame of definitions uses no records' })
@@ -111,7 +111,7 @@ export class Receiving {
     this.#core.codec.learn(definitions, definitions.id)
   }
 
-  /** Throws what ends the session; closes the descriptors of the frame. */
+  /** Closes the frame's descriptors, and throws the error that ends the session. */
   violate(fds: readonly number[], error: PassfdError): never {
     for (const fd of fds) this.#custody.discardLater(fd)
     throw error
@@ -130,7 +130,7 @@ export class Receiving {
     }
   }
 
-  /** Drops a body that has no taker: gives its numbers to be closed. A flagged body may define records that later ones use. */
+  /** Drops a body that nobody wants, and has its numbers closed. It decodes a flagged body, which may define records for later ones. */
   #drop(unwanted: Frame): readonly number[] {
     if ((unwanted.flags & frame.RECORDS) === 0) return unwanted.fds
     const descriptors = unwanted.fds.map(own)

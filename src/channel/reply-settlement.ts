@@ -1,4 +1,4 @@
-/** What becomes of the answer to a request. */
+/** Settles a request by its answer. */
 import { bound } from '../base/async-context.ts'
 import { quiet } from '../base/deferred.ts'
 import type { PassfdError } from '../base/errors.ts'
@@ -10,7 +10,7 @@ import type { Schema } from './options.ts'
 import type { Settlement } from './own-requests.ts'
 import type { Wire } from './wire.ts'
 
-/** The promise of a request, and what becomes of its answer. */
+/** The promise of a request, and the handling of its answer. */
 export class ReplySettlement<Reply> implements Settlement {
   readonly promise: Promise<Reply>
   readonly #validate: ((value: unknown) => ReturnType<typeof validate>) | undefined
@@ -19,7 +19,7 @@ export class ReplySettlement<Reply> implements Settlement {
   #resolve!: (value: Reply) => void
   #reject!: (error: Error) => void
 
-  /** `pid`: the process that answers. */
+  /** `pid`: the answering process. */
   constructor(schema: Schema<Reply> | undefined, wire: Wire, pid: number) {
     if (schema !== undefined) this.#validate = bound(value => validate(schema, value))
     this.#wire = wire
@@ -35,7 +35,7 @@ export class ReplySettlement<Reply> implements Settlement {
       this.#resolve(value as Reply)
       return
     }
-    quiet(this.promise) // what a schema makes of it may be a promise that rejects
+    quiet(this.promise) // a schema may return a promise that rejects
     if (descriptors.length > 0) this.#lend(descriptors)
     const result = this.#validate(value)
     if (result instanceof Promise) {
@@ -49,7 +49,7 @@ export class ReplySettlement<Reply> implements Settlement {
     this.#reject(error)
   }
 
-  /** They are the schema's until it has answered, as those of a message are its handler's. */
+  /** Lends the descriptors to the schema until that has settled, as a message's are lent to its handler. */
   #lend(descriptors: readonly Descriptor[]): void {
     const wire = this.#wire
     const lender: Lender = {
@@ -70,7 +70,7 @@ export class ReplySettlement<Reply> implements Settlement {
     else void this.#keep(result.value, descriptors)
   }
 
-  /** What the value holds is the caller's. It may be a promise of what holds them. */
+  /** Gives the caller the descriptors that the value, or the promised value, holds. */
   async #keep(given: unknown, descriptors: readonly Descriptor[]): Promise<void> {
     try {
       const value = await given

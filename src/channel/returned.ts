@@ -36,8 +36,8 @@ export interface Returned<Out = unknown> {
 }
 
 /**
- * Gives the descriptors of a parcel back to the program: `emitter` emits `'returned'` in `context`, and what its listeners do not claim is closed
- * on a helper thread. Without a listener all of them are.
+ * Gives the descriptors of a parcel back to the program: `emitter` emits `'returned'` in `context`. passfd closes all that no listener claims,
+ * on a helper thread.
  */
 export function giveReturned(
   emitter: EventEmitter<any>,
@@ -46,7 +46,7 @@ export function giveReturned(
   state: ReturnState,
   parcel: Parcel
 ): void {
-  // Other code has closed them by their numbers, which may name other files soon
+  // Other code has closed these numbers. Forget them, because they may soon name other files
   const lost =
     parcel.error === undefined ? [] : parcel.descriptors.filter((each, at) => forgetIfClosed(each, parcel.fds[at]!))
   if (emitter.listenerCount('returned') > 0) emitReturned(emitter, context, wire, state, parcel, lost)

@@ -4,10 +4,10 @@ export class Segment {
   bytes: Uint8Array
   start: number
   end: number
-  /** The slab goes back to the pool after this segment. */
+  /** The slab returns to the pool after this segment. */
   retires: boolean
   sent: (() => void) | undefined
-  /** The bytes are the application's: its promise waits for them. */
+  /** The bytes belong to the application, and its promise waits until they have left. */
   borrowed: boolean
 
   constructor(bytes: Uint8Array, start: number, end: number, borrowed = false, sent?: () => void) {

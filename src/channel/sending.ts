@@ -1,4 +1,4 @@
-/** What a session sends: messages, requests, answers. A value is encoded, checked against every limit, and then leaves or waits for credit. */
+/** Sends messages, requests and answers: encodes the value, checks every limit, and then queues it or lets it wait for credit. */
 
 import { type Deferred, deferred, quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
@@ -17,14 +17,14 @@ import { Parcel } from './parcel.ts'
 import type { PeerRequest } from './peer-requests.ts'
 import type { SessionCore } from './session-core.ts'
 
-/** Whose limit it is, in errors. */
+/** Names the limit's owner in errors. */
 export const OWN_QUEUE = "this side's queue (maxQueued)"
 export const THE_PEER = 'the peer (maxMessage)'
 
 /** An answer of a handler that can't be sent. */
 export class UnsentAnswer {
   readonly error: unknown
-  /** The Descriptors that the encoder met before it gave up. */
+  /** The Descriptors that the encoder met before it failed. */
   readonly met: readonly Descriptor[]
 
   constructor(error: unknown, met: readonly Descriptor[]) {
@@ -33,11 +33,11 @@ export class UnsentAnswer {
   }
 }
 
-/** What is being sent. No two values are ever encoded at a time, so all sessions share it; nothing of it is looked at after the call. */
+/** The encoder's outcome. All sessions share it, because only one value is encoded at a time. It is not read after the call. */
 const encoded = new Encoded()
 
 export class Sending {
-  /** What waits for credit, or for the peer's hello. */
+  /** Messages and requests that wait for credit, or for the peer's hello. */
   readonly queue = new CreditQueue()
   readonly #core: SessionCore
   readonly #custody: Custody
@@ -104,7 +104,7 @@ export class Sending {
       parcel.answer = answer
     }
     if (cancelled) {
-      // The requester has cancelled: the descriptors come back without having travelled
+      // The requester has cancelled: the descriptors come back unsent
       this.fault(request, new PassfdError('CANCELLED'))
       if (parcel !== undefined) this.#custody.returnParcel('refused', parcel)
       return this.whenDrained()
@@ -115,7 +115,7 @@ export class Sending {
     return this.#whenSent(parcel)
   }
 
-  /** Answers a request with what a handler has returned; `message` comes with what is returned, if the kernel refuses it. Throws an UnsentAnswer. */
+  /** Answers a request with a handler's result. If the kernel refuses it, it comes back with `message`. Throws an UnsentAnswer. */
   answer(request: PeerRequest, value: unknown, message: object): Promise<void> {
     const nested = isEncoding()
     try {
@@ -128,7 +128,7 @@ export class Sending {
   /** Answers a request with an error: its `code`, `message` and `data`. */
   fault(request: PeerRequest, error: unknown): void {
     if (isEncoding()) {
-      // A getter has put the request aside, or has failed it; the slab is being written to
+      // A getter called this while a value is encoded into the slab
       process.nextTick(() => this.fault(request, error))
       return
     }
@@ -138,13 +138,13 @@ export class Sending {
     this.faultFor(request.id, error)
   }
 
-  /** Answers the request of this id, which is in no table (any more), with an error. */
+  /** Answers a request, which is not in the table, with an error. */
   faultFor(id: number, error: unknown): void {
     const core = this.#core
     const told = tell(error)
-    if (core.isOver) return // by a getter of the error
+    if (core.isOver) return // a getter of the error has ended it
     const fault = encodeFault(told, core.peer!.maxMessage, core.transport.outgoing)
-    if (core.isOver) return // by a getter of its data
+    if (core.isOver) return // a getter of its data has ended it
     core.transport.append(fault, frame.FAULT, 0, id, undefined)
     core.scheduleAtMicrotask()
   }
@@ -162,7 +162,7 @@ export class Sending {
     if (words !== undefined) transport.append(words, frame.GOODBYE, 0, 0, undefined)
   }
 
-  /** Resolves when fewer bytes than the high-water mark are queued, and fewer than half of the descriptors that may be under way are. */
+  /** Resolves when the queue has fewer bytes than the high-water mark, and fewer than half of `maxInFlight` descriptors are under way. */
   whenDrained(): Promise<void> {
     if (this.#core.isOver) return quiet(Promise.reject(this.#core.closedError()))
     if (this.#belowMark()) return RESOLVED
@@ -177,7 +177,7 @@ export class Sending {
     this.#drained = undefined
   }
 
-  /** Sends what waited for credit, as far as it goes. */
+  /** Sends waiting messages, as far as the credit allows. */
   sendWaiting(): void {
     const { credit, transport } = this.#core
     if (this.queue.length === 0) return
@@ -192,7 +192,7 @@ export class Sending {
     this.#core.settle()
   }
 
-  /** The peer's hello has come: brings what was encoded before it into the form that the peer takes. What it does not take comes back. */
+  /** Called for the peer's hello: converts values that were encoded before it. Those that the peer does not accept come back. */
   adaptTo(hello: Hello): void {
     const { records } = this.#core.codec
     const unfit: { item: QueuedFrame; error: Error }[] = []
@@ -204,14 +204,14 @@ export class Sending {
         unfit.push({ item, error: error as Error })
       }
     }
-    // Only now, because a listener that gets one back may send another
+    // After the loop, because a listener that gets one back may send another
     for (const { item, error } of unfit) this.#comeBackUnfit(item, error)
   }
 
   /** Withdraws a request that has not left, or sends a cancel to the peer. */
   cancel(request: OwnRequest): void {
     if (isEncoding()) {
-      // A getter has aborted it; the slab is being written to
+      // A getter has aborted it while a value is encoded into the slab
       process.nextTick(() => this.cancel(request))
       return
     }
@@ -229,7 +229,7 @@ export class Sending {
     core.settle()
   }
 
-  /** The kernel has refused a parcel: its credit returns, its request fails, and to a request of the peer the answer is a fault. */
+  /** Called when the kernel has refused a parcel: its credit returns, its request fails, and a request of the peer is answered with a fault. */
   takeBack(parcel: Parcel): void {
     const { kind, id, cost, replyTo } = parcel
     const core = this.#core
@@ -238,12 +238,12 @@ export class Sending {
     if (kind === frame.REQUEST) {
       const request = core.requests.settle(id)
       if (request?.cancelled === false) request.fail(error)
-      if (parcel.fds.length === 0) return // it only had binary values: its promise has reported the failure
+      if (parcel.fds.length === 0) return // it had only binary values, so its promise has reported the failure
     } else if (kind === frame.REPLY && !core.isOver) this.faultFor(replyTo, error)
     this.#custody.returnParcel('unsent', parcel)
   }
 
-  /** The peer says goodbye: what waits for credit comes back, and its requests fail. */
+  /** Called for the peer's goodbye: messages that wait for credit come back, and waiting requests fail. */
   giveUpWaiting(error: Error): void {
     for (const { kind, id, parcel } of this.queue.takeAll()) {
       parcel?.sent?.reject(error)
@@ -252,7 +252,7 @@ export class Sending {
     }
   }
 
-  /** The session has ended: what waits for credit comes back. Its requests are failed with all others. */
+  /** Called at the session's end: messages that wait for credit come back. Waiting requests fail together with all others. */
   end(error: Error): void {
     for (const { parcel } of this.queue.takeAll()) {
       parcel?.sent?.reject(error)
@@ -260,7 +260,7 @@ export class Sending {
     }
   }
 
-  /** The session has ended: nothing drains any more. */
+  /** Called at the session's end, after which the queue never drains. */
   failDrained(error: Error): void {
     this.#drained?.reject(error)
     this.#drained = undefined
@@ -274,7 +274,7 @@ export class Sending {
     const final = credit.available > 0 && queue.length === 0 && peer !== undefined
     if (final) this.#encodeNext(value)
     else this.#encode(value, peer === undefined ? 'early' : 'later', queue)
-    if (this.#core.isOver) return this.#comeBack(value) // a getter of the value has ended the channel
+    if (this.#core.isOver) return this.#comeBack(value) // a getter of the value has ended it
     const parcel = this.#checkedParcel(value, -1, undefined)
     flags |= encoded.flags
     if (parcel !== undefined) {
@@ -293,17 +293,17 @@ export class Sending {
     return this.#whenSent(parcel)
   }
 
-  /** For a body that is queued for the socket at once. It overtakes what waits for credit, whose records must not get another meaning by it. */
+  /** For a body that is queued at once. It overtakes waiting messages, so it must not redefine the records that they use. */
   #encodeNext(value: unknown): void {
     this.#encode(value, this.queue.streamed > 0 ? 'later' : 'next', this.#core.transport.outgoing)
   }
 
-  /** The one door to the encoder: encodes into `encoded`, in `space` if there is one. Nothing is moved. */
+  /** The only call of the encoder. It encodes into `encoded`, in `space` if given, and moves nothing. */
   #encode(value: unknown, timing: Timing, space: Space | undefined): void {
     this.#core.codec.encode(value, timing, encoded, space)
   }
 
-  /** Checks what was encoded against every limit; only then are its descriptors moved. */
+  /** Checks every limit, and then moves the descriptors. */
   #checkedParcel(value: unknown, replyTo: number, allowance: number | undefined): Parcel | undefined {
     const { length, descriptors, holes } = encoded
     try {
@@ -347,7 +347,7 @@ export class Sending {
     if (out + count > maxInFlight) throw queueFull(out, maxInFlight, 'maxInFlight')
   }
 
-  /** What a message or request costs of the peer's credit. */
+  /** Returns how much credit a message or request costs. */
   #pay({ length }: Encoded, parcel: Parcel | undefined): void {
     const { credit, peer } = this.#core
     let cost = frame.HEADER + length
@@ -358,13 +358,13 @@ export class Sending {
     credit.available -= cost
   }
 
-  /** The channel is over, or is being closed by the peer: what is moved comes back at once. */
+  /** For a channel that has ended, or that the peer closes: moves the descriptors, and gives them back at once. */
   #sendLate(value: unknown): Promise<void> {
     this.#encode(value, 'apart', undefined)
     return this.#comeBack(value)
   }
 
-  /** What was just encoded is not sent: its descriptors are moved, and come back. */
+  /** For an encoded value that can't be sent: moves its descriptors, and gives them back. */
   #comeBack(value: unknown): Promise<void> {
     const { descriptors } = encoded
     for (const descriptor of descriptors) assertOpen(descriptor)
@@ -372,7 +372,7 @@ export class Sending {
     return quiet(Promise.reject(this.#core.closedError()))
   }
 
-  /** The peer does not take it. The promise of a message may have resolved long ago, so even one without descriptors comes back. */
+  /** For a message that the peer does not accept. It comes back even without descriptors, because its promise may have resolved before. */
   #comeBackUnfit({ kind, id, parcel, value }: QueuedFrame, error: Error): void {
     parcel?.sent?.reject(error)
     if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
@@ -381,7 +381,7 @@ export class Sending {
     if (kind === frame.MESSAGE || returned.fds.length > 0) this.#custody.returnParcel('unsent', returned)
   }
 
-  /** Resolves when the queue has drained, or, with binary values that are not copied, when those have left. */
+  /** Resolves when the queue has drained, or, with uncopied binary values, when those have left. */
   #whenSent(parcel: Parcel | undefined): Promise<void> {
     const sent = parcel?.sent
     if (sent === undefined) return this.whenDrained()
@@ -402,7 +402,7 @@ function tooLarge(size: number, whose: string, limit: number): PassfdError {
   return new PassfdError('MESSAGE_TOO_LARGE', { size, whose, limit })
 }
 
-/** A channel has no 'drain' event: the promises of `send()` and `request()` tell. */
+/** A channel has no 'drain' event, because the promises of `send()` and `request()` report it. */
 function queueFull(queued: number, limit: number, option: 'maxQueued' | 'maxInFlight'): PassfdError {
   return new PassfdError('QUEUE_FULL', {
     what:

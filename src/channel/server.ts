@@ -1,4 +1,4 @@
-/** `listen` and `ChannelServer`: accepts channels, and refuses peers that are not let in. */
+/** `listen` and `ChannelServer`: accepts channels, and refuses unauthorized peers. */
 
 import { EventEmitter } from 'node:events'
 import { whenAborted } from '../base/abort-signals.ts'
@@ -67,7 +67,7 @@ export async function listen<In = unknown, Out = unknown>(
     bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
   } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
   try {
-    // Clients see the credentials of the last listen(2): from now on those of this process
+    // listen(2) again: clients see the credentials of the process that called it last
     if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')
     if (signal?.aborted) throw abortError(signal)
     return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
@@ -79,7 +79,7 @@ export async function listen<In = unknown, Out = unknown>(
 
 const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
 
-/** What `serve` was called with, and where. */
+/** The arguments of `serve`, and the async context of its call. */
 interface Serving<In> {
   readonly handler: Handler<In>
   readonly options: ServeOptions<In>
@@ -112,11 +112,11 @@ export class ChannelServer<In = unknown, Out = unknown>
   readonly #guests: Guests
   readonly #channels = new Set<Channel<In, Out>>()
   readonly #acceptor: Acceptor
-  /** That of the `listen` call. Channels are opened in it. */
+  /** The async context of the `listen` call. Channels are opened in it. */
   readonly #context = new AsyncContext('PASSFD_SERVER')
   readonly #handshakes = new AbortController()
   #serving: Serving<In> | undefined
-  /** Channels that the program has not seen, with what to call when it does. One that has ended with messages in it counts until then. */
+  /** Channels that the program has not seen, with the callback for that. A channel that ended with unread messages counts until then. */
   readonly #unseen = new Map<Channel<In, Out>, Guest>()
   #readers: ((result: IteratorResult<Channel<In, Out>>) => void)[] = []
   #iterating = false
@@ -211,7 +211,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     else process.emitWarning(error)
   }
 
-  /** From an accepted socket to a channel, or a refusal. It never rejects. */
+  /** Makes a channel of an accepted socket, or refuses it. Never rejects. */
   async #admit(fd: number): Promise<void> {
     const { limits, options } = this.#setup
     const wire = new SocketWire(fd)
@@ -219,7 +219,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     try {
       peer = peerOf(fd, () => (wire.ended ? -1 : fd))
     } catch {
-      wire.end() // it is gone already
+      wire.end() // the client has closed it already
       return
     }
     const guest = this.#guests.arrive(peer.uid, limits.maxUnclaimed)
@@ -250,7 +250,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     guest.admitted(channel)
   }
 
-  /** Channels of one server mostly may hold equally much: they share the object. */
+  /** Most channels of a server have the same limits, so they share the object. */
   #limitsFor(unclaimed: number): Limits {
     if (this.#lastUnclaimed !== unclaimed) {
       this.#lastLimits = withUnclaimed(this.#setup.limits, unclaimed)
@@ -261,7 +261,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   #closed(channel: Channel<any, any>): void {
     this.#channels.delete(channel)
-    if (!hasUnread(channel)) this.#see(channel) // there is nothing to see any more
+    if (!hasUnread(channel)) this.#see(channel) // nothing in it is unread
   }
 
   #refused(peer: Peer, error: Error): void {
@@ -294,11 +294,11 @@ export class ChannelServer<In = unknown, Out = unknown>
     try {
       context.run(() => channel.serve(handler, options))
     } catch {
-      // A subscriber of passfd:channel:open reads it: the channel is that one's
+      // A subscriber of passfd:channel:open already consumes the channel
     }
   }
 
-  /** The program knows the channel from now on. */
+  /** Notes that the program has seen the channel. */
   #see(channel: Channel<In, Out>): Channel<In, Out> {
     const guest = this.#unseen.get(channel)
     this.#unseen.delete(channel)
@@ -326,7 +326,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     native.passRights(fd, true) // the listener may live on in another process
     const channelsClosed = channels ? [...this.#channels].map(channel => channel.close()) : []
     await Promise.all([closeListener(fd, limits.closeTimeout), ...channelsClosed])
-    // The program never saw these channels, so it can't close what came in them
+    // The program never saw these channels, so it can't close the descriptors in their messages
     if (channels) for (const channel of [...this.#unseen.keys()]) this.#see(channel).destroy()
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
     this.#resolveClosed(failure)

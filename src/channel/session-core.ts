@@ -14,8 +14,8 @@ import type { Transport } from './transport.ts'
 export type State = 'greeting' | 'open' | 'draining' | 'leaving' | 'ended'
 
 /**
- * *unsent*: it never left this process. *unconfirmed*: it left, and the peer may hold it, too. *refused*: it was the answer to a request that
- * was given up.
+ * *unsent*: it never left this process. *unconfirmed*: it left, and the peer may hold it, too. *refused*: it answers a request that the requester
+ * had given up.
  */
 export type ReturnState = 'unsent' | 'unconfirmed' | 'refused'
 
@@ -23,26 +23,26 @@ export type ReturnState = 'unsent' | 'unconfirmed' | 'refused'
 export interface SessionOwner {
   onOpen(hello: Hello): void
   /**
-   * A message, or a request that waits for an answer. The descriptors are lent to the program. True: the program has it. False: it waits,
-   * and the owner calls `consumed` with its `cost` when the program is given it.
+   * Gets a message or request, with descriptors lent to the program. Returns true if the program has it. False: it waits, and the owner calls
+   * `consumed` with its `cost` when the program gets it.
    */
   onMessage(request: PeerRequest | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): boolean
-  /** Descriptors that were moved and not taken. */
+  /** Gets moved descriptors that the peer did not take. */
   onReturned(state: ReturnState, parcel: Parcel): void
-  /** `error` undefined: both sides said goodbye. */
+  /** The session has ended. `error` undefined: both sides have sent a goodbye. */
   onEnd(error: Error | undefined): void
-  /** It has ended, and the application holds nothing any more that was lent to it. */
+  /** It has ended, and the application holds no lent descriptor any more. */
   onGivenBack(): void
 }
 
 export interface SessionCore {
   readonly limits: Limits
   readonly state: State
-  /** Whether `state` is *ended*: to be asked again after a call of the program's. */
+  /** Whether `state` is *ended*. Check it again after each call of the program's code. */
   readonly isOver: boolean
   /** What the peer's hello says; undefined before it. */
   readonly peer: Hello | undefined
-  /** In which the program's functions run. */
+  /** The async context of the program's functions. */
   readonly context: AsyncContext
   readonly owner: SessionOwner
   readonly transport: Transport
@@ -53,17 +53,17 @@ export interface SessionCore {
   readonly peerRequests: PeerRequests
   /** ERR_PASSFD_CLOSED, with what ended the session. */
   closedError(): PassfdError
-  /** Writes when the program has sent what it has to send now. Answers to what is being read leave when all of that is read. */
+  /** Writes at nextTick, when the program has sent all of this turn. During a read it writes when the whole read is handled. */
   scheduleAtTick(): void
   /**
-   * Writes as soon as the promises that are settled now have had their say: for requests and answers, because a peer waits for them. A program
-   * that awaits one `send` after the other would make a write of each.
+   * Writes in a microtask: for requests and answers, because a peer waits for them. For messages this would make one write of each `send` that a
+   * program awaits.
    */
   scheduleAtMicrotask(): void
   /** Called when something was sent, has come back or was answered: closing continues if it waited for that. */
   settle(): void
-  /** The application was given a message that cost this much. */
+  /** The application has got a message that cost this much. */
   consumed(cost: number): void
-  /** The peer has taken all descriptors that it was sent. */
+  /** The peer has confirmed all descriptors that it was sent. */
   allTaken(): void
 }

@@ -44,12 +44,12 @@ export class Session implements SessionCore, TransportOwner {
   readonly custody: Custody
   readonly sending: Sending
   state: State = 'greeting'
-  /** What ended it, if that was an error. */
+  /** The error that ended it, if any. */
   error: Error | undefined
   peer: Hello | undefined
-  /** Called when the peer has taken all descriptors that it was sent. */
+  /** Called when the peer has confirmed all descriptors that it was sent. */
   onAllTaken: (() => void) | undefined
-  /** That in which the channel was opened. */
+  /** The async context in which the channel was opened. */
   readonly context = new AsyncContext('PASSFD_CHANNEL')
 
   readonly #receiving: Receiving
@@ -76,7 +76,7 @@ export class Session implements SessionCore, TransportOwner {
     this.#receiving = new Receiving(this, this.custody, this.sending)
   }
 
-  /** Requests of this side; most ends of a server never make one. */
+  /** Requests of this side, made at the first one: most channels of a server never send any. */
   get requests(): OwnRequests {
     this.#requests ??= new OwnRequests(request => this.sending.cancel(request))
     return this.#requests
@@ -109,14 +109,14 @@ export class Session implements SessionCore, TransportOwner {
     this.transport.wire.unref()
   }
 
-  /** Descriptors that were sent and that the peer has not taken. */
+  /** The number of sent descriptors that the peer has not confirmed. */
   get descriptorsOut(): number {
     return this.custody.out
   }
 
   // --- closing
 
-  /** Refuses new sends, lets what is under way settle, says goodbye. */
+  /** Refuses new sends, waits until everything under way has settled, and sends a goodbye. */
   close(): void {
     if (this.state !== 'greeting' && this.state !== 'open') return
     this.state = 'draining'
@@ -124,7 +124,7 @@ export class Session implements SessionCore, TransportOwner {
     this.settle()
   }
 
-  /** Ends it now. `tell`: the peer hears the error's code first. */
+  /** Ends it now. `tell`: sends the error's code to the peer first. */
   end(error: Error | undefined, tell: boolean): void {
     if (this.state === 'ended') return
     const { custody, sending, transport } = this
@@ -148,22 +148,22 @@ export class Session implements SessionCore, TransportOwner {
 
   // --- writing
 
-  /** Writes what has gathered so far. */
+  /** Writes everything that is queued so far. */
   write(): void {
     this.transport.flush()
   }
 
-  /** Writes what has gathered: confirmations and credit first of all. */
+  /** Writes everything that is queued, after confirmations and credit. */
   flush(): void {
     this.#scheduled = false
     if (this.state === 'ended') return
     this.#appendControl()
     this.transport.flush()
-    // What has left just now may make room for credit that was held back
+    // This write may allow credit that was held back
     if (this.#appendControl()) this.transport.flush()
     this.#afterWrite()
     this.#spin()
-    // To wake a helper thread takes longer than all the rest: an answer does not wait for it
+    // After the write, because waking a helper thread takes longer than all the rest
     if (this.custody.hasDiscarded) this.custody.discardNow()
   }
 
@@ -197,10 +197,10 @@ export class Session implements SessionCore, TransportOwner {
     this.onAllTaken?.()
   }
 
-  /** Lets waiting senders go on, and says goodbye once nothing is left that close() waits for. */
+  /** Lets waiting senders go on, and sends the goodbye when close() has nothing left to wait for. */
   settle(): void {
     this.sending.letGoOn()
-    if (this.state === 'leaving') this.scheduleAtTick() // it may have been the last before the end
+    if (this.state === 'leaving') this.scheduleAtTick() // this may have been the last thing before the end
     if (this.state !== 'draining' || this.peer === undefined) return
     if (isEncoding()) {
       // close() was called by a getter of a value that is being sent
@@ -268,7 +268,7 @@ export class Session implements SessionCore, TransportOwner {
   }
 
   onReadEnd(result: number): void {
-    // A reset after both goodbyes only says that the peer was quicker to close
+    // A reset after both goodbyes only means that the peer has closed first
     if (this.#peerSaidGoodbye && this.state === 'leaving') this.end(undefined, false)
     else
       this.end(new PassfdError('DISCONNECTED', {}, result < 0 ? { cause: systemError(result, 'recvmsg') } : {}), false)
@@ -278,14 +278,14 @@ export class Session implements SessionCore, TransportOwner {
     this.flush()
   }
 
-  /** The peer reads no more. What it has still written is read to the end before anything is concluded. */
+  /** The peer reads no more. The session first reads everything that the peer has still written. */
   onWriteError(errno: number): void {
-    if (this.state === 'ended') return // it was the last words
+    if (this.state === 'ended') return // it was the last goodbye
     if (errno === EPIPE || errno === ECONNRESET || errno === ENOTCONN) this.#startCloseTimer()
     else queueMicrotask(() => this.end(systemError(errno, 'sendmsg'), false))
   }
 
-  /** Such messages come back, requests fail, and to requests of the peer the answer is a fault. All others go on. */
+  /** Gives refused messages back, fails refused requests, and answers the peer's requests with a fault. Everything else goes on. */
   onRefused(parcels: readonly Parcel[]): void {
     for (const parcel of parcels) this.sending.takeBack(parcel)
     if (this.isOver) return
@@ -293,7 +293,7 @@ export class Session implements SessionCore, TransportOwner {
     this.settle()
   }
 
-  /** The peer was promised the rest of that frame, so nothing can follow. */
+  /** The peer expects the rest of that frame, so nothing else can follow. */
   onUnwritable(error: Error): void {
     queueMicrotask(() => this.end(error, false))
   }
@@ -336,16 +336,16 @@ export class Session implements SessionCore, TransportOwner {
     this.state = 'leaving'
     this.#startCloseTimer()
     this.sending.giveUpWaiting(this.closedError())
-    if (this.isOver) return // by a listener of what has come back
+    if (this.isOver) return // a 'returned' listener has ended it
     if (this.custody.unconfirmed > 0) this.#confirm()
     this.sending.appendPlain(frame.GOODBYE, {})
     this.scheduleAtTick()
   }
 
-  /** What was delivered is confirmed, and a goodbye that was queued leaves; if there was none, the one that follows names the error. */
+  /** Confirms received descriptors, and lets a queued goodbye leave, or else queues one that names the error. */
   #sayLastWords(saidGoodbye: boolean, error: Error | undefined): void {
     if (this.custody.unconfirmed > 0) this.#confirm()
-    // A getter of a value that is being sent can end the channel, but nothing else can be encoded then
+    // A getter of a value can end the channel during encoding, when nothing else can be encoded
     if (!saidGoodbye && !isEncoding()) this.sending.appendLastWords(error)
     this.transport.flush()
   }
@@ -357,8 +357,8 @@ export class Session implements SessionCore, TransportOwner {
   }
 
   /**
-   * Confirmations and credit. Until the last ones have left further ones only add up, so that a peer that doesn't read can't make
-   * us queue them; but they don't wait for the whole queue to leave, which a busy sender's never does.
+   * Queues confirmations and credit. Until the last ones have left, further ones only add up, so a peer that doesn't read can't fill the queue.
+   * They don't wait until the queue is empty, because a busy sender's queue never is.
    */
   #appendControl(): boolean {
     const { outgoing } = this.transport
@@ -376,7 +376,7 @@ export class Session implements SessionCore, TransportOwner {
     this.custody.unconfirmed = 0
   }
 
-  /** A peer that doesn't read what we write gets no credit until it does. */
+  /** A peer gets no credit while it does not read. */
   #mayGrant(): boolean {
     return this.credit.due && this.state !== 'leaving' && this.transport.outgoing.waiting <= this.limits.highWaterMark
   }
@@ -393,7 +393,7 @@ export class Session implements SessionCore, TransportOwner {
     }
   }
 
-  /** Neither side waits for anything of the other but the end. */
+  /** Whether each side waits only for the other side's end. */
   #nothingOwed(): boolean {
     return (
       this.peerRequests.size === 0 &&
@@ -414,7 +414,7 @@ export class Session implements SessionCore, TransportOwner {
 
   // --- timers
 
-  /** A frame that has begun must go on; looked at with one timer, not one a frame. */
+  /** Ends the session if an incomplete frame does not progress. One timer serves all frames. */
   #watchForStall(): void {
     const { frameTimeout } = this.limits
     const { transport } = this

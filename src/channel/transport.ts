@@ -1,7 +1,6 @@
 /**
- * The only place where bytes and descriptors meet. Outgoing: many frames leave in one write, and each batch of up to 253 descriptors is attached
- * to the write with the first byte of the first frame it belongs to. Incoming: a queue of descriptors, from which each complete frame
- * takes its own.
+ * The only place where bytes and descriptors meet. Outgoing: many frames leave in one write. Up to 253 descriptors are attached to the write that
+ * has the first byte of their first frame. Incoming: each complete frame takes its descriptors from a queue.
  */
 
 import { EAGAIN, ECONNRESET, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ETOOMANYREFS } from '../base/errno.ts'
@@ -16,25 +15,25 @@ import type { Parcel } from './parcel.ts'
 import { attachedNumbers, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
-/** This much waiting is written at once instead of at the end of the turn. */
+/** From so many waiting bytes on it writes at once, and does not wait for the end of the turn. */
 const WRITE_AT = 32768
 /** Tries again after this many ms to send descriptors, because no event reports that descriptors in flight have arrived. */
 const RETRY_AFTER = 5
 
 export interface TransportOwner {
-  /** One whole frame with its descriptors, which the owner has to close now. False stops reading for good. */
+  /** Gets one whole frame. The callee owns its descriptors. Returning false stops reading for ever. */
   onFrame(frame: Frame): boolean
-  /** What was complete in this read has been handed over. */
+  /** Called when all complete frames of a read were handed over. */
   onReadDone(): void
   onViolation(error: PassfdError): void
-  /** The peer writes no more: end of file (0), or the reading failed (-errno). */
+  /** The peer writes no more: end of file (0), or reading has failed (-errno). */
   onReadEnd(result: number): void
-  /** Bytes have left, or can leave again. */
+  /** Bytes were written, or can be written again. */
   onProgress(): void
   onWriteError(errno: number): void
-  /** The kernel has refused the descriptors of these, or their binary values are gone; their frames are withdrawn. Called in a turn of its own. */
+  /** Frames were withdrawn: the kernel has refused their descriptors, or their binary values were transferred. Called in a later turn. */
   onRefused(parcels: readonly Parcel[]): void
-  /** A buffer of the application's can't be read any more, and a part of its frame has left. */
+  /** The application has transferred a buffer, and a part of its frame has left. */
   onUnwritable(error: Error): void
 }
 
@@ -42,9 +41,9 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   readonly wire: Wire
   readonly reader: FrameReader
   readonly outgoing: OutgoingBytes
-  /** The socket is full, or a write has failed: nothing is written until that changes. */
+  /** The socket is full, or a write has failed: it writes nothing until that changes. */
   blocked = false
-  /** Frames that have just arrived are being handed over. */
+  /** Received frames are being handed over. */
   reading = false
   /** Bytes ever received. */
   received = 0
@@ -53,7 +52,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
 
   readonly #owner: TransportOwner
   readonly #arriving = new ArrivingDescriptors()
-  /** Most channels never have any. */
+  /** Made for the first parcel, because most channels never have any. */
   #parcels: ParcelsUnderWay | undefined
   #truncated = false
   #target: Buffer | undefined
@@ -69,7 +68,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
 
   // --- outgoing
 
-  /** Queues a frame that was just encoded, or kept since. `parcel.sent` resolves once its binary values are no longer looked at. */
+  /** Queues an encoded frame. `parcel.sent` resolves when its binary values are not read any more. */
   append(encoded: Encoded, kind: number, flags: number, id: number, parcel: Parcel | undefined): void {
     const { outgoing } = this
     outgoing.append(encoded, kind, flags, id, parcel)
@@ -82,7 +81,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     this.outgoing.appendBare(kind, id)
   }
 
-  /** Writes what waits until nothing is left or the socket is full. */
+  /** Writes until nothing waits or the socket is full. */
   flush(): void {
     const { outgoing } = this
     while (outgoing.sent < outgoing.queued && !this.blocked && this.#writing) {
@@ -93,7 +92,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
         return
       }
       const limit = parcels === undefined ? outgoing.queued : parcels.attach()
-      if (limit === outgoing.sent) continue // a withdrawn frame was left out
+      if (limit === outgoing.sent) continue // it skipped a withdrawn frame
       const count = parcels === undefined ? 0 : parcels.attachCount
       const result = outgoing.write(this.wire, limit, attachedNumbers, count)
       if (result < 0) {
@@ -106,7 +105,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     }
   }
 
-  /** The peer has taken `count` more descriptors. Gives what is to be closed here, and the replies whose requests the peer had cancelled. */
+  /** Called when the peer has confirmed `count` more. Returns the numbers to close here, and replies whose requests the peer had cancelled. */
   onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
     if (this.#parcels === undefined && count > 0) throw badTaken(count, 0)
     const result = this.#parcels?.onTaken(count) ?? { closing: [], cancelled: [] }
@@ -114,17 +113,17 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     return result
   }
 
-  /** The peer has cancelled request `id`: if descriptors of the reply are not taken yet, they will come back when they are. */
+  /** Called when the peer has cancelled request `id`. Unconfirmed descriptors of its reply come back when the peer confirms them. */
   cancelReply(id: number): void {
     this.#parcels?.cancelReply(id)
   }
 
-  /** Gives the refused parcels: those with withdrawn frames that the owner has not heard of. */
+  /** Returns the parcels whose frames were withdrawn since the last call. */
   takeRefused(): readonly Parcel[] {
     return this.#parcels?.takeRefused() ?? []
   }
 
-  /** The end: gives every parcel that was not taken, with whether its descriptors had left. Nothing is written or read any more. */
+  /** Ends reading and writing. Returns every unconfirmed parcel, and whether its descriptors had left. */
   end(): { parcel: Parcel; left: boolean }[] {
     this.#writing = false
     clearTimeout(this.#retry)
@@ -209,12 +208,12 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     if (!this.blocked) return
     this.blocked = false
     this.flush()
-    // What is large blocks again at once: to ask anew each time would cost four system calls
+    // During a large write the socket is soon full again. Asking anew each time would cost four system calls
     if (!this.blocked) this.wire.awaitWritable(false)
     this.#owner.onProgress()
   }
 
-  /** A whole frame: gives it the descriptors that it has announced. */
+  /** Gives a whole frame the descriptors that it has announced. */
   onFrame(frame: Frame): boolean {
     const { count } = frame
     const { waiting } = this.#arriving
@@ -226,13 +225,13 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     return this.#owner.onFrame(frame)
   }
 
-  /** A frame has begun and not ended, or descriptors wait for theirs. */
+  /** Whether a frame is incomplete, or descriptors wait for their frame. */
   get incomplete(): boolean {
     return this.reader.partial || this.#arriving.waiting > 0
   }
 }
 
-/** What says that the kernel does not pass a descriptor: it was closed (EBADF), or is of a kind that is never passed (EINVAL: io_uring). */
+/** The errors of a descriptor that the kernel does not pass: it was closed (EBADF), or its kind is never passed (EINVAL: io_uring). */
 function isRefusal(errno: number): boolean {
   return !isBackPressure(errno) && errno !== EPIPE && errno !== ECONNRESET && errno !== ENOTCONN
 }

@@ -13,26 +13,26 @@ import {
 
 /** What a channel needs of its socket. Numbers are bytes or -errno. */
 export interface Wire {
-  /** Where received bytes stand: at `headroom` and after; what is in front belongs to the reader. */
+  /** The area of received bytes, which begin at `headroom`. The reader owns the bytes before. */
   readonly area: Buffer
   readonly headroom: number
-  /** One write of bytes [start, end) with the first `count` of `fds` attached to its first byte. */
+  /** Writes bytes [start, end) once, with the first `count` of `fds` attached to the first byte. */
   send(bytes: Uint8Array, start: number, end: number, fds: Int32Array, count: number): number
-  /** The same, gathered; the first `skip` bytes of the first chunk are left out. */
+  /** Writes several chunks at once, without the first `skip` bytes of the first chunk. */
   sendVector(chunks: readonly Uint8Array[], skip: number, fds: Int32Array, count: number): number
-  /** `onWritable` is wanted, once there is room again. */
+  /** Asks for `onWritable` when there is room again. */
   awaitWritable(on: boolean): void
-  /** The next bytes go to buffer [start, end) first; null ends that. */
+  /** Receives the next bytes directly into buffer [start, end); null ends that. */
   target(buffer: Buffer | null, start: number, end: number): void
-  /** Nothing more will be written. */
+  /** Ends writing. */
   shutdown(): void
   /** Leaves the loop and closes the socket. */
   end(): void
-  /** Closes descriptors that a peer has chosen or has held, off the loop, then reports how many. */
+  /** Closes descriptors that a peer has chosen or has held, off the loop, and then reports how many. */
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
-  /** How many descriptors of this process are being closed off the loop. */
+  /** The number of descriptors of this process that are being closed off the loop. */
   readonly closing: number
-  /** The loop is not to sleep for this many µs. */
+  /** Keeps the loop from sleeping for this many µs. */
   spin(microseconds: number): void
   /** Starts reading. */
   start(owner: WireOwner): void
@@ -46,14 +46,14 @@ export interface WireOwner {
   onWritable(): void
 }
 
-/** Asked for each channel's socket, in bytes. Linux doubles it: twice what a socket has by itself. */
+/** The send buffer of each channel's socket, in bytes. Linux doubles it, which makes twice the default. */
 const SEND_BUFFER = 212_992
 /**
- * Asked once something larger than LARGE is written: then neither end waits for the other to wake up. 1 MiB blocks move a third
- * faster. net.core.wmem_max, which is 4 MiB since Linux 6.17 and was 208 KiB before, is the limit.
+ * The send buffer after a write of more than LARGE: then neither end waits for the other to wake up, and 1 MiB blocks move a third
+ * faster. Its limit is net.core.wmem_max: 4 MiB since Linux 6.17, 208 KiB before.
  */
 const LARGE_SEND_BUFFER = 425_984
-/** In bytes: no slab of small messages is longer. */
+/** In bytes. No slab of small messages is longer. */
 const LARGE = 65_536
 
 /** The real wire. It owns `fd`, which the shim holds. */
@@ -79,7 +79,7 @@ export class SocketWire implements Wire, WatchListener {
 
   onEvents(events: number): void {
     const owner = this.#owner!
-    // Room to write first: what the reading queues may then leave at once
+    // Writing first, so that answers which reading queues can leave at once
     if (events & WRITABLE) owner.onWritable()
     if (events & READABLE && this.#id !== 0)
       owner.onReadable(
@@ -127,7 +127,7 @@ export class SocketWire implements Wire, WatchListener {
     this.ended = true
     if (this.#id !== 0) unwatch(this.#id)
     this.#id = 0
-    // The peer sees the end now; the close itself may block on unreceived descriptors
+    // shutdown(2) shows the end to the peer now, because the close may block on unreceived descriptors
     native.shutdown(this.fd, 2)
     discard([this.fd])
   }
@@ -160,7 +160,7 @@ export class SocketWire implements Wire, WatchListener {
   }
 }
 
-/** Sends to a process that the caller trusts not to make close(2) block: passfd closes its copies on the loop, which takes a third of the time. */
+/** A wire to a process that is trusted not to make close(2) block: it closes copies on the loop, which takes a third of the time. */
 export class TrustedWire extends SocketWire {
   override discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
     const count = closeNow(fds)

@@ -1,15 +1,15 @@
-/** Sessions that have something to write, and when they do. */
+/** Decides when sessions write what they have queued. */
 
 import { RESOLVED } from '../base/deferred.ts'
 import { isEncoding } from '../codec/codec-in-progress.ts'
 
-/** When so many have something to write, they write what they have so far: each keeps a slab until then, and fresh ones cost more than the messages in them. */
+/** When so many sessions have something to write, they write at once: each keeps a slab until then, and fresh slabs cost more than their messages. */
 const MANY = 64
 
 export interface Writer {
-  /** Writes what has gathered so far. */
+  /** Writes everything that is queued so far. */
   write(): void
-  /** Writes what has gathered, and what is to follow. */
+  /** Writes everything that is queued, and handles what follows from that. */
   flush(): void
 }
 
@@ -34,7 +34,7 @@ class Writers {
     try {
       for (let i = 0; i < writers.length; i++) writers[i]!.flush() // a flush may add to the list
     } finally {
-      while (writers.length > 0) writers.pop() // to set `length` is a call of the runtime
+      while (writers.length > 0) writers.pop() // faster than setting `length`, which calls into the runtime
     }
   }
 }

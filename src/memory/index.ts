@@ -1,4 +1,4 @@
-/** passfd/memory: memory that is mapped once on both sides and used again for many messages. */
+/** passfd/memory: memory that both sides map once and use for many messages. */
 
 export { MemoryPool, type MemoryPoolOptions, type Slot } from './pool.ts'
 export { type LentMemory, PoolReader, type PoolReaderOptions } from './pool-reader.ts'

@@ -23,15 +23,15 @@ const READER_OPTIONS = { maxPools: true, maxSize: true } as const satisfies Know
 
 interface Mapped {
   readonly buffer: ArrayBuffer
-  /** Of loans that may still be open. Weak, so that a forgotten one is collected and the slot goes back. */
+  /** The tokens of loans that may be open. Weak, so that the collector finds a forgotten loan and returns its slot. */
   tokens: WeakRef<Descriptor>[]
 }
 
-/** Tokens are looked through when there are so many. */
+/** The list of tokens is cleaned when it has so many. */
 const MANY = 64
 const word = new Uint8Array(1)
 
-/** Keeps a view's owner alive while the view is: when the owner is collected, the slot goes back. */
+/** Keeps a view's owner alive as long as the view, because the slot returns when the owner is collected. */
 const OWNER = Symbol('owner')
 
 /** Opens the loans that one peer sends. It maps each pool once; use one reader for each channel. */
@@ -62,7 +62,7 @@ export class PoolReader implements Disposable {
     if (this.#closed) throw new PassfdError('POOL_READER_CLOSED')
     const { pool, offset, length, token, memory } = checkLoan(loan)
     const mapped = this.#pools.get(pool) ?? this.#map(pool, token, memory)
-    // It is closed here, and for anything but memory that could wait
+    // Checked before it is closed here, because closing anything but memory could block
     if (memory !== undefined) checkSealable(memory)
     const { buffer } = mapped
     if (offset + length > buffer.byteLength)
@@ -150,7 +150,7 @@ export class LentMemory implements Disposable {
 
   /** Gives the memory back to the peer: don't use `bytes` afterwards. Does nothing if it was released before. */
   release(): void {
-    // Not as a lent one, off the loop: it is known to be a pipe, whose close doesn't wait
+    // On the loop, unlike other lent descriptors: it is a pipe, whose close doesn't block here
     if (!this.#token.closed) this.#token.claim().close()
   }
 
@@ -199,12 +199,12 @@ function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
-/** A pipe(7), and no FIFO on some file system of the peer's: closing and writing can't wait. */
+/** Whether it is a pipe(7), not a FIFO on a file system of the peer: closing it and writing to it can't block. */
 function isPipe(token: Descriptor): boolean {
   return readlinkSync(`/proc/self/fd/${token.borrow()}`).startsWith('pipe:')
 }
 
 function say(token: Descriptor, what: number): void {
   word[0] = what
-  native.writeNow(token.borrow(), word, 0, 1) // if it can't be said, the memory comes again
+  native.writeNow(token.borrow(), word, 0, 1) // if this fails, the pool sends the memory again
 }

@@ -27,14 +27,14 @@ export interface MemoryPoolOptions {
 const POOL_OPTIONS = { slots: true, slotSize: true, name: true } as const satisfies KnownOptions<MemoryPoolOptions>
 const ACQUIRE_OPTIONS = { signal: true } as const satisfies KnownOptions<{ signal?: AbortSignal }>
 
-/** A slot that is out. */
+/** A lent slot. */
 interface Out {
   readonly index: number
   /** The pipe's read end. */
   readonly fd: number
   /** The channel whose peer reads it. */
   readonly to: object
-  /** Made when an `acquire()` first has to wait. */
+  /** Made when an `acquire()` waits for the first time. */
   watcher: Watcher | undefined
 }
 
@@ -48,7 +48,7 @@ const PAGE = 4096
 const ends = new Int32Array(2)
 const words = new Uint8Array(64)
 
-/** For pools that are collected while slots are out: their read ends. The memory looks after itself. */
+/** Closes the read ends of a pool that is collected while slots are lent. The collector unmaps the memory. */
 const pools = new FinalizationRegistry<Set<number>>(fds => {
   for (const fd of fds) native.close(fd)
 })
@@ -69,7 +69,7 @@ const lost = new FinalizationRegistry<{ pool: WeakRef<MemoryPool>; index: number
 let bringBack: (pool: MemoryPool, index: number) => void
 let lendOut: (pool: MemoryPool, slot: Slot, index: number, to: object, length: number) => Loan
 
-/** Keeps a view's owner alive while the view is. */
+/** Keeps a view's owner alive as long as the view. */
 const OWNER = Symbol('owner')
 
 /**
@@ -84,14 +84,14 @@ export class MemoryPool implements Disposable {
   readonly slotSize: number
   readonly #id = randomBytes(16).toString('base64url')
   readonly #memory: SharedMemory
-  /** From one slot's beginning to the next one's. */
+  /** The distance between the beginnings of two slots, in bytes. */
   readonly #stride: number
   readonly #free: number[]
-  /** In the order lent. */
+  /** Lent slots by index, in the order of lending. */
   readonly #out = new Map<number, Out>()
   readonly #readEnds = new Set<number>()
   readonly #waiting = new Set<Waiter>()
-  /** Readers that have said that they have the memory. */
+  /** The channels whose readers have confirmed that they have mapped the memory. */
   readonly #mapped = new WeakSet<object>()
 
   /** Maps `slots` × `slotSize` bytes, at most 4 GiB. @throws system errors: `ENOMEM`, `EMFILE`, … */
@@ -132,7 +132,7 @@ export class MemoryPool implements Disposable {
     if (this.closed) return Promise.reject(new PassfdError('POOL_CLOSED'))
     const slot = this.#take()
     if (slot === undefined) return this.#wait(signal)
-    // What was sent before leaves in a tick: so the peer reads one slot while the next is filled, not all of them afterwards
+    // Earlier messages leave at nextTick. Resolving after that lets the peer read one slot while the program fills the next
     return new Promise(resolve => process.nextTick(resolve, slot))
   }
 
@@ -198,13 +198,13 @@ export class MemoryPool implements Disposable {
     })
   }
 
-  /** An acquire() waits: the event loop reports when the slot is back. */
+  /** Makes the event loop report when the slot is back, because an acquire() waits. */
   #watch(out: Out): void {
     try {
       out.watcher ??= new Watcher(out.fd, () => this.#look(out))
       out.watcher.ref()
     } catch (error) {
-      for (const { reject } of [...this.#waiting]) reject(error as Error) // they would wait for ever
+      for (const { reject } of [...this.#waiting]) reject(error as Error) // otherwise they might wait for ever
     }
   }
 
@@ -231,7 +231,7 @@ export class MemoryPool implements Disposable {
     return memory === undefined ? loan : { ...loan, memory }
   }
 
-  /** Looks which slots have come back, the oldest first. `all`: or just enough of them. */
+  /** Checks which slots have come back, the oldest first. Without `all` it stops when it has found one. */
   #collect(all: boolean): void {
     for (const out of this.#out.values()) if (!this.#look(out) && !all && this.#free.length > 0) return
   }
@@ -250,7 +250,7 @@ export class MemoryPool implements Disposable {
     return true
   }
 
-  /** The same, after a word. */
+  /** Checks for the end of the pipe, after a confirmation was read. */
   #isBack(out: Out): boolean {
     if (native.readNow(out.fd, words, 0, 1) !== 0) return false
     this.#return(out)

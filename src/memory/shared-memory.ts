@@ -1,4 +1,4 @@
-/** `SharedMemory`: one piece of memory that several processes have mapped, and that none can take away from under the others. */
+/** `SharedMemory`: memory that several processes map, and that no process can shrink while others use it. */
 
 import { constants } from 'node:buffer'
 import * as fs from 'node:fs'
@@ -44,7 +44,7 @@ const F_SEAL_FUTURE_WRITE = 16
 
 /** The largest map, in bytes: 4 GiB, or less where Node's buffers are smaller. */
 const MAX_SIZE = Math.min(2 ** 32, constants.MAX_LENGTH)
-/** What is mapped of a size that only the peer has named. */
+/** The most bytes that are mapped if only the peer has named the size. */
 const MAX_UNASKED = 2 ** 30
 
 /** Closes a number that no call can send any more. The map itself lives as long as its ArrayBuffer. */
@@ -85,7 +85,7 @@ export class SharedMemory implements Disposable {
     try {
       fs.fchmodSync(fd, 0o600)
       const buffer = mapped(fd, size, true)
-      checked(native.seal(fd, peersWrite ? F_SEAL_SEAL : F_SEAL_SEAL | F_SEAL_FUTURE_WRITE), 'fcntl') // the map is there: it stays writable
+      checked(native.seal(fd, peersWrite ? F_SEAL_SEAL : F_SEAL_SEAL | F_SEAL_FUTURE_WRITE), 'fcntl') // the existing map stays writable
       return new SharedMemory(fd, buffer)
     } catch (error) {
       native.close(fd)
@@ -166,8 +166,8 @@ export class SharedMemory implements Disposable {
 mark(SharedMemory, 'SharedMemory')
 
 /**
- * @internal Maps what a peer has sent, if nothing that the peer does can make the map dangerous. The descriptor stays the caller's.
- * Without `size`: all of it, up to `most` bytes.
+ * @internal Maps memory of a peer, if no later action of the peer can make access fatal. The caller still owns the descriptor.
+ * Without `size` it maps all of it, up to `most` bytes.
  */
 export function mapReceived(
   descriptor: Descriptor,
@@ -184,7 +184,7 @@ export function mapReceived(
   if ((seals & F_SEAL_SHRINK) === 0) throw new PassfdError('MEMORY_SEALS')
   if (writable && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
     throw new PassfdError('MEMORY_READ_ONLY', { detail: 'it is sealed against writing' })
-  const actual = fs.fstatSync(fd).size // memory answers at once, and can't shrink any more
+  const actual = fs.fstatSync(fd).size // fstat(2) of memory never blocks, and sealed memory can't shrink
   const limit = size === undefined ? most : MAX_SIZE
   if (actual === 0 || actual < (size ?? 0) || (size === undefined && actual > limit))
     throw new PassfdError('MEMORY_SIZE', { actual, expected: size ?? `1 to ${limit}` })

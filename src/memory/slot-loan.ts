@@ -1,4 +1,4 @@
-/** What stands in a message for a slot of a MemoryPool, and the two words that its reader may say through the token. */
+/** The value that a message carries for a slot of a MemoryPool, and the two bytes that its reader may write to the token. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
 
 /**
@@ -17,7 +17,7 @@ export interface Loan {
   readonly memory?: Descriptor
 }
 
-/** Written to the token by a reader that has the pool mapped: the memory need not come along any more. */
+/** A reader writes this to the token when it has mapped the pool: the pool need not send the memory again. */
 export const MAPPED = 1
-/** By one that doesn't know the pool, to which the memory should have come. */
+/** A reader writes this if it does not know the pool, and the memory did not come with the loan. */
 export const UNKNOWN = 2
