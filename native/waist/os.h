@@ -86,16 +86,16 @@ int os_listen(int fd, int backlog);
 int os_accept(int fd);
 
 /*
- * As many as wait, `most` at most: the first of `fds` are the caller's. Returns how many; an error only if there is none, and nobody
- * waiting is none. `addresses`, if not NULL, has OS_ADDRESS bytes for each: the length of the peer's textual address (0: not of the
- * internet), then that.
+ * Accepts the waiting connections, at most `most`, into `fds`; the caller owns them. Returns how many, and 0 if none waits. Returns an error
+ * only if it has accepted none. `addresses`, if not NULL, gets OS_ADDRESS bytes for each: the length of the peer's address as text (0 if it
+ * is no internet address), then the text.
  */
 enum { OS_ADDRESS = 64 };
 int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses);
 
 /*
- * Borrows a listener. From now on nobody gets into its queue; whoever is in it, or has been sent a SYN-ACK, can still be accepted. That
- * holds for all who share the socket and can't be undone. A new TCP client hears nothing until the socket is closed; connect(2) to a path
+ * Borrows a listener, and closes its queue for new connections, for all processes that share it and for ever. Connections in the queue, and
+ * clients that have got a SYN-ACK, can still be accepted. A new TCP client gets no answer until the socket is closed. For a path connect(2)
  * fails with ECONNREFUSED, and accept(2) with EINVAL when the queue is empty.
  */
 int os_close_queue(int fd);
@@ -223,9 +223,9 @@ int os_seals(int fd);
 int os_seal(int fd, int seals);
 
 /*
- * Maps [0, size) so that no access can fail later: -EPERM if the file is not sealed against shrinking, -ENODEV if it isn't plain
- * memory (huge pages may run out), -ERANGE if it is smaller. `writable`: shared with all who map it; otherwise writes stay
- * private, as the owner of a read-only page would die of a stray one. The mapping needs `fd` no longer.
+ * Maps [0, size) so that no later access can fail. -EPERM: the file is not sealed against shrinking. -ENODEV: it isn't plain memory (huge
+ * pages may run out). -ERANGE: it is smaller. `writable`: all mappings share the writes. Otherwise writes stay private, because a write
+ * to a read-only page would kill the process. The mapping does not need `fd` afterwards.
  */
 int os_map(int fd, size_t size, bool writable, void **address);
 void os_unmap(void *address, size_t size);

@@ -2,11 +2,10 @@
  * Values to bodies and back, by msgpackr. Three encodings, all of which a msgpackr decoder understands:
  *
  * - *plain*: standard msgpack; unflagged; for any peer.
- * - *streamed* (flag RECORDS): objects as sequential record structures, ids 0-31, which last for the channel. Only for a body
+ * - *streamed* (flag RECORDS): objects as record structures, ids 0-31, which are valid for the rest of the channel. Only for a body
  *   whose place in the stream is final.
- * - *detached* (flag RECORDS): the same types, but every body defines the structures it uses, ids 32-63, and
- *   nothing of it lasts. For bodies that wait or may overtake one that does, unless they are flat and of a shape that was sent before,
- *   and for those whose structures are too big to keep.
+ * - *detached* (flag RECORDS): the same types, but each body defines the structures that it uses, ids 32-63, for itself alone. For bodies
+ *   that wait for credit or may overtake one that waits (not for flat ones of a known shape), and for structures that are too big to keep.
  */
 
 import { PassfdError } from '../base/errors.ts'

@@ -13,7 +13,7 @@ export const CANCEL = 5
 export const CREDIT = 6
 export const TAKEN = 7
 export const GOODBYE = 8
-/** What is left of a frame whose descriptors the kernel refused: only its record definitions count. `id`: how many it had. */
+/** The rest of a frame whose descriptors the kernel refused: only its record definitions count. `id`: how many descriptors it had. */
 export const DEFINITIONS = 9
 
 /** Flag bits 0-2: bytes to skip after the body. */
@@ -106,8 +106,8 @@ export function writeHeader(
 }
 
 /**
- * Takes a stream of bytes apart. It reads from an *area* that it may share with other readers: received bytes
- * stand at `headroom` and after, and whatever was left of the time before is put right in front of them.
+ * Splits a stream of bytes into frames. It reads from an *area* that it may share with other readers: received bytes
+ * begin at `headroom`, and it copies the rest of earlier bytes right in front of them.
  *
  * States: *between* (nothing kept), *partial* (`kept` holds the beginning of a frame), *large* (`target` is
  * being filled directly, up to `targetEnd`).

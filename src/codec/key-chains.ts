@@ -1,7 +1,7 @@
 /**
- * Bounds what a peer can cost us by the keys of a Map or the items of a Set. V8 hashes strings with a seed of the process, but numbers and
- * bigints without one: who chooses them well puts all into one chain of the hash table, and each insertion walks all of it. 16,000
- * bigints took 1.5 s that way. So the steps of such walks are estimated, by the hash that V8 uses, before they are made.
+ * Limits the time that a peer can cost this process by keys of a Map or items of a Set. V8 hashes strings with a random seed, but numbers and
+ * bigints without one. So a peer can choose keys that all fall into one chain of the hash table, and each insertion walks it: 16,000 bigints
+ * took 1.5 s. passfd estimates these steps, by the hash function of V8, before it inserts the keys.
  */
 import { PassfdError } from '../base/errors.ts'
 

@@ -1,7 +1,7 @@
 /**
- * The calls of msgpackr: one value to a body, one body to a value. Our instance of it has the extensions of the protocol and no others. Its
- * pack target and extension table are globals of its module: with an instance of our own another user of msgpackr in the process can't pack
- * into our buffers, nor can its extensions change the wire. scripts/msgpackr.mjs makes it.
+ * The calls of msgpackr: one value to a body, one body to a value. passfd has its own instance of msgpackr (scripts/msgpackr.mjs makes it), with
+ * the extensions of the protocol only. msgpackr's pack target and extension table are globals of its module, so in a shared instance another
+ * user of msgpackr could write into passfd's buffers and change the wire.
  */
 import { PassfdError, propertyOf, textOf } from '../base/errors.ts'
 import { MAX_DEPTH } from '../base/kernel-limits.ts'

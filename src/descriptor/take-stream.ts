@@ -1,7 +1,7 @@
 /**
- * Takes the connection out of a live stream, and loses no byte. From the call until the end no reader gets a byte: bytes that Node has read stay
- * in the stream, and this code catches bytes that Node reads meanwhile. It waits until all written bytes are sent. Then, in one step, it takes
- * number and bytes and destroys the stream. If that fails, it puts everything back, and the stream works as before.
+ * Takes the connection out of a live stream, and loses no byte. Meanwhile no reader gets a byte: bytes that Node has read stay in the stream, and
+ * this code catches bytes that Node still reads. It waits until all written bytes are sent. Then, in one step, it takes the number and the
+ * bytes, and destroys the stream. If that fails, it puts everything back, and the stream works as before.
  */
 
 import { Socket } from 'node:net'

@@ -1,10 +1,9 @@
 /**
  * The shim's typed interface, and the one binding of this evaluation.
  *
- * Every call returns a number >= 0 (what the system call gave) or -errno; none throws for an operating
- * system failure. Every descriptor that a call creates is close-on-exec from the first instant and *held*:
- * it stands in this environment's table until `close`, `closeLater` or `release` takes it out. What is
- * still held when the environment (a worker thread, say) ends is closed by the shim.
+ * Every call returns the result of the system call (>= 0) or -errno. None throws for a failure of the system. Every descriptor that a call
+ * creates is close-on-exec from the first instant and *held*: it is in this environment's table until `close`, `closeLater` or `release`
+ * removes it. When the environment (a worker thread, for example) ends, the shim closes all numbers that are still held.
  */
 import type { PassfdError } from '../base/errors.ts'
 import { load } from './load.ts'
@@ -125,9 +124,9 @@ export interface Native {
   passPidfd(fd: number, on: boolean): number // SO_PASSPIDFD, Linux >= 6.5; -ENOPROTOOPT before
   name(fd: number, peer: boolean, out: Uint8Array): number // sun_path of an AF_UNIX socket or of its peer; returns its length
   /**
-   * The address of an IPv4 or IPv6 socket or of its peer: `out[0]` is 4 or 6, `out[1]` the port; `text` (ADDRESS bytes are enough)
-   * receives the IP as Node writes it. Returns the text's length. IPv4 in IPv6 form (::ffff:127.0.0.1) is given as IPv4. -EAFNOSUPPORT:
-   * another kind of socket; -ENOTCONN: no peer; -ERANGE: too little room.
+   * Gives the address of an IPv4 or IPv6 socket, or of its peer: 4 or 6 in `out[0]`, the port in `out[1]`, and in `text` (ADDRESS bytes are
+   * enough) the IP as Node writes it. Returns the text's length. It gives IPv4 in IPv6 form (::ffff:127.0.0.1) as IPv4. -EAFNOSUPPORT: another
+   * kind of socket; -ENOTCONN: no peer; -ERANGE: too little room.
    */
   inetName(fd: number, peer: boolean, out: Int32Array, text: Uint8Array): number
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
@@ -214,12 +213,11 @@ export interface Native {
 
   // Processes
   /**
-   * This process ends with SIGALRM `seconds` (>= 1) after the end of its parent, if it has not by itself, even if its event loop hangs.
-   * `parent` is the parent's pid as this process knows it: returns 1, and the time runs, if that has ended already; else 0. Uses the
-   * highest real-time signal that has no handler (PR_SET_PDEATHSIG, prctl(2)) and, after the parent's end, alarm(2) and SIGALRM's default
-   * action; both stay this process's own: children get neither. The kernel forgets it when this process changes its user or group (setuid(2)):
-   * call it afterwards. That a thread of the parent ends, the one that started us included, does no harm. -EINVAL: also in a worker
-   * thread, with whose end it would be forgotten; -EBUSY: no free signal.
+   * Ends this process by SIGALRM, `seconds` (>= 1) after the end of its parent, even if its event loop hangs. `parent` is the parent's pid as this
+   * process knows it. Returns 1 if that process has ended already, and the time runs; otherwise 0. It uses the highest real-time signal without a
+   * handler (PR_SET_PDEATHSIG, prctl(2)), and then alarm(2) with SIGALRM's default action. Children inherit neither. The kernel forgets the
+   * setting when this process changes its user or group (setuid(2)), so call it after that. The end of a single thread of the parent changes
+   * nothing. -EINVAL: also in a worker thread, because its end would cancel the setting. -EBUSY: no free signal.
    */
   dieAfterParent(seconds: number, parent: number): number
   /**

@@ -10,9 +10,9 @@ const REUSEPORT = 2
 const REUSEPORT_LATER = 4
 
 /**
- * A port and its listeners. A plain SO_REUSEPORT listener would be let in wherever this user has another one, of whatever program, and
- * take half of its connections: so the first of a group listens without, which the kernel refuses if anybody listens there, and becomes
- * ready to share after that. From then on others are kept out unless they use SO_REUSEPORT themselves and are of the same user.
+ * A port and its listeners. With SO_REUSEPORT from the start, the kernel would let the group share a port with any other program of this user that
+ * uses the option, and each would lose half of its connections. So the first listener listens without the option, which fails if the port is in
+ * use, and gets the option after that. From then on only programs of the same user that use SO_REUSEPORT can share the port.
  */
 export class PortGroup {
   /** Numeric. */

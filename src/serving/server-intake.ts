@@ -23,9 +23,9 @@ const SHORTEST = 10
 const LONGEST = 100
 
 /**
- * One server (net, tls, http, https, http2, and whatever framework has made it). What its user sees of it is as if it listened by itself:
- * it only gets listeners for 'connection', 'secureConnection', 'session' and 'stream' (each as its kind has them), and one for 'upgrade'
- * and 'connect' as long as it has others for these.
+ * One server (net, tls, http, https or http2, of any framework). To its user it looks as if it listened itself. passfd only adds listeners for
+ * 'connection', 'secureConnection', 'session' and 'stream', as far as the kind of server has these events, and one for 'upgrade' and 'connect'
+ * while the program has listeners for these.
  */
 export class ServerIntake implements Intake {
   readonly #server: Accepting
@@ -103,9 +103,9 @@ export class ServerIntake implements Intake {
   }
 
   /**
-   * Serves a connection that was accepted elsewhere, which is used up, as if the server had accepted it. Also after `stopAccepting()`: what
-   * was under way is served. Its kind, tcp or unix-stream, is not looked at: that takes five system calls. `onClosed` is called when it has
-   * closed, even if the server did not want it.
+   * Serves a connection that was accepted elsewhere, as if the server had accepted it, and uses it up. It also works after `stopAccepting()`, for
+   * connections that were on their way. It does not check the kind (tcp or unix-stream), which takes five system calls. It calls `onClosed` when
+   * the connection has closed, even if the server refused it.
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
   give(connection: Descriptor, onClosed?: () => void): void {
@@ -126,9 +126,9 @@ export class ServerIntake implements Intake {
   }
 
   /**
-   * Brings what is open to its end: each response from now on says `Connection: close`, requests under way are finished, idle
-   * connections are closed once nothing has happened on them for `idleGrace`; a session of HTTP/2 gets a GOAWAY. Connections of a net or
-   * tls server and upgraded ones are the application's to end. Resolves when none is left, or when `signal` aborts.
+   * Ends the open connections. From now on each response has `Connection: close`, and HTTP/2 sessions get a GOAWAY. Requests under way are
+   * finished; idle connections are closed after `idleGrace` without activity. The application must end upgraded connections, and those of a net or
+   * tls server. Resolves when no connection is left, or when `signal` aborts.
    */
   drain({ idleGrace, signal }: DrainOptions): Promise<void> {
     checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)

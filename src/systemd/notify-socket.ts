@@ -14,9 +14,9 @@ const CONTROL = /[\0-\x1f\x7f-\x9f]/g
 const NOT_OURS = ['MAINPID', 'MAINPIDFDID', 'FDSTORE', 'FDSTOREREMOVE', 'FDNAME', 'FDPOLL', 'BARRIER', 'NOTIFYACCESS']
 
 /**
- * A datagram socket with a random abstract name, for the environment variable NOTIFY_SOCKET. An abstract name has no permissions: a
- * message counts only if the kernel says that the watched process itself has sent it (SO_PASSCRED, unix(7)), under whatever user that
- * runs. It does not keep the process running.
+ * A datagram socket with a random abstract name, for the environment variable NOTIFY_SOCKET. An abstract name has no permissions, so it accepts a
+ * message only if the kernel reports a watched process as the sender (SO_PASSCRED, unix(7)), whatever its user. It does not keep the
+ * process running.
  */
 export class NotifySocket implements AsyncDisposable {
   /** '@' and the name, as sd_notify(3) wants it in NOTIFY_SOCKET. */

@@ -1,6 +1,6 @@
 /**
- * PID 1 of a container that was superseded: with its end the kernel kills every process there. So it stays until all that have served after it have
- * ended, reaps orphans, sends signals on, and ends with the status of the last owner.
+ * A superseded PID 1 of a container. If it ended, the kernel would kill every process there. So it stays until all later owners have ended, reaps
+ * orphans, passes signals on, and ends with the status of the last owner.
  */
 import { deferred } from '../base/deferred.ts'
 import { peerOf } from '../descriptor/peer.ts'

@@ -1,10 +1,10 @@
 /**
- * What a supervisor and a worker say to each other, on a channel of their own. It is not part of the public surface, but the two may be of
- * different releases of passfd: a deployment brings a new one to the workers first. So:
+ * The messages between a supervisor and a worker, on a channel of their own. They are not public, but the two may run different releases of
+ * passfd, because a deployment brings a new release to the workers first. So:
  *
- * - Each end speaks the versions from LEAST to NEWEST. The worker's `join` names both of its own, the supervisor's answer the highest that both
- *   speak. A `join` without `newest`, or an answer without `version`, is of version 1.
- * - Both ends ignore kinds of messages, and fields, that they do not know. Version 1 did not: what it does not know is not sent to it.
+ * - Each end speaks the versions from LEAST to NEWEST. The worker's `join` names both, and the supervisor answers with the highest version that
+ *   both speak. A `join` without `newest`, or an answer without `version`, is of version 1.
+ * - Both ends ignore messages and fields that they do not know. Version 1 does not, so the other end sends it only what it knows.
  */
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
