@@ -1,5 +1,8 @@
 /** Who a process is, from proc(5). */
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readSync } from 'node:fs'
+
+/** Most files of /proc fit. All reads share it, because readFileSync allocates 64 KiB for each file, which costs more than the reading. */
+const SHARED = Buffer.allocUnsafeSlow(4096)
 
 /** A process, from its line in /proc/PID/stat (proc_pid_stat(5)). */
 export interface ProcessStat {
@@ -37,9 +40,32 @@ export function statOf(pid: number): ProcessStat | undefined {
 
 /** A file of /proc/PID; undefined if it can't be read. */
 export function readProc(pid: number | 'self', name: string): string | undefined {
+  let fd: number
   try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
+    fd = openSync(`/proc/${pid}/${name}`, 'r')
   } catch {
     return undefined // it has ended, or there is no descriptor left to ask with
+  }
+  try {
+    return readWhole(fd)
+  } catch {
+    return undefined // it has ended meanwhile
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Reads until the end, because a file of /proc has no size, and one read may return less than there is. */
+function readWhole(fd: number): string {
+  let buffer = SHARED
+  let length = 0
+  for (;;) {
+    const read = readSync(fd, buffer, length, buffer.length - length, null)
+    if (read === 0) return buffer.toString('latin1', 0, length)
+    length += read
+    if (length < buffer.length) continue
+    const larger = Buffer.allocUnsafeSlow(4 * length)
+    buffer.copy(larger)
+    buffer = larger
   }
 }

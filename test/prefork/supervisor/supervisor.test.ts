@@ -6,8 +6,9 @@ import { createServer } from 'node:net'
 import { Descriptor } from '../../../src/index.ts'
 import { Supervisor } from '../../../src/prefork/index.ts'
 import { patched } from '../../helpers/channels.ts'
-import { socketPath } from '../../helpers/path.ts'
-import { allOf, get, light, logOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
+import { isFull } from '../../helpers/full.ts'
+import { socketPath, temporaryPath } from '../../helpers/path.ts'
+import { allOf, get, type Kind, KINDS, light, logOf, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const STOPPED = { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' }
@@ -74,7 +75,11 @@ test('a listener that no worker serves is told of, and a supervisor that has sta
   })
 })
 
-const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; code: number | string | null }> = {
+/** `command`: a program of the shell, which ends in the same way for less; a full run has that in Node, too. */
+const CRASHES: Record<
+  string,
+  { entry: string; command?: string; says: RegExp; spawn?: object; code: number | string | null }
+> = {
   'throws before it joins': { entry: "throw new Error('no config')", says: /exited with code 1\./, code: 1 },
   'throws when it has joined': {
     entry: "await joinSupervisor(); throw new RangeError('no config')",
@@ -86,13 +91,18 @@ const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; cod
     says: /it failed with Error: lost \(exited with code 1\)/,
     code: 1
   },
-  'exits with a code': { entry: 'process.exit(3)', says: /exited with code 3\./, code: 3 },
+  'exits with a code': { entry: 'process.exit(3)', command: 'exit 3', says: /exited with code 3\./, code: 3 },
   'exits with 0': {
     entry: 'process.exit(0)',
     says: /exited with code 0 and has not called joinSupervisor\(\)\./,
     code: 0
   },
-  'kills itself': { entry: "process.kill(process.pid, 'SIGKILL')", says: /was killed by SIGKILL/, code: 'SIGKILL' },
+  'kills itself': {
+    entry: "process.kill(process.pid, 'SIGKILL')",
+    command: 'kill -KILL $$',
+    says: /was killed by SIGKILL/,
+    code: 'SIGKILL'
+  },
   'is no JavaScript': { entry: 'this is none', says: /exited with code 1\./, code: 1 },
   'gets an option that Node does not know': {
     entry: WAITS,
@@ -104,13 +114,17 @@ const CRASHES: Record<string, { entry: string; says: RegExp; spawn?: object; cod
 
 test('start() rejects with what became of a worker, and leaves nothing behind', async t => {
   await allOf(
-    Object.entries(CRASHES).map(async ([what, { entry, says, spawn = {}, code }]) => {
+    Object.entries(CRASHES).map(async ([what, { entry, command, says, spawn = {}, code }]) => {
       const path = socketPath()
       const supervisor = new Supervisor({
-        entry: program(entry),
+        ...(command === undefined || isFull
+          ? {
+              entry: program(entry),
+              spawn: { execArgv: [], ...spawn, env: { ...process.env, NODE_OPTIONS: '--no-warnings' } }
+            }
+          : { command: ['/bin/sh', '-c', command] }),
         listeners: { http: { path } },
-        workers: 1,
-        spawn: { execArgv: [], ...spawn, env: { ...process.env, NODE_OPTIONS: '--no-warnings' } }
+        workers: 1
       })
       const { exits } = logOf(supervisor)
       const error = await t.throwsAsync<NodeJS.ErrnoException>(supervisor.start(), undefined, what)
@@ -145,7 +159,7 @@ test('a worker that does not get ready in time is killed', async t => {
   await supervising(t, { entry, readyTimeout: 300 }, async (supervisor, { exits, of }) => {
     await t.throwsAsync(supervisor.start(), {
       code: NOT_READY,
-      message: /300 ms \(readyTimeout\) \(was killed by SIGKILL/
+      message: /has not called worker\.ready\(\) within 300 ms \(readyTimeout\) \(was killed by SIGKILL/
     })
     t.deepEqual(exits, ['0/1 SIGKILL'])
     t.deepEqual(of(1), ['starting', 'exited'])
@@ -154,9 +168,11 @@ test('a worker that does not get ready in time is killed', async t => {
 
 test('a program that is no worker: start() says what it has not done', async t => {
   const programs: [string, number, RegExp][] = [
-    ['setInterval(() => {}, 1000)', 500, /not called joinSupervisor\(\) within 500 ms/],
-    ['await joinSupervisor(); process.exit()', 0, /exited with code 0 and has not called worker\.ready\(\)/]
+    ['setInterval(() => {}, 1000)', 500, /not called joinSupervisor\(\) within 500 ms/]
   ]
+  // Others show the words for one that has joined, and the exit with 0
+  if (isFull)
+    programs.push(['await joinSupervisor(); process.exit()', 0, /exited with code 0 and has not called worker\.ready\(\)/])
   await Promise.all(
     programs.map(([source, readyTimeout, message]) =>
       supervising(t, { entry: program(source), readyTimeout, workers: 1 }, async supervisor => {
@@ -166,18 +182,25 @@ test('a program that is no worker: start() says what it has not done', async t =
   )
 })
 
-test('one that fails ends the others, too', async t => {
-  const entry = program(
-    `${WAITS}; if (worker.slot === 1) process.exit(4)`.replace(
-      'await worker.ready()',
-      'if (worker.slot === 0) await worker.ready()'
-    )
+/** Of two workers one gets ready, and waits; the other one does what is said here. */
+function oneIsReady(kind: Kind, other: { inNode: string; inC: string }): string {
+  return program(
+    kind.name === 'Node'
+      ? `const worker = await joinSupervisor(); if (worker.slot === 0) await worker.ready(); else ${other.inNode}`
+      : `mkdir '${temporaryPath('first')}' 2> /dev/null && exec ${light()}; ${other.inC}`
   )
-  await supervising(t, { entry, workers: 2 }, async (supervisor, { exits }) => {
-    await t.throwsAsync(supervisor.start(), { code: NOT_READY, message: /slot 1 .*exited with code 4/ })
-    t.is(exits.length, 2)
+}
+
+for (const kind of KINDS)
+  test(`${kind.name}: one that fails ends the others, too`, async t => {
+    const entry = oneIsReady(kind, { inNode: 'process.exit(4)', inC: 'exit 4' })
+    await supervising(t, { ...kind.options(entry), workers: 2 }, async (supervisor, { exits }) => {
+      const error = await t.throwsAsync(supervisor.start(), { code: NOT_READY })
+      const [slot] = exits.find(line => line.endsWith(' 4'))!
+      t.regex(error!.message, new RegExp(`slot ${slot} .*exited with code 4`))
+      t.is(exits.length, 2)
+    })
   })
-})
 
 test('EADDRINUSE at start: what was opened before is closed', async t => {
   const taken = createServer().listen(0, '127.0.0.1')
@@ -214,16 +237,22 @@ test('an admin path that is taken: the listeners are closed again', async t => {
   await once(taken, 'close')
 })
 
-test('stop() while it starts: graceful, and start() says so', async t => {
-  const entry = program('const worker = await joinSupervisor(); if (worker.slot === 0) await worker.ready()')
-  await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {
-    const starting = supervisor.start()
-    await until(() => supervisor.workers.some(({ state }) => state === 'ready'), 'one that is ready')
-    await Promise.all([t.throwsAsync(starting, STOPPED), supervisor.stop()])
-    t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
-    t.deepEqual(of(2), ['starting', 'stopping', 'exited'])
-    t.true(exits.includes('0/1 0'), 'the one that was ready has stopped gracefully')
+for (const kind of KINDS)
+  test(`${kind.name}: stop() while it starts: graceful, and start() says so`, async t => {
+    const entry = oneIsReady(kind, { inNode: '{}', inC: 'exec sleep 60' })
+    await supervising(t, { ...kind.options(entry), workers: 2 }, async (supervisor, { of, exits }) => {
+      const starting = supervisor.start()
+      const ready = () => supervisor.workers.find(({ state }) => state === 'ready')
+      await until(() => ready() !== undefined, 'one that is ready')
+      const { slot, id } = ready()!
+      await Promise.all([t.throwsAsync(starting, STOPPED), supervisor.stop()])
+      t.deepEqual(of(id), ['starting', 'ready', 'stopping', 'exited'])
+      t.deepEqual(of(3 - id), ['starting', 'stopping', 'exited'])
+      t.true(exits.includes(`${slot}/${id} 0`), 'the one that was ready has stopped gracefully')
+    })
   })
+
+test('stop() before the listeners are there, and before start()', async t => {
   // Before the listeners are there
   await supervising(t, {}, async (supervisor, { states }) => {
     const starting = supervisor.start()
