@@ -12,9 +12,13 @@ export interface Running {
   exit: Promise<{ code: number | null; signal: NodeJS.Signals | null; stderr: string }>
 }
 
-/** Starts a fixture (test/fixtures/NAME.mjs, which imports the built package) with Node. */
-export function startFixture(name: string, args: string[] = [], options: SpawnOptions = {}): Running {
-  return start(process.execPath, [fileURLToPath(new URL(`../fixtures/${name}.mjs`, import.meta.url)), ...args], options)
+/** Starts a fixture (test/fixtures/NAME.mjs, which imports the built package) with Node: this one, or `node`. */
+export function startFixture(
+  name: string,
+  args: string[] = [],
+  { node = process.execPath, ...options }: SpawnOptions & { node?: string | undefined } = {}
+): Running {
+  return start(node, [fileURLToPath(new URL(`../fixtures/${name}.mjs`, import.meta.url)), ...args], options)
 }
 
 /** Starts any program; stdout is read by lines. */

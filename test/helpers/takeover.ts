@@ -19,8 +19,13 @@ export function startSide(t: ExecutionContext, path: string, options: Record<str
 }
 
 /** A program with a Seat: see test/fixtures/seat.mjs. */
-export function startSeat(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): Side {
-  return drive(t, startFixture('seat', [JSON.stringify({ path, ...options })]))
+export function startSeat(
+  t: ExecutionContext,
+  path: string,
+  options: Record<string, unknown> = {},
+  node?: string
+): Side {
+  return drive(t, startFixture('seat', [JSON.stringify({ path, ...options })], { node }))
 }
 
 /** A program with a Seat and many live streams: see test/fixtures/seat-streams.mjs. */
@@ -29,8 +34,8 @@ export function startStreams(t: ExecutionContext, path: string, pipes: number): 
 }
 
 /** A program with a Supervisor: see test/fixtures/prefork-supersedes.mjs. */
-export function startSupervisor(t: ExecutionContext, options: Record<string, unknown>): Side {
-  return drive(t, startFixture('prefork-supersedes', [JSON.stringify(options)]))
+export function startSupervisor(t: ExecutionContext, options: Record<string, unknown>, node?: string): Side {
+  return drive(t, startFixture('prefork-supersedes', [JSON.stringify(options)], { node }))
 }
 
 function drive(t: ExecutionContext, running: Running): Side {
