@@ -49,6 +49,10 @@ test('one that hangs while it stops is hung, too; hangTimeout 0: it has until it
     t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'hung', 'exited'])
   })
   await supervising(t, { entry, hangTimeout: 0, stopTimeout, killTimeout: 300 }, async (supervisor, { of, exits }) => {
+    let reason: string | undefined
+    supervisor.on('exit', worker => {
+      reason = worker.reason
+    })
     await supervisor.start()
     const began = performance.now()
     await supervisor.stop()
@@ -56,6 +60,7 @@ test('one that hangs while it stops is hung, too; hangTimeout 0: it has until it
     t.true(passed > 990 && passed < 5000, `${passed}`)
     t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
     t.deepEqual(exits, ['0/1 SIGKILL'])
+    t.regex(reason!, /^it has not stopped within 700 ms \(stopTimeout\) \(was killed/)
   })
 })
 

@@ -13,7 +13,7 @@ import { temporaryPath } from '../../helpers/path.ts'
 import { test, testIf } from '../../helpers/test.ts'
 
 const python = '/usr/bin/python3'
-const parses = spawnSync(python, ['-c', 'import prometheus_client.openmetrics.parser']).status === 0
+const parser = '/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py'
 
 function worker(more: Partial<WorkerMetrics> = {}): WorkerMetrics {
   return {
@@ -101,17 +101,20 @@ passfd_worker_rss_bytes{slot="1",id="4",pid="4713"} 1048576
 `
 
 const PARSE = `
-import sys
+import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-for family in text_string_to_metric_families(sys.stdin.read()):
-    print(family.name, family.type, len(family.samples))`
+def parsed(text):
+    return [f'{family.name} {family.type} {len(family.samples)}' for family in text_string_to_metric_families(text)]
+print(json.dumps([parsed(text) for text in json.load(sys.stdin)]))`
 
 testIf(
-  parses ? undefined : 'no prometheus_client in Python: apt-get install python3-prometheus-client',
+  fs.existsSync(parser) ? undefined : `no ${parser}: apt-get install python3-prometheus-client`,
   "Prometheus' own parser takes it, of a full snapshot and of an empty one",
   async t => {
-    const parsed = (text: string) => execFileSync(python, ['-c', PARSE], { input: text }).toString().trim().split('\n')
-    t.deepEqual(parsed(await metricsOf(snapshot)), [
+    const empty = { workers: [], exits: {}, restarts: 0, since: 0 }
+    const input = JSON.stringify([await metricsOf(snapshot), await metricsOf(empty)])
+    const [full, none] = JSON.parse(execFileSync(python, ['-c', PARSE], { input }).toString()) as [string[], string[]]
+    t.deepEqual(full, [
       'passfd_supervisor_start_time_seconds gauge 1',
       'passfd_workers gauge 3',
       'passfd_worker_exits counter 3',
@@ -123,7 +126,7 @@ testIf(
       'passfd_worker_event_loop_lag_seconds gauge 2',
       'passfd_worker_rss_bytes gauge 2'
     ])
-    t.is(parsed(await metricsOf({ workers: [], exits: {}, restarts: 0, since: 0 })).length, 10)
+    t.is(none.length, 10)
   }
 )
 
