@@ -23,11 +23,16 @@ const BUNDLED = [
   'takeover/index',
   'codec/codec',
   'codec/frame',
+  'descriptor/descriptor',
   'os/bind-spec',
   'os/native',
+  'os/socket-name',
   'prefork/listen/open-listener',
   'serving/server-intake',
-  'systemd/notify-socket'
+  'systemd/notify-socket',
+  'takeover/apply',
+  'takeover/owner',
+  'takeover/pipes'
 ]
 
 /** Two runs at once are harmless: each file is replaced in one step, and by the same. */

@@ -2,10 +2,23 @@
 import { EventEmitter, once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import type { ExecutionContext } from 'ava'
+import { own } from '../../src/descriptor/descriptor.ts'
+import { Descriptor } from '../../src/index.ts'
+import { native } from '../../src/os/native.ts'
+import { listenOn } from '../../src/os/socket-name.ts'
+import { apply } from '../../src/takeover/apply.ts'
+import { Owner } from '../../src/takeover/owner.ts'
+import { Life } from '../../src/takeover/pipes.ts'
+import { takeoverCommands } from '../fixtures/takeover-commands.mjs'
 import { type Running, startFixture } from './process.ts'
 
-export interface Side {
+export interface Side extends AnySide {
   readonly running: Running
+}
+
+/** A process, or a part of this one. */
+export interface AnySide {
+  /** What it answers clients; of a process its pid. */
   readonly pid: number
   /** Has the fixture do something; rejects with its error's code and message. */
   ask<T>(command: string, ...values: unknown[]): Promise<T>
@@ -16,6 +29,32 @@ export interface Side {
 
 export function startSide(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): Side {
   return drive(t, startFixture('takeover-side', [path, JSON.stringify(options)]))
+}
+
+let locals = 0
+
+/** The same in this process, for those to whom nothing happens. It ends with the test, if not before. */
+export function localSide(t: ExecutionContext, path: string, options: Record<string, unknown> = {}): AnySide {
+  const who = -++locals
+  const { tell, told } = hearing()
+  const passfd = { apply, Descriptor, Life, listenOn, native, Owner, own }
+  const commands = takeoverCommands(passfd, { path, who, tell, options })
+  let ended: Promise<void> | undefined
+  const end = (): Promise<void> => (ended ??= commands.end!() as Promise<void>)
+  t.teardown(end)
+  return {
+    pid: who,
+    ask: async (command, ...values) => {
+      try {
+        return ((await commands[command]!(...values)) ?? null) as any
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException
+        throw new Error(`${code}: ${message}`)
+      }
+    },
+    told,
+    end
+  }
 }
 
 /** A program with a Seat: see test/fixtures/seat.mjs. */
@@ -41,16 +80,13 @@ export function startSupervisor(t: ExecutionContext, options: Record<string, unk
 function drive(t: ExecutionContext, running: Running): Side {
   t.teardown(() => void running.child.kill('SIGKILL'))
   const answers = new Map<number, { resolve(value: any): void; reject(error: Error): void }>()
-  const events = new EventEmitter()
-  const heard = new Map<string, unknown[]>()
+  const { tell, told } = hearing()
   let count = 0
   const listen = async (): Promise<void> => {
     for (;;) {
       const { id, value, error, event, of } = JSON.parse(await running.line())
-      if (event !== undefined) {
-        heard.set(event, [...(heard.get(event) ?? []), of])
-        events.emit(event)
-      } else if (error !== undefined) answers.get(id)?.reject(new Error(error))
+      if (event !== undefined) tell({ event, of })
+      else if (error !== undefined) answers.get(id)?.reject(new Error(error))
       else answers.get(id)?.resolve(value)
       answers.delete(id)
     }
@@ -67,13 +103,35 @@ function drive(t: ExecutionContext, running: Running): Side {
         answers.set(id, { resolve, reject })
         running.child.stdin?.write(`${JSON.stringify([id, command, ...values])}\n`)
       }),
-    told: async event => {
-      while ((heard.get(event)?.length ?? 0) === 0) await once(events, event)
-      return heard.get(event)!.shift() as any
-    },
+    told,
     end: async () => {
       running.child.stdin?.end()
       await running.exit
+    }
+  }
+}
+
+/** What a process holds, as it answers `command`, is what it held before. */
+export async function settled(t: ExecutionContext, side: AnySide, command: string, before: unknown): Promise<void> {
+  let now: unknown
+  for (let tries = 0; tries < 200; tries++) {
+    now = await side.ask(command)
+    if (JSON.stringify(now) === JSON.stringify(before)) return
+  }
+  t.deepEqual(now, before)
+}
+
+function hearing(): { tell(told: { event: string; of: unknown }): void; told: Side['told'] } {
+  const events = new EventEmitter()
+  const heard = new Map<string, unknown[]>()
+  return {
+    tell: ({ event, of }) => {
+      heard.set(event, [...(heard.get(event) ?? []), of])
+      events.emit(event)
+    },
+    told: async event => {
+      while ((heard.get(event)?.length ?? 0) === 0) await once(events, event)
+      return heard.get(event)!.shift() as any
     }
   }
 }

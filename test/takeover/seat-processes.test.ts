@@ -12,7 +12,7 @@ import { isFull, times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { stopped } from '../helpers/processes.ts'
 import { answerAt, first, naming, rejects, seated } from '../helpers/seats.ts'
-import { asked, dialled, type Side, startSeat } from '../helpers/takeover.ts'
+import { asked, dialled, type Side, settled, startSeat } from '../helpers/takeover.ts'
 import { test, testIf } from '../helpers/test.ts'
 
 const NOBODY = 65534
@@ -197,7 +197,7 @@ for (const [what, step] of isFull ? cases : few)
     t.deepEqual(await asked(port), [serves.pid, count])
     t.deepEqual(await asked(unix), [serves.pid, count])
     t.is(await serves.ask('pipes'), lost ? 0 : 600)
-    if (serves === owner) await settled(t, owner, before)
+    if (serves === owner) await settled(t, owner, 'holds', before)
     const next = startSeat(t, path, options)
     await next.ask('all', true)
     t.deepEqual(await asked(port), [next.pid, count])
@@ -205,16 +205,6 @@ for (const [what, step] of isFull ? cases : few)
     t.like(await serves.running.exit, { code: 0 })
     for (const side of [next, candidate, owner]) await side.end()
   })
-
-/** What a process holds is what it held before. */
-async function settled(t: ExecutionContext, side: Side, before: unknown): Promise<void> {
-  let now: unknown
-  for (let tries = 0; tries < 200; tries++) {
-    now = await side.ask('holds')
-    if (JSON.stringify(now) === JSON.stringify(before)) return
-  }
-  t.deepEqual(now, before)
-}
 
 // --- other users
 

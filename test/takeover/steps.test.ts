@@ -3,7 +3,7 @@ import type { ExecutionContext } from 'ava'
 import { isFull } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { stopped } from '../helpers/processes.ts'
-import { asked, type Side, startSide } from '../helpers/takeover.ts'
+import { type AnySide, asked, localSide, type Side, startSide } from '../helpers/takeover.ts'
 import { test } from '../helpers/test.ts'
 
 /** More than one part of an offer. */
@@ -14,43 +14,48 @@ const AFTER_THE_BYTE = ['attach', 'mark']
 const OFFERING = ['answer begin', 'answer more']
 const FREEZING = ['answer freeze', 'answer state']
 
+type Who = 'owner' | 'candidate'
+
 interface Cast {
   path: string
   port: number
-  owner: Side
-  candidate: Side
+  owner: AnySide
+  candidate: AnySide
+  /** That of the two to which something happens: a process. The other one is in this process. */
+  victim: Side
   /** What has become of the candidate's attempt: whether it serves, or why not. */
   attempt: Promise<'serves' | 'nobody' | string>
 }
 
 /** An owner with a state, and a candidate that takes over with `inherit`; one of the two has something happen to it at a step. */
-async function cast(
-  t: ExecutionContext,
-  victim: 'owner' | 'candidate',
-  step: string,
-  what: 'KILL' | 'STOP'
-): Promise<Cast> {
+async function cast(t: ExecutionContext, who: Who, step: string, what: 'KILL' | 'STOP'): Promise<Cast> {
   const path = temporaryPath('seat')
   const options = { limits: SHORT, state: { count: 1 } }
-  const steps = { [step]: what }
-  const owner = startSide(t, path, { ...options, ...(victim === 'owner' && { steps }) })
+  const victim = startSide(t, path, {
+    ...options,
+    ...(who === 'candidate' && { state: undefined }),
+    steps: { [step]: what }
+  })
+  const [owner, candidate] =
+    who === 'owner'
+      ? [victim, localSide(t, path, { ...options, state: undefined })]
+      : [localSide(t, path, options), victim]
   const port = await owner.ask<number>('bind', LISTENERS, 10)
-  const candidate = startSide(t, path, { ...options, state: undefined, ...(victim === 'candidate' && { steps }) })
-  return { path, port, owner, candidate, attempt: attempt(candidate).catch(error => error.message as string) }
+  return { path, port, owner, candidate, victim, attempt: attempt(candidate).catch(error => error.message as string) }
 }
 
-async function attempt(candidate: Side): Promise<'serves' | 'nobody'> {
+async function attempt(candidate: AnySide): Promise<'serves' | 'nobody'> {
   if ((await candidate.ask('apply')) === null) return 'nobody'
   await candidate.ask('inherit')
   await candidate.ask('commit')
   return 'serves'
 }
 
-/** A third process takes over from whoever owns the seat, and ends both. */
-async function thenTakenOver(t: ExecutionContext, all: Cast, from: Side, count: string): Promise<void> {
+/** A third one takes over from whoever owns the seat, and ends both. */
+async function thenTakenOver(t: ExecutionContext, all: Cast, from: AnySide, count: string): Promise<void> {
   const { path, port } = all
   t.deepEqual(await asked(port), [from.pid, count])
-  const next = startSide(t, path, { limits: SHORT })
+  const next = localSide(t, path, { limits: SHORT })
   t.is(await attempt(next), 'serves')
   t.is(await from.told('letGo'), from.pid)
   t.deepEqual(await asked(port), [next.pid, count])
@@ -89,7 +94,7 @@ for (const step of FREEZING)
 test('the owner is killed before it lets go: its successor has everything', async t => {
   const all = await cast(t, 'owner', 'letGo', 'KILL')
   t.is(await all.attempt, 'serves')
-  await all.owner.running.exit
+  await all.victim.running.exit
   await thenTakenOver(t, all, all.candidate, '1')
 })
 
