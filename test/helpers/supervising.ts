@@ -1,11 +1,10 @@
 /** Supervisors with workers that are fixtures, and what tests do with them again and again. */
-import { execFileSync } from 'node:child_process'
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import * as http from 'node:http'
-import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { Supervisor, type SupervisorOptions } from '../../src/prefork/index.ts'
 import { isFull } from './full.ts'
+import { inC } from './in-c.ts'
 import { temporaryPath } from './path.ts'
 import { until } from './test.ts'
 
@@ -83,16 +82,9 @@ const IN_C: Kind = {
 export const ALL_KINDS: readonly Kind[] = [IN_C, IN_NODE]
 export const KINDS: readonly Kind[] = isFull ? ALL_KINDS : [IN_C]
 
-let lightPath: string | undefined
-
 /** The program test/fixtures/prefork-light.c. */
 export function light(): string {
-  if (lightPath !== undefined) return lightPath
-  const source = fileURLToPath(new URL('../fixtures/prefork-light.c', import.meta.url))
-  const path = temporaryPath('light')
-  execFileSync('/usr/bin/cc', ['-Wall', '-Wextra', '-Werror', '-O1', '-o', path, source])
-  lightPath = path
-  return path
+  return inC('prefork-light')
 }
 
 /**

@@ -57,11 +57,13 @@ for (const balance of BALANCES) {
   test(`${nameOf(balance)}, a killed supervisor: the port is free ${balance === 'per-worker' ? 'when the kernel has ended the blocked worker' : 'although a worker is blocked'}`, async t => {
     const limits = balance === 'per-worker' ? SHORT : LONG
     const supervisor = await startSupervisor(t, { workers: 2, balance, hangTimeout: 0, ...limits })
+    const pids = (await supervisor.workers()).map(({ pid }) => pid)
     const blocked = await block(supervisor)
     supervisor.running.child.kill('SIGKILL')
     if (balance === 'per-worker') {
       t.false(await free(supervisor.port, blocked), 'its own lane is its own')
-      await gone(blocked)
+      // Trap 36: a worker that hangs when its supervisor is killed ends, too
+      await Promise.all(pids.map(gone))
       // The process's threads end one after the other, and the last of them closes its descriptors
       while (!(await canBind(supervisor.port))) await later(5)
     } else {

@@ -1,11 +1,11 @@
 /** Workers that are not JavaScript. */
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { Supervisor, type SupervisorOptions, type WorkerInfo } from '../../src/prefork/index.ts'
-import { socketPath, temporaryPath } from '../helpers/path.ts'
+import { inC } from '../helpers/in-c.ts'
+import { socketPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { zombies } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
@@ -18,18 +18,6 @@ const withoutCompiler = missing('/usr/bin/cc', 'build-essential')
 
 function file(relative: string): string {
   return fileURLToPath(new URL(relative, import.meta.url))
-}
-
-let program: string | undefined
-
-/** test/fixtures/prefork-worker.c, compiled. */
-function compiled(): string {
-  if (program === undefined) {
-    program = temporaryPath('worker')
-    const source = file('../fixtures/prefork-worker.c')
-    execFileSync('/usr/bin/cc', ['-Wall', '-Wextra', '-Werror', '-O1', '-o', program, source])
-  }
-  return program
 }
 
 /** A supervisor of two workers while `work` runs; afterwards every process has ended and was collected. */
@@ -145,14 +133,14 @@ test(
 testIf(
   withoutCompiler,
   'workers in C: serve, are replaced when killed, reloaded and stopped',
-  behaves(() => [compiled()])
+  behaves(() => [inC('prefork-worker')])
 )
 
 testIf(
   withoutCompiler,
   'workers in C, on a Unix socket and a port',
   behaves(
-    () => [compiled()],
+    () => [inC('prefork-worker')],
     () => ({ listeners: { other: { port: 0, host: '127.0.0.1' }, http: { path: socketPath() } } })
   )
 )

@@ -10,7 +10,7 @@ import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
 
 const PARTS = times(1, 5)
-const VICTIMS = times(6, 100)
+const VICTIMS = times(4, 100)
 const AT_A_TIME = 4
 const MESSAGES_AT_MOST = 60
 const script = fileURLToPath(new URL('../fixtures/victim.mjs', import.meta.url))

@@ -1,11 +1,11 @@
 /** A new release behind a link: what is started by a path through the link is the new one, though the old one is gone. */
 import { mkdirSync, mkdtempSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { isFull } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
-import { start } from '../helpers/process.ts'
+import { type Supervised, supervise } from '../helpers/prefork.ts'
+import { systemPython } from '../helpers/programs.ts'
 import { test } from '../helpers/test.ts'
 
 const dist = new URL('../../build/dist/prefork/index.js', import.meta.url).href
@@ -32,7 +32,7 @@ function deployments() {
       )
       writeFileSync(
         join(path, 'worker.py'),
-        `#!/usr/bin/env python3
+        `#!/usr/bin/env ${systemPython}
 import os, socket
 listener = socket.socket(fileno=3)
 listener.setblocking(True)
@@ -52,34 +52,23 @@ while True:
   }
 }
 
-/** A supervisor whose own working directory is the first release; what its workers answer after each of its commands. */
-async function run(t: ExecutionContext, options: object, cwd: string) {
-  const told = fileURLToPath(new URL('../fixtures/prefork-told.mjs', import.meta.url))
-  const listeners = { http: { port: 0, host: '127.0.0.1' } }
-  const whole = { listeners, workers: 1, idleGrace: 50, stopTimeout: 1000, ...options }
-  const supervisor = start(process.execPath, [told, JSON.stringify(whole)], { cwd })
-  t.teardown(() => void supervisor.child.kill('SIGKILL'))
-  let count = 0
-  const ask = async (...command: unknown[]): Promise<any> => {
-    const id = ++count
-    supervisor.child.stdin!.write(`${JSON.stringify([id, ...command])}\n`)
-    for (;;) {
-      const answer = JSON.parse(await supervisor.line())
-      if (answer.id === id) return answer.error ?? answer.value
-    }
-  }
-  const get = async () => {
-    const { port } = await ask('address', 'http')
-    return (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
-  }
-  return {
-    ask,
-    get,
-    end: async () => {
-      await ask('stop')
-      supervisor.child.stdin!.end()
-      return supervisor.exit
-    }
+/** A supervisor whose working directory, this process', is `cwd`: has it do something, or gives what a worker answers. */
+async function run(
+  t: ExecutionContext,
+  options: object,
+  cwd: string,
+  body: (supervisor: Supervised, get: () => Promise<string>) => Promise<void>
+): Promise<void> {
+  const before = process.cwd()
+  process.chdir(cwd)
+  try {
+    const supervisor = await supervise(t, { workers: 1, idleGrace: 50, stopTimeout: 1000, ...options })
+    await body(supervisor, async () =>
+      (await fetch(`http://127.0.0.1:${supervisor.port}/`, { headers: { connection: 'close' } })).text()
+    )
+    t.is(await supervisor.end(), '')
+  } finally {
+    process.chdir(before)
   }
 }
 
@@ -97,33 +86,32 @@ test('entry through a link: the release that is there now, in its folder when th
   // A normal run has one in Node by its path, and one that is not, in its folder; the test below has one in Node in its folder
   for (const [options, cwds] of cases.filter((_, index) => isFull || [0, 3].includes(index))) {
     deploy(1)
-    const supervisor = await run(t, options, current)
     const what = JSON.stringify(options)
-    t.is(await supervisor.ask('start'), null)
-    t.true((await supervisor.get()).startsWith(`1 ${cwds[0]}`), what)
-    deploy(2)
-    t.is(await supervisor.ask('reload'), null)
-    t.true((await supervisor.get()).startsWith(`2 ${cwds[1]}`), what)
-    prune(1)
-    t.is(await supervisor.ask('reload'), null)
-    const answer = await supervisor.get()
-    t.true(answer.startsWith(`2 ${cwds[2]}`), `${what}: ${answer}`)
-    t.like(await supervisor.end(), { code: 0, stderr: '' })
+    await run(t, options, current, async (supervisor, get) => {
+      t.true((await get()).startsWith(`1 ${cwds[0]}`), what)
+      deploy(2)
+      await supervisor.ask('reload')
+      t.true((await get()).startsWith(`2 ${cwds[1]}`), what)
+      prune(1)
+      await supervisor.ask('reload')
+      const answer = await get()
+      t.true(answer.startsWith(`2 ${cwds[2]}`), `${what}: ${answer}`)
+    })
   }
 })
 
 test('a relative path from a working directory that is gone: an error that names what is missing', async t => {
   const { current, deploy, prune } = deployments()
   deploy(1)
-  const supervisor = await run(t, { entry: 'worker.mjs' }, current)
-  t.is(await supervisor.ask('start'), null)
-  deploy(2)
-  prune(1)
-  t.regex(await supervisor.ask('reload'), /WORKER_NOT_READY: .*releases\/1\/worker\.mjs does not exist/)
-  t.regex(await supervisor.get(), /^1 /)
-  // The same path again, with a new folder: it is that one
-  deploy(1)
-  t.is(await supervisor.ask('reload'), null)
-  t.regex(await supervisor.get(), /^1 .*releases\/1 /)
-  t.is((await supervisor.end()).code, 0)
+  await run(t, { entry: 'worker.mjs' }, current, async (supervisor, get) => {
+    deploy(2)
+    prune(1)
+    const error = await t.throwsAsync(supervisor.ask('reload'))
+    t.regex(error!.message, /WORKER_NOT_READY: .*releases\/1\/worker\.mjs does not exist/)
+    t.regex(await get(), /^1 /)
+    // The same path again, with a new folder: it is that one
+    deploy(1)
+    await supervisor.ask('reload')
+    t.regex(await get(), /^1 .*releases\/1 /)
+  })
 })
