@@ -7,6 +7,7 @@ import { deferred } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
+import { throwLater } from '../base/throw-later.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
@@ -120,7 +121,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       rollBack: how => this.#rollBack(how),
       letGo: (successor, alone) => this.#letGo(successor, alone),
       onConnections: (name, connections) => this.#served.give(name, connections),
-      onDraining: () => void this.#context.emit(this, 'draining', this.draining),
+      onDraining: () => void this.#emit('draining', this.draining),
       connections: () => this.connections,
       report: report => this.#report(report)
     })
@@ -353,6 +354,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   /** All of it happens in this turn of the event loop. */
   #commit(): Promise<void> {
     try {
+      this.#place.succession?.checkUndefeated()
       this.#served.reserve(this.#listeners.lanes) // before the byte: without descriptors the predecessor serves on
       this.#place.win()
     } catch (error) {
@@ -363,7 +365,6 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       this.#listeners.listen()
       this.#served.attach(this.#listeners.lanes)
     } catch (error) {
-      this.#served.pause()
       this.#place.fail()
       void this.#giveUp()
       throw error
@@ -383,6 +384,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     clearInterval(this.#running)
     this.#inherited?.close()
     this.#inherited = undefined
+    void this.#served.end(false) // in this turn, as the predecessor accepts again
     for (const spec of this.#settings.listeners?.values() ?? []) if (spec instanceof Descriptor) spec[Symbol.dispose]()
     const listeners = this.#listeners.close(true) // before the predecessor's are closed, of which these have the same objects
     await this.#place.giveUp()
@@ -417,7 +419,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#listeners.closeFurther()
     this.#end.endLameDuck()
     void this.#end.begin({ last: false, alone: () => this.#alone, atOnce: true })
-    this.#context.emit(this, 'superseded', successor)
+    this.#emit('superseded', successor)
   }
 
   // --- its end
@@ -511,7 +513,17 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   #report(report: Report): void {
     if (this.#held !== undefined) this.#held.push(report)
-    else if (!this.#context.emit(this, 'report', report)) warnOf(report)
+    else if (!this.#emit('report', report)) warnOf(report)
+  }
+
+  /** Nothing that a listener throws disturbs the takeover. False: there is none. */
+  #emit<Name extends keyof SeatEvents>(name: Name, ...values: SeatEvents[Name]): boolean {
+    try {
+      return this.#context.emit(this, name, ...values)
+    } catch (error) {
+      throwLater(error)
+      return true
+    }
   }
 
   #reportHeld(): void {

@@ -1,6 +1,7 @@
 /** A candidate that was let in: what it was offered, the state of its predecessor, and the commit. */
+import { whenAborted } from '../base/abort-signals.ts'
 import { type Deferred, deferred, quiet } from '../base/deferred.ts'
-import { PassfdError } from '../base/errors.ts'
+import { abortError, PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
@@ -226,11 +227,13 @@ export class Succession {
 
   async #copy(accepts: unknown, parts: StatePart[], deadline: number): Promise<void> {
     const ask = async (asked: Asked): Promise<unknown> => {
+      // It throws if `accepts` can't be sent: the predecessor has heard nothing then
+      const asking = this.#channel.request(asked, {
+        descriptors: MOST,
+        timeout: Math.max(1, Math.ceil(deadline - performance.now()))
+      })
       try {
-        const answer = await this.#channel.request(asked, {
-          descriptors: MOST,
-          timeout: Math.max(1, Math.ceil(deadline - performance.now()))
-        })
+        const answer = await asking
         if (this.#candidacy.state === 'copying') return answer
         closeState(answer) // too late
         return new Promise(() => {})
@@ -328,13 +331,18 @@ export class Succession {
       this.#patience.since = performance.now()
       begin()
     }
-    const answer = this.#channel.request(asked, { descriptors: MOST, timeout: 0 })
+    // Only the wait for the predecessor can be aborted
+    const signal = asked.do === 'drops' ? undefined : this.#setup.signal
+    const forget = whenAborted(signal, () => ended.reject(abortError(signal!)))
+    let answer: Promise<unknown> | undefined
     try {
+      answer = this.#channel.request(asked, { descriptors: MOST, timeout: 0 })
       return await Promise.race([answer, ended.promise])
     } catch (error) {
-      answer.then(closeState, () => {}) // that comes after the limit
+      answer?.then(closeState, () => {}) // that comes after the limit
       throw error
     } finally {
+      forget()
       clearTimeout(this.#timer)
       this.#heard = undefined
     }
