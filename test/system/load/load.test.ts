@@ -16,9 +16,11 @@ import { testIf } from '../../helpers/test.ts'
 
 const withoutWrk = missing(WRK, 'wrk')
 const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
-const REQUESTS = times(10_000, 100_000)
+const REQUESTS = times(1000, 100_000)
 /** Between an answer and wrk's next request, in ms: a normal run does not keep the processors busy. */
-const THINK = times(3, 0)
+const THINK = times(15, 0)
+/** To so many workers a full run scales. */
+const MOST = 8
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
@@ -35,8 +37,8 @@ async function underLoad(
     t,
     port,
     { connections: times(2, 4), most: 50, think },
-    { connections: 8, think: times(20, 10), most: 10 },
-    { connections: 8, think: times(20, 10) }
+    { connections: 8, think: times(50, 10), most: 10 },
+    { connections: 8, think: times(50, 10) }
   )
   await client.more(50)
   await change(client)
@@ -56,14 +58,13 @@ async function underLoad(
 
 for (const balance of BALANCES) {
   const reloads = balance === 'per-worker' ? times(1, 20) : times(1, 3)
-  const most = times(3, 8)
-  // A normal run scales one of the balances by which connections are dealt before a worker accepts them, and the one by which they are not
-  const scales = isFull || balance !== 'shared'
-  const title = `${nameOf(balance)}: ${reloads} reloads${scales ? `, and scaled to 1, ${most} and 1,` : ''} under load, and no request fails`
+  const title = `${nameOf(balance)}: scaled to 2, ${reloads} reloads, and scaled to 1${isFull ? `, ${MOST} and 1` : ''} under load, and no request fails`
   testIf(withoutWrk, title, async t => {
-    const supervisor = await supervise(t, { workers: 2, balance })
-    const first = (await supervisor.workers()).map(({ pid }) => pid)
+    const supervisor = await supervise(t, { workers: 1, balance })
     await underLoad(t, supervisor, async client => {
+      await supervisor.ask('scale', 2)
+      const first = (await supervisor.workers()).map(({ pid }) => pid)
+      t.is(first.length, 2)
       for (let i = 0; i < reloads; i++) await supervisor.ask('reload')
       const last = await supervisor.workers()
       t.deepEqual(
@@ -74,17 +75,18 @@ for (const balance of BALANCES) {
         ]
       )
       t.false(last.some(({ pid }) => first.includes(pid)))
-      if (!scales) return
+      await client.more(times(100, 200)) // by then there are connections to both
       await supervisor.ask('scale', 1)
       t.is((await supervisor.workers()).length, 1)
-      await client.more(200)
-      await supervisor.ask('scale', most)
-      t.is((await supervisor.workers()).length, most)
-      const later = startWrk(t, supervisor.port, 16, THINK) // has connections to all of them
-      await client.more(times(200, 500))
+      await client.more(times(100, 200))
+      if (!isFull) return
+      await supervisor.ask('scale', MOST)
+      t.is((await supervisor.workers()).length, MOST)
+      const later = startWrk(t, supervisor.port, 16) // has connections to all of them
+      await client.more(500)
       await supervisor.ask('scale', 1)
       t.is((await supervisor.workers()).length, 1)
-      await client.more(times(200, 500))
+      await client.more(500)
       const { requests, errors } = await later()
       t.deepEqual(errors, NONE)
       t.true(requests > 0)
