@@ -1,11 +1,11 @@
-// A worker that serves the listener `http` with a server of answers.mjs. argv[2], JSON: { server } which; { busy } ms that its loop is blocked
+// A worker that serves each listener with a server of answers.mjs. argv[2], JSON: { servers } which, by the listeners' names; { busy } ms that its loop is blocked
 // when it begins to stop; { lives } ms after which it stops by itself
 import { joinSupervisor } from '../../../build/dist/prefork/index.js'
 import { serverOf } from './answers.mjs'
 
-const { server, busy = 0, lives } = JSON.parse(process.argv[2])
+const { servers, busy = 0, lives } = JSON.parse(process.argv[2])
 const worker = await joinSupervisor()
-await worker.listen('http', serverOf(server, worker.signal))
+for (const [name, server] of Object.entries(servers)) await worker.listen(name, serverOf(server, worker.signal))
 if (busy > 0)
   worker.signal.addEventListener('abort', () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, busy))
 await worker.ready()
