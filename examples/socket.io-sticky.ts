@@ -1,5 +1,5 @@
 // socket.io in several processes on one port, long polling included. Its workers: socket.io-sticky-worker.ts
-//   node --import tsx examples/socket.io-sticky.ts 3000
+//   node --import tsx examples/socket.io-sticky.ts 3000 4
 import { type Route, Supervisor } from 'passfd/prefork'
 
 /**
@@ -17,7 +17,7 @@ const bySession: Route = ({ head, ended }) => {
 
 const supervisor = new Supervisor({
   entry: new URL('socket.io-sticky-worker.ts', import.meta.url),
-  workers: 4,
+  workers: Number(process.argv[3] ?? 4),
   listeners: { http: { port: Number(process.argv[2] ?? 3000) } },
   balance: { dispatch: bySession }
 })
