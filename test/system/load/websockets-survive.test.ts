@@ -1,13 +1,12 @@
 /** WebSockets outlive the workers, the supervisor and the process that serve them: the examples. */
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { WebSocket } from 'ws'
-import { compiled } from '../../helpers/compiled.ts'
 import { times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { type Running, start, startFixture } from '../../helpers/process.ts'
+import { example as pathOf } from '../../helpers/programs.ts'
 import { test } from '../../helpers/test.ts'
 
 interface Report {
@@ -18,7 +17,7 @@ interface Report {
   missing?: number
 }
 
-const SOCKETS = times(50, 500)
+const SOCKETS = times(20, 500)
 const WORKERS = times(1, 2)
 /** In ms: for a full run on a busy machine. */
 const TIMEOUT = 600_000
@@ -26,8 +25,7 @@ const TIMEOUT = 600_000
 const MOST_ROUNDS = 500
 
 function example(t: ExecutionContext, name: string, ...args: (string | number)[]): Running {
-  const file = fileURLToPath(new URL(`../../../examples/${name}.ts`, import.meta.url))
-  const running = start(process.execPath, [...compiled, file, ...args.map(String)])
+  const running = start(process.execPath, [pathOf(name), ...args.map(String)])
   t.teardown(() => void running.child.kill('SIGKILL'))
   return running
 }
@@ -93,7 +91,7 @@ test('WebSockets survive reloads, and a new supervisor in the place of the old o
   t.is(await first.line(), `process ${first.child.pid} supervises`)
   const clients = await Clients.open(t, port)
   await clients.answeredBy(t, workers)
-  for (let reloads = times(3, 20); reloads > 0; reloads--) {
+  for (let reloads = times(1, 20); reloads > 0; reloads--) {
     first.child.kill('SIGHUP')
     await clients.answeredBy(t, await workersOf(t, first))
   }
