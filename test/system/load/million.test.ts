@@ -8,7 +8,7 @@ import { type Running, start } from '../../helpers/process.ts'
 import { test, until } from '../../helpers/test.ts'
 
 /** The fixtures say five times how it goes, and send 64 in a message. */
-const COUNT = times(64_000, 1_000_000)
+const COUNT = times(40_000, 1_000_000)
 /** What may be on its way, or wait for the closing threads, beside what a process has open anyway. */
 const ON_THEIR_WAY = 4096
 const MEBIBYTE = 2 ** 20
