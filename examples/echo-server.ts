@@ -1,12 +1,13 @@
 // A multi-process echo server: the parent accepts, a child serves the descriptor that it was passed, and children are reaped.
 //   node --import tsx examples/echo-server.ts            a demonstration with a client of its own, on a free port
 //   node --import tsx examples/echo-server.ts 7000       serves port 7000 until it is interrupted:  nc 127.0.0.1 7000
+//   node --import tsx examples/echo-server.ts 7000 2     the same with two children
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { joinSupervisor, Supervisor } from 'passfd/prefork'
 
-const [role] = process.argv.slice(2)
+const [role, children = 3] = process.argv.slice(2)
 if (role === 'child') await child()
 else await parent(Number(role ?? 0))
 
@@ -24,7 +25,7 @@ async function parent(port: number) {
   const supervisor = new Supervisor({
     entry: new URL(import.meta.url),
     spawn: { args: ['child'] },
-    workers: 3,
+    workers: Number(children),
     listeners: { echo: { host: '127.0.0.1', port } },
     balance: { dispatch: () => undefined } // this process accepts, and sends each connection to the next child in turn
   })

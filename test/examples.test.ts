@@ -5,8 +5,10 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { setTimeout as nap } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { times } from './helpers/full.ts'
 import { socketPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
@@ -15,6 +17,8 @@ import { test, testIf } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const python = '/usr/bin/python3'
+/** Between two visits, in ms: a normal run does not keep the processors busy. */
+const PAUSE = times(4, 0)
 
 test('the demo prints what the README shows, and leaves nothing behind', async t => {
   const demo = example('demo')
@@ -96,7 +100,7 @@ test('the echo server: children serve what the parent accepts, and are reaped', 
 
 test('the echo server serves a port until it is told to stop', async t => {
   const port = await freePort()
-  const echo = example('echo-server', String(port))
+  const echo = example('echo-server', String(port), '1')
   const answer = await retry(() => sayTo(port, 'hello'))
   t.regex(answer, /^This is process \d+.\nhello$/)
   echo.child.kill('SIGTERM')
@@ -146,7 +150,8 @@ test('the next version takes the port over while clients come', async t => {
   let visiting = true
   const answers = new Set<string>()
   const visitor = (async () => {
-    while (visiting) answers.add(await visit()) // rejects if one is refused or reset
+    // Rejects if one is refused or reset
+    for (; visiting; await nap(PAUSE)) answers.add(await visit())
   })()
   const second = example('hot-restart', path)
   t.is(await second.line(), `process ${second.child.pid} serves port ${port}`)
@@ -172,7 +177,8 @@ test('an http server that is started again replaces itself, and its counter goes
   for (const [index, answer] of answers.entries()) t.deepEqual(answer, { visit: index + 1, pid: first.child.pid! })
   let visiting = true
   const visitor = (async () => {
-    while (visiting) answers.push(await visit()) // rejects if one is refused or reset
+    // Rejects if one is refused or reset
+    for (; visiting; await nap(PAUSE)) answers.push(await visit())
   })()
   const second = example('takeover', path)
   t.is(await second.line(), `process ${second.child.pid} serves port ${port}`)
