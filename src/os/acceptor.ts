@@ -1,4 +1,4 @@
-/** Accepting the connections of a listener: one after the other as they come, or all that wait. */
+/** Accepts the connections of a listener: one after the other as they come, or all that wait. */
 import { EAGAIN, ECONNABORTED, EINTR, EINVAL } from '../base/errno.ts'
 import { systemError } from '../base/errors.ts'
 import { Watcher } from './loop.ts'
@@ -13,7 +13,7 @@ const acceptedNumbers = new Int32Array(256)
 /** `acceptWaiting` accepts no more connections than this; the longest queue that Linux allows by default has 4,096. */
 const LONGEST_QUEUE = 65_536
 
-/** What came of accepting: how many connections, and what has kept it from accepting more (-errno, 0 if nothing has). */
+/** The result of accepting: the number of connections, and why it could not accept more (-errno, or 0). */
 export interface Outcome {
   readonly count: number
   readonly error: number
@@ -24,7 +24,7 @@ export interface AcceptorOwner {
   accept(): Outcome
   /** The kernel gives no connection (EMFILE, ENFILE, ENOMEM, ENOBUFS). Called once until a connection was accepted. */
   onExhausted(error: Error): void
-  /** The listener was shut down, or is beyond help. Without this function accepting rests, as the owner is told otherwise. */
+  /** The listener was shut down, or has failed for ever. Without this function the acceptor only stops. */
   onFailed?(): void
 }
 
@@ -36,7 +36,7 @@ export class Acceptor {
   #rest: NodeJS.Timeout | undefined
   #exhausted = false
 
-  /** Nothing is wanted yet. `fd` stays the caller's. Throws the system's error if there is no place on the loop. */
+  /** Accepts nothing before `want(true)`. The caller still owns `fd`. Throws the system's error if the loop can't watch it. */
   constructor(fd: number, owner: AcceptorOwner) {
     this.#owner = owner
     this.#watcher = new Watcher(fd, events => this.#ready((events & FAILED) !== 0))
@@ -48,7 +48,7 @@ export class Acceptor {
     if (this.#rest === undefined) this.#watcher.want(connections, false)
   }
 
-  /** While connections are wanted, the process goes on (the default). */
+  /** Keeps the process running while connections are wanted (the default). */
   ref(): void {
     this.#watcher.ref()
   }
@@ -124,7 +124,7 @@ export function acceptUpTo(fd: number, most: number, take: (connection: number) 
   return 0
 }
 
-/** Accepts all waiting connections. Returns false if some are left, because there is no descriptor for them. */
+/** Accepts all waiting connections. Returns false if some are left because no descriptor is free. */
 export function acceptWaiting(fd: number, take: (connection: number) => void): boolean {
   const error = acceptUpTo(fd, LONGEST_QUEUE, take)
   // The queue of a listener that was shut down is empty

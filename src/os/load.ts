@@ -1,4 +1,4 @@
-/** Loads the shim, and says for each cause why that failed and what to do. */
+/** Loads the shim. For each cause of a failure it throws an error that says why, and what to do. */
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
@@ -25,7 +25,7 @@ const MACHINES: Record<string, number> = {
 }
 const HEADER = 64
 
-/** Why a runtime that calls itself compatible with Node can't run the shim: it would abort. */
+/** Why runtimes that claim compatibility with Node can't run the shim: they would abort. */
 const RUNTIMES: Record<string, [name: string, lack: string]> = {
   bun: ['Bun', "libuv's uv_poll_init, by which passfd watches descriptors"],
   deno: [
@@ -34,7 +34,7 @@ const RUNTIMES: Record<string, [name: string, lack: string]> = {
   ]
 }
 
-/** A place and what loading from it gave. */
+/** A place, and the result of loading from it. */
 interface Failure {
   readonly path: string
   readonly error: NodeJS.ErrnoException
@@ -81,7 +81,7 @@ function packageRoot(): string | undefined {
     const root = fileURLToPath(new URL('../..', import.meta.url))
     return JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).name === 'passfd' ? root : undefined
   } catch (error) {
-    // The permission model may let the code be read, and not this
+    // The permission model may allow the code, but not this folder
     if ((error as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED')
       return fileURLToPath(new URL('../..', import.meta.url))
     return undefined // some bundlers leave nothing in import.meta
@@ -100,7 +100,7 @@ function besideBundle(): string[] {
   return [...folders].map(folder => join(folder, 'passfd.node'))
 }
 
-/** A file that may not be looked at is not missing. */
+/** Whether the file is missing. A file that this process may not stat is not. */
 function existsOrForbidden(path: string): boolean {
   return existsSync(path) || (permission() !== undefined && !permission()!.has('fs.read', path))
 }
@@ -108,7 +108,7 @@ function existsOrForbidden(path: string): boolean {
 function loadFile(path: string, inPackage: boolean): Shim {
   let shim: Shim
   const file = fileOf(path)
-  // dlopen(3) maps what the headers promise: a file that ends before that would end this process by SIGBUS
+  // dlopen(3) maps as much as the headers name, so a truncated file would kill this process by SIGBUS
   const broken = file === undefined ? undefined : damaged({ path, file })
   if (broken !== undefined) throw new PassfdError('NATIVE_DAMAGED', broken)
   try {
@@ -121,7 +121,7 @@ function loadFile(path: string, inPackage: boolean): Shim {
   return shim
 }
 
-/** Not an import: a bundler would follow that, and what it makes of it fails before anything here runs. */
+/** Not an import, because a bundler would rewrite it, and the result would fail before this code runs. */
 function byBindings(path: string): Shim {
   const bindings = createRequire(import.meta.url)('bindings')
   return bindings({ bindings: 'passfd', module_root: dirname(path), try: [[path]] }) as Shim
@@ -179,7 +179,7 @@ function damaged({ path, file }: Pick<Failure, 'path' | 'file'>): Record<string,
   if (header.length < HEADER || header.readUInt32BE(0) !== 0x7f454c46)
     return { path, detail: 'it is no shared object (ELF): invalid ELF header' }
   if (header[4] !== 2 || header[5] !== 1) return undefined
-  // Section headers stand at the end of what a linker writes
+  // A linker writes the section headers at the end of the file
   const end = Number(header.readBigUInt64LE(40)) + header.readUInt16LE(58) * header.readUInt16LE(60)
   return size < end ? { path, detail: `it has ${size} bytes, of ${end} at least: file too short` } : undefined
 }

@@ -8,9 +8,9 @@ import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITAB
  * contiguous. The kept start fits well into 64 KiB, because a body of 16 KiB or more is read into a buffer of its own (LARGE in codec/frame.ts).
  */
 export const HEADROOM = 65536
-/** A wake-up reads no more of small messages than this, about 0.1 ms of work: a channel that floods doesn't keep the others waiting. */
+/** The most bytes of small messages that a wake-up reads, about 0.1 ms of work, so that a flooding channel doesn't delay others. */
 const BYTES_A_WAKEUP = 16384
-/** Watchers that read put the bytes here, from HEADROOM on. */
+/** Watchers read into this area, from HEADROOM on. */
 export const AREA = Buffer.allocUnsafeSlow(HEADROOM + BYTES_A_WAKEUP)
 /**
  * The results of such a read; see RESULT_… in native.ts. The shim asks for twice MAX_RIGHTS, though the kernel gives the descriptors of one
@@ -47,7 +47,7 @@ export function watch(fd: number, reads: boolean, listener: WatchListener): numb
   return id
 }
 
-/** To be called before the descriptor is closed or given away: epoll(7) would go on telling. */
+/** Ends a watcher. Call it before the descriptor is closed or given away, because epoll(7) would still report it. */
 export function unwatch(id: number): void {
   listeners[id] = undefined
   native.unwatch(id)
@@ -73,7 +73,7 @@ export class Watcher {
     if (this.#id !== 0) native.interest(this.#id, (readable ? READABLE : 0) | (writable ? WRITABLE : 0))
   }
 
-  /** Leaves the loop, at once. */
+  /** Removes it from the loop at once. */
   end(): void {
     if (this.#id !== 0) unwatch(this.#id)
     this.#id = 0
@@ -98,7 +98,7 @@ export function closeAside(fds: readonly number[], done: () => void): void {
   })
 }
 
-/** Closes numbers on a helper thread; `done` hears how many were closed. It does not keep the process. */
+/** Closes numbers on a helper thread, and calls `done` with how many were closed. It does not keep the process running. */
 export function discard(fds: readonly number[], done?: (count: number) => void): void {
   for (let at = 0; at < fds.length; at += batch.length) {
     const count = Math.min(batch.length, fds.length - at)
@@ -113,7 +113,7 @@ export function discard(fds: readonly number[], done?: (count: number) => void):
   }
 }
 
-/** Closes numbers that nothing makes wait. Returns how many were closed. */
+/** Closes numbers whose close(2) cannot block, on this thread. Returns how many were closed. */
 export function closeNow(fds: readonly number[]): number {
   let closed = 0
   for (let at = 0; at < fds.length; at += batch.length) {
@@ -124,7 +124,7 @@ export function closeNow(fds: readonly number[]): number {
   return closed
 }
 
-/** Closes a listener off the loop, as that may block. Its name is free when this resolves, or `timeout` ms are over. */
+/** Closes a listener off the loop, because that may block. Resolves when its name is free, or after `timeout` ms. */
 export function closeListener(fd: number, timeout: number): Promise<void> {
   return new Promise(resolve => {
     const timer = setTimeout(resolve, timeout)

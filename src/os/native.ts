@@ -8,10 +8,10 @@
 import type { PassfdError } from '../base/errors.ts'
 import { load } from './load.ts'
 
-/** What a watcher reports, added up (also the bits of `interest`). */
+/** The events of a watcher, as bits (also those of `interest`). */
 export const READABLE = 1
 export const WRITABLE = 2
-/** Nothing will come any more from a listener's watcher: it failed. */
+/** A listener's watcher has failed, and reports nothing more. */
 export const FAILED = 8
 /** `closeLater` has closed a batch: the first argument is its tag, `results[0]` the number closed. */
 export const CLOSED = 16
@@ -32,7 +32,7 @@ export const MESSAGE_UID = 5
 export const MESSAGE_GID = 6
 export const MESSAGE_PIDFD = 7 // held, or -errno: the kernel could not make it
 export const MESSAGE_FIRST = 8
-/** Up to here `receivePlaced` looks for the exact byte: one read each. */
+/** `receivePlaced` searches so many bytes for the exact place, with one read each. */
 export const PLACED = 1024
 /** Flags of `receiveMessage`, besides TRUNCATED. */
 export const CUT = 2 // the message was longer than the room for it (`MSG_TRUNC`); the rest is gone
@@ -63,9 +63,9 @@ export interface Native {
   pendingCloses(): number // handed to `closeLater` in this process and not closed yet
   held(): number // how many owners the descriptors of this environment have
   dup(fd: number): number // needs not be held
-  /** One owner more of a held number: each closes it once, and the last one does. Returns `fd`. */
+  /** Adds an owner to a held number. Each owner closes it once, and the last close closes it in the kernel. Returns `fd`. */
   share(fd: number): number
-  /** A number of its own for one of the owners: `fd` if there is no other, else a copy (dup(2)) that takes its place. */
+  /** Gives one of the owners a number of its own: `fd` if there is no other owner, otherwise a copy (dup(2)). */
   separate(fd: number): number
 
   // Creation. `out` receives the numbers
@@ -145,7 +145,7 @@ export interface Native {
     fdStart: number,
     count: number
   ): number
-  /** The same, gathered from up to 64 buffers, the first `skip` bytes of the first one left out. */
+  /** As `send`, from up to 64 buffers, without the first `skip` bytes of the first one. */
   sendVector(
     fd: number,
     chunks: readonly Uint8Array[],
@@ -188,12 +188,12 @@ export interface Native {
    * new ones at each call if there is room for them). 0: the end; -EAGAIN: nothing yet; -EINVAL: no room given.
    */
   peek(fd: number, bytes: Uint8Array, start: number, end: number): number
-  /** Pipes and terminals: never waits, whether or not O_NONBLOCK is set; -EAGAIN instead. */
+  /** For pipes and terminals: never blocks, with or without O_NONBLOCK, and returns -EAGAIN instead. */
   readNow(fd: number, bytes: Uint8Array, start: number, end: number): number
   /** The same; -EOPNOTSUPP if O_NONBLOCK must be set first. It may take less than it was given. */
   writeNow(fd: number, bytes: Uint8Array, start: number, end: number): number
 
-  // Many sockets that are waited for together, and not read: for `peek`
+  // Waiting for many sockets together without reading them, for `peek`
   /**
    * A descriptor to be watched (`watch(set, false)`) that is readable while there is news of a socket in it: more bytes than before, the
    * end, an error. That bytes are still there is no news (EPOLLET, epoll(7)), but those that are there at `edgeAdd` are.
@@ -249,7 +249,7 @@ export interface Native {
   interest(id: number, events: number): number
   /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
-  /** For this many µs from now the loop doesn't sleep: it looks for events again and again. Keeps no process running. */
+  /** For this many µs the loop polls for events and doesn't sleep. It does not keep the process running. */
   spin(microseconds: number): number
   unwatch(id: number): number // leaves the loop at once (before any close: epoll(7)); the descriptor stays open
   ref(id: number): void
@@ -258,10 +258,10 @@ export interface Native {
 
 const loaded = load()
 
-/** False: whatever is called of `native` throws ERR_PASSFD_RUNTIME. So the package can be imported. */
+/** False: every function of `native` throws ERR_PASSFD_RUNTIME, so that the package can still be imported. */
 export const available: boolean = 'binding' in loaded
 
-// Loaded now, not at the first call: a call costs nothing more than that of a function
+// Loaded now, not at the first call, so that a call costs no check
 export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing(loaded.error)
 
 function refusing(error: PassfdError): Native {

@@ -17,7 +17,7 @@ const REUSEPORT_LATER = 4
 export class PortGroup {
   /** Numeric. */
   readonly host: string
-  /** The one that was given, or found for 0. */
+  /** The given port, or the one that the kernel chose for 0. */
   readonly port: number
   readonly #backlog: number
   readonly #flags: number
@@ -45,13 +45,13 @@ export class PortGroup {
     }
   }
 
-  /** The group of a listener that is there already, and stays the caller's. It must use SO_REUSEPORT, or `share()` must be called, before `open()`. */
+  /** Makes a group of a listener that the caller still owns. It must use SO_REUSEPORT, or the caller calls `share()` before `open()`. */
   static of(listener: number, backlog: number, ipv6Only: boolean): PortGroup {
     const { host, port } = placeOf(listener)
     return new PortGroup(undefined, host, port, backlog, ipv6Only ? IPV6_ONLY : 0)
   }
 
-  /** Lets others join these listeners, of which each is alone or a member of this group. */
+  /** Lets further listeners join these ones, each of which is alone or a member of this group. */
   share(listeners: readonly number[]): void {
     for (const listener of listeners) native.sharePort(listener)
   }

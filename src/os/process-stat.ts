@@ -1,4 +1,4 @@
-/** Who a process is, from proc(5). */
+/** Identifies a process, by proc(5). */
 import { closeSync, openSync, readSync } from 'node:fs'
 
 /** Most files of /proc fit. All reads share it, because readFileSync allocates 64 KiB for each file, which costs more than the reading. */
@@ -12,7 +12,7 @@ export interface ProcessStat {
   readonly parent: number
   readonly group: number
   readonly session: number
-  /** Of one that has ended, as wait(2) has it; 0 if this process may not know it. */
+  /** The status of an ended process, as in wait(2); 0 if this process may not read it. */
   readonly status: number
   /** In clock ticks since the machine was started. It distinguishes two processes with the same number. */
   readonly started: string
@@ -22,7 +22,7 @@ export interface ProcessStat {
 export function statOf(pid: number): ProcessStat | undefined {
   const text = readProc(pid, 'stat')
   if (text === undefined) return undefined
-  // The name of the program is in parentheses and may have any in it
+  // The name of the program is in parentheses, and may itself have parentheses and spaces
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   const [state = 'X', parent, group, session] = fields
   // Other threads may outlive the first one

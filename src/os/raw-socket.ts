@@ -1,4 +1,4 @@
-/** A connected socket that is read and written by hand: its place on the loop, and its end. */
+/** A connected socket whose owner calls each read and write: its place on the loop, and its end. */
 
 import { constants } from 'node:fs'
 import { EAGAIN, ECONNRESET, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ETOOMANYREFS } from '../base/errno.ts'
@@ -7,7 +7,7 @@ import { keepAlive } from '../base/timers.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
 
-/** Where reads go before they are copied out: nothing of it is kept beyond the call. */
+/** Reads go into this buffer and are copied out within the call. */
 export const SCRATCH = Buffer.allocUnsafeSlow(65536)
 /** What such a read gave; see MESSAGE_… in native.ts, which also says how long it has to be. */
 export const RECEIVED = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
@@ -20,7 +20,7 @@ export interface RawSocketOwner {
   onWritable(): void
 }
 
-/** It owns `fd`, which the shim holds. Nothing is read or written before it is asked for. */
+/** It owns `fd`, which the shim holds. It reads and writes only when it is asked to. */
 export class RawSocket {
   readonly fd: number
   readonly #owner: RawSocketOwner
@@ -51,14 +51,14 @@ export class RawSocket {
     return !this.#watcher.active
   }
 
-  /** `onReadable` is wanted, again and again until it isn't. */
+  /** Asks for `onReadable`, again and again, or ends that. */
   read(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
     this.#watcher.want(this.#reading, this.#writing)
   }
 
-  /** `onWritable` is wanted once, for what a write has answered: when there is room, or descriptors in flight have perhaps arrived. */
+  /** Asks for `onWritable` once, by the error of a write: when there is room, or when descriptors in flight may have arrived. */
   writeLater(errno: number): void {
     if (errno === EAGAIN) this.#write(true)
     else {
@@ -120,7 +120,7 @@ export function isRefusal(errno: number): boolean {
   return !isBackPressure(errno) && errno !== EPIPE && errno !== ECONNRESET && errno !== ENOTCONN
 }
 
-/** Not an error but a reason to wait: no room in the socket, in memory, or for more descriptors in flight (unix(7)). */
+/** Whether a later try may succeed: no room in the socket, in memory, or for more descriptors in flight (unix(7)). */
 export function isBackPressure(errno: number): boolean {
   return errno === EAGAIN || errno === ETOOMANYREFS || errno === ENOBUFS || errno === ENOMEM
 }

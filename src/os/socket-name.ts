@@ -84,21 +84,21 @@ export function listenOn(
   return bindOn(type, name, access, { finish: fd => void checked(native.listen(fd, backlog), 'listen') })
 }
 
-/** Gives a bound socket back that nothing has come of: the number, and the file if it is still the same. */
+/** Closes a bound socket after a failure, and removes its file if it is still the same. */
 export async function giveUpBound({ fd, file }: { fd: number; file: SocketFile | undefined }): Promise<void> {
   native.close(fd)
   if (file !== undefined) await removeFile(file).catch(() => {}) // what has failed before says more
 }
 
-/** Steps of `bindOn` that differ from type to type. Each may throw. */
+/** The steps of `bindOn` that depend on the type. Each may throw. */
 export interface BindSteps {
-  /** Before the socket has its name. */
+  /** Called before the socket has its name. */
   prepare?(fd: number): void
   /** Called when the socket has its name and this process still holds the lock. So no other process takes the socket for dead. */
   finish?(fd: number): void
 }
 
-/** The same for a socket of any type (socket(2): STREAM or DATAGRAM) that need not listen. */
+/** Binds a socket of any type (socket(2): STREAM or DATAGRAM), which need not listen. */
 export async function bindOn(
   type: number,
   name: SocketName,
@@ -155,7 +155,7 @@ function removeMade(path: string): void {
   }
 }
 
-/** For chown(2): as it is. */
+/** chown(2) leaves it unchanged. */
 const KEEP = 0xffffffff
 
 /** Sets the owner of the socket file that was just created, then its mode. */

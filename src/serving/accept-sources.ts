@@ -1,4 +1,4 @@
-/** The listeners from which one server of the user's accepts. */
+/** The listeners from which one server of the program accepts. */
 
 import { once } from 'node:events'
 import { createServer, Server, Socket, type SocketConstructorOpts } from 'node:net'
@@ -14,19 +14,19 @@ import { endListeners } from './last-accept.ts'
 
 /** One listener that a server accepts from. */
 export interface AcceptSource {
-  /** Stops accepting from it, at once. Only our copy is closed; the connections accepted from it live on. */
+  /** Stops accepting from it at once. It closes only this process's copy; accepted connections live on. */
   remove(): Promise<void>
-  /** Accepts the connections that wait in it, and closes it: no other process serves them. */
+  /** Accepts the connections that wait in it, because no other process serves them, and closes it. */
   empty(): Promise<void>
 }
 
-/** A listener that is accepted from already. `listening` resolves when the server has said so, or rejects with its error. */
+/** A source that already accepts. `listening` resolves at the server's 'listening' event, or rejects with its error. */
 export interface Begun {
   readonly source: AcceptSource
   readonly listening: Promise<unknown>
 }
 
-/** What Node's servers have and the types don't tell. */
+/** Properties of Node's servers that the types lack. */
 interface Handle {
   readonly fd: number
   onconnection: (this: Handle, error: number, client: unknown) => void
@@ -52,9 +52,9 @@ interface NodesOwn {
   readonly decodeStrings: false
 }
 
-/** As many as Node's own. */
+/** Node's own default. */
 export const BACKLOG = 511
-/** Of sun_path, unix(7). */
+/** The size of sun_path, unix(7). */
 const MAX_NAME = 108
 
 /**
@@ -64,11 +64,11 @@ const MAX_NAME = 108
 export class AcceptSources {
   readonly #server: Handled
   readonly #receive: (socket: Socket) => void
-  /** And whether this package's processes are the only ones that hold the listener. */
+  /** The listeners, each with a function that returns whether only processes of this supervisor or seat hold it. */
   readonly #handles = new Map<Handle, () => boolean>()
-  /** The server's own after `remove()` of its last listener: no process can reach it. */
+  /** The server's listener after `remove()` of the last source: no process can reach it. */
   #standIn: Handle | undefined
-  /** For the next `remove()` of the last listener. */
+  /** Prepared for the next `remove()` of the last source. */
   #spare: Handled | undefined
   #begun = false
   #stopped = false
@@ -78,7 +78,7 @@ export class AcceptSources {
     this.#receive = receive
   }
 
-  /** Makes the server listen, if need be on a socket that no process can reach, so that it can be given connections. */
+  /** Makes the server listen, if necessary on a socket that no process can reach, so that it can get connections. */
   prepare(): void {
     if (this.#begun) return
     if (!this.#server.listening) {
@@ -88,13 +88,13 @@ export class AcceptSources {
     this.#begun = true
   }
 
-  /** @throws ERR_PASSFD_SERVER_CLOSED if the server can't listen any more, or not yet again. */
+  /** @throws ERR_PASSFD_SERVER_CLOSED if the server was closed, or its own listen() has not finished. */
   check(): void {
     if (this.#stopped) throw new PassfdError('SERVER_CLOSED')
     if (!this.#begun && !this.#server.listening) this.#checkUnused()
   }
 
-  /** Accepts when this returns. `exclusive` is asked at the end: no other program holds the listener, so that it can be ended for all (see `endListeners`). */
+  /** Accepts when this returns. `exclusive` is called at the end, and returns whether no other program holds the listener (see `endListeners`). */
   begin(listener: Descriptor, backlog: number, exclusive: () => boolean): Begun {
     this.check()
     const { kind } = listener
@@ -112,7 +112,7 @@ export class AcceptSources {
     const listening = quiet(once(acceptor, 'listening')) // or its 'error'
     acceptor.listen(listener.toListenHandle(), backlog)
     const handle = acceptor._handle
-    // At once: a stop() in this very turn must accept the connections that wait in it
+    // At once, because a stop() in this turn must accept the connections that wait in it
     if (handle !== null) {
       this.#handles.set(handle, exclusive)
       this.#guard(handle)
@@ -121,7 +121,7 @@ export class AcceptSources {
     return { source: { remove: async () => this.#remove(handle), empty: () => this.#empty(handle) }, listening }
   }
 
-  /** `remove()` of the last listener needs no descriptor then. @throws the system's error. */
+  /** Prepares a `remove()` of the last source that needs no new descriptor. @throws the system's error. */
   beforeRemoval(): void {
     if (this.#handles.size > 0) this.#spare ??= makeStandIn()
   }
@@ -144,7 +144,7 @@ export class AcceptSources {
     if (fd >= 0) await this.#acceptLast(exclusive() ? [fd] : [], exclusive() ? [] : [fd])
   }
 
-  /** Once another process has ended the listener (see `endListeners`), accept(2) fails with EINVAL, which is no error of the server's. */
+  /** Hides EINVAL from the server: accept(2) fails with it after another process has ended the listener (see `endListeners`). */
   #guard(handle: Handle): void {
     const { onconnection } = handle
     const end = (): void => this.#remove(handle)
@@ -173,18 +173,18 @@ export class AcceptSources {
       this.#close(handle)
     }
     this.#handles.clear()
-    // Not its own close(): that of an http server destroys idle connections and ends the supervision of its time-outs
+    // Not the server's close(): for http that destroys idle connections, and time-outs are not enforced any more
     if (this.#server._handle !== null) Server.prototype.close.call(this.#server)
     for (const fd of waiting) this.#receive(socketOf(fd, this.#server))
     const isLast = await last
-    // Only now: the supervisor may have ended meanwhile
+    // Checked as late as possible, because the supervisor may have ended meanwhile
     const own = copies.filter(({ exclusive }) => exclusive()).map(({ fd }) => fd)
     const shared = copies.map(({ fd }) => fd).filter(fd => !own.includes(fd))
     if (isLast) await this.#acceptLast(own, shared)
     else for (const fd of [...own, ...shared]) native.close(fd)
   }
 
-  /** Accepts the connections that wait in these listeners, and closes them. `own`: no other program holds them, so they are ended for all. */
+  /** Accepts the connections that wait in these listeners, and closes them. `own`: no other program holds them, so it ends them for all. */
   async #acceptLast(own: readonly number[], shared: readonly number[]): Promise<void> {
     const receive = (fd: number): void => this.#receive(socketOf(fd, this.#server))
     await endListeners(own, fd => acceptWaiting(fd, receive))
@@ -206,7 +206,7 @@ export class AcceptSources {
     const { allowHalfOpen, pauseOnConnect, highWaterMark } = this.#server
     const acceptor = createServer({ allowHalfOpen, pauseOnConnect, highWaterMark } as never) as Handled
     acceptor.on('connection', (socket: Accepted) => {
-      // From here on it counts as one of the user's server
+      // From here on the connection counts as one of the program's server
       acceptor._connections--
       socket._server = null
       this.#receive(socket)
@@ -232,7 +232,7 @@ export class AcceptSources {
     if (this.#server._unref === true) this.#server._handle!.unref?.()
   }
 
-  /** The server has a listener again, which `address()` reports. */
+  /** Gives the server a listener again, which `address()` reports. */
   #replaceStandIn(handle: Handle): void {
     const standIn = this.#standIn
     this.#standIn = undefined
@@ -254,7 +254,7 @@ function makeStandIn(): Handled {
   return standIn
 }
 
-/** A socket with the settings of a server, for a held number, which it takes over. */
+/** Makes a socket of a held number, which it then owns, with the settings of a server. */
 export function socketOf(fd: number, server: Accepting): Socket {
   const { allowHalfOpen, pauseOnConnect, highWaterMark } = server
   const setup: SocketSetup & NodesOwn & { fd: number } = {

@@ -1,4 +1,4 @@
-/** One bound socket of the supervisor's. */
+/** One bound socket of the supervisor. */
 
 import { PassfdError } from '../base/errors.ts'
 import { Descriptor, own } from '../descriptor/descriptor.ts'
@@ -14,7 +14,7 @@ export type ListenAddress = { family: 'IPv4' | 'IPv6'; address: string; port: nu
 export interface Bound {
   readonly name: string
   readonly descriptor: Descriptor
-  /** We have bound it: no other program holds it. */
+  /** This process has bound it, so no other program holds it. */
   readonly own: boolean
   /** The requested backlog. Node sets it again whenever it listens, for all processes that share the listener. */
   readonly backlog: number | undefined
@@ -60,12 +60,12 @@ export async function bind(name: string, spec: ListenerSpec, kinds: readonly Kin
   return { name, descriptor: own(fd), own: true, backlog, file, closesAtOnce }
 }
 
-/** No other user may connect to a socket file of this mode. */
+/** Whether no other user may connect to a socket file of this mode. */
 export function isPrivate(mode: unknown): boolean {
   return typeof mode === 'number' && (mode & OTHERS) === 0
 }
 
-/** Removes its file if that is still its own, does what is to be done `before` it is closed, and closes it. */
+/** Removes the socket's file if it is still the same one, calls `before`, and closes the socket. */
 export async function closeBound({ descriptor, file }: Bound, before?: () => Promise<void>): Promise<void> {
   try {
     if (file !== undefined) await removeFile(file) // first, because a client that still finds it gets into a queue that is reset

@@ -1,4 +1,4 @@
-/** Looks after a function of the user's that takes connections as Descriptors: where they come from. What becomes of them is its own business. */
+/** Gives connections as Descriptors to a function of the program, which then owns them. */
 
 import { AsyncContext } from '../base/async-context.ts'
 import { RESOLVED } from '../base/deferred.ts'
@@ -20,7 +20,7 @@ export class DescriptorIntake implements Intake {
   readonly requestsDone = Promise.resolve()
   requests = 0
   readonly #handler: ConnectionHandler
-  /** That of the `receive` call. */
+  /** The async context of the `receive` call. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #sources = new Set<WatchedListener>()
 
@@ -105,7 +105,7 @@ class WatchedListener {
     this.#acceptor.want(true)
   }
 
-  /** Stops accepting for the time being. */
+  /** Stops accepting for now. */
   pause(): void {
     this.#acceptor.end()
   }

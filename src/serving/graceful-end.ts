@@ -9,29 +9,29 @@ import { type StopHandler, StopHandlers } from './stop-handlers.ts'
 export interface EndLimits {
   /** How long an idle keep-alive connection stays open after its last request. */
   readonly idleGrace: number
-  /** The time for requests; then what is left is cut off. 0: no limit. */
+  /** The time for requests; then the remaining connections are destroyed. 0: no limit. */
   readonly stopTimeout: number
-  /** From then on: the process ends then in any case. */
+  /** The time after `stopTimeout` at which the process ends in any case. */
   readonly killTimeout: number
-  /** How long it serves as before after it was told to stop. */
+  /** How long it serves as before after the order to stop. */
   readonly lameDuck: number
 }
 
 export interface EndOptions {
   /** No other process serves the connections that wait in the queues. A function is called when accepting is about to stop. */
   readonly last: boolean | (() => Promise<boolean>)
-  /** Listeners that no other process goes on with: see `ServedListeners.end`. Asked when accepting is about to stop. */
+  /** Returns the listeners that no other process serves: see `ServedListeners.end`. Called just before accepting stops. */
   readonly alone?: () => readonly string[]
-  /** It has been superseded: the time of the lame duck is over already. */
+  /** It was superseded, so it does not serve as a lame duck. */
   readonly atOnce?: boolean
 }
 
 export interface EndEffects {
-  /** The time of the lame duck is over, and it is about to stop accepting. */
+  /** Called when the time as a lame duck is over, before accepting stops. */
   stopping?(): Promise<void>
-  /** The last thing: nothing is served any more. */
+  /** Called at the very end, when nothing is served any more. */
   leave(): Promise<void>
-  /** Ends the process, or not. `code`: 1 if a handler has failed or the time was over, else the program's own, or 0. */
+  /** May end the process. `code`: 1 if a handler has failed or the time was over, otherwise the program's own, or 0. */
   exit(code: number | string): void
 }
 
@@ -44,9 +44,9 @@ export class GracefulEnd {
   readonly #lameDuckOver = deferred()
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
-  /** That in which the program asked for the listeners: its listeners of `signal` run in it. */
+  /** The async context of the program's call. Its listeners of `signal` run in it. */
   readonly #context = new AsyncContext('PASSFD_WORKER')
-  /** Work that gives its servers further connections. */
+  /** Work under way that may give its servers connections. */
   readonly #before = new Set<Promise<unknown>>()
   #stopped: Promise<void> | undefined
 
@@ -61,7 +61,7 @@ export class GracefulEnd {
     return this.#stop.signal
   }
 
-  /** Aborts when it is known that it will stop. */
+  /** Aborts at the order to stop. */
   get lameDuck(): AbortSignal {
     return this.#lameDuck.signal
   }
@@ -70,12 +70,12 @@ export class GracefulEnd {
     return this.#stopped !== undefined
   }
 
-  /** Connections that its servers have open. */
+  /** The number of open connections of its servers. */
   get connections(): number {
     return this.#listeners.intakes.reduce((sum, served) => sum + served.connections, 0)
   }
 
-  /** Requests that its servers have begun. */
+  /** The number of requests that its servers have begun. */
   get requests(): number {
     return this.#listeners.intakes.reduce((sum, served) => sum + served.requests, 0)
   }
@@ -84,7 +84,7 @@ export class GracefulEnd {
     this.#handlers.add(handler)
   }
 
-  /** Its servers close only when `work` is done, because that may give them connections. A failure of `work` is its caller's to handle. */
+  /** Keeps the servers open until `work` is done, because that may give them connections. The caller handles a failure of `work`. */
   waitFor(work: Promise<unknown>): void {
     const done = work.then(
       () => void this.#before.delete(done),
@@ -97,12 +97,12 @@ export class GracefulEnd {
     this.#context.run(() => this.#lameDuck.abort())
   }
 
-  /** The time of the lame duck is over, if it has begun. */
+  /** Ends the time as a lame duck, if it has begun. */
   endLameDuck(): void {
     if (this.#stopped !== undefined) this.#lameDuckOver.resolve()
   }
 
-  /** Time is over: what is left is cut off. Or that of the lame duck, first. */
+  /** Ends the time as a lame duck; otherwise destroys the remaining connections. */
   hurry(): void {
     if (this.#stopped !== undefined && !this.#stop.signal.aborted) this.#lameDuckOver.resolve()
     else {
@@ -111,7 +111,7 @@ export class GracefulEnd {
     }
   }
 
-  /** Further calls return the same promise. What fails is the program's to see: an unhandled rejection ends the process. */
+  /** Begins the end. Further calls return the same promise. A failure becomes an unhandled rejection, which ends the process. */
   begin(options: EndOptions): Promise<void> {
     if (this.#stopped === undefined) {
       let begin!: () => void
@@ -137,7 +137,7 @@ export class GracefulEnd {
     const limit = stopTimeout > 0 ? setTimeout(() => this.hurry(), stopTimeout) : undefined
     signal.addEventListener('abort', () => {
       clearTimeout(limit)
-      // A handler may wait for just that
+      // A handler may wait for the end of these connections
       for (const served of this.#listeners.intakes) served.destroyAll()
       setTimeout(() => this.#effects.exit(1), killTimeout) // a handler that waits for ever
       this.#handlers.limit(killTimeout)

@@ -1,4 +1,4 @@
-/** One connection of an http, https or http2 server: whether a request is under way on it, and how it is brought to its end. */
+/** One connection of an http, https or http2 server: knows whether a request is under way, and ends the connection gracefully. */
 import diagnostics from 'node:diagnostics_channel'
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Session } from 'node:http2'
@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers'
 import type { TLSSocket } from 'node:tls'
 import { native } from '../os/native.ts'
 
-/** What the connections of one server have in common. */
+/** The part that all connections of a server share. */
 export interface Traffic {
   requests: number
   draining: boolean
@@ -15,13 +15,13 @@ export interface Traffic {
   idleGrace: number
 }
 
-/** What Node's sockets have and the types don't tell. `parser`: null once the connection was upgraded. */
+/** Properties of Node's sockets that the types lack. `parser`: null after an upgrade. */
 export interface ObservedSocket extends Socket {
   [CONNECTION]?: HttpConnection
   parser?: object | null
   _httpMessage?: ServerResponse | null
   _handle?: { readonly fd?: number } | null
-  /** Of a TLSSocket: what it is on top of. */
+  /** The stream under a TLSSocket. */
   _parent?: ObservedSocket
 }
 interface Response extends ServerResponse {
@@ -29,7 +29,7 @@ interface Response extends ServerResponse {
 }
 
 const CONNECTION: unique symbol = Symbol('passfd.connection')
-/** The highest there is: it leaves open which streams are still taken. */
+/** The highest stream id: it does not say yet which streams are still served. */
 const LAST_STREAM = 2 ** 31 - 1
 let observing = false
 
@@ -39,16 +39,16 @@ export class HttpConnection {
   /** What HTTP/1 is spoken on, if it is: the socket, or TLS on top of it once that is agreed upon. */
   #stream: ObservedSocket | undefined
   #session: ServerHttp2Session | undefined
-  /** At the last look a request was, that has no response to be finished. */
+  /** At the last check a request was under way that has no response yet. */
   #arriving = false
   #streams = 0
-  /** The first GOAWAY was sent: the client should begin no more streams. */
+  /** The first GOAWAY was sent, which asks the client to begin no more streams. */
   #warned = false
-  /** That of the newest request, until it has left. */
+  /** The response of the newest request, until it is sent. */
   #response: Response | undefined
-  /** When something happened last, in ms of `performance.now()`. */
+  /** The time of the last activity, by `performance.now()`. */
   #active = performance.now()
-  /** What had been read when it did: with TLS the beginning of a record is nothing that HTTP knows of yet. */
+  /** The bytes read at that time. With TLS, HTTP does not notice the beginning of a record. */
   #read = 0
 
   constructor(raw: ObservedSocket, secure: boolean, traffic: Traffic) {
@@ -59,12 +59,12 @@ export class HttpConnection {
     if (!secure) this.#stream = raw
   }
 
-  /** Its protocol is the application's. */
+  /** It was upgraded: the application handles its protocol. */
   get upgraded(): boolean {
     return this.#session === undefined && this.#stream?.parser === null
   }
 
-  /** The TLS handshake is done. What is spoken is not known yet. */
+  /** The TLS handshake is done, and the protocol is not known yet. */
   secured(stream: TLSSocket): void {
     this.#stream = stream as ObservedSocket
     this.#stream[CONNECTION] = this
@@ -147,7 +147,7 @@ export class HttpConnection {
     return now - this.#active >= this.#traffic.idleGrace && (fd < 0 || native.pending(fd) <= 0)
   }
 
-  /** Pipelined requests behind it are answered, too: only the last of them says close. */
+  /** Pipelined requests behind it are answered, too, so only the last response has `Connection: close`. */
   #closeAfter(response: Response): void {
     const { writeHead } = response
     response.writeHead = (...args: unknown[]): Response => {
@@ -163,7 +163,7 @@ export class HttpConnection {
   }
 }
 
-/** The connection of a socket that one of our servers was given. */
+/** Returns the connection of a server's socket. */
 export function connectionOn(socket: ObservedSocket): HttpConnection | undefined {
   return socket[CONNECTION]
 }
@@ -186,7 +186,7 @@ function observe(): void {
   })
 }
 
-/** Headers as given to writeHead(), their Connection saying close if they have one. */
+/** Returns headers of writeHead(), with `Connection: close` if they have a Connection header. */
 function withClose(headers: unknown): unknown {
   if (Array.isArray(headers))
     return headers.map((value, index) => (index % 2 === 1 && isConnection(headers[index - 1]) ? closing(value) : value))

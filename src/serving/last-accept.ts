@@ -4,9 +4,9 @@ import { acceptWaiting } from '../os/acceptor.ts'
 import { ADDRESS, native } from '../os/native.ts'
 
 const READ = 0
-/** How long handshakes that are under way, or a limit of open files, are waited for, in ms. */
+/** How long it waits for handshakes under way, or at the limit of open files, in ms. */
 const LONGEST = 500
-/** A segment that has passed the filter's place before the filter was there has been dealt with after so many ms. */
+/** After so many ms the kernel has handled every segment that arrived before the filter. */
 const PAUSE = 2
 
 /**
@@ -26,7 +26,7 @@ export async function endListeners(fds: readonly number[], accept: (fd: number) 
     empty = acceptAll()
     pending ||= !empty
   }
-  // A handshake is not counted any more a moment before it is in the queue
+  // The kernel stops counting a handshake a moment before the connection is in the queue
   await turn()
   if (acceptAll()) for (const fd of open) native.shutdown(fd, READ)
 }
@@ -51,7 +51,7 @@ export async function endOwn(
   } else for (const fd of fds) if (portOf(fd) !== undefined) native.closeQueue(fd)
 }
 
-/** Of TCP listeners: handshakes are counted by port. */
+/** Returns one TCP listener of each port, because the kernel counts handshakes by port. */
 function onePerPort(fds: readonly number[]): number[] {
   const byPort = new Map<number, number>()
   for (const fd of fds) {
@@ -61,7 +61,7 @@ function onePerPort(fds: readonly number[]): number[] {
   return [...byPort.values()]
 }
 
-/** Undefined: it is a Unix socket. */
+/** Returns the port; undefined for a Unix socket. */
 function portOf(fd: number): number | undefined {
   const facts = new Int32Array(2)
   return native.inetName(fd, false, facts, Buffer.alloc(ADDRESS)) < 0 ? undefined : facts[1]!

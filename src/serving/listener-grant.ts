@@ -1,4 +1,4 @@
-/** A listener that this process serves, as it was given to it. */
+/** A listener that a supervisor or a predecessor has given to this process. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
 
 /**
@@ -7,7 +7,7 @@ import type { Descriptor } from '../descriptor/descriptor.ts'
  */
 export type ListenerGrant =
   | { lane: number; listener: Descriptor; backlog: number | undefined; own: boolean }
-  /** The supervisor decides who accepts. When that is gone the worker accepts all that wait, so that they are not lost with it. */
+  /** The supervisor decides which worker accepts. After the supervisor's end the worker accepts all waiting connections, so that none is lost. */
   | { dispatched: true; listener: Descriptor; own: boolean }
 
 /** A further lane of a listener. */

@@ -15,17 +15,17 @@ import { ServerIntake } from './server-intake.ts'
 /** Where the listeners come from. */
 export interface ListenerSource {
   readonly listeners: ReadonlyMap<string, ListenerGrant>
-  /** Other processes serve it, too, or will. */
+  /** Other processes serve its listeners, too, or will. */
   isShared(name: string): boolean
-  /** To be called when a connection that was given has closed. Undefined: nobody asks for it. */
+  /** Called when a given connection has closed. Undefined: the origin does not need that. */
   readonly onClosed?: (() => void) | undefined
-  /** `exposed`: the program was given a copy of the listener. */
+  /** `exposed`: the program has a copy of the listener. */
   uses?(name: string, how: { adopts: boolean; exposed: boolean }): void
 }
 
 interface ServedListener {
   readonly served: Intake
-  /** Its lanes that are accepted from, by number. */
+  /** The lanes from which it accepts, by number. */
   readonly lanes: Map<number, Promise<AcceptSource>>
 }
 
@@ -49,12 +49,12 @@ export class ServedListeners {
     this.#source = source
   }
 
-  /** All that serve. */
+  /** The servers. */
   get intakes(): Intake[] {
     return [...this.#servers.values(), ...this.#receivers]
   }
 
-  /** Names of those that the program neither serves nor was given. */
+  /** Names of listeners that the program neither serves nor has got. */
   get unused(): string[] {
     return [...this.#source.listeners.keys()].filter(name => !this.#serving.has(name) && !this.#exposed.has(name))
   }
@@ -105,7 +105,7 @@ export class ServedListeners {
     if (!this.#stopping) this.#source.uses?.(name, { adopts: true, exposed: this.#exposed.has(name) })
   }
 
-  /** Accepts from a lane, of which the grant stays. */
+  /** Accepts from a copy of the grant's lane. */
   #begin(name: string, { served, lanes }: ServedListener, { lane, listener, backlog }: Lane): Begun {
     const copy = this.#reserved.get(listener) ?? listener.dup()
     this.#reserved.delete(listener)
@@ -119,7 +119,7 @@ export class ServedListeners {
     }
   }
 
-  /** A copy for the program, which may pass it on. */
+  /** Returns a copy for the program, which may pass it on. */
   expose(name: string): Descriptor {
     const grant = this.get(name)
     if ('dispatched' in grant) throw new PassfdError('LISTENER_DISPATCHED', { name })
@@ -131,7 +131,7 @@ export class ServedListeners {
 
   // --- accepting later, and not for a while
 
-  /** No server accepts. */
+  /** Whether no server accepts now. */
   get held(): boolean {
     return this.#held
   }
@@ -152,7 +152,7 @@ export class ServedListeners {
       if ('dispatched' in this.get(name)) entry.served.prepare()
       for (const lane of lanes) {
         if (lane.name !== name || entry.lanes.has(lane.lane)) continue
-        // Its 'error' is the program's to hear
+        // The program gets the server's 'error' event
         void this.#begin(name, entry, lane).listening.catch(() => {})
       }
     }
@@ -162,7 +162,7 @@ export class ServedListeners {
     return [...this.#source.listeners].flatMap(([name, grant]) => ('dispatched' in grant ? [] : [{ name, ...grant }]))
   }
 
-  /** `attach(lanes)` needs no descriptors then. @throws the system's error: no copy is left open. */
+  /** Prepares an `attach(lanes)` that needs no new descriptor. @throws the system's error, and leaves no copy open. */
   reserve(lanes: readonly Lane[]): void {
     try {
       for (const { name, listener } of lanes)
@@ -173,7 +173,7 @@ export class ServedListeners {
     }
   }
 
-  /** Stops accepting, as `pause()`, and `attach(lanes)` can't fail for want of descriptors. @throws the system's error: it accepts as before. */
+  /** As `pause()`, but a later `attach(lanes)` needs no new descriptor. @throws the system's error, and accepts as before. */
   suspend(lanes: readonly Lane[]): void {
     this.reserve(lanes)
     try {
@@ -201,7 +201,7 @@ export class ServedListeners {
 
   // --- what a supervisor lends and gives
 
-  /** More of a listener, until it is taken back. */
+  /** Accepts from a further lane of a listener, until the supervisor takes that back. */
   lend({ name, lane, listener, backlog, own }: Lane): void {
     const serving = this.#serving.get(name)
     const wanted = serving !== undefined && !this.#stopping && !serving.lanes.has(lane)
@@ -222,7 +222,7 @@ export class ServedListeners {
     void lent?.then(one => one.remove())
   }
 
-  /** Accepts up to `count` connections that wait, to be given to `give`. `error`: what has kept it from accepting more (-errno). */
+  /** Accepts up to `count` waiting connections for `give`. `error`: why it could not accept more (-errno). */
   accept(name: string, count: number): { connections: Descriptor[]; error: number } {
     const connections: Descriptor[] = []
     const grant = this.#source.listeners.get(name)
@@ -232,7 +232,7 @@ export class ServedListeners {
     return { connections, error }
   }
 
-  /** What the program throws when it is given one, by a 'drop' listener for example, keeps no other from being served. */
+  /** Serves each connection, even if the program's code throws for another one (in a 'drop' listener, for example). */
   give(name: string, connections: readonly Descriptor[]): void {
     const served = this.#serving.get(name)?.served
     for (const connection of connections) {
@@ -252,22 +252,22 @@ export class ServedListeners {
 
   // --- their end
 
-  /** The supervisor's process has ended. */
+  /** Called when the supervisor's process has ended. */
   becomeOrphan(): void {
     this.#orphan = true
   }
 
-  /** Whether another supervisor may have them, too: then this process does not end them for all, even as an orphan. */
+  /** Sets whether another supervisor may hold them, too. Then this process does not end them for all, even as an orphan. */
   share(elsewhere: boolean): void {
     this.#elsewhere = elsewhere
   }
 
-  /** From now on none is lent or newly served. What was suspended for an attempt may still be attached, until `end()`. */
+  /** From now on no lane is lent, and no listener is newly served. Suspended ones may still be attached, until `end()`. */
   beginStop(): void {
     this.#stopping = true
   }
 
-  /** From now on connections that come are closed. */
+  /** From now on it closes connections that it is given. */
   cutOff(): void {
     this.#cutOff = true
   }
@@ -290,7 +290,7 @@ export class ServedListeners {
     this.#close(() => true)
   }
 
-  /** No other process accepts from them any more. */
+  /** Accepts the connections that wait in dispatched listeners, because no other process does any more, and closes these listeners. */
   async #acceptDispatched(): Promise<void> {
     const dispatched = [...this.#source.listeners].filter(([, grant]) => 'dispatched' in grant)
     await Promise.all(
@@ -311,7 +311,7 @@ export class ServedListeners {
       if (which(grant) && !grant.listener.closed) grant.listener.close()
   }
 
-  /** It is this process's to end for all that hold it: the supervisor is gone, or there is none, and no other program holds it. */
+  /** Whether this process may end it for all: no supervisor lives, and no other program holds it. */
   #isOwn(name: string): boolean {
     if (this.#elsewhere || (this.#source.isShared(name) && !this.#orphan)) return false
     return this.#source.listeners.get(name)?.own === true && !this.#exposed.has(name)
@@ -327,7 +327,7 @@ export class ServedListeners {
   }
 }
 
-/** The supervisor stops, and has shut it down: a TCP socket is no listener any more. */
+/** Whether the stopping supervisor has shut it down: then a TCP socket does not listen any more. */
 function hasEnded(listener: Descriptor, own: boolean): boolean {
   return own && listener.kind === 'tcp'
 }

@@ -1,4 +1,4 @@
-/** Looks after one server of the user's in a worker: where its connections come from, and how they end without a request being lost. */
+/** Gives connections to one server of the program, and ends them without losing a request. */
 import * as http from 'node:http'
 import type { ServerHttp2Session } from 'node:http2'
 import * as https from 'node:https'
@@ -16,9 +16,9 @@ import type { DrainOptions, Intake } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
-/** Events by which a connection is handed to the application, HTTP ending there; Node looks at whether they have listeners. */
+/** Events that give a connection to the application and end HTTP on it. Node checks whether they have listeners. */
 const HANDOVERS = ['upgrade', 'connect']
-/** How often a draining server looks for idle connections, in ms. */
+/** How often a draining server checks for idle connections, in ms. */
 const SHORTEST = 10
 const LONGEST = 100
 
@@ -30,7 +30,7 @@ const LONGEST = 100
 export class ServerIntake implements Intake {
   readonly #server: Accepting
   readonly #sources: AcceptSources
-  /** That of the `listen` call: Node's connections are in it, as if the server listened by itself. */
+  /** The async context of the `listen` call. Connections are in it, as if the server listened itself. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #open = new Set<Socket>()
   readonly #connections = new Set<HttpConnection>()
@@ -39,7 +39,7 @@ export class ServerIntake implements Intake {
   readonly #waiting = new Set<() => void>()
   readonly #requestsDone = deferred()
 
-  /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is no server of Node's. */
+  /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is not a Node server. */
   constructor(server: Server) {
     this.#server = checkServer(server)
     this.#sources = new AcceptSources(this.#server, socket => this.#receive(socket))
@@ -56,17 +56,17 @@ export class ServerIntake implements Intake {
     else this.#observe(server)
   }
 
-  /** Open now. */
+  /** The number of open connections. */
   get connections(): number {
     return this.#open.size
   }
 
-  /** Begun since the start: requests of HTTP, upgrades and CONNECT included; of a net or tls server connections. */
+  /** The number of HTTP requests since the start, with upgrades and CONNECT; for a net or tls server the number of connections. */
   get requests(): number {
     return this.#traffic.requests
   }
 
-  /** Resolves in the course of `drain()`: what is still open then is the application's to end (upgraded, or not HTTP at all). */
+  /** Resolves during `drain()`, when only connections are open that the application must end (upgraded ones, or not HTTP). */
   get requestsDone(): Promise<void> {
     return this.#requestsDone.promise
   }
@@ -76,7 +76,7 @@ export class ServerIntake implements Intake {
     this.#sources.check()
   }
 
-  /** For a server that will only be given connections: it begins to listen (see Connection.injectInto), if it has not. */
+  /** For a server that will only get connections: makes it listen (see Connection.injectInto), if it does not. */
   prepare(): void {
     this.#sources.prepare()
   }
@@ -97,7 +97,7 @@ export class ServerIntake implements Intake {
     return source
   }
 
-  /** As `add()`, and throws what that rejects with: it accepts when this returns. */
+  /** As `add()`, but it accepts when this returns, and throws the errors. */
   begin(listener: Descriptor, backlog = BACKLOG, exclusive: () => boolean = () => false): Begun {
     return this.#context.run(() => this.#sources.begin(listener, backlog, exclusive))
   }
@@ -157,7 +157,7 @@ export class ServerIntake implements Intake {
     })
   }
 
-  /** Destroys what is left. */
+  /** Destroys the remaining connections. */
   destroyAll(): void {
     for (const socket of this.#open) socket.destroy()
   }
@@ -196,7 +196,7 @@ export class ServerIntake implements Intake {
     for (const event of HANDOVERS) besideOthers(server, event, count)
   }
 
-  /** Stops at the first that is not: it is asked at the end of each connection. */
+  /** Whether all are upgraded. It stops at the first one that is not, because it runs at the end of each connection. */
   #areUpgraded(): boolean {
     for (const { upgraded } of this.#connections) if (!upgraded) return false
     return true
@@ -244,7 +244,7 @@ function besideOthers(server: Server, event: string, listener: () => void): void
   })
 }
 
-/** The sockets whose parser has seen no byte since the last request: what `closeIdleConnections()` of Node goes by. */
+/** The sockets whose parser has got no byte since the last request, by the list that Node's `closeIdleConnections()` uses. */
 function betweenRequests(server: Server): ReadonlySet<unknown> {
   type Connections = { idle(): readonly { readonly socket?: unknown }[] }
   const key = Object.getOwnPropertySymbols(server).find(({ description }) => description === 'http.server.connections')

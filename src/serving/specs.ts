@@ -1,13 +1,13 @@
-/** What a supervisor, or a standalone worker, listens on. */
+/** The listeners' specs of a supervisor, a seat or a standalone worker. */
 import { checkOwnCopy, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
 import { type CheckedSpec, readSpec } from '../os/bind-spec.ts'
 
-/** A listener's spec once it was read: a socket that is there, or where to bind one. */
+/** A checked spec of a listener: an existing socket, or the address to bind. */
 export type ListenerSpec = Descriptor | CheckedSpec
 
-/** Each worker is sent all of them in one message. */
+/** The most listeners, because each worker gets all of them in one message. */
 const MAX_LISTENERS = 64
 
 /**

@@ -1,4 +1,4 @@
-/** What a worker's program does when the worker stops, and how long it may take. */
+/** Runs the `onStop` handlers of the program, within their time limit. */
 import { setTimeout as later } from 'node:timers/promises'
 import { bound } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
@@ -14,21 +14,21 @@ export type StopHandler = (context: StopContext) => unknown
 export class StopHandlers {
   readonly #handlers: StopHandler[] = []
   readonly #timeIsOver = deferred()
-  /** From `#timeIsOver` on: when the process ends in any case, on the clock of performance.now(). */
+  /** Set by `#timeIsOver`: when the process ends in any case, by performance.now(). */
   #deadline = 0
 
-  /** It runs in the async context of this call. */
+  /** Adds a handler, which runs in the async context of this call. */
   add(handler: StopHandler): void {
     this.#handlers.push(bound(handler))
   }
 
-  /** The process ends in so many ms, whatever they do. */
+  /** Sets that the process ends in so many ms, even if handlers still run. */
   limit(milliseconds: number): void {
     this.#deadline = performance.now() + milliseconds
     this.#timeIsOver.resolve()
   }
 
-  /** Runs them one after the other, the last one first. Returns whether one has failed. `signal`: see `StopContext`. */
+  /** Runs the handlers one after the other, the last one first. Resolves to whether one has failed. `signal`: see `StopContext`. */
   async run(signal: AbortSignal): Promise<boolean> {
     let failed = false
     const run = async (handler: StopHandler): Promise<void> => {
@@ -49,7 +49,7 @@ export class StopHandlers {
     return failed
   }
 
-  /** Of the time that is left after `stopTimeout` the handler that runs and those behind it have equal shares. */
+  /** The running handler and those behind it have equal shares of the time that is left after `stopTimeout`. */
   async #shareIsOver(): Promise<void> {
     await this.#timeIsOver.promise
     const left = this.#deadline - performance.now()

@@ -1,4 +1,4 @@
-/** How a process becomes a candidate: it connects to the owner until that makes it an offer, or nobody is there. */
+/** Makes a process a candidate: it connects to the owner again and again, until the owner makes an offer or no owner is there. */
 import { setTimeout as later } from 'node:timers/promises'
 import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
@@ -7,7 +7,7 @@ import type { Asked } from './messages.ts'
 import { type CandidateSetup, codeOf, type Patience, Succession } from './succession.ts'
 
 const NOBODY: readonly string[] = ['ENOENT', 'ECONNREFUSED']
-/** What a candidate hears when its owner was replaced, or has gone, before it made an offer. */
+/** The codes for a candidate whose owner was replaced, or has ended, before it made an offer. */
 const AGAIN: readonly string[] = [
   'ERR_PASSFD_TAKEOVER_MOVED',
   'ERR_PASSFD_DISCONNECTED',
@@ -30,7 +30,7 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
     } catch (error) {
       const code = codeOf(error)
       if (NOBODY.includes((error as { code: string }).code)) return undefined
-      // An owner that is always too busy is no owner that has gone
+      // An owner that is always too busy has not ended
       const waited = performance.now() - patience.since
       if (!AGAIN.includes(code) || isRefusal(error) || waited > setup.limits.turnTimeout) throw error
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
@@ -38,7 +38,7 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
   }
 }
 
-/** The owner's rule does not admit this process. */
+/** Whether the owner has refused this process. */
 function isRefusal(error: unknown): boolean {
   const { code, remote } = error as { code?: string; remote?: { code?: string } }
   return code === 'ERR_PASSFD_PEER' && REFUSALS.includes(remote?.code ?? '')
@@ -73,7 +73,7 @@ export async function applyAt(
   }
 }
 
-/** An owner's refusal has its own code here, too: programs need not look into `remote`. */
+/** Gives an owner's refusal the same code here, so that programs need not read `remote`. */
 function asRefusal(error: unknown, pid: number): unknown {
   const { code, remote } = error as PassfdError
   if (code !== 'ERR_PASSFD_REMOTE' || remote === undefined) return error

@@ -9,14 +9,14 @@
  *                                               └──mark──▶ let go     (the mark counts in every state)
  */
 
-/** `over`: the attempt has an outcome, and nothing more happens. */
+/** `over`: the attempt has its outcome, which is final. */
 export type AttemptState = 'offering' | 'offered' | 'frozen' | 'committed' | 'over'
 
-/** What an attempt does to its owner. Each is called at most once. */
+/** What an attempt calls on its owner, each at most once. */
 export interface AttemptEffects {
-  /** Reads the decision pipe. True: the byte was there, and the successor can't commit any more. */
+  /** Reads the decision pipe. Returns true if it got the byte: then the successor can't commit any more. */
   takeByte(): boolean
-  /** The attempt is over, and the owner goes on. `frozen`: it takes its state back. `listens`: the successor may have called listen(2), so the owner calls it again. */
+  /** The owner goes on. `frozen`: it takes its state back. `listens`: the successor may have called listen(2), so the owner calls it again. */
   rollBack(how: { frozen: boolean; listens: boolean }): void
   /** The successor serves: the owner closes its listeners and its state, and drains. */
   letGo(): void
@@ -24,7 +24,7 @@ export interface AttemptEffects {
   awaitMark(): void
 }
 
-/** All that an attempt remembers. */
+/** The whole memory of an attempt. */
 export interface AttemptFacts {
   state: AttemptState
   /** The program has frozen its state for this attempt. */
@@ -49,7 +49,7 @@ export class Attempt {
     if (this.state === 'offering') this.facts.state = 'offered'
   }
 
-  /** The owner is about to freeze. False: the attempt has ended, or a byte is no longer there to be committed with. */
+  /** Called before the owner freezes. Returns false if the successor can't commit any more, or has not got the whole offer. */
   freeze(): boolean {
     if (this.state !== 'offered') return false
     this.facts.state = 'frozen'
@@ -57,7 +57,7 @@ export class Attempt {
     return true
   }
 
-  /** The program could not freeze: it goes on with its state, and the successor may commit without that. */
+  /** The program could not freeze. It goes on with its state, and the successor may commit without it. */
   notFrozen(): void {
     if (this.state !== 'frozen') return
     this.facts.state = 'offered'
@@ -78,7 +78,7 @@ export class Attempt {
     this.#rollBack(listens)
   }
 
-  /** The channel has ended, or a limit is over. The successor may be alive all the same, and only the byte tells whether it has committed. */
+  /** The channel has ended, or a time limit is over. The successor may still live, and only the byte shows whether it has committed. */
   interrupted(): void {
     if (this.state === 'over' || this.state === 'committed') return
     if (this.state === 'offering' || this.#effects.takeByte()) {

@@ -9,26 +9,26 @@
  *                                  won ──mark()──▶ owner   over
  */
 
-/** `bereaved`: the channel has ended before the state was complete, and the predecessor's life pipe has not. */
+/** `bereaved`: the channel has ended before the state was complete, but the predecessor's life pipe is open. */
 export type CandidacyState = 'waiting' | 'receiving' | 'holding' | 'copying' | 'bereaved' | 'won' | 'owner' | 'over'
 
-/** Why a candidacy is over. `again`: the candidate gives back what it has and connects anew. */
+/** Why a candidacy is over. `again`: the candidate closes what it has, and connects again. */
 export type Defeat = 'again' | 'turn' | 'offer' | 'state' | 'late' | 'given up' | 'attach'
 
 export interface CandidacyEffects {
-  /** Reads the decision pipe. True: the byte was there, and the predecessor can't roll back any more. */
+  /** Reads the decision pipe. Returns true if it got the byte: then the predecessor can't roll back any more. */
   takeByte(): boolean
-  /** Writes the mark into the own life pipe. */
+  /** Writes the mark into this process's life pipe. */
   mark(): void
-  /** The channel has ended, and the predecessor may be dying: its life pipe tells, or a limit is over (`timeOver`). */
+  /** The channel has ended, and the predecessor may be dying. Waits for the end of its life pipe, or for a time limit (`timeOver`). */
   awaitDeath(): void
-  /** The state can't come any more: the predecessor has died with it. The candidate may commit without it. */
+  /** The predecessor has died with the state. The candidate may commit without it. */
   stateLost(): void
-  /** Closes all that the candidate was given, and its life pipe. */
+  /** Closes everything that the candidate got, and its life pipe. */
   giveUp(why: Defeat): void
 }
 
-/** All that a candidacy remembers. */
+/** The whole memory of a candidacy. */
 export interface CandidacyFacts {
   state: CandidacyState
   connected: boolean
@@ -51,7 +51,7 @@ export class Candidacy {
     return this.facts.state
   }
 
-  /** Everything is here, and nothing of the predecessor is needed to commit. */
+  /** Whether the candidate has everything that it needs to commit. */
   get complete(): boolean {
     return this.state === 'holding'
   }
@@ -61,7 +61,7 @@ export class Candidacy {
     if (this.state === 'waiting' || this.state === 'receiving') this.facts.state = last ? 'holding' : 'receiving'
   }
 
-  /** Asks for the state. False: there is nobody to ask (see `stateLost` and `giveUp`), or it is not the time. */
+  /** Called to ask for the state. Returns false if the predecessor can't be asked (see `stateLost` and `giveUp`), or not in this state. */
   inherit(): boolean {
     if (this.state !== 'holding') return false
     this.facts.state = 'copying'
@@ -70,7 +70,7 @@ export class Candidacy {
     return false
   }
 
-  /** The last part of the state has come; or the predecessor has answered that it could not freeze, and goes on with its state. */
+  /** The last part of the state has come. Or the predecessor has answered that it could not freeze, and goes on with its state. */
   inherited(): void {
     if (this.state === 'copying') this.facts.state = 'holding'
   }
@@ -87,14 +87,14 @@ export class Candidacy {
     if (this.state === 'bereaved') this.#bereave()
   }
 
-  /** The limit of the state that the candidacy is in is over. */
+  /** The time limit of the candidacy's present state is over. */
   timeOver(): void {
     if (this.state === 'waiting') this.#end('turn')
     else if (this.state === 'receiving') this.#end('offer')
     else if (this.state === 'copying' || this.state === 'bereaved') this.#end('state')
   }
 
-  /** Reads the byte. True: this process is the owner as soon as it has attached; it is to do so, and to `mark()`, in the same turn. */
+  /** Reads the byte. If it returns true, this process must attach its servers and call `attached()` in the same turn. */
   commit(): boolean {
     if (this.state !== 'holding') return false
     if (this.#effects.takeByte()) {
@@ -105,14 +105,14 @@ export class Candidacy {
     return false
   }
 
-  /** It accepts. */
+  /** All servers accept: writes the mark. */
   attached(): void {
     if (this.state !== 'won') return
     this.facts.state = 'owner'
     this.#effects.mark()
   }
 
-  /** The program does not want to, or has failed. After the commit: it could not attach, and the predecessor takes back. */
+  /** The program gives up, or has failed. After the commit it could not attach its servers, and the predecessor goes on. */
   giveUp(): void {
     if (this.state !== 'owner' && this.state !== 'over') this.#end(this.state === 'won' ? 'attach' : 'given up')
   }

@@ -9,23 +9,23 @@ import { collectOrphans, endOf } from '../os/orphans.ts'
 import { connectTo } from '../os/socket-name.ts'
 
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
-/** How often it looks who owns the path, in ms: a successor's successor announces itself to nobody else. */
+/** How often it checks which process owns the path, in ms: a successor's successor does not announce itself to this process. */
 const LOOK = 1000
-/** How long connect(2) to a path whose queue is full is tried, in ms. */
+/** How long it tries connect(2) while the path's queue is full, in ms. */
 const PATIENCE = 1000
 
 export class ContainerInit {
   readonly #path: string
   readonly #over = deferred()
   readonly #endCollecting: () => void
-  /** Those that have owned the path since, and have not ended. */
+  /** The later owners of the path that have not ended. */
   readonly #living = new Set<number>()
   #owner = 0
   #status = 0
   #timer: NodeJS.Timeout | undefined
   #unlisten: () => void = () => {}
 
-  /** Undefined: this process is no PID 1. Children that are started from now on are known by their status. */
+  /** Returns undefined if this process is not PID 1. Call it before children are started whose status is needed. */
   static of(path: string): ContainerInit | undefined {
     return process.pid === 1 && native.isReaper() === 1 ? new ContainerInit(path) : undefined
   }
@@ -35,13 +35,13 @@ export class ContainerInit {
     this.#endCollecting = collectOrphans()
   }
 
-  /** Process `pid` serves in this one's place. */
+  /** Process `pid` now serves instead of this one. */
   follow(pid: number): void {
     this.#watch(pid)
     this.#timer = setInterval(() => void this.#look(), LOOK)
   }
 
-  /** Sends signals on to the owner from now on. The process's own handlers are to be removed before. */
+  /** Passes signals on to the owner from now on. Remove the process's own handlers before. */
   passSignals(): void {
     const listeners = SIGNALS.map(signal => [signal, () => void this.#pass(signal)] as const)
     for (const [signal, listener] of listeners) process.on(signal, listener)
@@ -50,7 +50,7 @@ export class ContainerInit {
     }
   }
 
-  /** Resolves when all that have served since have ended, to the exit status of the last owner; to 0 if the kernel does not tell that. */
+  /** Resolves when all later owners have ended, to the exit status of the last one, or to 0 if the kernel does not report it. */
   async ended(): Promise<number> {
     await this.#over.promise
     return this.#status
@@ -92,7 +92,7 @@ export class ContainerInit {
   }
 }
 
-/** The process that has called listen(2) last at the path; undefined: none listens there, or it is in no namespace of this process. */
+/** Resolves to the process that last called listen(2) at the path. Undefined: none listens, or this process's pid namespace does not show it. */
 async function ownerAt(path: string): Promise<number | undefined> {
   try {
     const fd = await connectTo({ path }, PATIENCE, undefined, () => {})

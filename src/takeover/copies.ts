@@ -3,7 +3,7 @@ import type { Descriptor } from '../descriptor/descriptor.ts'
 
 export type Copy = (descriptor: Descriptor) => Descriptor
 
-/** What is made with copies, which the caller owns: all of them, or it throws and none is left open. */
+/** Calls `make` with a function that copies descriptors. The caller owns the copies. If it throws, it has closed all of them. */
 export function copying<T>(make: (copy: Copy) => T): T {
   const copies: Descriptor[] = []
   try {

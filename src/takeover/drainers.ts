@@ -1,10 +1,10 @@
-/** The superseded processes that still drain: the direct predecessor tells of itself and of those before it. */
+/** The superseded processes that still drain. The direct predecessor reports itself and those before it. */
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import { Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import type { Draining } from './messages.ts'
 
-/** A process that is watched until it ends (pidfd_open(2)): nobody may be left to tell of it. */
+/** A process that is monitored until it ends (pidfd_open(2)), because the process that reported it may have ended. */
 interface Watched {
   readonly descriptor: Descriptor
   readonly watcher: Watcher
@@ -24,7 +24,7 @@ export class Drainers {
     return this.#list
   }
 
-  /** The direct predecessor tells of itself and of those before it. */
+  /** Gets a report of the direct predecessor, about itself and those before it. */
   told(pid: number, connections: number, chain: readonly Draining[]): void {
     this.#list = [{ pid, connections }, ...chain]
     for (const watched of [...this.#watched.keys()]) if (!chain.some(one => one.pid === watched)) this.#forget(watched)
@@ -32,7 +32,7 @@ export class Drainers {
     this.#onChange()
   }
 
-  /** The direct predecessor's channel has ended. Those before it are listed, as it told last, until they end. */
+  /** The direct predecessor's channel has ended. Those before it stay in the list, with their last numbers, until they end. */
   ended(): void {
     if (this.#list.length === 0) return
     this.#list = this.#list.slice(1).filter(({ pid }) => this.#watched.has(pid))
@@ -43,7 +43,7 @@ export class Drainers {
     for (const pid of [...this.#watched.keys()]) this.#forget(pid)
   }
 
-  /** A process of another pid namespace can't be watched. */
+  /** A process of another pid namespace can't be monitored. */
   #watch(pid: number): void {
     if (this.#watched.has(pid) || pid === process.pid) return
     const fd = native.pidfd(pid)

@@ -118,7 +118,7 @@ async function give(channel: Channel<unknown, Told>, giver: Giver, { life, timeo
     },
     life
   )
-  // The end of the channel is no outcome if the successor has committed by then
+  // If the successor has committed, the end of the channel does not decide the outcome
   void channel.closed.then(() => owner.settled()).then(outcome.resolve)
   const timer = setTimeout(() => channel.destroy(), timeout)
   await outcome.promise

@@ -3,18 +3,18 @@ import { PassfdError } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 
-/** Of the takeover protocol: the lower of the two sides' numbers is spoken. */
+/** The version of the takeover protocol. Both sides use the lower one of the two. */
 export const VERSION = 1
 /** Features that this release knows, for the other side's `needs`. */
 export const FEATURES: readonly string[] = []
-/** Listeners in one part of an offer: 253 descriptors fit into a message, and some have another use. */
+/** Listeners in one part of an offer: a message has at most 253 descriptors, and some of them have another use. */
 export const PART = 240
 /** Names of listeners in one message. */
 const MAX_NAMES = 4096
-/** Of a name, in UTF-16 units. */
+/** The longest name, in UTF-16 units. */
 const MAX_NAME = 255
 
-/** What a program says of itself, for people. */
+/** A program's description of itself, for people. */
 export interface Program {
   pid: number
   passfd: string
@@ -63,7 +63,7 @@ export interface Offer extends Part {
   life: Descriptor
 }
 
-/** How many parts the state has, and what is in all of them. */
+/** The number of parts of the state, and of the bytes and descriptors in all of them. */
 export interface Frozen {
   parts: number
   bytes: number

@@ -32,7 +32,7 @@ export interface TakeOverOptions {
    * the default: a process of the same user, or root. A program that drops its user before `ready()` needs it, for both users.
    */
   authorize?(peer: Peer): boolean | Promise<boolean>
-  /** Gives the wait for the predecessor up, with Node's AbortError. */
+  /** Ends the wait for the predecessor, with Node's AbortError. */
   signal?: AbortSignal
   /** As the owner: whether a candidate whose turn it is not waits (the default) or is refused with ERR_PASSFD_TAKEOVER_BUSY. At most 16 wait. */
   busy?: 'wait' | 'refuse'
@@ -61,7 +61,7 @@ export interface TakeOverOptions {
   signals?: boolean
   /** False: the process does not end by itself when nothing is left to do: see `seat.ended`. Default true. */
   exit?: boolean
-  /** The exit status of a process that was superseded, 0 to 255, whatever its end is like: a service manager is not to start it again. Default 0. */
+  /** Sets the exit status of a superseded process, 0 to 255, also after a failure, so that a service manager does not start it again. Default 0. */
   supersededStatus?: number
 }
 
@@ -114,7 +114,7 @@ export interface TakeOverSettings extends PlaceSettings {
   readonly supersededStatus: number
 }
 
-/** Throws ERR_PASSFD_INVALID_ARGUMENT; no Descriptor is moved. `what`: how errors call the options; `place`: those of the path. */
+/** Checks the options, and moves no Descriptor. Throws ERR_PASSFD_INVALID_ARGUMENT. `what` names the options in errors, `place` those of the path. */
 export function settingsOf(given: TakeOverOptions, what = 'options', place = `${what}.path`): TakeOverSettings {
   const options = readOptions(given, TAKEOVER_OPTIONS)
   const { drop = [], authorize, signal, busy = 'wait', signals = true, exit = true, supersededStatus = 0 } = options

@@ -1,4 +1,4 @@
-/** The owner of a seat: it answers on the takeover path, gives each candidate its turn, and lets go when a successor serves. */
+/** The owner of a seat. It answers on the takeover path, gives each candidate its turn, and closes its listeners when a successor serves. */
 import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
@@ -30,15 +30,15 @@ import { type Life, makeDecision, OtherLife, takeByte } from './pipes.ts'
 import { publishStep } from './steps.ts'
 import { Successor } from './successor.ts'
 
-/** Of the takeover path; as of every server of channels. */
+/** The backlog of the takeover path, as that of any channel server. */
 export const BACKLOG = 511
-/** Candidates that wait for their turn. */
+/** The most candidates that wait for their turn. */
 const MAX_WAITING = 16
-/** How often one that waits hears that it does, in ms. */
+/** How often the owner sends `wait` to a waiting candidate, in ms. */
 const WAIT_INTERVAL = 3000
-/** A client of the takeover path that says nothing keeps its place for so long, in ms. */
+/** How long a client of the takeover path may send nothing, in ms. */
 const SILENCE = 10_000
-/** How long a successor that has committed may be silent before that is reported, in ms. */
+/** The owner reports a committed successor that has not written its mark for so long, in ms. */
 const SILENT_AFTER = 1000
 
 export interface OwnerLimits {
@@ -46,11 +46,11 @@ export interface OwnerLimits {
   readonly attemptTimeout: number
   /** From the call of `freeze` to the commit, in ms. */
   readonly freezeTimeout: number
-  /** What a candidate gets whose turn it is not. */
+  /** What happens to a candidate while another one has its turn. */
   readonly busy: 'wait' | 'refuse'
 }
 
-/** What `freeze` is told of. */
+/** The argument of `freeze`. */
 export interface FreezeContext {
   readonly successor: Peer
   /** What the successor has given to `inherit()`: which formats of the state it takes, for example. Untrusted if `authorize` lets others in. */
@@ -59,24 +59,24 @@ export interface FreezeContext {
   readonly signal: AbortSignal
 }
 
-/** What an owner does for its program. */
+/** What an owner calls on its program. */
 export interface OwnerHooks {
-  /** Copies of every lane of every listener, the caller's own. `wants`: the names that the successor serves; undefined: not known yet. */
+  /** Returns copies of every lane of every listener, which the caller owns. `wants`: the names that the successor serves; undefined: not known yet. */
   offer(wants: readonly string[] | undefined, successor: Peer): Offered[]
-  /** The successor does not serve these. */
+  /** The successor does not serve these listeners. */
   drops(names: readonly string[], successor: Peer): void
-  /** Stops accepting and touching the state, and resolves to copies of it, the caller's own; the program keeps the originals. Rejects: the program goes on with its state. */
+  /** Stops accepting, and resolves to copies of the state, which the caller owns. The program keeps the originals. If it rejects, the program goes on. */
   freeze(context: FreezeContext): Promise<readonly StatePart[]>
   /** The attempt has failed. `frozen`: the program gets its state back and accepts again. `listens`: the owner calls listen(2) again. */
   rollBack(how: { frozen: boolean; listens: boolean }, successor: Peer): void
   /** The successor serves. The program closes its listeners and the originals of its state, and drains. */
   letGo(successor: Peer, to: Successor): void
-  /** `silent`: the successor has committed and has not served for a second. */
+  /** `silent`: the successor has committed, and has not written its mark for a second. */
   report(code: 'silent' | 'failed', successor: Peer, detail: string): void
 }
 
 export interface OwnerSetup {
-  /** The listening socket behind the takeover path. The owner keeps it until it lets go. Undefined: the owner has one candidate, at a channel. */
+  /** The listening socket of the takeover path, which the owner keeps until a successor serves. Undefined: its only candidate is at a channel. */
   readonly path: Descriptor | undefined
   readonly program: Program
   readonly generation: number
@@ -105,11 +105,11 @@ interface Turn {
   /** The parts that the successor has not asked for yet. */
   state: Map<number, StatePart> | undefined
   timer: NodeJS.Timeout | undefined
-  /** Of the whole attempt, on the clock of performance.now(). */
+  /** The time limit of the whole attempt, by performance.now(). */
   deadline: number
 }
 
-/** It listens from its construction on: peers see this process's credentials then. */
+/** Listens from its construction on, so that peers see this process's credentials. */
 export class Owner {
   readonly life: Life
   readonly since = Date.now()
@@ -119,7 +119,7 @@ export class Owner {
   #server: ChannelServer<unknown, Told> | undefined
   #turn: Turn | undefined
   #over = false
-  /** The attempt that is under way is the last one. */
+  /** No further attempt begins after the present one. */
   #stopping = false
   #settled: (() => void) | undefined
 
@@ -138,7 +138,7 @@ export class Owner {
     return { owner, accepting: owner.#listen(listening) }
   }
 
-  /** Has one candidate, at the other end of the channel, and nothing to listen on. */
+  /** Makes an owner with one candidate, at the other end of the channel, and without a path. */
   static at(channel: Channel<unknown, Told>, setup: OwnerSetup, life: Life): Owner {
     const owner = new Owner(setup, life)
     owner.#admitted(channel)
@@ -150,7 +150,7 @@ export class Owner {
     return this.#turn?.candidate.peer.pid
   }
 
-  /** Resolves when no attempt is under way: at once, or when this one has its outcome. */
+  /** Resolves when no attempt is under way: at once, or when the present one has its outcome. */
   settled(): Promise<void> {
     if (this.#turn === undefined) return Promise.resolve()
     return new Promise(resolve => {
@@ -162,7 +162,7 @@ export class Owner {
     })
   }
 
-  /** The owner stops without a successor: candidates connect again, and find nobody. The socket file stays: the next start proves it dead and replaces it. */
+  /** Stops without a successor: candidates connect again, and find no owner. The socket file stays, and the next start replaces it. */
   async stop(): Promise<void> {
     this.#stopping = true
     await this.settled()
@@ -194,7 +194,7 @@ export class Owner {
 
   #admitted(channel: Channel<unknown, Told>): void {
     channel.unref()
-    // One that asks for the status keeps its place as little as one that says nothing
+    // A client that asks only for the status may stay no longer than a silent one
     const silence = setTimeout(() => {
       if (!this.#isCandidate(channel)) channel.destroy(new PassfdError('TAKEOVER_SILENT', { timeout: SILENCE }))
     }, SILENCE).unref()
@@ -208,7 +208,7 @@ export class Owner {
     })
   }
 
-  /** It waits for its turn, has it, or has been the successor. */
+  /** Whether the channel's client waits for its turn, has it, or was the successor. */
   #isCandidate(channel: Channel<unknown, Told>): boolean {
     if (this.#over || this.#turn?.candidate.channel === channel) return true
     return this.#waiting.some(candidate => candidate.channel === channel)
@@ -278,7 +278,7 @@ export class Owner {
       try {
         void channel.send({ do: 'wait', behind: candidate }).catch(() => {})
       } catch {
-        // It has left, which its channel's end says
+        // The candidate has left; the end of its channel reports that
       }
     }
   }
@@ -335,14 +335,14 @@ export class Owner {
       }))
       candidate.turn.resolve(offer)
     } catch (error) {
-      // No descriptors are left, for example: it is an answer to this candidate, and the owner goes on
+      // For example no descriptor is free. The candidate gets the error, and the owner goes on
       candidate.turn.reject(error as Error)
       this.#forget(turn)
       this.#next()
     }
   }
 
-  /** The listeners from `from` on, copies that are the caller's, and with the last ones the decision pipe. */
+  /** Returns copies of the listeners from `from` on, which the caller owns, and with the last ones the decision pipe. */
   #part(turn: Turn, from: number, copy: Copy): Part {
     const { offered, attempt } = turn
     const listeners = offered.slice(from, from + PART).map(one => ({ ...one, listener: copy(one.listener) }))
@@ -389,7 +389,7 @@ export class Owner {
     } catch (error) {
       attempt.notFrozen()
       if (attempt.state === 'offered') {
-        // It accepts again, so the short limit is over
+        // The program accepts again, so the short limit does not apply any more
         clearTimeout(turn.timer)
         const left = Math.max(turn.deadline - performance.now(), limits.freezeTimeout)
         turn.timer = setTimeout(() => attempt.interrupted(), left).unref()
@@ -398,7 +398,7 @@ export class Owner {
     }
   }
 
-  /** Each part once. Its descriptors are copies already, and move. */
+  /** Sends each part once. Its descriptors are copies, and move. */
   #state(turn: Turn, part: number): StatePart {
     const one = turn.state?.get(part)
     if (one === undefined)
@@ -419,7 +419,7 @@ export class Owner {
     }
     const turn = this.#turn
     if (turn?.candidate.channel !== channel) return
-    // What its life pipe says by now counts more than the channel
+    // The life pipe counts more than the end of the channel
     turn.life?.look()
     turn.attempt.interrupted()
   }
@@ -437,7 +437,7 @@ export class Owner {
     publishStep('rollBack', candidate.peer.pid)
     this.#forget(turn)
     void candidate.channel.close()
-    // Peers see the credentials of whoever called listen(2) last
+    // Peers see the credentials of the process that called listen(2) last
     const { path } = this.#setup
     if (how.listens && path !== undefined) native.listen(path.borrow(), BACKLOG)
     this.#setup.hooks.rollBack(how, candidate.peer)

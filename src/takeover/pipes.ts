@@ -22,12 +22,12 @@ export function makeDecision(): Descriptor {
   }
 }
 
-/** Reads the byte of a decision pipe, which never blocks. False: the other side has it. */
+/** Reads the byte of a decision pipe, and never blocks. Returns false if the other side has read it. */
 export function takeByte(decision: Descriptor): boolean {
   return checked(native.readNow(decision.borrow(), room, 0, 1), 'read') === 1
 }
 
-/** This process's life pipe: its write end is here alone, so the kernel ends the pipe when this process ends, however that happens. */
+/** This process's life pipe. Only this process has the write end, so the kernel ends the pipe when this process ends, in whatever way. */
 export class Life {
   readonly #readable: Descriptor
   readonly #writable: Descriptor
@@ -38,7 +38,7 @@ export class Life {
     this.#writable = writable
   }
 
-  /** A read end for the other side, the caller's. `copy`: makes it. */
+  /** Returns a read end for the other side, which the caller owns. `copy` makes it. */
   readEnd(copy = (readable: Descriptor): Descriptor => readable.dup()): Descriptor {
     return copy(this.#readable)
   }
@@ -48,7 +48,7 @@ export class Life {
     checked(native.writeNow(this.#writable.borrow(), BYTE, 0, 1), 'write')
   }
 
-  /** Ends it: without a mark it means that this process has touched nothing. */
+  /** Ends the pipe. Without a mark that means that this process has changed nothing. */
   end(): void {
     for (const descriptor of [this.#readable, this.#writable]) if (!descriptor.closed) descriptor.close()
   }
@@ -61,7 +61,7 @@ export interface LifeListener {
   onEnd(): void
 }
 
-/** The other side's life pipe. The Descriptor is moved in. It keeps no process running. */
+/** The other side's life pipe. The Descriptor is moved in. It does not keep the process running. */
 export class OtherLife {
   readonly #end: Descriptor
   readonly #listener: LifeListener
@@ -75,7 +75,7 @@ export class OtherLife {
     this.#end = end
   }
 
-  /** Reads what is there. The event loop calls it, and whoever is about to decide by the channel's end. */
+  /** Reads the pipe. The event loop calls it, and so does code that must decide at the end of the channel. */
   look(): void {
     while (!this.#end.closed) {
       const count = native.readNow(this.#end.borrow(), room, 0, 1)

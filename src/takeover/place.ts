@@ -18,7 +18,7 @@ import { Life } from './pipes.ts'
 import type { Succession } from './succession.ts'
 import type { Successor } from './successor.ts'
 
-/** How often a superseded process looks how many connections are left, in ms. */
+/** How often a superseded process counts its remaining connections, in ms. */
 const LOOK = 1000
 
 /**
@@ -26,10 +26,10 @@ const LOOK = 1000
  * dead, because its directory can't be read.
  */
 const BINDS = 10
-/** Before it tries again, in ms. */
+/** The time to the next try, in ms. */
 const BIND_PAUSE = 10
 
-/** What a place reports. Without a listener for the event each is a process warning. */
+/** The reports of a place. Without a listener each is a process warning. */
 export interface Report {
   readonly code:
     | 'address' // under a known name this program listens elsewhere
@@ -47,26 +47,26 @@ export interface Report {
   readonly name?: string
 }
 
-/** What it does for the process. */
+/** What a place calls on its process. */
 export interface PlaceHooks {
   /** Names of all listeners. */
   names(): string[]
-  /** Copies of every lane of every listener, the caller's own. */
+  /** Returns copies of every lane of every listener, which the caller owns. */
   copies(): Offered[]
   /** See OwnerHooks. */
   freeze(context: FreezeContext): Promise<readonly StatePart[]>
-  /** An attempt to take over from this process begins: others may hold its listeners from now on. */
+  /** An attempt begins: from now on another process may hold the listeners. */
   begun?(): void
   rollBack(how: { frozen: boolean; listens: boolean }): void
-  /** A successor serves. `alone`: listeners that it does not. */
+  /** A successor serves. `alone`: the listeners that the successor does not serve. */
   letGo(successor: Peer, alone: readonly string[]): void
-  /** Connections that the predecessor has accepted and that none of its own takes: the callee's. */
+  /** Connections that the predecessor accepted and that none of its servers takes. The callee owns them. */
   onConnections(name: string, connections: readonly Descriptor[]): void
-  /** The predecessor is a supervisor, and its worker in `slot` gives its state to the holder of the other end. Undefined: nobody here takes any. */
+  /** A supervisor's worker in `slot` gives its state over this socketpair. The callee owns the end. Undefined: this process takes no such state. */
   onWorker?(slot: number, end: Descriptor): void
-  /** Other predecessors drain, or have other numbers of connections. */
+  /** The draining predecessors, or their numbers of connections, have changed. */
   onDraining(): void
-  /** Open connections of this process. */
+  /** Returns the number of open connections of this process. */
   connections(): number
   report(report: Report): void
 }
@@ -81,7 +81,7 @@ export class Place {
   #path: Descriptor | undefined
   #file: SocketFile | undefined
   #life: Life | undefined
-  /** What the owner will listen with. */
+  /** The socket with which the owner will listen. */
   #listening: Descriptor | undefined
   #owner: Owner | undefined
   #alone: readonly string[] = []
@@ -109,12 +109,12 @@ export class Place {
     return this.#successor?.peer
   }
 
-  /** This process is PID 1: once it is superseded, it ends with this. */
+  /** Set if this process is PID 1: decides when it ends after it was superseded. */
   get init(): ContainerInit | undefined {
     return this.#init
   }
 
-  /** The superseded processes that still have connections, as they have told last. */
+  /** The superseded processes that still have connections, with their last reported numbers. */
   get draining(): readonly Draining[] {
     return this.#drainers.list
   }
@@ -137,7 +137,7 @@ export class Place {
     }
   }
 
-  /** False: another process is there by now, and the caller tries again. */
+  /** Returns false if another process has taken the path meanwhile. Then the caller tries again. */
   async #bind(again: boolean): Promise<boolean> {
     const { path, access } = this.#settings
     try {
@@ -151,7 +151,7 @@ export class Place {
     }
   }
 
-  /** These listeners of the predecessor are served no more, and all others are. Before the commit. */
+  /** Informs the predecessor, before the commit, which of its listeners this process does not serve. It serves all others. */
   async drop(names: readonly string[]): Promise<void> {
     const succession = this.#succession
     if (succession === undefined) return
@@ -160,7 +160,7 @@ export class Place {
       await succession.drop(names)
     } catch {
       succession.checkUndefeated()
-      // The predecessor is dead, or its channel is: it decides by the pipes what it does
+      // The predecessor or its channel has ended. It decides by the pipes
     }
     for (const name of names)
       this.#hooks.report({
@@ -190,7 +190,7 @@ export class Place {
     }
   }
 
-  /** Every server accepts: answers on the path, and writes the mark. Resolves when candidates are let in; that it fails is reported. */
+  /** Called when every server accepts: answers on the path, and writes the mark. Resolves when candidates are admitted. Reports a failure. */
   async serve(): Promise<void> {
     const { attemptTimeout, freezeTimeout, busy, authorize } = this.#settings
     const hooks = this.#hooks
@@ -237,7 +237,7 @@ export class Place {
     )
   }
 
-  /** It could not accept after the byte: the predecessor takes back. */
+  /** Called if it could not accept after the byte: the predecessor goes on. */
   fail(): void {
     this.#listening!.close()
     this.#succession?.giveUp()
@@ -275,7 +275,7 @@ export class Place {
     void this.#left.promise.then(() => clearInterval(look))
   }
 
-  /** Connections that this superseded process has accepted and that none of its servers takes. They are moved. */
+  /** Sends connections to the successor that this superseded process accepted and that none of its servers takes. Moves them. */
   give(name: string, connections: Descriptor[]): void {
     if (this.#successor === undefined) for (const connection of connections) connection.close()
     else this.#successor.give(name, connections)
@@ -287,7 +287,7 @@ export class Place {
     else this.#successor.worker(slot, end)
   }
 
-  /** Before the commit: the predecessor goes on, and all that it has offered is closed. */
+  /** Gives up before the commit: closes everything that the predecessor has offered, and the predecessor goes on. */
   async giveUp(): Promise<void> {
     this.#givenUp = true
     if (this.#succession !== undefined) {
@@ -300,13 +300,13 @@ export class Place {
     this.#life?.end()
   }
 
-  /** No candidate is let in any more. Resolves when an attempt that is under way has its outcome, which may be a successor. */
+  /** Admits no further candidate. Resolves when the present attempt has its outcome, which may be a successor. */
   async stop(): Promise<void> {
     await this.#owner?.stop()
     this.#owner = undefined
   }
 
-  /** The last thing: nothing is served any more. */
+  /** Called at the very end, when this process serves no more. */
   async leave(): Promise<void> {
     this.#left.resolve()
     this.#drainers.close()
@@ -322,7 +322,7 @@ export class Place {
   }
 }
 
-/** For a report that nobody listens to. */
+/** Emits a report without a listener as a process warning. */
 export function warnOf({ code, message }: Report): void {
   process.emitWarning(message, { type: 'TakeoverWarning', code: `PASSFD_TAKEOVER_${code.toUpperCase()}` })
 }

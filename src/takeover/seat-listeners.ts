@@ -1,4 +1,4 @@
-/** The listeners of a seat: those that its predecessor has offered, and those that it has bound itself. */
+/** The listeners of a seat: those of its predecessor, and those that it has bound itself. */
 import { quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
@@ -25,9 +25,9 @@ import {
 const KINDS: readonly Kind[] = [...LISTENERS, 'unix-seqpacket-listener', ...DATAGRAMS]
 
 export class SeatListeners {
-  /** What the seat serves. */
+  /** The listeners that the seat serves. */
   readonly #taken = new Map<string, ServedSocket>()
-  /** What the predecessor has and this program has not asked for. */
+  /** The predecessor's listeners that this program has not asked for. */
   readonly #offered = new Map<string, ServedSocket>()
   /** Files of sockets that were bound here. */
   readonly #files: SocketFile[] = []
@@ -44,7 +44,7 @@ export class SeatListeners {
     return [...this.#taken.values()].flatMap(({ lanes }) => lanes)
   }
 
-  /** Names of the predecessor's listeners that were not taken; of one whose address has changed, too. */
+  /** Names of the predecessor's listeners that were not taken, also of those with another address. */
   get left(): string[] {
     return [...this.#offered.keys()]
   }
@@ -55,12 +55,12 @@ export class SeatListeners {
     for (const [name, socket] of grouped(offered)) this.#offered.set(name, socket)
   }
 
-  /** All that the predecessor has is this program's. */
+  /** Takes all listeners of the predecessor. */
   takeAll(): void {
     for (const [name, socket] of this.#offered) if (name !== ADMIN) this.#take(name, socket)
   }
 
-  /** These are not this program's after all. */
+  /** Gives these listeners back to the rest. */
   leave(names: readonly string[]): void {
     for (const name of names) {
       const listener = this.#taken.get(name)
@@ -108,15 +108,15 @@ export class SeatListeners {
   }
 
   #take(name: string, socket: ServedSocket): void {
-    // Under the same name the predecessor may have another address, which is left then
+    // The predecessor's listener of the same name may have another address. Then it is not taken
     if (this.#offered.get(name)?.lanes[0]?.listener === socket.lanes[0]!.listener) this.#offered.delete(name)
     this.#taken.set(name, socket)
     this.#grants.set(name, socket.lanes[0]!)
   }
 
-  /** The successor closes its copies of what it does not serve. */
+  /** Closes the copies of listeners that this process does not serve. */
   closeLeft(): void {
-    // After a succession that was given up they are closed already
+    // They are closed already if the succession was given up
     for (const { lanes } of this.#offered.values())
       for (const { listener } of lanes) if (!listener.closed) listener.close()
     this.#offered.clear()
@@ -138,7 +138,7 @@ export class SeatListeners {
       for (const { listener } of lanes.slice(1)) if (!listener.closed) listener.close()
   }
 
-  /** Closes all. `remove`: nobody else has the sockets that were bound here, so their files go, too. */
+  /** Closes all. `remove`: no other process has the sockets that were bound here, so it removes their files, too. */
   async close(remove: boolean): Promise<void> {
     if (remove) await Promise.all(this.#files.map(file => removeFile(file)))
     this.closeLeft()

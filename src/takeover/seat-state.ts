@@ -1,4 +1,4 @@
-/** The state of a seat, as its program gives it: frozen for a successor, given away, or taken back. */
+/** The state that a seat's program gives to a successor: frozen, given away, or taken back. */
 import { AsyncContext } from '../base/async-context.ts'
 import { RESOLVED } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
@@ -21,9 +21,9 @@ export interface ReadyOptions<State = unknown> {
   thaw?(state: State): unknown
 }
 
-/** What a freeze does to the seat. */
+/** What a freeze calls on the seat. */
 export interface SeatStateHooks {
-  /** All servers stop accepting, and can accept again without a descriptor. Throws the system's error: they accept as before. */
+  /** Stops accepting, so that accepting again needs no new descriptor. If it throws the system's error, the servers accept as before. */
   suspend(): void
   accept(): void
   report(report: Report): void
@@ -35,16 +35,16 @@ export class SeatState {
   readonly #hooks: SeatStateHooks
   #freeze: Freeze | undefined
   #thaw: ReadyOptions['thaw']
-  /** What `freeze` has returned, for the attempt that is under way. */
+  /** The result of `freeze`, for the present attempt. */
   #given: GivenState | undefined
-  /** Until `freeze`, and `thaw` after an attempt that has failed, are done. */
+  /** Settles when `freeze`, and `thaw` after a failed attempt, are done. */
   #busy: Promise<void> = RESOLVED
 
   constructor(hooks: SeatStateHooks) {
     this.#hooks = hooks
   }
 
-  /** They run in the async context of this call. */
+  /** `freeze` and `thaw` run in the async context of this call. */
   use({ freeze, thaw }: ReadyOptions): void {
     this.#freeze = freeze && inContext(freeze)
     this.#thaw = thaw && inContext(thaw)
@@ -54,7 +54,7 @@ export class SeatState {
   async freeze(context: FreezeContext): Promise<readonly StatePart[]> {
     const freeze = this.#freeze
     if (freeze === undefined) return new GivenState(undefined).parts
-    // What an earlier attempt has not waited for comes first
+    // An earlier attempt's freeze and thaw may still run
     const freezing = this.#busy.then(() => this.#freezeNow(freeze, context))
     this.#busy = freezing.then(
       () => {},
@@ -77,7 +77,7 @@ export class SeatState {
       this.#given = new GivenState(returned.value)
       return this.#given.parts
     } catch (error) {
-      // After the end of the attempt it accepts already
+      // If the attempt has ended, the seat accepts already
       if (!signal.aborted) this.#hooks.accept()
       this.#hooks.report({ code: 'failed', message: `Process ${pid} gets no state: ${asError(error).message}`, pid })
       if (returned !== undefined) await this.#giveBack(returned.value)
@@ -85,7 +85,7 @@ export class SeatState {
     }
   }
 
-  /** The attempt has failed after `freeze` was called. A `freeze` that has not returned yet gives its value back when it does. */
+  /** Called if the attempt has failed after `freeze` was called. The value of a `freeze` that still runs comes back when it returns. */
   takeBack(): void {
     const given = this.#given
     this.#given = undefined
@@ -93,7 +93,7 @@ export class SeatState {
     if (given !== undefined) this.#busy = this.#giveBack(given.value)
   }
 
-  /** The successor has it. */
+  /** Called when the successor has the state. */
   letGo(): void {
     this.#given?.close()
     this.#given = undefined

@@ -75,22 +75,22 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   readonly #context = new AsyncContext('PASSFD_SEAT')
   readonly #ended = deferred()
   #dropped: readonly string[]
-  /** `bind()` was called: the predecessor knows other names than are served. */
+  /** `bind()` was called, so the names that the predecessor knows are outdated. */
   #boundLater = false
   #phase: Phase = 'booting'
   #inherited: LockedState | undefined
   #inheriting = false
-  /** It was told to stop before `ready()`, and the process ends by itself: see `#unlessLeaving()`. */
+  /** A stop came before `ready()`, and the process will end: see `#unlessLeaving()`. */
   #leaving = false
-  /** `ready()` is on its way to the commit. */
+  /** `ready()` was called, and has not committed yet. */
   #committing = false
   readonly #state: SeatState
   /** Listeners that the successor does not serve. */
   #alone: readonly string[] = []
   #unlisten: () => void = () => {}
-  /** Reports of the time before the program has this seat and can listen. */
+  /** Reports from the time before the program has this seat and can add listeners. */
   #held: Report[] | undefined = []
-  /** Keeps the process running until its end: while it is frozen nothing else may. */
+  /** Keeps the process running until its end, because nothing else may while it is frozen. */
   #running: NodeJS.Timeout | undefined
 
   /** @internal */
@@ -339,7 +339,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     for (const report of await this.#listeners.bind(name, spec)) this.#report(report)
   }
 
-  /** Every listener of the predecessor was decided on. */
+  /** Checks that each listener of the predecessor is served or dropped. */
   #checkLeft(): void {
     this.#place.checkDecided(this.#listeners.undecided(this.#dropped))
   }
@@ -351,7 +351,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     if (left.length > 0 || this.#boundLater) await this.#place.drop(left)
   }
 
-  /** All of it happens in this turn of the event loop. */
+  /** Commits, entirely within this turn of the event loop. */
   #commit(): Promise<void> {
     try {
       this.#place.succession?.checkUndefeated()
@@ -397,7 +397,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#served.attach(this.#listeners.lanes)
   }
 
-  /** What was served after `ready()` has only its first lane. */
+  /** Accepts from the further lanes of listeners that are served only after `ready()`. */
   #acceptFurther(): void {
     if (this.#phase === 'owner' && !this.#served.held) this.#accept()
   }
@@ -438,7 +438,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     }
   }
 
-  /** A program that awaits this as TERM comes must not end by its rejection, with status 1: it does not settle then, and the process ends. */
+  /** Does not settle if the process is ending after TERM, because a rejection would end the program with status 1. */
   async #unlessLeaving<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
@@ -457,7 +457,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     await this.#end.begin({ last: async () => this.#phase === 'stopped', alone: () => this.#alone, atOnce })
   }
 
-  /** Until now a successor may have taken over. An attempt that is under way has its outcome first. */
+  /** Waits for the outcome of an attempt under way, because a successor may be taking over. */
   async #stopping(): Promise<void> {
     await this.#place.stop()
     if (this.#phase !== 'owner') return

@@ -1,4 +1,4 @@
-/** A listener as one process hands it to the next: its sockets, how they were bound, and whether they are what a program asks for. */
+/** A listener as one process gives it to the next: its sockets, how they were bound, and whether they match a spec. */
 import { resolve } from 'node:path'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Kind } from '../descriptor/kind.ts'
@@ -26,7 +26,7 @@ export interface ServedSocket {
   readonly lanes: readonly Lane[]
 }
 
-/** By name. The Descriptors stay the caller's. */
+/** Returns them by name. The caller still owns the Descriptors. */
 export function grouped(offered: readonly Offered[]): Map<string, ServedSocket> {
   const sockets = new Map<string, ServedSocket>()
   for (const { name, lane, kind, options, listener } of offered) {
@@ -38,7 +38,7 @@ export function grouped(offered: readonly Offered[]): Map<string, ServedSocket> 
   return sockets
 }
 
-/** Copies of every lane of these, which the caller owns. All of them, or it throws and none is left open. */
+/** Returns copies of every lane, which the caller owns. If it throws, it has closed all of them. */
 export function copiesOf(sockets: Iterable<ServedSocket>): Offered[] {
   return copying(copy =>
     [...sockets].flatMap(({ name, kind, options, lanes }) =>
@@ -59,7 +59,7 @@ export function listenAgain({ kind, lanes }: Pick<ServedSocket, 'kind' | 'lanes'
     for (const { listener, backlog = BACKLOG } of lanes) native.listen(listener.borrow(), backlog)
 }
 
-/** The socket is where the spec wants one. */
+/** Whether the socket has the address of the spec. */
 export function isSame(spec: ListenerSpec, { options, lanes }: ServedSocket): boolean {
   const { listener } = lanes[0]!
   const actual = addressOf(listener.borrow())
@@ -82,7 +82,7 @@ export function isSame(spec: ListenerSpec, { options, lanes }: ServedSocket): bo
   return samePlace && (spec.port === 0 || spec.port === actual.port)
 }
 
-/** What is to be told of a predecessor's socket that is taken over, and differs from what was asked. `pid`: the predecessor's. */
+/** Describes how an inherited socket differs from the spec. `pid`: the predecessor's. */
 export function differences(spec: ListenerSpec, { name, options, lanes }: ServedSocket, pid: number): Report[] {
   if (spec instanceof Descriptor || 'type' in spec) return []
   const reports: Report[] = []
@@ -101,7 +101,7 @@ export function differences(spec: ListenerSpec, { name, options, lanes }: Served
   else {
     keeps('ipv6Only', spec.ipv6Only ?? false, options.ipv6Only ?? false)
     const actual = addressOf(lanes[0]!.listener.borrow()) as { address: string }
-    // A name, and the default, stand for what they were looked up to
+    // A host name stands for the address that it resolved to
     if (spec.host !== undefined && spec.host !== options.host) keeps('host', spec.host, actual.address)
   }
   return reports
@@ -111,7 +111,7 @@ function octal(mode: unknown): string {
   return `0${Number(mode).toString(8)}`
 }
 
-/** The predecessor's listener of that name is somewhere else. */
+/** Describes that the predecessor's listener of that name has another address. */
 export function hasMoved(name: string, pid: number): Report {
   return {
     code: 'address',

@@ -6,17 +6,17 @@ import { native } from '../os/native.ts'
 import { copying } from './copies.ts'
 import type { StatePart } from './messages.ts'
 
-/** What one message of the state carries at most: bytes, and descriptors (SCM_MAX_FD). */
+/** The most bytes and descriptors (SCM_MAX_FD) of one message of the state. */
 const PART_BYTES = 1_048_576
 const PART_DESCRIPTORS = 253
 
-/** A state that was given and may come back: the program's originals, and copies of them for the successor. */
+/** A given state that may come back: the program's originals, and copies of them for the successor. */
 export class GivenState {
   readonly value: unknown
   readonly parts: readonly StatePart[]
   readonly #originals: readonly Descriptor[]
 
-  /** Throws ERR_PASSFD_ENCODE, and the errors of unusable descriptors: nothing has happened then. */
+  /** Throws ERR_PASSFD_ENCODE, or the error of an unusable descriptor, and changes nothing then. */
   constructor(value: unknown) {
     const { bytes, descriptors } = encodeWide(value)
     this.value = value
@@ -27,7 +27,7 @@ export class GivenState {
     )
   }
 
-  /** The successor has it: the originals are closed. */
+  /** Closes the originals, because the successor has the state. */
   close(): void {
     for (const original of this.#originals) original[Symbol.dispose]()
   }
@@ -52,12 +52,12 @@ function inParts(bytes: Buffer, descriptors: readonly Descriptor[]): StatePart[]
   }))
 }
 
-/** A state that has come and is the predecessor's until the mark: its Descriptors and Connections are locked. */
+/** A received state. The predecessor owns it until the mark, so its Descriptors and Connections are locked. */
 export class LockedState {
   readonly value: unknown
   readonly #locked: readonly { readonly descriptor: Descriptor; readonly fd: number }[]
 
-  /** The descriptors of `parts` are moved in. Throws ERR_PASSFD_UNDECODABLE or ERR_PASSFD_DESCRIPTOR_COUNT: they are closed then. */
+  /** Moves the descriptors of `parts` in. Throws ERR_PASSFD_UNDECODABLE or ERR_PASSFD_DESCRIPTOR_COUNT, and closes them then. */
   constructor(parts: readonly StatePart[]) {
     const descriptors = parts.flatMap(part => part.descriptors)
     try {
@@ -74,12 +74,12 @@ export class LockedState {
     return this.#locked.filter(({ descriptor }) => isInside(descriptor)).length
   }
 
-  /** It is the program's. */
+  /** Unlocks the state: the program owns it. */
   unlock(): void {
     for (const { descriptor, fd } of this.#locked) unlock(descriptor, fd)
   }
 
-  /** It stays the predecessor's. */
+  /** Closes it here, because the predecessor keeps it. */
   close(): void {
     for (const { descriptor, fd } of this.#locked) {
       unlock(descriptor, -1)

@@ -8,7 +8,7 @@ export type OwnerStep = 'answer begin' | 'answer more' | 'answer freeze' | 'answ
 
 export interface TakeoverStep {
   readonly step: CandidateStep | OwnerStep
-  /** The process at the other end; between two workers the supervisor that has connected them. */
+  /** The process at the other end. Between two workers it is the supervisor that has connected them. */
   readonly pid: number
 }
 

@@ -1,4 +1,4 @@
-/** A candidate that was let in: what it was offered, the state of its predecessor, and the commit. */
+/** An admitted candidate: the predecessor's offer and state, and the commit. */
 import { whenAborted } from '../base/abort-signals.ts'
 import { type Deferred, deferred, quiet } from '../base/deferred.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
@@ -27,7 +27,7 @@ import { Life, OtherLife, takeByte } from './pipes.ts'
 import { closeState } from './state.ts'
 import { publishStep } from './steps.ts'
 
-/** A candidate that hears nothing for so long connects again, in ms: a stopped, superseded process may have accepted it. */
+/** A candidate that gets no message for so many ms connects again, because a stopped, superseded process may have accepted it. */
 const SILENCE = 10_000
 /** Descriptors of an answer: the kernel's limit (SCM_MAX_FD). */
 const MOST = 253
@@ -50,7 +50,7 @@ export interface CandidateSetup {
   readonly signal: AbortSignal | undefined
 }
 
-/** What a superseded predecessor says while it drains. */
+/** The messages of a superseded predecessor while it drains. */
 export interface PredecessorListener {
   onLeft(connections: number, chain: readonly Draining[]): void
   /** The Descriptors are the listener's. */
@@ -61,21 +61,21 @@ export interface PredecessorListener {
   onEnd(): void
 }
 
-/** The code that the other side has answered with, or this side's own. */
+/** Returns the code of the other side's answer, or of this side's error. */
 export function codeOf(error: unknown): string {
   const { code = '', remote } = error as { code?: string; remote?: { code?: string } }
   return code === 'ERR_PASSFD_REMOTE' ? (remote?.code ?? code) : code
 }
 
-/** Since when a candidate has waited, or was told last that it has to, on the clock of performance.now(). */
+/** When a candidate began to wait, or got its last `wait`, by performance.now(). */
 export interface Patience {
   since: number
 }
 
 export class Succession {
-  /** All listeners. They are closed when the succession is given up; see `moveListeners()`. */
+  /** All offered listeners. Giving up the succession closes them; see `moveListeners()`. */
   readonly listeners: Offered[] = []
-  /** Marked once this process serves: the life pipe of the owner that it is then. */
+  /** This process's life pipe, which is marked when this process serves. */
   readonly life = new Life()
   readonly #setup: CandidateSetup
   readonly #channel: Channel<unknown, Asked>
@@ -106,7 +106,7 @@ export class Succession {
     })
     channel.on('message', message => this.#hear(message))
     void channel.closed.then(() => {
-      // Death is not atomic: the life pipe may say it already
+      // Death is not atomic: the life pipe may have ended already
       this.#predecessorLife?.look()
       this.#candidacy.channelEnded()
       this.#predecessor?.onEnd()
@@ -125,7 +125,7 @@ export class Succession {
     return this.#offer!.program
   }
 
-  /** The listening socket behind the takeover path, the caller's. */
+  /** Takes the listening socket of the takeover path, which the caller then owns. */
   get path(): Descriptor {
     return this.#path!
   }
@@ -135,7 +135,7 @@ export class Succession {
     if (this.#defeat !== undefined) throw this.#defeated()
   }
 
-  /** Waits for its turn, and takes every part of the offer. */
+  /** Waits for its turn, and receives every part of the offer. */
   async begin(): Promise<void> {
     const { wants, program } = this.#setup
     const { pid } = this.predecessor
@@ -186,12 +186,12 @@ export class Succession {
     this.#candidacy.received(false)
   }
 
-  /** All listeners, which are the caller's to close from now on, whatever comes of the succession. */
+  /** Moves all listeners out. From now on the caller must close them, whatever the outcome. */
   moveListeners(): Offered[] {
     return this.listeners.splice(0)
   }
 
-  /** The program has learned what it serves only now. */
+  /** Sends the names that the program does not serve, if it knows them only now. */
   async drop(names: readonly string[]): Promise<void> {
     await this.#ask({ do: 'drops', names: [...names] }, this.#setup.limits.inheritTimeout, 'an answer (inheritTimeout)')
   }
@@ -217,7 +217,7 @@ export class Succession {
       return undefined
     } catch (error) {
       closeParts(parts)
-      // The predecessor could not freeze, and goes on with its state
+      // The predecessor could not freeze, and keeps its state
       if (this.#candidacy.state === 'copying') this.#candidacy.inherited()
       throw error
     } finally {
@@ -238,7 +238,7 @@ export class Succession {
         closeState(answer) // too late
         return new Promise(() => {})
       } catch (error) {
-        // An answer of the predecessor's is one; anything else is the channel's end, or the time, of which the candidacy hears
+        // An error in the predecessor's answer is reported. All others mean the end of the channel or of the time, which the candidacy handles
         if (codeOf(error) === (error as { code?: string }).code) return new Promise(() => {})
         throw error
       }
@@ -267,7 +267,7 @@ export class Succession {
     publishStep('attach', this.predecessor.pid)
   }
 
-  /** This process serves. */
+  /** Called when this process serves. */
   mark(): void {
     publishStep('mark', this.predecessor.pid)
     this.#candidacy.attached()
@@ -276,7 +276,7 @@ export class Succession {
     this.#channel.unref()
   }
 
-  /** All in one turn of the event loop. @throws as `win()`, and what `attach` throws: the predecessor takes back then. */
+  /** Commits within one turn of the event loop. @throws as `win()`, and the errors of `attach`; then the predecessor goes on. */
   commit(attach: () => void): void {
     this.win()
     try {
@@ -288,17 +288,17 @@ export class Succession {
     this.mark()
   }
 
-  /** After the commit: what the predecessor says while it drains. */
+  /** Receives the predecessor's messages after the commit, while it drains. */
   listenTo(listener: PredecessorListener): void {
     this.#predecessor = listener
   }
 
-  /** Closes all that was offered; the predecessor goes on. Not after the commit. */
+  /** Gives up before the commit: closes everything that was offered, and the predecessor goes on. */
   giveUp(): void {
     this.#candidacy.giveUp()
   }
 
-  /** Begins the limit of the state that the candidacy is in. */
+  /** Starts the time limit of the candidacy's present state. */
   #limit(timeout: number): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#candidacy.timeOver(), timeout)
@@ -311,7 +311,7 @@ export class Succession {
       : new PassfdError('TAKEOVER_OVER', { pid, why: WHY[this.#defeat ?? 'given up'] })
   }
 
-  /** A request with its own limit, which each `wait` begins anew. */
+  /** Sends a request whose time limit starts again at each `wait`. */
   async #ask(asked: Asked, timeout: number, whom: string): Promise<unknown> {
     const ended = deferred()
     const begin = (): void => {
@@ -371,7 +371,7 @@ export class Succession {
     this.#defeat = why
     clearTimeout(this.#timer)
     this.#over.reject(this.#defeated())
-    // A friendly goodbye first, then the life pipe, then all the rest
+    // First a friendly goodbye, then the life pipe, then everything else
     void this.#channel.close()
     this.life.end()
     this.#predecessorLife?.close()
@@ -390,7 +390,7 @@ const WHY: Record<Defeat, string> = {
   attach: 'it could not accept'
 }
 
-/** What is made of an answer; if that fails, the descriptors in it are closed. */
+/** Converts an answer. If that fails, closes the descriptors in it. */
 function reading<T>(answer: unknown, read: () => T): T {
   try {
     return read()

@@ -1,13 +1,13 @@
-/** The successor of a superseded process, which hears from that while it drains. */
+/** The successor, as a superseded process sees it while it drains. */
 import type { Channel } from '../channel/channel.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import type { Draining, Told } from './messages.ts'
 
-/** How often a successor hears how many connections are left, at most, in ms. */
+/** The shortest interval of reports about remaining connections, in ms. */
 const LEFT_INTERVAL = 1000
 
-/** What a draining owner says to its successor. */
+/** The messages of a draining owner to its successor. */
 export class Successor {
   readonly peer: Peer
   readonly #channel: Channel<unknown, Told>
@@ -20,7 +20,7 @@ export class Successor {
     this.peer = channel.peer
   }
 
-  /** At most once a second; the newest counts. */
+  /** Reports the newest numbers, at most once a second. */
   left(connections: number, chain: Draining[]): void {
     this.#next = { connections, chain }
     const wait = this.#last + LEFT_INTERVAL - performance.now()
@@ -28,12 +28,12 @@ export class Successor {
     else this.#timer ??= setTimeout(() => this.#tellLeft(), wait).unref()
   }
 
-  /** Connections that this process has accepted and that none of its own servers takes. They are moved; they are closed if the successor has gone. */
+  /** Sends connections that this process accepted and that none of its servers takes. Moves them, or closes them if the successor has ended. */
   give(name: string, connections: Descriptor[]): void {
     this.#send({ do: 'connections', name, connections })
   }
 
-  /** Connects a worker of the successor to one that gives its state. The Descriptor is moved; it is closed if the successor has gone. */
+  /** Connects a worker of the successor to one that gives its state. Moves the Descriptor, or closes it if the successor has ended. */
   worker(slot: number, end: Descriptor): void {
     this.#send({ do: 'worker', slot, end })
   }
