@@ -7,16 +7,16 @@
 
 struct closer_batch {
 	struct closer_batch *next;
-	/* Runs on a helper thread when all are closed, and owns the batch from then on; NULL: it is freed. */
+	/* Called on a helper thread when all are closed; it then owns the batch. NULL: the batch is freed. */
 	void (*done)(struct closer_batch *batch);
 	void *context;
 	int32_t tag;
-	int32_t closed; /* how many were, afterwards */
+	int32_t closed; /* afterwards: how many were open */
 	size_t count;
 	int32_t fds[];
 };
 
-/* The batch (made by malloc) and its descriptors are the closer's from here on. */
+/* The closer then owns the batch (made by malloc) and its descriptors. */
 void closer_submit(struct closer_batch *batch);
 
 /* How many descriptors have been submitted in this process and are not closed yet. */

@@ -9,13 +9,13 @@
 enum held_mark { HELD = 1, WATCHED = 2 };
 
 struct held {
-	uint32_t *marks; /* by number: the marks, and above them how many owners there are besides the first */
+	uint32_t *marks; /* by number: the marks, and in the bits above them the number of further owners */
 	size_t capacity;
 	int count; /* of owners */
 	uint32_t identity; /* of the environment, from held_identity() */
 };
 
-/* One that no other environment of this process has. */
+/* Returns an identity that no other environment of this process has. */
 uint32_t held_identity(void);
 
 bool held_has(const struct held *held, int fd, enum held_mark mark);
@@ -25,21 +25,21 @@ int held_set(struct held *held, int fd, enum held_mark mark);
 void held_clear(struct held *held, int fd, enum held_mark mark);
 
 /*
- * Takes over a number that the caller says nobody has: -EEXIST if this environment holds it, or another one of this process that was
- * loaded from the same file. -ENOMEM: nothing has changed.
+ * Takes over a number that has no owner yet. -EEXIST: this environment holds it, or another one of this process that was loaded from the
+ * same file. -ENOMEM: nothing has changed.
  */
 int held_adopt(struct held *held, int fd);
 
 /* Owns `fd` from here on and returns it: after -ENOMEM it is closed. An error (a number < 0) is passed on. */
 int held_take(struct held *held, int fd);
 
-/* One owner more. Returns fd, or -EBADF if it isn't held. */
+/* Adds an owner. Returns fd, or -EBADF if it isn't held. */
 int held_share(struct held *held, int fd);
 
-/* One owner less. True: that was the last one, and the number is out of the table, the caller's to close. */
+/* Removes an owner. True: it was the last one, the number is not in the table any more, and the caller closes it. */
 bool held_drop(struct held *held, int fd);
 
-/* For an owner that needs a number of its own: `fd` if it is the only one, else a copy (dup(2)) in its place. */
+/* Gives an owner a number of its own: `fd` if it is the only owner, otherwise a copy (dup(2)). */
 int held_separate(struct held *held, int fd);
 
 /* Closes them all and frees the table. */

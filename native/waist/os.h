@@ -1,4 +1,4 @@
-/* The waist: one system call a function, done right. Every function returns >= 0 or -errno. */
+/* The waist: one function for each system call. Every function returns >= 0 or -errno. */
 #ifndef PASSFD_OS_H
 #define PASSFD_OS_H
 
@@ -17,7 +17,7 @@ enum os_kind {
 	OS_OTHER
 };
 
-/* Of os_bind_inet. LATER: once it listens, so that it does only if nobody else listens there, sharing the port or not. */
+/* SO_REUSEPORT in os_bind_inet. LATER: set after listen(2), which then fails if any other socket listens there, with that option or not. */
 enum { OS_IPV6_ONLY = 1, OS_REUSEPORT = 2, OS_REUSEPORT_LATER = 4 };
 
 /* Descriptors that a read brought. */
@@ -25,29 +25,29 @@ struct os_rights {
 	int32_t *fds; /* the caller's array */
 	size_t capacity;
 	size_t count;
-	bool truncated; /* some were lost, by MSG_CTRUNC or for want of capacity */
+	bool truncated; /* some were lost, by MSG_CTRUNC or because the array was too small */
 };
 
-/* What else recvmsg(2) told of a datagram or packet. */
+/* What else recvmsg(2) reports about a datagram or packet. */
 struct os_message {
-	bool cut; /* it was longer than the room for it, and the rest is gone */
+	bool cut; /* it was longer than the buffer, and the kernel has dropped the rest */
 	bool credentials; /* the next three are known */
 	int32_t pid, uid, gid;
 	bool has_pidfd; /* the next one is there */
-	int32_t pidfd; /* the sender's, the caller's to close; -errno: the kernel could not make it */
+	int32_t pidfd; /* of the sender; the caller closes it. -errno: the kernel could not make it */
 	size_t name_length; /* of the sender's address; 0 if it has none */
 	uint8_t name[sizeof ((struct sockaddr_un *) 0)->sun_path];
 };
 
-/* Closes: whatever it returns, the number is not the caller's any more. */
+/* Closes the number, which the caller does not own any more, whatever it returns. */
 int os_close(int fd);
 
 /* Closes `count` numbers from `first` on, all of which are the caller's. Returns how many were open. */
 int os_close_range(int first, size_t count);
 
 /*
- * Whether closing can't wait for anything: /dev/null and its like. A pipe's close takes its lock, which is held by whoever writes to it from
- * memory that doesn't come (userfaultfd(2), a file on FUSE); that of anything that can be polled takes those of the epolls it is in.
+ * Whether closing can't block: /dev/null and its like. A pipe's close takes the pipe's lock, and a writer whose memory never arrives
+ * (userfaultfd(2), a file on FUSE) holds that lock. The close of a file that can be polled takes the locks of its epoll sets.
  */
 bool os_closes_at_once(int fd);
 
@@ -64,9 +64,9 @@ int os_pipe(int32_t ends[2]);
 /* The AF_UNIX socket is the caller's, close-on-exec and non-blocking. */
 int os_socket(int type);
 
-/* A process's pidfd, the caller's. */
+/* Returns a process's pidfd, which the caller owns. */
 int os_pidfd(int pid);
-/* The same of the process at the other end of a connected AF_UNIX socket (SO_PEERPIDFD, Linux 6.5). */
+/* Returns the pidfd of the process at the other end of a connected AF_UNIX socket (SO_PEERPIDFD, Linux 6.5). */
 int os_peer_pidfd(int fd);
 
 /* Returns the length of the address. `name` is sun_path without its end NUL; an abstract one begins with its NUL. */
@@ -109,15 +109,15 @@ int os_handshakes(int fd);
  */
 int os_queued(int fd);
 
-/* Borrows the socket. -EAGAIN: the backlog is full, and no event will tell when it is not. */
+/* Borrows the socket. -EAGAIN: the backlog is full, and no event reports when there is room. */
 int os_connect(int fd, const uint8_t *name, size_t length);
 
 /* The bound socket (TCP: listening) is the caller's, close-on-exec and non-blocking. */
 int os_bind_inet(bool udp, const char *host, int port, int backlog, int flags);
-/* Lets sockets of this user that use SO_REUSEPORT bind to the place of this one. Of several that listen there all need it. */
+/* Lets sockets of this user with SO_REUSEPORT bind to this socket's address. All sockets that listen there need the option. */
 int os_share_port(int fd);
 
-/* An address of the internet. IPv4 in IPv6 form is IPv4. */
+/* An IPv4 or IPv6 address. IPv4 in IPv6 form counts as IPv4. */
 struct os_inet_name {
 	int family; /* 4 or 6 */
 	int port;
@@ -141,7 +141,7 @@ int os_pass_credentials(int fd, bool on);
 int os_pass_pidfd(int fd, bool on); /* SO_PASSPIDFD, Linux 6.5; -ENOPROTOOPT before */
 int os_name(int fd, bool peer, uint8_t *name, size_t capacity); /* returns its length */
 int os_pending(int fd); /* bytes to be read; of the first one, if they are datagrams */
-int os_next_size(int fd); /* bytes of the first datagram, which stays where it is; -EAGAIN: there is none (os_pending says 0 then) */
+int os_next_size(int fd); /* bytes of the first datagram, which stays queued; -EAGAIN: none waits (os_pending returns 0 then) */
 int os_shutdown(int fd, int how);
 int os_resize(int fd, int columns, int rows);
 int os_terminal_side(int fd); /* 1: a pseudoterminal's master; 0: a terminal */
@@ -149,8 +149,8 @@ int os_status_flags(int fd); /* O_RDWR, O_NONBLOCK, … (open(2)) */
 int os_nonblocking(int fd, bool on); /* for all who share the open file description */
 
 /*
- * A non-blocking open file description of the caller's own, close-on-exec, of the same pipe or terminal; `fd` is borrowed. 0: there is
- * no need of it, os_read and os_write never wait on this one.
+ * Opens the same pipe or terminal again, non-blocking and close-on-exec, for the caller to own; `fd` is borrowed. 0: not needed, because
+ * os_read and os_write never block on this one.
  */
 int os_reopen(int fd);
 int os_lock(int fd, bool on);
@@ -186,39 +186,39 @@ int os_receive_message(
 int os_peek(int fd, uint8_t *bytes, size_t length);
 
 /*
- * A set of sockets that tells of each only what is new: when more bytes, the end or an error have come, not that some are still there
- * (EPOLLET, epoll(7)). It is the caller's, an epoll, close-on-exec and non-blocking.
+ * Makes an edge-triggered epoll set (EPOLLET, epoll(7)): it reports new bytes, an end or an error of a socket, but not bytes that still wait.
+ * The caller owns it; it is close-on-exec and non-blocking.
  */
 int os_edge_set(void);
 int os_edge_add(int set, int fd);
-int os_edge_remove(int set, int fd); /* before `fd` is closed: what others hold too would stay in it */
+int os_edge_remove(int set, int fd); /* before `fd` is closed: an open file that others hold would stay in the set */
 /* Returns how many there are; ~fd if the peer sends no more. Those that don't fit come with the next call. */
 int os_edge_ready(int set, int32_t *fds, size_t most);
 
 /*
- * Kills this process `seconds` after the end of process `parent`, its parent, unless it has ended before, even if it runs in an endless
- * loop. 1: the parent has ended, the time runs already. To be called by the main thread.
+ * Ends this process `seconds` after the end of its parent, process `parent`, even if it runs in an endless loop. 1: the parent has ended, and
+ * the time runs already. The main thread calls it.
  */
 int os_die_after_parent(int parent, int seconds);
 
-/* Sends a signal to the process of a borrowed pidfd, never to another one that has its number by now (0: only asks). -ESRCH: it was collected. */
+/* Sends a signal to the process of a borrowed pidfd, never to a later process with the same pid (0: only checks). -ESRCH: it was reaped. */
 int os_signal(int pidfd, int number);
 
 /* 1: the kernel makes orphans this process's children (PID 1 of its namespace, or PR_SET_CHILD_SUBREAPER), and the caller is its main thread. */
 int os_is_reaper(void);
-/* The pid of a child of this thread that has ended and waits to be collected; it goes on waiting. 0: there is none. */
+/* Returns the pid of an ended child of this thread, without reaping it. 0: there is none. */
 int os_ended_child(void);
-/* Collects that child. Returns its pid; 0: it has not ended, or was collected already. */
+/* Reaps that child. Returns its pid; 0: it has not ended, or was reaped already. */
 int os_collect(int pid);
 
-/* Pipes and terminals: never waits, whether or not O_NONBLOCK is set. -EOPNOTSUPP: it must be set to write to this one. */
+/* Pipes and terminals: never blocks, with or without O_NONBLOCK. -EOPNOTSUPP: this one needs O_NONBLOCK to be written. */
 int os_read(int fd, uint8_t *bytes, size_t length);
 int os_write(int fd, const uint8_t *bytes, size_t length);
 
 /* Anonymous memory of that size, the caller's: close-on-exec, sealable, not executable (memfd_create(2)). */
 int os_memfd(const char *name, int64_t size);
 
-/* Borrow. F_SEAL_… (fcntl(2)); -EINVAL: this file can't be sealed. */
+/* They borrow `fd`. F_SEAL_… (fcntl(2)); -EINVAL: this file can't be sealed. */
 int os_seals(int fd);
 int os_seal(int fd, int seals);
 

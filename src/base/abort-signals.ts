@@ -36,7 +36,7 @@ type Methods = Pick<EventTarget, 'addEventListener' | 'removeEventListener'>
 /** Of Node's EventTarget. Test environments put another class in the place of the global one, or leave it out. */
 const own: Methods = Object.getPrototypeOf(AbortSignal.prototype)
 
-/** Node's own, whatever stands in front of them; those of a library's signal. */
+/** Node's own methods, even if the program has replaced them; the methods of a library's signal. */
 function methods(signal: AbortSignal): Methods {
   return Object.prototype.isPrototypeOf.call(own, signal) ? own : signal
 }

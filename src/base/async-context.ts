@@ -8,7 +8,7 @@ import type { EventEmitter } from 'node:events'
  */
 const RESOURCES_HOLD_STORES = '_propagate' in AsyncLocalStorage.prototype
 
-/** Gives the resource that is to be destroyed after its use. */
+/** Returns the resource, which must be destroyed after its use. */
 let renew: (context: AsyncContext) => AsyncResource | undefined
 
 /**
@@ -16,7 +16,7 @@ let renew: (context: AsyncContext) => AsyncResource | undefined
  * What the function changes by `enterWith` is over when it returns: no other call of `run` sees it. It costs about 30 ns a call.
  */
 export class AsyncContext {
-  /** Nobody has run in it: it holds the stores of the context in which this object was made. */
+  /** No code has run in it, so it holds the stores of the context in which this object was made. */
   #untouched: AsyncResource
   readonly #type: string
   readonly #following: { triggerAsyncId: number }

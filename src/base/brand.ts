@@ -36,7 +36,7 @@ const dataOffset = getter<number>(DataView.prototype, 'byteOffset')
 const dataLength = getter<number>(DataView.prototype, 'byteLength')
 const arrayKeys = TypedArray.keys
 
-/** 'Uint8Array', 'Float64Array' … of whatever realm or subclass; undefined for all that is no typed array. */
+/** Returns 'Uint8Array', 'Float64Array', …, for any realm and subclass; undefined if it is no typed array. */
 export function typedArrayName(value: unknown): string | undefined {
   return viewName(value)
 }
@@ -61,7 +61,7 @@ export function inheritedTag(value: object): string | undefined {
   return typeof tag === 'string' ? tag : undefined
 }
 
-/** Node's own AbortSignal, or one of a library or of jsdom that works in the same way: Node accepts those, too. */
+/** Whether it is an AbortSignal of Node, or one of a library or jsdom that works in the same way, which Node accepts, too. */
 export function isAbortSignal(value: unknown): value is AbortSignal {
   if (value instanceof AbortSignal) return true
   if (typeof value !== 'object' || value === null) return false
@@ -71,7 +71,7 @@ export function isAbortSignal(value: unknown): value is AbortSignal {
   )
 }
 
-/** A URL of this realm for one of any: Node goes by these properties, too. Undefined for all else. */
+/** Returns a URL of this realm for a URL of any realm, by the properties that Node checks, too. Otherwise undefined. */
 export function asUrl(value: unknown): URL | undefined {
   if (typeof value !== 'object' || value === null) return undefined
   const { href, protocol, origin, pathname } = value as Partial<URL>
@@ -79,7 +79,7 @@ export function asUrl(value: unknown): URL | undefined {
   return isUrl ? new URL(href!) : undefined
 }
 
-/** Whatever has a `then`, as `await` goes by it. */
+/** Whether it has a `then`, which `await` uses. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
   const isObject = (typeof value === 'object' && value !== null) || typeof value === 'function'
   return isObject && typeof (value as { then?: unknown }).then === 'function'

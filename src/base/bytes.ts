@@ -1,4 +1,4 @@
-/** Bytes that a program gives, by their internal slots: whatever realm, prototype or accessors of its own a view has. */
+/** Reads a program's bytes by their internal slots, for any realm, prototype and accessors of a view. */
 import { bytesOf } from './brand.ts'
 import { PassfdError } from './errors.ts'
 

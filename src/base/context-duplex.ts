@@ -8,7 +8,7 @@ export class ContextDuplex extends Duplex {
   readonly #context = new AsyncContext('PASSFD_STREAM')
 
   override emit(event: string | symbol, ...args: any[]): boolean {
-    // Node tells of new listeners in the call that adds them
+    // Node emits 'newListener' within the call that adds the listener
     if (this.listenerCount(event) === 0 || event === 'newListener' || event === 'removeListener')
       return super.emit(event, ...args)
     try {
@@ -32,7 +32,7 @@ export class ContextDuplex extends Duplex {
   }
 }
 
-/** Node goes by a view's accessors, which its class or the program may have replaced. */
+/** Node uses a view's accessors, which its class or the program may have replaced. */
 function asBuffer(chunk: unknown): unknown {
   return ArrayBuffer.isView(chunk) && !(chunk instanceof Buffer) ? bufferOf('chunk', chunk) : chunk
 }

@@ -298,7 +298,7 @@ export function propertyOf(given: unknown, name: string): unknown {
   }
 }
 
-/** The message of whatever was thrown, or what was thrown as text. It never throws. */
+/** Returns the message of a thrown value, or the value as text. It never throws. */
 export function textOf(thrown: unknown): string {
   try {
     const message = thrown instanceof Error || types.isNativeError(thrown) ? thrown.message : thrown

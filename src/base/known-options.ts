@@ -31,7 +31,7 @@ export function readOptions<Options extends object>(
   return read as Options
 }
 
-/** The same check for a call that reads each option once itself. `others`: names that a typo may also have been meant to be. */
+/** Checks the names only, for a call that reads each option once itself. `others`: further names that a typo may have meant. */
 export function checkOptions(given: unknown, known: object, what = 'options', others: object = known): void {
   if (!isOptions(given))
     throw new PassfdError('INVALID_ARGUMENT', { what, expected: 'an object', actual: describe(given) })

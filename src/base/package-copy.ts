@@ -17,7 +17,7 @@ interface Copy {
 const COPY: unique symbol = Symbol.for('passfd.copy') as never
 const url = ownUrl()
 const own = new WeakSet<object>()
-/** A process has few copies; an object that only looks like one of another copy may say anything. */
+/** A process has few copies of passfd. An object that only looks like one of another copy may have any value here. */
 const MAX_PLACES = 100
 /** The folders that errors have named. */
 const places = new Set<string>()

@@ -1,4 +1,4 @@
-/** What is alive in this process is no value: structuredClone() and postMessage() would make an empty object of it. */
+/** Marks live objects, of which structuredClone() and postMessage() would make an empty object. */
 import * as threads from 'node:worker_threads'
 
 const { markAsUncloneable } = threads as { markAsUncloneable?(object: object): void }

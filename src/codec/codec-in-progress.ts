@@ -13,7 +13,7 @@ import { Refusal } from './refusal.ts'
 export const NOTHING = new Encoded()
 
 export const call = {
-  /** Encoding: what is made; NOTHING between the calls. */
+  /** The outcome of the encoding in progress, or NOTHING between the calls. */
   encoded: NOTHING,
   /** How many bytes its holes had when they were left. */
   holeBytes: 0,

@@ -28,7 +28,7 @@ export type Timing =
   | 'later'
   /** It may never leave, so it defines what it uses. */
   | 'apart'
-  /** The same before the peer's hello, whether or not the peer turns out to take records. */
+  /** As above, before the peer's hello, when it is unknown whether the peer accepts records. */
   | 'early'
 
 /** For bodies that define what they use. */

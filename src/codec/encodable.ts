@@ -106,7 +106,7 @@ export function plainForm(value: object, prototype: object | null): unknown {
   return value
 }
 
-/** A tag that Node and the language use; a class of a program may have one, too, and say by a toJSON() what it is as a value. */
+/** A tag that Node and the language use. A class of a program may have one, too, and define its value by toJSON(). */
 function isPlatform(tag: string): boolean {
   return tag.includes('.') || tag.includes(' ') || tag in globalThis
 }
@@ -144,7 +144,7 @@ function isBuiltIn(made: object): boolean {
   return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made))
 }
 
-/** A Proxy has no slots, whatever it stands for: of a Date or a Map nothing would arrive. */
+/** A Proxy has no internal slots, so nothing would arrive of a Date or a Map behind it. */
 function refuseProxy(prototype: object): void {
   const builtIn = classesOf(prototype).find(({ made }) => isBuiltIn(made))
   if (builtIn !== undefined) throw new Refusal(`is a Proxy of ${a(builtIn.name)}: send what it stands for`)
@@ -244,7 +244,7 @@ function keyRefusal(index: number, problem: string): Refusal {
   return refusal
 }
 
-/** What is written as a record: an object with the prototype of a plain one, whatever its slots. */
+/** Whether it is written as a record: an object with the prototype of a plain object, whatever its slots. */
 export function isPlain(value: unknown): value is object {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 }

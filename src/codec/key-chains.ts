@@ -38,7 +38,7 @@ export function tooManySteps(bytes: number): boolean {
 export const KEYS_COLLIDE =
   'holds Maps or Sets with too many numbers or bigints that have the same hash; send an array of them'
 
-/** The chains of a Map or Set of `size` that is to be filled; undefined if it is too small to matter. */
+/** Makes the chains for a Map or Set of `size`; undefined if it is too small to matter. */
 export function chainsOf(size: number): KeyChains | undefined {
   return size > FEW_KEYS ? new KeyChains() : undefined
 }

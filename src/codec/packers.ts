@@ -20,7 +20,7 @@ export function packerOf(value: object, prototype: object | null): (ValuePacker 
   if (ArrayBuffer.isView(value)) return packView
   if (isDescriptor(value)) return packDescriptor
   if (isConnection(value)) return packConnection
-  // A prototype only says what to ask first: each answer is a call into C++
+  // The prototype decides only what to check first, because each check is a call into C++
   if (prototype === Date.prototype && isDate(value)) return packDate
   if (isMap(value)) return packMap
   if (isSet(value)) return packSet
@@ -110,7 +110,7 @@ function packHead(index: number, head: Uint8Array, allocate: Allocate): void {
   else target.set(head, position + header)
 }
 
-/** More than a header of msgpack can say. */
+/** More than a msgpack header can express. */
 const TOO_LONG = 0xffffffff
 
 /** A typed array or DataView: bin for a Buffer (and everything towards a peer without records), else msgpackr's extension 0x74. */
@@ -160,7 +160,7 @@ function packBytes(bytes: Uint8Array, code: number | undefined, mayStay: boolean
 const eachEntry = Map.prototype.forEach
 const eachItem = Set.prototype.forEach
 
-/** As `structuredClone`: the entries that it has now, whatever getters in them add or remove. */
+/** Writes the present entries, as `structuredClone` does, even if getters in them add or remove entries. */
 function packMap(map: Map<unknown, unknown>, allocate: Allocate, pack: Pack, rich: boolean): void {
   const keys: unknown[] = []
   const values: unknown[] = []
@@ -221,7 +221,7 @@ function packSet(set: Set<unknown>, allocate: Allocate, pack: Pack, rich: boolea
 /** Packs an item of a Set or a key of a Map. True if its toJSON() has made something else of it, which may be equal to another one. */
 function packAsSent(items: unknown[], at: number, pack: Pack): boolean {
   const item = items[at]
-  // A long string is made well-formed by Node, which does not say so
+  // Node makes a long string well-formed, without a report
   if (typeof item === 'string' && item.length >= 0x40 && !item.isWellFormed()) state.illFormed = true
   if (typeof item === 'object' && item !== null && !Array.isArray(item)) {
     const prototype = Object.getPrototypeOf(item)

@@ -9,7 +9,7 @@ export class Placeholder {
   }
 }
 
-/** The same for a connection, whose bytes stay in the body. */
+/** A placeholder for a connection, whose bytes stay in the body. */
 export class ConnectionPlaceholder extends Placeholder {
   readonly head: Buffer
   constructor(index: number, head: Buffer) {

@@ -62,7 +62,7 @@ export class PeerRecords {
   }
 }
 
-/** Most peers know a shape or two: what is pushed into an empty array makes room for 17. */
+/** Most peers use one or two shapes, but a push into an empty array reserves room for 17. */
 export function roomForFew<T>(): (T | undefined)[] {
   return [undefined, undefined]
 }

@@ -37,7 +37,7 @@ export class Refusal {
 export const changed = (): Refusal => new Refusal('changes while it is encoded, by a getter of it or as a Proxy')
 export const tooDeep = (): Refusal => new Refusal(`is nested deeper than ${MAX_DEPTH}`)
 
-/** Adds a step to what passes through `container`. What is no Refusal was thrown by code of the program: a getter, a trap, a toJSON(). */
+/** Adds a step to an error that passes through `container`. If it is no Refusal, the program's code threw it: a getter, a trap, a toJSON(). */
 export function within(thrown: unknown, container: object, step: Step): Refusal {
   const refusal = Refusal.is(thrown) ? thrown : ofProgram(thrown)
   refusal.trail.push({ container, step })
@@ -54,7 +54,7 @@ export function encodeError(thrown: unknown, value: unknown, copied?: unknown): 
   return new PassfdError('ENCODE', { detail: cycleIn(trail) ?? `${placeOf(trail)} ${refusal.problem}` }, options)
 }
 
-/** Only what is nested too deep can be a cycle. */
+/** Only a value that is nested too deeply can be a cycle. */
 function cycleIn(trail: Refusal['trail']): string | undefined {
   if (trail.length < MAX_DEPTH) return undefined
   const met = new Map<object, number>()

@@ -9,7 +9,7 @@ import { checked, PassfdError } from '../base/errors.ts'
 import { listenOnNumber } from '../descriptor/to-node.ts'
 import { native } from '../os/native.ts'
 
-/** What a net.Server says of sockets that it accepts, and how it counts them; the types don't tell. */
+/** A net.Server's options for accepted sockets, and its counters, which the types lack. */
 export interface Accepting extends Server {
   _connections: number
   _listeningId?: number
@@ -28,7 +28,7 @@ interface Given extends Socket {
   _server?: Server
 }
 
-/** What a net.Socket takes besides what the types tell. */
+/** Options of a net.Socket that the types lack. */
 export interface SocketSetup {
   allowHalfOpen?: boolean
   pauseOnCreate?: boolean

@@ -1,6 +1,6 @@
 /**
- * Datagrams that can't leave yet. Each destination has its queue, so that a destination that doesn't read holds up no other, and its datagrams
- * leave in order. What a queue waits for:
+ * Datagrams that can't leave yet. Each destination has its own queue, so a destination that doesn't read delays no other, and its datagrams
+ * leave in order. A queue waits for:
  *
  *     EAGAIN, the destination's queue is full      a gauge: a second socket connected to it, writable when there is room
  *     EAGAIN, this socket's send buffer is full    this socket being writable
@@ -152,13 +152,13 @@ export class DestinationQueues {
     return this.#empty.promise
   }
 
-  /** Whatever is queued is not sent any more. */
+  /** Drops all queued datagrams. */
   end(error: Error): void {
     for (const queue of [...this.#queues.values()])
       while (queue.datagrams.length > 0) this.#fail(queue, queue.datagrams[0]!, error)
   }
 
-  /** Whether what is queued keeps the process running. */
+  /** Sets whether queued datagrams keep the process running. */
   keepAlive(on: boolean): void {
     this.#referenced = on
     for (const { gauge, timer } of this.#queues.values()) {
@@ -348,7 +348,7 @@ class Gauge {
     try {
       if (at.use(bytes => native.connect(fd, bytes)) >= 0) return new Gauge(fd, onRoom)
     } catch {
-      // the sending itself will tell
+      // the send itself will report the error
     }
     native.close(fd)
     return undefined

@@ -11,7 +11,7 @@ export interface PlaceOwner {
   onWritable(): void
   /** Returns whether there was anything to read. */
   onReadable(): boolean
-  /** Reading has rested: it is to be tried again. */
+  /** Called after a rest: read again. */
   onRested(): void
   /** There is no place (ENOSPC, ENOMEM): the socket would never hear of anything. */
   onNoPlace(error: Error): void
@@ -47,7 +47,7 @@ export class LoopPlace {
     this.holdProcess(this.#holds)
   }
 
-  /** What the loop is to report, until that changes. */
+  /** Sets the events that the loop reports. */
   want(reading: boolean, writing: boolean): void {
     this.#reading = reading
     this.#writing = writing

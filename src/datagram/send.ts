@@ -1,4 +1,4 @@
-/** Sending one datagram: what is asked for, and the system call. */
+/** Sends one datagram: the checked request, and the system call. */
 
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'

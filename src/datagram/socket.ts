@@ -50,7 +50,7 @@ export interface Base {
   readonly fd: number
   readonly file: SocketFile | undefined
   readonly address: SocketName | undefined
-  /** Where all is sent; undefined: each send says it. Null: connected to a socket without a name. */
+  /** The destination of all sends. Undefined: each send names it. Null: connected to a socket without a name. */
   readonly peer: Destination | null | undefined
 }
 

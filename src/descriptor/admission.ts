@@ -20,7 +20,7 @@ export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
   return moveOut(descriptor, by)
 }
 
-/** The same check before something else that may fail. */
+/** Checks the kind only, for a caller whose next step may fail before the move. */
 export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void {
   assertOpen(descriptor)
   if (descriptor.kind !== kind)

@@ -59,17 +59,17 @@ export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 export let endLoan: (descriptor: Descriptor, ended: string) => number
 /** @internal A Descriptor for a number that came with a reply: the caller's own. */
 export let received: (fd: number) => Descriptor
-/** @internal It came from a peer, so that closing it may take long: that is not to be done on the event loop. */
+/** @internal Whether it came from a peer: its close may block, so passfd does not close it on the event loop. */
 export let isForeign: (descriptor: Descriptor) => boolean
-/** @internal A lent descriptor that may never be looked at (its channel has ended): closed when collected. */
+/** @internal Closes a lent descriptor when it is collected, because its channel has ended and the program may never use it. */
 export let guardLoan: (descriptor: Descriptor) => void
-/** @internal The same open descriptor in a Descriptor of its own: the caller's. The given one was used up by `by`. */
+/** @internal Moves the open descriptor into a new Descriptor, which the caller owns. `by` has used the given one up. */
 export let handOver: (descriptor: Descriptor, by: string) => Descriptor
 /** @internal A token that it shares with its dups. */
 export let descriptionOf: (descriptor: Descriptor) => object
 /** @internal */
 export let isDescription: (descriptor: Descriptor, description: object) => boolean
-/** @internal By its private fields: no Proxy, and nothing that only has its prototype. */
+/** @internal Checks by private fields, so a Proxy or an object with the same prototype is none. */
 export let isDescriptor: (value: object) => value is Descriptor
 
 /**
@@ -379,7 +379,7 @@ export class Descriptor implements Disposable {
     return made
   }
 
-  /** From here on no dup has the same number. */
+  /** Makes sure that no dup shares the number any more. */
   #separate(): void {
     const fd = this.#open()
     if (this.#known) return

@@ -1,4 +1,4 @@
-/** The safety net: a Descriptor that is collected while still open is closed, and a process warning says so once. */
+/** Closes a Descriptor that is collected while open, and emits one process warning. */
 import { setImmediate } from 'node:timers'
 import { native } from '../os/native.ts'
 

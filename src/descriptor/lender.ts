@@ -1,4 +1,4 @@
-/** Received descriptors are lent until a scope ends: by whom, and what the borrower tells that one. */
+/** The lender of a received descriptor, which a program borrows until a scope ends, and the reports to the lender. */
 
 /** The lender of a received descriptor, until the end of a scope. */
 export interface Lender {
@@ -12,7 +12,7 @@ export interface Lender {
   discard(fd: number): void
 }
 
-/** What an error has to say of a lender whose scope `ended`; there is nothing left to tell it. */
+/** A lender whose scope `ended`, for error messages. It gets no reports any more. */
 export function lenderThatWas({ message, pid }: Lender, ended: string): Lender {
   return { message, pid, ended, kept: nothing, discard: nothing }
 }

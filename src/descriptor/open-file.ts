@@ -215,7 +215,7 @@ function isParts(data: Data): data is Exclude<Data, string | Uint8Array> {
   return Symbol.iterator in data || Symbol.asyncIterator in data
 }
 
-/** Node would pass over a typo. What is no object of options is Node's to refuse. */
+/** Refuses unknown names, which Node ignores. Node itself refuses a value that is no option object. */
 function checkNames(options: unknown, known: object): void {
   if (isOptions(options)) checkOptions(options, known)
 }
@@ -227,7 +227,7 @@ function readOptions(first: any, second: any, length: unknown, position: unknown
   return { buffer: first, offset: second, length, position }
 }
 
-/** fs.read and fs.write tell an option that is undefined or null from one that is missing. */
+/** fs.read and fs.write distinguish an option that is undefined or null from a missing one. */
 function given(options: object): object {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined && value !== null))
 }

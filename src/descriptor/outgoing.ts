@@ -1,4 +1,4 @@
-/** Checks of what is to be sent with descriptors, and the moving of these. Misuse throws and moves nothing. */
+/** Checks a write or packet with descriptors, and moves these. Misuse throws and moves nothing. */
 import { isUint8Array } from '../base/brand.ts'
 import { bufferOf } from '../base/bytes.ts'
 import { describe } from '../base/check.ts'
@@ -40,7 +40,7 @@ export function checkCount(bytes: unknown, count: number, least = 1): Buffer {
   return chunk
 }
 
-/** Takes the numbers out of the Descriptors. `own`: what is never sent, the socket's own description. */
+/** Takes the numbers out of the Descriptors. `own`: the token of the socket's own Descriptor, which is never sent. */
 export function cargoOf(descriptors: readonly Descriptor[], by: string, own: object | undefined): Cargo {
   for (const [index, descriptor] of descriptors.entries()) {
     if (!(descriptor instanceof Descriptor))

@@ -33,7 +33,7 @@ export function askOf(peer: Peer, source: () => number): Peer {
   return peer
 }
 
-/** @internal The same peer with what its hello says. */
+/** @internal Returns the peer with the data of its hello. */
 export function withAgent(peer: Peer, agent: string): Peer {
   const named = described({ ...peer, agent })
   const source = sources.get(peer)
@@ -87,7 +87,7 @@ export function peerOf(fd: number, source: () => number = () => fd): Peer {
 
 let lastGroups: readonly number[] = Object.freeze([])
 
-/** Peers of one user have the same, and a channel keeps them as long as it lives. */
+/** Peers of one user share these values, which a channel keeps as long as it lives. */
 function sharedGroups(signed: Int32Array): readonly number[] {
   const groups = Array.from(signed, group => group >>> 0)
   if (groups.length !== lastGroups.length || groups.some((group, index) => group !== lastGroups[index]))

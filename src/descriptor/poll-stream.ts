@@ -36,7 +36,7 @@ const area = Buffer.allocUnsafeSlow(ROOM)
  */
 export class PollStream extends ContextDuplex {
   #fd: number
-  /** Reads and writes go here: `#fd`, or our own description of the same. */
+  /** The number for reads and writes: `#fd`, or the same file opened a second time. */
   #working: number
   readonly #kind: 'pipe' | 'tty'
   readonly #isMaster: boolean
@@ -172,7 +172,7 @@ export class PollStream extends ContextDuplex {
     if (length > 0) {
       if (!this.push(Buffer.from(area.subarray(0, length)))) this.#want(false, this.#wantsWritable)
     } else if (length === 0 || (length === EIO && this.#isMaster)) {
-      // A master whose slaves are all closed says EIO (pty(7) has no word of it): that is its end of file
+      // A master whose slaves are all closed fails with EIO (not documented in pty(7)): that is its end of file
       this.#want(false, this.#wantsWritable)
       this.push(null)
     } else this.destroy(systemError(length, 'read'))
@@ -186,7 +186,7 @@ export class PollStream extends ContextDuplex {
     this.#flush()
   }
 
-  /** Writes what goes at once, and waits for the rest. False if nothing went. */
+  /** Writes as much as possible at once, and waits for the rest. Returns false if it wrote nothing. */
   #flush(): boolean {
     let index = 0
     let went = false

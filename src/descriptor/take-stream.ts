@@ -56,7 +56,7 @@ function isDrained(stream: Live): boolean {
   )
 }
 
-/** Resolves when what is written by now has left; more may have come since. */
+/** Resolves when everything that is written so far has been sent; the program may write more meanwhile. */
 function drain(stream: Live, held: HeldStream, signal: AbortSignal | undefined): Promise<void> {
   held.uncork()
   return new Promise((resolve, reject) => {
@@ -112,7 +112,7 @@ class HeldStream {
     if (this.#flowing || this.#readsIntoOwnBuffer) stream.pause()
   }
 
-  /** What is corked was written, too. */
+  /** Sends corked writes, too. */
   uncork(): void {
     for (; this.#stream.writableCorked > 0; this.#corked++) this.#stream.uncork()
   }
@@ -153,7 +153,7 @@ class HeldStream {
     const { readableLength } = stream
     if (readableLength === 0) return null
     this.#cover('emit', () => false) // read() would give it to 'data' listeners as well
-    // Exactly so much: to read on would be to see the end, and to tell of it
+    // Exactly so much, because further reading would reach the end of the stream and emit 'end'
     return Readable.prototype.read.call(stream, readableLength)
   }
 

@@ -25,7 +25,7 @@ const MACHINES: Record<string, number> = {
 }
 const HEADER = 64
 
-/** Why runtimes that claim compatibility with Node can't run the shim: they would abort. */
+/** Runtimes that claim compatibility with Node, and what they lack: with the shim they would abort. */
 const RUNTIMES: Record<string, [name: string, lack: string]> = {
   bun: ['Bun', "libuv's uv_poll_init, by which passfd watches descriptors"],
   deno: [
@@ -100,7 +100,7 @@ function besideBundle(): string[] {
   return [...folders].map(folder => join(folder, 'passfd.node'))
 }
 
-/** Whether the file is missing. A file that this process may not stat is not. */
+/** Whether the file exists, or may exist because Node's permission model forbids this process to check. */
 function existsOrForbidden(path: string): boolean {
   return existsSync(path) || (permission() !== undefined && !permission()!.has('fs.read', path))
 }

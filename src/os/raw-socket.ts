@@ -9,7 +9,7 @@ import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
 
 /** Reads go into this buffer and are copied out within the call. */
 export const SCRATCH = Buffer.allocUnsafeSlow(65536)
-/** What such a read gave; see MESSAGE_… in native.ts, which also says how long it has to be. */
+/** The result of such a read. MESSAGE_… in native.ts defines its places and its length. */
 export const RECEIVED = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
 
 /** Tries again after this many ms to send descriptors, because no event reports that descriptors in flight have arrived. */

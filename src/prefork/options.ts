@@ -234,7 +234,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
     killTimeout: time(options.killTimeout, 'options.killTimeout', 5000, 1),
     idleGrace: time(options.idleGrace, 'options.idleGrace', 1000, 0),
     handOverTimeout: time(options.handOverTimeout, 'options.handOverTimeout', 5000, 1),
-    // One that comes late is no hung worker
+    // A worker whose heartbeat is late does not hang yet
     heartbeat: hangTimeout === 0 ? heartbeat : Math.min(heartbeat, Math.max(10, Math.floor(hangTimeout / 2))),
     hangTimeout,
     restart,
@@ -245,7 +245,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
   }
 }
 
-/** Node would say so for every worker, and each time anew. */
+/** Checks it once, because Node would report it at each start of each worker. */
 function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
   const { cwd, env, uid, gid, args, execArgv, leaveGroup } = spawn
   if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
@@ -282,7 +282,7 @@ function adminOf(given: unknown): AdminSpec | undefined {
   return admin
 }
 
-/** Checked as the options of `takeOver()`, without those that are the supervisor's own. */
+/** Checks them as `takeOver()` does, without the options that a supervisor has itself. */
 function takeoverOf(given: unknown): TakeOverSettings | undefined {
   if (given === undefined) return undefined
   if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
@@ -312,7 +312,7 @@ function limitsOf(limits: WorkerLimits): WorkerLimits {
   return { ...limits, jitter }
 }
 
-/** What a program is started with ends at a NUL (execve(2)). */
+/** Refuses a NUL, at which an argument or variable of a program would end (execve(2)). */
 function checkNoNul(text: string, what: string): void {
   if (text.includes('\0')) throw invalid(what, 'a text without NUL bytes', text)
 }

@@ -367,7 +367,7 @@ export class DescriptorStream extends ContextDuplex {
     try {
       if (place > 0) wantsMore = this.push(before)
     } finally {
-      // Whatever a listener throws, the rest has been received
+      // Even if a listener throws, the rest has been received
       if (truncated && fds.length > 0) discard(fds)
       else if (!truncated) wantsMore = this.#tell(fds, bytes.subarray(place)) && wantsMore
     }
@@ -429,7 +429,7 @@ export class DescriptorStream extends ContextDuplex {
 }
 mark(DescriptorStream, 'DescriptorStream')
 
-/** As Node says it to the writes that were waiting. */
+/** The error that Node gives to waiting writes. */
 function destroyedError(): Error {
   return Object.assign(new Error('Cannot call write after a stream was destroyed'), { code: 'ERR_STREAM_DESTROYED' })
 }

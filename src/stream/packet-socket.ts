@@ -340,7 +340,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     else if (!this.#limits.allowHalfOpen) this.end()
   }
 
-  /** What a listener throws is the program's affair; the next packet comes all the same. */
+  /** Throws a listener's exception later, so that it does not stop the next packet. */
   #tell(event: keyof PacketSocketEvents, ...args: unknown[]): void {
     try {
       this.#context.emit(this, event, ...args)

@@ -12,9 +12,9 @@ export interface StreamPart {
 export interface PartsSource {
   /** The iteration begins. */
   begin(): void
-  /** What is there from `position` on, up to where the next descriptors came; undefined if nothing is. */
+  /** Returns the bytes from `position` up to the place of the next descriptors; undefined if there are none. */
   part(position: number): StreamPart | undefined
-  /** The iteration is over, in whatever way. */
+  /** Called when the iteration ends, in whatever way. */
   end(): void
 }
 

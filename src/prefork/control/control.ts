@@ -11,14 +11,14 @@ import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
 
 export const LEAST = 1
 export const NEWEST = 4
-/** All that a worker of version 1 knows: it would stop for anything else. */
+/** The messages that a worker of version 1 knows. It would stop at any other. */
 export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
 export const CONTROL_NUMBER = 3
 export const APPLICATION_NUMBER = 4
 /** Set in a worker's environment, to its supervisor's pid. */
 export const SUPERVISOR_VARIABLE = 'PASSFD_SUPERVISOR'
-/** Connections that were sent to one worker and that it has not taken yet: beyond, others get them. */
+/** The most connections that one worker was sent and has not taken. Others get further ones. */
 export const MAX_UNCONFIRMED = 1024
 /**
  * Connections of one listener that one worker was told to accept and has not confirmed: beyond, others are told. They stay in the listener's queue,
@@ -28,17 +28,17 @@ export const MAX_PERMITS = 64
 
 export interface Join {
   type: 'join'
-  /** The lowest that the worker speaks. */
+  /** The lowest version that the worker speaks. */
   version: number
-  /** The highest. Undefined: it is the only one. */
+  /** The highest version. Undefined: the same. */
   newest?: number
-  /** Where its inspector listens when it is opened by SIGUSR1. */
+  /** The address of its inspector, if SIGUSR1 opens that. */
   debugPort?: number
 }
 
 /** The answer to `join`. */
 export interface Welcome {
-  /** What both speak from now on. Undefined: 1. */
+  /** The version that both speak from now on. Undefined: 1. */
   version?: number
   slot: number
   id: number
@@ -46,13 +46,13 @@ export interface Welcome {
   idleGrace: number
   stopTimeout: number
   killTimeout: number
-  /** The supervisor wants to hear of every closed connection. */
+  /** The worker reports every closed connection. */
   tellClosed: boolean
-  /** The worker serves only when it is told to `go`: its supervisor replaces another one, and may not come to it. Since version 4. */
+  /** The worker serves only after `go`, because its supervisor replaces another one, and that may fail. Since version 4. */
   hold?: boolean
   /** See `Share`. Since version 4. */
   shared?: boolean
-  /** The Descriptors are dups, and the worker's. */
+  /** The Descriptors are dups, which the worker owns. */
   listeners: Record<string, ListenerGrant>
 }
 
@@ -80,13 +80,13 @@ export interface Beat {
   inspector?: string | undefined
 }
 
-/** So many connections of its servers have closed since the last word. */
+/** So many connections of its servers have closed since the last message. */
 export interface Closed {
   type: 'closed'
   count: number
 }
 
-/** It stops by itself. The answer: whether the supervisor has closed its listeners, as with `Stop.last`. */
+/** It stops on its own. The answer says whether the supervisor has closed its listeners, as with `Stop.last`. */
 export interface Stopping {
   type: 'stopping'
 }
@@ -98,12 +98,12 @@ export interface Failed {
   message: string
 }
 
-/** The program has handled it, and goes on. Since version 2. */
+/** The program has handled the exception, and goes on. Since version 2. */
 export interface Recovered {
   type: 'recovered'
 }
 
-/** The worker has done what an `accept` said. `taken` connections were there; `error` (-errno) kept it from accepting more. Since version 3. */
+/** The worker has handled an `accept`. It accepted `taken` connections; `error` (-errno): why it could not accept more. Since version 3. */
 export interface Accepted {
   type: 'accepted'
   name: string
@@ -113,7 +113,7 @@ export interface Accepted {
   error?: number | undefined
 }
 
-/** What the program has called: `handOver()` and `onInherit()`. Since version 4. */
+/** Whether the program has called `handOver()` and `onInherit()`. Since version 4. */
 export interface HandsOver {
   type: 'handsOver'
   gives: boolean
@@ -132,13 +132,13 @@ export interface TakeBack {
   lane: number
 }
 
-/** `last`: the supervisor has closed its listeners, so what waits in their queues is this worker's to serve. */
+/** `last`: the supervisor has closed its listeners, so this worker serves the connections in their queues. */
 export interface Stop {
   type: 'stop'
   last: boolean
 }
 
-/** The supervisor was told to stop, and its workers still serve as before: see the option `lameDuck`. */
+/** The supervisor will stop, and its workers serve as before until then: see the option `lameDuck`. */
 export interface LameDuck {
   type: 'lameDuck'
 }
@@ -149,7 +149,7 @@ export interface Connections {
   connections: Descriptor[]
 }
 
-/** The worker is to accept so many connections from a dispatched listener. Since version 3. */
+/** Tells the worker to accept so many connections from a dispatched listener. Since version 3. */
 export interface Accept {
   type: 'accept'
   name: string
@@ -161,7 +161,7 @@ export interface Go {
   type: 'go'
 }
 
-/** Another supervisor may have the listeners, too, so that no worker may end them for all if its own supervisor is gone. Since version 4. */
+/** Another supervisor may hold the listeners, too. Then a worker whose supervisor has ended does not end them for all. Since version 4. */
 export interface Share {
   type: 'share'
   shared: boolean
@@ -171,7 +171,7 @@ export interface Share {
 export interface Give {
   type: 'give'
   end: Descriptor
-  /** For all of it, in ms. */
+  /** The time limit of the whole hand-over, in ms. */
   timeout: number
 }
 

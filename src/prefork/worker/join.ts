@@ -46,7 +46,7 @@ const JOIN_OPTIONS = {
   channel: true
 } as const satisfies KnownOptions<JoinOptions>
 
-/** For the supervisor's answers, in ms. */
+/** The time limit of the supervisor's answers, in ms. */
 const ANSWER = 30_000
 
 let joined: Promise<Worker> | undefined
@@ -66,7 +66,7 @@ export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
   return joined
 }
 
-/** Nothing has happened yet: the next call may fare better. */
+/** Called after a failed attempt, which changed nothing: the next call tries again. */
 function again(error: Error): never {
   joined = undefined
   throw error
@@ -83,7 +83,7 @@ function stopOnSignals(worker: Worker): void {
   let told = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => {
-      // The first one says no more than the supervisor may have said already: it is sent to all of a service's processes by systemd
+      // The first signal adds nothing to the supervisor's own order, because systemd sends it to all processes of a service
       if (told) worker.hurry()
       else void worker.end({ last: false, told: false, signal: true })
       told = true
@@ -102,9 +102,9 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
   const welcome = await control.request<Welcome>(join, { descriptors: 253 })
   const { stopTimeout, killTimeout } = welcome
-  // If it hangs when its supervisor is killed, no other process would end it
+  // If it hangs when its supervisor is killed, only the kernel can end it
   if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
-  // The control channel keeps the process running, as a worker lives until it is stopped
+  // The control channel keeps the process running, because a worker lives until it is stopped
   const origin = new SupervisedOrigin(welcome, parent, control, channel.unref())
   const worker = new Worker(origin)
   origin.begin(worker)

@@ -8,7 +8,7 @@ import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { ListenerSpec } from '../../serving/specs.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
-/** What a supervisor would have said. */
+/** The answers that a supervisor would give. */
 const STANDALONE = { idleGrace: 1000, stopTimeout: 30_000, killTimeout: 5000 }
 
 /** Binds the listeners. Rejects with the system's error, and nothing is left open then. */
@@ -43,7 +43,7 @@ export async function standaloneOrigin(
   }
 }
 
-/** All of them, or none. */
+/** Binds all of them, or none. */
 async function bindAll(specs: ReadonlyMap<string, ListenerSpec>): Promise<Bound[]> {
   const attempts = [...specs].map(([name, spec]) => bind(name, spec))
   try {

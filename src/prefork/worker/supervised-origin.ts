@@ -1,4 +1,4 @@
-/** A worker that a supervisor has started: what the two say to each other on the control channel, on the worker's side. */
+/** The worker's side of the control channel, in a worker that a supervisor has started. */
 import { setImmediate } from 'node:timers'
 import { setTimeout as later } from 'node:timers/promises'
 import { asError, type PassfdError } from '../../base/errors.ts'
@@ -12,12 +12,12 @@ import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
 /** How often event-loop lag is measured, in ms. */
 const RESOLUTION = 50
-/** How long the last words may take, in ms. */
+/** The time limit of the worker's last messages, in ms. */
 const LEAVE = 1000
-/** How long after its channel a supervisor's process may end, in ms. */
+/** How long it waits for the end of the supervisor's process after the end of its channel, in ms. */
 const ORPHANED = 200
 
-/** A worker's supervisor, as it speaks on the control channel. */
+/** The supervisor, as the worker sees it on the control channel. */
 export class SupervisedOrigin implements WorkerOrigin {
   readonly supervised = true
   readonly lameDuck = 0 // the supervisor's business
@@ -79,14 +79,14 @@ export class SupervisedOrigin implements WorkerOrigin {
       else if (value?.type === 'lameDuck') worker.becomeLameDuck()
       else if (value?.type === 'stop') void worker.end({ last: value.last, told: true })
     })
-    // The supervisor is gone: what waits in the queues is this worker's and its siblings' to serve
+    // The supervisor has ended, so this worker and its siblings serve the connections in the queues
     control.once('close', error => {
       if (this.#leaving) return
-      // Not its supervisor's end, but something here: no descriptors left to take connections with, most likely
+      // The supervisor lives, so the cause is in this process: most likely no descriptor is free for received connections
       if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
       void this.#isOrphan().then(orphan => worker.end({ last: true, told: true, orphan }))
     })
-    // First: another listener may throw
+    // First, because another listener may throw
     process.prependListener('uncaughtExceptionMonitor', error => this.#lastWords(error))
     this.#beat(worker)
   }
@@ -96,7 +96,7 @@ export class SupervisedOrigin implements WorkerOrigin {
     try {
       await message.reply(given)
     } catch {
-      // The supervisor has gone, or waits no longer
+      // The supervisor has ended, or does not wait any more
     }
   }
 
@@ -107,13 +107,13 @@ export class SupervisedOrigin implements WorkerOrigin {
 
   #accept(listeners: ServedListeners, { name, count }: Accept): void {
     const { connections, error } = listeners.accept(name, count)
-    // First: what the program does with them may take its time
+    // First, because the program's code may take long
     this.#say({ type: 'accepted', name, count, taken: connections.length, ...(error < 0 && { error }) })
     sessionOf(this.#control).flush()
     listeners.give(name, connections)
   }
 
-  /** Whether the supervisor's process has ended. The kernel closes a process's descriptors a moment before it gives its children away. */
+  /** Resolves to whether the supervisor's process has ended. It waits, because the kernel closes descriptors a moment before it re-parents children. */
   async #isOrphan(): Promise<boolean> {
     const deadline = performance.now() + ORPHANED
     while (process.ppid === this.#parent && performance.now() < deadline) await later(1)
@@ -138,7 +138,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   }
 
   async stopping(signal: boolean): Promise<Standing> {
-    // What was sent and not taken goes to others, the sooner the better. But the signal may have come to all processes of the service
+    // Sent but untaken connections should reach other workers soon. But all processes of the service may have got the signal
     if (!signal && [...this.listeners.values()].every(grant => 'dispatched' in grant)) {
       this.#say({ type: 'stopping' })
       return { last: false, orphan: false }
@@ -159,12 +159,12 @@ export class SupervisedOrigin implements WorkerOrigin {
     await Promise.race([closed, new Promise(resolve => setTimeout(resolve, LEAVE))])
   }
 
-  /** A supervisor that is gone hears nothing; its end is noticed apart. */
+  /** Sends a message. If the supervisor has ended the message is lost, and other code notices the end. */
   #say(message: FromWorker): void {
     try {
       void this.#control.send(message)
     } catch {
-      // closed by us
+      // this process has closed it
     }
   }
 
@@ -177,19 +177,19 @@ export class SupervisedOrigin implements WorkerOrigin {
   }
 
   #lastWords(thrown: unknown): void {
-    // A supervisor of version 1 can't be told that it was handled
+    // A supervisor of version 1 has no message for a handled exception
     if (this.#version < 2 && isHandled()) return
     const { name, message } = asError(thrown)
     this.#say({ type: 'failed', name, message })
     sessionOf(this.#control).flush()
-    // It comes to that if a listener to 'uncaughtException', a domain or a capture callback has returned; after an exit or a throw there it does not
+    // This runs only if a listener for 'uncaughtException', a domain or a capture callback has returned, not after an exit or a throw there
     if (this.#version >= 2) process.nextTick(() => this.#say({ type: 'recovered' }))
   }
 
   #beat(worker: Worker): void {
     let lag = 0
     let due = performance.now() + RESOLUTION
-    // Not monitorEventLoopDelay() of Node: with it a request took 24.1 µs of CPU time, without it 21.6
+    // Not Node's monitorEventLoopDelay(): with it a request took 24.1 µs of CPU time, without it 21.6
     setInterval(() => {
       const now = performance.now()
       lag = Math.max(lag, now - due)
@@ -204,7 +204,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   }
 }
 
-/** The program handles uncaught exceptions. */
+/** Whether the program handles uncaught exceptions. */
 function isHandled(): boolean {
   return process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()
 }
@@ -213,7 +213,7 @@ interface Inspector {
   url(): string | undefined
 }
 
-/** A Node that was built without it has none. */
+/** Undefined in a Node that was built without the inspector. */
 function inspectorOf(): Inspector | undefined {
   try {
     return process.getBuiltinModule('node:inspector')

@@ -11,13 +11,13 @@ export interface WorkerOrigin extends ListenerSource, EndLimits {
   /** The program has called `handOver()`, `onInherit()`. */
   handsOver(how: { gives: boolean; inherits: boolean }): void
   ready(): Promise<void>
-  /** It stops by its own wish, or by a signal. */
+  /** It stops on its own, or by a signal. */
   stopping(signal: boolean): Promise<Standing>
-  /** The last thing: nothing is served any more. */
+  /** Called at the very end, when nothing is served any more. */
   leave(): Promise<void>
 }
 
-/** How a worker that stops stands to the others. */
+/** The situation of a stopping worker among the other processes. */
 export interface Standing {
   /** No other process serves the connections that wait in the queues. */
   last: boolean

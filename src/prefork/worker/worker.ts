@@ -1,4 +1,4 @@
-/** `Worker`: what a worker's program has to do with its supervisor, and its graceful end. */
+/** `Worker`: the interface of a worker's program to its supervisor, and its graceful end. */
 
 import type { Server } from 'node:net'
 import { AsyncContext } from '../../base/async-context.ts'
@@ -21,7 +21,7 @@ import type { FreezeContext } from '../../takeover/owner.ts'
 import { warnOf } from '../../takeover/place.ts'
 import type { WorkerOrigin } from './worker-origin.ts'
 
-/** `told`: by the supervisor. `orphan`: that one's process has ended. `signal`: by a signal. */
+/** Why it stops. `told`: the supervisor has ordered it. `orphan`: the supervisor's process has ended. `signal`: it got a signal. */
 interface Ending {
   /** No other process serves the connections that wait in the queues. */
   last: boolean
@@ -58,7 +58,7 @@ const INHERIT = { accepts: true } as const
 export let give: (worker: Worker, end: Descriptor, timeout: number) => Promise<boolean>
 /** @internal Takes the state of the worker at the other end, which is moved in. */
 export let inherit: (worker: Worker, slot: number, end: Descriptor, timeout: number) => Promise<void>
-/** @internal The listeners that the worker was lent. */
+/** @internal The listeners that the worker has borrowed. */
 export let listenersOf: (worker: Worker) => ServedListeners
 
 /** This process as a worker: the result of `joinSupervisor()`. */
@@ -123,7 +123,7 @@ export class Worker {
 
   /** @internal */
   get requests(): number {
-    // A server counts each connection that it is given. With those of its predecessors a worker could be beyond `limits.requests` from its start on
+    // A server counts each connection that it gets. With its predecessors' connections a worker could exceed `limits.requests` from its start
     this.#requests = Math.max(this.#requests, this.#end.requests - this.#inherited)
     return this.#requests
   }
@@ -234,24 +234,24 @@ export class Worker {
     return deferred().promise
   }
 
-  /** @internal The supervisor will tell it to stop soon. */
+  /** @internal The supervisor will stop it soon. */
   becomeLameDuck(): void {
     this.#end.becomeLameDuck()
   }
 
-  /** @internal Time is over: what is left is cut off. Or that of the lame duck, first. */
+  /** @internal Ends the time as a lame duck; otherwise destroys the remaining connections. */
   hurry(): void {
     this.#end.hurry()
   }
 
-  /** @internal Ends the process. `last`: what waits in the queues is this worker's to serve. `told`: by the supervisor. */
+  /** @internal Ends the process. `last`: this worker serves the connections that wait in the queues. `told`: the supervisor has ordered it. */
   end({ last, told, signal = false, orphan = false }: Ending): Promise<void> {
     if (orphan) this.#listeners.becomeOrphan()
     // The supervisor may stop soon, too, and then no other process would serve the waiting connections
     return this.#end.begin({ last: told ? last : () => this.#askIfLast(signal) })
   }
 
-  /** Resolves to whether what waits in the queues is this worker's to serve. */
+  /** Resolves to whether this worker serves the connections that wait in the queues. */
   async #askIfLast(bySignal: boolean): Promise<boolean> {
     const { last, orphan } = await this.#origin.stopping(bySignal)
     if (orphan) this.#listeners.becomeOrphan()
@@ -260,7 +260,7 @@ export class Worker {
 
   async #inherit(slot: number, end: Descriptor, timeout: number): Promise<void> {
     const heir = this.#heir
-    // It has stopped meanwhile, for example
+    // For example it has stopped meanwhile
     if (heir === undefined || this.#end.begun) {
       end.close()
       return
@@ -280,7 +280,7 @@ export class Worker {
       end.close()
       return false
     }
-    // What is accepted after `freeze` would have to be drained here
+    // Connections accepted after `freeze` would have to be drained here
     try {
       this.#listeners.suspend([])
     } catch (error) {
