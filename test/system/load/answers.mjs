@@ -3,9 +3,10 @@ import { createHash } from 'node:crypto'
 import * as http from 'node:http'
 import * as http2 from 'node:http2'
 import * as https from 'node:https'
+import { createRequire } from 'node:module'
 import * as net from 'node:net'
-import { WebSocketServer } from 'ws'
 
+const require = createRequire(import.meta.url)
 const psk = Buffer.alloc(16, 'known')
 const KEY = { ciphers: 'PSK', maxVersion: 'TLSv1.2', pskCallback: () => psk, pskIdentityHint: 'passfd' }
 
@@ -42,13 +43,15 @@ export function serverOf(kind, ending) {
   if (kind === 'http2') return http2.createServer(handler(ending))
   if (kind === 'http2s') return http2.createSecureServer(KEY, handler(ending))
   const server = kind === 'https' ? https.createServer(KEY, handler(ending)) : http.createServer(handler(ending))
-  const sockets = new WebSocketServer({ noServer: true })
-  server.on('upgrade', (request, socket, head) =>
+  let sockets
+  server.on('upgrade', (request, socket, head) => {
+    // Loading it costs as much as to start Node, and few servers need it
+    sockets ??= new (require('ws').WebSocketServer)({ noServer: true })
     sockets.handleUpgrade(request, socket, head, client => {
       client.on('error', () => {})
       client.on('message', data => client.send(String(data)))
     })
-  )
+  })
   return server
 }
 

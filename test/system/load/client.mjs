@@ -16,7 +16,6 @@ import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as later } from 'node:timers/promises'
 import { connect as secure } from 'node:tls'
-import { WebSocket } from 'ws'
 
 const OUTCOMES = ['answered', 'refused', 'reset', 'empty', 'timedOut', 'wrong']
 const DEFAULTS = {
@@ -46,6 +45,8 @@ const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EAGAIN'])
 const RESET = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED'])
 
 const { mix, seconds, ...target } = JSON.parse(process.argv[2])
+// Loading it costs as much as to start Node
+const { WebSocket } = mix.some(({ kind }) => kind === 'webSocket') ? await import('ws') : {}
 const nameOf = ({ kind, name = kind }) => name
 const counts = new Map(mix.map(one => [nameOf(one), none()]))
 const total = none()

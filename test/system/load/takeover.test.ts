@@ -15,7 +15,7 @@ const REQUESTS = times(200, 60_000)
 const NOTHING_FAILED = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
 
 /** Between an answer and a client's next request, in ms: a normal run does not keep the processors busy. */
-const THINK = times(25, 0)
+const THINK = times(40, 0)
 /** In a normal run some connections end between two requests, too. */
 const MIX: Mix[] = [
   { kind: 'close', clients: 2 },

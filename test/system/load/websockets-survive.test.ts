@@ -17,7 +17,7 @@ interface Report {
   missing?: number
 }
 
-const SOCKETS = times(20, 500)
+const SOCKETS = times(12, 500)
 const WORKERS = times(1, 2)
 /** In ms: for a full run on a busy machine. */
 const TIMEOUT = 600_000
