@@ -2,50 +2,51 @@
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { connect } from '../../../src/index.ts'
 import type { AdminCommand, AdminEvent, AdminStatus } from '../../../src/prefork/index.ts'
 import { stop } from '../../helpers/child.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { startFixture } from '../../helpers/process.ts'
-import { light, only, program, supervising, WAITS } from '../../helpers/supervising.ts'
-import { test, testIf } from '../../helpers/test.ts'
+import { KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
+import { test } from '../../helpers/test.ts'
 
 const NOBODY = 65_534
 
-test('status, reload, scale, metrics, and what is wrong', async t => {
-  const admin = socketPath()
-  const entry = program(WAITS)
-  await supervising(t, { admin, entry }, async supervisor => {
-    await supervisor.start()
-    t.is(statSync(admin).mode & 0o777, 0o600)
-    const channel = await connect<never, AdminCommand>(admin)
-    const status = await channel.request<AdminStatus>({ command: 'status' })
-    t.like(status, { pid: process.pid, size: 1, listeners: supervisor.addresses })
-    t.like(status.workers, [{ slot: 0, id: 1, pid: supervisor.workers[0]!.pid, state: 'ready', restarts: 0 }])
-    t.false('channel' in status.workers[0]!)
-    await channel.request({ command: 'scale', workers: 2 })
-    await only(supervisor, 1, 2)
-    await channel.request({ command: 'reload' })
-    await only(supervisor, 3, 4)
-    t.regex(await channel.request<string>({ command: 'metrics' }), /passfd_workers\{state="ready"\} 2/)
-    for (const [wrong, code] of [
-      [{ command: 'dance' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
-      [{ command: 'scale' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
-      [{ command: 'scale', workers: 0 }, 'ERR_PASSFD_INVALID_ARGUMENT'],
-      [null, 'ERR_PASSFD_INVALID_ARGUMENT'],
-      ['status', 'ERR_PASSFD_INVALID_ARGUMENT']
-    ] as [never, string][])
-      await t
-        .throwsAsync(channel.request(wrong), { code: 'ERR_PASSFD_REMOTE' })
-        .then((error: any) => t.is(error.remote.code, code))
-    program('process.exit(3)', entry)
-    const error = await t.throwsAsync<any>(channel.request({ command: 'reload' }), { code: 'ERR_PASSFD_REMOTE' })
-    t.is(error.remote.code, 'ERR_PASSFD_WORKER_NOT_READY')
-    t.regex(error.remote.message, /exited with code 3/)
-    await channel.close()
+for (const kind of KINDS)
+  test(`${kind.name}: status, reload, scale, metrics, and what is wrong`, async t => {
+    const admin = socketPath()
+    const entry = program(kind.waits())
+    await supervising(t, { admin, ...kind.options(entry) }, async supervisor => {
+      await supervisor.start()
+      t.is(statSync(admin).mode & 0o777, 0o600)
+      const channel = await connect<never, AdminCommand>(admin)
+      const status = await channel.request<AdminStatus>({ command: 'status' })
+      t.like(status, { pid: process.pid, size: 1, listeners: supervisor.addresses })
+      t.like(status.workers, [{ slot: 0, id: 1, pid: supervisor.workers[0]!.pid, state: 'ready', restarts: 0 }])
+      t.false('channel' in status.workers[0]!)
+      await channel.request({ command: 'scale', workers: 2 })
+      await only(supervisor, 1, 2)
+      await channel.request({ command: 'reload' })
+      await only(supervisor, 3, 4)
+      t.regex(await channel.request<string>({ command: 'metrics' }), /passfd_workers\{state="ready"\} 2/)
+      for (const [wrong, code] of [
+        [{ command: 'dance' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+        [{ command: 'scale' }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+        [{ command: 'scale', workers: 0 }, 'ERR_PASSFD_INVALID_ARGUMENT'],
+        [null, 'ERR_PASSFD_INVALID_ARGUMENT'],
+        ['status', 'ERR_PASSFD_INVALID_ARGUMENT']
+      ] as [never, string][])
+        await t
+          .throwsAsync(channel.request(wrong), { code: 'ERR_PASSFD_REMOTE' })
+          .then((error: any) => t.is(error.remote.code, code))
+      program(kind.fails(3), entry)
+      const error = await t.throwsAsync<any>(channel.request({ command: 'reload' }), { code: 'ERR_PASSFD_REMOTE' })
+      t.is(error.remote.code, 'ERR_PASSFD_WORKER_NOT_READY')
+      t.regex(error.remote.message, /exited with code 3/)
+      await channel.close()
+    })
   })
-})
 
 test('subscribe: what happens is told, to its end; stop and kill are answered before they begin', async t => {
   for (const [command, how] of [
@@ -76,29 +77,28 @@ test('subscribe: what happens is told, to its end; stop and kill are answered be
   }
 })
 
-test('a superseded supervisor that drains admits nobody to the admin path, and keeps its channels', async t => {
-  const admin = socketPath()
-  const options = { admin, takeover: temporaryPath('takeover') }
-  const drains = 'worker.onStop(() => new Promise(() => setInterval(() => {}, 1000)))'
-  const entry = program(`const worker = await joinSupervisor(); ${drains}; await worker.ready()`)
-  await supervising(t, { ...options, entry }, async one => {
-    await one.start()
-    const old = await connect<never, AdminCommand>(admin)
-    const superseded = once(one, 'superseded')
-    await supervising(t, { ...options, entry: program(WAITS), workers: 2 }, async two => {
-      await two.start()
-      await superseded
-      for (let i = 0; i < 20; i++) {
-        const channel = await connect<never, AdminCommand>(admin)
-        t.like(await channel.request<AdminStatus>({ command: 'status' }), { phase: 'running', size: 2 })
-        await channel.close()
-      }
-      t.like(await old.request<AdminStatus>({ command: 'status' }), { phase: 'stopping', size: 1 })
+for (const kind of KINDS)
+  test(`${kind.name}: a superseded supervisor that drains admits nobody to the admin path, and keeps its channels`, async t => {
+    const admin = socketPath()
+    const options = { admin, takeover: temporaryPath('takeover') }
+    await supervising(t, { ...options, ...kind.options(program(kind.isDeaf)) }, async one => {
+      await one.start()
+      const old = await connect<never, AdminCommand>(admin)
+      const superseded = once(one, 'superseded')
+      await supervising(t, { ...options, ...kind.options(program(kind.waits())), workers: 2 }, async two => {
+        await two.start()
+        await superseded
+        for (let i = 0; i < 20; i++) {
+          const channel = await connect<never, AdminCommand>(admin)
+          t.like(await channel.request<AdminStatus>({ command: 'status' }), { phase: 'running', size: 2 })
+          await channel.close()
+        }
+        t.like(await old.request<AdminStatus>({ command: 'status' }), { phase: 'stopping', size: 1 })
+      })
+      await one.kill()
+      t.is(await old.closed, undefined)
     })
-    await one.kill()
-    t.is(await old.closed, undefined)
   })
-})
 
 test('a subscriber that does not read holds up nobody', async t => {
   const admin = socketPath()
@@ -109,8 +109,8 @@ test('a subscriber that does not read holds up nobody', async t => {
     t.teardown(() => subscriber.child.kill('SIGKILL'))
     await stop(subscriber)
     // More than its queue (1 MB) and its socket hold
-    const [worker] = supervisor.workers
-    for (let i = 0; i < 12_000; i++) supervisor.emit('state', worker!)
+    const event = { ...supervisor.workers[0]!, reason: 'x'.repeat(1000) }
+    for (let i = 0; i < 2000; i++) supervisor.emit('state', event)
     await supervisor.reload()
     const began = performance.now()
     await supervisor.stop()
@@ -121,45 +121,36 @@ test('a subscriber that does not read holds up nobody', async t => {
   })
 })
 
-test('(u) another user is refused, though the file lets him in', async t => {
+test('(u) another user is refused, though the file lets him in; the owner that the file was given is let in', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'passfd-admin-'))
+  const { child, line, exit } = startFixture('connect-as', [`${NOBODY}`])
+  t.teardown(() => void child.kill('SIGKILL'))
+  const asNobody = async (path: string): Promise<any> => {
+    child.stdin!.write(`${path}\n`)
+    return JSON.parse(await line())
+  }
+  chmodSync(folder, 0o711)
   const path = join(folder, 'admin.sock')
   await supervising(t, { admin: { path, mode: 0o666 }, command: [light()] }, async supervisor => {
     await supervisor.start()
-    const { child, line, exit } = startFixture('connect-as', [`${NOBODY}`])
-    const asNobody = async (): Promise<object> => {
-      child.stdin!.write(`${path}\n`)
-      return JSON.parse(await line())
-    }
-    chmodSync(folder, 0o755)
-    t.like(await asNobody(), { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
+    t.like(await asNobody(path), { code: 'ERR_PASSFD_PEER', remote: { code: 'ERR_PASSFD_UNAUTHORIZED' } })
     chmodSync(path, 0o600) // the default
-    t.like(await asNobody(), { code: 'EACCES' })
-    child.stdin!.end()
-    await exit
+    t.like(await asNobody(path), { code: 'EACCES' })
     await only(supervisor, 1)
   })
+  // Only root gives files away, and starts a process of another user
+  const own = join(folder, 'own.sock')
+  const http = join(folder, 'http.sock')
+  const admin = { path: own, mode: 0o660, owner: NOBODY, group: 'daemon' }
+  const listeners = { http: { path: http, owner: 1, group: 65533, mode: 0o620 } }
+  await supervising(t, { admin, listeners, command: [light()] }, async supervisor => {
+    await supervisor.start()
+    t.like(statSync(own), { uid: NOBODY, gid: 1 })
+    t.like(statSync(http), { uid: 1, gid: 65533 })
+    t.is(statSync(own).mode & 0o777, 0o660)
+    t.is((await asNobody(own)).pid, process.pid)
+  })
+  child.stdin!.end()
+  await exit
   rmSync(folder, { recursive: true })
 })
-
-testIf(
-  process.getuid!() === 0 ? undefined : 'only root gives files away',
-  'the file of the admin channel and of a listener have an owner and a group, which are let in to the former',
-  async t => {
-    const folder = dirname(temporaryPath())
-    chmodSync(folder, 0o711)
-    const path = temporaryPath('admin')
-    const http = temporaryPath('http')
-    const admin = { path, mode: 0o660, owner: NOBODY, group: 'daemon' }
-    const listeners = { http: { path: http, owner: 1, group: 65533, mode: 0o620 } }
-    await supervising(t, { admin, listeners, command: [light()] }, async supervisor => {
-      await supervisor.start()
-      t.like(statSync(path), { uid: NOBODY, gid: 1 })
-      t.like(statSync(http), { uid: 1, gid: 65533 })
-      t.is(statSync(path).mode & 0o777, 0o660)
-      const { line, exit } = startFixture('connect-as', [`${NOBODY}`, path])
-      t.is(JSON.parse(await line()).pid, process.pid)
-      await exit
-    })
-  }
-)

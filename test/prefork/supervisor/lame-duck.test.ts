@@ -1,10 +1,10 @@
-/** The option lameDuck: for a while after it was told to stop everything goes on, and says so. */
+/** The option lameDuck: for a while after it was told to stop everything goes on, and says so. Of run(): see signals.test.ts. */
 import { once } from 'node:events'
 import { connect } from '../../../src/index.ts'
-import type { AdminCommand, AdminEvent, AdminStatus } from '../../../src/prefork/index.ts'
+import { type AdminCommand, type AdminEvent, type AdminStatus, joinSupervisor } from '../../../src/prefork/index.ts'
 import { socketPath } from '../../helpers/path.ts'
-import { start, startFixture } from '../../helpers/process.ts'
-import { get, KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
+import { start } from '../../helpers/process.ts'
+import { get, KINDS, only, program, supervising } from '../../helpers/supervising.ts'
 import { test } from '../../helpers/test.ts'
 
 const LONG = 60_000
@@ -95,21 +95,6 @@ for (const kind of KINDS) {
   })
 }
 
-test('run(): the second TERM ends it, and a third one would kill', async t => {
-  const options = { command: [light()], listeners: { http: { port: 0, host: '127.0.0.1' } }, lameDuck: LONG }
-  const { child, line, exit } = startFixture('prefork-runs', [JSON.stringify(options)])
-  t.teardown(() => void child.kill('SIGKILL'))
-  const until = async (what: RegExp): Promise<void> => {
-    while (!what.test(await line()));
-  }
-  await until(/^0\/1 ready/)
-  child.kill('SIGTERM')
-  await until(/^lameDuck/)
-  child.kill('SIGTERM')
-  await until(/^0\/1 stopping/)
-  t.like(await exit, { code: 0, signal: null })
-})
-
 test('standalone: the option of joinSupervisor(); the second signal ends it, the third one cuts off', async t => {
   const path = program(`
     import { createServer } from 'node:http'
@@ -134,14 +119,9 @@ test('standalone: the option of joinSupervisor(); the second signal ends it, the
 })
 
 test('what is no time is refused', async t => {
-  const path = program(`
-    for (const lameDuck of [-1, 0.5, '5'])
-      await joinSupervisor({ lameDuck, standalone: {} }).catch(({ code, message }) => console.log(code, message))
-    await joinSupervisor({ lameDuck: 2 ** 31, standalone: {} })`)
-  const { line, exit } = start(process.execPath, [path])
-  for (let count = 0; count < 3; count++) t.regex(await line(), /^ERR_PASSFD_INVALID_ARGUMENT options\.lameDuck/)
-  const { code, stderr } = await exit
-  t.is(code, 1)
-  t.regex(stderr, /ERR_PASSFD_INVALID_ARGUMENT/)
-  t.regex(stderr, /options\.lameDuck/)
+  for (const lameDuck of [-1, 0.5, '5', 2 ** 31]) {
+    const options = { lameDuck: lameDuck as number, standalone: {} }
+    const error = await t.throwsAsync(joinSupervisor(options), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+    t.regex(error!.message, /^options\.lameDuck/)
+  }
 })

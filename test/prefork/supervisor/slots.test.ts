@@ -1,6 +1,9 @@
 /** A slot whose worker has died: who is started there, and when nobody is. */
+import { execFileSync } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
 import type { SupervisorOptions } from '../../../src/prefork/index.ts'
-import { allOf, KINDS, only, program, supervising } from '../../helpers/supervising.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { allOf, KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const NOT_READY = 'ERR_PASSFD_WORKER_NOT_READY'
@@ -104,20 +107,26 @@ for (const kind of KINDS)
   })
 
 test('a worker that dies while others are still starting is replaced', async t => {
-  const entry = program(
-    `const worker = await joinSupervisor()
-    if (worker.id === 2) await new Promise(resolve => worker.channel.once('message', resolve))
-    await worker.ready()`
-  )
-  await supervising(t, { entry, workers: 2 }, async (supervisor, { of, exits }) => {
+  // The first one that starts gets ready, the second one when the test has written into the pipe; all others do at once
+  const [first, second, pipe] = [temporaryPath('first'), temporaryPath('second'), temporaryPath('pipe')]
+  execFileSync('mkfifo', [pipe])
+  const entry = program(`mkdir ${first} 2> /dev/null && exec ${light()}
+    mkdir ${second} 2> /dev/null && read line < ${pipe}
+    exec ${light()}`)
+  await supervising(t, { command: ['/bin/sh', entry], workers: 2 }, async (supervisor, { states, exits }) => {
     const starting = supervisor.start()
-    await until(() => of(1).includes('ready'), 'the first one')
-    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+    await until(() => states.some(line => line.endsWith('ready')), 'the first one')
+    const { id, slot, pid } = supervisor.workers.find(({ state }) => state === 'ready')!
+    process.kill(pid!, 'SIGKILL')
     await until(() => exits.length === 1, 'its end')
-    t.deepEqual(exits, ['0/1 SIGKILL'])
-    supervisor.workers[0]!.channel.send('go on')
+    t.deepEqual(exits, [`${slot}/${id} SIGKILL`])
+    // Resolves when the second one reads
+    await writeFile(pipe, 'go on\n')
     await starting
-    await only(supervisor, 3, 2)
-    t.like(supervisor.workers, [{ restarts: 1 }, { restarts: 0 }])
+    await only(supervisor, ...(slot === 0 ? [3, 2] : [1, 3]))
+    t.deepEqual(
+      supervisor.workers.map(({ restarts }) => restarts),
+      slot === 0 ? [1, 0] : [0, 1]
+    )
   })
 })

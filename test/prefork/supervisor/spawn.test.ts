@@ -1,69 +1,83 @@
 /** How and where workers are started: as whom, from a worker thread, by two supervisors. */
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import * as http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import { Descriptor } from '../../../src/index.ts'
-import { isFull } from '../../helpers/full.ts'
-import { startFixture } from '../../helpers/process.ts'
+import type { Supervisor } from '../../../src/prefork/index.ts'
 import { fixture, get, KINDS, light, only, supervising } from '../../helpers/supervising.ts'
 import { test } from '../../helpers/test.ts'
 
 const NOBODY = 65_534
 
-test('cwd, env, args, execArgv; every worker has a session of its own', async t => {
+interface Told {
+  uid: number
+  gid: number
+  groups: number[]
+  cwd: string
+  args: string[]
+  execArgv: string[]
+  env: NodeJS.ProcessEnv
+  leads: boolean
+}
+
+/** What the fixture `who` tells of each worker that starts. */
+function follow(supervisor: Supervisor): Told[] {
+  const told: Told[] = []
+  supervisor.on('state', ({ state, channel }) => {
+    if (state !== 'starting') return
+    channel.serve(({ value }) => {
+      told.push(value as Told)
+      return Descriptor.openSync('/dev/null')
+    })
+  })
+  return told
+}
+
+test('(u) workers of another user: all of it works, the channel and its descriptors, too; cwd, env, args, execArgv; each leads a session', async t => {
   const spawn = {
+    uid: NOBODY,
+    gid: NOBODY,
     cwd: new URL('file:///usr'),
     env: { PATH: '/usr/bin', MINE: 'a=b' },
     args: ['one', '--two', ''],
     execArgv: ['--no-warnings', '--title=worker']
   }
   // The entry is where this process is, not where the worker is
-  await supervising(t, { entry: fileURLToPath(fixture('who')), spawn }, async supervisor => {
-    let told: any
-    supervisor.on('state', ({ state, channel }) => {
-      if (state !== 'starting') return
-      channel.serve(({ value }) => {
-        told = value
-        return Descriptor.openSync('/dev/null')
-      })
-    })
+  const options = { entry: fileURLToPath(fixture('who')), spawn, hangTimeout: 400 }
+  await supervising(t, options, async (supervisor, { exits }) => {
+    const told = follow(supervisor)
     await supervisor.start()
-    const { args, execArgv, env, cwd, leads } = told
+    const { uid, gid, groups, args, execArgv, env, cwd, leads } = told[0]!
     t.deepEqual([args, execArgv, cwd, leads], [spawn.args, spawn.execArgv, '/usr', true])
     t.deepEqual(env, spawn.env)
+    t.deepEqual([uid, gid], [NOBODY, NOBODY])
+    t.deepEqual(
+      groups.filter(group => group !== NOBODY),
+      []
+    )
+    t.is(await get(supervisor), `${NOBODY} device`)
+    await supervisor.reload()
+    process.kill(supervisor.workers[0]!.pid!, 'SIGSTOP') // and what it is killed for
+    await only(supervisor, 3)
+    t.is(await get(supervisor), `${NOBODY} device`)
+    await supervisor.stop()
+    t.deepEqual(exits, ['0/1 0', '0/2 SIGKILL', '0/3 0'])
   })
 })
 
-test('(u) workers of another user: all of it works, the channel and its descriptors, too', async t => {
+test('(u) a worker of another user is told to accept', async t => {
   const spawn = { uid: NOBODY, gid: NOBODY, cwd: '/' }
-  for (const balance of ['per-worker', { dispatch: 'round-robin' }] as const)
-    await supervising(t, { entry: fixture('who'), spawn, balance, hangTimeout: 400 }, async (supervisor, { exits }) => {
-      const told: any[] = []
-      supervisor.on('state', ({ state, channel }) => {
-        if (state !== 'starting') return
-        channel.serve(({ value }) => {
-          told.push(value)
-          return Descriptor.openSync('/dev/null')
-        })
-      })
-      await supervisor.start()
-      t.like(told[0], { uid: NOBODY, gid: NOBODY })
-      t.deepEqual(
-        told[0].groups.filter((group: number) => group !== NOBODY),
-        []
-      )
-      t.is(await get(supervisor), `${NOBODY} device`)
-      if (balance === 'per-worker' || isFull) {
-        await supervisor.reload()
-        process.kill(supervisor.workers[0]!.pid!, 'SIGSTOP') // and what it is killed for
-        await only(supervisor, 3)
-        t.is(await get(supervisor), `${NOBODY} device`)
-      }
-      const last = supervisor.workers[0]!.id
-      await supervisor.stop()
-      t.deepEqual(exits, last === 1 ? ['0/1 0'] : ['0/1 0', '0/2 SIGKILL', '0/3 0'])
-    })
+  const balance = { dispatch: 'round-robin' } as const
+  await supervising(t, { entry: fixture('who'), spawn, balance }, async (supervisor, { exits }) => {
+    const told = follow(supervisor)
+    await supervisor.start()
+    t.like(told[0], { uid: NOBODY, gid: NOBODY })
+    t.is(await get(supervisor), `${NOBODY} device`)
+    await supervisor.stop()
+    t.deepEqual(exits, ['0/1 0'])
+  })
 })
 
 test('a Supervisor in a worker thread', async t => {
@@ -74,16 +88,20 @@ test('a Supervisor in a worker thread', async t => {
     idleGrace: 50,
     spawn: { execArgv: [] }
   }
-  const { line, child, exit } = startFixture('prefork-thread', [JSON.stringify(options)])
-  const port = Number(await line())
+  const thread = new Worker(fixture('thread'), { workerData: JSON.stringify(options), stderr: true, execArgv: [] })
+  const exit = once(thread, 'exit')
+  const stderr = text(thread.stderr)
+  const said = on(thread, 'message')
+  const next = async () => (await said.next()).value[0]
+  const port = Number(await next())
   const [response] = await once(http.get({ port, host: '127.0.0.1', agent: false }), 'response')
   t.regex(await text(response), /^0 1 \d+$/)
-  child.stdin!.write('reload\n')
-  t.is(await line(), '2 ready')
-  child.stdin!.end('stop\n')
-  t.is(await line(), '')
-  t.is(await line(), 'thread 0')
-  t.deepEqual(await exit, { code: 0, signal: null, stderr: '' })
+  thread.postMessage('reload')
+  t.is(await next(), '2 ready')
+  thread.postMessage('stop')
+  t.is(await next(), '')
+  t.deepEqual(await exit, [0])
+  t.is(await stderr, '')
 })
 
 for (const kind of KINDS)
