@@ -75,7 +75,7 @@ function refuseSlots(value: object): void {
 }
 
 /**
- * For an object that has no form of its own: gives what its toJSON() gives, or itself if it is to be encoded by its keys.
+ * For an object without a form of its own: returns the result of its toJSON(), or the object itself if it is encoded by its keys.
  * Throws a Refusal for what would lose what it is by that.
  */
 export function plainForm(value: object, prototype: object | null): unknown {

@@ -135,7 +135,7 @@ function memoryOf(value: ArrayBufferView | ArrayBuffer): Uint8Array {
   }
 }
 
-/** `code`: of the extension 0x74; without it bin. If `mayStay` what is long is left where it is. */
+/** `code`: of the extension 0x74; without it bin. If `mayStay`, long bytes are not copied. */
 function packBytes(bytes: Uint8Array, code: number | undefined, mayStay: boolean, allocate: Allocate): void {
   const { byteLength } = bytes
   const typed = code !== undefined

@@ -29,7 +29,7 @@ export class LoopPlace {
   #idleWakeUps = 0
   #rest: NodeJS.Timeout | undefined
 
-  /** `fd` stays the caller's. */
+  /** The caller still owns `fd`. */
   constructor(fd: number, owner: PlaceOwner) {
     this.#fd = fd
     this.#owner = owner

@@ -30,7 +30,7 @@ export interface Received {
   readonly sender: Sender | undefined
   /** The sender's process, which the holder of this object ends. Null: the kernel gave none. Undefined: the socket did not ask. */
   readonly pin: PinnedSender | null | undefined
-  /** Held by the shim, the caller's. */
+  /** The shim holds the numbers, and the caller owns them. */
   readonly fds: number[]
   /** It was longer than it might be, and the rest is gone. */
   readonly cut: boolean

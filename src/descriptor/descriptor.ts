@@ -47,7 +47,7 @@ export let moveOutShared: (descriptor: Descriptor, by: string) => number
 export let moveOut: (descriptor: Descriptor, by: string) => number
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
-/** @internal Puts its number back into a moved Descriptor. It is open again, lent by `lender` or the caller's own. */
+/** @internal Puts its number back into a moved Descriptor, which is open again. `lender` lends it, or without a lender the caller owns it. */
 export let restoreNumber: (descriptor: Descriptor, fd: number, lender: Lender | undefined) => void
 /** @internal Takes the number out of an open descriptor until `unlock`: every use throws ERR_PASSFD_TAKEOVER_NOT_READY. Returns it; the caller owns it. */
 export let lock: (descriptor: Descriptor) => number
@@ -57,7 +57,7 @@ export let unlock: (descriptor: Descriptor, fd: number) => void
 export let forgetIfClosed: (descriptor: Descriptor, fd: number) => boolean
 /** @internal The scope is over: gives the number if nothing claimed it (the caller closes it), else -1. */
 export let endLoan: (descriptor: Descriptor, ended: string) => number
-/** @internal A Descriptor for a number that came with a reply: the caller's own. */
+/** @internal Makes a Descriptor, which the caller owns, for a number that came with a reply. */
 export let received: (fd: number) => Descriptor
 /** @internal Whether it came from a peer: its close may block, so passfd does not close it on the event loop. */
 export let isForeign: (descriptor: Descriptor) => boolean
@@ -94,7 +94,7 @@ export class Descriptor implements Disposable {
 
   /** Works as `Descriptor.adopt(fd)`. */
   constructor(fd: number)
-  /** @internal A number that the shim holds already, lent by `lender`, or the caller's own if that is undefined. */
+  /** @internal `fd`: a number that the shim holds already. `lender` lends it; undefined: the caller owns it. */
   constructor(fd: number, held: typeof HELD, lender: Lender | undefined)
   constructor(fd: number, held?: typeof HELD, lender?: Lender) {
     markUncloneable(this)
@@ -497,7 +497,7 @@ export class Descriptor implements Disposable {
 }
 mark(Descriptor, 'Descriptor')
 
-/** @internal A Descriptor for a number that the shim holds already: the caller's own. */
+/** @internal Makes a Descriptor, which the caller owns, for a number that the shim holds already. */
 export function own(fd: number): Descriptor {
   return new Descriptor(fd, HELD, undefined)
 }

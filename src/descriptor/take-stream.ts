@@ -14,7 +14,7 @@ import { type Descriptor, own } from './descriptor.ts'
 import { DUPLEXES, KINDS } from './kind.ts'
 import { PollStream } from './poll-stream.ts'
 
-/** The other side of `take`: both are the caller's. */
+/** The result of `take`. The caller owns the descriptor and the bytes. */
 export interface Taken {
   descriptor: Descriptor
   head: Buffer

@@ -18,7 +18,7 @@ export interface FileAccess {
   readonly group: number | undefined
 }
 
-/** `why`: what is bound instead of a file, whose owner and group could only be ignored. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+/** Throws ERR_PASSFD_INVALID_ARGUMENT for an owner or group of something that is no file. `why` names that. */
 export function checkNoOwner({ owner, group }: FileAccess, why: string): void {
   if (owner === undefined && group === undefined) return
   throw new PassfdError('INVALID_ARGUMENT', {

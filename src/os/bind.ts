@@ -30,7 +30,7 @@ export async function bindSocket(
   return { fd: bound(native.bindInet(true, host, spec.port, 0, 0), host, spec.port), file: undefined }
 }
 
-/** What is needed to bind another socket to the same place; `host` is numeric. */
+/** The data to bind another socket to the same address; `host` is numeric. */
 export interface BoundPort {
   fd: number
   host: string

@@ -247,7 +247,7 @@ export interface Native {
   /** Watches `fd`. `reads`: the shim reads when `fd` is readable (channels); otherwise it only reports (listeners). Returns the id (>= 1). */
   watch(fd: number, reads: boolean): number
   interest(id: number, events: number): number
-  /** Bytes go to `buffer` [start, end) first and only what is left over to the area; null ends that. */
+  /** Receives bytes into `buffer` [start, end) first, and further ones into the area; null ends that. */
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
   /** For this many µs the loop polls for events and doesn't sleep. It does not keep the process running. */
   spin(microseconds: number): number

@@ -14,7 +14,7 @@ export class KeptDescriptors {
     this.#count += fds.length
   }
 
-  /** Those that came before the position `before`; they are the caller's. */
+  /** Takes the descriptors that came before the position `before`. The caller owns them. */
   take(before: number): number[] {
     const taken: number[] = []
     while (this.#entries.length > 0 && this.#entries[0]!.position < before) taken.push(...this.#entries.shift()!.fds)

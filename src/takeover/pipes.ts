@@ -67,7 +67,7 @@ export class OtherLife {
   readonly #listener: LifeListener
   readonly #watcher: Watcher
 
-  /** @throws ERR_PASSFD_DESCRIPTOR_KIND, or the system's error: the Descriptor is the caller's then. */
+  /** @throws ERR_PASSFD_DESCRIPTOR_KIND, or the system's error. Then the caller still owns the Descriptor. */
   constructor(end: Descriptor, listener: LifeListener) {
     this.#listener = listener
     this.#watcher = new Watcher(end.borrow(), () => this.look())

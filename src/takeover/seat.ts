@@ -157,7 +157,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     return this.#end.connections
   }
 
-  /** The superseded processes that still have connections, as they have told last. */
+  /** The superseded processes that still have connections, with their last reported numbers. */
   get draining(): readonly Draining[] {
     return this.#place.draining
   }

@@ -21,8 +21,8 @@ export const SUPERVISOR_VARIABLE = 'PASSFD_SUPERVISOR'
 /** The most connections that one worker was sent and has not taken. Others get further ones. */
 export const MAX_UNCONFIRMED = 1024
 /**
- * Connections of one listener that one worker was told to accept and has not confirmed: beyond, others are told. They stay in the listener's queue,
- * so a worker that is busy must not keep much of it.
+ * The most connections of one listener that one worker was told to accept and has not confirmed; others are told to accept further ones. They stay
+ * in the listener's queue, so a busy worker must not keep much of it.
  */
 export const MAX_PERMITS = 64
 

@@ -100,7 +100,7 @@ export class Health {
       )
   }
 
-  /** The limit that a worker is to be replaced for. */
+  /** Returns the limit for which a worker must be replaced. */
   #exceeds(slot: Slot, worker: WorkerProcess): Exceeded | undefined {
     const { limits } = this.#settings
     const useless = this.#uselessIn(slot)

@@ -56,7 +56,7 @@ export class Workers implements Iterable<WorkerProcess> {
     this.#startingServe = false
   }
 
-  /** Workers that will become ready, and were not told to stop. */
+  /** Returns the starting workers that the supervisor does not stop. */
   expected(): WorkerProcess[] {
     if (!this.#startingServe) return []
     return this.filter(({ state, told, ended }) => state === 'starting' && !told && !ended)
