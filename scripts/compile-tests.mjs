@@ -3,16 +3,17 @@
  * build/dist/ has bundles of what many test programs import, build/programs/ the examples as Node alone can run them.
  * Imports lead to what is compiled, but `import.meta.url` is the source's: what lies beside a source is found there.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash, randomUUID } from 'node:crypto'
 import * as fs from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { filesIn } from '../test/helpers/files-in.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
 const state = join(build, 'state')
+const CODE_CACHE = join('dist', 'all.cache')
 /** Of src/, what there is in build/dist/, too: as dist/ has it, bundled. */
 const BUNDLED = [
   'index',
@@ -62,9 +63,11 @@ export async function compileTests() {
     fs.writeFileSync(join(fresh, 'state'), now)
     const names = filesIn(fresh)
     const gone = filesIn(build).filter(name => !names.includes(name))
+    fs.rmSync(join(build, CODE_CACHE), { force: true }) // V8 would take it for that of another file of the same length
     // Whoever reads `state` finds all the rest
     for (const name of names.filter(name => name !== 'state')) move(name, fresh)
     for (const name of gone) fs.rmSync(join(build, name), { force: true })
+    writeCodeCache()
     move('state', fresh)
   } finally {
     fs.rmSync(fresh, { recursive: true, force: true })
@@ -116,7 +119,7 @@ async function nameSource(folder, name, transform) {
 
 /**
  * For programs that tests start by the dozen: all is one file, which is loaded in half the time of many, and the doors only name what they
- * have of it.
+ * have of it. It is a script, as V8 takes what it has compiled before of scripts alone.
  */
 async function bundle(folder, esbuild) {
   const options = {
@@ -150,19 +153,66 @@ async function bundle(folder, esbuild) {
       resolveDir: join(root, 'src'),
       loader: 'ts'
     },
-    outfile: join(folder, 'dist/all.js'),
+    outfile: join(folder, 'dist/all.cjs'),
+    format: 'cjs',
+    define: { 'import.meta.url': '__url' },
     keepNames: true,
     // What is half as long is parsed in half the time
     minify: true,
     lineLimit: 140, // Node prints the line of an error
     sourcemap: 'linked'
   })
+  const names = doors.flatMap(door => door.names.map(({ unique }) => unique))
+  fs.writeFileSync(join(folder, 'dist/all.js'), `${LOADER}export const {${names}} = module.exports\n`)
   for (const { door, names } of doors) {
     const path = join(folder, 'dist', `${door}.js`)
     fs.mkdirSync(dirname(path), { recursive: true })
     const all = relative(dirname(path), join(folder, 'dist/all.js'))
     fs.writeFileSync(path, `export {${listed(names, 'unique', 'name')}} from './${all}'\n`)
   }
+}
+
+/** Runs all.cjs, with what V8 has of it in all.cache if that is of this version of Node. */
+const LOADER = `import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import vm from 'node:vm'
+const { url } = import.meta
+const filename = fileURLToPath(new URL('all.cjs', url))
+let cachedData
+try {
+  cachedData = readFileSync(fileURLToPath(new URL('all.cache', url)))
+} catch {}
+export const script = new vm.Script(\`(function (exports, require, module, __url) {\${readFileSync(filename, 'latin1')}
+})\`, { filename, cachedData, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER })
+const module = { exports: {} }
+script.runInThisContext()(module.exports, createRequire(url), module, url)
+`
+
+/**
+ * Of what is compiled when it is loaded, and when a message is sent. It names the file that it is of, so it is made in build/. Without a shim
+ * for this process there is none.
+ */
+function writeCodeCache() {
+  const { LD_PRELOAD: _, PASSFD_SHIM: __, NODE_OPTIONS: ___, ...env } = process.env
+  const dist = pathToFileURL(join(build, 'dist'))
+  const path = join(build, 'dist', `${randomUUID()}.cache`)
+  const source = `import { writeFileSync } from 'node:fs'
+    import { script } from '${dist}/all.js'
+    import { connect, pair } from '${dist}/index.js'
+    const [channel, end] = pair()
+    const other = await connect(end)
+    other.serve(({ value }) => value)
+    await channel.request('hello')
+    await channel.close()
+    writeFileSync(${JSON.stringify(path)}, script.createCachedData())`
+  const { status } = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: 'ignore',
+    env,
+    timeout: 60_000
+  })
+  if (status === 0) fs.renameSync(path, join(build, CODE_CACHE))
+  else fs.rmSync(path, { force: true })
 }
 
 /** The examples: they import the bundles, and start each other without TypeScript. */
