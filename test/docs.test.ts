@@ -1,4 +1,6 @@
 /** The documentation is true: its programs run and print what they say, its tables and lists are those of the sources. */
+import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,8 +13,9 @@ import * as passfd from '../src/index.ts'
 import { native } from '../src/os/native.ts'
 import { settingsOf } from '../src/prefork/options.ts'
 import { settingsOf as takeOverSettings } from '../src/takeover/options.ts'
+import { isFull } from './helpers/full.ts'
 import { temporaryPath } from './helpers/path.ts'
-import { type Running, start } from './helpers/process.ts'
+import { type Running, start, startFixture } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -51,14 +54,10 @@ for (const document of documents) {
         syntaxErrors ??= checkFragments()
         t.is((await syntaxErrors).get(code), '')
       })
-    else if (['js', 'ts'].includes(language) && name === undefined)
+    else if (isAlone(block))
       test(`${place}: runs, and prints what its comments say`, async t => {
-        const folder = workspace()
-        const program = language === 'ts' ? transformSync(code, { loader: 'ts' }).code : code
-        writeFileSync(join(folder, 'program.mjs'), program)
-        const running = start(process.execPath, ['program.mjs'], { cwd: folder })
-        const lines = await outputOf(running)
-        t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
+        const { lines, ...exit } = await ranBlock(block)
+        t.deepEqual(exit, { code: 0, signal: null, stderr: '' })
         for (const [, expected] of code.matchAll(/console\.log\(.*\) \/\/ (.+)$/gm))
           t.true(lines.includes(expected!), expected)
       })
@@ -80,6 +79,62 @@ test('every block says what it is', t => {
   for (const document of documents)
     for (const { language, line } of blocksOf(document)) t.true(known.includes(language), `${document}, line ${line}`)
 })
+
+interface Ran {
+  lines: string[]
+  code: number | null
+  signal: NodeJS.Signals | null
+  stderr: string
+}
+
+/** What became of the programs that have run, by their code. */
+const ran = new Map<string, Ran>()
+
+/** A full run starts a process for each program; in a normal one they share a process, and those behind one that fails get another. */
+async function ranBlock(block: Block): Promise<Ran> {
+  if (!ran.has(block.code)) {
+    const programs = isFull
+      ? [block]
+      : documents.flatMap(blocksOf).filter(other => isAlone(other) && !ran.has(other.code))
+    for (const [index, result] of (await runInTurn(programs)).entries()) ran.set(programs[index]!.code, result)
+  }
+  return ran.get(block.code)!
+}
+
+function isAlone({ language, info, name }: Block): boolean {
+  return ['js', 'ts'].includes(language) && info !== 'fragment' && name === undefined
+}
+
+/** Runs programs in one process, each in a folder of its own, until one of them ends that process: of what has run, how it went. */
+async function runInTurn(programs: Block[]): Promise<Ran[]> {
+  const above = workspace()
+  const paths = programs.map(({ language, code }, index) => {
+    const folder = join(above, String(index))
+    mkdirSync(folder)
+    const path = join(folder, 'program.mjs')
+    writeFileSync(path, language === 'ts' ? transformSync(code, { loader: 'ts' }).code : code)
+    return path
+  })
+  const mark = `-- ${randomUUID()} ends with`
+  const running = startFixture('one-after-another', [mark, ...paths])
+  const lines = await outputOf(running)
+  const { code, signal, stderr } = await running.exit
+  const said = `${lines.join('\n')}\n`.split(ended(mark))
+  const complaints = stderr.split(ended(mark))
+  const results: Ran[] = []
+  while (said.length > 1) {
+    const [text, ending] = said.splice(0, 2)
+    const [complaint] = complaints.splice(0, 2)
+    results.push({ lines: text!.split('\n'), code: Number(ending), signal: null, stderr: complaint! })
+  }
+  if (results.length < programs.length)
+    results.push({ lines: said[0]!.split('\n'), code, signal, stderr: complaints[0]! })
+  return results
+}
+
+function ended(mark: string): RegExp {
+  return new RegExp(`${mark} (\\d+)\\n`)
+}
 
 let syntaxErrors: Promise<Map<string, string>> | undefined
 
@@ -263,10 +318,14 @@ function blocksOf(document: string): Block[] {
 function workspace(): string {
   const folder = temporaryPath('workspace')
   const passfd = join(folder, 'node_modules/passfd')
-  mkdirSync(passfd, { recursive: true })
-  symlinkSync(join(root, 'package.json'), join(passfd, 'package.json'))
-  symlinkSync(join(root, 'build/dist'), join(passfd, 'dist'))
-  symlinkSync(join(root, 'node_modules/zod'), join(folder, 'node_modules/zod'))
+  mkdirSync(join(passfd, 'native/build'), { recursive: true })
+  mkdirSync(join(passfd, 'build'))
+  writeFileSync(join(passfd, 'package.json'), read('package.json').replaceAll('"./dist/', '"./build/dist/'))
+  symlinkSync(join(root, 'native/build/Release'), join(passfd, 'native/build/Release'))
+  // No link: Node follows it to one path for the first door that a process imports, to another for the next
+  execFileSync('cp', ['-r', join(root, 'build/dist'), join(passfd, 'build/dist')])
+  for (const dependency of ['zod', 'bindings', 'file-uri-to-path'])
+    symlinkSync(join(root, 'node_modules', dependency), join(folder, 'node_modules', dependency))
   return folder
 }
 
