@@ -6,7 +6,7 @@ import { start } from './helpers/process.ts'
 import { childrenOf } from './helpers/processes.ts'
 import { test, testIf, until } from './helpers/test.ts'
 
-const SHORT = { BENCH_WARM_UP: '1', BENCH_FLOOR_WARM_UP: '1', BENCH_MEASURED: '1' }
+const SHORT = { BENCH_WARM_UP: '1', BENCH_FLOOR_WARM_UP: '1', BENCH_MEASURED: '1', BENCH_PAUSE: isFull ? '2' : '10' }
 const PROGRAM = fileURLToPath(new URL('../bench/peers/takeover.mjs', import.meta.url))
 const NUMBER = '\\d+(?:\\.\\d+)?'
 

@@ -19,7 +19,7 @@ const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
 /** How much longer than other rows it measures: a new process each time takes most of it. */
 const LONGER = 3
 /** Between two requests, in ms. */
-const PAUSE = 2
+const PAUSE = Number(process.env.BENCH_PAUSE ?? 2)
 const PATIENCE = 5000
 
 const [what, variant] = workload.split('-')

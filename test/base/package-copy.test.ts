@@ -25,7 +25,9 @@ const sameShim = { ...talked, refusedTwice: 'ERR_PASSFD_DESCRIPTOR_OWNED' }
 
 for (const how of isFull ? (['hard', 'symbolic'] as const) : (['symbolic'] as const))
   test(`two copies that share the shim by a ${how} link talk, also in worker threads, and don't own a number twice`, async t => {
-    const [one, other] = [copyPackage(how), copyPackage(how)]
+    // Bundled: six evaluations of it are loaded
+    const kind = isFull ? 'dist' : 'build/dist'
+    const [one, other] = [copyPackage(how, undefined, kind), copyPackage(how, undefined, kind)]
     const told = await program('copies.mjs', [one.url, other.url, 'workers'])
     t.deepEqual(told, { different: true, ...sameShim, workers: [sameShim, sameShim] })
   })

@@ -156,19 +156,20 @@ function nested(kind: string, depth: number): unknown {
 }
 
 test('values are nested 512 deep at most', t => {
-  for (const mode of MODES) {
-    for (const kind of Object.keys(NESTINGS)) {
+  for (const kind of Object.keys(NESTINGS)) {
+    const within = [511, 512].map(depth => [depth, nested(kind, depth)] as const)
+    const beyond = [513, 514, 2000, 100_000].map(depth => [depth, nested(kind, depth)] as const)
+    for (const mode of MODES) {
       if (mode === 'plain' && kind === 'Map key') continue
       const codec = newCodec(true)
-      for (const depth of [511, 512]) {
-        const value = nested(kind, depth)
+      for (const [depth, value] of within) {
         const body = encode(codec, mode, value)
         const expected = mode === 'plain' ? asPlain(value) : value
         t.true(isDeepStrictEqual(decode(codec, body), expected), `${mode}, ${kind}, ${depth}`)
       }
-      for (const depth of [513, 514, 2000, 100_000]) {
+      for (const [depth, value] of beyond) {
         t.is(
-          codeOf(() => encode(codec, mode, nested(kind, depth))),
+          codeOf(() => encode(codec, mode, value)),
           'ERR_PASSFD_ENCODE',
           `${mode}, ${kind}, ${depth}`
         )
@@ -348,12 +349,19 @@ test('a body with any byte changed, removed or added, or cut anywhere, decodes o
   const goodPlain = encode(sender, 'plain', { plain: 'reference', list: [1, 2] })
   const outcomes = new Map<string, number>()
   let slowest = 0
+  let attempts = 0
   const attempt = (body: Body, bytes: Buffer): void => {
-    for (const [flagged, own] of [
-      [body.flagged, false],
-      [body.flagged, true],
-      [!body.flagged, false]
-    ] as const) {
+    attempts++
+    for (const [flagged, own] of isFull
+      ? ([
+          [body.flagged, false],
+          [body.flagged, true],
+          [!body.flagged, false]
+        ] as const)
+      : ([
+          [body.flagged, attempts % 2 === 0],
+          [!body.flagged, false]
+        ] as const)) {
       const codec = newCodec(true)
       const began = process.cpuUsage()
       let outcome: string
@@ -367,6 +375,9 @@ test('a body with any byte changed, removed or added, or cut anywhere, decodes o
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
       if (![UNDECODABLE, DESCRIPTOR_COUNT, 'decoded'].includes(outcome)) t.fail(`${bytes.toString('hex')}: ${outcome}`)
     }
+    if (isFull) checkReference(bytes)
+  }
+  const checkReference = (bytes: Buffer): void => {
     if (!isDeepStrictEqual(decode(reference, good), expected)) t.fail(`${bytes.toString('hex')} broke another codec`)
     if (!isDeepStrictEqual(decode(reference, goodPlain), { plain: 'reference', list: [1, 2] })) t.fail('plain')
   }
@@ -376,8 +387,8 @@ test('a body with any byte changed, removed or added, or cut anywhere, decodes o
       for (let at = 0; at < bytes.length; at++) {
         attempt(body, bytes.subarray(0, at))
         const changes = [0x00, 0xff, bytes[at]! ^ 1, bytes[at]! ^ 0x40, 0xc1, 0xdf]
-        // A normal run takes the two that turn up most kinds of nonsense, and one of the others, by turns
-        for (const change of isFull ? changes : [0xc1, 0xdf, changes[at % 4]!]) {
+        // A normal run takes one of the two that turn up most kinds of nonsense, and one of the others, by turns
+        for (const change of isFull ? changes : [changes[4 + (at & 1)]!, changes[at % 4]!]) {
           const changed = Buffer.from(bytes)
           changed[at] = change
           attempt(body, changed)
@@ -385,6 +396,7 @@ test('a body with any byte changed, removed or added, or cut anywhere, decodes o
         attempt(body, Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 1)]))
         attempt(body, Buffer.concat([bytes.subarray(0, at), Buffer.from([0xd4, 0x72]), bytes.subarray(at)]))
         if (!sameValue(decode(newCodec(true), body), value)) t.fail(`${bytes.toString('hex')}, after byte ${at}`)
+        checkReference(bytes)
       }
     }
   })
