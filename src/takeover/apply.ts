@@ -32,7 +32,8 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
       if (NOBODY.includes((error as { code: string }).code)) return undefined
       // An owner that is always too busy has not ended
       const waited = performance.now() - patience.since
-      if (!AGAIN.includes(code) || isRefusal(error) || waited > setup.limits.turnTimeout) throw error
+      if (!AGAIN.includes(code) || isRefusal(error) || hasNoRoom(error) || waited > setup.limits.turnTimeout)
+        throw error
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
     }
   }
@@ -42,6 +43,11 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
 function isRefusal(error: unknown): boolean {
   const { code, remote } = error as { code?: string; remote?: { code?: string } }
   return code === 'ERR_PASSFD_PEER' && REFUSALS.includes(remote?.code ?? '')
+}
+
+/** This process is at its limit of open files: what it was offered did not arrive, and would not again. */
+function hasNoRoom(error: unknown): boolean {
+  return (error as { cause?: { code?: string } }).cause?.code === 'ERR_PASSFD_DESCRIPTORS_TRUNCATED'
 }
 
 async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Succession> {

@@ -1,9 +1,11 @@
 /** What a program throws, aborts or gets wrong in the middle of a takeover: each side goes on, and keeps nothing. */
+import { readFileSync } from 'node:fs'
 import { deferred } from '../../src/base/deferred.ts'
 import { listen } from '../../src/channel/server.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { native } from '../../src/os/native.ts'
 import { temporaryPath } from '../helpers/path.ts'
+import { limitOpenFiles } from '../helpers/process.ts'
 import { answerAt, end, first, HTTP, naming, rejects, seated } from '../helpers/seats.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
 
@@ -126,5 +128,25 @@ test('`signal` ends the wait for one’s turn', async t => {
   await rejects(t, waiting, 'ABORT_ERR')
   t.true(performance.now() - began < 9000, 'a candidate connects again after 10 s')
   over.resolve()
+  await owner.close()
+})
+
+test('a candidate that has no descriptors for an offer says so, and does not ask again and again', async t => {
+  const path = temporaryPath('seat')
+  const owner = await listen(path, { maxDescriptors: 1 })
+  const [limit = ''] = /(?<=^Max open files +)\d+/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
+  const one = await Descriptor.open('/dev/null')
+  let asked = 0
+  owner.serve(() => {
+    asked++
+    // prlimit(1) needs some, too
+    limitOpenFiles(process.pid, Math.max(...openDescriptors().keys()) + 20)
+    return Array.from({ length: 250 }, () => one.dup())
+  })
+  const error = await t.throwsAsync(seated({ path, listeners: HTTP, turnTimeout: 60_000 }))
+  limitOpenFiles(process.pid, Number(limit))
+  t.regex(error!.message, /ulimit -n/)
+  t.is(asked, 1)
+  one.close()
   await owner.close()
 })
