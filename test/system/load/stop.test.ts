@@ -5,7 +5,7 @@
 import type { ExecutionContext } from 'ava'
 import { isFull, times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
-import { type Balance, nameOf, startSupervisor, supervise, type Told } from '../../helpers/prefork.ts'
+import { type Balance, nameOf, type Supervised, startSupervisor, supervise, type Told } from '../../helpers/prefork.ts'
 import { gone } from '../../helpers/processes.ts'
 import { test, testFull, until } from '../../helpers/test.ts'
 import { type Counted, type Load, type Mix, startLoad, type Target } from './clients.ts'
@@ -48,9 +48,11 @@ const families: Record<string, Family> = {
   }
 }
 
-type Way = (supervisor: Told) => Promise<void>
+/** A supervisor that is only told to stop is in this process. */
+type Ending = Supervised & Partial<Told>
+type Way = (supervisor: Ending) => Promise<void>
 
-const pidsOf = async (supervisor: Told): Promise<number[]> => (await supervisor.workers()).map(({ pid }) => pid)
+const pidsOf = async (supervisor: Supervised): Promise<number[]> => (await supervisor.workers()).map(({ pid }) => pid)
 
 /** Every one of them ends with refusals, as nobody is left. */
 const ways: Record<string, Way> = {
@@ -59,13 +61,13 @@ const ways: Record<string, Way> = {
   },
   'a killed supervisor': async supervisor => {
     const pids = await pidsOf(supervisor)
-    supervisor.running.child.kill('SIGKILL')
+    supervisor.running!.child.kill('SIGKILL')
     await Promise.all(pids.map(gone))
   },
   'TERM for all, as systemd sends it': async supervisor => {
     const pids = await pidsOf(supervisor)
     await supervisor.ask('run')
-    for (const pid of [...pids, supervisor.pid]) process.kill(pid, 'SIGTERM')
+    for (const pid of [...pids, supervisor.pid!]) process.kill(pid, 'SIGTERM')
     await Promise.all(pids.map(gone))
   }
 }
@@ -77,7 +79,8 @@ async function ending(t: ExecutionContext, balance: Balance, served: Family[], w
     name: index === 0 ? 'http' : `other ${index}`,
     listener: family.spec?.() ?? { port: 0, host: '127.0.0.1' }
   }))
-  const supervisor = await startSupervisor(t, {
+  const begin = way === ways.stop ? supervise : startSupervisor
+  const supervisor: Ending = await begin(t, {
     entry,
     workers: WORKERS,
     balance,
@@ -95,8 +98,8 @@ async function ending(t: ExecutionContext, balance: Balance, served: Family[], w
   await way(supervisor)
   await Promise.all(loads.map(load => load.more(CLIENTS, 'refused')))
   const counted = await Promise.all(loads.map(load => load.end()))
-  supervisor.running.child.stdin?.end()
-  await supervisor.running.exit
+  supervisor.running?.child.stdin?.end()
+  await supervisor.running?.exit
   return counted
 }
 
