@@ -164,6 +164,13 @@ async function bundle(folder, esbuild) {
   })
   const names = doors.flatMap(door => door.names.map(({ unique }) => unique))
   fs.writeFileSync(join(folder, 'dist/all.js'), `${LOADER}export const {${names}} = module.exports\n`)
+  // For programs that need nothing else
+  await esbuild.build({
+    ...options,
+    entryPoints: [join(root, 'src/os/native.ts')],
+    outfile: join(folder, 'dist/native-alone.js'),
+    keepNames: true
+  })
   for (const { door, names } of doors) {
     const path = join(folder, 'dist', `${door}.js`)
     fs.mkdirSync(dirname(path), { recursive: true })

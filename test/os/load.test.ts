@@ -128,7 +128,7 @@ function otherAddon(_bytes: Buffer, path: string): undefined {
 let all: Promise<{ path: string; told: Told }[]> | undefined
 
 async function importAll(): Promise<{ path: string; told: Told }[]> {
-  const copies = files.map(([, change]) => changed(change))
+  const copies = [...files.map(([, change]) => changed(change)), clone()]
   const told = await useAll(copies.map(({ url }) => url))
   return copies.map(({ path }, index) => ({ path, told: told[index]! }))
 }
@@ -143,11 +143,17 @@ for (const [index, [name, , code, says]] of files.entries())
     t.true(told.message!.includes(path), told.message)
   })
 
+/** A copy that is a clone, and was not built. */
+function clone(): { folder: string; url: string; path: string } {
+  const copy = changed(() => undefined)
+  fs.mkdirSync(join(copy.folder, 'scripts'))
+  fs.writeFileSync(join(copy.folder, 'scripts/build-native.mjs'), '')
+  return copy
+}
+
 test('a clone that was not built says how', async t => {
-  const { folder, url } = changed(() => undefined)
-  fs.mkdirSync(join(folder, 'scripts'))
-  fs.writeFileSync(join(folder, 'scripts/build-native.mjs'), '')
-  const told = await use(url)
+  all ??= importAll()
+  const { told } = (await all)[files.length]!
   t.is(told.code, 'ERR_PASSFD_NATIVE_MISSING')
   t.regex(told.message!, /This is a clone: run "npm run build:native" in /)
 })

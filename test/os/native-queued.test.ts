@@ -1,11 +1,11 @@
 /** `queued`: how many wait in a listener's queue, whatever its family. */
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { Descriptor } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { socketPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
 import { missing } from '../helpers/programs.ts'
 import { test, testIf } from '../helpers/test.ts'
 
@@ -63,15 +63,19 @@ testIf(
     const path = socketPath()
     const listener = await Descriptor.bind({ path })
     const fd = listener.borrow()
-    const ask = (): string => {
-      const command = ['--net', process.execPath, fileURLToPath(new URL('../fixtures/queued.mjs', import.meta.url))]
-      return execFileSync('/usr/bin/unshare', command, { stdio: ['ignore', 'pipe', 'inherit', fd], encoding: 'utf8' })
+    const command = ['--net', process.execPath, fileURLToPath(new URL('../fixtures/queued.mjs', import.meta.url))]
+    const { child, exit, line } = start('/usr/bin/unshare', command, { stdio: ['pipe', 'pipe', 'pipe', fd] })
+    const ask = (): Promise<string> => {
+      child.stdin!.write('\n')
+      return line()
     }
-    t.is(ask(), '0')
+    t.is(await ask(), '0')
     const sockets = [connect(path), connect(path)]
     await Promise.all(sockets.map(socket => once(socket, 'connect')))
     t.is(native.queued(fd), 2)
-    t.is(ask(), '-11')
+    t.is(await ask(), '-11')
+    child.stdin!.end()
+    t.like(await exit, { code: 0, stderr: '' })
     for (const socket of sockets) socket.on('error', () => {}).destroy()
     await Promise.all(sockets.map(socket => socket.closed || once(socket, 'close')))
     listener.close()

@@ -12,7 +12,7 @@ testIf(
   missing('/usr/bin/unshare', 'util-linux'),
   'as PID 1: no zombie stays, and every exit status arrives',
   async t => {
-    const [count, children] = [times(3, 100), times(3, 10)]
+    const [count, children] = [times(2, 100), times(2, 10)]
     const fixture = fileURLToPath(new URL('../fixtures/prefork-reaps.mjs', import.meta.url))
     const namespace = ['--pid', '--fork', '--mount-proc', '--kill-child']
     const command = [process.execPath, fixture, mkdtempSync(temporaryPath('reaps')), `${count}`, `${children}`]
