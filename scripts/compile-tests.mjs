@@ -28,6 +28,7 @@ const BUNDLED = [
   'os/bind-spec',
   'os/native',
   'os/socket-name',
+  'prefork/launch/launch',
   'prefork/listen/open-listener',
   'serving/server-intake',
   'systemd/notify-socket',

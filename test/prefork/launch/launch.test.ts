@@ -22,7 +22,7 @@ import { test, testIf } from '../../helpers/test.ts'
 const python = '/usr/bin/python3'
 const reporter = fileURLToPath(new URL('../../fixtures/prefork-report.py', import.meta.url))
 /** For processes of their own. */
-const built = JSON.stringify(new URL('../../../dist/prefork/launch/launch.js', import.meta.url))
+const built = JSON.stringify(new URL('../../../build/dist/prefork/launch/launch.js', import.meta.url))
 const withoutCompiler = missing('/usr/bin/cc', 'build-essential')
 const O_NONBLOCK = 0o4000
 

@@ -320,9 +320,9 @@ test('by address a client stays with its slot, over a reload too, and Unix clien
   })
 })
 
-test('a route function: by what a connection says in any protocol; those that say nothing keep nobody from being served', async t => {
+test('a route function: by what a connection says in any protocol; those that say nothing, and workers that take nothing, keep nobody from being served', async t => {
   const listeners: Record<string, BindSpec> = {
-    ...Object.fromEntries(['lines', 'odd', 'tls', 'http', 'silent', 'stops'].map(name => [name, TCP])),
+    ...Object.fromEntries(['lines', 'first', 'odd', 'tls', 'http', 'silent', 'stops'].map(name => [name, TCP])),
     unix: { path: socketPath() },
     descriptors: { path: socketPath() }
   }
@@ -340,6 +340,7 @@ test('a route function: by what a connection says in any protocol; those that sa
     await byCookie(t, supervisor, routes)
     await withDescriptors(t, supervisor, routes)
     await silence(t, supervisor, routes)
+    await accepts(t, supervisor, routes)
     await stopsInRoute(t, supervisor, routes)
   })
 })
@@ -474,21 +475,22 @@ async function stopsInRoute(t: ExecutionContext, supervisor: Supervisor, routes:
   await stopped
 }
 
-test('the supervisor accepts: a worker that takes nothing gets no more than it may hold, and others get what a dying one had not taken', async t => {
+/** A worker that takes nothing gets no more than it may hold, and others get what a dying one had not taken. Leaves the one in slot 2. */
+async function accepts(t: ExecutionContext, supervisor: Supervisor, routes: Routes): Promise<void> {
   // With a function the supervisor accepts; this one leaves it to whoever's turn it is
-  const dispatch: Route = ({ listener }) => (listener === 'first' ? 0 : undefined)
-  await dispatching(t, dispatch, { workers: 3, listeners: { lines: TCP, first: TCP } }, async supervisor => {
-    t.regex(await ask(supervisor, 'first'), /^0\/1/)
-    await dies(t, supervisor, { slot: 0, others: [1, 2], count: 30, own: 10 })
-    // The slot of a worker that is not ready is served by another one meanwhile
-    t.regex(await ask(supervisor, 'first'), /^[12]\/[23]/)
-    await noneTakes(t, supervisor)
-    await oneTakesNothing(t, supervisor, 1, 2)
-    // More than one message can hold; a full run: nearly all that one worker may hold
-    const count = times(600, 2 * MAX_UNCONFIRMED - 100)
-    await dies(t, supervisor, { slot: 1, others: [2], count, own: count / 2 })
-  })
-})
+  routes.first = () => 0
+  routes.lines = () => undefined
+  await supervisor.scale(3)
+  t.regex(await ask(supervisor, 'first'), /^0\/1/)
+  await dies(t, supervisor, { slot: 0, others: [1, 2], count: 30, own: 10 })
+  // The slot of a worker that is not ready is served by another one meanwhile
+  t.regex(await ask(supervisor, 'first'), /^[12]\/[23]/)
+  await noneTakes(t, supervisor)
+  await oneTakesNothing(t, supervisor, 1, 2)
+  // More than one message can hold; a full run: nearly all that one worker may hold
+  const count = times(600, 2 * MAX_UNCONFIRMED - 100)
+  await dies(t, supervisor, { slot: 1, others: [2], count, own: count / 2 })
+}
 
 /** Others get what a dying worker had been given (`own`) and not taken: all of it, once. */
 async function dies(
