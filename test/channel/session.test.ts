@@ -9,7 +9,7 @@ import { test } from '../helpers/test.ts'
 // PASSFD_MODEL_SEED=n looks at one run, PASSFD_MODEL_RUNS=n at so many from there (or from the beginning)
 const { PASSFD_MODEL_SEED, PASSFD_MODEL_RUNS } = process.env
 const firstSeed = Number(PASSFD_MODEL_SEED ?? 1)
-const runs = Number(PASSFD_MODEL_RUNS ?? (PASSFD_MODEL_SEED === undefined ? times(80, 2000) : 1))
+const runs = Number(PASSFD_MODEL_RUNS ?? (PASSFD_MODEL_SEED === undefined ? times(50, 2000) : 1))
 
 test('two channels keep every promise however the wire, the programs and time behave', async t => {
   t.timeout(Math.max(120_000, runs * 50))

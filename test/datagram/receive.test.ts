@@ -64,7 +64,9 @@ test('another reader was faster: what comes instead arrives whole, however long 
       () => () => other,
       () => {
         const limit = other === 2000 ? 1000 : 200_000
-        t.like(receiveDatagram(fd, limit), { data: Buffer.from(text), size: text.length, cut: false })
+        const received = receiveDatagram(fd, limit)
+        t.like(received, { size: text.length, cut: false })
+        t.true((received as { data: Buffer }).data.equals(Buffer.from(text)))
       }
     )
   }
@@ -76,7 +78,9 @@ test('one that is longer than the scratch buffer arrives whole', t => {
   const [sender, bytes] = [native.socket(2), Buffer.alloc(300_000, 'y')]
   t.is(native.sendBuffer(sender, 212_992), 0)
   t.is(native.sendMessage(sender, bytes, 0, bytes.length, new Int32Array(0), 0, 0, name), bytes.length)
-  t.like(receiveDatagram(receiver, bytes.length), { size: bytes.length, cut: false, data: bytes })
+  const received = receiveDatagram(receiver, bytes.length)
+  t.like(received, { size: bytes.length, cut: false })
+  t.true((received as { data: Buffer }).data.equals(bytes))
   for (const one of [receiver, sender]) native.close(one)
 })
 
