@@ -45,9 +45,9 @@ await worker.ready()`
 const ALL_ENDS: readonly (readonly [survives: string, what: string, end: string, reason: RegExp, full?: 'full'])[] = [
   ['listener', 'exception', 'exit', /^it exited with code 3$/, 'full'],
   ['listener', 'exception', 'exitCode', /^it exited with code 4$/, 'full'],
-  ['listener', 'reject', 'abort', /^it was killed by SIGABRT \(Aborted\)$/],
+  ['listener', 'reject', 'abort', /^it was killed by SIGABRT \(Aborted\)$/, 'full'],
   ['rejection', 'reject', 'segv', /^it was killed by SIGSEGV \(Segmentation fault\)$/, 'full'],
-  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/, 'full'],
+  ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/],
   ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/, 'full'],
   ['listener', 'exception', 'stop', /^it exited with code 0$/],
   ['listener', 'exception', 'hang', /^it has not been heard of for 2000 ms \(hangTimeout\) \(was killed by SIGKILL/],
