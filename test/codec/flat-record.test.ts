@@ -5,6 +5,7 @@ import { Codec } from '../../src/codec/codec.ts'
 import type { Encoded } from '../../src/codec/encoded.ts'
 import { HEADER } from '../../src/codec/frame.ts'
 import { file } from '../helpers/channels.ts'
+import { codePoint } from '../helpers/code-point.ts'
 import { decodeBy, encodeBy } from '../helpers/codec.ts'
 import { times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
@@ -41,7 +42,7 @@ class Reference {
 
 const text = fc.oneof(
   fc.string({ unit: 'grapheme-ascii', maxLength: 70 }),
-  fc.string({ unit: 'binary', maxLength: 20 }),
+  fc.string({ unit: codePoint, maxLength: 20 }),
   fc.constantFrom(
     '',
     'x'.repeat(31),

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { Connection, connectionOf, descriptorOf } from '../../src/connection/connection.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
+import { codePoint } from './code-point.ts'
 
 /** Stands in a generated value where `place` puts a Descriptor. */
 const PLACE = Symbol('place')
@@ -47,7 +48,7 @@ const AWKWARD_KEYS = [
 const key = fc
   .oneof(
     { weight: 6, arbitrary: fc.string({ maxLength: 6 }) },
-    { weight: 2, arbitrary: fc.string({ unit: 'binary', maxLength: 40 }) },
+    { weight: 2, arbitrary: fc.string({ unit: codePoint, maxLength: 40 }) },
     { weight: 2, arbitrary: fc.constantFrom(...AWKWARD_KEYS) }
   )
   .filter(name => name !== '__proto__' && name !== 'toJSON')
@@ -61,7 +62,7 @@ const number = fc.oneof(
 
 /** Strings on both sides of every length that has a header of its own, ASCII and not. */
 const string = fc.oneof(
-  { weight: 5, arbitrary: fc.string({ unit: 'binary', maxLength: 80 }) },
+  { weight: 5, arbitrary: fc.string({ unit: codePoint, maxLength: 80 }) },
   {
     weight: 2,
     arbitrary: fc
