@@ -13,5 +13,5 @@ export default {
   workerThreads: false,
   timeout: '2m',
   // Much of the time they wait for other processes
-  concurrency: 3
+  concurrency: 4
 }

@@ -4,7 +4,7 @@ import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
 import type { Asked } from './messages.ts'
-import { type CandidateSetup, codeOf, type Patience, Succession } from './succession.ts'
+import { type CandidateSetup, codeOf, type Patience, Succession, WHY } from './succession.ts'
 
 const NOBODY: readonly string[] = ['ENOENT', 'ECONNREFUSED']
 /** The codes for a candidate whose owner was replaced, or has ended, before it made an offer. */
@@ -20,23 +20,26 @@ const REFUSALS: readonly string[] = ['ERR_PASSFD_UNAUTHORIZED', 'ERR_PASSFD_AUTH
 
 /**
  * Connects to the takeover path and waits for its turn. Resolves to undefined if nobody listens there. Rejects with ERR_PASSFD_TAKEOVER_TIMEOUT,
- * _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. It closes all that came then.
+ * _OVER, _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. It closes all that came then.
  */
 export async function apply(setup: CandidateSetup): Promise<Succession | undefined> {
-  const patience = { since: performance.now() }
+  const patience: Patience = { since: performance.now() }
   for (;;) {
     try {
       return await applyOnce(setup, patience)
     } catch (error) {
       const code = codeOf(error)
       if (NOBODY.includes((error as { code: string }).code)) return undefined
-      // An owner that is always too busy has not ended
-      const waited = performance.now() - patience.since
-      if (!AGAIN.includes(code) || isRefusal(error) || hasNoRoom(error) || waited > setup.limits.turnTimeout)
-        throw error
+      if (!AGAIN.includes(code) || isRefusal(error) || hasNoRoom(error)) throw error
+      // An owner that is always too busy has not ended, nor has one that this process, stopped meanwhile, kept waiting
+      if (performance.now() - patience.since > setup.limits.turnTimeout) throw tooLate(error, patience.pid)
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
     }
   }
+}
+
+function tooLate(cause: unknown, pid: number | undefined): unknown {
+  return pid === undefined ? cause : new PassfdError('TAKEOVER_OVER', { pid, why: WHY.turn }, { cause })
 }
 
 /** Whether the owner has refused this process. */
@@ -58,6 +61,7 @@ async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Suc
     ...(authorize === undefined ? {} : { authorize }),
     ...(signal === undefined ? {} : { signal })
   })
+  patience.pid = channel.peer.pid
   return applyAt(channel, setup, patience)
 }
 

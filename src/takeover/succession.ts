@@ -67,9 +67,10 @@ export function codeOf(error: unknown): string {
   return code === 'ERR_PASSFD_REMOTE' ? (remote?.code ?? code) : code
 }
 
-/** When a candidate began to wait, or got its last `wait`, by performance.now(). */
+/** When a candidate began to wait, or got its last `wait`, by performance.now(); and the owner that it has reached last. */
 export interface Patience {
   since: number
+  pid?: number
 }
 
 export class Succession {
@@ -380,7 +381,7 @@ export class Succession {
   }
 }
 
-const WHY: Record<Defeat, string> = {
+export const WHY: Record<Defeat, string> = {
   again: 'its predecessor has gone before the offer was complete',
   turn: 'its turn did not come in time (turnTimeout)',
   offer: 'the offer was not complete in time (turnTimeout)',

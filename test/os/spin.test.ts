@@ -8,15 +8,25 @@ async function slept(time: number): Promise<number> {
   return performance.eventLoopUtilization(before).idle
 }
 
+/** The loop spins: it does not sleep at all, in one of some tries at least, as waiting for a core counts as sleep, too. */
+async function spins(again: () => Promise<unknown>): Promise<boolean> {
+  for (let n = 0; n < 10; n++) {
+    await again()
+    if ((await slept(5)) < 1) return true
+  }
+  return false
+}
+
 test('spin: the loop does not sleep for so long after a send or an arrival, and then it does', async t => {
   const [left, right] = await connected({ spin: 10_000 })
-  await left.send('one way')
-  t.true((await slept(5)) < 1)
+  t.true(await spins(() => left.send('one way')))
   t.true((await slept(40)) > 1, 'it is over')
-  const came = new Promise(resolve => right.once('message', resolve))
-  await right.send('the other way')
-  await came
-  t.true((await slept(5)) < 1)
+  const answered = async (): Promise<void> => {
+    const came = new Promise(resolve => left.once('message', resolve))
+    await right.send('the other way')
+    await came
+  }
+  t.true(await spins(answered))
   await closeAll(left, right)
 })
 
