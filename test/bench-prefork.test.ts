@@ -9,7 +9,7 @@ import { isFull } from './helpers/full.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
 import { childrenOf } from './helpers/processes.ts'
-import { testIf, until } from './helpers/test.ts'
+import { testIf, testInCiIf, until } from './helpers/test.ts'
 
 const SHORT = { BENCH_WARM_UP: '20', BENCH_MEASURED: '20' }
 const missing = loadMissing()
@@ -55,7 +55,7 @@ const asked = isFull ? CONTENDERS : CONTENDERS.filter(([, variant]) => ['dispatc
 const modesOf = (modes: readonly string[]): readonly string[] => (isFull ? modes : modes.slice(0, 1))
 
 for (const [name, variant, modes, absent] of asked)
-  testIf(missing ?? absent, `${name} ${variant}: what it serves, and nothing is left of it`, async t => {
+  testInCiIf(missing ?? absent, `${name} ${variant}: what it serves, and nothing is left of it`, async t => {
     for (const mode of modesOf(modes)) {
       const { child, line, exit, alive } = contender(name, `${variant}:${mode}`)
       t.is(await line(), 'ready')
@@ -78,7 +78,7 @@ for (const [name, variant, modes, absent] of asked)
 for (const [name, variant, , absent] of CONTENDERS.filter(
   ([, variant]) => variant !== 'none' && variant !== 'process-send' && (isFull || variant === 'round-robin')
 ))
-  testIf(missing ?? absent, `${name} ${variant}: nothing is left of it when it is ended`, async t => {
+  testInCiIf(missing ?? absent, `${name} ${variant}: nothing is left of it when it is ended`, async t => {
     const { child, line, exit, alive } = contender(name, `${variant}:close`)
     t.is(await line(), 'ready')
     t.true(alive().length >= 3)
@@ -91,7 +91,7 @@ for (const [name, variant, said] of [
   ['passfd-prefork', 'dispatch', /requests failed: .*"tooLate":[1-9]/],
   ...(isFull ? ([['cluster', 'round-robin', /^\d+(\.\d+)? [1-9]\d* /]] as const) : [])
 ] as const)
-  testIf(missing, `${name}: a worker that has stopped loses requests`, async t => {
+  testInCiIf(missing, `${name}: a worker that has stopped loses requests`, async t => {
     const { child, line, exit, alive } = contender(name, `${variant}:close`, { BENCH_PATIENCE: '1000' })
     t.is(await line(), 'ready')
     const parent = childrenOf(child.pid!).find(pid => childrenOf(pid).length > 0)!
@@ -115,7 +115,7 @@ for (const [signal, said] of [
   ['SIGKILL', /the parent (exited with SIGKILL|has ended)|clock_gettime|nothing was answered/],
   ...(isFull ? ([['SIGSTOP', /nothing was answered: .*"tooLate":64/]] as const) : [])
 ] as const)
-  testIf(missing, `a parent that has got ${signal} while it was measured: it fails`, async t => {
+  testInCiIf(missing, `a parent that has got ${signal} while it was measured: it fails`, async t => {
     const { child, line, exit, alive } = contender('one-process', 'one:close', { BENCH_PATIENCE: '300' })
     t.is(await line(), 'ready')
     process.kill(childrenOf(child.pid!)[0]!, signal)
@@ -216,7 +216,7 @@ for (const [what, kind, mode, server] of [
   ['too much', 'wrong', 'close', answering('x'.repeat(5000), 'end')],
   ['a byte', 'wrong', 'bare', greeting('x')]
 ] as const)
-  testIf(missing, `load ${mode}: ${what} instead of an answer is ${kind}`, async t => {
+  testInCiIf(missing, `load ${mode}: ${what} instead of an answer is ${kind}`, async t => {
     const told = await load(mode, server, 500)
     t.deepEqual(
       failures(told).map(([kind]) => kind),

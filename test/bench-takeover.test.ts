@@ -4,7 +4,7 @@ import { floorMissing, floorProgram } from '../bench/missing.ts'
 import { isFull } from './helpers/full.ts'
 import { start } from './helpers/process.ts'
 import { childrenOf } from './helpers/processes.ts'
-import { test, testIf, until } from './helpers/test.ts'
+import { testIf, testInCi, until } from './helpers/test.ts'
 
 const SHORT = { BENCH_WARM_UP: '1', BENCH_FLOOR_WARM_UP: '1', BENCH_MEASURED: '1', BENCH_PAUSE: isFull ? '2' : '10' }
 const PROGRAM = fileURLToPath(new URL('../bench/peers/takeover.mjs', import.meta.url))
@@ -18,20 +18,23 @@ async function measured(t: ExecutionContext, program: string, args: readonly str
   return { ...running, said: await running.line() }
 }
 
-test('takeover with live connections: how long it takes, and for how long nobody accepts; it fails when connections are lost', async t => {
-  const { child, exit, said } = await measured(t, process.execPath, [PROGRAM, 'state-3'])
-  const [, took, queued] = new RegExp(`^(${NUMBER}) queued=(${NUMBER})$`).exec(said) ?? []
-  t.true(Number(queued) > 0 && Number(queued) <= Number(took), said)
-  const [owner, ...others] = childrenOf(child.pid!)
-  t.deepEqual(others, [], 'its predecessors have ended')
-  process.kill(owner!, 'SIGKILL')
-  const { code, stderr } = await exit
-  t.is(code, 1)
-  t.regex(stderr, /a connection is lost|ECONNRESET/)
-})
+testInCi(
+  'takeover with live connections: how long it takes, and for how long nobody accepts; it fails when connections are lost',
+  async t => {
+    const { child, exit, said } = await measured(t, process.execPath, [PROGRAM, 'state-3'])
+    const [, took, queued] = new RegExp(`^(${NUMBER}) queued=(${NUMBER})$`).exec(said) ?? []
+    t.true(Number(queued) > 0 && Number(queued) <= Number(took), said)
+    const [owner, ...others] = childrenOf(child.pid!)
+    t.deepEqual(others, [], 'its predecessors have ended')
+    process.kill(owner!, 'SIGKILL')
+    const { code, stderr } = await exit
+    t.is(code, 1)
+    t.regex(stderr, /a connection is lost|ECONNRESET/)
+  }
+)
 
 for (const variant of ['', ...(isFull ? ['-boot', '-quiet'] : [])])
-  test(`takeover of what answers requests${variant}: their 99th percentile, and nothing is left of it`, async t => {
+  testInCi(`takeover of what answers requests${variant}: their 99th percentile, and nothing is left of it`, async t => {
     const { child, exit, said } = await measured(t, process.execPath, [PROGRAM, `requests${variant}`])
     t.regex(said, new RegExp(`^${NUMBER}$`))
     t.true(Number(said) > 0)

@@ -10,7 +10,7 @@ import { table } from '../bench/report.ts'
 import { compiled } from './helpers/compiled.ts'
 import { isFull } from './helpers/full.ts'
 import { start } from './helpers/process.ts'
-import { test, testFull } from './helpers/test.ts'
+import { test, testFull, testInCi } from './helpers/test.ts'
 
 const SHORT = { BENCH_WARM_UP: '5', BENCH_FLOOR_WARM_UP: '5', BENCH_MEASURED: '5' }
 const bench = (path: string) => fileURLToPath(new URL(`../bench/${path}`, import.meta.url))
@@ -94,42 +94,45 @@ for (const peer of ['passfd', ...(isFull ? ['process-send', 'socket-msgpackr', '
     t.regex(stderr, /the far end exited with SIGKILL|EPIPE|ECONNRESET|ERR_PASSFD/)
   })
 
-test('--json: one object; a program that is not there is left out, with one line that says what to do; so is a row whose own contender can not run', async t => {
-  const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
-  try {
-    const folder = process.env.PATH!.split(':').find(candidate => existsSync(join(candidate, 'taskset')))
-    symlinkSync(join(folder!, 'taskset'), join(path, 'taskset'))
-    const asked = ['layer-frame', 'descriptors-many', 'prefork-dispatch', 'prefork-dispatch-cpu']
-    const { line, exit } = runBench(['--json', '--runs', '2', ...asked], { PATH: path })
-    const { machine, results, ...rest } = JSON.parse(await line()) as { machine: string; results: Result[] }
-    t.regex(machine, /Node v\d+/)
-    t.deepEqual(rest, {})
-    t.deepEqual(
-      results.map(({ name }) => name),
-      ['layer-frame', 'descriptors-many']
-    )
-    const [{ unit, ours, min, max, peers, ratios, runs, lost }, many] = results as [Result, Result]
-    t.is(unit, 'ns')
-    t.is(runs, 2)
-    t.true(min > 0 && min <= ours && ours <= max)
-    t.deepEqual(Object.keys(peers), ['without records', 'with a descriptor'])
-    t.deepEqual(Object.keys(ratios), Object.keys(peers))
-    for (const value of [...Object.values(peers), ...Object.values(ratios)]) t.true(value > 0)
-    t.is(lost, undefined)
+testInCi(
+  '--json: one object; a program that is not there is left out, with one line that says what to do; so is a row whose own contender can not run',
+  async t => {
+    const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
+    try {
+      const folder = process.env.PATH!.split(':').find(candidate => existsSync(join(candidate, 'taskset')))
+      symlinkSync(join(folder!, 'taskset'), join(path, 'taskset'))
+      const asked = ['layer-frame', 'descriptors-many', 'prefork-dispatch', 'prefork-dispatch-cpu']
+      const { line, exit } = runBench(['--json', '--runs', '2', ...asked], { PATH: path })
+      const { machine, results, ...rest } = JSON.parse(await line()) as { machine: string; results: Result[] }
+      t.regex(machine, /Node v\d+/)
+      t.deepEqual(rest, {})
+      t.deepEqual(
+        results.map(({ name }) => name),
+        ['layer-frame', 'descriptors-many']
+      )
+      const [{ unit, ours, min, max, peers, ratios, runs, lost }, many] = results as [Result, Result]
+      t.is(unit, 'ns')
+      t.is(runs, 2)
+      t.true(min > 0 && min <= ours && ours <= max)
+      t.deepEqual(Object.keys(peers), ['without records', 'with a descriptor'])
+      t.deepEqual(Object.keys(ratios), Object.keys(peers))
+      for (const value of [...Object.values(peers), ...Object.values(ratios)]) t.true(value > 0)
+      t.is(lost, undefined)
 
-    t.true(many.ours > 0)
-    for (const peer of Object.keys(many.peers)) t.notRegex(peer, /^C |^Python$/)
-    const { code, stderr } = await exit
-    t.is(code, 0, stderr)
-    const lines = stderr.split('\n').filter(text => !/usocket|^npm ci in bench/.test(text) && text !== '')
-    t.is(lines.length, 2, stderr)
-    t.regex(lines[0]!, /^left out: C: gcc can't be run .*ENOENT.*apt-get install build-essential$/)
-    t.regex(lines[1]!, /^left out: Python: python3 can't be run .*ENOENT.*apt-get install python3$/)
-    await t.throwsAsync(line(), undefined, 'one line is all')
-  } finally {
-    rmSync(path, { recursive: true })
+      t.true(many.ours > 0)
+      for (const peer of Object.keys(many.peers)) t.notRegex(peer, /^C |^Python$/)
+      const { code, stderr } = await exit
+      t.is(code, 0, stderr)
+      const lines = stderr.split('\n').filter(text => !/usocket|^npm ci in bench/.test(text) && text !== '')
+      t.is(lines.length, 2, stderr)
+      t.regex(lines[0]!, /^left out: C: gcc can't be run .*ENOENT.*apt-get install build-essential$/)
+      t.regex(lines[1]!, /^left out: Python: python3 can't be run .*ENOENT.*apt-get install python3$/)
+      await t.throwsAsync(line(), undefined, 'one line is all')
+    } finally {
+      rmSync(path, { recursive: true })
+    }
   }
-})
+)
 
 test('what a peer loses is added up and told', async t => {
   const asked = row(saying('8'), { lossy: saying('4 3'), careful: saying('2 0'), safe: saying('16') })

@@ -13,7 +13,7 @@ import { socketPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
 import { example as pathOf } from './helpers/programs.ts'
-import { test, testIf } from './helpers/test.ts'
+import { test, testIf, testInCi, testInCiIf } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const python = '/usr/bin/python3'
@@ -37,7 +37,7 @@ test('the demo prints what the README shows, and leaves nothing behind', async t
   t.false(existsSync(join(tmpdir(), `passfd-letter-${sender}.txt`)))
 })
 
-test('receiver and sender, by hand', async t => {
+testInCi('receiver and sender, by hand', async t => {
   const path = socketPath()
   const receiver = example('receiver', path)
   t.is(await receiver.line(), `receiver: process ${receiver.child.pid} waits at ${path}`)
@@ -53,7 +53,7 @@ test('receiver and sender, by hand', async t => {
 
 const hasMsgpack = spawnSync(python, ['-c', 'import msgpack']).status === 0
 
-testIf(hasMsgpack ? undefined : 'no python3-msgpack', 'the receiver and a peer in Python', async t => {
+testInCiIf(hasMsgpack ? undefined : 'no python3-msgpack', 'the receiver and a peer in Python', async t => {
   const path = socketPath()
   const receiver = example('receiver', path)
   await receiver.line()
@@ -70,7 +70,7 @@ testIf(hasMsgpack ? undefined : 'no python3-msgpack', 'the receiver and a peer i
   await ends(t, receiver)
 })
 
-test('notify hears what a service says, and keeps its file', async t => {
+testInCi('notify hears what a service says, and keeps its file', async t => {
   const service = join(root, 'test/fixtures/notify.py')
   const notify = example('notify', python, service)
   const first = await notify.line()
@@ -98,7 +98,7 @@ test('the echo server: children serve what the parent accepts, and are reaped', 
   await ends(t, echo)
 })
 
-test('the echo server serves a port until it is told to stop', async t => {
+testInCi('the echo server serves a port until it is told to stop', async t => {
   const port = await freePort()
   const echo = example('echo-server', String(port), '1')
   const answer = await retry(() => sayTo(port, 'hello'))
@@ -107,7 +107,7 @@ test('the echo server serves a port until it is told to stop', async t => {
   t.deepEqual(await echo.exit, { code: 0, signal: null, stderr: '' })
 })
 
-test('the http server brings new workers on HUP, and ends on TERM', async t => {
+testInCi('the http server brings new workers on HUP, and ends on TERM', async t => {
   const port = await freePort()
   const server = example('prefork-http', String(port))
   t.is(await server.line(), `supervisor: process ${server.child.pid}`)
@@ -123,7 +123,7 @@ test('the http server brings new workers on HUP, and ends on TERM', async t => {
   await ends(t, server)
 })
 
-test('a worker by hand is a plain server', async t => {
+testInCi('a worker by hand is a plain server', async t => {
   const port = await freePort()
   const worker = example('prefork-http-worker', String(port))
   const greeting = await retry(async () => (await fetch(`http://127.0.0.1:${port}/`)).text())
@@ -132,7 +132,7 @@ test('a worker by hand is a plain server', async t => {
   await ends(t, worker)
 })
 
-test('what one worker is told, all of them know', async t => {
+testInCi('what one worker is told, all of them know', async t => {
   const broadcast = example('broadcast')
   const lines = [await broadcast.line(), await broadcast.line(), await broadcast.line()]
   const answers = lines.map(line => JSON.parse(line))
@@ -141,7 +141,7 @@ test('what one worker is told, all of them know', async t => {
   await ends(t, broadcast)
 })
 
-test('the next version takes the port over while clients come', async t => {
+testInCi('the next version takes the port over while clients come', async t => {
   const path = socketPath()
   const first = example('hot-restart', path)
   const [, port] = /serves port (\d+)$/.exec(await first.line())!
@@ -164,7 +164,7 @@ test('the next version takes the port over while clients come', async t => {
   await ends(t, second)
 })
 
-test('an http server that is started again replaces itself, and its counter goes on', async t => {
+testInCi('an http server that is started again replaces itself, and its counter goes on', async t => {
   const path = socketPath()
   const first = example('takeover', path)
   const [, port] = /serves port (\d+)$/.exec(await first.line())!

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { version } from '../src/base/version.ts'
 import { isFull } from './helpers/full.ts'
-import { test } from './helpers/test.ts'
+import { test, testInCi } from './helpers/test.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -124,7 +124,7 @@ test('src/base/version.ts and package.json agree', t => {
   t.is(version, manifest.version)
 })
 
-test('the tarball has what is needed and nothing else', t => {
+testInCi('the tarball has what is needed and nothing else', t => {
   const paths = packed.files.map(({ path }) => path)
   for (const path of [
     'package.json',
@@ -148,7 +148,7 @@ test('the tarball has what is needed and nothing else', t => {
   )
 })
 
-test('it depends on two packages, neither of which runs anything when it is installed', t => {
+testInCi('it depends on two packages, neither of which runs anything when it is installed', t => {
   const published = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
   t.deepEqual(Object.keys(published.dependencies).sort(), ['@standard-schema/spec', 'bindings'])
   t.false('optionalDependencies' in published)
@@ -165,7 +165,7 @@ test('it depends on two packages, neither of which runs anything when it is inst
   t.notRegex(lock, /msgpackr|hasInstallScript/)
 })
 
-test('its codec is in the tarball as ES modules, with its licence, and no package of that name is imported', t => {
+testInCi('its codec is in the tarball as ES modules, with its licence, and no package of that name is imported', t => {
   const path = (name: string): string => join(installed, 'dist/codec/msgpackr', name)
   t.deepEqual(fs.readdirSync(path('')).sort(), ['LICENSE', 'pack.js', 'unpack.js'])
   const licence = fs.readFileSync(path('LICENSE'), 'utf8')
@@ -182,7 +182,7 @@ test('its codec is in the tarball as ES modules, with its licence, and no packag
   }
 })
 
-test('the declarations are those of the doors: no internals, and nothing that leads nowhere', t => {
+testInCi('the declarations are those of the doors: no internals, and nothing that leads nowhere', t => {
   const paths = packed.files.map(({ path }) => path)
   const declarations = paths.filter(path => path.endsWith('.d.ts'))
   for (const { types } of Object.values<{ types?: string }>(manifest.exports))
@@ -219,7 +219,7 @@ test('the declarations are those of the doors: no internals, and nothing that le
   t.false(packed.files.some(({ path }) => path.endsWith('.d.ts.map')))
 })
 
-test('installing it runs nothing', t => {
+testInCi('installing it runs nothing', t => {
   // npm runs node-gyp by itself where it finds a binding.gyp at the root
   t.false(packed.files.some(({ path }) => path === 'binding.gyp'))
   const { scripts, gypfile } = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
@@ -228,7 +228,7 @@ test('installing it runs nothing', t => {
   t.is(gypfile, undefined)
 })
 
-test('the shim is small, stripped, and needs the C library alone', async t => {
+testInCi('the shim is small, stripped, and needs the C library alone', async t => {
   const path = join(installed, shim)
   t.true(fs.statSync(path).size < 100_000)
   const { stdout } = await run('readelf', ['--dynamic', '--sections', '--wide', path])
@@ -238,22 +238,22 @@ test('the shim is small, stripped, and needs the C library alone', async t => {
   for (const name of needed) t.regex(name, /^(libc|libpthread|ld-linux)/)
 })
 
-test('the published files name no place on the machine that built them', t => {
+testInCi('the published files name no place on the machine that built them', t => {
   for (const { path } of packed.files) {
     const content = fs.readFileSync(join(installed, path), 'latin1')
     for (const place of [root, temporary]) t.false(content.includes(place.replace(/\/$/, '')), `${place} in ${path}`)
   }
 })
 
-test('it is imported and used from a module', async t => {
+testInCi('it is imported and used from a module', async t => {
   t.is(await program(folder, 'module.mjs', ESM), USED)
 })
 
-test('it is required and used from a CommonJS script', async t => {
+testInCi('it is required and used from a CommonJS script', async t => {
   t.is(await program(folder, 'script.cjs', CJS), USED)
 })
 
-test('it works in worker threads, one after the other and at once', async t => {
+testInCi('it works in worker threads, one after the other and at once', async t => {
   const source = `
     const { Worker, isMainThread } = require('node:worker_threads')
     if (isMainThread) {
@@ -263,7 +263,7 @@ test('it works in worker threads, one after the other and at once', async t => {
   t.deepEqual((await program(folder, 'worker.cjs', source)).split('\n').sort(), [USED, USED, USED, 'over'].sort())
 })
 
-test('it works through symbolic links, followed or not', async t => {
+testInCi('it works through symbolic links, followed or not', async t => {
   const linked = join(temporary, 'linked')
   fs.mkdirSync(linked)
   fs.symlinkSync(join(folder, 'node_modules'), join(linked, 'node_modules'))
@@ -285,12 +285,12 @@ test('it works through symbolic links, followed or not', async t => {
   t.is(await program(linked, 'script.cjs', CJS, ['--preserve-symlinks']), USED)
 })
 
-test('its paths may hold what URLs escape', async t => {
+testInCi('its paths may hold what URLs escape', async t => {
   const odd = installedAgain('a folder with spaces, % and #é')
   t.is(await program(odd, 'module.mjs', ESM), USED)
 })
 
-test('its declarations compile in a project that checks libraries', async t => {
+testInCi('its declarations compile in a project that checks libraries', async t => {
   const source = `
     import { type Channel, connect, Descriptor, listen, type Message } from 'passfd'
     export const channel: Promise<Channel<unknown, { file: Descriptor }>> = connect('/path')
@@ -317,30 +317,33 @@ test('its declarations compile in a project that checks libraries', async t => {
   t.deepEqual(ours, [])
 })
 
-test(`without the shim the error says where it looked and what to do${isFull ? ', and doing it helps' : ''}`, async t => {
-  const without = installedAgain('without-shim')
-  const where = join(without, 'node_modules/passfd')
-  fs.rmSync(join(where, shim))
-  const look = `import('passfd').then(() => console.log('loaded'), ({ name, code, message }) => console.log(JSON.stringify({ name, code, message })))`
-  const { name, code, message } = JSON.parse(await program(without, 'look.mjs', look))
-  t.is(name, 'PassfdError')
-  t.is(code, 'ERR_PASSFD_NATIVE_MISSING')
-  t.true(message.includes(join(where, shim)), message)
-  t.true(message.includes(join(where, 'native/build/Release/passfd.node')), message)
-  const [, advice] = /run "npx (node-gyp .*)" in its folder/.exec(message) ?? []
-  t.truthy(advice)
-  if (!isFull) return
-  const [, ...args] = advice!.split(' ')
-  const headers = fs.existsSync(join(process.execPath, '../../include/node/node_api.h'))
-    ? [`--nodedir=${join(process.execPath, '../..')}`]
-    : []
-  await run(process.execPath, [join(root, 'node_modules/node-gyp/bin/node-gyp.js'), ...args, ...headers], {
-    cwd: where
-  })
-  t.is(await program(without, 'module.mjs', ESM), USED)
-})
+testInCi(
+  `without the shim the error says where it looked and what to do${isFull ? ', and doing it helps' : ''}`,
+  async t => {
+    const without = installedAgain('without-shim')
+    const where = join(without, 'node_modules/passfd')
+    fs.rmSync(join(where, shim))
+    const look = `import('passfd').then(() => console.log('loaded'), ({ name, code, message }) => console.log(JSON.stringify({ name, code, message })))`
+    const { name, code, message } = JSON.parse(await program(without, 'look.mjs', look))
+    t.is(name, 'PassfdError')
+    t.is(code, 'ERR_PASSFD_NATIVE_MISSING')
+    t.true(message.includes(join(where, shim)), message)
+    t.true(message.includes(join(where, 'native/build/Release/passfd.node')), message)
+    const [, advice] = /run "npx (node-gyp .*)" in its folder/.exec(message) ?? []
+    t.truthy(advice)
+    if (!isFull) return
+    const [, ...args] = advice!.split(' ')
+    const headers = fs.existsSync(join(process.execPath, '../../include/node/node_api.h'))
+      ? [`--nodedir=${join(process.execPath, '../..')}`]
+      : []
+    await run(process.execPath, [join(root, 'node_modules/node-gyp/bin/node-gyp.js'), ...args, ...headers], {
+      cwd: where
+    })
+    t.is(await program(without, 'module.mjs', ESM), USED)
+  }
+)
 
-test('a shim that is there but broken is reported, not passed over in silence', async t => {
+testInCi('a shim that is there but broken is reported, not passed over in silence', async t => {
   const broken = installedAgain('broken-shim')
   const path = join(broken, 'node_modules/passfd', shim)
   fs.rmSync(path) // it is a link to that of the others

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { type Body, codeOf, decode, encode, MODES, newCodec, UNDECODABLE } from '../helpers/bodies.ts'
 import { decodeBy } from '../helpers/codec.ts'
 import { start } from '../helpers/process.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 test('keys that mean something to JavaScript or to msgpackr are keys like others', t => {
   const names = ['__keys__', 'hasOwnProperty', 'constructor', 'length', 'then', 'map', 'toString', 'valueOf', '', '0']
@@ -198,7 +198,7 @@ test('a hostile body makes us compile a reader for each 64 bytes of it at most',
   }
 })
 
-test('hostile definitions keep a bounded memory', async t => {
+testInCi('hostile definitions keep a bounded memory', async t => {
   const fixture = fileURLToPath(new URL('../fixtures/hostile-records.mjs', import.meta.url))
   const { line, exit } = start(process.execPath, ['--expose-gc', '--no-compilation-cache', fixture])
   const kept = JSON.parse(await line()) as Record<string, number>

@@ -3,7 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
 import ava, { type ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
-import { isFull } from './full.ts'
+import { isFull, isInCi } from './full.ts'
 
 process.on('warning', warning => {
   // A warning is a failure: of a leak, of too many listeners, of anything
@@ -80,6 +80,16 @@ export function test(title: string, body: Body): void {
 export function testIf(reason: string | undefined, title: string, body: Body): void {
   if (reason === undefined) test(title, body)
   else declare(`${title} (skipped: ${reason})`, undefined)
+}
+
+/** A test that `.ci/run` runs, and a person's `npm test` leaves out (see full.ts): it is long, and what it tests is seldom broken by a change elsewhere. */
+export function testInCi(title: string, body: Body): void {
+  if (isInCi) test(title, body)
+}
+
+/** Both `testInCi` and `testIf`. */
+export function testInCiIf(reason: string | undefined, title: string, body: Body): void {
+  if (isInCi) testIf(reason, title, body)
 }
 
 /** A test of a full run only (see full.ts); a normal run has another case of what it promises. */

@@ -6,9 +6,9 @@ import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start } from '../helpers/process.ts'
 import { missing } from '../helpers/programs.ts'
-import { test, testIf } from '../helpers/test.ts'
+import { testInCi, testInCiIf } from '../helpers/test.ts'
 
-testIf(
+testInCiIf(
   missing('/usr/bin/unshare', 'util-linux'),
   'as PID 1: no zombie stays, and every exit status arrives',
   async t => {
@@ -24,7 +24,7 @@ testIf(
   }
 )
 
-test('elsewhere nobody listens to SIGCHLD', t => {
+testInCi('elsewhere nobody listens to SIGCHLD', t => {
   const end = collectOrphans()
   t.is(process.listenerCount('SIGCHLD'), 0)
   end()

@@ -9,7 +9,7 @@ import { socketPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { zombies } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
-import { test, testFull, testIf, until } from '../helpers/test.ts'
+import { test, testFull, testIf, testInCi, until } from '../helpers/test.ts'
 
 const interpreter = '/usr/bin/python3'
 const example = file('../../examples/python/prefork_worker.py')
@@ -122,7 +122,7 @@ testFull(
   behaves(() => [interpreter, example])
 )
 
-test(
+testInCi(
   'workers in Python, each with a listener of its own: serve, are replaced when killed, reloaded and stopped',
   behaves(
     () => [interpreter, example],

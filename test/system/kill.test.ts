@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { type Channel, Descriptor, listen } from '../../src/index.ts'
 import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
-import { openDescriptors, test, until } from '../helpers/test.ts'
+import { openDescriptors, testInCi, until } from '../helpers/test.ts'
 
 const PARTS = times(1, 5)
 const VICTIMS = times(4, 100)
@@ -61,16 +61,19 @@ async function killOne(path: string, connected: Connected): Promise<string[]> {
 
 // In parts, so that the run shows that it goes on
 for (let part = 1; part <= PARTS; part++)
-  test(`processes killed in the middle of traffic leave nothing behind: ${part} of ${PARTS} times ${VICTIMS}`, async t => {
-    const path = socketPath()
-    const server = await listen(path)
-    const waiting = new Map<number, (channel: Channel<any, any>) => void>()
-    server.on('channel', channel => waiting.get(channel.peer.pid)!(channel))
-    const connected: Connected = pid => new Promise(resolve => waiting.set(pid, resolve))
-    let left = VICTIMS
-    const lane = async (): Promise<void> => {
-      while (left-- > 0) t.deepEqual(await killOne(path, connected), [])
+  testInCi(
+    `processes killed in the middle of traffic leave nothing behind: ${part} of ${PARTS} times ${VICTIMS}`,
+    async t => {
+      const path = socketPath()
+      const server = await listen(path)
+      const waiting = new Map<number, (channel: Channel<any, any>) => void>()
+      server.on('channel', channel => waiting.get(channel.peer.pid)!(channel))
+      const connected: Connected = pid => new Promise(resolve => waiting.set(pid, resolve))
+      let left = VICTIMS
+      const lane = async (): Promise<void> => {
+        while (left-- > 0) t.deepEqual(await killOne(path, connected), [])
+      }
+      await Promise.all(Array.from({ length: AT_A_TIME }, lane))
+      await server.close()
     }
-    await Promise.all(Array.from({ length: AT_A_TIME }, lane))
-    await server.close()
-  })
+  )

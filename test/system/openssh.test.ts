@@ -7,7 +7,7 @@ import { connect } from '../../src/stream/index.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { freePort } from '../helpers/port.ts'
 import { missing, startFor, stop } from '../helpers/programs.ts'
-import { testIf, until } from '../helpers/test.ts'
+import { testInCiIf, until } from '../helpers/test.ts'
 
 const sshd = '/usr/sbin/sshd'
 const ssh = '/usr/bin/ssh'
@@ -18,7 +18,7 @@ const SESSION_OPENED = 0x80000006
 const EXIT_MESSAGE = 0x80000004
 const VERSION = 4
 
-testIf(
+testInCiIf(
   missing(sshd, 'openssh-server') ?? missing(ssh, 'openssh-client'),
   'OpenSSH: a session on the control socket, with our pipes',
   async t => {

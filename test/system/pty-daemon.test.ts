@@ -8,63 +8,66 @@ import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { type Running, start, startFixture } from '../helpers/process.ts'
 import { example } from '../helpers/programs.ts'
-import { test, until } from '../helpers/test.ts'
+import { testInCi, until } from '../helpers/test.ts'
 
-test('a shell and its user move from daemon to daemon, though a successor dies before it has everything, and no typed byte is lost', async t => {
-  const directory = mkdtempSync(temporaryPath('daemon'))
-  let daemon = await startDaemon(directory)
-  t.is(daemon.says, `daemon: process ${daemon.running.child.pid} has 0 shells`)
+testInCi(
+  'a shell and its user move from daemon to daemon, though a successor dies before it has everything, and no typed byte is lost',
+  async t => {
+    const directory = mkdtempSync(temporaryPath('daemon'))
+    let daemon = await startDaemon(directory)
+    t.is(daemon.says, `daemon: process ${daemon.running.child.pid} has 0 shells`)
 
-  const client = net.connect(join(directory, 'shell.sock'))
-  const output = createInterface({ input: client })[Symbol.asyncIterator]()
-  client.write('stty -echo; PS1=; echo shell $$\n')
-  const shell = Number(await lineLike(output, /shell (\d+)/))
-  client.write('while read word; do echo "<$word>"; done\n')
+    const client = net.connect(join(directory, 'shell.sock'))
+    const output = createInterface({ input: client })[Symbol.asyncIterator]()
+    client.write('stty -echo; PS1=; echo shell $$\n')
+    const shell = Number(await lineLike(output, /shell (\d+)/))
+    client.write('while read word; do echo "<$word>"; done\n')
 
-  let typed = 0
-  let answered = 0
-  const type = () => client.write(`${typed++}\n`)
-  for (let i = 0; i < 20; i++) type()
-  // From here on there are always lines under way
-  const goOn = async (enough: () => boolean) => {
-    while (!enough()) {
-      t.is(Number(await lineLike(output, /^<(\d+)>/)), answered++)
-      type()
+    let typed = 0
+    let answered = 0
+    const type = () => client.write(`${typed++}\n`)
+    for (let i = 0; i < 20; i++) type()
+    // From here on there are always lines under way
+    const goOn = async (enough: () => boolean) => {
+      while (!enough()) {
+        t.is(Number(await lineLike(output, /^<(\d+)>/)), answered++)
+        type()
+      }
     }
-  }
-  const successor = startFixture('asks-and-dies', [join(directory, 'daemon.sock')])
-  let died = false
-  const dying = successor.exit.then(() => {
-    died = true
-  })
-  await goOn(() => died)
-  await dying
-  t.is(await daemon.running.line(), `daemon: process ${daemon.running.child.pid} has 1 shells`)
-  await goOn(() => answered >= 50)
-  t.true(runs(shell))
-
-  const moves = times(2, 3)
-  for (let move = 1; move <= moves; move++) {
-    let next: Awaited<ReturnType<typeof startDaemon>> | undefined
-    const starting = startDaemon(directory).then(value => {
-      next = value
+    const successor = startFixture('asks-and-dies', [join(directory, 'daemon.sock')])
+    let died = false
+    const dying = successor.exit.then(() => {
+      died = true
     })
-    await goOn(() => next !== undefined)
-    await starting
-    t.is(next!.says, `daemon: process ${next!.running.child.pid} has 1 shells`)
-    t.deepEqual(await daemon.running.exit, { code: 0, signal: null, stderr: '' })
-    daemon = next!
-    const goal = answered + 50
-    await goOn(() => answered >= goal)
-  }
-  t.true(runs(shell))
-  client.destroy()
-  await until(() => !runs(shell), 'the shell has ended, as its terminal is gone')
-  daemon.running.child.kill()
-  await daemon.running.exit
-})
+    await goOn(() => died)
+    await dying
+    t.is(await daemon.running.line(), `daemon: process ${daemon.running.child.pid} has 1 shells`)
+    await goOn(() => answered >= 50)
+    t.true(runs(shell))
 
-test('who does not read, or leaves in the middle of it, keeps nobody from moving', async t => {
+    const moves = times(2, 3)
+    for (let move = 1; move <= moves; move++) {
+      let next: Awaited<ReturnType<typeof startDaemon>> | undefined
+      const starting = startDaemon(directory).then(value => {
+        next = value
+      })
+      await goOn(() => next !== undefined)
+      await starting
+      t.is(next!.says, `daemon: process ${next!.running.child.pid} has 1 shells`)
+      t.deepEqual(await daemon.running.exit, { code: 0, signal: null, stderr: '' })
+      daemon = next!
+      const goal = answered + 50
+      await goOn(() => answered >= goal)
+    }
+    t.true(runs(shell))
+    client.destroy()
+    await until(() => !runs(shell), 'the shell has ended, as its terminal is gone')
+    daemon.running.child.kill()
+    await daemon.running.exit
+  }
+)
+
+testInCi('who does not read, or leaves in the middle of it, keeps nobody from moving', async t => {
   const directory = mkdtempSync(temporaryPath('daemon'))
   const daemon = await startDaemon(directory)
   const clients = await Promise.all(['reads', 'stays', 'leaves'].map(() => connectTo(join(directory, 'shell.sock'))))
@@ -97,7 +100,7 @@ test('who does not read, or leaves in the middle of it, keeps nobody from moving
   await next.running.exit
 })
 
-test('who has left at the moment of the move keeps nobody else from moving', async t => {
+testInCi('who has left at the moment of the move keeps nobody else from moving', async t => {
   const directory = mkdtempSync(temporaryPath('daemon'))
   // A stream is destroyed some time before it is closed, and that is the moment
   const daemon = await startDaemon(directory, 'late-close')

@@ -10,14 +10,14 @@ import { file } from '../helpers/channels.ts'
 import { abstractName, closeSockets } from '../helpers/datagrams.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
-import { openDescriptors, test } from '../helpers/test.ts'
+import { openDescriptors, testInCi } from '../helpers/test.ts'
 
 const require = createRequire(import.meta.url)
 const original = dirname(dirname(require.resolve('unix-dgram')))
 const entry = fileURLToPath(new URL('../../build/dist/datagram/index.js', import.meta.url))
 const theirTests = fs.readdirSync(join(original, 'test')).filter(name => name.endsWith('.js'))
 
-test('unix-dgram has the tests that are known', t => {
+testInCi('unix-dgram has the tests that are known', t => {
   t.deepEqual(theirTests.sort(), [
     'test-connect-callback.js',
     'test-connect.js',
@@ -27,7 +27,7 @@ test('unix-dgram has the tests that are known', t => {
 })
 
 for (const name of theirTests)
-  test(`unix-dgram's own ${name} passes`, async t => {
+  testInCi(`unix-dgram's own ${name} passes`, async t => {
     const folder = temporaryPath('unix-dgram')
     fs.mkdirSync(join(folder, 'test'), { recursive: true })
     fs.mkdirSync(join(folder, 'lib'))
@@ -40,7 +40,7 @@ for (const name of theirTests)
     t.is(signal, null)
   })
 
-test('it has what unix-dgram has', t => {
+testInCi('it has what unix-dgram has', t => {
   const { createSocket: theirs } = require('unix-dgram') as { createSocket(type: string): object }
   const [mine, other] = [createSocket('unix_dgram'), theirs('unix_dgram') as UnixSocket]
   for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(other)))
@@ -72,7 +72,7 @@ test('it has what unix-dgram has', t => {
   udp.close()
 })
 
-test('unheard, an error throws, as with any emitter', t => {
+testInCi('unheard, an error throws, as with any emitter', t => {
   const socket = createSocket('unix_dgram')
   t.throws(() => socket.bind('/does/not/exist/socket'), { message: 'bind -2' })
   t.throws(() => socket.send(Buffer.from('x'), 0, 1, '/does/not/exist'), { message: 'send -2' })
@@ -87,7 +87,7 @@ test('unheard, an error throws, as with any emitter', t => {
   t.throws(() => socket.send(Buffer.from('x'), 0, 1, '/does/not/exist'), { message: 'send -9' })
 })
 
-test('it tells of congestion, and of room', async t => {
+testInCi('it tells of congestion, and of room', async t => {
   const path = socketPath()
   const server = createSocket('unix_dgram')
   const seen: string[] = []
@@ -113,7 +113,7 @@ test('it tells of congestion, and of room', async t => {
   t.true(fs.existsSync(path), 'the file stays, as with unix-dgram')
 })
 
-test('more than unix-dgram: descriptors, the sender, 200,000 bytes, long paths', async t => {
+testInCi('more than unix-dgram: descriptors, the sender, 200,000 bytes, long paths', async t => {
   const folder = join(dirname(socketPath()), 'l'.repeat(120))
   fs.mkdirSync(folder)
   const path = join(folder, 'socket')
@@ -153,13 +153,13 @@ test('more than unix-dgram: descriptors, the sender, 200,000 bytes, long paths',
   await closeSockets(sender)
 })
 
-test('in worker threads, where unix-dgram does not work', async t => {
+testInCi('in worker threads, where unix-dgram does not work', async t => {
   const running = startFixture('unix-dgram-workers', [socketPath()])
   t.deepEqual(JSON.parse(await running.line()), [100, 100])
   t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
 })
 
-test('ref and unref, and nothing left open', t => {
+testInCi('ref and unref, and nothing left open', t => {
   const before = openDescriptors().size
   const socket = new UnixSocket('unix_dgram')
   t.is(socket.unref().ref(), socket)

@@ -12,7 +12,7 @@ import { startFixture } from '../../helpers/process.ts'
 import { gone } from '../../helpers/processes.ts'
 import { systemPython } from '../../helpers/programs.ts'
 import { get, only, program, supervising } from '../../helpers/supervising.ts'
-import { test, testIf, until } from '../../helpers/test.ts'
+import { testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const wrapped = fileURLToPath(new URL('../../fixtures/prefork-wrapped.py', import.meta.url))
 type What = 'drains' | 'once' | 'ignores' | 'default'
@@ -33,77 +33,86 @@ function lives(pid: number): boolean {
   return statOf(pid)?.lives === true
 }
 
-test('a server behind a wrapper finishes its request at a reload, answers no new one, and is gone then', async t => {
-  const options = { command: commandOf('drains', 'ready', 'dies'), stopTimeout: 20_000 }
-  await supervising(t, options, async (supervisor, { of, exits }) => {
-    await supervisor.start()
-    const first = await serverOf(supervisor)
-    const slow = get(supervisor, 'http', '/slow')
-    let reloaded = false
-    const reload = supervisor.reload().then(() => {
-      reloaded = true
+testInCi(
+  'a server behind a wrapper finishes its request at a reload, answers no new one, and is gone then',
+  async t => {
+    const options = { command: commandOf('drains', 'ready', 'dies'), stopTimeout: 20_000 }
+    await supervising(t, options, async (supervisor, { of, exits }) => {
+      await supervisor.start()
+      const first = await serverOf(supervisor)
+      const slow = get(supervisor, 'http', '/slow')
+      let reloaded = false
+      const reload = supervisor.reload().then(() => {
+        reloaded = true
+      })
+      await until(() => of(2).includes('ready') && of(1).includes('stopping'), 'the successor')
+      await gone(supervisor.workers.find(({ id }) => id === 1)!.pid!)
+      for (let round = 0; round < 5; round++) await new Promise(resolve => setImmediate(resolve))
+      t.false(reloaded, 'it is not ended while its server drains')
+      t.true(lives(first))
+      process.kill(first, 'SIGUSR2')
+      t.regex(await slow, new RegExp(`^${first} `))
+      await reload
+      t.false(lives(first))
+      t.not(await serverOf(supervisor), first)
+      t.deepEqual(exits, ['0/1 SIGTERM'])
+      await supervisor.stop()
     })
-    await until(() => of(2).includes('ready') && of(1).includes('stopping'), 'the successor')
-    await gone(supervisor.workers.find(({ id }) => id === 1)!.pid!)
-    for (let round = 0; round < 5; round++) await new Promise(resolve => setImmediate(resolve))
-    t.false(reloaded, 'it is not ended while its server drains')
-    t.true(lives(first))
-    process.kill(first, 'SIGUSR2')
-    t.regex(await slow, new RegExp(`^${first} `))
-    await reload
-    t.false(lives(first))
-    t.not(await serverOf(supervisor), first)
-    t.deepEqual(exits, ['0/1 SIGTERM'])
-    await supervisor.stop()
-  })
-})
+  }
+)
 
-test('behind a wrapper that forwards or handles TERM the server is not sent TERM until stopTimeout is over', async t => {
-  // One that has been sent TERM already would be killed by a second one
-  const options = { command: commandOf('default', 'ready', 'handles'), stopTimeout: 300, killTimeout: 20_000 }
-  await supervising(t, options, async (supervisor, { exits }) => {
-    await supervisor.start()
-    const first = await serverOf(supervisor)
-    const began = performance.now()
-    const stopped = supervisor.stop()
-    await until(() => supervisor.workers[0]?.state === 'stopping', 'it stops')
-    await stopped
-    const passed = performance.now() - began
-    t.true(passed >= 295 && passed < 15_000, `${passed}`)
-    t.false(lives(first))
-    t.deepEqual(exits, ['0/1 3'])
-  })
-})
+testInCi(
+  'behind a wrapper that forwards or handles TERM the server is not sent TERM until stopTimeout is over',
+  async t => {
+    // One that has been sent TERM already would be killed by a second one
+    const options = { command: commandOf('default', 'ready', 'handles'), stopTimeout: 300, killTimeout: 20_000 }
+    await supervising(t, options, async (supervisor, { exits }) => {
+      await supervisor.start()
+      const first = await serverOf(supervisor)
+      const began = performance.now()
+      const stopped = supervisor.stop()
+      await until(() => supervisor.workers[0]?.state === 'stopping', 'it stops')
+      await stopped
+      const passed = performance.now() - began
+      t.true(passed >= 295 && passed < 15_000, `${passed}`)
+      t.false(lives(first))
+      t.deepEqual(exits, ['0/1 3'])
+    })
+  }
+)
 
-test('a server that ignores TERM is killed: after a stop, after a killed wrapper (then it is replaced), after a failed start', async t => {
-  const limits = { stopTimeout: 100, killTimeout: 100 }
-  await supervising(t, { command: commandOf('ignores', 'ready', 'dies'), ...limits }, async (supervisor, log) => {
-    await supervisor.start()
-    const first = await serverOf(supervisor)
-    let freed = false
-    supervisor.once('exit', () => {
-      freed = !lives(first)
+testInCi(
+  'a server that ignores TERM is killed: after a stop, after a killed wrapper (then it is replaced), after a failed start',
+  async t => {
+    const limits = { stopTimeout: 100, killTimeout: 100 }
+    await supervising(t, { command: commandOf('ignores', 'ready', 'dies'), ...limits }, async (supervisor, log) => {
+      await supervisor.start()
+      const first = await serverOf(supervisor)
+      let freed = false
+      supervisor.once('exit', () => {
+        freed = !lives(first)
+      })
+      process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+      await only(supervisor, 2)
+      t.true(freed, 'the slot is free when all have ended')
+      t.deepEqual(log.of(1), ['starting', 'ready', 'stopping', 'exited'])
+      const second = await serverOf(supervisor)
+      await supervisor.stop()
+      t.false(lives(second))
+      t.deepEqual(log.exits, ['0/1 SIGKILL', '0/2 SIGTERM'])
     })
-    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
-    await only(supervisor, 2)
-    t.true(freed, 'the slot is free when all have ended')
-    t.deepEqual(log.of(1), ['starting', 'ready', 'stopping', 'exited'])
-    const second = await serverOf(supervisor)
-    await supervisor.stop()
-    t.false(lives(second))
-    t.deepEqual(log.exits, ['0/1 SIGKILL', '0/2 SIGTERM'])
-  })
-  const command = commandOf('ignores', 'silent', 'dies')
-  await supervising(t, { command, readyTimeout: 400, ...limits }, async supervisor => {
-    let pid = 0
-    supervisor.once('state', worker => {
-      pid = worker.pid!
+    const command = commandOf('ignores', 'silent', 'dies')
+    await supervising(t, { command, readyTimeout: 400, ...limits }, async supervisor => {
+      let pid = 0
+      supervisor.once('state', worker => {
+        pid = worker.pid!
+      })
+      const started = supervisor.start()
+      await t.throwsAsync(started, { code: 'ERR_PASSFD_WORKER_NOT_READY', message: /READY=1/ })
+      t.is(await SessionLeftovers.of(pid), undefined)
     })
-    const started = supervisor.start()
-    await t.throwsAsync(started, { code: 'ERR_PASSFD_WORKER_NOT_READY', message: /READY=1/ })
-    t.is(await SessionLeftovers.of(pid), undefined)
-  })
-})
+  }
+)
 
 const SIGTERM = 15
 
@@ -114,36 +123,42 @@ async function beginSlow(supervisor: Supervisor): Promise<{ rest: Promise<string
   return { rest: text(response).catch(({ code }) => code) }
 }
 
-test('a server that does not know of a reload, as TERM has killed its wrapper, answers no longer than one without a wrapper', async t => {
-  await supervising(t, { command: commandOf('default', 'ready', 'dies'), stopTimeout: 60_000 }, async supervisor => {
-    await supervisor.start()
-    const first = await serverOf(supervisor)
-    const began = performance.now()
-    await supervisor.reload()
-    t.true(performance.now() - began < 30_000)
-    t.false(lives(first))
-  })
-})
+testInCi(
+  'a server that does not know of a reload, as TERM has killed its wrapper, answers no longer than one without a wrapper',
+  async t => {
+    await supervising(t, { command: commandOf('default', 'ready', 'dies'), stopTimeout: 60_000 }, async supervisor => {
+      await supervisor.start()
+      const first = await serverOf(supervisor)
+      const began = performance.now()
+      await supervisor.reload()
+      t.true(performance.now() - began < 30_000)
+      t.false(lives(first))
+    })
+  }
+)
 
-test('a wrapper that somebody else has sent TERM: its server finishes its request, and the successor need not wait for that', async t => {
-  const options = { command: commandOf('drains', 'ready', 'dies'), stopTimeout: 60_000, killTimeout: 100 }
-  const restart = () => ({ restart: true, delay: 0 }) as const
-  await supervising(t, { ...options, restart }, async (supervisor, { of, exits }) => {
-    await supervisor.start()
-    const first = await serverOf(supervisor)
-    const slow = await beginSlow(supervisor)
-    process.kill(supervisor.workers[0]!.pid!, 'SIGTERM')
-    await until(() => of(2).includes('ready'), 'the successor')
-    t.deepEqual(of(1), ['starting', 'ready', 'stopping'])
-    t.true(lives(first))
-    process.kill(first, 'SIGUSR2')
-    t.regex(await slow.rest, new RegExp(`^${first} `))
-    await only(supervisor, 2)
-    t.deepEqual(exits, ['0/1 SIGTERM'])
-  })
-})
+testInCi(
+  'a wrapper that somebody else has sent TERM: its server finishes its request, and the successor need not wait for that',
+  async t => {
+    const options = { command: commandOf('drains', 'ready', 'dies'), stopTimeout: 60_000, killTimeout: 100 }
+    const restart = () => ({ restart: true, delay: 0 }) as const
+    await supervising(t, { ...options, restart }, async (supervisor, { of, exits }) => {
+      await supervisor.start()
+      const first = await serverOf(supervisor)
+      const slow = await beginSlow(supervisor)
+      process.kill(supervisor.workers[0]!.pid!, 'SIGTERM')
+      await until(() => of(2).includes('ready'), 'the successor')
+      t.deepEqual(of(1), ['starting', 'ready', 'stopping'])
+      t.true(lives(first))
+      process.kill(first, 'SIGUSR2')
+      t.regex(await slow.rest, new RegExp(`^${first} `))
+      await only(supervisor, 2)
+      t.deepEqual(exits, ['0/1 SIGTERM'])
+    })
+  }
+)
 
-test('TERM has come to all processes, and to the supervisor last: nobody gets a second one', async t => {
+testInCi('TERM has come to all processes, and to the supervisor last: nobody gets a second one', async t => {
   const options = { command: commandOf('once', 'ready', 'dies'), stopTimeout: 60_000, killTimeout: 100 }
   await supervising(t, options, async supervisor => {
     await supervisor.start()
@@ -177,7 +192,7 @@ await Promise.all(helpers.map(({ stdout }) => new Promise(resolve => stdout.once
 worker.channel.serve(() => helpers.map(({ pid }) => pid))
 await worker.ready()`
 
-test("helpers of a killed worker are ended, if they haven't left its session; leaveGroup leaves them", async t => {
+testInCi("helpers of a killed worker are ended, if they haven't left its session; leaveGroup leaves them", async t => {
   const entry = program(HELPED)
   const restart = () => ({ restart: true, delay: 60_000 }) as const
   for (const leaveGroup of [false, true])
@@ -196,7 +211,7 @@ test("helpers of a killed worker are ended, if they haven't left its session; le
     })
 })
 
-test('kill() ends them at once; zombies are nobody; a number that was given anew is not touched', async t => {
+testInCi('kill() ends them at once; zombies are nobody; a number that was given anew is not touched', async t => {
   const limits = { stopTimeout: 60_000, killTimeout: 60_000 }
   await supervising(t, { entry: program(HELPED), ...limits }, async supervisor => {
     await supervisor.start()
@@ -219,7 +234,7 @@ test('kill() ends them at once; zombies are nobody; a number that was given anew
   t.is(await SessionLeftovers.of(other.pid!), undefined)
 })
 
-testIf(
+testInCiIf(
   process.getuid!() === 0 ? undefined : 'needs root',
   'a worker or a helper that runs as another user and may not be signalled is not waited for, and that is told',
   async t => {

@@ -10,7 +10,7 @@ import { temporaryPath } from '../../helpers/path.ts'
 import { resume, suspend } from '../../helpers/processes.ts'
 import { missing } from '../../helpers/programs.ts'
 import { allOf, program, supervising } from '../../helpers/supervising.ts'
-import { test, testIf, until } from '../../helpers/test.ts'
+import { testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const OBEYS = `
 import { url } from 'node:inspector'
@@ -49,7 +49,7 @@ async function passes(supervisor: Supervisor, milliseconds: number, id = 1): Pro
   await until(() => !(uptime() < limit), 'that time passes')
 }
 
-test('a pause in a debugger is no hang; without one it is, though the inspector is open', async t => {
+testInCi('a pause in a debugger is no hang; without one it is, though the inspector is open', async t => {
   const spawn = { execArgv: ['--inspect=0'] }
   await supervising(t, { entry: program(OBEYS), ...HANG, spawn }, async (supervisor, { of, exits }) => {
     await supervisor.start()
@@ -65,7 +65,7 @@ test('a pause in a debugger is no hang; without one it is, though the inspector 
   })
 })
 
-test('when the debugger has gone, the worker has all of hangTimeout to be heard of', async t => {
+testInCi('when the debugger has gone, the worker has all of hangTimeout to be heard of', async t => {
   const options = { hangTimeout: 1000, spawn: { execArgv: ['--inspect=0'] } }
   await supervising(t, { entry: program(OBEYS), ...options }, async (supervisor, { of }) => {
     await supervisor.start()
@@ -82,7 +82,7 @@ test('when the debugger has gone, the worker has all of hangTimeout to be heard 
   })
 })
 
-test('--inspect-brk: readyTimeout does not run before a debugger has come', async t => {
+testInCi('--inspect-brk: readyTimeout does not run before a debugger has come', async t => {
   const spawns = [
     { execArgv: ['--inspect-brk=0'] },
     { execArgv: [], env: { ...process.env, NODE_OPTIONS: '--inspect-brk=0' } }
@@ -100,7 +100,7 @@ test('--inspect-brk: readyTimeout does not run before a debugger has come', asyn
   await allOf(started)
 })
 
-testIf(missing('/usr/bin/strace', 'strace'), 'a worker that is traced (ptrace) is not hung', async t => {
+testInCiIf(missing('/usr/bin/strace', 'strace'), 'a worker that is traced (ptrace) is not hung', async t => {
   await supervising(t, { entry: program(OBEYS), ...HANG }, async (supervisor, { exits }) => {
     await supervisor.start()
     const [worker] = supervisor.workers
@@ -115,7 +115,7 @@ testIf(missing('/usr/bin/strace', 'strace'), 'a worker that is traced (ptrace) i
   })
 })
 
-test("a missing entry, a folder, a file that can't be read, too many listeners: errors that say so", async t => {
+testInCi("a missing entry, a folder, a file that can't be read, too many listeners: errors that say so", async t => {
   const folder = temporaryPath('folder')
   mkdirSync(folder)
   for (const [entry, says] of [

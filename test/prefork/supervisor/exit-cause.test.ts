@@ -1,7 +1,7 @@
 /** Why a worker has ended: of each way to end, and never of what its program has survived. */
 import { isFull } from '../../helpers/full.ts'
 import { program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { testInCi, until } from '../../helpers/test.ts'
 
 /** Survives exceptions as its environment says, and then does what it is told. */
 const SURVIVOR = `
@@ -64,7 +64,7 @@ const ALL_ENDS: readonly (readonly [survives: string, what: string, end: string,
 /** An end by another code or signal, or the same after another survival, is of a full run. */
 const ENDS = ALL_ENDS.filter(([, , , , full]) => full === undefined || isFull)
 
-test('the reason is of this end, not an exception that the program has survived', async t => {
+testInCi('the reason is of this end, not an exception that the program has survived', async t => {
   const restart = () => ({ restart: true, delay: 100_000 }) as const
   const limits = { hangTimeout: 2000, stopTimeout: 20_000, killTimeout: 300 }
   const options = { entry: program(SURVIVOR), workers: ENDS.length, restart, ...limits }

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import type { Supervisor } from '../../../src/prefork/index.ts'
 import { isFull, times } from '../../helpers/full.ts'
 import { ALL_KINDS, type Kind, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { testInCi, until } from '../../helpers/test.ts'
 
 /** See WorkerState. */
 const NEXT: Record<string, string[]> = {
@@ -32,7 +32,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 const steps = (most: number) => fc.array(fc.record({ step, wait: fc.boolean() }), { minLength: 3, maxLength: most })
 
 for (const kind of ALL_KINDS)
-  test(`${kind.name}: random commands and deaths`, async t => {
+  testInCi(`${kind.name}: random commands and deaths`, async t => {
     const few = kind.name === 'Node' && !isFull // each step may start a process or two
     const whole = fc.asyncProperty(steps(few ? 4 : 7), fc.constantFrom('rest', 'stop', 'kill'), async (todo, end) => {
       const entry = program(kind.waits(0))

@@ -10,7 +10,7 @@ import { isFull } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { stopped } from '../../helpers/processes.ts'
 import { fixture, only, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 interface Orders {
   gives?: boolean
@@ -233,56 +233,59 @@ test('a replacement that does not ask gets nothing, and freeze is not called; a 
 })
 
 for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
-  test(`a worker is killed, or stopped, at a step from ${steps[0]} to ${steps.at(-1)}: one of the two has the connection, or it ended with its owner`, async t => {
-    t.timeout(300_000) // for a full run on a busy machine
-    const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
-    await withFixture(t, options, async (supervisor, fixture) => {
-      const all = steps.flatMap(step => {
-        const hows: How[] = WAITS.includes(step) ? ['KILL', 'STOP', 'STOP, KILL'] : ['KILL', 'STOP']
-        return hows.map(how => ({ step, how }))
-      })
-      const sample = ['mark KILL', 'attach STOP, KILL', 'answer state STOP']
-      for (const { step, how } of isFull ? all : all.filter(one => sample.includes(`${one.step} ${one.how}`))) {
-        fixture.told = []
-        const what = `${step} ${how}`
-        const old = current(supervisor)
-        const client = await Client.to(supervisor)
-        t.is(await client.ask(t), old.pid)
-        const starting = once(supervisor, 'state') as Promise<[WorkerInfo]>
-        fixture.order({
-          steps: { [step]: how === 'KILL' ? 'KILL' : 'STOP' },
-          ...(step === 'rollBack' ? { freeze: 'throw' } : {})
+  testInCi(
+    `a worker is killed, or stopped, at a step from ${steps[0]} to ${steps.at(-1)}: one of the two has the connection, or it ended with its owner`,
+    async t => {
+      t.timeout(300_000) // for a full run on a busy machine
+      const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
+      await withFixture(t, options, async (supervisor, fixture) => {
+        const all = steps.flatMap(step => {
+          const hows: How[] = WAITS.includes(step) ? ['KILL', 'STOP', 'STOP, KILL'] : ['KILL', 'STOP']
+          return hows.map(how => ({ step, how }))
         })
-        const reloading = supervisor.reload().catch(() => {}) // its own end is not asked for
-        const [{ pid: next }] = await starting
-        const victim = CANDIDATE.includes(step) ? next! : old.pid
-        if (how !== 'KILL') {
-          await stopped(victim)
-          fixture.order({})
-          // When the time of both is over. The old one has been told to stop, and knows no outcome yet if the new one has committed
-          await isStopping(supervisor, old.pid)
-          process.kill(victim, how === 'STOP' ? 'SIGCONT' : 'SIGKILL')
-        } else {
-          await until(
-            () => !supervisor.workers.some(({ pid, state }) => pid === victim && state !== 'exited'),
-            'its end'
+        const sample = ['mark KILL', 'attach STOP, KILL', 'answer state STOP']
+        for (const { step, how } of isFull ? all : all.filter(one => sample.includes(`${one.step} ${one.how}`))) {
+          fixture.told = []
+          const what = `${step} ${how}`
+          const old = current(supervisor)
+          const client = await Client.to(supervisor)
+          t.is(await client.ask(t), old.pid)
+          const starting = once(supervisor, 'state') as Promise<[WorkerInfo]>
+          fixture.order({
+            steps: { [step]: how === 'KILL' ? 'KILL' : 'STOP' },
+            ...(step === 'rollBack' ? { freeze: 'throw' } : {})
+          })
+          const reloading = supervisor.reload().catch(() => {}) // its own end is not asked for
+          const [{ pid: next }] = await starting
+          const victim = CANDIDATE.includes(step) ? next! : old.pid
+          if (how !== 'KILL') {
+            await stopped(victim)
+            fixture.order({})
+            // When the time of both is over. The old one has been told to stop, and knows no outcome yet if the new one has committed
+            await isStopping(supervisor, old.pid)
+            process.kill(victim, how === 'STOP' ? 'SIGCONT' : 'SIGKILL')
+          } else {
+            await until(
+              () => !supervisor.workers.some(({ pid, state }) => pid === victim && state !== 'exited'),
+              'its end'
+            )
+            fixture.order({})
+          }
+          const has = whose(step, how, { old: old.pid, next: next! })
+          t.is(await client.ask(t), has, what)
+          await client.end()
+          await reloading
+          await until(() => supervisor.workers.length === 1 && supervisor.workers[0]!.state === 'ready', 'one worker')
+          t.deepEqual(
+            fixture.of('thaw').filter(({ same, open }) => !same || !open),
+            [],
+            what
           )
-          fixture.order({})
+          t.is(fixture.of('inherit').length, has === next ? 1 : 0, what)
         }
-        const has = whose(step, how, { old: old.pid, next: next! })
-        t.is(await client.ask(t), has, what)
-        await client.end()
-        await reloading
-        await until(() => supervisor.workers.length === 1 && supervisor.workers[0]!.state === 'ready', 'one worker')
-        t.deepEqual(
-          fixture.of('thaw').filter(({ same, open }) => !same || !open),
-          [],
-          what
-        )
-        t.is(fixture.of('inherit').length, has === next ? 1 : 0, what)
-      }
-    })
-  })
+      })
+    }
+  )
 
 /** The worker that has the connection when it is over; undefined: nobody. */
 function whose(step: string, how: How, { old, next }: { old: number; next: number }): number | undefined {

@@ -12,7 +12,7 @@ import type { Balance, Supervisor } from '../../../src/prefork/index.ts'
 import { isFull, times } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { fixture, supervising } from '../../helpers/supervising.ts'
-import { test } from '../../helpers/test.ts'
+import { testInCi } from '../../helpers/test.ts'
 
 const BALANCES: Record<string, Balance> = {
   'per-worker': 'per-worker',
@@ -95,7 +95,7 @@ const ALL = [...PLAIN, 'express', 'fastify', 'ws']
 
 // A listener that all share is told apart from one of each worker's by no server
 for (const [name, balance] of Object.entries(BALANCES).filter(([one]) => isFull || one !== 'shared'))
-  test(`${name}: a request, a reload under load, a stop with requests under way`, async t => {
+  testInCi(`${name}: a request, a reload under load, a stop with requests under way`, async t => {
     // Packages take long to load, and make http servers: in a normal run they are where Node's own way to accept is not used
     const kinds = isFull || typeof balance === 'object' ? ALL : PLAIN
     const listeners = Object.fromEntries(kinds.map(kind => [kind, { port: 0, host: '127.0.0.1' }]))

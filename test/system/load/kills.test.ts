@@ -11,11 +11,11 @@ import {
   supervise,
   type WorkerFacts
 } from '../../helpers/prefork.ts'
-import { test } from '../../helpers/test.ts'
+import { testInCi } from '../../helpers/test.ts'
 
 for (const balance of BALANCES) {
   const kills = balance === 'per-worker' ? times(2, 50) : times(1, 15)
-  test(`${nameOf(balance)}: ${kills} workers killed under load: only what they had accepted fails`, async t => {
+  testInCi(`${nameOf(balance)}: ${kills} workers killed under load: only what they had accepted fails`, async t => {
     const supervisor = await supervise(t, { workers: times(2, 4), balance, restartDelay: 5 })
     const killer = startKiller(t)
     const options = { close: true, connections: 12 }

@@ -21,6 +21,8 @@ const REQUESTS = times(1000, 100_000)
 const THINK = times(15, 0)
 /** To so many workers a full run scales. */
 const MOST = 8
+/** On a loaded machine a client may get no core for seconds, and would be taken for idle. */
+const IDLE_GRACE = 10_000
 let total = 0
 
 /** Runs `change` while wrk and clients of our own ask without a pause; none of their requests may fail. */
@@ -60,7 +62,7 @@ for (const balance of BALANCES) {
   const reloads = balance === 'per-worker' ? times(1, 20) : times(1, 3)
   const title = `${nameOf(balance)}: scaled to 2, ${reloads} reloads, and scaled to 1${isFull ? `, ${MOST} and 1` : ''} under load, and no request fails`
   testIf(withoutWrk, title, async t => {
-    const supervisor = await supervise(t, { workers: 1, balance })
+    const supervisor = await supervise(t, { workers: 1, balance, idleGrace: IDLE_GRACE })
     await underLoad(t, supervisor, async client => {
       await supervisor.ask('scale', 2)
       const first = (await supervisor.workers()).map(({ pid }) => pid)
@@ -98,7 +100,7 @@ for (const balance of BALANCES) {
 testIf(withoutWrk, `these were more than ${REQUESTS} requests`, async t => {
   // On a slow machine there is more to be done
   while (total < REQUESTS) {
-    const supervisor = await supervise(t, { workers: 2 })
+    const supervisor = await supervise(t, { workers: 2, idleGrace: IDLE_GRACE })
     const reloads = async () => {
       for (let i = 0; i < times(1, 4); i++) await supervisor.ask('reload')
     }

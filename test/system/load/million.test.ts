@@ -5,7 +5,7 @@ import type { ExecutionContext } from 'ava'
 import { times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { type Running, start } from '../../helpers/process.ts'
-import { test, until } from '../../helpers/test.ts'
+import { testInCi, until } from '../../helpers/test.ts'
 
 /** The fixtures say five times how it goes, and send 64 in a message. */
 const COUNT = times(40_000, 1_000_000)
@@ -30,7 +30,7 @@ async function assertFlat(t: ExecutionContext, running: Running, before: number)
   t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
 }
 
-test(`${COUNT} descriptors leave the table and the memory of both processes flat`, async t => {
+testInCi(`${COUNT} descriptors leave the table and the memory of both processes flat`, async t => {
   const path = socketPath()
   const run = (name: string): Running => {
     const script = fileURLToPath(new URL(`../../fixtures/${name}.mjs`, import.meta.url))

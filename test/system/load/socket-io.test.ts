@@ -6,7 +6,7 @@ import { times } from '../../helpers/full.ts'
 import { freePort } from '../../helpers/port.ts'
 import { start } from '../../helpers/process.ts'
 import { example } from '../../helpers/programs.ts'
-import { test, until } from '../../helpers/test.ts'
+import { testInCi, until } from '../../helpers/test.ts'
 
 interface Place {
   slot: number
@@ -51,7 +51,7 @@ async function poll(agent: http.Agent, port: number, id?: string): Promise<{ sta
   return { ...(response.statusCode === undefined ? {} : { status: response.statusCode }), text }
 }
 
-test('sessions stay with their workers, polling or not; what one hears all hear; a reload is survived', async t => {
+testInCi('sessions stay with their workers, polling or not; what one hears all hear; a reload is survived', async t => {
   const port = await freePort()
   const running = start(process.execPath, [example('socket.io-sticky'), `${port}`, `${WORKERS}`])
   for (const _ of SLOTS) t.regex(await running.line(), /^slot \d: process \d+ serves$/)

@@ -7,7 +7,7 @@ import { isFull, times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { type Balance, nameOf, type Supervised, startSupervisor, supervise, type Told } from '../../helpers/prefork.ts'
 import { gone } from '../../helpers/processes.ts'
-import { test, testFull, until } from '../../helpers/test.ts'
+import { test, testFull, testInCi, until } from '../../helpers/test.ts'
 import { type Counted, type Load, type Mix, startLoad, type Target } from './clients.ts'
 
 const entry = new URL('worker.mjs', import.meta.url).pathname
@@ -141,7 +141,7 @@ for (const [name, family] of Object.entries(families))
   })
 
 for (const balance of isFull ? balances : balances.slice(2))
-  test(`${nameOf(balance)}: workers that end by themselves, again and again: everybody is answered`, async t => {
+  testInCi(`${nameOf(balance)}: workers that end by themselves, again and again: everybody is answered`, async t => {
     const supervisor = await supervise(t, {
       entry,
       workers: WORKERS,

@@ -7,7 +7,7 @@ import { socketPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { type Running, start, startFixture } from '../../helpers/process.ts'
 import { example as pathOf } from '../../helpers/programs.ts'
-import { test } from '../../helpers/test.ts'
+import { testInCi } from '../../helpers/test.ts'
 
 interface Report {
   failures: string[]
@@ -83,29 +83,32 @@ async function workersOf(t: ExecutionContext, running: Running): Promise<number[
   return pids
 }
 
-test('WebSockets survive reloads, and a new supervisor in the place of the old one; no message is lost', async t => {
-  t.timeout(TIMEOUT)
-  const [path, port] = [socketPath(), await freePort()]
-  const first = example(t, 'websockets-survive', path, port, WORKERS)
-  const workers = await workersOf(t, first)
-  t.is(await first.line(), `process ${first.child.pid} supervises`)
-  const clients = await Clients.open(t, port)
-  await clients.answeredBy(t, workers)
-  for (let reloads = times(1, 20); reloads > 0; reloads--) {
-    first.child.kill('SIGHUP')
-    await clients.answeredBy(t, await workersOf(t, first))
-  }
+testInCi(
+  'WebSockets survive reloads, and a new supervisor in the place of the old one; no message is lost',
+  async t => {
+    t.timeout(TIMEOUT)
+    const [path, port] = [socketPath(), await freePort()]
+    const first = example(t, 'websockets-survive', path, port, WORKERS)
+    const workers = await workersOf(t, first)
+    t.is(await first.line(), `process ${first.child.pid} supervises`)
+    const clients = await Clients.open(t, port)
+    await clients.answeredBy(t, workers)
+    for (let reloads = times(1, 20); reloads > 0; reloads--) {
+      first.child.kill('SIGHUP')
+      await clients.answeredBy(t, await workersOf(t, first))
+    }
 
-  const second = example(t, 'websockets-survive', path, port, WORKERS)
-  const others = await workersOf(t, second)
-  t.is(await second.line(), `process ${second.child.pid} supervises`)
-  t.is(await first.line(), `process ${second.child.pid} takes over`)
-  await clients.answeredBy(t, others)
-  t.deepEqual(await first.exit, { code: 0, signal: null, stderr: '' }) // though all are open
-  await clients.end(t)
-  second.child.kill('SIGTERM')
-  t.deepEqual(await second.exit, { code: 0, signal: null, stderr: '' })
-})
+    const second = example(t, 'websockets-survive', path, port, WORKERS)
+    const others = await workersOf(t, second)
+    t.is(await second.line(), `process ${second.child.pid} supervises`)
+    t.is(await first.line(), `process ${second.child.pid} takes over`)
+    await clients.answeredBy(t, others)
+    t.deepEqual(await first.exit, { code: 0, signal: null, stderr: '' }) // though all are open
+    await clients.end(t)
+    second.child.kill('SIGTERM')
+    t.deepEqual(await second.exit, { code: 0, signal: null, stderr: '' })
+  }
+)
 
 /** A client of ws. It claims to be one that moves, which it isn't. */
 async function stranger(port: number): Promise<WebSocket & { heard: string[] }> {
@@ -117,52 +120,55 @@ async function stranger(port: number): Promise<WebSocket & { heard: string[] }> 
   return Object.assign(socket, { heard })
 }
 
-test('an http server replaces itself, with its live WebSockets; a client that does not read stays, and loses nothing', async t => {
-  t.timeout(TIMEOUT)
-  const [path, port] = [socketPath(), await freePort()]
-  let running = example(t, 'websockets-takeover', path, port)
-  const pid = (): number => running.child.pid!
-  t.is(await running.line(), `process ${pid()} serves, with 0 WebSockets of process none`)
-  const clients = await Clients.open(t, port)
-  await clients.answeredBy(t, [pid()])
-
-  const moves = await stranger(port)
-  moves.send('one')
-  await once(moves, 'message')
-  const large = await stranger(port)
-  large.send(Buffer.alloc(1_100_000))
-  t.is((await once(large, 'close'))[0], 1009)
-  const stays = await stranger(port)
-  stays.pause()
-  for (let i = 1; i <= 200; i++) stays.send(`${i}:`.padEnd(70_000, 'x'))
-  const stayed = `${pid()}`
-
-  for (let takeovers = times(1, 20); takeovers > 0; takeovers--) {
-    const predecessor = running
-    running = example(t, 'websockets-takeover', path, port)
-    t.is(
-      await running.line(),
-      `process ${pid()} serves, with ${SOCKETS + 1} WebSockets of process ${predecessor.child.pid}`
-    )
+testInCi(
+  'an http server replaces itself, with its live WebSockets; a client that does not read stays, and loses nothing',
+  async t => {
+    t.timeout(TIMEOUT)
+    const [path, port] = [socketPath(), await freePort()]
+    let running = example(t, 'websockets-takeover', path, port)
+    const pid = (): number => running.child.pid!
+    t.is(await running.line(), `process ${pid()} serves, with 0 WebSockets of process none`)
+    const clients = await Clients.open(t, port)
     await clients.answeredBy(t, [pid()])
-    if (stays.isPaused) {
-      stays.resume()
-      t.is((await once(stays, 'close'))[0], 1012)
+
+    const moves = await stranger(port)
+    moves.send('one')
+    await once(moves, 'message')
+    const large = await stranger(port)
+    large.send(Buffer.alloc(1_100_000))
+    t.is((await once(large, 'close'))[0], 1009)
+    const stays = await stranger(port)
+    stays.pause()
+    for (let i = 1; i <= 200; i++) stays.send(`${i}:`.padEnd(70_000, 'x'))
+    const stayed = `${pid()}`
+
+    for (let takeovers = times(1, 20); takeovers > 0; takeovers--) {
+      const predecessor = running
+      running = example(t, 'websockets-takeover', path, port)
+      t.is(
+        await running.line(),
+        `process ${pid()} serves, with ${SOCKETS + 1} WebSockets of process ${predecessor.child.pid}`
+      )
+      await clients.answeredBy(t, [pid()])
+      if (stays.isPaused) {
+        stays.resume()
+        t.is((await once(stays, 'close'))[0], 1012)
+      }
+      t.deepEqual(await predecessor.exit, { code: 0, signal: null, stderr: '' })
     }
-    t.deepEqual(await predecessor.exit, { code: 0, signal: null, stderr: '' })
+    t.true(stays.heard.length > 0)
+    const before = stays.heard.map((_, index) => `${index + 1} ${stayed} ${index + 1}:`)
+    t.deepEqual(
+      stays.heard.map(text => text.replace(/x+$/, '')),
+      before
+    )
+    moves.send('two')
+    await once(moves, 'message')
+    t.deepEqual(moves.heard, [`1 ${stayed} one`, `2 ${pid()} two`])
+    moves.close()
+    await once(moves, 'close')
+    await clients.end(t)
+    running.child.kill('SIGTERM')
+    t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
   }
-  t.true(stays.heard.length > 0)
-  const before = stays.heard.map((_, index) => `${index + 1} ${stayed} ${index + 1}:`)
-  t.deepEqual(
-    stays.heard.map(text => text.replace(/x+$/, '')),
-    before
-  )
-  moves.send('two')
-  await once(moves, 'message')
-  t.deepEqual(moves.heard, [`1 ${stayed} one`, `2 ${pid()} two`])
-  moves.close()
-  await once(moves, 'close')
-  await clients.end(t)
-  running.child.kill('SIGTERM')
-  t.deepEqual(await running.exit, { code: 0, signal: null, stderr: '' })
-})
+)
