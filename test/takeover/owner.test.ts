@@ -41,7 +41,7 @@ test('a candidate that gives up, and the owner goes on', async t => {
   const path = temporaryPath('seat')
   const owner = startSide(t, path, { state: { count: 1 } })
   const port = await owner.ask<number>('bind')
-  const before = await owner.ask('open')
+  const before = await owner.ask<number[]>('open')
   for (const inherit of [false, true]) {
     const next = localSide(t, path)
     await next.ask('apply')

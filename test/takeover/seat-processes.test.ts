@@ -166,7 +166,7 @@ for (const [what, step] of isFull ? cases : few)
     const owner = startSeat(t, path, { ...options, pipes: 300, ...(isOwner && { steps }) })
     const candidate = startSeat(t, path, { ...options, ...(!isOwner && { steps }) })
     let port = await portOf(owner, true)
-    const before = await owner.ask('holds')
+    const before = await owner.ask<number[]>('holds')
     const attempt = candidate.ask('all', true).then(
       () => 'serves',
       error => String(error.message)
