@@ -11,7 +11,8 @@ export default {
   extensions: { ts: 'commonjs' },
   require: ['./scripts/load-compiled.cjs'],
   workerThreads: false,
-  timeout: '2m',
+  // Without a result; one test of a full run may take some minutes
+  timeout: process.env.PASSFD_TEST_FULL === '1' ? '10m' : '2m',
   // Much of the time they wait for other processes
   concurrency: 4
 }
