@@ -66,7 +66,8 @@ function unused() {
           .split(/^type | as /)
           .at(-1)
       )) {
-        if (!new RegExp(`\\b(passfd|datagram|memory|prefork|stream)\\.${name}\\b`).test(program)) missing.push(name)
+        if (!new RegExp(`\\b(passfd|datagram|memory|prefork|stream|takeover)\\.${name}\\b`).test(program))
+          missing.push(name)
         if (!name.endsWith('Events') || from === undefined) continue
         const file = text(`${door.slice(0, door.lastIndexOf('/'))}/${from}.d.ts`)
         const [, body] = new RegExp(`interface ${name}\\b[^{]*\\{\\n([\\s\\S]*?)\\n\\}`).exec(file)

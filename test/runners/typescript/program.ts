@@ -4,6 +4,7 @@ import * as datagram from 'passfd/datagram'
 import * as memory from 'passfd/memory'
 import * as prefork from 'passfd/prefork'
 import * as stream from 'passfd/stream'
+import * as takeover from 'passfd/takeover'
 
 interface Job {
   name: string
@@ -250,4 +251,57 @@ export async function moreServers(supervisor: prefork.Supervisor): Promise<void>
   const join: prefork.JoinOptions = { standalone: { web: { path: '/a' } } }
   const joined = await prefork.joinSupervisor(join)
   joined.signal.addEventListener('abort', () => codes.push(joined.lameDuck.aborted ? 'late' : 'early'))
+}
+
+export function access(descriptor: passfd.Descriptor): void {
+  const access: passfd.Access = descriptor.access
+  const flags: passfd.OpenFlags = descriptor.flags
+  codes.push(access, Object.keys(flags).length)
+}
+
+interface Counted {
+  count: number
+}
+
+export async function takeovers(place: takeover.TakeoverPath): Promise<void> {
+  const options: takeover.TakeOverOptions = { path: place, listeners: { web: { port: 0 } }, exit: false }
+  const seat: takeover.Seat<Counted> = await takeover.takeOver<Counted>(options)
+  seat.on('report', ({ code, message, pid }: takeover.Report) => codes.push(code, message, pid))
+  seat.on('superseded', successor => codes.push(successor.pid))
+  seat.on('draining', processes => codes.push(...processes.map(({ connections }: takeover.Draining) => connections)))
+  const ofSeat: keyof takeover.SeatEvents = 'report'
+  const state = (await seat.inherit()) ?? { count: 0 }
+  const ready: takeover.ReadyOptions<Counted> = {
+    freeze: ({ successor, accepts, signal }: takeover.FreezeContext) => {
+      codes.push(successor.pid, typeof accepts, String(signal.aborted))
+      return state
+    },
+    thaw: ({ count }) => codes.push(count)
+  }
+  const handler: takeover.StopHandler = ({ signal }: takeover.StopContext) => codes.push(String(signal.aborted))
+  seat.onStop(handler)
+  const take: takeover.ConnectionHandler = connection => connection.close()
+  await seat.receive('web', take)
+  await seat.ready(ready)
+  const channel = await passfd.connect<unknown, { do: 'status' }>('/a/path')
+  const { owner, chain } = await channel.request<takeover.Status>({ do: 'status' })
+  const program: takeover.Program = owner
+  const step: takeover.TakeoverStep = { step: 'mark', pid: program.pid }
+  const steps: (takeover.CandidateStep | takeover.OwnerStep)[] = [step.step, 'letGo']
+  codes.push(ofSeat, chain.length, ...steps)
+}
+
+export async function handsOver(supervisor: prefork.Supervisor, worker: prefork.Worker): Promise<void> {
+  const replaces: prefork.SupervisorTakeover = { path: '/a', supersededStatus: 3 }
+  new prefork.Supervisor({ entry: '/a', listeners: {}, takeover: replaces })
+  supervisor.on('superseded', successor => codes.push(successor.pid))
+  supervisor.on('draining', (processes: readonly prefork.Draining[]) => codes.push(processes.length))
+  supervisor.on('takeoverReport', ({ code }: prefork.Report) => codes.push(code))
+  const give: prefork.HandOver<Counted> = {
+    freeze: ({ signal }: prefork.HandOverContext) => ({ count: signal.aborted ? 0 : 1 }),
+    thaw: ({ count }) => codes.push(count)
+  }
+  const get: prefork.InheritHandler<Counted> = ({ count }, { slot }) => codes.push(count, slot)
+  worker.handOver(give)
+  worker.onInherit(get)
 }
