@@ -21,9 +21,18 @@ export function startFixture(
   return start(node, [fileURLToPath(new URL(`../fixtures/${name}.mjs`, import.meta.url)), ...args], options)
 }
 
+const running = new Set<ChildProcess>()
+
+/** What a failed test has left running would keep its process, and so the whole run, from ending. */
+export function killStarted(): void {
+  for (const child of running) child.kill('SIGKILL')
+}
+
 /** Starts any program; stdout is read by lines. */
 export function start(command: string, args: string[], options: SpawnOptions = {}): Running {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], ...options })
+  running.add(child)
+  child.once('close', () => running.delete(child))
   let stderr = ''
   child.stderr?.setEncoding('utf8').on('data', text => {
     stderr += text

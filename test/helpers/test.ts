@@ -4,6 +4,7 @@ import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
 import ava, { type ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
 import { isFull, isInCi } from './full.ts'
+import { killStarted } from './process.ts'
 
 process.on('warning', warning => {
   // A warning is a failure: of a leak, of too many listeners, of anything
@@ -70,7 +71,12 @@ export function test(title: string, body: Body): void {
   declare(title, async t => {
     const before = openDescriptors()
     const held = native.held()
-    await body(t) // its own failure says more than what that left open
+    try {
+      await body(t) // its own failure says more than what that left open
+    } catch (error) {
+      killStarted()
+      throw error
+    }
     t.deepEqual(await leaked(before), [], 'descriptors are left open')
     t.is(native.held(), held, 'the shim holds descriptors that nobody owns')
   })
