@@ -20,7 +20,8 @@ const REFUSALS: readonly string[] = ['ERR_PASSFD_UNAUTHORIZED', 'ERR_PASSFD_AUTH
 
 /**
  * Connects to the takeover path and waits for its turn. Resolves to undefined if nobody listens there. Rejects with ERR_PASSFD_TAKEOVER_TIMEOUT,
- * _OVER, _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. It closes all that came then.
+ * _OVER, _BUSY, _VERSION, ERR_PASSFD_UNAUTHORIZED, ERR_PASSFD_PEER if the owner does not admit this process, or an AbortError. Then it closes all
+ * that came.
  */
 export async function apply(setup: CandidateSetup): Promise<Succession | undefined> {
   const patience: Patience = { since: performance.now() }
@@ -32,13 +33,14 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
       if (NOBODY.includes((error as { code: string }).code)) return undefined
       if (!AGAIN.includes(code) || isRefusal(error) || hasNoRoom(error)) throw error
       // An owner that is always too busy has not ended, nor has one that this process, stopped meanwhile, kept waiting
-      if (performance.now() - patience.since > setup.limits.turnTimeout) throw tooLate(error, patience.pid)
+      if (performance.now() - patience.since > setup.limits.turnTimeout) throw outOfTime(error, patience.pid)
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
     }
   }
 }
 
-function tooLate(cause: unknown, pid: number | undefined): unknown {
+/** `pid`: the owner that was reached last, if any was. */
+function outOfTime(cause: unknown, pid: number | undefined): unknown {
   return pid === undefined ? cause : new PassfdError('TAKEOVER_OVER', { pid, why: WHY.turn }, { cause })
 }
 

@@ -23,9 +23,14 @@ export function startFixture(
 
 const running = new Set<ChildProcess>()
 
-/** What a failed test has left running would keep its process, and so the whole run, from ending. */
-export function killStarted(): void {
-  for (const child of running) child.kill('SIGKILL')
+/** What was started by `start()` and runs. */
+export function nowRunning(): ReadonlySet<ChildProcess> {
+  return new Set(running)
+}
+
+/** Of what runs, ends all but `others`. */
+export function killAllBut(others: ReadonlySet<ChildProcess>): void {
+  for (const child of running) if (!others.has(child)) child.kill('SIGKILL')
 }
 
 /** Starts any program; stdout is read by lines. */

@@ -4,7 +4,7 @@ import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
 import ava, { type ExecutionContext } from 'ava'
 import { native } from '../../src/os/native.ts'
 import { isFull, isInCi } from './full.ts'
-import { killStarted } from './process.ts'
+import { killAllBut, nowRunning } from './process.ts'
 
 process.on('warning', warning => {
   // A warning is a failure: of a leak, of too many listeners, of anything
@@ -71,10 +71,12 @@ export function test(title: string, body: Body): void {
   declare(title, async t => {
     const before = openDescriptors()
     const held = native.held()
+    const others = nowRunning()
     try {
-      await body(t) // its own failure says more than what that left open
+      await body(t)
     } catch (error) {
-      killStarted()
+      // It says more than what is left open. What is left running would keep this process, and so the whole run, from ending
+      killAllBut(others)
       throw error
     }
     t.deepEqual(await leaked(before), [], 'descriptors are left open')
