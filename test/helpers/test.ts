@@ -48,8 +48,24 @@ export async function leaked(before: Map<number, string>, seconds = 15): Promise
 
 type Body = (t: ExecutionContext) => void | Promise<void>
 
+let hasFailed = false
+let endsAfterFailure = false
+
+/**
+ * Servers and supervisors that a failed test has left in this process would keep it running for ever: ava ends processes by SIGTERM, which
+ * supervisors handle. So it has 10 s to end by itself after its last test.
+ */
+function endAfterFailure(): void {
+  if (endsAfterFailure) return
+  endsAfterFailure = true
+  ava.after.always(() => {
+    if (hasFailed) setTimeout(() => process.kill(process.pid, 'SIGKILL'), 10_000).unref()
+  })
+}
+
 /** Tells ava of a test. It has to be told of all of a process in one turn: of several files' when the last of them is loaded. */
 let declare = (title: string, body: Body | undefined): void => {
+  endAfterFailure()
   if (body === undefined) ava.skip(title, () => {})
   else ava.serial(title, body)
 }
@@ -66,6 +82,22 @@ export async function together(names: string[], load: (name: string) => Promise<
   for (const each of tests) declare(...each)
 }
 
+/** The longest time of one test, in seconds. ava's own limit (ava.config.js) is longer: ava does not say which test it waited for. */
+const LIMIT = isFull ? 900 : 200
+
+async function inTime(done: void | Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`this test takes longer than ${LIMIT} s`)), LIMIT * 1000)
+    timer.unref() // tests look at what keeps the event loop running
+  })
+  try {
+    await Promise.race([done, limit])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 /** A test that must leave no descriptor behind. */
 export function test(title: string, body: Body): void {
   declare(title, async t => {
@@ -73,10 +105,11 @@ export function test(title: string, body: Body): void {
     const held = native.held()
     const others = nowRunning()
     try {
-      await body(t)
+      await inTime(body(t))
     } catch (error) {
       // It says more than what is left open. What is left running would keep this process, and so the whole run, from ending
       killAllBut(others)
+      hasFailed = true
       throw error
     }
     t.deepEqual(await leaked(before), [], 'descriptors are left open')

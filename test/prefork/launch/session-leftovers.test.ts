@@ -9,7 +9,7 @@ import type { Supervisor } from '../../../src/prefork/index.ts'
 import { catches } from '../../../src/prefork/launch/procfs.ts'
 import { SessionLeftovers } from '../../../src/prefork/launch/session-leftovers.ts'
 import { startFixture } from '../../helpers/process.ts'
-import { gone } from '../../helpers/processes.ts'
+import { childrenOf, gone } from '../../helpers/processes.ts'
 import { systemPython } from '../../helpers/programs.ts'
 import { get, only, program, supervising } from '../../helpers/supervising.ts'
 import { testInCi, testInCiIf, until } from '../../helpers/test.ts'
@@ -226,11 +226,12 @@ testInCi('kill() ends them at once; zombies are nobody; a number that was given 
   })
   // A leader that lives is another process
   const other = spawn('sh', ['-c', 'sleep 60 & wait'], { detached: true, stdio: 'ignore' })
-  await once(other, 'spawn')
+  await until(() => childrenOf(other.pid!).length === 1, 'its child')
   t.is(await SessionLeftovers.of(other.pid!), undefined)
+  const [sleeper] = childrenOf(other.pid!)
   process.kill(-other.pid!, 'SIGKILL')
   await once(other, 'exit')
-
+  await gone(sleeper!) // KILL has been sent to both, and each ends in its own time
   t.is(await SessionLeftovers.of(other.pid!), undefined)
 })
 
