@@ -113,7 +113,8 @@ export function test(title: string, body: Body): void {
       throw error
     }
     t.deepEqual(await leaked(before), [], 'descriptors are left open')
-    t.is(native.held(), held, 'the shim holds descriptors that nobody owns')
+    // After a failed test, what that one has left may end now
+    if (!hasFailed) t.is(native.held(), held, 'the shim holds descriptors that nobody owns')
   })
 }
 
