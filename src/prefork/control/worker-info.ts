@@ -24,6 +24,8 @@ export interface WorkerInfo {
   readonly uptime: number
   /** How many workers have died in this slot on their own. */
   readonly restarts: number
+  /** Why the last of them has ended, in words; undefined if none has died, or if it is still ending. */
+  readonly restartReason: string | undefined
   /** Open connections of the servers that were given to `worker.listen()`, at its last heartbeat. */
   readonly connections: number
   /** HTTP requests that it has begun to answer (for other servers: connections), at its last heartbeat. */
@@ -32,6 +34,8 @@ export interface WorkerInfo {
   readonly lag: number
   /** Resident memory, in bytes; 0 if unknown. */
   readonly rss: number
+  /** The CPU time of its process since its start, in ms. Measured at each heartbeat, like `rss`. */
+  readonly cpu: number
   /** The reason why it has ended, or why it will end (a limit), in words; undefined before. */
   readonly reason: string | undefined
   /** Carries the application's own messages to and from this worker. */

@@ -1,11 +1,17 @@
 /** Facts about a process from proc(5). */
 import { readdirSync, readlinkSync } from 'node:fs'
-import { readProc as read } from '../../os/process-stat.ts'
+import { readProc as read, statOf } from '../../os/process-stat.ts'
 
 /** The resident memory of a process, in bytes; undefined if unknown, for example because the process has ended. */
 export function rss(pid: number): number | undefined {
   const [, pages = 0] = statm(pid) ?? []
   return pages > 0 ? pages * (pageSize ??= ownPageSize()) : undefined
+}
+
+/** The CPU time of a process, in ms; undefined if unknown. */
+export function cpu(pid: number): number | undefined {
+  const time = statOf(pid)?.cpu
+  return Number.isFinite(time) ? time : undefined
 }
 
 /** Whether a process has a handler for this signal. */

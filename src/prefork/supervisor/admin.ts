@@ -8,9 +8,10 @@ import type { Channel } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
 import { listen, stopAccepting } from '../../channel/server.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
-import { sameUserOrRoot } from '../../descriptor/peer.ts'
+import { type Peer, sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
 import { listenOn } from '../../os/socket-name.ts'
+import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
@@ -40,6 +41,12 @@ export interface AdminStatus {
   /** The wanted number of workers. */
   size: number
   listeners: Record<string, unknown>
+  /** When the supervisor was started, in ms since 1970. */
+  since: number
+  /** The workers are other programs (`command`): their `connections`, `requests` and `lag` are unknown, and 0. */
+  foreign: boolean
+  /** The superseded supervisors before this one that still have connections. */
+  draining: readonly Draining[]
   workers: AdminWorker[]
 }
 
@@ -49,6 +56,14 @@ export interface AdminEvent {
   code?: number | null
   signal?: string | null
   error?: { code?: string; message: string }
+  /** Of 'superseded': the process that serves now. */
+  successor?: { pid: number }
+}
+
+/** What the admin channel asks of its supervisor beside the commands. */
+export interface AdminSubject {
+  readonly since: number
+  readonly foreign: boolean
 }
 
 export interface AdminServer {
@@ -80,7 +95,8 @@ const EVENTS = [
   'beyondLimit',
   'routeFailed',
   'acceptError',
-  'lameDuck'
+  'lameDuck',
+  'superseded'
 ] as const
 
 /**
@@ -90,6 +106,7 @@ const EVENTS = [
 export async function openAdmin(
   { path, ...file }: AdminSpec,
   supervisor: Commands,
+  subject: AdminSubject,
   keeps: boolean,
   inherited?: Descriptor
 ): Promise<AdminServer> {
@@ -118,7 +135,7 @@ export async function openAdmin(
     }
   }
   const stopListening = forward(supervisor, tell)
-  server.serve(message => answer(message, supervisor, subscribers))
+  server.serve(message => answer(message, supervisor, subject, subscribers))
   return {
     socket: copy,
     path,
@@ -140,13 +157,14 @@ export async function openAdmin(
 function answer(
   { value, channel }: Message<AdminCommand>,
   supervisor: Commands,
+  subject: AdminSubject,
   subscribers: Set<Channel<any, any>>
 ): unknown {
   if (typeof value === 'object' && value !== null)
     checkOptions(value, value.command === 'scale' ? SCALE : COMMAND, 'The command', SCALE)
   switch (value?.command) {
     case 'status':
-      return statusOf(supervisor)
+      return statusOf(supervisor, subject)
     case 'reload':
       return supervisor.reload()
     case 'scale':
@@ -172,12 +190,15 @@ function answer(
   }
 }
 
-function statusOf(supervisor: Commands): AdminStatus {
+function statusOf(supervisor: Commands, { since, foreign }: AdminSubject): AdminStatus {
   return {
     pid: process.pid,
     phase: supervisor.phase,
     size: supervisor.size,
     listeners: supervisor.addresses,
+    since,
+    foreign,
+    draining: supervisor.draining,
     workers: supervisor.workers.map(sendable)
   }
 }
@@ -193,6 +214,7 @@ function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => voi
       if (event === 'exit') tell({ event, worker: sendable(subject as WorkerInfo), code: code!, signal: signal! })
       else if (event === 'worker' || event === 'state') tell({ event, worker: sendable(subject as WorkerInfo) })
       else if (event === 'lameDuck') tell({ event })
+      else if (event === 'superseded') tell({ event, successor: { pid: (subject as Peer).pid } })
       else tell({ event, error: errorOf(subject) })
     }
     supervisor.on(event, listener)

@@ -60,6 +60,7 @@ export interface Commands extends EventEmitter<SupervisorEvents> {
   readonly phase: SupervisorPhase
   readonly workers: readonly WorkerInfo[]
   readonly addresses: Record<string, ListenAddress>
+  readonly draining: readonly Draining[]
   reload(): Promise<void>
   scale(workers: number): Promise<void>
   stop(): Promise<void>

@@ -17,6 +17,8 @@ export interface WorkerMetrics {
   readonly lag: number | undefined
   /** Bytes. */
   readonly rss: number | undefined
+  /** ms */
+  readonly cpu: number | undefined
 }
 
 export interface MetricsSnapshot {
@@ -128,6 +130,9 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     lag === undefined ? lag : lag / 1000
   )
   ofWorkers('Gauge', 'rss_bytes', 'Resident memory of the worker.', worker => worker.rss)
+  ofWorkers('Counter', 'cpu_seconds_total', 'CPU time of the process of the worker.', ({ cpu }) =>
+    cpu === undefined ? cpu : cpu / 1000
+  )
   return registry.metrics()
 }
 

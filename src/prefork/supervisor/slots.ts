@@ -18,6 +18,8 @@ export interface Slot {
   /** The timer of the next start. */
   timer: NodeJS.Timeout | undefined
   restarts: number
+  /** The last worker that died. */
+  died: WorkerProcess | undefined
   /** Deaths in a row, each soon after the start. */
   early: number
 }
@@ -90,8 +92,8 @@ export class Slots implements Iterable<Slot> {
   /** Adds slots, and starts a worker in each empty one, also in slots that were given up. Returns these slots. */
   grow(workers: number): Slot[] {
     while (this.#slots.length < workers) {
-      const index = this.#slots.length
-      this.#slots.push({ index, current: undefined, next: undefined, timer: undefined, restarts: 0, early: 0 })
+      const [index, none] = [this.#slots.length, undefined]
+      this.#slots.push({ index, current: none, next: none, timer: none, restarts: 0, died: none, early: 0 })
     }
     const empty = this.#slots.filter(isEmpty)
     try {
@@ -189,6 +191,7 @@ export class Slots implements Iterable<Slot> {
   #vacated(slot: Slot, worker: WorkerProcess): void {
     slot.current = undefined
     slot.restarts++
+    slot.died = worker
     this.#restarts++
     this.#deaths.push({ booted: worker.booted, uptime: worker.uptime, at: performance.now(), slot: slot.index })
     const most = Math.max(100, 16 * this.#slots.length)

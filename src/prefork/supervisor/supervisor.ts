@@ -19,7 +19,7 @@ import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
 import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from '../options.ts'
-import { type AdminServer, openAdmin } from './admin.ts'
+import { type AdminServer, type AdminSubject, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
@@ -306,6 +306,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- starting and stopping
 
+  get #subject(): AdminSubject {
+    return { since: this.#since, foreign: this.#settings.command !== undefined }
+  }
+
   async #open(predecessor: Predecessor | undefined): Promise<void> {
     const { command, admin, takeover } = this.#settings
     const events = {
@@ -321,7 +325,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     }
     // With a predecessor's socket, the predecessor answers until the commit
     if (admin !== undefined && this.#takeover?.adminSocket === undefined)
-      this.#admin = await openAdmin(admin, this, takeover !== undefined)
+      this.#admin = await openAdmin(admin, this, this.#subject, takeover !== undefined)
     this.#endCollecting = collectOrphans()
     this.#health.begin()
   }
@@ -337,7 +341,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       const { admin } = this.#settings
       const { adminSocket } = takeover
       if (admin !== undefined && adminSocket !== undefined)
-        this.#admin = await openAdmin(admin, this, true, adminSocket.dup())
+        this.#admin = await openAdmin(admin, this, this.#subject, true, adminSocket.dup())
       const all = [...this.#workers]
       await Promise.all(all.map(worker => worker.go()))
       const [{ slot = 0, pid = 'none', reason = 'it has ended' } = {}] = all
@@ -494,7 +498,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
         held: () => this.#takeover?.held === true,
         shared: () => this.#takeover?.shared === true,
-        restarts: () => slot.restarts
+        restarts: () => slot.restarts,
+        restartReason: () => slot.died?.reason
       }
       worker = this.#context.run(() => new WorkerProcess(setup))
     } catch (error) {

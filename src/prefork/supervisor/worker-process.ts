@@ -11,7 +11,7 @@ import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { type Accepted, type FromSupervisor, SUPERVISOR_VARIABLE } from '../control/control.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
 import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
-import { rss } from '../launch/procfs.ts'
+import { cpu, rss } from '../launch/procfs.ts'
 import { SessionLeftovers } from '../launch/session-leftovers.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
@@ -63,6 +63,8 @@ export interface WorkerSetup {
   /** Another supervisor may hold the listeners, too. */
   shared(): boolean
   restarts(): number
+  /** Why the last worker that died in its slot has ended. */
+  restartReason(): string | undefined
 }
 
 export class WorkerProcess implements Recipient {
@@ -81,6 +83,7 @@ export class WorkerProcess implements Recipient {
   requests = 0
   lag = 0
   rss = 0
+  cpu = 0
   /** The time of its last message, by performance.now(). */
   heard = performance.now()
   /** At the last check a debugger was attached, and no message has come since. */
@@ -210,7 +213,9 @@ export class WorkerProcess implements Recipient {
 
   /** Reads from the system what the worker does not report. */
   measure(): void {
-    if (this.pid !== undefined && !this.ended) this.rss = rss(this.pid) ?? this.rss
+    if (this.pid === undefined || this.ended) return
+    this.rss = rss(this.pid) ?? this.rss
+    this.cpu = cpu(this.pid) ?? this.cpu
   }
 
   info(): WorkerInfo {
@@ -222,10 +227,12 @@ export class WorkerProcess implements Recipient {
       state,
       uptime: Math.round(uptime),
       restarts: this.#setup.restarts(),
+      restartReason: this.#setup.restartReason(),
       connections,
       requests,
       lag,
       rss: this.rss,
+      cpu: this.cpu,
       reason: this.reason,
       channel
     }

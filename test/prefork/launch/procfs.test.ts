@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { rss } from '../../../src/prefork/launch/procfs.ts'
+import { cpu, rss } from '../../../src/prefork/launch/procfs.ts'
 import { start } from '../../helpers/process.ts'
 import { zombies } from '../../helpers/processes.ts'
 import { test } from '../../helpers/test.ts'
@@ -19,6 +19,16 @@ test('resident memory in bytes', async t => {
   t.true(size > 50 * 1048576 && size < 90 * 1048576, `${size}`)
   large.child.stdin!.end('\n')
   await large.exit
+})
+
+test('CPU time in ms', t => {
+  const before = process.cpuUsage()
+  const own = cpu(process.pid)!
+  const after = process.cpuUsage()
+  const inMs = ({ user, system }: NodeJS.CpuUsage) => (user + system) / 1000
+  // The kernel divides it into user and system time, each in steps of 10 ms
+  t.true(own > inMs(before) - 30 && own < inMs(after) + 10, `${inMs(before)} ${own} ${inMs(after)}`)
+  t.is(cpu(0x7fffffff), undefined)
 })
 
 test('a process that has ended has none, reaped or not', async t => {

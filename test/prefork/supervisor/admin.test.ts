@@ -23,7 +23,14 @@ for (const kind of KINDS)
       t.is(statSync(admin).mode & 0o777, 0o600)
       const channel = await connect<never, AdminCommand>(admin)
       const status = await channel.request<AdminStatus>({ command: 'status' })
-      t.like(status, { pid: process.pid, size: 1, listeners: supervisor.addresses })
+      t.like(status, {
+        pid: process.pid,
+        size: 1,
+        listeners: supervisor.addresses,
+        foreign: kind.name === 'C',
+        draining: []
+      })
+      t.true(Math.abs(Date.now() - status.since) < 60_000)
       t.like(status.workers, [{ slot: 0, id: 1, pid: supervisor.workers[0]!.pid, state: 'ready', restarts: 0 }])
       t.false('channel' in status.workers[0]!)
       await channel.request({ command: 'scale', workers: 2 })
@@ -84,7 +91,10 @@ for (const kind of KINDS)
     const options = { admin, takeover: temporaryPath('takeover') }
     await supervising(t, { ...options, ...kind.options(program(kind.isDeaf)) }, async one => {
       await one.start()
-      const old = await connect<never, AdminCommand>(admin)
+      const old = await connect<AdminEvent, AdminCommand>(admin)
+      const events: AdminEvent[] = []
+      old.on('message', ({ value }) => void events.push(value))
+      await old.request({ command: 'subscribe' })
       const superseded = once(one, 'superseded')
       await supervising(t, { ...options, ...kind.options(program(kind.waits())), workers: 2 }, async two => {
         await two.start()
@@ -95,6 +105,10 @@ for (const kind of KINDS)
           await channel.close()
         }
         t.like(await old.request<AdminStatus>({ command: 'status' }), { phase: 'stopping', size: 1 })
+        t.deepEqual(
+          events.filter(({ event }) => event === 'superseded'),
+          [{ event: 'superseded', successor: { pid: process.pid } }]
+        )
       })
       await one.kill()
       t.is(await old.closed, undefined)

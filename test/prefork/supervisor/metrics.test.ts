@@ -27,6 +27,7 @@ function worker(more: Partial<WorkerMetrics> = {}): WorkerMetrics {
     requests: 1000,
     lag: 2.5,
     rss: 1048576,
+    cpu: 12_340,
     ...more
   }
 }
@@ -42,7 +43,8 @@ const snapshot: MetricsSnapshot = {
       connections: undefined,
       requests: 0,
       lag: undefined,
-      rss: undefined
+      rss: undefined,
+      cpu: undefined
     }),
     worker({ slot: 1, id: 4, pid: 4713, restarts: 0 })
   ],
@@ -97,6 +99,10 @@ passfd_worker_event_loop_lag_seconds{slot="1",id="4",pid="4713"} 0.0025
 # TYPE passfd_worker_rss_bytes gauge
 passfd_worker_rss_bytes{slot="0",id="3",pid="4711"} 1048576
 passfd_worker_rss_bytes{slot="1",id="4",pid="4713"} 1048576
+# HELP passfd_worker_cpu_seconds CPU time of the process of the worker.
+# TYPE passfd_worker_cpu_seconds counter
+passfd_worker_cpu_seconds_total{slot="0",id="3",pid="4711"} 12.34
+passfd_worker_cpu_seconds_total{slot="1",id="4",pid="4713"} 12.34
 # EOF
 `
 
@@ -124,9 +130,10 @@ testIf(
       'passfd_worker_connections gauge 2',
       'passfd_worker_requests counter 3',
       'passfd_worker_event_loop_lag_seconds gauge 2',
-      'passfd_worker_rss_bytes gauge 2'
+      'passfd_worker_rss_bytes gauge 2',
+      'passfd_worker_cpu_seconds counter 2'
     ])
-    t.is(none.length, 10)
+    t.is(none.length, 11)
   }
 )
 

@@ -102,7 +102,7 @@ for (const kind of KINDS)
       await t.throwsAsync(reloading, { code: NOT_READY })
       t.deepEqual(exits, ['0/1 SIGKILL', '0/2 SIGKILL'])
       await only(supervisor, 3)
-      t.is(supervisor.workers[0]!.restarts, 2)
+      t.like(supervisor.workers[0], { restarts: 2, restartReason: 'it was killed by SIGKILL (Killed)' })
     })
   })
 
@@ -128,5 +128,8 @@ test('a worker that dies while others are still starting is replaced', async t =
       supervisor.workers.map(({ restarts }) => restarts),
       slot === 0 ? [1, 0] : [0, 1]
     )
+    const reasons = supervisor.workers.map(({ restartReason }) => restartReason)
+    t.is(reasons[slot], 'it was killed by SIGKILL (Killed)')
+    t.is(reasons[1 - slot], undefined)
   })
 })
