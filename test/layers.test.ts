@@ -18,7 +18,8 @@ const WINGS = [
   'serving',
   'systemd',
   'takeover',
-  'prefork'
+  'prefork',
+  'cli'
 ]
 /** The rooms of prefork, lowest first. */
 const PREFORK = ['control', 'launch', 'balance', 'options', 'listen', 'supervisor', 'worker', 'index']
@@ -31,6 +32,10 @@ const DOORS: Record<string, string> = {
   './memory': 'memory/index',
   './prefork': 'prefork/index'
 }
+/** The command is a user of passfd: it imports the doors, and these of what lies behind them. */
+const COMMAND_USES: Record<string, string[]> = {}
+/** The packages that are bundled into the command: scripts/build-cli.mjs. */
+const COMMAND_PACKAGES = ['commander', 'picocolors']
 /** Wings that a wing leaves alone although they stand before it. */
 const APART: Record<string, string[]> = {
   stream: ['channel'],
@@ -168,6 +173,15 @@ test('what stands on the channel enters it by its door or its surface, and knows
   t.pass()
 })
 
+test('the command imports what programs import, and nothing imports the command', t => {
+  const doors = Object.values(DOORS)
+  for (const { from, of } of own) {
+    if (wingOf(from) !== 'cli') t.not(wingOf(of), 'cli', `${from} imports ${of}`)
+    else if (wingOf(of) !== 'cli')
+      t.true(doors.includes(of) || COMMAND_USES[of]?.includes(from), `${from} imports ${of}`)
+  }
+})
+
 test('the rooms of prefork: no arrow up, and its two roles never meet', t => {
   const roomOf = (name: string): number => PREFORK.indexOf(name.split('/')[1]!)
   for (const { from, of } of own.filter(one => wingOf(one.from) === 'prefork' && wingOf(one.of) === 'prefork')) {
@@ -217,7 +231,8 @@ test('package.json exports the doors, and nothing else', t => {
 
 test('packages are imported by one file each, and all are dependencies', t => {
   const { dependencies } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
-  const foreign = imports.filter(({ of }) => !files.includes(of) && !of.startsWith('node:') && of !== CHANGED.of)
+  const outside = imports.filter(({ of }) => !files.includes(of) && !of.startsWith('node:') && of !== CHANGED.of)
+  const foreign = outside.filter(({ from }) => wingOf(from) !== 'cli')
   for (const { from, of, typesOnly } of foreign) {
     t.true(of in dependencies, `${from} imports ${of}`)
     if (!typesOnly || of in PACKAGES) t.true(PACKAGES[of]?.includes(from) ?? false, `${from} imports ${of}`)
@@ -230,6 +245,15 @@ test('packages are imported by one file each, and all are dependencies', t => {
   t.deepEqual([...new Set(imports.filter(({ of }) => of === CHANGED.of).map(({ from }) => from))].sort(), CHANGED.from)
 })
 
+test('the packages of the command are bundled, so users do not install them', t => {
+  const { devDependencies } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  const bundled = imports.filter(
+    ({ from, of }) => wingOf(from) === 'cli' && !/^(node:|\.)/.test(of) && !files.includes(of)
+  )
+  t.deepEqual([...new Set(bundled.map(({ of }) => of))].sort(), COMMAND_PACKAGES)
+  for (const name of COMMAND_PACKAGES) t.true(name in devDependencies, name)
+})
+
 test('a package that is imported only when it is asked for is an optional peer', t => {
   const { peerDependencies, peerDependenciesMeta } = JSON.parse(
     readFileSync(new URL('../package.json', import.meta.url), 'utf8')
@@ -237,7 +261,7 @@ test('a package that is imported only when it is asked for is an optional peer',
   const found = files.flatMap(from =>
     [...readFileSync(`${folder}${from}.ts`, 'utf8').matchAll(/await import\('([^']*)'\)/g)].map(([, of]) => [from, of!])
   )
-  const packages = found.filter(([, of]) => !of!.startsWith('node:'))
+  const packages = found.filter(([, of]) => !/^(node:|\.)/.test(of!))
   t.deepEqual(packages, [['prefork/supervisor/metrics', 'prom-client']])
   for (const [, of] of packages) t.true(of! in peerDependencies && peerDependenciesMeta[of!].optional)
 })

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { arch, platform } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { gzipSync } from 'node:zlib'
 import { version } from '../src/base/version.ts'
 import { isFull } from './helpers/full.ts'
 import { test, testInCi } from './helpers/test.ts'
@@ -137,7 +138,7 @@ testInCi('the tarball has what is needed and nothing else', t => {
   ])
     t.true(paths.includes(path), path)
   const files = (folder: string): string[] => fs.readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-  for (const name of files('src').filter(name => /(?<!\.d)\.ts$/.test(name)))
+  for (const name of files('src').filter(name => /(?<!\.d)\.ts$/.test(name) && !name.startsWith('cli/')))
     t.true(paths.includes(`dist/${name.slice(0, -3)}.js`), name)
   for (const name of files('native').filter(name => !name.startsWith('build') && /\.(c|h|gyp)$/.test(name)))
     t.true(paths.includes(`native/${name}`), name)
@@ -163,6 +164,27 @@ testInCi('it depends on two packages, neither of which runs anything when it is 
   if (!isFull) return
   const lock = fs.readFileSync(join(folder, 'package-lock.json'), 'utf8')
   t.notRegex(lock, /msgpackr|hasInstallScript/)
+})
+
+testInCi('the command is one small file with its packages and their licences, which runs as installed', async t => {
+  t.deepEqual(
+    packed.files
+      .filter(({ path }) => path.startsWith('dist/cli/'))
+      .map(({ path }) => path)
+      .sort(),
+    ['dist/cli/LICENSES.txt', 'dist/cli/passfd.mjs']
+  )
+  t.deepEqual(manifest.bin, { passfd: 'dist/cli/passfd.mjs' })
+  const path = join(installed, manifest.bin.passfd)
+  const code = fs.readFileSync(path)
+  t.true(gzipSync(code).length <= 150_000)
+  t.regex(code.toString(), /^#!\/usr\/bin\/env node\n/)
+  // passfd itself is not in it, and nothing but Node and passfd is loaded
+  for (const [, from] of code.toString().matchAll(/\bfrom ?"([^"]+)"/g)) t.regex(from!, /^node:|^\.\.\/[\w/]+\.js$/)
+  const licences = fs.readFileSync(join(path, '../LICENSES.txt'), 'utf8')
+  for (const name of ['commander', 'picocolors']) t.regex(licences, new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(`, 'm'))
+  const { stdout } = await run(path, ['--version'], { cwd: folder })
+  t.is(stdout, `${version}\n`)
 })
 
 testInCi('its codec is in the tarball as ES modules, with its licence, and no package of that name is imported', t => {

@@ -1,0 +1,70 @@
+/** The admin channel of a running server, by its NAME or socket. */
+import { type Channel, connect, PassfdError } from '../index.ts'
+import type { AdminCommand, AdminEvent, AdminStatus } from '../prefork/index.ts'
+import { CommandError, EXIT } from './exit.ts'
+import { defaultName, namesInFolder, type Surroundings, socketOf } from './names.ts'
+
+export type AdminChannel = Channel<AdminEvent, AdminCommand>
+
+export interface Admin {
+  /** Undefined: it was given by its socket. */
+  name: string | undefined
+  path: string
+  channel: AdminChannel
+}
+
+/** What connect(2) says where nobody listens. */
+const NOBODY = ['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'ENOTSOCK']
+
+/**
+ * Connects to the server of a NAME or socket; without one to that of the current folder's name. The caller closes the channel. If nobody
+ * answers it throws (exit code 69), and names the servers that do.
+ */
+export async function connectAdmin(
+  nameOrPath?: string,
+  cwd = process.cwd(),
+  surroundings?: Surroundings
+): Promise<Admin> {
+  const target = nameOrPath ?? defaultName(cwd)
+  const path = socketOf(target, surroundings)
+  const name = target.includes('/') ? undefined : target
+  try {
+    // A reload may last long
+    return { name, path, channel: await connect(path, { requestTimeout: 0 }) }
+  } catch (cause) {
+    const { code = '' } = cause as NodeJS.ErrnoException
+    if (!NOBODY.includes(code)) throw cause
+    const names = (await runningNames(surroundings)).filter(other => other !== name)
+    const remedy = names.length === 0 ? 'Start one with "passfd serve"' : `These are running: ${names.join(', ')}`
+    throw new CommandError(
+      EXIT.unavailable,
+      `No server answers as ${name === undefined ? path : `"${name}" (${path})`}`,
+      remedy,
+      { code, cause }
+    )
+  }
+}
+
+/** The names in the runtime folder for which a server answers. */
+export async function runningNames(surroundings?: Surroundings): Promise<string[]> {
+  const names = namesInFolder(surroundings)
+  const answers = await Promise.all(names.map(name => answersAt(socketOf(name, surroundings))))
+  return names.filter((_, index) => answers[index])
+}
+
+/** Whether somebody answers at an admin socket. */
+export async function answersAt(path: string): Promise<boolean> {
+  try {
+    const channel = await connect(path, { handshakeTimeout: 2000 })
+    await channel.close()
+    return true
+  } catch (error) {
+    // A server of somebody else, or one whose process hangs, is there
+    return error instanceof PassfdError && error.code !== 'ERR_PASSFD_DISCONNECTED'
+  }
+}
+
+/** The answer to `status`. */
+export function statusOf({ channel }: Admin): Promise<AdminStatus> {
+  return channel.request({ command: 'status' }) as Promise<AdminStatus>
+}

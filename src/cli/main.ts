@@ -1,0 +1,71 @@
+/** The command `passfd`: its commands, and how it ends. */
+import { Command, CommanderError } from 'commander'
+import { version } from '../index.ts'
+import { EXIT, type ExitCode, failureOf } from './exit.ts'
+import { examples, type Streams, useStreams } from './ui.ts'
+
+/** Each adds its commands to the program. */
+const MODULES: readonly ((program: Command) => void)[] = []
+
+/** The program with all its commands. */
+export function passfd(streams: Streams = process, modules = MODULES): Command {
+  const program = new Command('passfd')
+  program
+    .description(
+      'Serves any Node program in several processes and replaces it without losing a request; passes descriptors between processes.'
+    )
+    .version(version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .helpCommand('help [command]', 'print help for a command')
+    .enablePositionalOptions() // the options of a served program stand behind its name
+    .exitOverride()
+  useStreams(program, streams)
+  for (const register of modules) register(program)
+  examples(program, ['passfd --help', 'all commands'])
+  return program
+}
+
+/** Runs a command line, without Node and the script. Resolves with its exit code; errors are written to stderr. */
+export async function main(args: readonly string[], streams: Streams = process, modules = MODULES): Promise<number> {
+  const program = passfd(streams, modules)
+  let running: Command | undefined
+  program.hook('preAction', (_, action) => {
+    running = action
+  })
+  try {
+    await program.parseAsync(args, { from: 'user' })
+    return Number(process.exitCode ?? EXIT.ok)
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok
+    // It has printed the help, because no command was named
+    if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage
+    const failure = error instanceof CommanderError ? usageError(error, named(program, args)) : failureOf(error)
+    if (streams.env.PASSFD_DEBUG) streams.stderr.write(`${(error as Error).stack}\n`)
+    const json = running === undefined ? args.includes('--json') : running.opts().json === true
+    const { code, message } = failure
+    streams.stderr.write(json ? `${JSON.stringify({ error: { code, message } })}\n` : `passfd: ${message}\n`)
+    return failure.exitCode
+  }
+}
+
+/** commander's own errors are about the command line. */
+function usageError(
+  { message, code }: CommanderError,
+  command: string
+): { exitCode: ExitCode; message: string; code: string } {
+  const [, what = message, , nearest] = /^(?:error: )?(.*?)\.?(\n\(Did you mean (.*)\?\))?$/s.exec(message) ?? []
+  const remedy = nearest === undefined ? `Run "${command} --help".` : `Did you mean ${nearest}?`
+  return { exitCode: EXIT.usage, message: `${what.replace(/\s*\n\s*/g, ' ')}. ${remedy}`, code }
+}
+
+/** The command that a command line means: 'passfd one'. */
+function named(program: Command, args: readonly string[]): string {
+  let [command, name] = [program, program.name()]
+  for (const arg of args) {
+    const next = command.commands.find(each => each.name() === arg)
+    if (next === undefined) break
+    command = next
+    name += ` ${arg}`
+  }
+  return name
+}

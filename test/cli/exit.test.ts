@@ -1,0 +1,35 @@
+import { readFileSync } from 'node:fs'
+import { CommandError, EXIT, failureOf } from '../../src/cli/exit.ts'
+import { connect } from '../../src/index.ts'
+import { test } from '../helpers/test.ts'
+
+test('a command’s own error', t => {
+  t.deepEqual(failureOf(new CommandError(EXIT.data, 'The value is no JSON')), {
+    exitCode: 65,
+    message: 'The value is no JSON.',
+    code: undefined
+  })
+})
+
+test('an error of the system names its path, its meaning, and a remedy', t => {
+  const error = t.throws(() => readFileSync('/no/such/file'))
+  t.deepEqual(failureOf(error), {
+    exitCode: EXIT.noInput,
+    message: '/no/such/file: no such file or directory (ENOENT, open). Check the path.',
+    code: 'ENOENT'
+  })
+  const taken = Object.assign(new Error(), { code: 'EADDRINUSE', errno: -98, syscall: 'bind', address: '::', port: 80 })
+  t.regex(failureOf(taken).message, /^:::80: address already in use \(EADDRINUSE, bind\)\. Stop the program /)
+})
+
+test('an error of passfd has its own remedy', async t => {
+  const error = await t.throwsAsync(connect({ abstract: 'x'.repeat(300) }))
+  const { exitCode, code, message } = failureOf(error)
+  t.deepEqual({ exitCode, code }, { exitCode: EXIT.usage, code: 'ERR_PASSFD_ADDRESS_TOO_LONG' })
+  t.regex(message, /Use a shorter \w+\.$/)
+})
+
+test('all else is a fault of passfd', t => {
+  t.is(failureOf(new RangeError('no')).exitCode, EXIT.internal)
+  t.is(failureOf(undefined).exitCode, EXIT.internal)
+})
