@@ -10,7 +10,7 @@ import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
 import { Worker } from '../src/prefork/worker/worker.ts'
 import * as stream from '../src/stream/index.ts'
-import { takeOver } from '../src/takeover/index.ts'
+import { takeOver, takeoverStatus } from '../src/takeover/index.ts'
 import { socketPath } from './helpers/path.ts'
 import { leaked, openDescriptors, test } from './helpers/test.ts'
 
@@ -311,6 +311,10 @@ const TAKERS: Record<string, Taker | Taker[]> = {
       call: options => takeOver({ path: seatPath, listeners: { web: { path, ...options } } })
     }
   ],
+  'takeover/status.ts takeoverStatus': {
+    options: [['TakeoverStatusOptions', 'takeover/status.ts']],
+    call: options => takeoverStatus(seatPath, options)
+  },
   'takeover/seat.ts bind': {
     options: ['path', 'mode', 'owner', 'group', 'backlog'],
     what: 'listeners.web',

@@ -29,14 +29,23 @@ export async function apply(setup: CandidateSetup): Promise<Succession | undefin
     try {
       return await applyOnce(setup, patience)
     } catch (error) {
-      const code = codeOf(error)
-      if (NOBODY.includes((error as { code: string }).code)) return undefined
-      if (!AGAIN.includes(code) || isRefusal(error) || hasNoRoom(error)) throw error
+      if (hasNoOwner(error)) return undefined
+      if (!isReplaced(error) || hasNoRoom(error)) throw error
       // An owner that is always too busy has not ended, nor has one that this process, stopped meanwhile, kept waiting
       if (performance.now() - patience.since > setup.limits.turnTimeout) throw outOfTime(error, patience.pid)
       await later(10, undefined, setup.signal === undefined ? {} : { signal: setup.signal })
     }
   }
+}
+
+/** Whether nobody listens at the takeover path. */
+export function hasNoOwner(error: unknown): boolean {
+  return NOBODY.includes((error as { code: string }).code)
+}
+
+/** Whether the owner was replaced, or has ended, before it answered. */
+export function isReplaced(error: unknown): boolean {
+  return AGAIN.includes(codeOf(error)) && !isRefusal(error)
 }
 
 /** `pid`: the owner that was reached last, if any was. */

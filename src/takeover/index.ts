@@ -11,4 +11,5 @@ export {
   takeOver
 } from './seat.ts'
 export type { ReadyOptions } from './seat-state.ts'
+export { type TakeoverStatusOptions, takeoverStatus } from './status.ts'
 export type { CandidateStep, OwnerStep, TakeoverStep } from './steps.ts'

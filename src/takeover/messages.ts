@@ -79,13 +79,19 @@ export function closeParts(parts: Iterable<StatePart>): void {
   for (const { descriptors } of parts) for (const descriptor of descriptors) if (!descriptor.closed) descriptor.close()
 }
 
+/** The answer of the owner at a takeover path: see `takeoverStatus()`. */
 export interface Status {
+  /** The process that serves, as it describes itself. */
   owner: Program
+  /** 1 for the first process at the path, one more for each successor. */
   generation: number
-  /** In ms since the epoch. */
+  /** When the owner began to serve, in ms since the epoch. */
   since: number
-  /** The candidate whose turn it is. */
+  /** The pid of the candidate whose turn it is: it boots, and may become the successor. Missing: there is none. */
   candidate?: number
+  /** The pids of the candidates that wait for their turn, in its order. */
+  waiting: number[]
+  /** The superseded processes that still have connections, the newest first. */
   chain: Draining[]
 }
 
@@ -136,6 +142,29 @@ export function readAsked(value: unknown): Asked {
     default:
       return wrong('do is none of begin, more, drops, freeze, state and status')
   }
+}
+
+/** Reads the answer to `status`. Owners of earlier releases, and of other languages, may not say who waits. @throws ERR_PASSFD_TAKEOVER_PROTOCOL. */
+export function readStatus(value: unknown): Status {
+  const status = record(value, 'the answer to status')
+  const { candidate, waiting = [] } = status
+  if (!Array.isArray(waiting)) return wrong('waiting is no array')
+  return {
+    owner: readProgram(status.owner),
+    generation: integer(status, 'generation', 1),
+    since: integer(status, 'since', 0),
+    ...(candidate === undefined ? {} : { candidate: integer(status, 'candidate', 0) }),
+    waiting: waiting.map(pid => integer({ pid }, 'pid', 0)),
+    chain: readChain(status.chain)
+  }
+}
+
+/** Leaves out what is none, because it is for people only. */
+export function readChain(value: unknown): Draining[] {
+  if (!Array.isArray(value)) return []
+  return value
+    .filter(one => Number.isSafeInteger(one?.pid) && Number.isSafeInteger(one?.connections))
+    .map(({ pid, connections }) => ({ pid, connections }))
 }
 
 /** Reads the first part of an offer. @throws ERR_PASSFD_TAKEOVER_PROTOCOL. */

@@ -241,9 +241,17 @@ export class Owner {
   }
 
   #status(): Status {
+    if (this.#over) throw new PassfdError('TAKEOVER_MOVED')
     const { program, generation, chain } = this.#setup
     const { candidate, since } = this
-    return { owner: program, generation, since, ...(candidate === undefined ? {} : { candidate }), chain: chain() }
+    return {
+      owner: program,
+      generation,
+      since,
+      ...(candidate === undefined ? {} : { candidate }),
+      waiting: this.#waiting.map(({ peer }) => peer.pid),
+      chain: chain()
+    }
   }
 
   // --- whose turn it is

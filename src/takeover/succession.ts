@@ -16,6 +16,7 @@ import {
   type Offer,
   type Offered,
   type Program,
+  readChain,
   readFrozen,
   readOffer,
   readPart,
@@ -399,9 +400,4 @@ function reading<T>(answer: unknown, read: () => T): T {
     closeState(answer)
     throw error
   }
-}
-
-function readChain(value: unknown): Draining[] {
-  if (!Array.isArray(value)) return []
-  return value.filter(one => Number.isSafeInteger(one?.pid) && Number.isSafeInteger(one?.connections))
 }
