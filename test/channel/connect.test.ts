@@ -249,9 +249,12 @@ test('connect: until authorize has answered the kernel takes no descriptor from 
 
 test('connect: a listener that lets in and then says nothing, or goes away, or refuses', async t => {
   const listener = new RawListener()
-  const silent = connect(listener.path, { handshakeTimeout: 50 })
+  const silent = t.throwsAsync(connect(listener.path, { handshakeTimeout: 50 }), {
+    code: 'ERR_PASSFD_HANDSHAKE_TIMEOUT',
+    message: /50 ms/
+  })
   const peer = (await listener.accept()).start()
-  await t.throwsAsync(silent, { code: 'ERR_PASSFD_HANDSHAKE_TIMEOUT', message: /50 ms/ })
+  await silent
   t.is((await peer.next(GOODBYE)).value.code, 'ERR_PASSFD_HANDSHAKE_TIMEOUT')
   peer.close()
 

@@ -92,15 +92,15 @@ test('a request with a large body, most of it not yet read', async t => {
 
 // --- trap 38
 
-/** A server with the time limit that a test waits for. */
+/** The time limit that a test waits for. */
 const impatient = { headersTimeout: 40, requestTimeout: 40, connectionsCheckingInterval: 10 }
 
 for (const secure of [false, true]) {
   const name = secure ? 'https' : 'http'
-  const create = (): https.Server =>
+  const create = (limits = {}): https.Server =>
     secure
-      ? https.createServer({ ...serverKey, ...impatient }, echo)
-      : (http.createServer(impatient, echo) as unknown as https.Server)
+      ? https.createServer({ ...serverKey, ...limits }, echo)
+      : (http.createServer(limits, echo) as unknown as https.Server)
 
   /** The client's end, which has sent the beginning of a request. */
   const client = async (there: net.Socket, words: string): Promise<net.Socket> => {
@@ -115,7 +115,7 @@ for (const secure of [false, true]) {
   }
 
   test(`trap 38: headersTimeout is enforced on a connection that was handed over: ${name}`, async t => {
-    const server = create()
+    const server = create(impatient)
     const { connection, there } = await taken()
     connection.injectInto(server)
     const socket = await client(there, 'GET / HTTP/1.1\r\n')

@@ -179,7 +179,8 @@ async function sendHostile(fd: number, bytes: Buffer): Promise<Running> {
   return python
 }
 
-const NOT_LATER_THAN = 500
+/** Nothing holds a close for more than five seconds. */
+const NOT_LATER_THAN = 4000
 
 /** Fails unless a close hangs and the loop turns all the same. Then the connection is reset, so that the close ends. */
 async function assertLoopTurns(t: ExecutionContext, python: Running): Promise<void> {
@@ -297,7 +298,7 @@ test('trap 28: the close of a pipe or device whose lock somebody holds does not 
     await until(() => !linksOf(python.child.pid!).includes('/dev/random'), 'the closing of its copies')
     const before = performance.now()
     for (const at of fds.keys()) native.closeLater(fds, at, 1, 0)
-    t.true(performance.now() - before < 1000)
+    t.true(performance.now() - before < NOT_LATER_THAN)
     t.is(native.pendingCloses(), fds.length)
     await python.end()
   } finally {
@@ -367,7 +368,7 @@ except BlockingIOError: pass`
   peer.send(taken(1))
   const before = performance.now()
   await until(() => native.pendingCloses() === 1, 'the close of our copy')
-  t.true(performance.now() - before < 2000)
+  t.true(performance.now() - before < NOT_LATER_THAN)
   accepted.destroy()
   await until(() => native.pendingCloses() === 0, 'the helper thread')
   listener.close()

@@ -10,7 +10,7 @@ async function slept(time: number): Promise<number> {
 
 /** The loop spins: it does not sleep at all, in one of some tries at least, as waiting for a core counts as sleep, too. */
 async function spins(again: () => Promise<unknown>): Promise<boolean> {
-  for (let n = 0; n < 10; n++) {
+  for (let n = 0; n < 100; n++) {
     await again()
     if ((await slept(5)) < 1) return true
   }

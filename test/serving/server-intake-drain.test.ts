@@ -11,14 +11,16 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { Descriptor } from '../../src/index.ts'
 import { ServerIntake } from '../../src/serving/server-intake.ts'
 import { Client } from '../helpers/http-client.ts'
+import { movableTime } from '../helpers/movable-time.ts'
 import { socketPath } from '../helpers/path.ts'
 import { test, until } from '../helpers/test.ts'
 import { clientKey, serverKey } from '../helpers/tls.ts'
 
 const CLOSE = /^Connection: close$/im
 const KEEP_ALIVE = /^Connection: keep-alive$/im
-/** An idle time that no test waits for, ms. */
+/** An idle time that no test waits for, and in which a draining server looks for idle connections more than once, ms. */
 const LONG = 20_000
+const SOME_LOOKS = 250
 
 const echo: http.RequestListener = (request, response) => {
   request.resume().once('end', () => response.end(`${request.method} ${request.url}`))
@@ -77,17 +79,18 @@ test('an idle connection is closed once nothing has happened on it for idleGrace
 test('the idle time counts from the last activity, not from the start of the draining', async t => {
   const server = http.createServer(echo)
   const served = await serve(server)
+  const pass = movableTime(t)
   const idle = await Client.of(server)
   const silent = await Client.of(server)
   const active = await Client.of(server)
   await whole(t, idle)
   await until(() => served.connections === 3, 'all are accepted')
-  await delay(300)
+  pass(LONG)
   await whole(t, active)
-  const { done } = drain(served, 290)
+  const { done } = drain(served, LONG)
   const began = performance.now()
   await Promise.all([idle.ended, silent.ended])
-  t.true(performance.now() - began < 200, 'they were idle before')
+  t.true(performance.now() - began < LONG / 2, 'they were idle before')
   t.false(active.over)
   t.regex(await whole(t, active), CLOSE)
   await done
@@ -221,11 +224,13 @@ test('an answer before the request has come whole: the rest is waited for', asyn
   const client = await Client.of(server)
   client.say('POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 6\r\n\r\nabc')
   t.is((await client.answer()).body, 'early')
-  const { done, over } = drain(served, 100)
-  await delay(150)
+  const pass = movableTime(t)
+  const { done, over } = drain(served, LONG)
+  pass(LONG)
+  await delay(SOME_LOOKS)
   t.false(over())
   client.say('def')
-  await delay(50)
+  await delay(SOME_LOOKS)
   t.false(client.over, 'idle only since it came')
   client.get()
   t.regex((await client.answer()).head, CLOSE)
@@ -447,13 +452,15 @@ test('https: idle, under way, silent, and in the middle of the handshake', async
   await until(() => served.connections === 4, 'all are accepted')
   busy.get('/held')
   const [, response] = await next()
-  const since = performance.now()
-  const { done, over } = drain(served, 150)
+  const pass = movableTime(t)
+  const { done, over } = drain(served, LONG)
+  await delay(SOME_LOOKS)
+  t.is(served.connections, 4)
+  pass(LONG)
   for (const client of [idle, silent, shaking]) {
     t.is(await client.ended, undefined)
     await client.close()
   }
-  t.true(performance.now() - since >= 140)
   t.false(over())
   response.end('at last')
   const { head, body } = await busy.answer()
@@ -466,7 +473,8 @@ test('https: idle, under way, silent, and in the middle of the handshake', async
 })
 
 test('https: a record that has arrived in part, or waits unread, keeps the connection open', async t => {
-  for (const idleGrace of [0, 100]) {
+  const pass = movableTime(t)
+  for (const idleGrace of [0, LONG]) {
     const server = https.createServer(serverKey, echo)
     const served = await serve(server)
     const { socket } = await Client.of(server)
@@ -486,7 +494,7 @@ test('https: a record that has arrived in part, or waits unread, keeps the conne
     await once(secure, 'secureConnect')
     const client = new Client(secure)
     await whole(t, client)
-    await delay(idleGrace)
+    pass(idleGrace)
     holding = true
     client.get('/held')
     await until(() => sealed.length > 30, 'the sealed request')

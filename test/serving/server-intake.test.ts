@@ -180,7 +180,7 @@ test("an error of accepting on a further listener is the server's", async t => {
 
 test('a connection that is given: served like an accepted one, also by a server that never listens, and after the end of accepting', async t => {
   for (const kind of ['tcp', 'unix-stream'] as const) {
-    const server = http.createServer({ headersTimeout: 40, requestTimeout: 40, connectionsCheckingInterval: 10 }, here)
+    const server = http.createServer({ connectionsCheckingInterval: 10 }, here)
     const served = new ServerIntake(server)
     const give = async (): Promise<Client> => {
       const { here: socket, there } = await accepted(kind, { pauseOnConnect: true })
@@ -199,6 +199,7 @@ test('a connection that is given: served like an accepted one, also by a server 
     t.false(server.listening)
     const second = await give()
     await second.get().answer()
+    Object.assign(server, { headersTimeout: 40, requestTimeout: 40 })
     const third = await give()
     t.regex((await third.say('GET / HT').answer()).head, / 408 /, 'headersTimeout works')
     t.is(served.requests, 2)

@@ -49,7 +49,7 @@ test('onStop: when the time is over its signal is aborted, and what is open is c
     worker.onStop(({ signal }) => signal.aborted || once(signal, 'abort'))
     worker.onStop(() => { process.exitCode = 7 })
     await worker.ready()`)
-  await supervising(t, { entry, stopTimeout: 300, killTimeout: 5000 }, async (supervisor, { exits }) => {
+  await supervising(t, { entry, stopTimeout: 300, killTimeout: 60_000 }, async (supervisor, { exits }) => {
     await supervisor.start()
     const rest = get(supervisor)
     await until(() => supervisor.workers[0]!.requests === 1, 'the request')
@@ -58,7 +58,7 @@ test('onStop: when the time is over its signal is aborted, and what is open is c
     await cut
     t.deepEqual(exits, ['0/1 1'])
   })
-  await supervising(t, { entry, stopTimeout: 300 }, async (supervisor, { exits }) => {
+  await supervising(t, { entry, stopTimeout: 300, killTimeout: 60_000 }, async (supervisor, { exits }) => {
     await supervisor.start()
     await supervisor.stop()
     t.deepEqual(exits, ['0/1 1'], 'the handler has waited until the end')
@@ -78,7 +78,7 @@ test('onStop: handlers that never settle: the others run in order, each after it
     })
     worker.onStop(() => { tell('first'); return never })
     await worker.ready()`)
-  const killTimeout = 3000
+  const killTimeout = 12_000
   await supervising(t, { entry, stopTimeout: 200, killTimeout }, async (supervisor, { exits }) => {
     await supervisor.start()
     const told: string[] = []

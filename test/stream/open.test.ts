@@ -158,8 +158,9 @@ test('an authorize that never answers ends with its time', async t => {
   const path = socketPath()
   const server = await listen(path, { authorize: () => new Promise(() => {}), handshakeTimeout: 20 })
   server.on('connection', () => t.fail())
+  const refused = once(server, 'refused')
   const client = await connect(path)
-  const [, error] = await once(server, 'refused')
+  const [, error] = await refused
   t.is(error.code, 'ERR_PASSFD_HANDSHAKE_TIMEOUT')
   await destroyed(client)
   await server.close()

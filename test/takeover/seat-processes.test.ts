@@ -148,7 +148,8 @@ test('TERM to an owner waits for one attempt, and no further: who waits behind i
 
 // --- one of the two is killed, or stopped until all limits are over, just before a step
 
-const SHORT = { turnTimeout: 1500, inheritTimeout: 1500, graceTimeout: 500, attemptTimeout: 1500, freezeTimeout: 1000 }
+const SHORT = { turnTimeout: 5000, inheritTimeout: 5000, graceTimeout: 5000, attemptTimeout: 5000, freezeTimeout: 4500 }
+const LONG = { inheritTimeout: 60_000, graceTimeout: 60_000, freezeTimeout: 60_000 }
 const BEFORE_THE_OFFER = ['begin', 'offer', 'answer begin']
 const CANDIDATE = ['begin', 'offer', 'boot', 'freeze', 'state', 'commit', 'attach', 'mark']
 const OWNER = ['answer begin', 'answer freeze', 'answer state', 'letGo']
@@ -161,7 +162,7 @@ for (const [what, step] of isFull ? cases : few)
     const path = temporaryPath('seat')
     const unix = temporaryPath('unix')
     const isOwner = OWNER.includes(step)
-    const options = { ...SHORT, listeners: { http: tcp, unix: { path: unix } } }
+    const options = { ...(what === 'STOP' ? SHORT : LONG), listeners: { http: tcp, unix: { path: unix } } }
     const steps = { [step]: what }
     const owner = startSeat(t, path, { ...options, pipes: 300, ...(isOwner && { steps }) })
     const candidate = startSeat(t, path, { ...options, ...(!isOwner && { steps }) })

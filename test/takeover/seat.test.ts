@@ -15,7 +15,7 @@ import { bindOn, DATAGRAM, PACKETS } from '../../src/os/socket-name.ts'
 import type { Seat } from '../../src/takeover/index.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { answerAt, end, first, HTTP, keptAt, naming, rejects, seated, type Told } from '../helpers/seats.ts'
-import { test } from '../helpers/test.ts'
+import { test, until } from '../helpers/test.ts'
 
 test('a successor serves in the place of its predecessor, on TCP and on a Unix path', async t => {
   const path = temporaryPath('seat')
@@ -529,7 +529,7 @@ test('the freeze of an attempt waits for that of an earlier one, and for its tha
   const did: string[] = []
   let round = 0
   const old = await first(path, {
-    freezeTimeout: 400,
+    freezeTimeout: 60_000,
     ready: {
       freeze: async () => {
         const mine = ++round
@@ -540,9 +540,11 @@ test('the freeze of an attempt waits for that of an earlier one, and for its tha
       thaw: (state: number) => void did.push(`thaw ${state}`)
     }
   })
-  const late = await seated({ path, listeners: HTTP })
-  await t.throwsAsync(late.seat.inherit())
-  await late.seat[Symbol.asyncDispose]()
+  const gone = await seated({ path, listeners: HTTP })
+  const failed = t.throwsAsync(gone.seat.inherit())
+  await until(() => round === 1, 'its freeze')
+  await gone.seat[Symbol.asyncDispose]()
+  await failed
   const next = await seated({ path, listeners: HTTP })
   await next.seat.listen('http', naming('next'))
   const inheriting = next.seat.inherit()

@@ -8,7 +8,16 @@ import { test } from '../helpers/test.ts'
 
 /** More than one part of an offer. */
 const LISTENERS = 241
-const SHORT = { turnTimeout: 1500, inheritTimeout: 1500, graceTimeout: 500, attemptTimeout: 1500, freezeTimeout: 1000 }
+/** A stopped process is given up. */
+const SHORT = { turnTimeout: 5000, inheritTimeout: 5000, graceTimeout: 5000, attemptTimeout: 5000, freezeTimeout: 4500 }
+/** Only what happens decides. */
+const LONG = {
+  turnTimeout: 60_000,
+  inheritTimeout: 60_000,
+  graceTimeout: 60_000,
+  attemptTimeout: 120_000,
+  freezeTimeout: 60_000
+}
 const BEFORE_THE_BYTE = ['begin', 'offer', 'more', 'boot', 'freeze', 'state', 'commit']
 const AFTER_THE_BYTE = ['attach', 'mark']
 const OFFERING = ['answer begin', 'answer more']
@@ -30,7 +39,7 @@ interface Cast {
 /** An owner with a state, and a candidate that takes over with `inherit`; one of the two has something happen to it at a step. */
 async function cast(t: ExecutionContext, who: Who, step: string, what: 'KILL' | 'STOP'): Promise<Cast> {
   const path = temporaryPath('seat')
-  const options = { limits: SHORT, state: { count: 1 } }
+  const options = { limits: what === 'STOP' ? SHORT : LONG, state: { count: 1 } }
   const victim = startSide(t, path, {
     ...options,
     ...(who === 'candidate' && { state: undefined }),
@@ -55,7 +64,7 @@ async function attempt(candidate: AnySide): Promise<'serves' | 'nobody'> {
 async function thenTakenOver(t: ExecutionContext, all: Cast, from: AnySide, count: string): Promise<void> {
   const { path, port } = all
   t.deepEqual(await asked(port), [from.pid, count])
-  const next = localSide(t, path, { limits: SHORT })
+  const next = localSide(t, path, { limits: LONG })
   t.is(await attempt(next), 'serves')
   t.is(await from.told('letGo'), from.pid)
   t.deepEqual(await asked(port), [next.pid, count])

@@ -671,9 +671,9 @@ test('the supervisor accepts: at the limit of open files that rests, and goes on
   for (const socket of sockets) socket.write('hi\n')
   await Promise.all(sockets.map(socket => once(socket, 'connect')))
   const spent = cpuOf(told.child.pid!)
-  const until300 = performance.now() + 300
-  await until(() => performance.now() > until300, 'a while')
-  t.true(cpuOf(told.child.pid!) - spent < 0.15, 'it is busy')
+  const over = performance.now() + 1500
+  await until(() => performance.now() > over, 'a while')
+  t.true(cpuOf(told.child.pid!) - spent < 0.75, 'it is busy')
   await limit(open + 20)
   for (const text of await Promise.all(answers)) t.is(text, '0/1 hi\n')
   await lines(5, 'stop')

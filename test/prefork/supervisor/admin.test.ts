@@ -130,7 +130,7 @@ test('a subscriber that does not read holds up nobody', async t => {
     const began = performance.now()
     await supervisor.stop()
     const passed = performance.now() - began
-    t.true(passed < 3000, `${passed} ms`)
+    t.true(passed < 4900, `${passed} ms`) // closeTimeout is 5 s by default
     subscriber.child.kill('SIGKILL')
     await subscriber.exit
   })

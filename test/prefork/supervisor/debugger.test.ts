@@ -21,7 +21,7 @@ worker.channel.serve(({ value }) => {
 })
 await worker.ready()`
 /** A worker that was killed is not replaced: health.test.ts shows that it would be. */
-const HANG = { hangTimeout: 300, restart: () => ({ restart: true, delay: 100_000 }) as const }
+const HANG = { hangTimeout: 4000, restart: () => ({ restart: true, delay: 100_000 }) as const }
 
 /** A debugger that is attached, and pauses. Returns what detaches it. */
 async function pause(worker: Supervisor['workers'][number]): Promise<() => void> {
@@ -36,9 +36,9 @@ async function pause(worker: Supervisor['workers'][number]): Promise<() => void>
   return () => socket.terminate()
 }
 
-/** So long that it would have been killed several times. */
-async function stays(supervisor: Supervisor, id: number): Promise<void> {
-  await passes(supervisor, 1000, id)
+/** So long that it would have been killed. */
+async function stays(supervisor: Supervisor, id: number, milliseconds = HANG.hangTimeout + 1000): Promise<void> {
+  await passes(supervisor, milliseconds, id)
   if (supervisor.workers.every(worker => worker.id !== id)) throw new Error(`worker ${id} has ended`)
 }
 
@@ -66,16 +66,16 @@ testInCi('a pause in a debugger is no hang; without one it is, though the inspec
 })
 
 testInCi('when the debugger has gone, the worker has all of hangTimeout to be heard of', async t => {
-  const options = { hangTimeout: 1000, spawn: { execArgv: ['--inspect=0'] } }
+  const options = { hangTimeout: 4000, spawn: { execArgv: ['--inspect=0'] } }
   await supervising(t, { entry: program(OBEYS), ...options }, async (supervisor, { of }) => {
     await supervisor.start()
     const [worker] = supervisor.workers
     const detach = await pause(worker!)
     // Near the end of the second hangTimeout
-    await passes(supervisor, 1850)
+    await passes(supervisor, 7400)
     await suspend(worker!.pid!)
     detach()
-    await passes(supervisor, 500)
+    await passes(supervisor, 800)
     resume(worker!.pid!)
     t.regex(await worker!.channel.request<string>('url'), /^ws:/)
     t.deepEqual(of(1), ['starting', 'ready'])
@@ -91,7 +91,7 @@ testInCi('--inspect-brk: readyTimeout does not run before a debugger has come', 
     supervising(t, { entry: program(OBEYS), readyTimeout: 200, spawn }, async supervisor => {
       const started = supervisor.start().catch(error => error)
       await until(() => supervisor.workers.length === 1, 'the worker')
-      await stays(supervisor, 1)
+      await stays(supervisor, 1, 1000)
       t.is(supervisor.workers[0]!.state, 'starting')
       await supervisor.kill()
       t.like(await started, { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })

@@ -50,7 +50,7 @@ const ALL_ENDS: readonly (readonly [survives: string, what: string, end: string,
   ['capture', 'exception', 'kill', /^it was killed by SIGKILL \(Killed\)$/],
   ['domain', 'inDomain', 'usr', /^it was killed by SIGUSR2 \(User defined signal 2\)$/, 'full'],
   ['listener', 'exception', 'stop', /^it exited with code 0$/],
-  ['listener', 'exception', 'hang', /^it has not been heard of for 2000 ms \(hangTimeout\) \(was killed by SIGKILL/],
+  ['listener', 'exception', 'hang', /^it has not been heard of for 6000 ms \(hangTimeout\) \(was killed by SIGKILL/],
   ['domain', 'inDomain', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/, 'full'],
   ['rejection', 'reject', 'newer', /^it failed with TypeError: the newest \(exited with code 1\)$/],
   ['domain', 'inDomain', 'newest', /^it failed with TypeError: the newest \(exited with code 1\)$/],
@@ -66,7 +66,7 @@ const ENDS = ALL_ENDS.filter(([, , , , full]) => full === undefined || isFull)
 
 testInCi('the reason is of this end, not an exception that the program has survived', async t => {
   const restart = () => ({ restart: true, delay: 100_000 }) as const
-  const limits = { hangTimeout: 2000, stopTimeout: 20_000, killTimeout: 300 }
+  const limits = { hangTimeout: 6000, stopTimeout: 20_000, killTimeout: 300 }
   const options = { entry: program(SURVIVOR), workers: ENDS.length, restart, ...limits }
   await supervising(t, options, async supervisor => {
     const reasons: (string | undefined)[] = []
@@ -81,7 +81,7 @@ testInCi('the reason is of this end, not an exception that the program has survi
         () => {} // it has ended, which is told below
       )
     }
-    await until(() => reasons.filter(reason => reason !== undefined).length === ENDS.length, 'all ends', 30)
+    await until(() => reasons.filter(reason => reason !== undefined).length === ENDS.length, 'all ends', 60)
     for (const [slot, [survives, what, end, reason]] of ENDS.entries())
       t.regex(`${reasons[slot]}`, reason, `${survives}, ${what}, ${end}`)
   })

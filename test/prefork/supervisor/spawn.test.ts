@@ -45,7 +45,7 @@ test('(u) workers of another user: all of it works, the channel and its descript
     execArgv: ['--no-warnings', '--title=worker']
   }
   // The entry is where this process is, not where the worker is
-  const options = { entry: fileURLToPath(fixture('who')), spawn, hangTimeout: 400 }
+  const options = { entry: fileURLToPath(fixture('who')), spawn, hangTimeout: 4000 }
   await supervising(t, options, async (supervisor, { exits }) => {
     const told = follow(supervisor)
     await supervisor.start()

@@ -378,7 +378,11 @@ const few: Case[] = [
 
 let named: string | undefined
 
-function processAt(t: ExecutionContext, path: string, name: string, more: object = {}): Process {
+/** A stopped process is given up; a worker gets ready in that time. */
+const SHORT = { attemptTimeout: 6000, graceTimeout: 6000, turnTimeout: 6000 }
+const LONG = { graceTimeout: 60_000 }
+
+function processAt(t: ExecutionContext, path: string, name: string, more: object = {}, limits: object = LONG): Process {
   named ??= program(NAMES)
   return startSupervisor(t, {
     entry: named,
@@ -386,7 +390,7 @@ function processAt(t: ExecutionContext, path: string, name: string, more: object
     workers: 1,
     balance: 'shared',
     idleGrace: 0,
-    takeover: { path, attemptTimeout: 1500, graceTimeout: 500, turnTimeout: 5000, supersededStatus: 7 },
+    takeover: { path, ...limits, supersededStatus: 7 },
     spawn: { execArgv: [], env: { NAME: name } },
     ...more
   })
@@ -428,10 +432,11 @@ for (const one of isFull ? cases : few) {
   test(`${what} to the ${who} before ${step}: somebody serves if it can be, and the next takeover works`, async t => {
     const path = temporaryPath('supervisor')
     const steps = { [step]: what === 'KILL' ? 'STOP' : what }
-    const owner = processAt(t, path, 'owner', { steps: who === 'owner' ? steps : { rollBack: 'NOTHING' } })
+    const times = what === 'STOP' ? SHORT : LONG
+    const owner = processAt(t, path, 'owner', { steps: who === 'owner' ? steps : { rollBack: 'NOTHING' } }, times)
     let { port } = await owner.told<{ port: number }>('started')
     const fails = step === 'rollBack' ? { entry: undefined, command: ['false'], spawn: {} } : {}
-    const candidate = processAt(t, path, 'candidate', { ...(who === 'candidate' && { steps }), ...fails })
+    const candidate = processAt(t, path, 'candidate', { ...(who === 'candidate' && { steps }), ...fails }, times)
     const victim = who === 'owner' ? owner : candidate
     t.is(await victim.told('step'), step)
     if (what === 'KILL') {
@@ -462,7 +467,7 @@ for (const one of isFull ? cases : few) {
       t.like(await owner.running.exit, { code: 0, stderr: '' })
       return
     }
-    const next = processAt(t, path, 'next')
+    const next = processAt(t, path, 'next', {}, times)
     const { port: last } = await next.told<{ port: number }>('started')
     if (serves !== 'nobody') {
       t.is(last, port)

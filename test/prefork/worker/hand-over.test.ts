@@ -199,37 +199,41 @@ for (const balance of balances)
   })
 
 test('a replacement that does not ask gets nothing, and freeze is not called; a worker that fails to give drains', async t => {
-  await withFixture(t, { handOverTimeout: 300, stopTimeout: 400, killTimeout: 100 }, async (supervisor, fixture) => {
-    const cases: [orders: Orders, events: string[], warning?: RegExp][] = [
-      [{ inherits: false }, []],
-      [{ freeze: 'throw' }, ['freeze', 'warning'], /not now/],
-      [{ freeze: 'unencodable' }, ['freeze', 'thaw', 'warning'], /function/],
-      [{ freeze: 'late' }, ['freeze', 'thaw', 'warning'], /handOverTimeout/],
-      [{ freeze: 'hang' }, ['freeze']],
-      [{ gives: false }, ['freeze']], // that of its replacement: the one before gives
-      [{}, []]
-    ]
-    for (const [orders, events, warning] of isFull ? cases : [cases[0]!, cases[3]!]) {
-      fixture.told = []
-      const old = current(supervisor)
-      const client = await Client.to(supervisor)
-      t.is(await client.ask(t), old.pid)
-      fixture.order(orders)
-      const reloading = supervisor.reload()
-      await isStopping(supervisor, old.pid)
-      const next = current(supervisor)
-      const what = JSON.stringify(orders)
-      const keeps = orders.freeze !== 'hang' && orders.gives !== false
-      if (keeps) t.is(await client.ask(t), old.pid, what)
-      else t.is(await client.ask(t), orders.gives === false ? next.pid : undefined, what)
-      if (keeps) await client.end()
-      await reloading
-      if (!keeps) await client.end()
-      t.deepEqual(fixture.events(old.pid), events, what)
-      if (warning !== undefined) t.regex(fixture.of('warning').join(), warning)
-      for (const of of fixture.of('thaw')) t.deepEqual(of, { same: true, open: true }, what)
+  await withFixture(
+    t,
+    { handOverTimeout: 4000, stopTimeout: 10_000, killTimeout: 100 },
+    async (supervisor, fixture) => {
+      const cases: [orders: Orders, events: string[], warning?: RegExp][] = [
+        [{ inherits: false }, []],
+        [{ freeze: 'throw' }, ['freeze', 'warning'], /not now/],
+        [{ freeze: 'unencodable' }, ['freeze', 'thaw', 'warning'], /function/],
+        [{ freeze: 'late' }, ['freeze', 'thaw', 'warning'], /handOverTimeout/],
+        [{ freeze: 'hang' }, ['freeze']],
+        [{ gives: false }, ['freeze']], // that of its replacement: the one before gives
+        [{}, []]
+      ]
+      for (const [orders, events, warning] of isFull ? cases : [cases[0]!, cases[3]!]) {
+        fixture.told = []
+        const old = current(supervisor)
+        const client = await Client.to(supervisor)
+        t.is(await client.ask(t), old.pid)
+        fixture.order(orders)
+        const reloading = supervisor.reload()
+        await isStopping(supervisor, old.pid)
+        const next = current(supervisor)
+        const what = JSON.stringify(orders)
+        const keeps = orders.freeze !== 'hang' && orders.gives !== false
+        if (keeps) t.is(await client.ask(t), old.pid, what)
+        else t.is(await client.ask(t), orders.gives === false ? next.pid : undefined, what)
+        if (keeps) await client.end()
+        await reloading
+        if (!keeps) await client.end()
+        t.deepEqual(fixture.events(old.pid), events, what)
+        if (warning !== undefined) t.regex(fixture.of('warning').join(), warning)
+        for (const of of fixture.of('thaw')) t.deepEqual(of, { same: true, open: true }, what)
+      }
     }
-  })
+  )
 })
 
 for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
@@ -237,7 +241,7 @@ for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
     `a worker is killed, or stopped, at a step from ${steps[0]} to ${steps.at(-1)}: one of the two has the connection, or it ended with its owner`,
     async t => {
       t.timeout(300_000) // for a full run on a busy machine
-      const options = { handOverTimeout: 300, restart: () => ({ restart: true, delay: 0 }) as const }
+      const options = { handOverTimeout: 4000, restart: () => ({ restart: true, delay: 0 }) as const }
       await withFixture(t, options, async (supervisor, fixture) => {
         const all = steps.flatMap(step => {
           const hows: How[] = WAITS.includes(step) ? ['KILL', 'STOP', 'STOP, KILL'] : ['KILL', 'STOP']
