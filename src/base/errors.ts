@@ -138,6 +138,16 @@ const TABLE = {
   // Warnings
   NOT_ENDED:
     'The supervisor may not signal processes of the worker in slot {slot} (EPERM), so they go on running: {pids}. They belong to another user. End them yourself, or run the supervisor as root.',
+  LISTENER_CLOSED:
+    'No worker listens at {where} any more after the reload: the supervisor has closed the listener {name}, and closed the connections that waited in it.',
+  TOO_MANY_LISTENERS: 'The program listens at more than {limit} addresses. Use fewer, or run it without passfd.',
+  SUPERVISOR_SILENT: 'The supervisor has not answered within {timeout} ms: it may be suspended or very busy.',
+  PRELOAD_MISSING:
+    'The file preload.cjs of passfd is missing: passfd was bundled without it. Mark passfd as external in your bundler.',
+  PROGRAM_CLUSTER:
+    'This program starts processes by node:cluster, and passfd starts processes already. Remove cluster from the program, or start the program without passfd.',
+  PROGRAM_EXCLUSIVE:
+    'The program called listen() with exclusive: true. Under passfd the workers share the listener all the same. Remove the option.',
   UNSERVED:
     'Every worker is ready, and none serves the listener {name}: its clients wait for ever. Call worker.listen() before worker.ready(). If this is intended, listen to the event unserved.',
 

@@ -69,6 +69,26 @@ export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, 
   return pairOn(TrustedWire, options)
 }
 
+/**
+ * @internal Makes a channel on this end of a pair, which is moved in. It returns before the hellos: messages that are sent meanwhile wait. The
+ * process at the other end is trusted.
+ */
+export function channelOn<In, Out>(end: Descriptor, options: ChannelOptions<In>): Channel<In, Out> {
+  const limits = channelLimits(options, { handshakeTimeout: 0 })
+  const description = descriptionOf(end)
+  const fd = moveIn(end, 'unix-stream', 'connect()')
+  const wire = new SocketWire(fd)
+  try {
+    const peer = peerOf(fd, () => (wire.ended ? -1 : fd))
+    const channel = createChannel({ wire, peer, limits, options, description }) as Channel<In, Out>
+    startChannel(channel, limits.handshakeTimeout)
+    return channel
+  } catch (error) {
+    if (!wire.ended) wire.end()
+    throw error
+  }
+}
+
 function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const out = new Int32Array(2)

@@ -53,7 +53,18 @@ export interface SupervisorOptions {
   entry?: URL | string
   /** Any program and its arguments. It gets the listeners by LISTEN_FDS, and says that it is ready by NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)). */
   command?: readonly [string, ...string[]]
-  /** Names the listeners. A name has 1 to 255 printable ASCII characters without a colon. The Supervisor takes over a Descriptor. */
+  /**
+   * A Node program that knows nothing of passfd, with its command: `['node', 'server.js']`, `['npm', 'start']`. When it calls `listen()` it
+   * gets a listener of the supervisor, which opens one at the first such call. passfd is loaded into the program by NODE_OPTIONS. The worker is
+   * the first process of the command that listens: see docs/serve.md.
+   */
+  program?: readonly [string, ...string[]]
+  /** With `program`: the worker is ready at `process.send('ready')`. Default: when it listens for the first time. */
+  waitReady?: boolean
+  /**
+   * Names the listeners. A name has 1 to 255 printable ASCII characters without a colon. The Supervisor takes over a Descriptor. With `program`
+   * there may be none.
+   */
   listeners: Record<string, BindSpec>
   /** The number of workers. Default: one for each processor (`os.availableParallelism()`). */
   workers?: number
@@ -119,6 +130,8 @@ export interface SupervisorTakeover extends TakeoverPath {
 const SUPERVISOR_OPTIONS = {
   entry: true,
   command: true,
+  program: true,
+  waitReady: true,
   listeners: true,
   workers: true,
   balance: true,
@@ -170,6 +183,8 @@ const LIMIT_OPTIONS = {
 export interface Settings {
   readonly entry: URL | string | undefined
   readonly command: readonly [string, ...string[]] | undefined
+  readonly program: readonly [string, ...string[]] | undefined
+  readonly waitReady: boolean
   readonly listeners: ReadonlyMap<string, ListenerSpec>
   readonly workers: number
   readonly balance: Balance
@@ -196,26 +211,33 @@ const MAX_ID = 0xfffffffe
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function settingsOf(given: SupervisorOptions): Settings {
   const options = readOptions(given, SUPERVISOR_OPTIONS)
-  const { command, listeners, admin, restart = restartPolicy() } = options
+  const { command, program, waitReady = false, listeners, admin, restart = restartPolicy() } = options
   const entry = asUrl(options.entry) ?? options.entry
   const spawn = readOptions(options.spawn === undefined ? {} : options.spawn, SPAWN_OPTIONS, 'options.spawn')
   if (spawn.cwd !== undefined) spawn.cwd = asUrl(spawn.cwd) ?? spawn.cwd
   const channel = readOptions(options.channel === undefined ? {} : options.channel, CHANNEL_OPTIONS, 'options.channel')
   const limits = readOptions(options.limits === undefined ? {} : options.limits, LIMIT_OPTIONS, 'options.limits')
-  if ((entry === undefined) === (command === undefined))
+  const kinds = Object.entries({ entry, command, program }).filter(([, value]) => value !== undefined)
+  if (kinds.length !== 1)
     throw new PassfdError('INVALID_ARGUMENT', {
       what: 'options',
-      expected: 'an object with either entry or command',
-      actual: `one with ${entry === undefined ? 'neither' : 'both'}`
+      expected: 'an object with one of entry, command and program',
+      actual: `one with ${kinds.map(([name]) => name).join(' and ') || 'none'}`
     })
   if (entry !== undefined && typeof entry !== 'string' && !(entry instanceof URL))
     throw invalid('options.entry', 'a path or a URL', entry)
   if (command !== undefined && !isCommand(command))
     throw invalid('options.command', 'an array of strings, the program first', command)
   if (typeof entry === 'string') checkPathText(entry, 'options.entry')
+  if (program !== undefined && !isCommand(program))
+    throw invalid('options.program', 'an array of strings, the command first', program)
   for (const [index, part] of (command ?? []).entries()) checkNoNul(part, `options.command[${index}]`)
+  for (const [index, part] of (program ?? []).entries()) checkNoNul(part, `options.program[${index}]`)
+  if (typeof waitReady !== 'boolean') throw invalid('options.waitReady', 'true or false', waitReady)
+  if (waitReady && program === undefined)
+    throw invalid('options.waitReady', 'undefined: only a program has it', waitReady)
   if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
-  checkSpawn(spawn, command !== undefined)
+  checkSpawn(spawn, entry === undefined)
   channelLimits(channel)
   const { workers = availableParallelism() } = options
   checkWorkers(workers)
@@ -224,7 +246,9 @@ export function settingsOf(given: SupervisorOptions): Settings {
   return {
     entry,
     command,
-    listeners: readListeners(listeners, 'options.listeners'),
+    program,
+    waitReady,
+    listeners: readListeners(listeners, 'options.listeners', program === undefined ? 1 : 0),
     workers,
     balance: balanceOf(options.balance, command !== undefined),
     spawn,
@@ -263,7 +287,8 @@ function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
   if (gid !== undefined) checkInteger(gid, 'options.spawn.gid', 0, MAX_ID)
   for (const [name, list] of Object.entries({ args, execArgv })) {
     if (list === undefined) continue
-    if (foreign) throw invalid(`options.spawn.${name}`, 'undefined: a command has its arguments in itself', list)
+    if (foreign)
+      throw invalid(`options.spawn.${name}`, 'undefined: a command or program has its arguments in itself', list)
     if (!Array.isArray(list) || list.some(part => typeof part !== 'string'))
       throw invalid(`options.spawn.${name}`, 'an array of strings', list)
     for (const [index, part] of list.entries()) checkNoNul(part, `options.spawn.${name}[${index}]`)

@@ -70,12 +70,21 @@ export class AcceptSources {
   #standIn: Handle | undefined
   /** Prepared for the next `remove()` of the last source. */
   #spare: Handled | undefined
+  /** The server's own `listen()` has begun this, so Node has counted calls of it. */
+  readonly #within: boolean
   #begun = false
   #stopped = false
 
-  constructor(server: Accepting, receive: (socket: Socket) => void) {
+  constructor(server: Accepting, receive: (socket: Socket) => void, within = false) {
     this.#server = server as Handled
     this.#receive = receive
+    this.#within = within
+  }
+
+  /** The program has closed the server: the next listener becomes its own again. */
+  closed(): void {
+    this.#begun = false
+    this.#standIn = undefined
   }
 
   /** Makes the server listen, if necessary on a socket that no process can reach, so that it can get connections. */
@@ -199,7 +208,7 @@ export class AcceptSources {
 
   /** Node counts calls of listen() and close() from 1 on. */
   #checkUnused(): void {
-    if ((this.#server._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
+    if (!this.#within && (this.#server._listeningId ?? 1) > 1) throw new PassfdError('SERVER_CLOSED')
   }
 
   #acceptor(): Handled {

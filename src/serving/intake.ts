@@ -33,4 +33,6 @@ export interface Intake {
   /** Ends the open connections gracefully. Resolves when none is left, or when `signal` aborts. */
   drain(options: DrainOptions): Promise<void>
   destroyAll(): void
+  /** The program has closed the server itself, and may listen again. */
+  closed?(): void
 }

@@ -21,6 +21,8 @@ export interface ListenerSource {
   readonly onClosed?: (() => void) | undefined
   /** `exposed`: the program has a copy of the listener. */
   uses?(name: string, how: { adopts: boolean; exposed: boolean }): void
+  /** Its server was closed by the program. */
+  leaves?(name: string): void
 }
 
 interface ServedListener {
@@ -70,6 +72,31 @@ export class ServedListeners {
   /** While the listeners are held, it only checks the server. */
   async serve(name: string, server: Server): Promise<void> {
     await this.#serve(name, 'listen()', () => this.#servedBy(server))
+  }
+
+  /**
+   * As `serve()`, for a server whose own `listen()` is being called. It listens when this returns, even while the listeners are held: then, and if
+   * the supervisor decides who accepts, on a socket that nobody can reach.
+   */
+  async serveWithin(name: string, server: Server): Promise<void> {
+    const intake = this.#servedBy(server, true)
+    if (this.#held) intake.prepare()
+    await this.#serve(name, 'listen()', () => intake)
+  }
+
+  /** The program has closed its server: no more is accepted from the listener. Open connections live on, and other workers accept. */
+  leave(name: string): void {
+    const entry = this.#serving.get(name)
+    if (entry === undefined || this.#ended) return
+    this.#serving.delete(name)
+    for (const source of entry.lanes.values()) void source.then(one => one.remove())
+    entry.served.closed?.()
+    this.#source.leaves?.(name)
+  }
+
+  /** Whether a server of this process serves it. */
+  isServing(name: string): boolean {
+    return this.#serving.has(name)
   }
 
   async receive(name: string, handler: ConnectionHandler): Promise<void> {
@@ -317,10 +344,11 @@ export class ServedListeners {
     return this.#source.listeners.get(name)?.own === true && !this.#exposed.has(name)
   }
 
-  #servedBy(server: Server): ServerIntake {
+  /** `within`: it is called by the server's own `listen()`. */
+  #servedBy(server: Server, within = false): ServerIntake {
     let served = this.#servers.get(server)
     if (served === undefined) {
-      served = new ServerIntake(server)
+      served = new ServerIntake(server, within)
       this.#servers.set(server, served)
     }
     return served

@@ -39,10 +39,10 @@ export class ServerIntake implements Intake {
   readonly #waiting = new Set<() => void>()
   readonly #requestsDone = deferred()
 
-  /** @throws ERR_PASSFD_INVALID_ARGUMENT if it is not a Node server. */
-  constructor(server: Server) {
+  /** `within`: the server's own `listen()` calls it. @throws ERR_PASSFD_INVALID_ARGUMENT if it is not a Node server. */
+  constructor(server: Server, within = false) {
     this.#server = checkServer(server)
-    this.#sources = new AcceptSources(this.#server, socket => this.#receive(socket))
+    this.#sources = new AcceptSources(this.#server, socket => this.#receive(socket), within)
     const open = this.#open
     const connections = this.#connections
     const waiting = this.#waiting
@@ -79,6 +79,10 @@ export class ServerIntake implements Intake {
   /** For a server that will only get connections: makes it listen (see Connection.injectInto), if it does not. */
   prepare(): void {
     this.#sources.prepare()
+  }
+
+  closed(): void {
+    this.#sources.closed()
   }
 
   beforeRemoval(): void {

@@ -8,19 +8,19 @@ import { type CheckedSpec, readSpec } from '../os/bind-spec.ts'
 export type ListenerSpec = Descriptor | CheckedSpec
 
 /** The most listeners, because each worker gets all of them in one message. */
-const MAX_LISTENERS = 64
+export const MAX_LISTENERS = 64
 
 /**
  * Reads the specs of all listeners, once for the whole program. Names are those that LISTEN_FDNAMES (sd_listen_fds(3)) can tell. `option` is
  * what the user calls them. Throws ERR_PASSFD_INVALID_ARGUMENT, or what became of a Descriptor that is not open; no Descriptor is moved.
  */
-export function readListeners(listeners: unknown, option: string): Map<string, ListenerSpec> {
+export function readListeners(listeners: unknown, option: string, least = 1): Map<string, ListenerSpec> {
   if (typeof listeners !== 'object' || listeners === null) throw invalid(option, 'an object', listeners)
   const all = Object.entries(listeners as Record<string, BindSpec>)
-  if (all.length === 0 || all.length > MAX_LISTENERS)
+  if (all.length < least || all.length > MAX_LISTENERS)
     throw new PassfdError('INVALID_ARGUMENT', {
       what: option,
-      expected: `an object with 1 to ${MAX_LISTENERS} listeners by name`,
+      expected: `an object with ${least} to ${MAX_LISTENERS} listeners by name`,
       actual: `one with ${all.length}`
     })
   const specs = new Map<string, ListenerSpec>()

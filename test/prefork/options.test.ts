@@ -9,8 +9,18 @@ const listeners = { http: { port: 0 } }
 
 const WRONG: [string, object][] = [
   ['an object', null as never],
-  ['either entry or command; it is one with neither', { listeners }],
-  ['either entry or command; it is one with both', { entry, command: ['a'], listeners }],
+  ['one of entry, command and program; it is one with none', { listeners }],
+  ['one of entry, command and program; it is one with entry and command', { entry, command: ['a'], listeners }],
+  ['it is one with entry and command and program', { entry, command: ['a'], program: ['b'], listeners }],
+  ...[[], ['a', 5], [''], 'a'].map((program): [string, object] => ['options.program', { program, listeners }]),
+  ['options.waitReady', { program: ['a'], listeners, waitReady: 1 }],
+  ['options.waitReady', { entry, listeners, waitReady: true }],
+  ['options.spawn.args', { program: ['a'], listeners, spawn: { args: ['b'] } }],
+  ['1 to 64 listeners', { entry, listeners: {} }],
+  [
+    '0 to 64 listeners',
+    { program: ['a'], listeners: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [i, { port: 0 }])) }
+  ],
   ['options.entry', { entry: 5, listeners }],
   ...[[], ['a', 5], [''], 'a'].map((command): [string, object] => ['options.command', { command, listeners }]),
   ...[0, 1025, 1.5, '2', Number.NaN].map((workers): [string, object] => ['workers', { entry, listeners, workers }]),

@@ -67,6 +67,12 @@ export interface Uses {
   exposed?: boolean
 }
 
+/** The program has closed the server of this listener: the worker does not serve it any more. Only programs send it, which run the supervisor's own passfd. */
+export interface Leaves {
+  type: 'leaves'
+  name: string
+}
+
 export interface Ready {
   type: 'ready'
 }
@@ -120,7 +126,18 @@ export interface HandsOver {
   inherits: boolean
 }
 
-export type FromWorker = HandsOver | Join | Uses | Ready | Beat | Closed | Stopping | Failed | Recovered | Accepted
+export type FromWorker =
+  | HandsOver
+  | Join
+  | Uses
+  | Leaves
+  | Ready
+  | Beat
+  | Closed
+  | Stopping
+  | Failed
+  | Recovered
+  | Accepted
 
 export interface Lend extends Lane {
   type: 'lend'

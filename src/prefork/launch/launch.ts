@@ -23,6 +23,10 @@ export interface NodeLaunch extends Surroundings {
   readonly execArgv?: readonly string[] | undefined
 }
 
+export interface ProgramLaunch extends Surroundings {
+  readonly program: readonly [string, ...string[]]
+}
+
 export interface CommandLaunch extends Surroundings {
   readonly command: readonly [string, ...string[]]
   /** The kernel sends the child SIGTERM when the thread that started it ends, in whatever way: see `canSignalOnDeath`. */
@@ -73,6 +77,33 @@ export function launchCommand(
   const program = [...unspeakable(environment, name), name.startsWith('-') ? found : name, ...args]
   const [first, ...rest] = [...(deathSignal ? [setpriv(), ...DEATH_SIGNAL] : []), ...trampoline, ...program] as [string]
   return spawn(first, rest, spawning)
+}
+
+/**
+ * Starts a program that knows nothing of passfd, with `variables` in its environment and `preload` required by every process of Node's in it
+ * (NODE_OPTIONS). It inherits no descriptor besides stdout and stderr. Otherwise it works as `launchCommand`.
+ */
+export function launchProgram(
+  options: ProgramLaunch,
+  preload: string,
+  variables: Readonly<Record<string, string>>
+): ChildProcess {
+  const { program, env = inheritable() } = options
+  const [name, ...args] = program
+  const base = baseOf(options.cwd)
+  const cwd = directoryFor(options.cwd, dirname(resolve(base ?? '/', name.includes('/') ? name : '/')))
+  const nodeOptions = [...(env.NODE_OPTIONS ? [env.NODE_OPTIONS] : []), `--require ${quoted(preload)}`].join(' ')
+  const spawning = spawnOptions({ ...options, cwd, env: { ...env, ...variables, NODE_OPTIONS: nodeOptions } }, [])
+  return spawn(name === 'node' && !existsInPath(name, env.PATH, cwd ?? base) ? executable() : name, args, spawning)
+}
+
+/** As NODE_OPTIONS has it: a backslash escapes a quotation mark, and itself. */
+function quoted(text: string): string {
+  return `"${text.replace(/[\\"]/g, '\\$&')}"`
+}
+
+function existsInPath(name: string, path: string | undefined, cwd: string | URL | undefined): boolean {
+  return findProgram(name, path, cwd) !== undefined
 }
 
 /** Resolves to whether setpriv(1) works (util-linux 2.33 or later): it makes a program end with its parent. */

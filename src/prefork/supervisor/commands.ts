@@ -42,6 +42,11 @@ export interface SupervisorEvents {
   lameDuck: [milliseconds: number]
   /** All workers are ready, and none of them serves this listener. Without a listener for this event the supervisor emits a process warning. */
   unserved: [name: string]
+  /**
+   * No worker of a `program` listens at this address any more, after a reload: the supervisor has closed the listener. Without a listener for this
+   * event the supervisor emits a process warning.
+   */
+  listenerClosed: [name: string, address: ListenAddress]
   /** A successor serves (the option `takeover`). The workers accept no more connections, finish their requests, and end; then the supervisor stops. */
   superseded: [successor: Peer]
   /** The superseded processes that still have connections, each with its pid and its last reported number of connections. */

@@ -29,6 +29,8 @@ export interface LineOwner {
   /** The worker's program has called joinSupervisor(). Returns the answer. */
   onJoin(join: Join): Omit<Welcome, 'version'>
   onUses(uses: Uses): void
+  /** Its program has closed the server of a listener. */
+  onLeaves(name: string): void
   /** Its program has called `handOver()` or `onInherit()`. */
   onHandsOver(how: HandsOver): void
   onReady(): void
@@ -147,9 +149,11 @@ export class ControlLine {
     if (this.#version < 2) owner.onException(undefined)
     switch (value?.type) {
       case 'join':
-        return this.#welcome(value)
+        return this.join(value)
       case 'uses':
         return owner.onUses(value)
+      case 'leaves':
+        return owner.onLeaves(value.name)
       case 'handsOver':
         return owner.onHandsOver(value)
       case 'ready':
@@ -170,7 +174,8 @@ export class ControlLine {
     }
   }
 
-  #welcome(join: Join): Welcome {
+  /** The worker joins: returns the answer. Throws if the two have no version in common. */
+  join(join: Join): Welcome {
     const { version: least, newest = least } = join
     const version = Math.min(NEWEST, newest)
     if (!(version >= Math.max(LEAST, least))) {

@@ -1,9 +1,13 @@
 /** The listeners of a supervisor: opened once, balanced over the workers that are ready, and closed when it stops. */
+import { createHash } from 'node:crypto'
+import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
+import type { CheckedSpec } from '../../os/bind-spec.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import { type ListenerSpec, MAX_LISTENERS } from '../../serving/specs.ts'
 import type { Report } from '../../takeover/place.ts'
 import { differences, hasMoved, isSame, listenAgain, type ServedSocket } from '../../takeover/served-socket.ts'
 import type { Listener, ListenerEvents } from '../listen/listener.ts'
@@ -11,6 +15,12 @@ import { inheritListener, openListener } from '../listen/open-listener.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 import type { Workers } from './workers.ts'
+
+/** What `need()` is asked for, with the name that it gets unless a listener of the program's options is the same. */
+interface Wanted {
+  readonly spec: CheckedSpec
+  readonly name: string
+}
 
 /** The offer of a predecessor. */
 export interface Predecessor {
@@ -26,6 +36,11 @@ export class Listeners {
   readonly #options = new Map<string, Record<string, unknown>>()
   /** The names of listeners that came from a predecessor. */
   readonly #inherited = new Set<string>()
+  /** What programs have asked for: the names of listeners that are open, or are being opened. */
+  readonly #wanted = new Map<string, Promise<string>>()
+  #events: ListenerEvents | undefined
+  #closed = false
+  #predecessor: Predecessor | undefined
 
   constructor(settings: Settings, workers: Workers) {
     this.#settings = settings
@@ -37,25 +52,85 @@ export class Listeners {
    * for the program. Rejects with the system's error; listeners that it has opened before stay open until `close()`.
    */
   async open(events: ListenerEvents, predecessor?: Predecessor): Promise<Report[]> {
-    const { listeners, balance, takeover } = this.#settings
+    this.#events = events
+    this.#predecessor = predecessor
     const reports: Report[] = []
-    for (const [name, spec] of listeners) {
-      const socket = predecessor?.sockets.get(name)
-      if (socket !== undefined && isSame(spec, socket)) {
-        reports.push(...differences(spec, socket, predecessor!.pid))
-        this.#open.set(name, inheritListener(socket, spec, balance, events))
-        this.#inherited.add(name)
-        predecessor!.sockets.delete(name)
-        if (spec instanceof Descriptor) spec.close() // it names the same socket
-        const { backlog } = spec as { backlog?: number }
-        this.#options.set(name, spec instanceof Descriptor ? socket.options : { ...socket.options, backlog })
-        continue
-      }
-      if (socket !== undefined) reports.push(hasMoved(name, predecessor!.pid))
-      this.#open.set(name, await openListener(name, spec, balance, events, takeover !== undefined))
-      this.#options.set(name, spec instanceof Descriptor ? { own: false } : { ...spec, own: true })
-    }
+    for (const [name, spec] of this.#settings.listeners) reports.push(...(await this.#openOne(name, spec)))
     return reports
+  }
+
+  async #openOne(name: string, spec: ListenerSpec): Promise<Report[]> {
+    const { balance, takeover } = this.#settings
+    const predecessor = this.#predecessor
+    const events = this.#events!
+    const socket = predecessor?.sockets.get(name)
+    if (socket !== undefined && isSame(spec, socket)) {
+      const reports = differences(spec, socket, predecessor!.pid)
+      this.#open.set(name, inheritListener(socket, spec, balance, events))
+      this.#inherited.add(name)
+      predecessor!.sockets.delete(name)
+      if (spec instanceof Descriptor) spec.close() // it names the same socket
+      const { backlog } = spec as { backlog?: number }
+      this.#options.set(name, spec instanceof Descriptor ? socket.options : { ...socket.options, backlog })
+      return reports
+    }
+    this.#open.set(name, await openListener(name, spec, balance, events, takeover !== undefined))
+    this.#options.set(name, spec instanceof Descriptor ? { own: false } : { ...spec, own: true })
+    return socket === undefined ? [] : [hasMoved(name, predecessor!.pid)]
+  }
+
+  /**
+   * Returns the name of the listener with this address, which it opens at the first call. `nth`: of several with port 0. Rejects with the system's
+   * error, or ERR_PASSFD_TOO_MANY_LISTENERS.
+   */
+  need(spec: CheckedSpec, nth: number): Promise<string> {
+    const declared = [...this.#settings.listeners].find(([name, one]) =>
+      isSameAddress(one instanceof Descriptor ? this.#open.get(name)?.address() : one, spec)
+    )
+    if (declared !== undefined) return Promise.resolve(declared[0])
+    const name = nameOf(spec, nth)
+    let wanted = this.#wanted.get(name)
+    if (wanted === undefined) {
+      wanted = this.#openWanted({ spec, name })
+      this.#wanted.set(name, wanted)
+      wanted.catch(() => this.#wanted.delete(name)) // the next one tries again
+    }
+    return wanted
+  }
+
+  async #openWanted({ spec, name }: Wanted): Promise<string> {
+    if (this.#closed) throw new PassfdError('SUPERVISOR_STOPPED')
+    if (this.#settings.listeners.size + this.#wanted.size >= MAX_LISTENERS)
+      throw new PassfdError('TOO_MANY_LISTENERS', { limit: MAX_LISTENERS })
+    await this.#openOne(name, spec)
+    const listener = this.#open.get(name)!
+    if (this.#closed) {
+      this.#open.delete(name)
+      await listener.close({ exclusive: false, served: false, give: () => {} })
+      throw new PassfdError('SUPERVISOR_STOPPED')
+    }
+    return name
+  }
+
+  /**
+   * Closes listeners that programs have asked for and of which `isUsed` is false. Waiting connections are accepted and closed. Returns their
+   * names with their addresses.
+   */
+  async closeUnused(isUsed: (name: string) => boolean): Promise<[name: string, address: ListenAddress][]> {
+    const unused: [string, ListenAddress][] = []
+    for (const name of [...this.#wanted.keys()]) {
+      const listener = this.#open.get(name)
+      if (listener === undefined || isUsed(name)) continue
+      unused.push([name, listener.address()])
+      this.#wanted.delete(name)
+      this.#open.delete(name)
+      const exclusive = this.#workers.isExclusive(name)
+      const give = (connections: readonly number[]): void => {
+        for (const connection of connections) own(connection).close()
+      }
+      await listener.close({ exclusive, served: true, give }).catch(error => throwLater(error))
+    }
+    return unused
   }
 
   /** Returns the offer for a successor. The listeners still own the Descriptors. */
@@ -128,6 +203,11 @@ export class Listeners {
     return [...this.#open.values()].every(({ closesAtOnce }) => closesAtOnce)
   }
 
+  /** Returns the grant of one listener for the worker in `slot`. The caller closes it. Undefined: it was closed meanwhile. */
+  grant(name: string, slot: number): ListenerGrant | undefined {
+    return this.#open.get(name)?.grant(slot)
+  }
+
   /** Returns the grants for a worker that starts in `slot`, by name. The caller closes them. */
   grants(slot: number): Map<string, ListenerGrant> {
     const grants = new Map<string, ListenerGrant>()
@@ -159,6 +239,7 @@ export class Listeners {
    * Never rejects.
    */
   async close(mayEnd: boolean, give: (name: string, connections: readonly Descriptor[]) => void): Promise<void> {
+    this.#closed = true
     const all = [...this.#open]
     this.#open.clear()
     await Promise.all(
@@ -183,4 +264,43 @@ export class Listeners {
 
 export function closeGrants(grants: ReadonlyMap<string, ListenerGrant>): void {
   for (const { listener } of grants.values()) listener[Symbol.dispose]()
+}
+
+/** The name of a listener that a program has asked for: it has no colon, which would end it in LISTEN_FDNAMES. */
+function nameOf(spec: CheckedSpec, nth: number): string {
+  if ('path' in spec) return readable(spec.path)
+  const host = 'type' in spec ? spec.address : spec.host
+  const port = spec.port === 0 ? `any port ${nth}` : `${spec.port}`
+  const kind = 'type' in spec ? `${spec.type} ` : ''
+  const only = 'ipv6Only' in spec && spec.ipv6Only === true ? ' ipv6Only' : ''
+  return `${kind}${host === undefined ? '' : `${readable(host)} `}${port}${only}`
+}
+
+const MAX_NAME = 255
+
+function readable(text: string): string {
+  const name = text.replace(/[^\x20-\x39\x3b-\x7e]/gu, one => encodeURIComponent(one).replace(/^:$/, '%3A'))
+  return name.length <= MAX_NAME ? name : `${name.slice(0, 190)}#${createHash('sha256').update(name).digest('hex')}`
+}
+
+/** Whether a program's `listen()` means this listener of the supervisor's options. */
+function isSameAddress(declared: CheckedSpec | ListenAddress | undefined, asked: CheckedSpec): boolean {
+  if (declared === undefined) return false
+  if ('family' in declared) return !('path' in asked) && !('type' in asked) && asked.port === declared.port
+  if ('path' in declared || 'path' in asked)
+    return 'path' in declared && 'path' in asked && resolve(declared.path) === resolve(asked.path)
+  if ('type' in declared || 'type' in asked)
+    return (
+      'type' in declared &&
+      'type' in asked &&
+      declared.type === asked.type &&
+      declared.port === asked.port &&
+      declared.address === asked.address
+    )
+  return declared.port === asked.port && (declared.host === asked.host || isUnspecified(declared.host, asked.host))
+}
+
+/** Two ways to say every address. */
+function isUnspecified(...hosts: readonly (string | undefined)[]): boolean {
+  return hosts.every(host => host === undefined || host === '::' || host === '0.0.0.0')
 }

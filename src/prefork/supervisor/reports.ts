@@ -3,6 +3,7 @@ import type { EventEmitter } from 'node:events'
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, type Failure, PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
+import type { ListenAddress } from '../../serving/bound-socket.ts'
 import { type Report, warnOf } from '../../takeover/place.ts'
 import type { SupervisorEvents } from './commands.ts'
 
@@ -69,6 +70,14 @@ export class Reports {
   unserved(name: string): void {
     if (this.#emitter.listenerCount('unserved') > 0) this.emit('unserved', name)
     else process.emitWarning(new PassfdError('UNSERVED', { name }))
+  }
+
+  listenerClosed(name: string, address: ListenAddress): void {
+    if (this.#emitter.listenerCount('listenerClosed') > 0) this.emit('listenerClosed', name, address)
+    else {
+      const where = 'path' in address ? address.path : `${address.address} port ${address.port}`
+      process.emitWarning(new PassfdError('LISTENER_CLOSED', { name, where }))
+    }
   }
 
   takeover(report: Report): void {

@@ -5,22 +5,27 @@ import { setTimeout as later, setImmediate } from 'node:timers/promises'
 import { AsyncContext } from '../../base/async-context.ts'
 import { checkType } from '../../base/check.ts'
 import { type Deferred, deferred } from '../../base/deferred.ts'
-import { PassfdError } from '../../base/errors.ts'
+import { asError, PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
+import { readSpec } from '../../os/bind-spec.ts'
 import { collectOrphans } from '../../os/orphans.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import { NotifySocket } from '../../systemd/notify-socket.ts'
 import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
+import type { Welcome } from '../control/control.ts'
+import type { Ask, Granted } from '../control/desk.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
 import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from '../options.ts'
 import { type AdminServer, type AdminSubject, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
+import { Desk, type Reply } from './desk.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
 import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
@@ -62,6 +67,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #queue: Promise<unknown> = Promise.resolve()
   readonly #takeover: Takeover | undefined
   #notify: NotifySocket | undefined
+  #desk: Desk | undefined
   #admin: AdminServer | undefined
   #deathSignal = false
   #endCollecting = (): void => {}
@@ -202,6 +208,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       return replaced
     })
     await Promise.all(old.map(worker => worker.exited))
+    if (this.#settings.program === undefined || this.#phase !== 'running') return
+    // The new code does not listen there
+    const isUsed = (name: string): boolean =>
+      this.#workers.some(({ uses, state }) => uses.has(name) || state === 'starting')
+    for (const [name, address] of await this.#listeners.closeUnused(isUsed)) this.#reports.listenerClosed(name, address)
   }
 
   /** Sets the number of workers (1 to 1,024). Resolves when new workers are ready, or surplus workers have ended. */
@@ -311,14 +322,16 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   async #open(predecessor: Predecessor | undefined): Promise<void> {
-    const { command, admin, takeover } = this.#settings
+    const { command, program, spawn, admin, takeover } = this.#settings
     const events = {
       onRouteFailed: (error: unknown) => this.#reports.routeFailed(error),
       onAcceptError: (error: Error, name: string) => this.#reports.acceptError(error, name),
       context: this.#context
     }
     for (const report of await this.#listeners.open(events, predecessor)) this.#reports.takeover(report)
-    this.#takeover?.check()
+    // What a program listens on is known later, and what it leaves is closed at the commit
+    if (program === undefined) this.#takeover?.check()
+    else this.#desk = await Desk.open(spawn.uid, (ask, peer) => this.#grant(ask, peer))
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
@@ -424,6 +437,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#health.end()
     this.#endCollecting()
     await this.#notify?.close()
+    await this.#desk?.close()
     await this.#admin?.close()
     await this.#takeover?.leave()
     this.#phase = 'stopped'
@@ -480,10 +494,45 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- workers
 
+  /** Answers a process of a program that calls `listen()`. */
+  async #grant(ask: Ask, peer: Peer): Promise<Reply> {
+    const worker = [...this.#workers].find(({ token }) => token === ask.token)
+    const refused: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
+    if (worker?.admits(peer.pid) !== true) return refused
+    let name: string
+    try {
+      name = await this.#listeners.need(readSpec(ask.wanted, 'wanted'), ask.nth)
+    } catch (error) {
+      const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
+      return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
+    }
+    const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
+    if (grant === undefined) return refused
+    try {
+      const joined = worker.join(ask.join, peer.pid)
+      worker.granted(name)
+      const { listener, ...rest } = grant
+      const { listeners: _, ...welcome } = joined?.welcome ?? { listeners: undefined }
+      const answer: Granted = {
+        type: 'granted',
+        name,
+        address: this.#listeners.address(name),
+        own: rest.own,
+        pid: process.pid,
+        ...('lane' in rest ? { lane: rest.lane, ...(rest.backlog !== undefined && { backlog: rest.backlog }) } : {}),
+        ...(joined === undefined ? {} : { welcome: welcome as Omit<Welcome, 'listeners'> })
+      }
+      return { answer, descriptors: [listener, ...(joined?.ends ?? [])] }
+    } catch (error) {
+      grant.listener.close()
+      throw error
+    }
+  }
+
   #launch(slot: Slot): WorkerProcess {
     if (this.#phase !== 'starting' && !this.#isServing()) throw new PassfdError('SUPERVISOR_STOPPED')
-    const { balance, command } = this.#settings
-    const grants = this.#listeners.grants(slot.index)
+    const { balance, command, program } = this.#settings
+    const grants = program === undefined ? this.#listeners.grants(slot.index) : new Map<string, ListenerGrant>()
     let worker: WorkerProcess
     try {
       const setup: WorkerSetup = {
@@ -492,6 +541,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         settings: this.#settings,
         owner: this.#owner,
         notify: this.#notify,
+        desk: this.#desk?.name,
         deathSignal: this.#deathSignal,
         grants,
         closesAtOnce: this.#listeners.closeAtOnce,
@@ -533,6 +583,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if (exposed) this.#workers.expose(name)
       this.#rebalance()
     },
+    onLeaves: () => this.#rebalance(),
     onAllTaken: () => this.#listeners.workerIsFree(),
     onAccepted: (worker, accepted) => this.#listeners.get(accepted.name)?.accepted(worker, accepted),
     isLeaving: async worker => {

@@ -1,16 +1,21 @@
 /** The supervisor's view of one worker: its process, its states, and its end. */
 import type { ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { constants } from 'node:os'
+import { fileURLToPath } from 'node:url'
 import { type Deferred, deferred } from '../../base/deferred.ts'
 import { PassfdError } from '../../base/errors.ts'
 import type { Channel } from '../../channel/channel.ts'
 import { pair } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
+import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
-import { type Accepted, type FromSupervisor, SUPERVISOR_VARIABLE } from '../control/control.ts'
+import { type Accepted, type FromSupervisor, type Join, SUPERVISOR_VARIABLE, type Welcome } from '../control/control.ts'
+import { DESK_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
-import { checkEntry, deniedTo, inheritable, launchCommand, launchNode } from '../launch/launch.ts'
+import { checkEntry, deniedTo, inheritable, launchCommand, launchNode, launchProgram } from '../launch/launch.ts'
 import { cpu, rss } from '../launch/procfs.ts'
 import { SessionLeftovers } from '../launch/session-leftovers.ts'
 import type { Recipient } from '../listen/recipient.ts'
@@ -25,10 +30,15 @@ const LAST_WORDS = 1000
 /** Signals that stop a worker, and the exit codes of a shell or wrapper that has passed the signal on. */
 const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
 
+/** Where src/preload.cts is, seen from dist/, from src/ and from a bundle of tests. */
+const PRELOADS = ['../../preload.cjs', '../../../dist/preload.cjs', '../../dist/preload.cjs']
+
 /** Receives the events of a worker. */
 export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
+  /** Its program has closed the server of this listener. */
+  onLeaves(worker: WorkerProcess): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
   /** It has accepted connections as told, or has found the queue empty. */
@@ -53,6 +63,8 @@ export interface WorkerSetup {
   readonly owner: WorkerOwner
   /** Only for a `command`. */
   readonly notify: NotifySocket | undefined
+  /** Only for a `program`: the name of the desk. */
+  readonly desk: string | undefined
   readonly deathSignal: boolean
   readonly grants: ReadonlyMap<string, ListenerGrant>
   /** Closing copies of what it has taken never blocks. */
@@ -107,7 +119,15 @@ export class WorkerProcess implements Recipient {
   /** Why it has ended, or is to end, in words. */
   reason: string | undefined
 
+  /** Only a process of this worker knows it, from its environment. */
+  readonly token = randomBytes(16).toString('hex')
   readonly #setup: WorkerSetup
+  /** Of a `program`: the worker's ends of its channels, until a process of it listens. */
+  #ends: readonly [control: Descriptor, application: Descriptor] | undefined
+  /** Of a `program`: the process that listens. */
+  #listening: number | undefined
+  /** Of a `program`: the names of listeners that it was given. */
+  readonly #granted = new Set<string>()
   /** Undefined for a `command`. */
   readonly #line: ControlLine | undefined
   readonly #child: ChildProcess | undefined
@@ -140,10 +160,14 @@ export class WorkerProcess implements Recipient {
       if (settings.command === undefined) {
         const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
         this.#line = line
+        if (settings.program !== undefined) this.#ends = [theirs, application.dup()]
         try {
-          this.#child = this.#launchNode(theirs, application)
+          this.#child =
+            settings.program === undefined
+              ? this.#launchNode(theirs, application)
+              : this.#launchProgram(settings.program)
         } finally {
-          theirs.close()
+          if (this.#ends === undefined) theirs.close()
         }
       } else this.#child = this.#launchCommand(settings.command, application)
       this.#follow(this.#child)
@@ -161,8 +185,9 @@ export class WorkerProcess implements Recipient {
     return this.#version >= 2
   }
 
+  /** Of its main process, or of the process of a `program` that listens. */
   get pid(): number | undefined {
-    return this.#child?.pid
+    return this.#listening ?? this.#child?.pid
   }
 
   get uptime(): number {
@@ -209,6 +234,29 @@ export class WorkerProcess implements Recipient {
   accept(name: string, count: number): void {
     this.sent += count
     void this.send({ type: 'accept', name, count })
+  }
+
+  /** Whether a process may listen as this worker: the first one that asks may. */
+  admits(pid: number): boolean {
+    return !this.ended && !this.told && (this.#listening ?? pid) === pid
+  }
+
+  /**
+   * The process `pid` of its program listens, and is the worker from now on. Returns the welcome and its ends of the channels, which the caller owns;
+   * undefined if it had joined before. Throws if supervisor and worker have no version in common.
+   */
+  join(join: Join, pid: number): { welcome: Welcome; ends: readonly Descriptor[] } | undefined {
+    const ends = this.#ends
+    if (ends === undefined) return undefined
+    const welcome = this.#line!.join(join)
+    this.#ends = undefined
+    this.#listening = pid
+    return { welcome, ends }
+  }
+
+  /** Notes that its program was given this listener. */
+  granted(name: string): void {
+    this.#granted.add(name)
   }
 
   /** Reads from the system what the worker does not report. */
@@ -359,7 +407,12 @@ export class WorkerProcess implements Recipient {
 
   #signal(signal: NodeJS.Signals): void {
     this.#cause.denied = false
-    if (this.#child?.pid !== undefined) this.#child.kill(signal)
+    const leader = this.#child?.pid
+    if (leader === undefined) return
+    // A wrapper that is killed can't pass the signal on
+    if (signal === 'SIGKILL' && this.#listening !== undefined && this.#listening !== leader)
+      if (statOf(this.#listening)?.session === leader) process.kill(this.#listening, signal)
+    this.#child!.kill(signal)
   }
 
   /** Stops waiting for a process that can't be killed: it might never end. */
@@ -380,6 +433,17 @@ export class WorkerProcess implements Recipient {
     checkEntry({ entry: entry!, cwd: spawn.cwd })
     const env = { ...inheritable(spawn.env), [SUPERVISOR_VARIABLE]: String(process.pid) }
     return launchNode({ ...spawn, entry: entry!, env }, [control.borrow(), application.borrow()])
+  }
+
+  #launchProgram(program: readonly [string, ...string[]]): ChildProcess {
+    const { settings, desk } = this.#setup
+    const { spawn, waitReady } = settings
+    const variables = {
+      ...Object.fromEntries(SLOT_VARIABLES.map(name => [name, `${this.slot}`])),
+      [DESK_VARIABLE]: `${desk} ${this.token}`,
+      ...(waitReady ? { [WAIT_READY_VARIABLE]: '1' } : {})
+    }
+    return launchProgram({ ...spawn, program, env: inheritable(spawn.env) }, preload(), variables)
   }
 
   #launchCommand(command: readonly [string, ...string[]], application: Descriptor): ChildProcess {
@@ -428,6 +492,11 @@ export class WorkerProcess implements Recipient {
   /** Returns what it has not done to become ready. */
   #missing(): string {
     if (this.#line === undefined) return 'said READY=1 to NOTIFY_SOCKET'
+    const { program, waitReady } = this.#setup.settings
+    if (program !== undefined) {
+      if (!this.#line.joined) return 'called listen()'
+      return waitReady ? "called process.send('ready')" : 'been listening'
+    }
     return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }
 
@@ -456,9 +525,13 @@ export class WorkerProcess implements Recipient {
       return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, hold, shared, listeners }
     },
     onUses: ({ name, adopts, exposed = !adopts }) => {
-      if (!this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
+      if (!this.#setup.grants.has(name) && !this.#granted.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
+    },
+    onLeaves: name => {
+      this.uses.delete(name)
+      this.#setup.owner.onLeaves(this)
     },
     onHandsOver: ({ gives, inherits }) => {
       this.gives = gives
@@ -539,6 +612,8 @@ export class WorkerProcess implements Recipient {
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await this.#line?.lastWords()
     for (const grant of this.#setup.grants.values()) grant.listener[Symbol.dispose]()
+    for (const end of this.#ends ?? []) end.close()
+    this.#ends = undefined
     const { slot, pid = 'none' } = this
     const detail = this.#describe(exit)
     this.reason = detail
@@ -553,8 +628,9 @@ export class WorkerProcess implements Recipient {
   /** Ends the other processes of its session. After a stop, of whatever origin, they first have the rest of `stopTimeout`. */
   async #endSession(exit: Exit): Promise<void> {
     const { spawn, stopTimeout, killTimeout } = this.#setup.settings
-    if (this.pid === undefined || spawn.leaveGroup === true) return
-    const leftovers = await SessionLeftovers.of(this.pid)
+    const leader = this.#child?.pid
+    if (leader === undefined || spawn.leaveGroup === true) return
+    const leftovers = await SessionLeftovers.of(leader)
     if (leftovers === undefined) return
     this.#leftovers = leftovers
     if (this.#atOnce) leftovers.kill()
@@ -593,4 +669,11 @@ export class WorkerProcess implements Recipient {
 /** Whether it has ended by a signal that means a graceful stop. */
 function isStop({ code, signal }: Exit): boolean {
   return STOPS.includes(signal ?? code)
+}
+
+/** Returns the path of the file that is loaded into programs. Throws ERR_PASSFD_PRELOAD_MISSING. */
+function preload(): string {
+  const path = PRELOADS.map(name => fileURLToPath(new URL(name, import.meta.url))).find(name => existsSync(name))
+  if (path === undefined) throw new PassfdError('PRELOAD_MISSING')
+  return path
 }

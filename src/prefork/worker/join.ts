@@ -79,15 +79,25 @@ async function standAlone({ standalone, signals = true, lameDuck = 0 }: JoinOpti
   return worker
 }
 
-function stopOnSignals(worker: Worker): void {
+/** @internal TERM and INT stop the worker; the second one closes the remaining connections. Returns the listeners. */
+export function stopOnSignals(worker: Worker): (() => void)[] {
   let told = false
-  for (const signal of ['SIGTERM', 'SIGINT'] as const)
-    process.on(signal, () => {
-      // The first signal adds nothing to the supervisor's own order, because systemd sends it to all processes of a service
-      if (told) worker.hurry()
-      else void worker.end({ last: false, told: false, signal: true })
-      told = true
-    })
+  const stop = (): void => {
+    // The first signal adds nothing to the supervisor's own order, because systemd sends it to all processes of a service
+    if (told) worker.hurry()
+    else void worker.end({ last: false, told: false, signal: true })
+    told = true
+  }
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop)
+  return [stop]
+}
+
+/** @internal If it hangs when its supervisor is killed, only the kernel can end it. `parent`: the supervisor, its parent. */
+export function orphanedBy(
+  parent: number,
+  { stopTimeout, killTimeout }: Pick<Welcome, 'stopTimeout' | 'killTimeout'>
+): void {
+  if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
 }
 
 async function joinParent(parent: number, { signals = true, channel: options = {} }: JoinOptions): Promise<Worker> {
@@ -101,9 +111,7 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   const channel = await connect(Descriptor.adopt(APPLICATION_NUMBER), { ...options, authorize })
   const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
   const welcome = await control.request<Welcome>(join, { descriptors: 253 })
-  const { stopTimeout, killTimeout } = welcome
-  // If it hangs when its supervisor is killed, only the kernel can end it
-  if (isMainThread) native.dieAfterParent(Math.ceil((stopTimeout + killTimeout) / 1000) + 1, parent)
+  orphanedBy(parent, welcome)
   // The control channel keeps the process running, because a worker lives until it is stopped
   const origin = new SupervisedOrigin(welcome, parent, control, channel.unref())
   const worker = new Worker(origin)

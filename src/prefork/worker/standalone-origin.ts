@@ -39,7 +39,8 @@ export async function standaloneOrigin(
     stopping: async () => ({ last: true, orphan: false }),
     leave: async () => {
       await Promise.all(bound.map(({ file }) => file && removeFile(file)))
-    }
+    },
+    exit: code => process.exit(code)
   }
 }
 

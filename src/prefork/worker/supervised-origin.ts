@@ -4,6 +4,7 @@ import { setTimeout as later } from 'node:timers/promises'
 import { asError, type PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
+import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { ServedListeners } from '../../serving/served-listeners.ts'
 import type { Accept, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
@@ -24,13 +25,16 @@ export class SupervisedOrigin implements WorkerOrigin {
   readonly slot: number
   readonly id: number
   readonly channel: Channel
-  readonly listeners: ReadonlyMap<string, ListenerGrant>
+  /** A program gets further ones later: see program.ts. */
+  readonly listeners: Map<string, ListenerGrant>
   readonly idleGrace: number
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly onClosed: (() => void) | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
   readonly #parent: number
+  /** False: a wrapper (npm, for example) is between. */
+  readonly #isChild: boolean
   readonly #heartbeat: number
   readonly #version: number
   readonly #inspector = inspectorOf()
@@ -43,6 +47,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   constructor(welcome: Welcome, parent: number, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
     this.#version = welcome.version ?? 1
     this.#parent = parent
+    this.#isChild = process.ppid === parent
     this.#hold = welcome.hold === true
     this.#shared = welcome.shared === true
     this.slot = welcome.slot
@@ -116,8 +121,12 @@ export class SupervisedOrigin implements WorkerOrigin {
   /** Resolves to whether the supervisor's process has ended. It waits, because the kernel closes descriptors a moment before it re-parents children. */
   async #isOrphan(): Promise<boolean> {
     const deadline = performance.now() + ORPHANED
-    while (process.ppid === this.#parent && performance.now() < deadline) await later(1)
-    return process.ppid !== this.#parent
+    while (this.#supervisorLives() && performance.now() < deadline) await later(1)
+    return !this.#supervisorLives()
+  }
+
+  #supervisorLives(): boolean {
+    return this.#isChild ? process.ppid === this.#parent : statOf(this.#parent)?.lives === true
   }
 
   uses(name: string, how: { adopts: boolean; exposed: boolean }): void {
@@ -151,6 +160,16 @@ export class SupervisedOrigin implements WorkerOrigin {
       if ((error as PassfdError).code === 'ERR_PASSFD_TIMEOUT') return { last: false, orphan: false }
       return { last: true, orphan: await this.#isOrphan() }
     }
+  }
+
+  /** The program has closed the server of a listener. */
+  leaves(name: string): void {
+    this.#told.delete(name)
+    this.#say({ type: 'leaves', name })
+  }
+
+  exit(code: number | string): void {
+    process.exit(code)
   }
 
   async leave(): Promise<void> {

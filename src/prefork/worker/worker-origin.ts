@@ -15,6 +15,8 @@ export interface WorkerOrigin extends ListenerSource, EndLimits {
   stopping(signal: boolean): Promise<Standing>
   /** Called at the very end, when nothing is served any more. */
   leave(): Promise<void>
+  /** Ends the process. */
+  exit(code: number | string): void
 }
 
 /** The situation of a stopping worker among the other processes. */

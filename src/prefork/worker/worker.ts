@@ -79,7 +79,7 @@ export class Worker {
     this.#listeners = new ServedListeners(origin)
     this.#end = new GracefulEnd(this.#listeners, origin, {
       leave: () => origin.leave(),
-      exit: code => process.exit(code)
+      exit: code => origin.exit(code)
     })
   }
 

@@ -1,0 +1,50 @@
+/** Asks the supervisor for a listener, and waits for the answer without the event loop: see control/desk.ts. */
+import { EAGAIN, EINTR } from '../../base/errno.ts'
+import { checked, PassfdError } from '../../base/errors.ts'
+import { type Descriptor, received } from '../../descriptor/descriptor.ts'
+import { discard } from '../../os/loop.ts'
+import { MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../../os/native.ts'
+import { RECEIVED } from '../../os/raw-socket.ts'
+import { PACKETS, withNameBytes } from '../../os/socket-name.ts'
+import { type Answer, type Ask, MAX_PACKET } from '../control/desk.ts'
+
+/** How long the supervisor may take, in ms. It may be busy, or wait for a lock on a socket's folder. */
+const PATIENCE = 30_000
+const LONGEST_NAP = 5
+const NOTHING = new Int32Array(1)
+const NAME = Buffer.alloc(108)
+const sleeper = new Int32Array(new SharedArrayBuffer(4))
+
+/**
+ * Returns the answer with its descriptors, which the caller owns. `desk`: the abstract name of the socket. Throws the system's error if nobody
+ * listens there, or ERR_PASSFD_SUPERVISOR_SILENT.
+ */
+export function ask(desk: string, question: Ask): { answer: Answer; descriptors: Descriptor[] } {
+  const deadline = performance.now() + PATIENCE
+  const fd = checked(native.socket(PACKETS), 'socket')
+  try {
+    const until = (call: () => number, name: string): number => {
+      for (let nap = 0.25; ; nap = Math.min(2 * nap, LONGEST_NAP)) {
+        const result = call()
+        if (result !== EAGAIN && result !== EINTR) return checked(result, name)
+        if (performance.now() > deadline) throw new PassfdError('SUPERVISOR_SILENT', { timeout: PATIENCE })
+        Atomics.wait(sleeper, 0, 0, nap)
+      }
+    }
+    until(() => withNameBytes({ abstract: desk }, bytes => native.connect(fd, bytes)), 'connect')
+    const bytes = Buffer.from(JSON.stringify(question))
+    until(() => native.sendMessage(fd, bytes, 0, bytes.length, NOTHING, 0, 0, null), 'sendmsg')
+    const packet = Buffer.alloc(MAX_PACKET)
+    const length = until(() => native.receiveMessage(fd, packet, 0, packet.length, RECEIVED, NAME, false), 'recvmsg')
+    const fds = Array.from(RECEIVED.subarray(MESSAGE_FIRST, MESSAGE_FIRST + RECEIVED[RESULT_DESCRIPTORS]!))
+    if ((RECEIVED[RESULT_FLAGS]! & TRUNCATED) !== 0) {
+      discard(fds)
+      throw new PassfdError('DESCRIPTORS_TRUNCATED')
+    }
+    const descriptors = fds.map(received)
+    if (length === 0) throw new PassfdError('DISCONNECTED')
+    return { answer: JSON.parse(packet.toString('utf8', 0, length)) as Answer, descriptors }
+  } finally {
+    native.close(fd)
+  }
+}

@@ -1,0 +1,288 @@
+/**
+ * A program that knows nothing of passfd as a worker: its `listen()` and `bind()` are answered with listeners of the supervisor, and at the stop its
+ * own signal handlers are called. src/preload.cts loads this at the first call of `listen()`.
+ */
+import type { Socket as DatagramSocket } from 'node:dgram'
+import type { Server } from 'node:net'
+import { resolve } from 'node:path'
+import { PassfdError, systemError } from '../../base/errors.ts'
+import { channelOn } from '../../channel/connect.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { type FromSupervisor, type FromWorker, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
+import { type Answer, type Granted, WAIT_READY_VARIABLE, type WantedAddress } from '../control/desk.ts'
+import { ask } from './ask.ts'
+import { orphanedBy, stopOnSignals } from './join.ts'
+import { SupervisedOrigin } from './supervised-origin.ts'
+import { listenersOf, Worker } from './worker.ts'
+
+/** What `Server.prototype._listen2` of Node gets. For a path port and addressType are -1. */
+export interface Where {
+  readonly address: string | null
+  readonly port: number
+  readonly addressType: number
+  readonly backlog: number | undefined
+  readonly flags: number | undefined
+}
+
+/** Options of the program's `listen()` that `_listen2` does not get. */
+export interface Extra {
+  readonly exclusive?: boolean
+  readonly readableAll?: boolean
+  readonly writableAll?: boolean
+}
+
+/** UV_TCP_IPV6ONLY of libuv. */
+const IPV6_ONLY = 1
+/** Signals at which programs stop: of the first one for which the program has handlers they are called. */
+const STOPS = ['SIGTERM', 'SIGINT'] as const
+const SIGNAL_NUMBERS = { SIGTERM: 15, SIGINT: 2 }
+
+type Stop = (typeof STOPS)[number]
+
+/** A worker in whose program `listen()` was called. */
+interface Joined {
+  readonly worker: Worker
+  readonly origin: ProgramOrigin
+}
+
+class ProgramOrigin extends SupervisedOrigin {
+  /** The program ends itself, because it has handlers for the signal. */
+  endsItself = false
+
+  /** The time for requests is over, or was not needed. */
+  override exit(code: number | string): void {
+    if (!this.endsItself || Number(code) !== 0) {
+      super.exit(code)
+      return
+    }
+    // Its handlers may have work left; the supervisor limits that
+    setTimeout(() => process.exit(code), this.stopTimeout).unref()
+  }
+}
+
+export class Program {
+  readonly #desk: string
+  readonly #token: string
+  readonly #waitsForReady = process.env[WAIT_READY_VARIABLE] === '1'
+  /** How often each address with port 0 was asked for. */
+  readonly #asked = new Map<string, number>()
+  /** The names of the listeners of the program's servers. */
+  readonly #names = new WeakMap<Server, string>()
+  readonly #own = new Set<unknown>()
+  #joined: Joined | undefined
+  #isWorker = true
+  #saidReady = false
+  #warned = false
+
+  /** `desk`: the value of PASSFD_DESK. */
+  constructor(desk: string) {
+    const [name, token] = desk.split(' ')
+    this.#desk = name!
+    this.#token = token!
+  }
+
+  /** Whether the next `listen()` asks the supervisor. */
+  get asks(): boolean {
+    return this.#isWorker
+  }
+
+  /**
+   * Makes the server listen on the supervisor's listener. Returns false if this process is not the worker: then the caller lets Node listen. A failure is
+   * the server's 'error' event in the next tick, as Node's.
+   */
+  listen(server: Server, where: Where, extra: Extra): boolean {
+    if (extra.exclusive === true) this.#warnOfExclusive()
+    const { address, port } = where
+    const fail = (code: string, errno: number): void => {
+      process.nextTick(() => server.emit('error', bindError('listen', code, errno, address, port)))
+    }
+    const granted = this.#ask(wantedOf(where, extra))
+    if (granted === undefined) return false
+    if (!('grant' in granted)) {
+      fail(granted.code, granted.errno)
+      return true
+    }
+    const { grant, listener } = granted
+    const { worker, origin } = this.#joined!
+    const listeners = listenersOf(worker)
+    const { name, own } = grant
+    if (listeners.isServing(name)) {
+      listener.close()
+      fail('EADDRINUSE', -98)
+      return true
+    }
+    origin.listeners.get(name)?.listener[Symbol.dispose]()
+    origin.listeners.set(
+      name,
+      grant.lane === undefined
+        ? { dispatched: true, listener, own }
+        : { lane: grant.lane, listener, backlog: grant.backlog, own }
+    )
+    this.#names.set(server, name)
+    listeners.serveWithin(name, server).catch(error => server.emit('error', error))
+    if (grant.lane === undefined || listeners.held) reportAddress(server, grant)
+    server.once('listening', () => this.#listens())
+    return true
+  }
+
+  /**
+   * Called before Node closes a server. Returns true if the graceful end has closed it before: then Node would report ERR_SERVER_NOT_RUNNING, and the
+   * caller reports success.
+   */
+  closing(server: Server): boolean {
+    const name = this.#names.get(server)
+    if (name === undefined || this.#joined === undefined) return false
+    if (this.#joined.worker.signal.aborted) return !server.listening
+    if (!server.listening) return false
+    this.#names.delete(server)
+    delete (server as { address?: unknown }).address
+    queueMicrotask(() => listenersOf(this.#joined!.worker).leave(name))
+    return false
+  }
+
+  /** Binds a UDP socket: returns its descriptor's number, which the caller owns; undefined if this process is not the worker. Throws as Node does. */
+  bind(socket: DatagramSocket, type: 'udp4' | 'udp6', port: number, address: string | undefined): number | undefined {
+    const granted = this.#ask({ type, port, ...(address === undefined ? {} : { address }) })
+    if (granted === undefined) return undefined
+    if (!('grant' in granted)) throw bindError('bind', granted.code, granted.errno, address ?? null, port)
+    const { name } = granted.grant
+    const { origin } = this.#joined!
+    origin.uses(name, { adopts: false, exposed: true })
+    socket.once('listening', () => this.#listens())
+    socket.once('close', () => origin.leaves(name))
+    return granted.listener.detach()
+  }
+
+  /** The program says that it is ready, by `process.send('ready')`. */
+  ready(): void {
+    this.#saidReady = true
+    this.#beReady()
+  }
+
+  /** Why a program can't use node:cluster. */
+  clusterError(): Error {
+    return new PassfdError('PROGRAM_CLUSTER')
+  }
+
+  #ask(wanted: WantedAddress): { grant: Granted; listener: Descriptor } | { code: string; errno: number } | undefined {
+    let result: { answer: Answer; descriptors: Descriptor[] }
+    const key = JSON.stringify(wanted)
+    const nth = 'port' in wanted && wanted.port === 0 ? (this.#asked.get(key) ?? 0) + 1 : 0
+    try {
+      const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
+      result = ask(this.#desk, { token: this.#token, wanted, nth, join })
+    } catch (error) {
+      // The supervisor has ended, or does not answer
+      const { code = 'ECONNREFUSED', errno = -111 } = error as NodeJS.ErrnoException
+      return { code, errno }
+    }
+    const { answer, descriptors } = result
+    if (answer.type === 'granted') {
+      this.#asked.set(key, nth)
+      const [listener, control, channel] = descriptors as [Descriptor, Descriptor?, Descriptor?]
+      if (answer.welcome !== undefined) this.#join(answer, control!, channel!)
+      return { grant: answer, listener }
+    }
+    for (const descriptor of descriptors) descriptor.close()
+    if (answer.type === 'failed') return answer
+    this.#isWorker = false
+    return undefined
+  }
+
+  #join({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
+    const line = channelOn<FromSupervisor, FromWorker>(control, {
+      maxUnclaimed: 4 * MAX_UNCONFIRMED,
+      requestTimeout: 30_000
+    })
+    const channel = channelOn(application, {}).unref()
+    const origin = new ProgramOrigin({ ...welcome!, listeners: {} }, pid, line, channel)
+    const worker = new Worker(origin)
+    this.#joined = { worker, origin }
+    if (process.ppid === pid) orphanedBy(pid, welcome!)
+    origin.begin(worker)
+    // The program's own servers keep it running, as without passfd
+    line.unref()
+    for (const listener of stopOnSignals(worker)) this.#own.add(listener)
+    for (const signal of STOPS) process.prependListener(signal, this.#noticed)
+    this.#own.add(this.#noticed)
+    worker.signal.addEventListener('abort', () => {
+      line.ref()
+      setTimeout(() => this.#callHandlers(), welcome!.stopTimeout / 2).unref()
+    })
+    worker.onStop(() => this.#callHandlers())
+  }
+
+  /** Node calls the program's handlers for this signal itself. */
+  readonly #noticed = (signal: NodeJS.Signals): void => {
+    if (this.#handlersOf(signal as Stop).length > 0) this.#joined!.origin.endsItself = true
+  }
+
+  /** Calls the program's handlers for the first of the stop signals that has some, once. */
+  #callHandlers(): void {
+    const { origin } = this.#joined!
+    if (origin.endsItself) return
+    for (const signal of STOPS) {
+      const handlers = this.#handlersOf(signal)
+      if (handlers.length === 0) continue
+      origin.endsItself = true
+      for (const handler of handlers) Reflect.apply(handler, process, [signal, SIGNAL_NUMBERS[signal]])
+      return
+    }
+  }
+
+  /** `once` listeners in their wrapper, which removes them. */
+  #handlersOf(signal: Stop): ((...args: unknown[]) => unknown)[] {
+    return process.rawListeners(signal).filter(one => !this.#own.has(one)) as ((...args: unknown[]) => unknown)[]
+  }
+
+  #listens(): void {
+    if (!this.#waitsForReady) this.#saidReady = true
+    // Further servers that listen in the same turn
+    setImmediate(() => this.#beReady())
+  }
+
+  #beReady(): void {
+    if (!this.#saidReady || this.#joined === undefined) return
+    this.#saidReady = false
+    void this.#joined.worker.ready().catch(() => {})
+  }
+
+  #warnOfExclusive(): void {
+    if (this.#warned) return
+    this.#warned = true
+    process.emitWarning(new PassfdError('PROGRAM_EXCLUSIVE'))
+  }
+}
+
+/** Of the supervisor's listener, as the server itself listens on a socket that nobody can reach. */
+function reportAddress(server: Server, { address }: Granted): void {
+  Object.defineProperty(server, 'address', {
+    value: () => (server.listening ? ('path' in address ? address.path : address) : null),
+    configurable: true,
+    writable: true
+  })
+  server.ref()
+}
+
+function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: Extra): WantedAddress {
+  const queue = typeof backlog === 'number' && backlog > 0 ? { backlog } : {}
+  if (addressType === -1) {
+    const bits = (extra.readableAll === true ? 0o444 : 0) | (extra.writableAll === true ? 0o222 : 0)
+    return { path: resolve(address!), mode: (0o777 & ~process.umask()) | bits, ...queue }
+  }
+  const only = ((flags ?? 0) & IPV6_ONLY) !== 0
+  return { port, ...(address ? { host: address } : {}), ...(only ? { ipv6Only: true } : {}), ...queue }
+}
+
+/** As Node reports it: `listen EADDRINUSE: address already in use :::3000`. */
+function bindError(syscall: string, code: string, errno: number, address: string | null, port: number): Error {
+  const { message } = systemError(errno, syscall)
+  const where = port > 0 ? `${address ?? '::'}:${port}` : (address ?? '')
+  return Object.assign(new Error(where === '' ? message : `${message} ${where}`), {
+    code,
+    errno,
+    syscall,
+    address: address ?? '::',
+    ...(port > 0 ? { port } : {})
+  })
+}

@@ -1,0 +1,159 @@
+/**
+ * Loaded into every process of a supervisor's `program`, by NODE_OPTIONS. It only puts itself before `listen()` and its like, because most of these
+ * processes (npm, compilers) never listen; the rest of passfd is loaded when one does.
+ */
+import net = require('node:net')
+import dgram = require('node:dgram')
+import dns = require('node:dns')
+import cluster = require('node:cluster')
+import nodeModule = require('node:module')
+import threads = require('node:worker_threads')
+
+import type { Extra, Program } from './prefork/worker/program.ts' with { 'resolution-mode': 'import' }
+
+const { PASSFD_DESK: desk, PASSFD_WAIT_READY: waitReady } = process.env
+
+// A program's own threads and cluster workers listen as without passfd
+if (desk !== undefined && threads.isMainThread && process.env.NODE_UNIQUE_ID === undefined) begin(desk)
+
+/** What Node's types lack. */
+interface Listening extends net.Server {
+  _handle: unknown
+  _listen2(...args: Listen2): void
+}
+type Listen2 = [
+  address: string | null,
+  port: number,
+  addressType: number,
+  backlog: number | undefined,
+  fd: number | undefined,
+  flags: number | undefined
+]
+
+function begin(desk: string): void {
+  const servers = net.Server.prototype as Listening
+  const sockets = dgram.Socket.prototype
+  const { listen, close, _listen2 } = servers
+  const { bind } = sockets
+  const extras = new WeakMap<net.Server, Extra>()
+  let loaded: Program | undefined
+
+  const program = (): Program => {
+    loaded ??= load(desk)
+    return loaded
+  }
+
+  servers.listen = function (this: net.Server, ...args: unknown[]): net.Server {
+    const [options] = args
+    if (typeof options === 'object' && options !== null) {
+      const { exclusive, readableAll, writableAll } = options as Record<string, unknown>
+      extras.set(this, {
+        exclusive: exclusive === true,
+        readableAll: readableAll === true,
+        writableAll: writableAll === true
+      })
+      // The supervisor's file has these modes from the start
+      if ((readableAll || writableAll) && (loaded?.asks ?? true))
+        args[0] = { ...options, readableAll: false, writableAll: false }
+    } else extras.delete(this)
+    return Reflect.apply(listen, this, args)
+  } as typeof listen
+
+  servers._listen2 = function (this: Listening, ...args: Listen2): void {
+    const [address, port, addressType, backlog, fd, flags] = args
+    // Its own handle or descriptor, or a name that is no file
+    const given = this._handle || typeof fd === 'number' || address?.startsWith('\0')
+    if (!given && program().asks) {
+      const where = { address, port, addressType, backlog, flags }
+      if (program().listen(this, where, extras.get(this) ?? {})) return
+    }
+    Reflect.apply(_listen2, this, args)
+  }
+
+  servers.close = function (this: net.Server, done?: (error?: Error) => void): net.Server {
+    if (loaded?.closing(this) !== true) return Reflect.apply(close, this, [done])
+    if (typeof done === 'function') this.once('close', () => done())
+    // 'close' comes when the last connection has ended, or has come
+    this.getConnections((_error, count) => {
+      if (count === 0) process.nextTick(() => this.emit('close'))
+    })
+    return this
+  } as typeof close
+
+  sockets.bind = function (this: dgram.Socket, ...args: unknown[]): dgram.Socket {
+    const [first, second] = args
+    const options = (typeof first === 'object' && first !== null ? first : { port: first, address: second }) as {
+      port?: unknown
+      address?: unknown
+      fd?: unknown
+    }
+    const done = args.at(-1)
+    const { port } = options
+    // Port 0 is a client's, and sockets with reuseAddr share the port without help
+    const isShared = typeof port === 'number' && port > 0 && options.fd === undefined && !reuses(this)
+    if (!isShared || !program().asks) return Reflect.apply(bind, this, args)
+    const type = (this as unknown as { type: 'udp4' | 'udp6' }).type
+    const listening = typeof done === 'function' ? (done as () => void) : undefined
+    const asked = typeof options.address === 'string' && options.address !== '' ? options.address : undefined
+    const bindTo = (address: string | undefined): void => {
+      try {
+        const number = program().bind(this, type, port, address)
+        if (number === undefined) Reflect.apply(bind, this, [{ port, address }, listening])
+        else Reflect.apply(bind, this, [{ fd: number }, listening])
+      } catch (error) {
+        process.nextTick(() => this.emit('error', error))
+      }
+    }
+    if (asked === undefined || net.isIP(asked) > 0) bindTo(asked)
+    else
+      dns.lookup(asked, type === 'udp6' ? 6 : 4, (error, address) => {
+        if (error) this.emit('error', error)
+        else bindTo(address)
+      })
+    return this
+  } as typeof bind
+
+  const primary = cluster as unknown as { fork(): never }
+  primary.fork = () => {
+    throw program().clusterError()
+  }
+
+  if (waitReady === '1' && process.send === undefined)
+    process.send = ((message: unknown, ...rest: unknown[]): boolean => {
+      if (message === 'ready') program().ready()
+      const sent = rest.at(-1)
+      if (typeof sent === 'function') process.nextTick(sent as () => void, null)
+      return true
+    }) as NonNullable<typeof process.send>
+  nodeModule.syncBuiltinESMExports()
+}
+
+/** Loads the rest of passfd at once, without the event loop (require(esm), Node 20.19). */
+function load(desk: string): Program {
+  const { emitWarning } = process
+  process.emitWarning = () => {} // Node warns of require(esm) once
+  try {
+    const { Program: Class } =
+      require('./prefork/worker/program.js') as typeof import('./prefork/worker/program.ts', { with: {
+        'resolution-mode': 'import'
+      }})
+    // Processes that this one starts are no part of it
+    delete process.env.PASSFD_DESK
+    delete process.env.PASSFD_WAIT_READY
+    process.env.NODE_OPTIONS = (process.env.NODE_OPTIONS ?? '').replace(
+      / ?--require "(?:[^"\\]|\\.)*preload\.cjs"$/,
+      ''
+    )
+    if (process.env.NODE_OPTIONS === '') delete process.env.NODE_OPTIONS
+    return new Class(desk)
+  } finally {
+    process.emitWarning = emitWarning
+  }
+}
+
+/** Whether the socket was created with reuseAddr or reusePort. */
+function reuses(socket: dgram.Socket): boolean {
+  const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'state symbol')
+  const state = key === undefined ? undefined : (socket as unknown as Record<symbol, Record<string, unknown>>)[key]
+  return state?.reuseAddr === true || state?.reusePort === true
+}
