@@ -36,6 +36,11 @@ export interface SpawnSettings extends Pick<SpawnOptions, 'cwd' | 'env' | 'uid' 
    * sends them TERM, and KILL after `killTimeout`. After a requested stop they first have the rest of `stopTimeout`.
    */
   leaveGroup?: boolean
+  /**
+   * Where the workers' stdout and stderr go. `'inherit'` (the default): where those of this process go. `'ignore'`: to /dev/null. `'lines'`: to the
+   * supervisor by pipes. It emits them as the event 'line', and drops them if that has no listener.
+   */
+  stdio?: 'inherit' | 'ignore' | 'lines'
 }
 
 /** A socket file with its mode and owner. `mode`: default 0o600. `owner`, `group`: numbers, or names in /etc/passwd and /etc/group. */
@@ -170,7 +175,8 @@ const SPAWN_OPTIONS = {
   gid: true,
   args: true,
   execArgv: true,
-  leaveGroup: true
+  leaveGroup: true,
+  stdio: true
 } as const satisfies KnownOptions<SpawnSettings>
 const LIMIT_OPTIONS = {
   rss: true,
@@ -205,6 +211,7 @@ export interface Settings {
 }
 
 export const MAX_WORKERS = 1024
+const STDIO: readonly unknown[] = ['inherit', 'ignore', 'lines']
 /** The highest user (credentials(7)); the one above means none. */
 const MAX_ID = 0xfffffffe
 
@@ -271,7 +278,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
 
 /** Checks it once, because Node would report it at each start of each worker. */
 function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
-  const { cwd, env, uid, gid, args, execArgv, leaveGroup } = spawn
+  const { cwd, env, uid, gid, args, execArgv, leaveGroup, stdio } = spawn
   if (cwd !== undefined && typeof cwd !== 'string' && !(cwd instanceof URL))
     throw invalid('options.spawn.cwd', 'a path or a URL', cwd)
   if (typeof cwd === 'string') checkPathText(cwd, 'options.spawn.cwd')
@@ -279,6 +286,8 @@ function checkSpawn(spawn: SpawnSettings, foreign: boolean): void {
     throw invalid('options.spawn.env', 'an object', env)
   if (leaveGroup !== undefined && typeof leaveGroup !== 'boolean')
     throw invalid('options.spawn.leaveGroup', 'true or false', leaveGroup)
+  if (stdio !== undefined && !STDIO.includes(stdio))
+    throw invalid('options.spawn.stdio', "'inherit', 'ignore' or 'lines'", stdio)
   for (const [name, value] of Object.entries(env ?? {})) {
     checkNoNul(name, 'the name of a variable in options.spawn.env')
     checkNoNul(String(value), `options.spawn.env.${name}`)

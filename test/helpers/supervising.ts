@@ -97,14 +97,15 @@ export async function supervising(
   body: (supervisor: Supervisor, log: Log) => Promise<void>
 ): Promise<void> {
   const { spawn, ...rest } = options
+  const isOther = rest.command !== undefined || rest.program !== undefined
   const supervisor = new Supervisor({
-    ...(rest.command === undefined ? { entry: fixture('obeys') } : {}),
+    ...(isOther ? {} : { entry: fixture('obeys') }),
     listeners: { http: { port: 0, host: '127.0.0.1' } },
     workers: 1,
     heartbeat: 50,
     idleGrace: 50,
     ...rest,
-    spawn: { ...(rest.command === undefined ? { execArgv: [] } : {}), ...spawn }
+    spawn: { ...(isOther ? {} : { execArgv: [] }), ...spawn }
   })
   supervisor.on('unserved', () => {})
   const pids = new Set<number | undefined>()

@@ -68,6 +68,7 @@ const WRONG: [string, object][] = [
   ['options.spawn.gid', { entry, listeners, spawn: { gid: -1 } }],
   ['options.spawn.args', { entry, listeners, spawn: { args: 'a b' } }],
   ['options.spawn.execArgv', { entry, listeners, spawn: { execArgv: [5] } }],
+  ['options.spawn.stdio', { entry, listeners, spawn: { stdio: 'pipe' } }],
   ['options.spawn.args', { command: ['a'], listeners, spawn: { args: ['b'] } }],
   ['options.maxMessage', { entry, listeners, channel: { maxMessage: 0 } }]
 ]

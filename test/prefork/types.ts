@@ -44,6 +44,11 @@ async function assertions(): Promise<void> {
     expectTypeOf(code).toEqualTypeOf<number | null>()
     expectTypeOf(signal).toEqualTypeOf<NodeJS.Signals | null>()
   })
+  supervisor.on('line', (worker, stream, line) => {
+    expectTypeOf(worker).toEqualTypeOf<WorkerInfo>()
+    expectTypeOf(stream).toEqualTypeOf<'stdout' | 'stderr'>()
+    expectTypeOf(line).toEqualTypeOf<Buffer>()
+  })
   supervisor.on('gaveUp', error => expectTypeOf(error).toEqualTypeOf<Failure>())
   // No event kills when nobody listens
   expectTypeOf<SupervisorEvents>().not.toHaveProperty('error')
@@ -57,6 +62,7 @@ async function assertions(): Promise<void> {
   new Supervisor({ command: ['python3', 'worker.py'], listeners, spawn: { cwd: '/', env: { A: 'b' }, uid: 1, gid: 1 } })
   new Supervisor({ entry: 'worker.js', listeners, restart: restartPolicy({ maxBootFailures: 0 }) })
   new Supervisor({ entry: 'worker.js', listeners, restart: deaths => ({ restart: true, delay: deaths.length }) })
+  new Supervisor({ entry: 'worker.js', listeners, spawn: { stdio: 'lines' } })
   // @ts-expect-error what it gives up for has a reason
   new Supervisor({ entry: 'worker.js', listeners, restart: () => ({ restart: false }) })
   // @ts-expect-error the program comes first

@@ -14,7 +14,11 @@ interface Surroundings {
   readonly env?: NodeJS.ProcessEnv | undefined
   readonly uid?: number | undefined
   readonly gid?: number | undefined
+  /** Where its stdout and stderr go: a number of the caller's, or as with spawn(). Default: `'inherit'`. */
+  readonly output?: readonly [stdout: Output, stderr: Output] | undefined
 }
+
+type Output = number | 'inherit' | 'ignore'
 
 export interface NodeLaunch extends Surroundings {
   readonly entry: URL | string
@@ -34,7 +38,7 @@ export interface CommandLaunch extends Surroundings {
 }
 
 /**
- * Starts a Node program with copies of `numbers` as its descriptors 3, 4, …, this process's stdout and stderr, and no stdin.
+ * Starts a Node program with copies of `numbers` as its descriptors 3, 4, …, this process's stdout and stderr or `output`, and no stdin.
  * The caller still owns the numbers. The child has its own session, so Ctrl-C reaches only the supervisor. Fails as `spawn` does.
  */
 export function launchNode(options: NodeLaunch, numbers: readonly number[]): ChildProcess {
@@ -147,13 +151,14 @@ function withoutSource(given: readonly string[], source: string | undefined): re
   return kept
 }
 
-function spawnOptions({ cwd, env = inheritable(), uid, gid }: Surroundings, numbers: readonly number[]): SpawnOptions {
+function spawnOptions(surroundings: Surroundings, numbers: readonly number[]): SpawnOptions {
+  const { cwd, env = inheritable(), uid, gid, output = ['inherit', 'inherit'] } = surroundings
   if (cwd !== undefined) checkDirectory(cwd)
   keepInherited()
   return {
     env,
     detached: true,
-    stdio: ['ignore', 'inherit', 'inherit', ...numbers],
+    stdio: ['ignore', ...output, ...numbers],
     ...(cwd === undefined ? {} : { cwd }),
     ...(uid === undefined ? {} : { uid }),
     ...(gid === undefined ? {} : { gid })

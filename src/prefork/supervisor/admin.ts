@@ -15,6 +15,7 @@ import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
+import type { OutputStream } from './output-lines.ts'
 
 /** The requests of the admin channel: `connect(path)` from 'passfd' and `request(command)`. */
 export type AdminCommand =
@@ -28,8 +29,8 @@ export type AdminCommand =
   | { command: 'kill' }
   /** Answer: OpenMetrics text. */
   | { command: 'metrics' }
-  /** From then on the supervisor sends its events as messages: AdminEvent. */
-  | { command: 'subscribe' }
+  /** From then on the supervisor sends its events as messages: AdminEvent. `lines`: the workers' output, too (`spawn.stdio` is `'lines'`). */
+  | { command: 'subscribe'; lines?: boolean }
 
 /** A worker, without its channel. */
 export type AdminWorker = Omit<WorkerInfo, 'channel'>
@@ -58,6 +59,14 @@ export interface AdminEvent {
   error?: { code?: string; message: string }
   /** Of 'superseded': the process that serves now. */
   successor?: { pid: number }
+  /** Of 'line'. */
+  stream?: 'stdout' | 'stderr'
+  /** Of 'line': its first bytes, up to 256 KiB. */
+  line?: Uint8Array
+  /** Of 'line', if the supervisor has cut it: how many bytes it had. */
+  length?: number
+  /** Of 'line': how many lines before this one the subscriber has missed, because it reads too slowly. */
+  missed?: number
 }
 
 /** What the admin channel asks of its supervisor beside the commands. */
@@ -78,13 +87,19 @@ export interface AdminServer {
 }
 
 /** The supervisor does not wait for subscribers to read events: a subscriber that does not read misses some. */
-const MAX_QUEUED = 1024 * 1024
+const MAX_QUEUED = 4 * 1024 * 1024
+/** How much of a line is sent, in bytes: it has to fit into the queue and into a message. */
+const MAX_LINE = 256 * 1024
 const BACKLOG = 511
 /** How long the end of the supervisor waits for a subscriber that does not read, in ms. */
 const CLOSE = 1000
 
 const COMMAND: KnownOptions<{ command: string }> = { command: true }
 const SCALE = { command: true, workers: true } as const satisfies KnownOptions<AdminCommand & { command: 'scale' }>
+const SUBSCRIBE = { command: true, lines: true } as const satisfies KnownOptions<
+  AdminCommand & { command: 'subscribe' }
+>
+const KNOWN: Partial<Record<AdminCommand['command'], object>> = { scale: SCALE, subscribe: SUBSCRIBE }
 const EVENTS = [
   'worker',
   'exit',
@@ -125,6 +140,7 @@ export async function openAdmin(
     closeTimeout: CLOSE
   })
   const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
+  const lines = new LineSubscribers(supervisor)
   const tell = (event: AdminEvent): void => {
     for (const channel of subscribers) {
       try {
@@ -135,7 +151,7 @@ export async function openAdmin(
     }
   }
   const stopListening = forward(supervisor, tell)
-  server.serve(message => answer(message, supervisor, subject, subscribers))
+  server.serve(message => answer(message, supervisor, subject, subscribers, lines))
   return {
     socket: copy,
     path,
@@ -146,6 +162,7 @@ export async function openAdmin(
     unheard: event => (subscribers.size === 0 && (EVENTS as readonly string[]).includes(event) ? 1 : 0),
     close: async () => {
       stopListening()
+      lines.end()
       if (copy?.closed === false) copy.close()
       const closed = server.close()
       await Promise.all([...server.channels].map(channel => channel.close())) // after leavePath() the server does not close them
@@ -158,10 +175,11 @@ function answer(
   { value, channel }: Message<AdminCommand>,
   supervisor: Commands,
   subject: AdminSubject,
-  subscribers: Set<Channel<any, any>>
+  subscribers: Set<Channel<any, any>>,
+  lines: LineSubscribers
 ): unknown {
   if (typeof value === 'object' && value !== null)
-    checkOptions(value, value.command === 'scale' ? SCALE : COMMAND, 'The command', SCALE)
+    checkOptions(value, KNOWN[value.command] ?? COMMAND, 'The command', { ...SCALE, ...SUBSCRIBE })
   switch (value?.command) {
     case 'status':
       return statusOf(supervisor, subject)
@@ -180,6 +198,7 @@ function answer(
     case 'subscribe':
       if (!subscribers.has(channel)) void channel.closed.then(() => subscribers.delete(channel))
       subscribers.add(channel)
+      if (value.lines === true) lines.add(channel)
       return
     default:
       throw new PassfdError('INVALID_ARGUMENT', {
@@ -222,6 +241,44 @@ function forward(supervisor: EventEmitter<any>, tell: (event: AdminEvent) => voi
   })
   return () => {
     for (const [event, listener] of listeners) supervisor.off(event, listener)
+  }
+}
+
+/** Sends the workers' lines to the subscribers that want them. Without one the supervisor does not make these events for the admin channel. */
+class LineSubscribers {
+  readonly #supervisor: EventEmitter<SupervisorEvents>
+  /** How many lines each of them has missed since the last one that it was sent. */
+  readonly #missed = new Map<Channel<AdminCommand, AdminEvent>, number>()
+
+  constructor(supervisor: EventEmitter<SupervisorEvents>) {
+    this.#supervisor = supervisor
+  }
+
+  add(channel: Channel<any, any>): void {
+    if (this.#missed.has(channel)) return
+    if (this.#missed.size === 0) this.#supervisor.on('line', this.#send)
+    this.#missed.set(channel, 0)
+    void channel.closed.then(() => {
+      this.#missed.delete(channel)
+      if (this.#missed.size === 0) this.end()
+    })
+  }
+
+  end(): void {
+    this.#supervisor.off('line', this.#send)
+  }
+
+  readonly #send = (worker: WorkerInfo, stream: OutputStream, line: Buffer): void => {
+    const event: AdminEvent = { event: 'line', worker: sendable(worker), stream, line: line.subarray(0, MAX_LINE) }
+    if (line.length > MAX_LINE) event.length = line.length
+    for (const [channel, missed] of this.#missed) {
+      try {
+        void channel.send(missed === 0 ? event : { ...event, missed })
+        this.#missed.set(channel, 0)
+      } catch {
+        this.#missed.set(channel, missed + 1) // it reads too slowly, or its channel has ended
+      }
+    }
   }
 }
 

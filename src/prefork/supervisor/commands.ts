@@ -15,6 +15,11 @@ export interface SupervisorEvents {
    * (ERR_PASSFD_NOT_ENDED, a process warning).
    */
   exit: [WorkerInfo, code: number | null, signal: NodeJS.Signals | null]
+  /**
+   * A worker has written a line (`spawn.stdio` is `'lines'`): the bytes without the newline. All lines of a worker come before its 'exit'. Lines
+   * of a process that it has left behind may come later. A line of more than 16 MiB comes in parts of 16 MiB.
+   */
+  line: [worker: WorkerInfo, stream: 'stdout' | 'stderr', line: Buffer]
   /** A worker's state has changed. Its first state is 'starting'. */
   state: [WorkerInfo]
   /** The restart policy has given up a slot, which stays empty until `reload()` or `scale()`. ERR_PASSFD_WORKERS_DIE. */

@@ -30,6 +30,7 @@ import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
 import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
+import { OutputLines } from './output-lines.ts'
 import { Reports } from './reports.ts'
 import { ReturnedConnections } from './returned.ts'
 import { obeySignals } from './signals.ts'
@@ -56,6 +57,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #returned: ReturnedConnections
   readonly #slots: Slots
   readonly #health: Health
+  readonly #outputLines = new OutputLines()
   readonly #exits: Record<string, number> = {}
   readonly #since = Date.now()
   readonly #stopped: Deferred = deferred()
@@ -290,6 +292,20 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
+   * Slows the event 'line' down, for a listener that can't write the lines away as fast as they come. From now on the supervisor reads 64 KiB a
+   * second of each worker's stdout and stderr. Then the pipe is full, and a worker that writes more waits. No line is lost. Does nothing if it is
+   * paused already.
+   */
+  pauseLines(): void {
+    this.#outputLines.pause()
+  }
+
+  /** Reads the workers' output as fast as it comes. */
+  resumeLines(): void {
+    this.#outputLines.resume()
+  }
+
+  /**
    * Returns metrics as OpenMetrics text (for Prometheus). Needs the package prom-client.
    * @throws `ERR_PASSFD_METRICS_MISSING` (rejects) if that is not installed.
    */
@@ -434,6 +450,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await this.#workers.allExited()
     await this.#closeListeners()
     this.#listeners.closeGiven()
+    this.#outputLines.close()
     this.#health.end()
     this.#endCollecting()
     await this.#notify?.close()
@@ -546,6 +563,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         grants,
         closesAtOnce: this.#listeners.closeAtOnce,
         tellClosed: typeof balance === 'object' && balance.dispatch === 'least-connections',
+        outputLines: this.#outputLines,
         held: () => this.#takeover?.held === true,
         shared: () => this.#takeover?.shared === true,
         restarts: () => slot.restarts,
@@ -598,6 +616,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     stopsToo: async () => {
       if (!this.#hasStopped()) await Promise.race([this.#stopBegun.promise, later(TOGETHER, undefined, { ref: false })])
       return this.#hasStopped()
+    },
+    onLines: (worker, stream, lines) => {
+      if (this.listenerCount('line') === 0) return
+      const info = worker.info()
+      for (const line of lines) this.#reports.emit('line', info, stream, line)
     },
     onReturned: (worker, name, connections) => this.#returned.from(worker, name, connections),
     onExit: (worker, exit) => this.#onExit(worker, exit)

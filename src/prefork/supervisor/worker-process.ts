@@ -15,14 +15,23 @@ import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { type Accepted, type FromSupervisor, type Join, SUPERVISOR_VARIABLE, type Welcome } from '../control/control.ts'
 import { DESK_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
-import { checkEntry, deniedTo, inheritable, launchCommand, launchNode, launchProgram } from '../launch/launch.ts'
+import {
+  checkEntry,
+  deniedTo,
+  inheritable,
+  launchCommand,
+  launchNode,
+  launchProgram,
+  type NodeLaunch
+} from '../launch/launch.ts'
 import { cpu, rss } from '../launch/procfs.ts'
 import { SessionLeftovers } from '../launch/session-leftovers.ts'
 import type { Recipient } from '../listen/recipient.ts'
-import type { Settings } from '../options.ts'
+import type { Settings, SpawnSettings } from '../options.ts'
 import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
 import { Debugger } from './debugger.ts'
 import { type Exit, ExitCause } from './exit-cause.ts'
+import type { OutputLines, OutputStream, WorkerOutput, WriteEnds } from './output-lines.ts'
 
 /** The time in ms in which a worker may end on its own after its control channel has ended. */
 const LAST_WORDS = 1000
@@ -32,6 +41,8 @@ const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.
 
 /** Where src/preload.cts is, seen from dist/, from src/ and from a bundle of tests. */
 const PRELOADS = ['../../preload.cjs', '../../../dist/preload.cjs', '../../dist/preload.cjs']
+
+type Output = NodeLaunch['output']
 
 /** Receives the events of a worker. */
 export interface WorkerOwner {
@@ -52,7 +63,9 @@ export interface WorkerOwner {
   onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
   /** Resolves to whether the supervisor stops, too: its signal may arrive a moment after the worker's. */
   stopsToo(): Promise<boolean>
-  /** Called after the state 'exited', and after all messages of the worker. */
+  /** It has written these lines (`spawn.stdio` is `'lines'`). */
+  onLines(worker: WorkerProcess, stream: OutputStream, lines: readonly Buffer[]): void
+  /** Called after the state 'exited', and after all messages and lines of the worker. */
   onExit(worker: WorkerProcess, exit: Exit): void
 }
 
@@ -70,6 +83,8 @@ export interface WorkerSetup {
   /** Closing copies of what it has taken never blocks. */
   readonly closesAtOnce: boolean
   readonly tellClosed: boolean
+  /** Reads its output if `spawn.stdio` is `'lines'`. */
+  readonly outputLines: OutputLines
   /** Its supervisor waits for the outcome of a takeover: see Welcome. */
   held(): boolean
   /** Another supervisor may hold the listeners, too. */
@@ -131,6 +146,7 @@ export class WorkerProcess implements Recipient {
   /** Undefined for a `command`. */
   readonly #line: ControlLine | undefined
   readonly #child: ChildProcess | undefined
+  readonly #output: WorkerOutput | undefined
   readonly #debugger: Debugger
   readonly #cause = new ExitCause()
   readonly #started = performance.now()
@@ -156,7 +172,11 @@ export class WorkerProcess implements Recipient {
     this.#debugger = new Debugger(settings.spawn)
     const [channel, application] = pair(settings.channel)
     this.channel = channel.unref()
+    let ends: WriteEnds | undefined
     try {
+      if (settings.spawn.stdio === 'lines')
+        [this.#output, ends] = setup.outputLines.begin((stream, lines) => setup.owner.onLines(this, stream, lines))
+      const output = outputOf(settings.spawn, ends)
       if (settings.command === undefined) {
         const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
         this.#line = line
@@ -164,18 +184,20 @@ export class WorkerProcess implements Recipient {
         try {
           this.#child =
             settings.program === undefined
-              ? this.#launchNode(theirs, application)
-              : this.#launchProgram(settings.program)
+              ? this.#launchNode(theirs, application, output)
+              : this.#launchProgram(settings.program, output)
         } finally {
           if (this.#ends === undefined) theirs.close()
         }
-      } else this.#child = this.#launchCommand(settings.command, application)
+      } else this.#child = this.#launchCommand(settings.command, application, output)
       this.#follow(this.#child)
     } catch (error) {
       // spawn() throws some failures and emits others: report all of them in the same way
       process.nextTick(() => this.#failedToStart(error as Error))
     } finally {
       application.close()
+      ends?.stdout.close()
+      ends?.stderr.close()
     }
     if (settings.readyTimeout > 0) this.#timer = setTimeout(() => this.#notReady(), settings.readyTimeout)
   }
@@ -428,14 +450,14 @@ export class WorkerProcess implements Recipient {
 
   // --- its start
 
-  #launchNode(control: Descriptor, application: Descriptor): ChildProcess {
+  #launchNode(control: Descriptor, application: Descriptor, output: Output): ChildProcess {
     const { entry, spawn } = this.#setup.settings
     checkEntry({ entry: entry!, cwd: spawn.cwd })
     const env = { ...inheritable(spawn.env), [SUPERVISOR_VARIABLE]: String(process.pid) }
-    return launchNode({ ...spawn, entry: entry!, env }, [control.borrow(), application.borrow()])
+    return launchNode({ ...spawn, entry: entry!, env, output }, [control.borrow(), application.borrow()])
   }
 
-  #launchProgram(program: readonly [string, ...string[]]): ChildProcess {
+  #launchProgram(program: readonly [string, ...string[]], output: Output): ChildProcess {
     const { settings, desk } = this.#setup
     const { spawn, waitReady } = settings
     const variables = {
@@ -443,10 +465,10 @@ export class WorkerProcess implements Recipient {
       [DESK_VARIABLE]: `${desk} ${this.token}`,
       ...(waitReady ? { [WAIT_READY_VARIABLE]: '1' } : {})
     }
-    return launchProgram({ ...spawn, program, env: inheritable(spawn.env) }, preload(), variables)
+    return launchProgram({ ...spawn, program, env: inheritable(spawn.env), output }, preload(), variables)
   }
 
-  #launchCommand(command: readonly [string, ...string[]], application: Descriptor): ChildProcess {
+  #launchCommand(command: readonly [string, ...string[]], application: Descriptor, output: Output): ChildProcess {
     const { settings, deathSignal, grants, notify } = this.#setup
     const env: NodeJS.ProcessEnv = { ...inheritable(settings.spawn.env), NOTIFY_SOCKET: notify!.address }
     if (settings.hangTimeout > 0) env.WATCHDOG_USEC = String(settings.hangTimeout * 1000)
@@ -456,7 +478,7 @@ export class WorkerProcess implements Recipient {
     }))
     try {
       return launchCommand(
-        { ...settings.spawn, command, env, deathSignal },
+        { ...settings.spawn, command, env, deathSignal, output },
         listeners.map(({ name, listener }) => ({ name, fd: listener.borrow() })),
         { PASSFD_CHANNEL: application.borrow() }
       )
@@ -618,6 +640,7 @@ export class WorkerProcess implements Recipient {
     const detail = this.#describe(exit)
     this.reason = detail
     await this.#endSession(exit)
+    this.#output?.finish()
     if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))
     this.#become('exited')
     this.#setup.owner.onExit(this, exit)
@@ -664,6 +687,11 @@ export class WorkerProcess implements Recipient {
     const path = deniedTo(spawn.uid, spawn.gid ?? process.getgid!(), { entry, cwd: spawn.cwd })
     return path === undefined ? undefined : `user ${spawn.uid} may not read ${path}`
   }
+}
+
+function outputOf({ stdio }: SpawnSettings, ends: WriteEnds | undefined): Output {
+  if (ends !== undefined) return [ends.stdout.borrow(), ends.stderr.borrow()]
+  return stdio === 'ignore' ? [stdio, stdio] : undefined
 }
 
 /** Whether it has ended by a signal that means a graceful stop. */

@@ -87,6 +87,7 @@ export class SupervisedOrigin implements WorkerOrigin {
     // The supervisor has ended, so this worker and its siblings serve the connections in the queues
     control.once('close', error => {
       if (this.#leaving) return
+      survivesBrokenOutput()
       // The supervisor lives, so the cause is in this process: most likely no descriptor is free for received connections
       if (error !== undefined && (error as PassfdError).code !== 'ERR_PASSFD_DISCONNECTED') process.emitWarning(error)
       void this.#isOrphan().then(orphan => worker.end({ last: true, told: true, orphan }))
@@ -226,6 +227,17 @@ export class SupervisedOrigin implements WorkerOrigin {
 /** Whether the program handles uncaught exceptions. */
 function isHandled(): boolean {
   return process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()
+}
+
+/** The supervisor may have read this process's output by pipes. Node would end the process for an EPIPE while it serves its last requests. */
+function survivesBrokenOutput(): void {
+  for (const name of ['stdout', 'stderr'] as const) {
+    try {
+      process[name].on('error', () => {})
+    } catch {
+      // the descriptor is closed
+    }
+  }
 }
 
 interface Inspector {

@@ -123,9 +123,9 @@ test('a subscriber that does not read holds up nobody', async t => {
     t.is(await subscriber.line(), 'subscribed')
     t.teardown(() => subscriber.child.kill('SIGKILL'))
     await stop(subscriber)
-    // More than its queue (1 MB) and its socket hold
+    // More than its queue (4 MB) and its socket hold
     const event = { ...supervisor.workers[0]!, reason: 'x'.repeat(1000) }
-    for (let i = 0; i < 2000; i++) supervisor.emit('state', event)
+    for (let i = 0; i < 6000; i++) supervisor.emit('state', event)
     await supervisor.reload()
     const began = performance.now()
     await supervisor.stop()
