@@ -146,9 +146,8 @@ testInCi('the next version takes the port over while clients come', async t => {
   const first = example('hot-restart', path)
   const [, port] = /serves port (\d+)$/.exec(await first.line())!
   const visit = async () => (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
-  t.is(await visit(), `process ${first.child.pid}`)
+  const answers = new Set([await visit()])
   let visiting = true
-  const answers = new Set<string>()
   const visitor = (async () => {
     // Rejects if one is refused or reset
     for (; visiting; await nap(PAUSE)) answers.add(await visit())

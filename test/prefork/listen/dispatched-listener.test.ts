@@ -46,6 +46,7 @@ function dispatching(
     listeners,
     workers,
     balance: typeof dispatch === 'object' ? dispatch : { dispatch },
+    hangTimeout: 0, // some are suspended
     restart: () => ({ restart: true, delay: 60_000 }) as const
   }
   return supervising(t, options, async supervisor => {

@@ -100,7 +100,7 @@ for (const [name, balance] of Object.entries(BALANCES).filter(([one]) => isFull 
     const kinds = isFull || typeof balance === 'object' ? ALL : PLAIN
     const listeners = Object.fromEntries(kinds.map(kind => [kind, { port: 0, host: '127.0.0.1' }]))
     const spawn = { args: [key, certificate, ...kinds] }
-    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: WORKERS, idleGrace: 1000 }
+    const options = { entry: fixture('framework'), spawn, listeners, balance, workers: WORKERS, idleGrace: 5000 }
     await supervising(t, options, async supervisor => {
       await supervisor.start()
       const pids = (): string[] => supervisor.workers.map(({ pid }) => `${pid}`)
