@@ -189,7 +189,10 @@ test('no lane is opened while a candidate may have all of them, and every one af
   await two.supervisor.stop()
   await starting
   await until(() => lanesOf(port) === 2, 'the lane of slot 1')
-  t.deepEqual([...new Set(await answers(port, 40))].toSorted(), ['one 0', 'one 1'])
+  // Each of the two may serve both lanes for a moment
+  const all = new Set<string>()
+  while (all.size < 2) for (const one of await answers(port, 40)) all.add(one)
+  t.deepEqual([...all].toSorted(), ['one 0', 'one 1'])
   await one.supervisor.stop()
 })
 
