@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { version } from '../src/base/version.ts'
-import { isFull } from './helpers/full.ts'
+import { isFull, isInCi } from './helpers/full.ts'
 import { test, testInCi } from './helpers/test.ts'
 
 const run = promisify(execFile)
@@ -117,8 +117,9 @@ function installedAgain(name: string): string {
   return copy
 }
 
-const packed = await pack()
-const folder = await install('consumer', packed.tarball)
+// Without a test that looks at it nothing is packed
+const packed = isInCi ? await pack() : { files: [], filename: '', tarball: '' }
+const folder = isInCi ? await install('consumer', packed.tarball) : ''
 const installed = join(folder, 'node_modules/passfd')
 
 test('src/base/version.ts and package.json agree', t => {

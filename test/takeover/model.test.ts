@@ -1,7 +1,8 @@
-import { times } from '../helpers/full.ts'
+import { isInCi, times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
 import { explore, type Limits, type Mutation } from './model.ts'
 
+const STATES = isInCi ? times(20_000, 200_000) : 5000
 const NOTHING = { processes: 2, kills: 0, losses: 0, throws: 0, stateful: false }
 const SMALL: Record<string, Partial<Limits>> = {
   'no fault': {},
@@ -25,7 +26,7 @@ const SMALL: Record<string, Partial<Limits>> = {
 for (const [name, limits] of Object.entries(SMALL))
   test(`${name}: what must hold holds in every state`, t => {
     t.timeout(600_000)
-    const found = explore({ ...NOTHING, ...limits }, {}, times(20_000, 200_000))
+    const found = explore({ ...NOTHING, ...limits }, {}, STATES)
     t.is(found.violation, undefined, found.trace?.join('\n'))
     t.log(`${found.states} states`)
   })
