@@ -6,13 +6,14 @@ import { createServer } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import { connect } from '../../../src/channel/connect.ts'
 import type { Balance } from '../../../src/prefork/balance.ts'
-import type { AdminStatus } from '../../../src/prefork/index.ts'
+import type { AdminStatus, SupervisorOptions } from '../../../src/prefork/index.ts'
 import { isFull } from '../../helpers/full.ts'
+import { inC } from '../../helpers/in-c.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { childrenOf, gone, resume, stopped, suspend } from '../../helpers/processes.ts'
 import { answerAt, first, naming, seated } from '../../helpers/seats.ts'
 import { answers, client, lanesOf, NAMES, portOf, queued, type Side, side } from '../../helpers/supersession.ts'
-import { program } from '../../helpers/supervising.ts'
+import { light, program } from '../../helpers/supervising.ts'
 import { type Side as Process, startSupervisor } from '../../helpers/takeover.ts'
 import { test, testFull, until } from '../../helpers/test.ts'
 
@@ -25,6 +26,9 @@ const BALANCES = {
 } satisfies Record<string, Balance>
 
 type Name = keyof typeof BALANCES
+
+/** A worker in C that answers as that in slot 0 of `side` does, for sides that only have to be there: it knows nothing of takeovers, and accepts at once. */
+const inPlainC = (name: string): Pick<SupervisorOptions, 'command'> => ({ command: [inC('prefork-worker'), name] })
 
 /** The supervisors, one after the other. While each takes over, the workers of the one before are stopped, so that clients wait in the lanes' queues. */
 async function walk(t: ExecutionContext, steps: readonly (readonly [balance: Name, workers: number])[]): Promise<void> {
@@ -99,12 +103,11 @@ async function status(path: string): Promise<AdminStatus> {
 test('the admin path is answered before, during and after, by whoever serves', async t => {
   const path = temporaryPath('supervisor')
   const admin = temporaryPath('admin')
-  const one = side(t, path, 'one', { admin })
-  const two = side(t, path, 'two', { admin, workers: 2 })
+  const one = side(t, path, 'one', { admin, command: [light(), '0', 'slow'] })
+  const two = side(t, path, 'two', { admin, command: [light()], workers: 2 })
   await one.supervisor.start()
+  const [kept] = one.supervisor.workers
   const channel = await connect<any, any>(admin)
-  const kept = await client(portOf(one.supervisor), 'keep')
-  await once(kept.socket, 'data')
   const during: Promise<AdminStatus>[] = []
   const ask = (): void => void during.push(status(admin))
   subscribe('passfd:takeover:step', ask)
@@ -120,14 +123,14 @@ test('the admin path is answered before, during and after, by whoever serves', a
   for (let i = 0; i < 5; i++) t.like(await status(admin), { size: 2, phase: 'running' })
   t.like(await channel.request({ command: 'status' }), { size: 1, phase: 'stopping' })
   const closed = once(channel, 'close')
-  kept.socket.end()
+  process.kill(kept!.pid!, 'SIGUSR2')
   await one.supervisor.stop()
   await closed
   t.like(await status(admin), { size: 2, phase: 'running' })
 
   // One with another admin path does not take this one
   const other = temporaryPath('admin')
-  const three = side(t, path, 'three', { admin: other })
+  const three = side(t, path, 'three', { admin: other, command: [light()] })
   await three.supervisor.start()
   t.like(await status(other), { size: 1 })
   await two.supervisor.stop()
@@ -181,7 +184,7 @@ test('no lane is opened while a candidate may have all of them, and every one af
   const one = side(t, path, 'one')
   await one.supervisor.start()
   const port = portOf(one.supervisor)
-  const two = side(t, path, 'two', { entry: program('await joinSupervisor()') })
+  const two = side(t, path, 'two', { command: ['sleep', '60'] })
   const starting = t.throwsAsync(two.supervisor.start(), { code: 'ERR_PASSFD_SUPERVISOR_STOPPED' })
   await once(two.supervisor, 'state')
   await one.supervisor.scale(2)
@@ -284,7 +287,7 @@ test('workers of control version 3 on both sides: they are told nothing that is 
 
 test('stop() and kill() before the commit give up; stop() of the owner waits for an attempt, kill() does not', async t => {
   const path = temporaryPath('supervisor')
-  const one = side(t, path, 'one')
+  const one = side(t, path, 'one', inPlainC('one'))
   await one.supervisor.start()
   const port = portOf(one.supervisor)
   for (const how of ['stop', 'kill'] as const) {
@@ -295,7 +298,7 @@ test('stop() and kill() before the commit give up; stop() of the owner waits for
     await starting
     t.deepEqual(await answers(port, 3), Array(3).fill('one 0'))
   }
-  const three = side(t, path, 'three')
+  const three = side(t, path, 'three', inPlainC('three'))
   const starting = three.supervisor.start()
   await once(three.supervisor, 'state')
   const ended = one.supervisor.stop()
@@ -304,7 +307,7 @@ test('stop() and kill() before the commit give up; stop() of the owner waits for
   await ended
   t.deepEqual(await answers(port, 3), Array(3).fill('three 0'))
 
-  const four = side(t, path, 'four', { entry: program('await joinSupervisor()') })
+  const four = side(t, path, 'four', { command: ['sleep', '60'] })
   const never = t.throwsAsync(four.supervisor.start())
   await once(four.supervisor, 'state')
   await three.supervisor.kill()
@@ -320,7 +323,7 @@ test("a new release that can't boot leaves the old one serving, and ends with st
   t.teardown(() => void taken.close())
   await once(taken, 'listening')
   const http = { port: 0, host: '127.0.0.1' }
-  const one = side(t, path, 'one')
+  const one = side(t, path, 'one', inPlainC('one'))
   await one.supervisor.start()
   const common = { takeover: path, workers: 1, listeners: { http }, balance: 'shared' }
   const failures = [
