@@ -8,7 +8,7 @@ import { patched } from '../../helpers/channels.ts'
 import { times } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { only, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 const index = new URL('../../../build/dist/index.js', import.meta.url).href
 
@@ -132,7 +132,7 @@ test('dispatch: workers of versions 1 and 2 are sent what the supervisor accepts
 
 const REFUSAL = /versions 1 to 4 of the control protocol, and the worker /
 
-test('versions that do not meet: the worker is refused, and the reason names both', async t => {
+testInCi('versions that do not meet: the worker is refused, and the reason names both', async t => {
   const entry = fake({ type: 'join', version: 5, newest: 6 }, '')
   await supervising(t, { entry }, async supervisor => {
     const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers'
 import type { Balance } from '../../../src/prefork/balance.ts'
 import { BALANCES, nameOf } from '../../helpers/prefork.ts'
 import { command, fixture, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test as always, testInCi, until } from '../../helpers/test.ts'
 
 /** The first one serves at once, each other one when it is told. */
 const LATER = `
@@ -41,6 +41,8 @@ async function codeOf(port: number): Promise<string | undefined> {
 
 for (const given of BALANCES) {
   const balance = given as Balance
+  // They wait in one listener, which the supervisor keeps, as those of dispatch do
+  const test = given === 'shared' ? testInCi : always
   test(`${nameOf(given)}: those who wait are served by the next worker, once it is ready; latecomers are refused`, async t => {
     await supervising(t, { entry: program(LATER), balance, restart }, async (supervisor, { exits }) => {
       await supervisor.start()
@@ -71,7 +73,7 @@ for (const given of BALANCES) {
   })
 }
 
-test('a worker that does not get ready holds up a stop for stopTimeout, only if somebody waits', async t => {
+always('a worker that does not get ready holds up a stop for stopTimeout, only if somebody waits', async t => {
   const options = { entry: program(LATER), restart, stopTimeout: 300, killTimeout: 100 }
   for (const clients of [0, 1])
     await supervising(t, options, async (supervisor, { exits }) => {

@@ -7,6 +7,7 @@ import { createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { Descriptor } from '../../../src/index.ts'
 import { joinSupervisor } from '../../../src/prefork/index.ts'
+import { times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { type Running, start } from '../../helpers/process.ts'
@@ -115,7 +116,8 @@ test('a worker: the channel both ways, also before it has joined; its children a
       open: shell('ls /proc/$$/fd'), env: shell('env').filter(line => /PASSFD|LISTEN|NOTIFY/.test(line))
     })
     await worker.ready()`)
-  await supervising(t, { entry, workers: 2 }, async supervisor => {
+  const slots = times(1, 2)
+  await supervising(t, { entry, workers: slots }, async supervisor => {
     const told: object[] = []
     const starting = supervisor.start()
     supervisor.on('state', ({ state, slot, channel }) => {
@@ -130,10 +132,7 @@ test('a worker: the channel both ways, also before it has joined; its children a
     const common = { supervised: true, kind: 'device', same: true, open: ['0', '1', '2'], env: [] }
     t.deepEqual(
       told.toSorted((a, b) => (a as { slot: number }).slot - (b as { slot: number }).slot),
-      [
-        { first: 'hello 0', slot: 0, id: 1, ...common },
-        { first: 'hello 1', slot: 1, id: 2, ...common }
-      ]
+      Array.from({ length: slots }, (_, slot) => ({ first: `hello ${slot}`, slot, id: slot + 1, ...common }))
     )
   })
 })
