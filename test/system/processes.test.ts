@@ -12,7 +12,7 @@ import { temporaryPath } from '../helpers/path.ts'
 import { BALANCES, fixture, nameOf, startSupervisor, supervise } from '../helpers/prefork.ts'
 import { gone, resume, suspend, zombies } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
-import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
+import { openDescriptors, test, testIf, testInCi, until } from '../helpers/test.ts'
 import { connectClients, queues } from '../helpers/waiting-clients.ts'
 
 const CLIENTS = 20
@@ -75,8 +75,10 @@ for (const [name, options] of isFull ? CRASHING : CRASHING.slice(0, 1))
     }
   )
 
-for (const balance of isFull ? BALANCES : BALANCES.slice(1))
-  test(`trap 36: ${nameOf(balance)}: the workers of a killed supervisor serve who is there, and end`, async t => {
+// A person's run has a shared listener's in load/stop.test.ts
+for (const balance of isFull ? BALANCES : BALANCES.slice(1)) {
+  const declare = balance === 'shared' ? testInCi : test
+  declare(`trap 36: ${nameOf(balance)}: the workers of a killed supervisor serve who is there, and end`, async t => {
     const supervisor = await startSupervisor(t, { workers: 2, balance })
     const { port } = supervisor
     const pids = (await supervisor.workers()).map(({ pid }) => pid)
@@ -102,6 +104,7 @@ for (const balance of isFull ? BALANCES : BALANCES.slice(1))
     await Promise.all(pids.map(gone))
     await bindAgain(port)
   })
+}
 
 testIf(missing(PYTHON, 'python3'), 'trap 36: workers in Python end with a supervisor that is killed', async t => {
   const command = [PYTHON, fileURLToPath(new URL('../../examples/python/prefork_worker.py', import.meta.url))]

@@ -1,6 +1,6 @@
 /** Under load workers are replaced, added and removed, and no request fails. */
 import type { ExecutionContext } from 'ava'
-import { isFull, times } from '../../helpers/full.ts'
+import { isFull, isInCi, times } from '../../helpers/full.ts'
 import {
   BALANCES,
   type Client,
@@ -12,11 +12,11 @@ import {
   WRK
 } from '../../helpers/prefork.ts'
 import { missing } from '../../helpers/programs.ts'
-import { testIf } from '../../helpers/test.ts'
+import { testIf, testInCiIf } from '../../helpers/test.ts'
 
 const withoutWrk = missing(WRK, 'wrk')
 const NONE = { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }
-const REQUESTS = times(1000, 100_000)
+const REQUESTS = isInCi ? times(1000, 100_000) : 600
 /** Between an answer and wrk's next request, in ms: a normal run does not keep the processors busy. */
 const THINK = times(15, 0)
 /** To so many workers a full run scales. */
@@ -61,7 +61,8 @@ async function underLoad(
 for (const balance of BALANCES) {
   const reloads = balance === 'per-worker' ? times(1, 20) : times(1, 3)
   const title = `${nameOf(balance)}: scaled to 2, ${reloads} reloads, and scaled to 1${isFull ? `, ${MOST} and 1` : ''} under load, and no request fails`
-  testIf(withoutWrk, title, async t => {
+  const test = balance === 'shared' ? testInCiIf : testIf
+  test(withoutWrk, title, async t => {
     const supervisor = await supervise(t, { workers: 1, balance, idleGrace: IDLE_GRACE })
     await underLoad(t, supervisor, async client => {
       await supervisor.ask('scale', 2)

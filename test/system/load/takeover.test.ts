@@ -1,6 +1,6 @@
 /** A program that is replaced again and again by itself, under load: no client is refused, reset or lost. */
 import { fileURLToPath } from 'node:url'
-import { times } from '../../helpers/full.ts'
+import { isInCi, times } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { startWrk, WRK } from '../../helpers/prefork.ts'
@@ -24,7 +24,7 @@ const MIX: Mix[] = [
 
 for (const [kind, count] of [
   ['seat', times(2, 50)],
-  ['supervisor', times(2, 50)]
+  ['supervisor', isInCi ? times(2, 50) : 1]
 ] as const)
   testIf(missing(WRK, 'wrk'), `${kind}: ${count} takeovers one after the other under load, TCP and Unix`, async t => {
     const port = await freePort()
