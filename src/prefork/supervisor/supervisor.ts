@@ -164,8 +164,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#phase = 'starting'
     try {
       await this.#exclusive(async () => {
-        const { listeners, admin } = this.#settings
-        await this.#open(await this.#takeover?.take([...listeners.keys()], admin?.path))
+        const { listeners, program, admin } = this.#settings
+        const names = program === undefined ? [...listeners.keys()] : undefined
+        await this.#open(await this.#takeover?.take(names, admin?.path))
         this.#slots.grow(this.#settings.workers)
         await allReady(this.#slots)
         await this.#commit()

@@ -111,11 +111,11 @@ export class Takeover {
   }
 
   /**
-   * Waits for its turn. Resolves to the predecessor's offer, or to undefined without a predecessor. `admin`: it takes the predecessor's socket if
-   * that has the same path; a socket of another path is closed at the commit.
+   * Waits for its turn. Resolves to the predecessor's offer, or to undefined without a predecessor. `names`: of its listeners; undefined: known at
+   * the commit. `admin`: it takes the predecessor's socket if that has the same path; a socket of another path is closed at the commit.
    */
-  async take(names: readonly string[], admin: string | undefined): Promise<Predecessor | undefined> {
-    await this.#place.take([...names, ADMIN], this.#abort.signal)
+  async take(names: readonly string[] | undefined, admin: string | undefined): Promise<Predecessor | undefined> {
+    await this.#place.take(names && [...names, ADMIN], this.#abort.signal)
     if (this.#phase !== 'waiting') throw new PassfdError('SUPERVISOR_STOPPED')
     this.#phase = 'booting'
     const { succession } = this.#place

@@ -1,0 +1,56 @@
+/** The configuration of `passfd serve`: a file passfd.config.*, or the key "passfd" of package.json. */
+import { existsSync, readFileSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { checkOptions } from '../../base/known-options.ts'
+import { CommandError, EXIT } from '../exit.ts'
+import { defaultName } from '../names.ts'
+import { OPTIONS, readConfiguration, type ServeOptions } from './options.ts'
+
+const FILES = ['passfd.config.js', 'passfd.config.mjs', 'passfd.config.cjs', 'passfd.config.json']
+/** Of the command line alone. */
+const NOT_HERE = ['config', 'takeover']
+
+/** Reads the configuration in this folder, or the given file. Without one there are no options. Throws (exit code 78; 66 without the given file). */
+export async function loadConfiguration(cwd: string, file?: string): Promise<ServeOptions> {
+  const path =
+    file === undefined ? FILES.map(name => join(cwd, name)).find(path => existsSync(path)) : resolve(cwd, file)
+  if (path !== undefined && !existsSync(path))
+    throw new CommandError(EXIT.noInput, `${path} does not exist`, 'Check --config')
+  const [given, name] =
+    path === undefined ? [ofPackage(cwd), '"passfd" in package.json'] : [await load(path), basename(path)]
+  if (given === undefined && path === undefined) return {}
+  const known = Object.fromEntries(Object.keys(OPTIONS).flatMap(key => (NOT_HERE.includes(key) ? [] : [[key, true]])))
+  try {
+    checkOptions(given, known, name)
+  } catch (error) {
+    throw new CommandError(EXIT.config, (error as Error).message, undefined, { cause: error })
+  }
+  const folder = path === undefined ? cwd : dirname(path)
+  return readConfiguration(given as object, name, place => resolve(folder, place))
+}
+
+/** The name of the server of this folder, for commands that are given none. */
+export async function nameHere(cwd: string): Promise<string> {
+  return (await loadConfiguration(cwd)).name ?? defaultName(cwd)
+}
+
+async function load(path: string): Promise<unknown> {
+  try {
+    if (path.endsWith('.json')) return JSON.parse(readFileSync(path, 'utf8'))
+    const module = await import(pathToFileURL(path).href)
+    return module.default
+  } catch (cause) {
+    throw new CommandError(EXIT.config, `${path} can't be loaded: ${(cause as Error).message}`, undefined, { cause })
+  }
+}
+
+function ofPackage(cwd: string): unknown {
+  const path = join(cwd, 'package.json')
+  if (!existsSync(path)) return undefined
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')).passfd
+  } catch (cause) {
+    throw new CommandError(EXIT.config, `${path} is no JSON: ${(cause as Error).message}`, undefined, { cause })
+  }
+}

@@ -1,0 +1,96 @@
+/** What happens in a server, in words: for the terminal, or with `--log json` as records. */
+import type { ListenAddress, Supervisor, WorkerInfo } from '../../prefork/index.ts'
+import { duration } from '../words.ts'
+
+export type Level = 'info' | 'warning' | 'error'
+
+export interface Report {
+  readonly event: string
+  readonly level: Level
+  /** A sentence without its full stop. */
+  readonly text: string
+  /** Further facts, for a record. */
+  readonly facts?: Record<string, unknown>
+}
+
+/** Calls `report` for what happens from now on. `name`: the server's. */
+export function reportEvents(supervisor: Supervisor, name: string, report: (report: Report) => void): void {
+  const began = performance.now()
+  let started = false
+  const tell = (event: string, level: Level, text: string, facts?: Record<string, unknown>): void =>
+    report({ event, level, text, ...(facts === undefined ? {} : { facts }) })
+  const trouble = (event: string, level: Level) => (error: unknown) => {
+    const { code, message } = error as NodeJS.ErrnoException
+    tell(event, level, message.replace(/\.$/, ''), { code })
+  }
+
+  supervisor.on('started', () => {
+    started = true
+    const { addresses, size } = supervisor
+    const places = Object.values(addresses).map(addressText)
+    const where = places.length === 0 ? '' : ` at ${[...new Set(places)].join(', ')}`
+    tell(
+      'started',
+      'info',
+      `${name} serves${where}: ${size} worker${size === 1 ? '' : 's'}, process ${process.pid}, after ${duration(performance.now() - began)}`,
+      { name, pid: process.pid, workers: size, listeners: addresses }
+    )
+  })
+  supervisor.on('worker', worker => {
+    if (started) tell('ready', 'info', `${workerText(worker)} is ready`, factsOf(worker))
+  })
+  supervisor.on('exit', (worker, code, signal) => {
+    // A worker that was asked to stop, and did, ends as it should
+    const expected = code === 0 && worker.reason === undefined
+    const how = worker.reason ?? (signal === null ? `exit code ${code}` : `signal ${signal}`)
+    const text = expected ? 'has ended' : `has ended: ${how}`
+    tell('exit', expected ? 'info' : 'warning', `${workerText(worker)} ${text}`, {
+      ...factsOf(worker),
+      code,
+      signal,
+      reason: how
+    })
+  })
+  supervisor.on('gaveUp', trouble('gaveUp', 'error'))
+  supervisor.on('reloadFailed', trouble('reloadFailed', 'error'))
+  supervisor.on('crashLoop', trouble('crashLoop', 'error'))
+  supervisor.on('beyondLimit', trouble('beyondLimit', 'warning'))
+  supervisor.on('routeFailed', trouble('routeFailed', 'warning'))
+  supervisor.on('acceptError', trouble('acceptError', 'warning'))
+  supervisor.on('unserved', listener =>
+    tell('unserved', 'warning', `No worker serves the listener ${listener}, so its clients wait`, { listener })
+  )
+  supervisor.on('takeoverReport', ({ message, code }) =>
+    tell('takeover', 'warning', message.replace(/\.$/, ''), { code })
+  )
+  supervisor.on('lameDuck', milliseconds =>
+    tell('lameDuck', 'info', `${name} serves for another ${duration(milliseconds)}, then stops`, { milliseconds })
+  )
+  supervisor.on('superseded', ({ pid }) =>
+    tell('superseded', 'info', `Process ${pid} serves ${name} now; process ${process.pid} finishes its requests`, {
+      successor: pid
+    })
+  )
+  supervisor.on('draining', processes => {
+    for (const { pid, connections } of processes)
+      tell('draining', 'info', `Process ${pid} still has ${connections} connections`, { pid, connections })
+  })
+  supervisor.on('stopped', () => {
+    if (started) tell('stopped', 'info', `${name} has stopped`, { name })
+  })
+}
+
+/** 'port 3000', '127.0.0.1:3000', '[::1]:3000', or a path. */
+export function addressText(address: ListenAddress): string {
+  if ('path' in address) return address.path
+  if (address.address === '::' || address.address === '0.0.0.0') return `port ${address.port}`
+  return `${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+}
+
+function workerText({ slot, pid }: WorkerInfo): string {
+  return `Worker ${slot}${pid === undefined ? '' : ` (pid ${pid})`}`
+}
+
+function factsOf({ slot, id, pid }: WorkerInfo): Record<string, unknown> {
+  return { slot, id, pid }
+}

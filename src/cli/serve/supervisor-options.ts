@@ -1,0 +1,76 @@
+/** The Supervisor's options of what `passfd serve` was given. */
+import { readFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { parseEnv } from 'node:util'
+import type { Balance, SupervisorOptions, WorkerLimits } from '../../prefork/index.ts'
+import { inheritable } from '../../prefork/launch/launch.ts'
+import { CommandError, EXIT } from '../exit.ts'
+import type { ServeOptions } from './options.ts'
+
+/** Where the server is, and what it runs. */
+export interface Setting {
+  readonly command: readonly [string, ...string[]]
+  /** Of the workers. */
+  readonly cwd: string
+  /** The environment of this process. */
+  readonly env: NodeJS.ProcessEnv
+  readonly admin: string
+  readonly takeover: NonNullable<SupervisorOptions['takeover']>
+}
+
+export function supervisorOptions(options: ServeOptions, setting: Setting): SupervisorOptions {
+  const { workers, maxRss: rss, maxRequests: requests, maxAge: age, uid, gid } = options
+  return defined({
+    program: setting.command,
+    waitReady: options.waitReady,
+    listeners: options.listen ?? {},
+    workers: workers === 'max' ? undefined : workers,
+    balance: balanceOf(options),
+    spawn: defined({ cwd: setting.cwd, env: environmentOf(options, setting), uid, gid }),
+    readyTimeout: options.readyTimeout,
+    lameDuck: options.lameDuck,
+    stopTimeout: options.stopTimeout,
+    killTimeout: options.killTimeout,
+    idleGrace: options.idleGrace,
+    hangTimeout: options.hangTimeout,
+    limits: defined({ rss, requests, age }) as WorkerLimits,
+    admin: setting.admin,
+    takeover: setting.takeover
+  }) as unknown as SupervisorOptions
+}
+
+/** `.env` files, then this process's own variables, then the configuration's: what comes later wins. Programs of the package are found in PATH. */
+export function environmentOf({ envFile = [], env = {} }: ServeOptions, setting: Setting): NodeJS.ProcessEnv {
+  const merged: NodeJS.ProcessEnv = {}
+  for (const file of envFile) Object.assign(merged, parseEnv(readEnv(file)))
+  Object.assign(merged, inheritable(setting.env), env)
+  merged.PATH = [join(setting.cwd, 'node_modules', '.bin'), merged.PATH ?? '/usr/local/bin:/usr/bin:/bin'].join(
+    delimiter
+  )
+  return merged
+}
+
+function readEnv(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new CommandError(
+      EXIT.noInput,
+      `${file} can't be read (${(cause as NodeJS.ErrnoException).code})`,
+      'Check --env-file',
+      { cause }
+    )
+  }
+}
+
+function balanceOf({ balance, sticky }: ServeOptions): Balance | undefined {
+  if (sticky === undefined) return balance
+  if (balance !== undefined)
+    throw new CommandError(EXIT.usage, '--balance and --sticky both say who gets a connection', 'Give one of them')
+  return undefined
+}
+
+/** Without the properties that are undefined. */
+function defined<T extends object>(given: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as never
+}

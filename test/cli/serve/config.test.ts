@@ -1,0 +1,75 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { EXIT } from '../../../src/cli/exit.ts'
+import { loadConfiguration, nameHere } from '../../../src/cli/serve/config.ts'
+import { test } from '../../helpers/test.ts'
+
+async function inFolder(files: Record<string, string>, work: (folder: string) => unknown): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'passfd-config-'))
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text)
+  try {
+    await work(folder)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+const OF_PACKAGE = '{"name":"@x/app","passfd":{"workers":3,"name":"shop"}}'
+
+test('files go before package.json, and their formats are Node’s', async t => {
+  await inFolder({}, async folder => t.deepEqual(await loadConfiguration(folder), {}))
+  const files: Record<string, string> = {
+    'passfd.config.js': 'module.exports = { workers: 1 }',
+    'passfd.config.mjs': 'export default { workers: 1 }',
+    'passfd.config.cjs': 'module.exports = { workers: 1 }',
+    'passfd.config.json': '{"workers":1}'
+  }
+  for (const [name, text] of Object.entries(files))
+    await inFolder({ [name]: text, 'package.json': OF_PACKAGE }, async folder =>
+      t.deepEqual(await loadConfiguration(folder), { workers: 1 }, name)
+    )
+  await inFolder({ 'package.json': OF_PACKAGE }, async folder => {
+    t.deepEqual(await loadConfiguration(folder), { workers: 3, name: 'shop' })
+    t.is(await nameHere(folder), 'shop')
+  })
+  await inFolder({ 'package.json': '{"name":"@x/app"}' }, async folder => t.is(await nameHere(folder), 'app'))
+})
+
+test('a file may be named; its paths start at its folder', async t => {
+  await inFolder({ 'other.json': '{"cwd":"current","envFile":[".env","/etc/env"]}' }, async folder => {
+    t.deepEqual(await loadConfiguration('/', join(folder, 'other.json')), {
+      cwd: join(folder, 'current'),
+      envFile: [join(folder, '.env'), '/etc/env']
+    })
+    const error: any = await t.throwsAsync(loadConfiguration(folder, 'none.json'))
+    t.is(error.exitCode, EXIT.noInput)
+  })
+})
+
+test('an unknown key is an error that names the nearest one', async t => {
+  await inFolder({ 'passfd.config.json': '{"maxRSS":1}' }, async folder => {
+    const error: any = await t.throwsAsync(loadConfiguration(folder))
+    t.is(error.exitCode, EXIT.config)
+    t.is(error.message, "passfd.config.json has the unknown option 'maxRSS': did you mean 'maxRss'?")
+  })
+  for (const key of ['takeover', 'config'])
+    await inFolder({ 'package.json': `{"passfd":{"${key}":true}}` }, async folder => {
+      const error: any = await t.throwsAsync(loadConfiguration(folder))
+      t.regex(error.message, /^"passfd" in package\.json has the unknown option/)
+    })
+})
+
+test('one that can’t be loaded is an error', async t => {
+  for (const files of [
+    { 'passfd.config.json': '{' },
+    { 'passfd.config.mjs': 'throw new Error("no")' },
+    { 'passfd.config.mjs': 'export const workers = 1' },
+    { 'package.json': '{' },
+    { 'package.json': '{"passfd":[]}' }
+  ])
+    await inFolder(files as Record<string, string>, async folder => {
+      const error: any = await t.throwsAsync(loadConfiguration(folder))
+      t.is(error.exitCode, EXIT.config, JSON.stringify(files))
+    })
+})

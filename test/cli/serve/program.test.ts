@@ -1,0 +1,52 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { EXIT } from '../../../src/cli/exit.ts'
+import { commandOf } from '../../../src/cli/serve/program.ts'
+import { test } from '../../helpers/test.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'passfd-program-'))
+process.on('exit', () => rmSync(folder, { recursive: true }))
+for (const name of ['server.js', 'server.ts', 'script']) writeFileSync(join(folder, name), '')
+mkdirSync(join(folder, 'package'))
+const node = process.execPath
+
+test('files of JavaScript, and packages, are run by this Node', t => {
+  t.deepEqual(commandOf('server.js', ['--port', '1'], {}, folder), [node, 'server.js', '--port', '1'])
+  t.deepEqual(commandOf('package', [], {}, folder), [node, 'package'])
+  t.deepEqual(commandOf('.', [], {}, folder), [node, '.'])
+  t.deepEqual(commandOf(join(folder, 'server.js'), [], {}, '/'), [node, join(folder, 'server.js')])
+})
+
+test('Node’s options stand before them', t => {
+  const options = { import: ['tsx', './x.mjs'], require: ['y'], conditions: ['dev'], nodeOption: ['--no-deprecation'] }
+  t.deepEqual(commandOf('server.ts', ['a'], options, folder), [
+    node,
+    '--no-deprecation',
+    '--conditions=dev',
+    '--require=y',
+    '--import=tsx',
+    '--import=./x.mjs',
+    'server.ts',
+    'a'
+  ])
+})
+
+test('all else is a command', t => {
+  t.deepEqual(commandOf('npm', ['start'], {}, folder), ['npm', 'start'])
+  t.deepEqual(commandOf('./script', [], {}, folder), ['./script'])
+  const error: any = t.throws(() => commandOf('npm', ['start'], { import: ['tsx'] }, folder))
+  t.is(error.exitCode, EXIT.usage)
+  t.regex(error.message, /^npm is a command, so --import can't be given to Node$/)
+})
+
+test('a program that is not there, and TypeScript without a loader', t => {
+  for (const name of ['none.js', './none', 'package/none.mjs']) {
+    const error: any = t.throws(() => commandOf(name, [], {}, folder))
+    t.is(error.exitCode, EXIT.noInput, name)
+  }
+  if ((process.features as { typescript?: unknown }).typescript) return
+  const error: any = t.throws(() => commandOf('server.ts', [], {}, folder))
+  t.is(error.exitCode, EXIT.usage)
+  t.regex(error.remedy, /--import tsx/)
+})
