@@ -33,7 +33,10 @@ const DOORS: Record<string, string> = {
   './prefork': 'prefork/index'
 }
 /** The command is a user of passfd: it imports the doors, and these of what lies behind them. */
-const COMMAND_USES: Record<string, string[]> = {}
+const COMMAND_USES: Record<string, string[]> = {
+  'base/known-options': ['cli/serve/config'],
+  'prefork/launch/launch': ['cli/serve/supervisor-options']
+}
 /** The packages that are bundled into the command: scripts/build-cli.mjs. */
 const COMMAND_PACKAGES = ['commander', 'picocolors']
 /** Wings that a wing leaves alone although they stand before it. */

@@ -2,7 +2,8 @@
 import { type Channel, connect, PassfdError } from '../index.ts'
 import type { AdminCommand, AdminEvent, AdminStatus } from '../prefork/index.ts'
 import { CommandError, EXIT } from './exit.ts'
-import { defaultName, namesInFolder, type Surroundings, socketOf } from './names.ts'
+import { namesInFolder, type Surroundings, socketOf } from './names.ts'
+import { nameHere } from './serve/config.ts'
 
 export type AdminChannel = Channel<AdminEvent, AdminCommand>
 
@@ -25,7 +26,7 @@ export async function connectAdmin(
   cwd = process.cwd(),
   surroundings?: Surroundings
 ): Promise<Admin> {
-  const target = nameOrPath ?? defaultName(cwd)
+  const target = nameOrPath ?? (await nameHere(cwd))
   const path = socketOf(target, surroundings)
   const name = target.includes('/') ? undefined : target
   try {

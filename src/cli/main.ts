@@ -1,11 +1,13 @@
 /** The command `passfd`: its commands, and how it ends. */
 import { Command, CommanderError } from 'commander'
 import { version } from '../index.ts'
+import { register as command } from './command/command.ts'
 import { EXIT, type ExitCode, failureOf } from './exit.ts'
+import { register as serve } from './serve/serve.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = []
+const MODULES: readonly ((program: Command) => void)[] = [serve, command]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {
@@ -21,7 +23,11 @@ export function passfd(streams: Streams = process, modules = MODULES): Command {
     .exitOverride()
   useStreams(program, streams)
   for (const register of modules) register(program)
-  examples(program, ['passfd --help', 'all commands'])
+  examples(
+    program,
+    ['passfd serve server.js', 'serve a program in as many workers as there are processors'],
+    ['passfd serve --help', 'all options, with examples']
+  )
   return program
 }
 

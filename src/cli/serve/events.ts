@@ -1,6 +1,6 @@
 /** What happens in a server, in words: for the terminal, or with `--log json` as records. */
 import type { ListenAddress, Supervisor, WorkerInfo } from '../../prefork/index.ts'
-import { duration } from '../words.ts'
+import { countOf, duration } from '../words.ts'
 
 export type Level = 'info' | 'warning' | 'error'
 
@@ -17,6 +17,8 @@ export interface Report {
 export function reportEvents(supervisor: Supervisor, name: string, report: (report: Report) => void): void {
   const began = performance.now()
   let started = false
+  /** The workers that were asked to stop. */
+  const stopping = new Set<number>()
   const tell = (event: string, level: Level, text: string, facts?: Record<string, unknown>): void =>
     report({ event, level, text, ...(facts === undefined ? {} : { facts }) })
   const trouble = (event: string, level: Level) => (error: unknown) => {
@@ -32,24 +34,21 @@ export function reportEvents(supervisor: Supervisor, name: string, report: (repo
     tell(
       'started',
       'info',
-      `${name} serves${where}: ${size} worker${size === 1 ? '' : 's'}, process ${process.pid}, after ${duration(performance.now() - began)}`,
+      `${name} serves${where}: ${countOf(size, 'worker')}, process ${process.pid}, after ${duration(performance.now() - began)}`,
       { name, pid: process.pid, workers: size, listeners: addresses }
     )
   })
   supervisor.on('worker', worker => {
     if (started) tell('ready', 'info', `${workerText(worker)} is ready`, factsOf(worker))
   })
+  supervisor.on('state', ({ id, state }) => {
+    if (state === 'stopping') stopping.add(id)
+  })
   supervisor.on('exit', (worker, code, signal) => {
-    // A worker that was asked to stop, and did, ends as it should
-    const expected = code === 0 && worker.reason === undefined
-    const how = worker.reason ?? (signal === null ? `exit code ${code}` : `signal ${signal}`)
-    const text = expected ? 'has ended' : `has ended: ${how}`
-    tell('exit', expected ? 'info' : 'warning', `${workerText(worker)} ${text}`, {
-      ...factsOf(worker),
-      code,
-      signal,
-      reason: how
-    })
+    const isRight = stopping.delete(worker.id) && code === 0
+    const reason = worker.reason ?? (signal === null ? `exit code ${code}` : `signal ${signal}`)
+    const text = `${workerText(worker)} has ended${isRight ? '' : `: ${reason}`}`
+    tell('exit', isRight ? 'info' : 'warning', text, { ...factsOf(worker), code, signal, reason })
   })
   supervisor.on('gaveUp', trouble('gaveUp', 'error'))
   supervisor.on('reloadFailed', trouble('reloadFailed', 'error'))
@@ -59,6 +58,12 @@ export function reportEvents(supervisor: Supervisor, name: string, report: (repo
   supervisor.on('acceptError', trouble('acceptError', 'warning'))
   supervisor.on('unserved', listener =>
     tell('unserved', 'warning', `No worker serves the listener ${listener}, so its clients wait`, { listener })
+  )
+  supervisor.on('listenerClosed', (listener, address) =>
+    tell('listenerClosed', 'info', `No worker listens at ${addressText(address)} any more, so that is closed`, {
+      listener,
+      address
+    })
   )
   supervisor.on('takeoverReport', ({ message, code }) =>
     tell('takeover', 'warning', message.replace(/\.$/, ''), { code })
@@ -71,9 +76,13 @@ export function reportEvents(supervisor: Supervisor, name: string, report: (repo
       successor: pid
     })
   )
+  const drainers = new Set<number>()
   supervisor.on('draining', processes => {
-    for (const { pid, connections } of processes)
-      tell('draining', 'info', `Process ${pid} still has ${connections} connections`, { pid, connections })
+    for (const { pid, connections } of processes) {
+      if (connections === 0 || drainers.has(pid)) continue
+      drainers.add(pid) // it reports each second
+      tell('draining', 'info', `Process ${pid} still has ${countOf(connections, 'connection')}`, { pid, connections })
+    }
   })
   supervisor.on('stopped', () => {
     if (started) tell('stopped', 'info', `${name} has stopped`, { name })

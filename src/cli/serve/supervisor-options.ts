@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { parseEnv } from 'node:util'
-import type { Balance, SupervisorOptions, WorkerLimits } from '../../prefork/index.ts'
+import type { Balance, SupervisorOptions } from '../../prefork/index.ts'
 import { inheritable } from '../../prefork/launch/launch.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import type { ServeOptions } from './options.ts'
@@ -33,10 +33,10 @@ export function supervisorOptions(options: ServeOptions, setting: Setting): Supe
     killTimeout: options.killTimeout,
     idleGrace: options.idleGrace,
     hangTimeout: options.hangTimeout,
-    limits: defined({ rss, requests, age }) as WorkerLimits,
+    limits: defined({ rss, requests, age }),
     admin: setting.admin,
     takeover: setting.takeover
-  }) as unknown as SupervisorOptions
+  })
 }
 
 /** `.env` files, then this process's own variables, then the configuration's: what comes later wins. Programs of the package are found in PATH. */
@@ -71,6 +71,11 @@ function balanceOf({ balance, sticky }: ServeOptions): Balance | undefined {
 }
 
 /** Without the properties that are undefined. */
-function defined<T extends object>(given: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as never
+function defined<T extends object>(given: T): Defined<T> {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Defined<T>
+}
+
+type Optional<T> = { [Name in keyof T]: undefined extends T[Name] ? Name : never }[keyof T]
+type Defined<T> = { [Name in Exclude<keyof T, Optional<T>>]: T[Name] } & {
+  [Name in Optional<T>]?: Exclude<T[Name], undefined>
 }

@@ -1,0 +1,223 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { get } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { EXIT } from '../../../src/cli/exit.ts'
+import type { AdminStatus } from '../../../src/prefork/index.ts'
+import { type Captured, captured, runPassfd } from '../../helpers/cli.ts'
+import { freePort } from '../../helpers/port.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
+
+const SERVER = `
+  const http = require('node:http')
+  const { VERSION = 'none', A, B, C } = process.env
+  http.createServer((_, response) => response.end(require('./answer.json') + [process.argv[2], A, B, C].join()))
+    .listen(Number(process.env.PORT ?? 0), '127.0.0.1')
+`
+
+interface Place {
+  folder: string
+  env: Record<string, string>
+}
+
+/** A folder with the program, and a runtime folder. */
+async function inPlace(work: (place: Place) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'passfd-serve-'))
+  const env = { PATH: process.env.PATH!, PASSFD_RUNTIME_DIR: join(folder, 'run') }
+  for (const version of ['1', '2']) {
+    mkdirSync(join(folder, version))
+    writeFileSync(join(folder, version, 'server.js'), SERVER)
+    writeFileSync(join(folder, version, 'answer.json'), version)
+  }
+  try {
+    await work({ folder, env })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** Starts `passfd serve`, and waits until it serves. `ended`: its exit code. */
+async function serving(args: string[], { env }: Place): Promise<{ streams: Captured; ended: Promise<number> }> {
+  const streams = captured(env)
+  const ended = runPassfd(['serve', ...args], streams).then(({ code }) => code)
+  let over = false
+  void ended.then(() => {
+    over = true
+  })
+  await until(() => over || / serves /.test(streams.err), 'passfd serves', 60)
+  if (over) throw new Error(streams.err)
+  return { streams, ended }
+}
+
+async function statusOf(name: string, { env }: Place): Promise<AdminStatus & { name: string }> {
+  const { out, err } = await runPassfd(['status', name, '--json'], captured(env))
+  if (err !== '') throw new Error(err)
+  return JSON.parse(out)
+}
+
+function portOf({ listeners }: AdminStatus): number {
+  return (Object.values(listeners)[0] as { port: number }).port
+}
+
+async function ask(port: number): Promise<string> {
+  const request = get({ port, host: '127.0.0.1', agent: false })
+  const [response] = await once(request, 'response')
+  return text(response)
+}
+
+test('a program is served, shown, reloaded through a link, scaled and stopped', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    const link = join(folder, 'current')
+    symlinkSync('1', link)
+    writeFileSync(join(folder, '.env'), 'A=file\nB=file\nC=file\n')
+    writeFileSync(join(folder, 'c.json'), '{"workers":3,"env":{"C":"config"},"envFile":".env","stopTimeout":"20s"}')
+    const args = ['-w', '1', '--config', join(folder, 'c.json'), '--cwd', link, '--name', 'app', 'server.js', '--watch']
+    const { streams, ended } = await serving(args, { folder, env: { ...env, B: 'shell' } })
+    const run = async (...words: string[]) => {
+      const { code, out, err } = await runPassfd(words, captured(env))
+      t.deepEqual({ code, err }, { code: 0, err: '' }, words.join(' '))
+      return out
+    }
+    const status = await statusOf('app', place)
+    const port = portOf(status)
+    t.deepEqual([status.name, status.phase, status.size, status.workers.length], ['app', 'running', 1, 1])
+    t.regex(
+      streams.err,
+      new RegExp(`^passfd: app serves at 127\\.0\\.0\\.1:${port}: 1 worker, process ${process.pid}, `)
+    )
+    t.is(await ask(port), '1--watch,file,shell,config')
+    t.regex(await run('status', 'app'), /^app is running: process .*, 1 worker\n {2}listens at 127\.0\.0\.1:\d+/)
+
+    rmSync(link)
+    symlinkSync('2', link)
+    t.regex(await run('reload', 'app'), /^Reloaded app: 1 worker in .*\.\n$/)
+    t.is(await ask(port), '2--watch,file,shell,config')
+    const [worker] = (await statusOf('app', place)).workers
+    t.not(worker!.pid, status.workers[0]!.pid)
+
+    t.is(await run('scale', '2', 'app'), 'app has 2 workers (before: 1).\n')
+    t.deepEqual(JSON.parse(await run('scale', '1', 'app', '--json')), { workers: 1, before: 2 })
+    t.deepEqual(JSON.parse(await run('stop', 'app', '--json')).pid, process.pid)
+    t.is(await ended, 0)
+    t.regex(streams.err, new RegExp(`Worker 0 \\(pid ${worker!.pid}\\) has ended\\.\npassfd: app has stopped\\.\n$`))
+
+    const gone = await runPassfd(['status', 'app'], captured(env))
+    t.is(gone.code, EXIT.unavailable)
+    t.regex(gone.err, /^passfd: No server answers as "app" \(.*\)\. Start one with "passfd serve"\.\n$/)
+  })
+})
+
+test('a name that is taken is an error; others are named where nobody answers', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    const admin = join(folder, 'admin')
+    const { ended, streams } = await serving(
+      ['-w', '1', '--name', 'app', '--admin', admin, '--log', 'json', join(folder, '1', 'server.js')],
+      place
+    )
+    t.is(JSON.parse(streams.err.split('\n')[0]!).event, 'started')
+    const again = await runPassfd(['serve', '-w', '1', '--name', 'app', join(folder, '1', 'server.js')], captured(env))
+    t.is(again.code, EXIT.temporary)
+    t.is(
+      again.err,
+      `passfd: Process ${process.pid} serves as "app" already. Replace it with --takeover, stop it with "passfd stop app", or choose another --name.\n`
+    )
+    const other = await runPassfd(['status', 'other'], captured(env))
+    t.regex(other.err, /These are running: app\.\n$/)
+    // By its link in the runtime folder, and by its own path
+    t.is((await statusOf('app', place)).pid, process.pid)
+    t.is((await statusOf(admin, place)).pid, process.pid)
+    t.is((await runPassfd(['stop', '--no-wait', admin], captured(env))).code, 0)
+    t.is(await ended, 0)
+    t.deepEqual(JSON.parse(streams.err.trim().split('\n').at(-1)!).event, 'stopped')
+  })
+})
+
+test('what is wrong is said before anything is started', async t => {
+  await inPlace(async ({ folder, env }) => {
+    const program = join(folder, '1', 'server.js')
+    const cases: [args: string[], code: number, message: RegExp][] = [
+      [[], EXIT.usage, /^passfd: No program is named\. Name it: passfd serve server\.js\.\n$/],
+      [['none.js'], EXIT.noInput, /^passfd: There is no program .*none\.js\. /],
+      [['--cwd', join(folder, 'none'), program], EXIT.noInput, /is no folder\. Check --cwd/],
+      [['--env-file', join(folder, 'none'), program], EXIT.noInput, /can't be read \(ENOENT\)\. Check --env-file/],
+      [['--name', 'a b', program], EXIT.usage, /"a b" is not a name\. /],
+      [['--sticky', 'address', '--balance', 'shared', program], EXIT.usage, /--balance and --sticky both /],
+      [['--listen', 'a:b=3000', program], EXIT.usage, /the name of a listener must be /]
+    ]
+    for (const [args, code, message] of cases) {
+      const result = await runPassfd(['serve', ...args], captured(env))
+      t.is(result.code, code, args.join(' '))
+      t.regex(result.err, message)
+    }
+  })
+})
+
+test('a program that can’t start ends the server', async t => {
+  await inPlace(async ({ folder, env }) => {
+    const program = join(folder, 'fails.js')
+    writeFileSync(program, 'process.exit(3)')
+    const { code, err } = await runPassfd(['serve', '-w', '1', '--name', 'app', program], captured(env))
+    t.is(code, EXIT.failed)
+    t.regex(err, /^passfd: Worker 0 \(pid \d+\) has ended: .*3\.\npassfd: The worker in slot 0 .* did not get ready: /)
+  })
+})
+
+testInCi('with --takeover a second server replaces the first, and no request fails', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    const passfd = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
+    const begin = async (version: string, ...args: string[]) => {
+      const program = join(folder, version, 'server.js')
+      const child = spawn(passfd, ['serve', '-w', '1', '--name', 'app', ...args, program], {
+        env,
+        stdio: ['ignore', 'ignore', 'pipe']
+      })
+      let err = ''
+      child.stderr.on('data', chunk => {
+        err += chunk
+      })
+      const ended = once(child, 'close')
+      await until(() => child.exitCode !== null || / serves at /.test(err), 'passfd serves', 60)
+      return { child, ended, said: () => err }
+    }
+    const port = await freePort()
+    env.PORT = String(port)
+    const first = await begin('1')
+    const answers = new Set<string>()
+    let done = false
+    const clients = Array.from({ length: 4 }, async () => {
+      while (!done) answers.add((await ask(port)).slice(0, 1))
+    })
+    const second = await begin('2', '--takeover')
+    await first.ended
+    done = true
+    await Promise.all(clients)
+    t.is(first.child.exitCode, 0)
+    t.regex(first.said(), /Process \d+ serves app now; /)
+    t.deepEqual([...answers].sort(), ['1', '2'])
+    t.is((await statusOf('app', place)).pid, second.child.pid!)
+    t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
+    await second.ended
+    t.is(second.child.exitCode, 0)
+  })
+})
+
+testInCi('a package’s own command is served: npm start', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    writeFileSync(join(folder, 'package.json'), '{"scripts":{"start":"node 1/server.js of-npm"}}')
+    const { ended } = await serving(
+      ['-w', '1', '--cwd', folder, '--name', 'app', '--', 'npm', 'start', '--silent'],
+      place
+    )
+    t.is(await ask(portOf(await statusOf('app', place))), '1of-npm,,,')
+    t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
+    t.is(await ended, 0)
+  })
+})
