@@ -21,10 +21,8 @@ export interface OutputOptions {
   report(text: string): void
 }
 
-/** What waits to be written: from PAUSE bytes on the workers' pipes are read slowly, from MOST on new lines are dropped. */
-const PAUSE = 16 * 1024 * 1024
-const RESUME = 4 * 1024 * 1024
-const MOST = 256 * 1024 * 1024
+/** What waits to be written, in bytes: from `pause` on the workers' pipes are read slowly until `resume`, from `most` on new lines are dropped. */
+const LIMITS = { pause: 16 * 1024 * 1024, resume: 4 * 1024 * 1024, most: 256 * 1024 * 1024 }
 
 /**
  * Writes the lines of a supervisor's workers (its option `spawn.stdio` is `'lines'`), and opens the log file again at USR1. Call it before the
@@ -53,6 +51,7 @@ export class WorkerLog {
   readonly #sinks: Record<OutputStream, Sink>
   readonly #options: OutputOptions
   readonly #pausable: Pick<Supervisor, 'pauseLines' | 'resumeLines'>
+  readonly #limits: typeof LIMITS
   #paused = false
   #dropped = 0
   onClose = (): void => {}
@@ -60,17 +59,23 @@ export class WorkerLog {
   /** `pausable`: is paused while too much waits to be written. */
   static async open(
     options: OutputOptions,
-    pausable: Pick<Supervisor, 'pauseLines' | 'resumeLines'>
+    pausable: Pick<Supervisor, 'pauseLines' | 'resumeLines'>,
+    limits = LIMITS
   ): Promise<WorkerLog> {
-    const log = new WorkerLog(options, pausable)
+    const log = new WorkerLog(options, pausable, limits)
     if (options.file !== undefined) await log.#sinks.stdout.change(await openLog(options.file))
     return log
   }
 
-  private constructor(options: OutputOptions, pausable: Pick<Supervisor, 'pauseLines' | 'resumeLines'>) {
+  private constructor(
+    options: OutputOptions,
+    pausable: Pick<Supervisor, 'pauseLines' | 'resumeLines'>,
+    limits: typeof LIMITS
+  ) {
     const { format = 'text', file, streams } = options
     this.#options = options
     this.#pausable = pausable
+    this.#limits = limits
     this.#file = file
     const rendererOf = (output: Output): Renderer => {
       if (format === 'json') return asRecord
@@ -81,9 +86,9 @@ export class WorkerLog {
   }
 
   line(worker: OutputWorker, stream: OutputStream, line: Buffer): void {
-    if (this.#dropped > 0 || this.#queued > MOST) this.#dropped++
+    if (this.#dropped > 0 || this.#queued > this.#limits.most) this.#dropped++
     else this.#sinks[stream].write(this.#render[stream](worker, stream, line))
-    if (this.#queued > PAUSE) this.#pause()
+    if (this.#queued > this.#limits.pause) this.#pause()
   }
 
   /** Opens the log file again, because it was renamed: each line is whole, in the old file or in the new one. On failure it writes to the old one on. */
@@ -140,7 +145,7 @@ export class WorkerLog {
   }
 
   #onQueued(): void {
-    if (this.#queued > RESUME) return
+    if (this.#queued > this.#limits.resume) return
     this.#sayDropped()
     if (!this.#paused) return
     this.#paused = false

@@ -42,6 +42,8 @@ export class Sink {
   #running: Promise<void> | undefined
   #gone = false
   #closing = false
+  /** Repeats a failed write now. */
+  #retry = (): void => {}
   #trouble = false
 
   /** `isFile`: a failed write is repeated, because the disk may have room later. Otherwise an error is the end of the reader. */
@@ -76,6 +78,7 @@ export class Sink {
       this.#next = { target, done }
       if (before !== undefined) void before.target.close().then(before.done)
       this.#start()
+      this.#retry()
     })
   }
 
@@ -143,7 +146,10 @@ export class Sink {
     }
     this.#setTrouble(error)
     if (this.#closing) return false
-    await later(RETRY, undefined, { ref: false })
+    await new Promise<void>(resolve => {
+      this.#retry = resolve
+      setTimeout(resolve, RETRY).unref()
+    })
     return true
   }
 
