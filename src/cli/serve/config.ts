@@ -8,8 +8,6 @@ import { defaultName } from '../names.ts'
 import { OPTIONS, readConfiguration, type ServeOptions } from './options.ts'
 
 const FILES = ['passfd.config.js', 'passfd.config.mjs', 'passfd.config.cjs', 'passfd.config.json']
-/** Of the command line alone. */
-const NOT_HERE = ['config', 'takeover']
 
 /** Reads the configuration in this folder, or the given file. Without one there are no options. Throws (exit code 78; 66 without the given file). */
 export async function loadConfiguration(cwd: string, file?: string): Promise<ServeOptions> {
@@ -20,7 +18,9 @@ export async function loadConfiguration(cwd: string, file?: string): Promise<Ser
   const [given, name] =
     path === undefined ? [ofPackage(cwd), '"passfd" in package.json'] : [await load(path), basename(path)]
   if (given === undefined && path === undefined) return {}
-  const known = Object.fromEntries(Object.keys(OPTIONS).flatMap(key => (NOT_HERE.includes(key) ? [] : [[key, true]])))
+  const known = Object.fromEntries(
+    Object.entries(OPTIONS).flatMap(([key, { commandLineOnly }]) => (commandLineOnly ? [] : [[key, true]]))
+  )
   try {
     checkOptions(given, known, name)
   } catch (error) {

@@ -24,6 +24,8 @@ interface Entry<T> {
   readonly read: Reader<T>
   /** May be given several times. */
   readonly repeats?: boolean
+  /** Not in a configuration. */
+  readonly commandLineOnly?: true
   /** In a configuration it is a path from the configuration's folder. */
   readonly isPath?: boolean
 }
@@ -78,7 +80,9 @@ const GROUPS = {
   },
   'Name and place:': {
     name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", text),
-    takeover: option('--takeover', 'replace the running server of this name, without losing a request', flag),
+    takeover: option('--takeover', 'replace the running server of this name, without losing a request', flag, {
+      commandLineOnly: true
+    }),
     admin: option(
       '--admin <path>',
       'the socket at which it is commanded (default: NAME.sock in the runtime folder)',
@@ -98,7 +102,8 @@ const GROUPS = {
     config: option(
       '--config <file>',
       'the configuration (default: passfd.config.js, .mjs, .cjs or .json, else "passfd" in package.json)',
-      text
+      text,
+      { commandLineOnly: true }
     )
   },
   'Times:': {
