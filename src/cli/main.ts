@@ -4,10 +4,11 @@ import { version } from '../index.ts'
 import { register as command } from './command/command.ts'
 import { EXIT, type ExitCode, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
+import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, top]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {
