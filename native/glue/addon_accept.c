@@ -87,6 +87,13 @@ FUNCTION(inet_name)
 
 FUNCTION_OF_INT(close_queue, fd, os_close_queue(fd))
 FUNCTION_OF_INT(share_port, fd, os_share_port(fd))
+
+FUNCTION(diagnosis)
+{
+	(void) argument;
+	return held_take(&environment->held, os_diagnosis());
+}
+
 FUNCTION_OF_INT(handshakes, fd, os_handshakes(fd))
 FUNCTION_OF_INT(queued, fd, os_queued(fd))
 
@@ -111,7 +118,8 @@ FUNCTION(ended_child)
 const struct function accept_functions[] = {
 	{"acceptMany", call_accept_many}, {"peek", call_peek}, {"edgeSet", call_edge_set}, {"edgeAdd", call_edge_add},
 	{"edgeRemove", call_edge_remove}, {"edgeReady", call_edge_ready}, {"inetName", call_inet_name},
-	{"closeQueue", call_close_queue}, {"sharePort", call_share_port}, {"handshakes", call_handshakes}, {"queued", call_queued},
+	{"closeQueue", call_close_queue}, {"sharePort", call_share_port}, {"diagnosis", call_diagnosis},
+	{"handshakes", call_handshakes}, {"queued", call_queued},
 	{"dieAfterParent", call_die_after_parent}, {"signal", call_signal_process}, {"isReaper", call_is_reaper},
 	{"endedChild", call_ended_child}, {"collect", call_collect}, {NULL, NULL}
 };

@@ -231,6 +231,11 @@ int os_close_queue(int fd)
 	return domain == AF_UNIX ? outcome(shutdown(fd, SHUT_RD)) : drop_syns(fd);
 }
 
+int os_diagnosis(void)
+{
+	return outcome(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG));
+}
+
 /* Asks sock_diag(7) for the sockets of one family and local port whose handshake is under way. */
 static int ask_for_handshakes(int netlink, int family, uint16_t port)
 {
@@ -284,9 +289,9 @@ int os_handshakes(int fd)
 		return 0;
 	if (family != AF_INET && family != AF_INET6)
 		return -EAFNOSUPPORT;
-	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	int netlink = os_diagnosis();
 	if (netlink < 0)
-		return -errno;
+		return netlink;
 	int result = ask_for_handshakes(netlink, family, family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
 	if (result == 0)
 		result = count_answers(netlink);
@@ -338,9 +343,9 @@ static int unix_queue(int fd)
 	struct stat facts;
 	if (fstat(fd, &facts) < 0)
 		return -errno;
-	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	int netlink = os_diagnosis();
 	if (netlink < 0)
-		return -errno;
+		return netlink;
 	int result = ask_for_queue(netlink, facts.st_ino);
 	if (result == 0)
 		result = queue_answer(netlink);

@@ -100,6 +100,9 @@ int os_accept_many(int fd, int32_t *fds, size_t most, uint8_t *addresses);
  */
 int os_close_queue(int fd);
 
+/* A netlink socket for questions to sock_diag(7), the caller's; close-on-exec and non-blocking. */
+int os_diagnosis(void);
+
 /* Borrows a listener; counts the TCP handshakes to its port that have begun and not ended. -errno: the kernel does not say (sock_diag(7)). */
 int os_handshakes(int fd);
 

@@ -89,6 +89,7 @@ export interface Native {
    * shutdown(2), so that accept(2) fails with EINVAL when the queue is empty.
    */
   closeQueue(fd: number): number
+  diagnosis(): number // a netlink socket for questions to sock_diag(7), non-blocking
   /** TCP handshakes to the listener's port that are under way; Unix: 0. -errno: the kernel does not say (sock_diag(7)). */
   handshakes(fd: number): number
   /** Connections in a listener's queue. -EAGAIN: `acceptMany` would give some, but the kernel does not say how many wait. */

@@ -127,6 +127,9 @@ static void counts_and_accepts_who_waits(void)
 	int32_t accepted[3];
 	uint8_t addresses[3 * OS_ADDRESS];
 	CHECK(listener >= 0 && os_queued(listener) == 0 && os_handshakes(listener) == 0);
+	int diagnosis = os_diagnosis();
+	CHECK(diagnosis >= 0);
+	os_close(diagnosis);
 	int set = os_edge_set();
 	int32_t told;
 	CHECK(set >= 0 && os_edge_add(set, listener) == 0);
