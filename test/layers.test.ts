@@ -35,6 +35,9 @@ const DOORS: Record<string, string> = {
 /** The command is a user of passfd: it imports the doors, and these of what lies behind them. */
 const COMMAND_USES: Record<string, string[]> = {
   'base/known-options': ['cli/serve/config'],
+  'connection/connection': ['cli/shell/values'],
+  'os/process-stat': ['cli/shell/held', 'cli/shell/holders', 'cli/shell/network'],
+  'os/unix-sockets': ['cli/shell/inspect', 'cli/shell/network'],
   'prefork/launch/launch': ['cli/serve/supervisor-options']
 }
 /** The packages that are bundled into the command: scripts/build-cli.mjs. */

@@ -44,6 +44,16 @@ export class CommandError extends Error {
   }
 }
 
+/** Ends a command with an exit code. Everything was written already. */
+export class ExitWith extends Error {
+  readonly exitCode: number
+
+  constructor(exitCode: number) {
+    super(`exit code ${exitCode}`)
+    this.exitCode = exitCode
+  }
+}
+
 /** Codes of the system, and passfd's without ERR_PASSFD_. All others of passfd's are `failed`. */
 const CODES: Record<string, ExitCode> = {
   INVALID_ARGUMENT: EXIT.usage,
@@ -62,6 +72,7 @@ const CODES: Record<string, ExitCode> = {
   CONNECT_TIMEOUT: EXIT.unavailable,
   HANDSHAKE_TIMEOUT: EXIT.unavailable,
   UNAUTHORIZED: EXIT.noPermission,
+  AUTHORIZE_FAILED: EXIT.noPermission,
   REFUSED: EXIT.noPermission,
   BAD_HELLO: EXIT.data,
   BAD_FRAME: EXIT.data,
@@ -110,9 +121,13 @@ export function failureOf(error: unknown): Failed {
   const { code, message, errno, syscall, ...rest } = (error ?? {}) as NodeJS.ErrnoException & {
     port?: number
     address?: string
+    remote?: { code?: string }
   }
-  if (typeof code === 'string' && code.startsWith('ERR_PASSFD_'))
-    return { exitCode: CODES[code.slice('ERR_PASSFD_'.length)] ?? EXIT.failed, message: oneLine(message), code }
+  if (typeof code === 'string' && code.startsWith('ERR_PASSFD_')) {
+    // A peer says why it has ended the channel, or refused it
+    const why = code === 'ERR_PASSFD_PEER' ? (rest.remote?.code ?? code) : code
+    return { exitCode: CODES[why.replace('ERR_PASSFD_', '')] ?? EXIT.failed, message: oneLine(message), code }
+  }
   if (typeof code === 'string' && typeof syscall === 'string') {
     const meaning = getSystemErrorMap().get(errno ?? 0)?.[1] ?? code
     const of = rest.path ?? (rest.port === undefined ? rest.address : `${rest.address ?? ''}:${rest.port}`)

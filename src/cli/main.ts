@@ -2,13 +2,14 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../index.ts'
 import { register as command } from './command/command.ts'
-import { EXIT, type ExitCode, failureOf } from './exit.ts'
+import { EXIT, type ExitCode, ExitWith, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
+import { register as shell } from './shell/shell.ts'
 import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command, top]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, top, shell]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {
@@ -43,6 +44,7 @@ export async function main(args: readonly string[], streams: Streams = process, 
     await program.parseAsync(args, { from: 'user' })
     return Number(process.exitCode ?? EXIT.ok)
   } catch (error) {
+    if (error instanceof ExitWith) return error.exitCode
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok
     // It has printed the help, because no command was named
     if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage
