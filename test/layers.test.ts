@@ -41,7 +41,7 @@ const COMMAND_USES: Record<string, string[]> = {
   'prefork/launch/launch': ['cli/serve/supervisor-options']
 }
 /** The packages that are bundled into the command: scripts/build-cli.mjs. */
-const COMMAND_PACKAGES = ['ansi-escapes', 'cli-truncate', 'commander', 'picocolors', 'string-width']
+const COMMAND_PACKAGES = ['ansi-escapes', 'chokidar', 'cli-truncate', 'commander', 'picocolors', 'string-width']
 /** Wings that a wing leaves alone although they stand before it. */
 const APART: Record<string, string[]> = {
   stream: ['channel'],

@@ -1,0 +1,187 @@
+/** `--watch`. */
+import { mkdirSync, renameSync, rmSync, watch as watchFile, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import {
+  isIgnored,
+  reloader,
+  restartOnChange,
+  WATCH_DEFAULTS,
+  Watch,
+  type WatchOptions
+} from '../../../src/cli/serve/watch.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { get, light, only, program, supervising } from '../../helpers/supervising.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
+
+// libuv's inotify descriptor, which stays open, is opened before anything is counted
+watchFile('/').close()
+
+function folder(): string {
+  const path = temporaryPath('.watched') // the folder itself may have any name
+  mkdirSync(path)
+  return path
+}
+
+/** Collects what changes. */
+async function watching(
+  cwd: string,
+  options: Partial<WatchOptions>,
+  body: (seen: Set<string>, watch: Watch) => Promise<void>
+): Promise<void> {
+  const seen = new Set<string>()
+  const errors: Error[] = []
+  const watch = await Watch.start({
+    cwd,
+    onChange: paths => {
+      for (const path of paths) seen.add(path)
+    },
+    onError: error => errors.push(error),
+    ...options
+  })
+  try {
+    await body(seen, watch)
+  } finally {
+    await watch.close()
+  }
+  if (errors.length > 0) throw errors[0]
+}
+
+test('what is left alone', t => {
+  for (const path of [
+    'node_modules',
+    'a/node_modules/b/c.js',
+    '.git',
+    '.env',
+    'a/.cache/b.js',
+    'a.js~',
+    'x.log',
+    'a/.b.js.swp',
+    '#a.js#'
+  ])
+    t.true(isIgnored(path, false), path)
+  for (const path of ['', 'a.js', 'a/b.html', 'logs', 'data.db', 'src/node_modules.js'])
+    t.false(isIgnored(path, false), path)
+  for (const path of ['a.js', 'a.mts', 'a.tsx', 'package.json']) t.false(isIgnored(path, true), path)
+  for (const path of ['data.db', 'page.html', 'Makefile']) t.true(isIgnored(path, true), path)
+})
+
+test('a change, a new file, a new folder, a file that an editor replaces, a removed one', async t => {
+  const cwd = folder()
+  writeFileSync(join(cwd, 'a.js'), '1')
+  mkdirSync(join(cwd, 'node_modules'))
+  const log = join(cwd, 'own.json')
+  await watching(cwd, { ignored: [log] }, async (seen, watch) => {
+    const changed = async (name: string, change: () => void) => {
+      seen.clear()
+      const next = watch.next()
+      change()
+      await next
+      await until(() => seen.has(name), name)
+      t.deepEqual([...seen], [name])
+    }
+    await changed('a.js', () => writeFileSync(join(cwd, 'a.js'), '2'))
+    await changed('b.ts', () => {
+      writeFileSync(log, '{}')
+      writeFileSync(join(cwd, 'data.db'), 'x')
+      writeFileSync(join(cwd, 'node_modules', 'x.js'), 'x')
+      writeFileSync(join(cwd, '.hidden.js'), 'x')
+      writeFileSync(join(cwd, 'b.ts'), '1')
+    })
+    await changed('sub/c.js', () => {
+      mkdirSync(join(cwd, 'sub'))
+      writeFileSync(join(cwd, 'sub', 'c.js'), '1')
+    })
+    await changed('a.js', () => {
+      writeFileSync(join(cwd, 'a.js~'), '3')
+      renameSync(join(cwd, 'a.js~'), join(cwd, 'a.js'))
+    })
+    await changed('b.ts', () => rmSync(join(cwd, 'b.ts')))
+  })
+})
+
+test('named folders are watched with all their files, and nothing else is; named files always', async t => {
+  const cwd = folder()
+  for (const name of ['views', 'src']) mkdirSync(join(cwd, name))
+  writeFileSync(join(cwd, '.env'), 'A=1')
+  await watching(cwd, { folders: ['views'], files: ['.env'] }, async seen => {
+    writeFileSync(join(cwd, 'src', 'a.js'), '1')
+    writeFileSync(join(cwd, 'views', 'page.html'), '1')
+    await until(() => seen.has('views/page.html'), 'the page')
+    writeFileSync(join(cwd, '.env'), 'A=2')
+    await until(() => seen.has('.env'), 'the environment')
+    t.deepEqual([...seen].sort(), ['.env', 'views/page.html'])
+  })
+})
+
+test('a failure is reported once; a change during the start causes a reload after it', async t => {
+  const results: (() => Promise<void>)[] = []
+  const supervisor = { reload: () => results.shift()!() }
+  const failed: Error[] = []
+  const { change, started } = reloader(supervisor, error => failed.push(error))
+  const error = new Error('it does not start')
+  results.push(
+    () => Promise.reject(error),
+    () => Promise.reject(error)
+  )
+  change()
+  change()
+  await until(() => failed.length > 0, 'the failure')
+  t.deepEqual(failed, [error])
+  const early = Object.assign(new Error('early'), { code: 'ERR_PASSFD_SUPERVISOR_STATE' })
+  results.push(() => Promise.reject(early))
+  change()
+  await until(() => results.length === 0, 'the call')
+  await null
+  results.push(() => Promise.resolve())
+  started()
+  t.is(results.length, 0)
+  started()
+  t.is(failed.length, 1)
+})
+
+test('a worker that dies early waits for a change, another one is replaced at once', t => {
+  const death = { slot: 0, booted: true, uptime: 500, at: 0 }
+  t.true((restartOnChange([death], 0) as any).delay > 1e9)
+  t.deepEqual(restartOnChange([death, { ...death, uptime: 60_000 }], 0), { restart: true, delay: 0 })
+  t.deepEqual(restartOnChange([], 0), { restart: true, delay: 0 })
+})
+
+test('a supervisor: a change replaces the workers; what does not start leaves the old ones, until the next change', async t => {
+  const cwd = folder()
+  const path = join(cwd, 'worker.js')
+  writeFileSync(path, `exec ${light()}`)
+  await supervising(t, { command: ['/bin/sh', path] }, async supervisor => {
+    const failed: Error[] = []
+    const { change } = reloader(supervisor, error => failed.push(error))
+    await supervisor.start()
+    await watching(cwd, { onChange: change }, async () => {
+      writeFileSync(path, `exec ${light()} 1`)
+      await only(supervisor, 2)
+      writeFileSync(path, 'exit 3')
+      await until(() => failed.length === 1, 'the failure')
+      t.regex(failed[0]!.message, /code 3/)
+      await only(supervisor, 2)
+      writeFileSync(path, `exec ${light()} 2`)
+      await until(() => supervisor.workers.some(({ id, state }) => id > 3 && state === 'ready'), 'the new worker')
+    })
+  })
+})
+
+testInCi('a worker that crashes at its start: its port stays open, and requests wait for the next change', async t => {
+  const cwd = folder()
+  const server = (answer: string) => `import { createServer } from 'node:http'
+    const worker = await joinSupervisor()
+    await worker.listen('http', createServer((request, response) => response.end('${answer}')))
+    await worker.ready()`
+  const path = program(`${server('old')}; setTimeout(() => process.exit(5), 1)`, join(cwd, 'worker.mjs'))
+  await supervising(t, { entry: path, ...WATCH_DEFAULTS }, async (supervisor, { exits }) => {
+    const { change } = reloader(supervisor, error => t.fail(error.message))
+    await supervisor.start()
+    await watching(cwd, { onChange: change }, async () => {
+      await until(() => exits.length > 0, 'the crash')
+      const answer = get(supervisor)
+      program(server('new'), path)
+      t.is(await answer, 'new')
+    })
+  })
+})
