@@ -101,10 +101,11 @@ function begin(desk: string): void {
         if (number === undefined) Reflect.apply(bind, this, [{ port, address }, listening])
         else Reflect.apply(bind, this, [{ fd: number }, listening])
       } catch (error) {
-        process.nextTick(() => this.emit('error', error))
+        this.emit('error', error)
       }
     }
-    if (asked === undefined || net.isIP(asked) > 0) bindTo(asked)
+    // Node looks an address up first, so 'listening' never comes within the call
+    if (asked === undefined || net.isIP(asked) > 0) process.nextTick(bindTo, asked)
     else
       dns.lookup(asked, type === 'udp6' ? 6 : 4, (error, address) => {
         if (error) this.emit('error', error)

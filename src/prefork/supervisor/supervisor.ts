@@ -28,7 +28,7 @@ import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import { Desk, type Reply } from './desk.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
-import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
+import { closeGrants, isOfAnyPort, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
 import { OutputLines } from './output-lines.ts'
 import { Reports } from './reports.ts'
@@ -214,7 +214,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (this.#settings.program === undefined || this.#phase !== 'running') return
     // The new code does not listen there
     const isUsed = (name: string): boolean =>
-      this.#workers.some(({ uses, state }) => uses.has(name) || state === 'starting')
+      this.#isUsed(name) || this.#workers.some(({ state }) => state === 'starting')
     for (const [name, address] of await this.#listeners.closeUnused(isUsed)) this.#reports.listenerClosed(name, address)
   }
 
@@ -480,7 +480,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   #warnOfUnserved(): void {
-    for (const name of this.#listeners.names)
+    for (const name of this.#settings.listeners.keys())
       if (!this.#workers.some(({ uses }) => uses.has(name))) this.#reports.unserved(name)
   }
 
@@ -512,6 +512,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- workers
 
+  #isUsed(name: string): boolean {
+    return this.#workers.some(({ uses }) => uses.has(name))
+  }
+
   /** Answers a process of a program that calls `listen()`. */
   async #grant(ask: Ask, peer: Peer): Promise<Reply> {
     const worker = [...this.#workers].find(({ token }) => token === ask.token)
@@ -519,6 +523,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (worker?.admits(peer.pid) !== true) return refused
     let name: string
     try {
+      for (const left of ask.left ?? []) worker.leaves(left)
+      if (ask.left !== undefined && 'port' in ask.wanted && ask.wanted.port !== 0)
+        await this.#listeners.closeUnused(one => !ask.left!.includes(one) || !isOfAnyPort(one) || this.#isUsed(one))
       name = await this.#listeners.need(readSpec(ask.wanted, 'wanted'), ask.nth)
     } catch (error) {
       const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException

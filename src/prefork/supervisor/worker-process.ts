@@ -281,6 +281,11 @@ export class WorkerProcess implements Recipient {
     this.#granted.add(name)
   }
 
+  /** Its program has closed the server of this listener. */
+  leaves(name: string): void {
+    if (this.uses.delete(name)) this.#setup.owner.onLeaves(this)
+  }
+
   /** Reads from the system what the worker does not report. */
   measure(): void {
     if (this.pid === undefined || this.ended) return
@@ -551,10 +556,7 @@ export class WorkerProcess implements Recipient {
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
     },
-    onLeaves: name => {
-      this.uses.delete(name)
-      this.#setup.owner.onLeaves(this)
-    },
+    onLeaves: name => this.leaves(name),
     onHandsOver: ({ gives, inherits }) => {
       this.gives = gives
       this.inherits = inherits

@@ -5,7 +5,9 @@
 import type { Socket as DatagramSocket } from 'node:dgram'
 import type { Server } from 'node:net'
 import { resolve } from 'node:path'
-import { PassfdError, systemError } from '../../base/errors.ts'
+import { getSystemErrorMap } from 'node:util'
+import { EACCES } from '../../base/errno.ts'
+import { PassfdError } from '../../base/errors.ts'
 import { channelOn } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { type FromSupervisor, type FromWorker, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
@@ -31,6 +33,8 @@ export interface Extra {
   readonly writableAll?: boolean
 }
 
+/** The addressType of a path. */
+const PATH = -1
 /** UV_TCP_IPV6ONLY of libuv. */
 const IPV6_ONLY = 1
 /** Signals at which programs stop: of the first one for which the program has handlers they are called. */
@@ -69,6 +73,8 @@ export class Program {
   /** The names of the listeners of the program's servers. */
   readonly #names = new WeakMap<Server, string>()
   readonly #own = new Set<unknown>()
+  /** See Ask. */
+  #left: string[] = []
   #joined: Joined | undefined
   #isWorker = true
   #saidReady = false
@@ -120,7 +126,8 @@ export class Program {
     )
     this.#names.set(server, name)
     listeners.serveWithin(name, server).catch(error => server.emit('error', error))
-    if (grant.lane === undefined || listeners.held) reportAddress(server, grant)
+    if (where.addressType === PATH) (server as { _pipeName?: string | null })._pipeName = address // as the program has written it
+    if (grant.lane === undefined || listeners.held) reportAddress(server, grant, where)
     server.once('listening', () => this.#listens())
     return true
   }
@@ -136,6 +143,8 @@ export class Program {
     if (!server.listening) return false
     this.#names.delete(server)
     delete (server as { address?: unknown }).address
+    this.#left.push(name)
+    // After Node has closed the server's own listener
     queueMicrotask(() => listenersOf(this.#joined!.worker).leave(name))
     return false
   }
@@ -170,7 +179,8 @@ export class Program {
     const nth = 'port' in wanted && wanted.port === 0 ? (this.#asked.get(key) ?? 0) + 1 : 0
     try {
       const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
-      result = ask(this.#desk, { token: this.#token, wanted, nth, join })
+      const left = this.#left.splice(0)
+      result = ask(this.#desk, { token: this.#token, wanted, nth, join, ...(left.length > 0 ? { left } : {}) })
     } catch (error) {
       // The supervisor has ended, or does not answer
       const { code = 'ECONNREFUSED', errno = -111 } = error as NodeJS.ErrnoException
@@ -255,9 +265,9 @@ export class Program {
 }
 
 /** Of the supervisor's listener, as the server itself listens on a socket that nobody can reach. */
-function reportAddress(server: Server, { address }: Granted): void {
+function reportAddress(server: Server, { address }: Granted, where: Where): void {
   Object.defineProperty(server, 'address', {
-    value: () => (server.listening ? ('path' in address ? address.path : address) : null),
+    value: () => (server.listening ? ('path' in address ? where.address : address) : null),
     configurable: true,
     writable: true
   })
@@ -266,7 +276,7 @@ function reportAddress(server: Server, { address }: Granted): void {
 
 function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: Extra): WantedAddress {
   const queue = typeof backlog === 'number' && backlog > 0 ? { backlog } : {}
-  if (addressType === -1) {
+  if (addressType === PATH) {
     const bits = (extra.readableAll === true ? 0o444 : 0) | (extra.writableAll === true ? 0o222 : 0)
     return { path: resolve(address!), mode: (0o777 & ~process.umask()) | bits, ...queue }
   }
@@ -274,15 +284,16 @@ function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: 
   return { port, ...(address ? { host: address } : {}), ...(only ? { ipv6Only: true } : {}), ...queue }
 }
 
-/** As Node reports it: `listen EADDRINUSE: address already in use :::3000`. */
+/** As Node reports it: `listen EADDRINUSE: address already in use :::3000`. libuv calls a folder that is missing EACCES. */
 function bindError(syscall: string, code: string, errno: number, address: string | null, port: number): Error {
-  const { message } = systemError(errno, syscall)
-  const where = port > 0 ? `${address ?? '::'}:${port}` : (address ?? '')
-  return Object.assign(new Error(where === '' ? message : `${message} ${where}`), {
-    code,
-    errno,
+  const [name, number] = port === PATH && code === 'ENOENT' ? ['EACCES', EACCES] : [code, errno]
+  const place = address ?? '::'
+  const [, text = 'unknown error'] = getSystemErrorMap().get(number) ?? []
+  return Object.assign(new Error(`${syscall} ${name}: ${text} ${port > 0 ? `${place}:${port}` : place}`), {
+    code: name,
+    errno: number,
     syscall,
-    address: address ?? '::',
-    ...(port > 0 ? { port } : {})
+    address: place,
+    ...(port === 0 ? {} : { port })
   })
 }
