@@ -129,7 +129,9 @@ export class ServedListeners {
       this.#serving.delete(name) // for another server
       throw error
     }
-    if (!this.#stopping) this.#source.uses?.(name, { adopts: true, exposed: this.#exposed.has(name) })
+    // A program may have closed its server meanwhile
+    if (!this.#stopping && this.#serving.get(name) === entry)
+      this.#source.uses?.(name, { adopts: true, exposed: this.#exposed.has(name) })
   }
 
   /** Accepts from a copy of the grant's lane. */

@@ -27,11 +27,6 @@ export interface Ask {
   wanted: WantedAddress
   /** How many times this process has asked for the same address with port 0: each time is another listener. */
   nth: number
-  /**
-   * Names of listeners that its servers have left since the last time. Programs that look for a free port open port 0, close it, and then ask for the
-   * port by its number.
-   */
-  left?: string[]
   join: Join
 }
 

@@ -266,18 +266,11 @@ export function closeGrants(grants: ReadonlyMap<string, ListenerGrant>): void {
   for (const { listener } of grants.values()) listener[Symbol.dispose]()
 }
 
-const ANY_PORT = 'any port '
-
-/** Whether a program has asked for this listener with port 0. */
-export function isOfAnyPort(name: string): boolean {
-  return name.includes(ANY_PORT)
-}
-
 /** The name of a listener that a program has asked for: it has no colon, which would end it in LISTEN_FDNAMES. */
 function nameOf(spec: CheckedSpec, nth: number): string {
   if ('path' in spec) return readable(spec.path)
   const host = 'type' in spec ? spec.address : spec.host
-  const port = spec.port === 0 ? `${ANY_PORT}${nth}` : `${spec.port}`
+  const port = spec.port === 0 ? `any port ${nth}` : `${spec.port}`
   const kind = 'type' in spec ? `${spec.type} ` : ''
   const only = 'ipv6Only' in spec && spec.ipv6Only === true ? ' ipv6Only' : ''
   return `${kind}${host === undefined ? '' : `${readable(host)} `}${port}${only}`

@@ -11,7 +11,7 @@ import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
-import { readSpec } from '../../os/bind-spec.ts'
+import { type CheckedSpec, readSpec } from '../../os/bind-spec.ts'
 import { collectOrphans } from '../../os/orphans.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
@@ -28,7 +28,7 @@ import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import { Desk, type Reply } from './desk.ts'
 import type { Exit } from './exit-cause.ts'
 import { Health } from './health.ts'
-import { closeGrants, isOfAnyPort, Listeners, type Predecessor } from './listeners.ts'
+import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
 import { OutputLines } from './output-lines.ts'
 import { Reports } from './reports.ts'
@@ -513,7 +513,19 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   // --- workers
 
   #isUsed(name: string): boolean {
-    return this.#workers.some(({ uses }) => uses.has(name))
+    return this.#workers.some(worker => worker.hasListener(name))
+  }
+
+  /** Opens a listener for a program. One that no program uses any more gives way, as if it had been closed when its last server was. */
+  async #need(spec: CheckedSpec, nth: number): Promise<string> {
+    try {
+      return await this.#listeners.need(spec, nth)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+      const unused = await this.#listeners.closeUnused(name => this.#isUsed(name))
+      if (unused.length === 0) throw error
+      return this.#listeners.need(spec, nth)
+    }
   }
 
   /** Answers a process of a program that calls `listen()`. */
@@ -523,10 +535,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (worker?.admits(peer.pid) !== true) return refused
     let name: string
     try {
-      for (const left of ask.left ?? []) worker.leaves(left)
-      if (ask.left !== undefined && 'port' in ask.wanted && ask.wanted.port !== 0)
-        await this.#listeners.closeUnused(one => !ask.left!.includes(one) || !isOfAnyPort(one) || this.#isUsed(one))
-      name = await this.#listeners.need(readSpec(ask.wanted, 'wanted'), ask.nth)
+      // What it has said before on its control channel, of servers that it has closed, is read first
+      await setImmediate()
+      name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
     } catch (error) {
       const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
       return { answer: { type: 'failed', code, errno, message }, descriptors: [] }

@@ -276,6 +276,11 @@ export class WorkerProcess implements Recipient {
     return { welcome, ends }
   }
 
+  /** Its program serves the listener, or is about to. */
+  hasListener(name: string): boolean {
+    return this.uses.has(name) || this.#granted.has(name)
+  }
+
   /** Notes that its program was given this listener. */
   granted(name: string): void {
     this.#granted.add(name)
@@ -283,6 +288,7 @@ export class WorkerProcess implements Recipient {
 
   /** Its program has closed the server of this listener. */
   leaves(name: string): void {
+    this.#granted.delete(name)
     if (this.uses.delete(name)) this.#setup.owner.onLeaves(this)
   }
 

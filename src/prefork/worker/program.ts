@@ -73,7 +73,7 @@ export class Program {
   /** The names of the listeners of the program's servers. */
   readonly #names = new WeakMap<Server, string>()
   readonly #own = new Set<unknown>()
-  /** See Ask. */
+  /** Listeners whose servers the program has just closed. */
   #left: string[] = []
   #joined: Joined | undefined
   #isWorker = true
@@ -145,7 +145,7 @@ export class Program {
     delete (server as { address?: unknown }).address
     this.#left.push(name)
     // After Node has closed the server's own listener
-    queueMicrotask(() => listenersOf(this.#joined!.worker).leave(name))
+    queueMicrotask(() => this.#leave())
     return false
   }
 
@@ -179,8 +179,9 @@ export class Program {
     const nth = 'port' in wanted && wanted.port === 0 ? (this.#asked.get(key) ?? 0) + 1 : 0
     try {
       const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
-      const left = this.#left.splice(0)
-      result = ask(this.#desk, { token: this.#token, wanted, nth, join, ...(left.length > 0 ? { left } : {}) })
+      this.#leave()
+      this.#joined?.origin.flush()
+      result = ask(this.#desk, { token: this.#token, wanted, nth, join })
     } catch (error) {
       // The supervisor has ended, or does not answer
       const { code = 'ECONNREFUSED', errno = -111 } = error as NodeJS.ErrnoException
@@ -197,6 +198,10 @@ export class Program {
     if (answer.type === 'failed') return answer
     this.#isWorker = false
     return undefined
+  }
+
+  #leave(): void {
+    for (const name of this.#left.splice(0)) listenersOf(this.#joined!.worker).leave(name)
   }
 
   #join({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
@@ -289,7 +294,9 @@ function bindError(syscall: string, code: string, errno: number, address: string
   const [name, number] = port === PATH && code === 'ENOENT' ? ['EACCES', EACCES] : [code, errno]
   const place = address ?? '::'
   const [, text = 'unknown error'] = getSystemErrorMap().get(number) ?? []
-  return Object.assign(new Error(`${syscall} ${name}: ${text} ${port > 0 ? `${place}:${port}` : place}`), {
+  // Node does not explain it for UDP
+  const what = syscall === 'bind' ? name : `${name}: ${text}`
+  return Object.assign(new Error(`${syscall} ${what} ${port > 0 ? `${place}:${port}` : place}`), {
     code: name,
     errno: number,
     syscall,

@@ -169,6 +169,11 @@ export class SupervisedOrigin implements WorkerOrigin {
     this.#say({ type: 'leaves', name })
   }
 
+  /** Sends at once what was said in this turn of the event loop. */
+  flush(): void {
+    sessionOf(this.#control).flush()
+  }
+
   exit(code: number | string): void {
     process.exit(code)
   }

@@ -19,6 +19,9 @@ function resultsOf(path: string): Results {
   return JSON.parse(readFileSync(path, 'utf8'))
 }
 
+/** Under dispatch a server listens on a socket that nobody can reach, so another one can't listen on its handle. */
+const NOT_DISPATCHED = ['the handle of another server']
+
 const BALANCES: Balance[] = ['per-worker', 'shared', { dispatch: 'round-robin' }]
 
 test('every form of listen() and bind() comes out as without passfd, under every balance', async t => {
@@ -41,7 +44,8 @@ test('every form of listen() and bind() comes out as without passfd, under every
       await until(() => existsSync(output), 'the program', 60)
       const actual = resultsOf(output)
       for (const [name, result] of Object.entries(expected))
-        t.deepEqual(actual[name], result, `${name}, ${JSON.stringify(balance)}`)
+        if (typeof balance === 'string' || !NOT_DISPATCHED.includes(name))
+          t.deepEqual(actual[name], result, `${name}, ${JSON.stringify(balance)}`)
     })
   }
   taken.close()
