@@ -146,7 +146,8 @@ export function addressOf(text: string): string {
 
 function unixOf(pid: number | 'self'): { found: UnixSocket[]; limit?: string } {
   try {
-    if (pid !== 'self' && namespaceOf(pid) !== namespaceOf('self'))
+    const own = namespaceOf('self')
+    if ((namespaceOf(pid) ?? own) !== own)
       return { found: [], limit: 'it is in another network namespace: run passfd there, too, by nsenter -n' }
     return { found: unixSockets() }
   } catch (error) {

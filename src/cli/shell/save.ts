@@ -1,6 +1,6 @@
 /** Copies what can be read from descriptors into files of one folder, and never elsewhere. */
 import * as fs from 'node:fs'
-import { link, open, rename, rm } from 'node:fs/promises'
+import { copyFile as copy, link, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { addAbortSignal } from 'node:stream'
 import { promisify } from 'node:util'
@@ -21,6 +21,7 @@ export interface Saved {
 }
 
 const CHUNK = 262_144
+const WITHOUT_LINKS = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 /** The longest name of a file, in bytes (NAME_MAX of Linux's file systems), without room for a number. */
 const LONGEST = 240
 
@@ -77,6 +78,20 @@ export class Folder implements Disposable {
     })
   }
 
+  /** Unless there is a file of that name. */
+  async #giveName(unfinished: string, name: string): Promise<void> {
+    const [from, to] = [this.#at(unfinished), this.#at(name)]
+    try {
+      await link(from, to).catch(error => {
+        // A file system without hard links, vfat for example
+        if (!WITHOUT_LINKS.includes(error.code)) throw error
+        return copy(from, to, fs.constants.COPYFILE_EXCL)
+      })
+    } catch (error) {
+      throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? this.#exists(name) : error
+    }
+  }
+
   /** The file has its name only when it is complete. */
   async #saveOne(one: Arrived, name: string, force: boolean, signal: AbortSignal): Promise<number> {
     const unfinished = `.passfd-${process.pid}-${name.slice(0, 100)}`
@@ -86,9 +101,7 @@ export class Folder implements Disposable {
         one.descriptor.kind === 'pipe' ? await copyPipe(one, file, signal) : await copyFile(one, file, signal)
       if (force) await rename(this.#at(unfinished), this.#at(name))
       else {
-        await link(this.#at(unfinished), this.#at(name)).catch(error => {
-          throw error.code === 'EEXIST' ? this.#exists(name) : error
-        })
+        await this.#giveName(unfinished, name)
         await rm(this.#at(unfinished))
       }
       return bytes
