@@ -98,16 +98,20 @@ test("a process that outlives the worker and holds its output does not delay 'ex
   mkdirSync(folder)
   const [go, gone] = [join(folder, 'go'), join(folder, 'gone')]
   // In a session of its own, so that the supervisor leaves it alone. SIGPIPE would end it
-  const child = `trap '' PIPE; while [ ! -e ${go} ]; do sleep 0.01; done; echo late; echo $$ > ${gone}.new; mv ${gone}.new ${gone}; exec sleep 1000`
+  const child = `trap '' PIPE; echo there; i=0
+    while [ ! -e ${go} ] && [ $((i = i + 1)) -lt 3000 ]; do sleep 0.01; done
+    echo late; echo $$ > ${gone}.new; mv ${gone}.new ${gone}; exec sleep 60`
   const options = shell(`echo first; setsid sh -c '${child}' & $wait`)
-  await supervising(t, { ...options, restart: () => ({ restart: true, delay: 0 }) }, async supervisor => {
+  const restart = () => ({ restart: true, delay: 1e9 }) as const
+  await supervising(t, { ...options, restart }, async supervisor => {
     const told = follow(supervisor)
     await supervisor.start()
+    await until(() => told.includes('1 stdout there'), 'its session')
     process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
     await until(() => told.includes('1 exit'), 'the exit')
     t.deepEqual(
       told.filter(line => line.startsWith('1')),
-      ['1 stdout first', '1 exit']
+      ['1 stdout first', '1 stdout there', '1 exit']
     )
     writeFileSync(go, '')
     await until(() => told.includes('1 stdout late'), 'the line of the survivor')
@@ -115,7 +119,6 @@ test("a process that outlives the worker and holds its output does not delay 'ex
     await supervisor.kill()
     process.kill(Number(readFileSync(gone, 'utf8')), 'SIGKILL')
   })
-  await until(() => existsSync(gone), '')
 })
 
 test("'ignore' leaves nothing to be read; 'lines' without a listener drops them", async t => {
