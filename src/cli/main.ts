@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../index.ts'
 import { register as command } from './command/command.ts'
+import { register as logs } from './command/logs.ts'
 import { EXIT, type ExitCode, ExitWith, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
 import { register as shell } from './shell/shell.ts'
@@ -9,7 +10,7 @@ import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command, top, shell]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {

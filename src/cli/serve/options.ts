@@ -16,6 +16,7 @@ import {
   variables,
   workers
 } from './read.ts'
+import { stickyBalance } from './sticky.ts'
 
 interface Entry<T> {
   /** Of the command line, for commander; undefined: in a configuration only. */
@@ -49,10 +50,10 @@ const watch: Reader<true | string[] | undefined> = given => {
   return given === false ? undefined : texts(given)
 }
 
-const sticky: Reader<string> = given => {
-  const rule = text(given)
-  if (/^(address|socket\.io|cookie(=.+)?)$/s.test(rule)) return rule
-  throw new Expected('cookie=NAME, address or socket.io')
+const sticky: Reader<Balance> = given => {
+  const found = stickyBalance(text(given))
+  if (found === undefined) throw new Expected('cookie=NAME, cookie, address or socket.io')
+  return found
 }
 
 /** By their names in a configuration. The help has these groups, in this order. */
@@ -76,7 +77,7 @@ const GROUPS = {
       }
     ),
     balance: option('--balance <policy>', `who gets a connection: ${BALANCES.join(', ')}`, balance),
-    sticky: option('--sticky <rule>', 'keep a client at its worker by: cookie=NAME, address, socket.io', sticky)
+    sticky: option('--sticky <rule>', 'keep a client at its worker by: cookie=NAME, cookie, address, socket.io', sticky)
   },
   'Name and place:': {
     name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", text),

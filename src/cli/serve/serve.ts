@@ -6,11 +6,12 @@ import type { PassfdError, Peer } from '../../index.ts'
 import { Supervisor } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { checkName, defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
-import { examples, Ui } from '../ui.ts'
+import { examples, hasColors, Ui } from '../ui.ts'
 import { AdminLink } from './admin-link.ts'
 import { loadConfiguration } from './config.ts'
 import { type Report, reportEvents } from './events.ts'
 import { addOptions, type ServeOptions } from './options.ts'
+import { writeLines } from './output.ts'
 import { commandOf } from './program.ts'
 import { supervisorOptions } from './supervisor-options.ts'
 import { withWatchFolders } from './watch-folders.ts'
@@ -60,6 +61,7 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
       command,
       cwd: folder,
       env,
+      colors: options.log !== 'json' && options.logFile === undefined && hasColors(ui.streams.stdout, env),
       admin: admin.path,
       takeover: { path: takeoverPathOf(name, { env }), authorize: peer => seat.admits(peer) }
     })
@@ -70,10 +72,18 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
   supervisor.once('stopped', () => admin.remove())
   const log = (report: Report): void => write(ui, report, options.log === 'json')
   reportEvents(supervisor, name, log)
+  const output = await writeLines(supervisor, {
+    format: options.log,
+    file: options.logFile,
+    streams: ui.streams,
+    report: text => log({ event: 'output', level: 'warning', text })
+  })
   try {
     await supervisor.run()
   } catch (error) {
     throw seat.explain(error as PassfdError, name)
+  } finally {
+    await output.close()
   }
 }
 

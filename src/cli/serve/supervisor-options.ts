@@ -14,6 +14,8 @@ export interface Setting {
   readonly cwd: string
   /** The environment of this process. */
   readonly env: NodeJS.ProcessEnv
+  /** A person sees the workers' output, which is a pipe for the workers: they may write colours. */
+  readonly colors: boolean
   readonly admin: string
   readonly takeover: NonNullable<SupervisorOptions['takeover']>
 }
@@ -26,7 +28,7 @@ export function supervisorOptions(options: ServeOptions, setting: Setting): Supe
     listeners: options.listen ?? {},
     workers: workers === 'max' ? undefined : workers,
     balance: balanceOf(options),
-    spawn: defined({ cwd: setting.cwd, env: environmentOf(options, setting), uid, gid }),
+    spawn: defined({ cwd: setting.cwd, env: environmentOf(options, setting), uid, gid, stdio: 'lines' as const }),
     readyTimeout: options.readyTimeout,
     lameDuck: options.lameDuck,
     stopTimeout: options.stopTimeout,
@@ -44,6 +46,7 @@ export function environmentOf({ envFile = [], env = {} }: ServeOptions, setting:
   const merged: NodeJS.ProcessEnv = {}
   for (const file of envFile) Object.assign(merged, parseEnv(readEnv(file)))
   Object.assign(merged, inheritable(setting.env), env)
+  if (setting.colors && merged.NO_COLOR === undefined) merged.FORCE_COLOR ??= '1'
   merged.PATH = [join(setting.cwd, 'node_modules', '.bin'), merged.PATH ?? '/usr/local/bin:/usr/bin:/bin'].join(
     delimiter
   )
@@ -67,7 +70,7 @@ function balanceOf({ balance, sticky }: ServeOptions): Balance | undefined {
   if (sticky === undefined) return balance
   if (balance !== undefined)
     throw new CommandError(EXIT.usage, '--balance and --sticky both say who gets a connection', 'Give one of them')
-  return undefined
+  return sticky
 }
 
 /** Without the properties that are undefined. */

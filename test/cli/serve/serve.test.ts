@@ -14,8 +14,12 @@ import { test, testInCi, until } from '../../helpers/test.ts'
 
 const SERVER = `
   const http = require('node:http')
-  const { VERSION = 'none', A, B, C } = process.env
-  http.createServer((_, response) => response.end(require('./answer.json') + [process.argv[2], A, B, C].join()))
+  const { A, B, C } = process.env
+  http.createServer(({ url }, response) => {
+    if (url === '/log') console.log('a line of ' + process.env.PASSFD_SLOT)
+    if (url === '/log') process.stderr.write('{"trouble":true}\\n')
+    response.end(require('./answer.json') + [process.argv[2], A, B, C].join())
+  })
     .listen(Number(process.env.PORT ?? 0), '127.0.0.1')
 `
 
@@ -63,8 +67,8 @@ function portOf({ listeners }: AdminStatus): number {
   return (Object.values(listeners)[0] as { port: number }).port
 }
 
-async function ask(port: number): Promise<string> {
-  const request = get({ port, host: '127.0.0.1', agent: false })
+async function ask(port: number, path = '/'): Promise<string> {
+  const request = get({ port, path, host: '127.0.0.1', agent: false })
   const [response] = await once(request, 'response')
   return text(response)
 }
@@ -102,8 +106,30 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
 
     t.is(await run('scale', '2', 'app'), 'app has 2 workers (before: 1).\n')
     t.deepEqual(JSON.parse(await run('scale', '1', 'app', '--json')), { workers: 1, before: 2 })
+    const [seen, records] = [captured(env, { terminal: true }), captured(env)]
+    const followers = [runPassfd(['logs', 'app'], seen), runPassfd(['logs', 'app', '--json'], records)]
+    // Each sees what is written from its own beginning on
+    while (!seen.out.includes('trouble') || !records.out.includes('trouble')) await ask(port, '/log')
+    t.regex(seen.out, new RegExp(`0 ${worker!.pid}\\S* \\| a line of 0\n`))
+    const found = records.out
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    t.like(
+      found.find(({ text }) => text !== undefined),
+      { slot: 0, pid: worker!.pid, stream: 'stdout', text: 'a line of 0' }
+    )
+    t.like(
+      found.find(({ json }) => json !== undefined),
+      { stream: 'stderr', json: { trouble: true } }
+    )
+    t.regex(streams.out, /^a line of 0\n/)
+    t.regex(streams.err, /\n\{"trouble":true\}\n/)
+
     t.deepEqual(JSON.parse(await run('stop', 'app', '--json')).pid, process.pid)
     t.is(await ended, 0)
+    for (const { code, err } of await Promise.all(followers))
+      t.deepEqual({ code, err }, { code: 0, err: 'passfd: app has ended.\n' })
     t.regex(streams.err, new RegExp(`Worker 0 \\(pid ${worker!.pid}\\) has ended\\.\npassfd: app has stopped\\.\n$`))
 
     const gone = await runPassfd(['status', 'app'], captured(env))
