@@ -1,5 +1,6 @@
 /** How a command ends: exit codes (sysexits(3)), the error with a remedy, and the codes of other errors. */
 import { getSystemErrorMap } from 'node:util'
+import { printable } from './printable.ts'
 
 export const EXIT = {
   ok: 0,
@@ -143,9 +144,12 @@ export function failureOf(error: unknown): Failed {
   }
 }
 
+/** Texts of a peer, of paths and of the command line may be in it. */
 function oneLine(text: string): string {
-  return text
-    .replace(/\s*\n\s*/g, ' ')
-    .replace(/\.\.( |$)/g, '.$1')
-    .trim()
+  return printable(
+    text
+      .replace(/\s*\n\s*/g, ' ')
+      .replace(/\.\.( |$)/g, '.$1')
+      .trim()
+  )
 }

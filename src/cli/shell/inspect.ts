@@ -5,12 +5,12 @@ import type { Command } from 'commander'
 import type { UnixSocket } from '../../os/unix-sockets.ts'
 import { CommandError, EXIT, ExitWith } from '../exit.ts'
 import { socketOf } from '../names.ts'
+import { printable, shortened } from '../printable.ts'
 import { table } from '../table.ts'
 import { examples, Ui } from '../ui.ts'
 import { countOf } from '../words.ts'
 import { describeHeld, type Held } from './held.ts'
 import { commandOf, type Holder, linksOf, type Process, processOf } from './holders.ts'
-import { printable, shortened } from './printable.ts'
 import { Survey } from './survey.ts'
 
 export function registerInspect(program: Command): void {

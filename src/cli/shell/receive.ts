@@ -2,14 +2,16 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { type ChannelServer, listen, type Message } from '../../index.ts'
 import { CommandError, EXIT, ExitWith, failureOf } from '../exit.ts'
+import { printable, printableJson } from '../printable.ts'
 import { examples, Ui } from '../ui.ts'
 import { addressOf } from './address.ts'
 import { commandOf } from './holders.ts'
-import { printable } from './printable.ts'
 import { describeReceived } from './received.ts'
 import { runWith } from './run-with.ts'
 import { Folder } from './save.ts'
 import { type Arrived, arrivedIn, plain } from './values.ts'
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 interface ReceiveOptions {
   print?: boolean
@@ -133,8 +135,8 @@ class Receiver {
       this.#stop.abort(new CommandError(EXIT.temporary, 'The receiver was stopped', 'Send it again'))
       this.#end()
     }
-    const [interrupt, terminate] = [() => stop(130), () => stop(143)]
-    process.on('SIGINT', interrupt).on('SIGTERM', terminate)
+    const onSignal = (_: NodeJS.Signals, number: number): void => stop(128 + number)
+    for (const signal of SIGNALS) process.on(signal, onSignal)
     // `passfd receive … | head`
     const cut = (): void => stop(EXIT.io)
     const stdout = this.#ui.streams.stdout as Partial<NodeJS.WriteStream>
@@ -149,7 +151,7 @@ class Receiver {
       await this.#before // with an answer, if it is a request
       await this.#server.close()
     } finally {
-      process.off('SIGINT', interrupt).off('SIGTERM', terminate)
+      for (const signal of SIGNALS) process.off(signal, onSignal)
       stdout.off?.('error', cut)
     }
     if (this.#exitCode !== 0) throw new ExitWith(this.#exitCode)
@@ -191,8 +193,8 @@ function workOf({ force = false, exec }: ReceiveOptions, folder: Folder | undefi
   const print = (message: Message, value: unknown): void => {
     const { pid, uid } = message.channel.peer
     const from = { pid, uid, command: commandOf(pid) }
-    if (ui.json) ui.print(JSON.stringify({ from, value }))
-    else ui.print(JSON.stringify(value, undefined, ui.streams.stdout.isTTY ? 2 : undefined))
+    if (ui.json) ui.print(printableJson({ from, value }))
+    else ui.print(printableJson(value, ui.streams.stdout.isTTY ? 2 : undefined))
   }
   if (exec !== undefined)
     return async ({ value }, arrived) => {

@@ -13,6 +13,7 @@ import {
   type Returned
 } from '../../index.ts'
 import { CommandError, EXIT } from '../exit.ts'
+import { printableJson } from '../printable.ts'
 import { addressOf as bindSpecOf } from '../serve/read.ts'
 import { examples, Ui } from '../ui.ts'
 import { addressOf, addressText } from './address.ts'
@@ -92,7 +93,7 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
     const transferring = transfer(channel, message, options.request === true, timeout)
     const result = await ui.progress(`waiting for ${socket}`, transferring)
     for (const [name, address] of listeners) if (!ui.json) ui.note(`passfd: ${name} listens on ${address}`)
-    if (options.request === true) ui.print(JSON.stringify(result))
+    if (options.request === true) ui.print(printableJson(result))
     else if (ui.json)
       ui.print(
         JSON.stringify({

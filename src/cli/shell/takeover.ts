@@ -3,9 +3,9 @@ import type { Command } from 'commander'
 import { type Status, takeoverStatus } from '../../takeover/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { defaultName, takeoverPathOf } from '../names.ts'
+import { printable } from '../printable.ts'
 import { examples, Ui } from '../ui.ts'
 import { countOf, duration } from '../words.ts'
-import { printable } from './printable.ts'
 
 export function registerTakeover(program: Command): void {
   const takeover = program

@@ -6,13 +6,14 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { printable, printableJson, shortened } from '../../../src/cli/printable.ts'
 import { textOf } from '../../../src/cli/shell/inspect.ts'
-import { printable, shortened } from '../../../src/cli/shell/printable.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { native } from '../../../src/os/native.ts'
 import { captured } from '../../helpers/cli.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
+import { missing } from '../../helpers/programs.ts'
 import { shell } from '../../helpers/shell.ts'
 import { test, testIf } from '../../helpers/test.ts'
 
@@ -161,15 +162,66 @@ testIf(notRoot, 'another user sees what is allowed, is told what is missing, and
   const { listeners, connections, missing } = JSON.parse(socket.out)
   t.like(listeners[0], { holders: [], uid: 0, backlog: 511 })
   t.is(connections.length, 1)
-  t.regex(missing[0], /^The holders of 3 other ends are unknown: this user may not see what \d+ processes /)
+  t.regex(missing[0], /^The holders of 3 other ends are unknown: this user may not see what \d+ of the processes hold/)
   client.destroy()
   server.close()
   await once(server, 'close')
   rmSync(folder, { recursive: true })
 })
 
+testIf(notRoot, 'a user sees all of processes of their own', async t => {
+  const user = { uid: NOBODY, gid: NOBODY }
+  const target = spawn('/bin/sleep', ['100'], { ...user, stdio: 'ignore' })
+  await once(target, 'spawn')
+  const child = spawn(process.execPath, [command, 'inspect', '--json', String(target.pid)], user)
+  child.stderr.resume()
+  let out = ''
+  child.stdout.on('data', text => {
+    out += text
+  })
+  await once(child, 'close')
+  // Whoever started the tests may have left it a pipe or socket with an unknown other end
+  const { uid, descriptors, missing: missed = [] } = JSON.parse(out)
+  t.is(uid, NOBODY)
+  t.like(descriptors[0], { fd: 0, kind: 'device', path: '/dev/null' })
+  t.false(missed.some((text: string) => text.includes('Only its own user')))
+  target.kill()
+  await once(target, 'close')
+})
+
+testIf(
+  notRoot ?? missing('/usr/bin/unshare', 'util-linux'),
+  'a process of another network namespace: its tables are read, and its Unix sockets have no known other ends',
+  async t => {
+    const path = socketPath()
+    const program = `require('net').createServer().listen(80, '127.0.0.1', () => require('net').createServer().listen(process.argv[1], () => console.log('ready')))`
+    const running = start('/usr/bin/unshare', [
+      '--net',
+      'sh',
+      '-c',
+      'ip link set lo up 2>/dev/null; exec "$0" "$@"',
+      process.execPath,
+      '-e',
+      program,
+      path
+    ])
+    await running.line()
+    const { code, out } = await shell(['inspect', '--json', String(running.child.pid)])
+    t.is(code, 77)
+    const { descriptors, missing: missed } = JSON.parse(out)
+    t.regex(missed.join(), /another network namespace: run passfd there, too, by nsenter -n/)
+    const unix = descriptors.find((one: { name?: string }) => one.name === path)
+    t.like(unix, { kind: 'unix-stream-listener' })
+    t.true(descriptors.some((one: { local?: string }) => one.local === '127.0.0.1:80'))
+    running.child.kill()
+    await running.exit
+  }
+)
+
 test('texts', t => {
   t.is(printable('a\x1b[31m\u202eb\n'), 'a\\u001b[31m\\u202eb\\u000a')
+  t.is(printableJson({ a: '\x9b31m\n' }, 1), '{\n "a": "\\u009b31m\\n"\n}')
+  t.deepEqual(JSON.parse(printableJson('\u202e\x7f')), '\u202e\x7f')
   t.is(shortened('abcdef', 4), 'abc…')
   t.is(shortened('abcd', 4), 'abcd')
   const fd = 5

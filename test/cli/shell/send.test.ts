@@ -8,8 +8,9 @@ import { fileURLToPath } from 'node:url'
 import { type ChannelServer, Descriptor, listen, type Message } from '../../../src/index.ts'
 import { captured } from '../../helpers/cli.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
+import { start } from '../../helpers/process.ts'
 import { type Ended, shell } from '../../helpers/shell.ts'
-import { test } from '../../helpers/test.ts'
+import { test, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 
@@ -187,4 +188,22 @@ test('from a shell: a redirected file, and what is stdin there', async t => {
   t.deepEqual(messages, ['hello', 'piped\n'])
   t.is(readFileSync(path, 'utf8'), 'hello')
   t.true(execFileSync(command, ['send', '--help'], { encoding: 'utf8' }).includes('Examples:'))
+})
+
+test('two processes: what one sends, the command of the other reads', async t => {
+  const path = temporaryPath('file')
+  writeFileSync(path, 'a file, ')
+  const socket = socketPath()
+  const receiver = start(command, ['receive', socket, '--exec', 'sh', '-c', 'cat <&3; cat <&4; exit 3'])
+  let said = ''
+  receiver.child.stderr!.on('data', text => {
+    said += text
+  })
+  await until(() => said.includes('waiting at'), 'passfd receive to listen')
+  const sender = start(command, ['send', socket, '--file', `file=${path}`, '--fd', 'in=0'])
+  sender.child.stdin!.end('a pipe\n')
+  t.is(await receiver.line(), 'a file, a pipe')
+  t.deepEqual(await sender.exit, { code: 0, signal: null, stderr: '' })
+  t.like(await receiver.exit, { code: 3 })
+  t.false(existsSync(socket))
 })
