@@ -1,4 +1,5 @@
 /** The options of `passfd serve`: one table, from which the command line, its help, and the check of a configuration come. */
+import { resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Balance } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
@@ -202,6 +203,15 @@ export function readConfiguration(given: object, file: string, resolve: (path: s
     }
   }
   return read
+}
+
+/** Makes the paths of a command line absolute. */
+export function withPaths(options: ServeOptions, cwd: string): ServeOptions {
+  const entries = Object.entries(options).map(([name, value]) => {
+    const isPath = OPTIONS[name as Name].isPath === true
+    return [name, isPath ? pathsOf(value, path => resolvePath(cwd, path)) : value]
+  })
+  return Object.fromEntries(entries)
 }
 
 function pathsOf(value: unknown, resolve: (path: string) => string): unknown {

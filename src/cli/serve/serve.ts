@@ -1,18 +1,19 @@
 /** `passfd serve <program> [args…]`: a supervisor in the foreground, around any Node program. */
 import { statSync } from 'node:fs'
-import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import type { PassfdError, Peer } from '../../index.ts'
+import type { PassfdError } from '../../index.ts'
 import { Supervisor } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { checkName, defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
 import { examples, hasColors, Ui } from '../ui.ts'
 import { AdminLink } from './admin-link.ts'
+import { Changes } from './changes.ts'
 import { loadConfiguration } from './config.ts'
 import { type Report, reportEvents } from './events.ts'
-import { addOptions, type ServeOptions } from './options.ts'
+import { addOptions, type ServeOptions, withPaths } from './options.ts'
 import { writeLines } from './output.ts'
 import { commandOf } from './program.ts'
+import { Seat } from './seat.ts'
 import { supervisorOptions } from './supervisor-options.ts'
 import { withWatchFolders } from './watch-folders.ts'
 
@@ -41,27 +42,62 @@ export function register(program: Command): void {
   )
 }
 
+/** What there is to serve, and how. */
+interface Plan {
+  readonly name: string
+  readonly options: ServeOptions
+  readonly command: readonly [string, ...string[]]
+  /** Of the workers. */
+  readonly cwd: string
+  readonly ui: Ui
+  log(report: Report): void
+}
+
 /** Serves until it is stopped. `words`: the program and its arguments. */
 export async function serve(words: readonly string[], given: ServeOptions, ui: Ui, cwd = process.cwd()): Promise<void> {
-  const options = { ...(await loadConfiguration(cwd, given.config)), ...given }
+  const plan = planOf(words, { ...(await loadConfiguration(cwd, given.config)), ...withPaths(given, cwd) }, ui, cwd)
+  if (plan.options.watch === undefined) return serveOnce(plan)
+  await using changes = await Changes.watch(plan)
+  for (;;) {
+    try {
+      return await serveOnce(plan, changes)
+    } catch (error) {
+      const { code, message } = error as PassfdError
+      if (code !== 'ERR_PASSFD_WORKER_NOT_READY') throw error
+      plan.log({ event: 'waiting', level: 'error', text: `${message} Waiting for a change of a file` })
+      await changes.next()
+    }
+  }
+}
+
+function planOf(words: readonly string[], options: ServeOptions, ui: Ui, cwd: string): Plan {
   const [program = options.program, ...args] = words
   if (program === undefined)
     throw new CommandError(EXIT.usage, 'No program is named', 'Name it: passfd serve server.js')
-  const folder = resolve(cwd, options.cwd ?? '.')
+  const folder = options.cwd ?? cwd
   if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new CommandError(EXIT.noInput, `${folder} is no folder`, 'Check --cwd')
-  const command = commandOf(program, words.length === 0 ? (options.args ?? []) : args, options, folder)
-  const { env } = ui.streams
-  const name = checkName(options.name ?? defaultName(cwd))
+  return {
+    name: checkName(options.name ?? defaultName(cwd)),
+    options,
+    command: commandOf(program, words.length === 0 ? (options.args ?? []) : args, options, folder),
+    cwd: folder,
+    ui,
+    log: report => write(ui, report, options.log === 'json')
+  }
+}
+
+async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes?: Changes): Promise<void> {
+  const { env, stdout } = ui.streams
   runtimeFolder(true, { env })
   const seat = new Seat(options.takeover === true)
   const admin = new AdminLink(socketOf(name, { env }), options.admin)
   const supervisor = new Supervisor(
     supervisorOptions(options, {
       command,
-      cwd: folder,
+      cwd,
       env,
-      colors: options.log !== 'json' && options.logFile === undefined && hasColors(ui.streams.stdout, env),
+      colors: options.log !== 'json' && options.logFile === undefined && hasColors(stdout, env),
       admin: admin.path,
       takeover: { path: takeoverPathOf(name, { env }), authorize: peer => seat.admits(peer) }
     })
@@ -70,7 +106,6 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
   supervisor.once('started', () => admin.make())
   supervisor.once('superseded', () => admin.leave())
   supervisor.once('stopped', () => admin.remove())
-  const log = (report: Report): void => write(ui, report, options.log === 'json')
   reportEvents(supervisor, name, log)
   const output = await writeLines(supervisor, {
     format: options.log,
@@ -78,46 +113,13 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
     streams: ui.streams,
     report: text => log({ event: 'output', level: 'warning', text })
   })
+  changes?.reload(supervisor)
   try {
     await supervisor.run()
   } catch (error) {
     throw seat.explain(error as PassfdError, name)
   } finally {
     await output.close()
-  }
-}
-
-/** Whether this server may replace one that runs. The takeover path decides, so that of two servers that start at once only one serves. */
-class Seat {
-  readonly #mayReplace: boolean
-  readonly #user = process.geteuid!()
-  #isTaken = false
-  #owner: number | undefined
-
-  constructor(mayReplace: boolean) {
-    this.#mayReplace = mayReplace
-  }
-
-  /** From now on the other side is a successor. */
-  taken(): void {
-    this.#isTaken = true
-  }
-
-  admits({ pid, uid }: Peer): boolean {
-    if (uid !== this.#user && uid !== 0) return false
-    if (this.#isTaken || this.#mayReplace) return true
-    this.#owner = pid
-    return false
-  }
-
-  explain(error: PassfdError, name: string): Error {
-    if (this.#owner === undefined) return error
-    return new CommandError(
-      EXIT.temporary,
-      `Process ${this.#owner} serves as "${name}" already`,
-      `Replace it with --takeover, stop it with "passfd stop ${name}", or choose another --name`,
-      { code: error.code, cause: error }
-    )
   }
 }
 

@@ -6,6 +6,7 @@ import type { Balance, SupervisorOptions } from '../../prefork/index.ts'
 import { inheritable } from '../../prefork/launch/launch.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import type { ServeOptions } from './options.ts'
+import { WATCH_DEFAULTS } from './watch.ts'
 
 /** Where the server is, and what it runs. */
 export interface Setting {
@@ -22,16 +23,18 @@ export interface Setting {
 
 export function supervisorOptions(options: ServeOptions, setting: Setting): SupervisorOptions {
   const { workers, maxRss: rss, maxRequests: requests, maxAge: age, uid, gid } = options
+  const watching = options.watch === undefined ? undefined : WATCH_DEFAULTS
   return defined({
     program: setting.command,
     waitReady: options.waitReady,
     listeners: options.listen ?? {},
-    workers: workers === 'max' ? undefined : workers,
+    workers: workers === 'max' ? undefined : (workers ?? watching?.workers),
+    restart: watching?.restart,
     balance: balanceOf(options),
     spawn: defined({ cwd: setting.cwd, env: environmentOf(options, setting), uid, gid, stdio: 'lines' as const }),
     readyTimeout: options.readyTimeout,
     lameDuck: options.lameDuck,
-    stopTimeout: options.stopTimeout,
+    stopTimeout: options.stopTimeout ?? watching?.stopTimeout,
     killTimeout: options.killTimeout,
     idleGrace: options.idleGrace,
     hangTimeout: options.hangTimeout,

@@ -15,10 +15,11 @@ import { test, testInCi, until } from '../../helpers/test.ts'
 const SERVER = `
   const http = require('node:http')
   const { A, B, C } = process.env
+  const answer = require('./answer.json')
   http.createServer(({ url }, response) => {
     if (url === '/log') console.log('a line of ' + process.env.PASSFD_SLOT)
     if (url === '/log') process.stderr.write('{"trouble":true}\\n')
-    response.end(require('./answer.json') + [process.argv[2], A, B, C].join())
+    response.end(answer + [process.argv[2], A, B, C].join())
   })
     .listen(Number(process.env.PORT ?? 0), '127.0.0.1')
 `
@@ -245,5 +246,33 @@ testInCi('a package’s own command is served: npm start', async t => {
     t.is(await ask(portOf(await statusOf('app', place))), '1of-npm,,,')
     t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
     t.is(await ended, 0)
+  })
+})
+
+testInCi('--watch reloads at a change; what can’t start never replaces what serves', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    const source = join(folder, '1', 'server.js')
+    const answer = (text: string): void => writeFileSync(join(folder, '1', 'answer.json'), text)
+    // The first start fails, too
+    answer('{')
+    const streams = captured(env)
+    const ended = runPassfd(['serve', '--watch', join(folder, '1'), '--name', 'app', source], streams)
+    await until(() => /Waiting for a change of a file\.\n/.test(streams.err), 'the failure of the first start')
+    answer('"one"')
+    await until(() => / serves at /.test(streams.err), 'passfd serves')
+    const port = portOf(await statusOf('app', place))
+    t.regex(await ask(port), /^one/)
+    answer('"two"')
+    while (!(await ask(port)).startsWith('two')); // no request fails meanwhile
+    answer('{')
+    await until(() => /The old code serves on\.\n/.test(streams.err), 'the failure of a reload')
+    t.regex(streams.err, /SyntaxError/)
+    t.regex(await ask(port), /^two/)
+    answer('"three"')
+    while (!(await ask(port)).startsWith('three'));
+    t.regex(streams.err, /answer\.json has changed\.\n/)
+    t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
+    t.is((await ended).code, 0)
   })
 })

@@ -1,0 +1,62 @@
+/** `--watch` of `passfd serve`: changes of files become reloads of the supervisor that serves at that time. */
+import type { Supervisor } from '../../prefork/index.ts'
+import type { Report } from './events.ts'
+import type { ServeOptions } from './options.ts'
+import { reloader, Watch } from './watch.ts'
+
+export interface Watched {
+  readonly options: ServeOptions
+  readonly cwd: string
+  log(report: Report): void
+}
+
+export class Changes implements AsyncDisposable {
+  readonly #watched: Watched
+  #watch: Watch | undefined
+  #change = (): void => {}
+
+  static async watch(watched: Watched): Promise<Changes> {
+    const changes = new Changes(watched)
+    const { options, cwd, log } = watched
+    changes.#watch = await Watch.start({
+      cwd,
+      folders: options.watch === true ? undefined : options.watch,
+      ignored: options.logFile === undefined ? [] : [options.logFile],
+      onChange: paths => {
+        log({ event: 'changed', level: 'info', text: changedText(paths), facts: { paths } })
+        changes.#change()
+      },
+      onError: ({ message }) => log({ event: 'watch', level: 'warning', text: message })
+    })
+    return changes
+  }
+
+  private constructor(watched: Watched) {
+    this.#watched = watched
+  }
+
+  /** From now on a change reloads this supervisor, which has not started. */
+  reload(supervisor: Supervisor): void {
+    const { change, started } = reloader(supervisor, ({ message }) =>
+      this.#watched.log({ event: 'reloadFailed', level: 'error', text: `${message} The old code serves on` })
+    )
+    this.#change = change
+    supervisor.once('started', started)
+  }
+
+  /** Resolves at the next change. */
+  next(): Promise<void> {
+    this.#change = () => {}
+    return this.#watch!.next()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#watch?.close()
+  }
+}
+
+/** 'server.js has changed', 'server.js and 2 others have changed'. */
+export function changedText([first = '', ...others]: readonly string[]): string {
+  if (others.length === 0) return `${first} has changed`
+  return `${first} and ${others.length === 1 ? others[0] : `${others.length} others`} have changed`
+}
