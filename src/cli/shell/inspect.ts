@@ -16,8 +16,9 @@ import { Survey } from './survey.ts'
 export function registerInspect(program: Command): void {
   const inspect = program
     .command('inspect')
+    .summary('Shows what a process holds, or who is at a Unix socket.')
     .description(
-      'Shows what a process holds: each descriptor, of what kind it is, how it was opened, and who is at the other end. Of a Unix socket: who listens there and who is connected.'
+      'Shows what a process holds: each descriptor, of what kind it is, how it was opened, who is at the other end, what waits there to be read, and how many descriptors are in flight to it (Linux 5.6). Of a Unix socket: who listens there and who is connected.'
     )
     .argument('<target>', 'a PID; a socket: a path with a "/", "@" and an abstract name; or the NAME of a server')
     .option('--json', 'print JSON')

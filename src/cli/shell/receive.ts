@@ -33,6 +33,7 @@ type Work = (
 export function registerReceive(program: Command): void {
   const receive = program
     .command('receive')
+    .summary('Receives open files and sockets at a Unix socket: prints, saves, or hands them to a command.')
     .description(
       'Listens at a Unix socket for messages with descriptors, and removes the socket at its end. By default it prints one message and ends. It closes what it does not hand on.'
     )
@@ -54,7 +55,7 @@ export function registerReceive(program: Command): void {
     .addOption(
       new Option('--count <number>', 'end after so many messages').argParser(positive).default(1).conflicts('forever')
     )
-    .option('--forever', 'end at SIGINT or SIGTERM only')
+    .option('--forever', 'end at SIGINT, SIGTERM or SIGHUP only')
     .option(
       '--mode <mode>',
       'the mode of the socket file, octal. Who may connect by that may send (default: 0600, you and root)',

@@ -34,9 +34,9 @@ interface Source {
 
 interface SendOptions {
   value?: string
-  file: Source[]
-  fd: Source[]
-  listen: Source[]
+  file?: Source[]
+  fd?: Source[]
+  listen?: Source[]
   request?: boolean
   timeout: number
 }
@@ -44,6 +44,7 @@ interface SendOptions {
 export function registerSend(program: Command): void {
   const send = program
     .command('send')
+    .summary('Sends open files and sockets, with a value, to a program at a Unix socket.')
     .description(
       'Sends one message with descriptors to the program that listens at a Unix socket, and waits until that has taken them. The message is an object: the value, and each descriptor as a property under its name. To put a descriptor elsewhere write {"$descriptor": "name"} there.'
     )
@@ -52,15 +53,13 @@ export function registerSend(program: Command): void {
     .option(
       '--file <name=path[:flags]>',
       'send an open file; flags: r, r+, w, w+, a, a+, wx, ax (default: r)',
-      sources(fileSource),
-      []
+      sources(fileSource)
     )
-    .option('--fd <name=number>', 'send a descriptor that passfd has inherited', sources(fdSource), [])
+    .option('--fd <name=number>', 'send a descriptor that passfd has inherited', sources(fdSource))
     .option(
       '--listen <name=address>',
       'send a listening socket: PORT, HOST:PORT, or a path with a "/"',
-      sources(listenSource),
-      []
+      sources(listenSource)
     )
     .option('--request', 'wait for the answer, and print it as JSON')
     .option('--timeout <seconds>', 'the longest wait for the other program', seconds, 30)
@@ -76,7 +75,8 @@ export function registerSend(program: Command): void {
 }
 
 async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<void> {
-  const all = [...options.file, ...options.fd, ...options.listen]
+  const { file = [], fd = [], listen = [] } = options
+  const all = [...file, ...fd, ...listen]
   const twice = all.find(({ name }, index) => all.findIndex(one => one.name === name) !== index)
   if (twice !== undefined) throw new CommandError(EXIT.usage, `Two descriptors have the name "${twice.name}"`)
   const value = await readValue(options, ui)
@@ -88,7 +88,7 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
   try {
     for (const { name, open } of all) opened.set(name, await open())
     const message = withDescriptors(value, opened)
-    const listeners = options.listen.map(({ name }) => [name, addressText(opened.get(name)!)] as const)
+    const listeners = listen.map(({ name }) => [name, addressText(opened.get(name)!)] as const)
     isHandedOver = true
     const transferring = transfer(channel, message, options.request === true, timeout)
     const result = await ui.progress(`waiting for ${socket}`, transferring)
@@ -165,7 +165,7 @@ async function connectTo(address: Address, socket: string, timeout: number): Pro
   }
 }
 
-async function readValue({ value, fd }: SendOptions, ui: Ui): Promise<unknown> {
+async function readValue({ value, fd = [] }: SendOptions, ui: Ui): Promise<unknown> {
   if (value === undefined) return {}
   if (value === '-' && fd.some(({ isStdin }) => isStdin))
     throw new CommandError(EXIT.usage, 'stdin can not be both the value and a descriptor')
@@ -186,8 +186,8 @@ function seconds(given: string): number {
 }
 
 /** An option that may be given several times, each time as name=value. */
-function sources(make: (name: string, value: string) => Source): (given: string, before: Source[]) => Source[] {
-  return (given, before) => {
+function sources(make: (name: string, value: string) => Source): (given: string, before?: Source[]) => Source[] {
+  return (given, before = []) => {
     const [, name, value] = /^([^=]+)=(.+)$/s.exec(given) ?? []
     if (name === undefined || name === '__proto__') throw new InvalidArgumentError('It is name=value.')
     return [...before, make(name, value!)]
