@@ -19,10 +19,11 @@ import { fileURLToPath } from 'node:url'
 import { listenNames } from '../../../src/cli/shell/run-with.ts'
 import { fileNames } from '../../../src/cli/shell/save.ts'
 import { type Channel, Connection, connect, Descriptor } from '../../../src/index.ts'
+import { isInCi } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
 import { receiving, shell } from '../../helpers/shell.ts'
-import { openDescriptors, test, testIf, until } from '../../helpers/test.ts'
+import { openDescriptors, test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 const NOBODY = 65534
@@ -296,7 +297,7 @@ test('what is wrong with the command line; a taken socket', async t => {
   await ended
 })
 
-testIf(notRoot, 'the mode of the file decides who may send', async t => {
+testInCiIf(notRoot, 'the mode of the file decides who may send', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'passfd-public-'))
   chmodSync(folder, 0o755)
   const path = join(folder, 'socket')
@@ -319,7 +320,7 @@ testIf(notRoot, 'the mode of the file decides who may send', async t => {
   rmSync(folder, { recursive: true })
 })
 
-test('a process that receives for ever: SIGTERM ends it, and its command; nothing is left', async t => {
+testInCi('a process that receives for ever: SIGTERM ends it, and its command; nothing is left', async t => {
   const path = socketPath()
   for (const [args, value] of [
     [['--forever'], undefined],
@@ -359,12 +360,13 @@ function childOf(pid: number): string {
 
 test('between two processes: nothing is left open in either', async t => {
   const path = socketPath()
+  const COUNT = isInCi ? 20 : 4
   const before = openDescriptors()
   const receiver = start(command, [
     'receive',
     path,
     '--count',
-    '20',
+    String(COUNT),
     '--exec',
     'sh',
     '-c',
@@ -372,7 +374,7 @@ test('between two processes: nothing is left open in either', async t => {
   ])
   await until(() => existsSync(path), 'passfd receive to listen')
   const counts: number[] = []
-  for (let i = 0; i < 20; i++) {
+  for (let i = 0; i < COUNT; i++) {
     await send(path, [pipeWith(`number ${i}\n`)])
     counts.push(Number(await receiver.line()))
     t.is(await receiver.line(), `number ${i}`)
