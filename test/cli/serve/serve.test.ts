@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, watch as watchFile, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,9 @@ import type { AdminStatus } from '../../../src/prefork/index.ts'
 import { type Captured, captured, runPassfd } from '../../helpers/cli.ts'
 import { freePort } from '../../helpers/port.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
+
+// libuv's inotify descriptor, which stays open, is opened before anything is counted
+watchFile('/').close()
 
 const SERVER = `
   const http = require('node:http')
