@@ -14,6 +14,8 @@ export class Changes implements AsyncDisposable {
   readonly #watched: Watched
   #watch: Watch | undefined
   #change = (): void => {}
+  /** A change has come since the last supervisor began. It may have read the files before. */
+  #isNew = false
 
   static async watch(watched: Watched): Promise<Changes> {
     const changes = new Changes(watched)
@@ -24,6 +26,7 @@ export class Changes implements AsyncDisposable {
       ignored: options.logFile === undefined ? [] : [options.logFile],
       onChange: paths => {
         log({ event: 'changed', level: 'info', text: changedText(paths), facts: { paths } })
+        changes.#isNew = true
         changes.#change()
       },
       onError: ({ message }) => log({ event: 'watch', level: 'warning', text: message })
@@ -41,13 +44,14 @@ export class Changes implements AsyncDisposable {
       this.#watched.log({ event: 'reloadFailed', level: 'error', text: `${message} The old code serves on` })
     )
     this.#change = change
+    this.#isNew = false
     supervisor.once('started', started)
   }
 
-  /** Resolves at the next change. */
-  next(): Promise<void> {
+  /** Resolves at the first change since the last supervisor began. */
+  async next(): Promise<void> {
     this.#change = () => {}
-    return this.#watch!.next()
+    if (!this.#isNew) await this.#watch!.next()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

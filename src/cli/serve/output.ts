@@ -105,7 +105,9 @@ export class WorkerLog {
   async close(): Promise<void> {
     this.onClose()
     this.#sayDropped()
-    await Promise.all(Object.values(this.#sinks).map(sink => sink.close()))
+    const lost = await Promise.all(Object.values(this.#sinks).map(sink => sink.close()))
+    const count = lost.reduce((sum, lines) => sum + lines, 0)
+    if (count > 0) this.#options.report(`${count} lines of workers were lost, because they could not be written`)
   }
 
   #open(format: 'text' | 'json'): Record<OutputStream, Sink> {

@@ -82,12 +82,13 @@ export class Sink {
     })
   }
 
-  /** Writes what waits, for as long as that makes progress, and closes the target. */
-  async close(): Promise<void> {
-    if (this.#closing) return this.#running
+  /** Writes what waits, for as long as that makes progress, and closes the target. Resolves to how many lines were not written. */
+  async close(): Promise<number> {
+    if (this.#closing) return 0
     this.#closing = true
     let left = this.#bytes
-    while (this.#running !== undefined && !(this.#trouble && this.#isFile)) {
+    this.#retry() // the last time
+    while (this.#running !== undefined) {
       const timer = new AbortController()
       const over = later(LAST_WORDS, true, timer).catch(() => true)
       const stuck = await Promise.race([this.#running.then(() => false), over])
@@ -95,16 +96,20 @@ export class Sink {
       if (stuck && this.#bytes === left) break
       left = this.#bytes
     }
+    const lost = this.#queue.length
     this.#gone = true
     this.#bytes = 0
     await this.#target.close().catch(() => {})
     this.#next?.done()
     await this.#next?.target.close().catch(() => {})
+    return lost
   }
 
   #start(): void {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined
+      const waits = this.#next !== undefined || this.#queue.length > 0
+      if (waits && !this.#gone && !this.#closing) this.#start()
     })
   }
 
@@ -136,6 +141,7 @@ export class Sink {
 
   /** Resolves to whether it is to be tried again. */
   async #failed(error: NodeJS.ErrnoException): Promise<boolean> {
+    if (this.#gone) return false
     if (!this.#isFile) {
       this.#gone = true
       this.#queue = []

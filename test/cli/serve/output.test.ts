@@ -111,10 +111,14 @@ test('a full disk loses no line: they wait, and it is said once', async t => {
 })
 
 test('a full disk does not hold up the end', async t => {
-  const log = await opened({ file: '/dev/full' })
+  const reports: string[] = []
+  const log = await opened({ file: '/dev/full' }, reports)
   log.line(worker, 'stdout', Buffer.from('one'))
   await log.close()
-  t.pass()
+  t.deepEqual(reports, [
+    "/dev/full can't be written (ENOSPC)",
+    '1 lines of workers were lost, because they could not be written'
+  ])
 })
 
 test('a file that writes only parts: the rest follows, and a new file gets the whole line', async t => {
@@ -171,9 +175,8 @@ test('a reader that never reads does not hold up the end', async t => {
   const { readable, writable } = Descriptor.pipe()
   const sink = new Sink(descriptorTarget(writable), false, quiet)
   sink.write(Buffer.alloc(200_000, '\n'))
-  await sink.close()
+  t.is(await sink.close(), 1)
   readable.close()
-  t.pass()
 })
 
 test('too much that waits makes the supervisor read slowly; too much of that is dropped, and counted', async t => {
