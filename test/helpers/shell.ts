@@ -1,6 +1,7 @@
 /** `passfd send` and `passfd receive` in this process. */
 import { register } from '../../src/cli/shell/shell.ts'
 import { type Captured, captured, runPassfd } from './cli.ts'
+import type { Running } from './process.ts'
 import { until } from './test.ts'
 
 export interface Ended {
@@ -28,4 +29,15 @@ export async function receiving(
   })
   await until(() => over || streams.err.includes('waiting at'), 'passfd receive to listen')
   return { ended, streams }
+}
+
+/** Waits until a process of `passfd receive` listens. Call it in the turn in which the process was started. */
+export async function listens({ child }: Running): Promise<void> {
+  let said = ''
+  const hear = (text: string): void => {
+    said += text
+  }
+  child.stderr!.on('data', hear)
+  await until(() => said.includes('waiting at') || child.exitCode !== null, 'passfd receive to listen')
+  child.stderr!.off('data', hear)
 }

@@ -1,5 +1,5 @@
 /** Describes a descriptor of a process: what it is open on, how, and who is at the other end. */
-import { fstatSync, type Stats, statSync } from 'node:fs'
+import { type Stats, statSync } from 'node:fs'
 import { readProc } from '../../os/process-stat.ts'
 import type { Holder } from './holders.ts'
 import type { Survey } from './survey.ts'
@@ -57,8 +57,14 @@ const O_PATH = 0o10000000
 /** Names of anonymous inodes that differ from passfd's kinds. */
 const ANONYMOUS: Record<string, string> = { eventpoll: 'epoll', io_uring: 'io_uring' }
 
-/** `link`: the target of /proc/PID/fd/FD. */
-export function describeHeld(pid: number | 'self', fd: number, link: string, survey: Survey): Held {
+/** `link`: the target of /proc/PID/fd/FD. `stat`: of a file; stat(2) may block if its file system does not answer. */
+export function describeHeld(
+  pid: number | 'self',
+  fd: number,
+  link: string,
+  survey: Survey,
+  stat: () => Stats | undefined = () => statOf(pid, fd)
+): Held {
   const info = readProc(pid, `fdinfo/${fd}`) ?? ''
   const held: Held = { fd, kind: 'other', ...openedAs(info) }
   const inode = /^(socket|pipe):\[(\d+)\]$/.exec(link)
@@ -67,10 +73,10 @@ export function describeHeld(pid: number | 'self', fd: number, link: string, sur
   else if (link.startsWith('/memfd:')) {
     held.kind = 'memfd'
     held.name = link.slice('/memfd:'.length).replace(/ \(deleted\)$/, '')
-    addSize(held, pid, info)
+    addSize(held, info, stat())
   } else if (link.startsWith('anon_inode:')) anonymousFacts(held, link, info)
   else if (/^\w+:\[\d+\]$/.test(link)) Object.assign(held, { kind: 'namespace', name: link })
-  else if (link.startsWith('/')) fileFacts(held, link, pid, info)
+  else if (link.startsWith('/')) fileFacts(held, link, info, stat())
   else held.name = link
   return held
 }
@@ -121,9 +127,8 @@ function anonymousFacts(held: Held, link: string, info: string): void {
   if (count !== undefined) held.count = `0x${count.trim()}`
 }
 
-function fileFacts(held: Held, link: string, pid: number | 'self', info: string): void {
+function fileFacts(held: Held, link: string, info: string, found: Stats | undefined): void {
   held.path = link
-  const found = statOf(pid, held.fd)
   if (found === undefined) held.kind = 'file'
   else if (found.isDirectory()) held.kind = 'directory'
   else if (found.isFIFO()) held.kind = 'pipe'
@@ -134,21 +139,21 @@ function fileFacts(held: Held, link: string, pid: number | 'self', info: string)
     held.path = link.slice(0, -' (deleted)'.length)
     held.deleted = true
   }
-  if (held.kind === 'file') addSize(held, pid, info, found)
+  if (held.kind === 'file') addSize(held, info, found)
 }
 
 function isTerminal(path: string): boolean {
   return /^\/dev\/(tty|pts\/|console$|ptmx$)/.test(path)
 }
 
-function addSize(held: Held, pid: number | 'self', info: string, found = statOf(pid, held.fd)): void {
+function addSize(held: Held, info: string, found: Stats | undefined): void {
   if (found !== undefined) held.size = found.size
   held.position = Number(field(info, 'pos') ?? 0)
 }
 
 function statOf(pid: number | 'self', fd: number): Stats | undefined {
   try {
-    return pid === 'self' ? fstatSync(fd) : statSync(`/proc/${pid}/fd/${fd}`)
+    return statSync(`/proc/${pid}/fd/${fd}`)
   } catch {
     return undefined
   }

@@ -6,7 +6,7 @@ import { printable, printableJson } from '../printable.ts'
 import { examples, Ui } from '../ui.ts'
 import { addressOf } from './address.ts'
 import { commandOf } from './holders.ts'
-import { describeReceived } from './received.ts'
+import { describeAll } from './received.ts'
 import { runWith } from './run-with.ts'
 import { Folder } from './save.ts'
 import { type Arrived, arrivedIn, plain } from './values.ts'
@@ -204,9 +204,8 @@ function workOf({ force = false, exec }: ReceiveOptions, folder: Folder | undefi
     }
   if (folder !== undefined)
     return async (message, arrived, signal) => {
-      const describe = describeReceived()
-      // While their numbers are valid
-      const described = new Map([...arrived.values()].map(one => [one, describe(one)]))
+      // While they are open
+      const described = await describeAll(arrived.values())
       const saved = await folder.save([...arrived.values()], force, signal)
       print(
         message,
@@ -217,7 +216,11 @@ function workOf({ force = false, exec }: ReceiveOptions, folder: Folder | undefi
       return { answer: Object.fromEntries([...saved].map(([{ name }, { saved: file = null }]) => [name, file])) }
     }
   return async (message, arrived) => {
-    print(message, plain(message.value, arrived, describeReceived()))
+    const described = await describeAll(arrived.values())
+    print(
+      message,
+      plain(message.value, arrived, one => described.get(one)!)
+    )
     return { answer: { received: [...arrived.values()].map(({ name }) => name) } }
   }
 }

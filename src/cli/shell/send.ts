@@ -17,7 +17,7 @@ import { printableJson } from '../printable.ts'
 import { addressOf as bindSpecOf } from '../serve/read.ts'
 import { examples, Ui } from '../ui.ts'
 import { addressOf, addressText } from './address.ts'
-import { describeReceived } from './received.ts'
+import { describeAll } from './received.ts'
 import { arrivedIn, plain, withDescriptors } from './values.ts'
 
 /** The time to the next try if the other program has no room, in ms. */
@@ -136,10 +136,11 @@ async function transfer(channel: Channel, message: unknown, isRequest: boolean, 
 }
 
 /** Describes the descriptors of an answer, and closes them. */
-function printableAnswer(answer: unknown): unknown {
+async function printableAnswer(answer: unknown): Promise<unknown> {
   const arrived = arrivedIn(answer)
   try {
-    return plain(answer, arrived, describeReceived())
+    const described = await describeAll(arrived.values())
+    return plain(answer, arrived, one => described.get(one)!)
   } finally {
     for (const { descriptor } of arrived.values()) descriptor[Symbol.dispose]()
   }

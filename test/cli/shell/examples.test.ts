@@ -9,7 +9,8 @@ import { connect, Descriptor, listen } from '../../../src/index.ts'
 import { allCommands } from '../../helpers/cli.ts'
 import { type Running, start } from '../../helpers/process.ts'
 import { end, first } from '../../helpers/seats.ts'
-import { testInCi, until } from '../../helpers/test.ts'
+import { listens } from '../../helpers/shell.ts'
+import { testInCi } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 
@@ -62,11 +63,7 @@ testInCi('passfd receive', async t => {
   chmodSync(join(folder, 'worker.sh'), 0o755)
   for (const line of linesOf('receive')) {
     const running = run(line)
-    let said = ''
-    running.child.stderr!.on('data', text => {
-      said += text
-    })
-    await until(() => said.includes('waiting at'), line)
+    await listens(running)
     const count = Number(/--count (\d+)/.exec(line)?.[1] ?? 1)
     const isForever = line.includes('--forever')
     for (let i = 0; i < count; i++) {

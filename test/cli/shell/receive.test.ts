@@ -22,7 +22,7 @@ import { type Channel, Connection, connect, Descriptor } from '../../../src/inde
 import { isInCi } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
-import { receiving, shell } from '../../helpers/shell.ts'
+import { listens, receiving, shell } from '../../helpers/shell.ts'
 import { openDescriptors, test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
@@ -328,11 +328,7 @@ testInCi('a process that receives for ever: SIGTERM ends it, and its command; no
     [['--forever', '--save', newFolder()], 'pipe']
   ] as const) {
     const running = start(command, ['receive', path, ...args])
-    let stderr = ''
-    running.child.stderr!.on('data', text => {
-      stderr += text
-    })
-    await until(() => stderr.includes('waiting'), 'passfd receive to listen')
+    await listens(running)
     let held: Descriptor | undefined
     if (value !== undefined) {
       const pipe = value === 'pipe' ? Descriptor.pipe() : undefined
@@ -372,7 +368,7 @@ test('between two processes: nothing is left open in either', async t => {
     '-c',
     'ls /proc/$PPID/fd | wc -l; cat <&3'
   ])
-  await until(() => existsSync(path), 'passfd receive to listen')
+  await listens(receiver)
   const counts: number[] = []
   for (let i = 0; i < COUNT; i++) {
     await send(path, [pipeWith(`number ${i}\n`)])

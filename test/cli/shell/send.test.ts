@@ -9,8 +9,8 @@ import { type ChannelServer, Descriptor, listen, type Message } from '../../../s
 import { captured } from '../../helpers/cli.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
-import { type Ended, shell } from '../../helpers/shell.ts'
-import { test, testInCi, until } from '../../helpers/test.ts'
+import { type Ended, listens, shell } from '../../helpers/shell.ts'
+import { test, testInCi } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 
@@ -194,11 +194,7 @@ test('two processes: what one sends, the command of the other reads', async t =>
   writeFileSync(path, 'a file, ')
   const socket = socketPath()
   const receiver = start(command, ['receive', socket, '--exec', 'sh', '-c', 'cat <&3; cat <&4; exit 3'])
-  let said = ''
-  receiver.child.stderr!.on('data', text => {
-    said += text
-  })
-  await until(() => said.includes('waiting at'), 'passfd receive to listen')
+  await listens(receiver)
   const sender = start(command, ['send', socket, '--file', `file=${path}`, '--fd', 'in=0'])
   sender.child.stdin!.end('a pipe\n')
   t.is(await receiver.line(), 'a file, a pipe')
