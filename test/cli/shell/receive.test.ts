@@ -277,6 +277,25 @@ test('a sender that is one too many is refused, and keeps its descriptors', asyn
   t.like(await ended, { code: 0, out: '1\n' })
 })
 
+test('more messages than wanted on one channel: each comes back to its sender, or passfd says that it was not handled', async t => {
+  const path = socketPath()
+  const { ended } = await receiving(path)
+  const channel = await connect(path)
+  let returned = 0
+  channel.on('returned', () => {
+    returned++
+  })
+  const MANY = 20
+  for (let i = 0; i < MANY; i++) void channel.send([i, pipeWith('')]).catch(() => {})
+  await channel.closed
+  const { code, out, err } = await ended
+  t.is(code, 0)
+  t.is(JSON.parse(out)[0], 0)
+  const unhandled =
+    err.match(/a further message of process \d+ was not handled; its descriptors are closed\./g)?.length ?? 0
+  t.is(returned + unhandled, MANY - 1)
+})
+
 test('what is wrong with the command line; a taken socket', async t => {
   const path = socketPath()
   for (const args of [
