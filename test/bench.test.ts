@@ -82,7 +82,7 @@ for (const [option, said] of [
   })
 
 for (const peer of ['passfd', ...(isFull ? ['process-send', 'socket-msgpackr', 'packr-stream'] : [])])
-  test(`${peer}: fails when its far end does`, async t => {
+  testInCi(`${peer}: fails when its far end does`, async t => {
     const { child, line, exit } = start(process.execPath, [bench(`peers/${peer}.mjs`), 'messages'], {
       env: { ...process.env, ...SHORT }
     })

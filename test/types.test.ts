@@ -42,7 +42,7 @@ import {
   version
 } from '../src/index.ts'
 import { compile } from './helpers/compile.ts'
-import { test, testInCi } from './helpers/test.ts'
+import { testInCi } from './helpers/test.ts'
 
 const file = z.object({ name: z.string(), file: z.instanceof(Descriptor) })
 type File = { name: string; file: Descriptor }
@@ -239,7 +239,7 @@ async function assertions(): Promise<void> {
 
 void assertions
 
-test('the public types are what they should be', async t => {
+testInCi('the public types are what they should be', async t => {
   const prefork = new URL('prefork/types.ts', import.meta.url)
   t.deepEqual(await compile(fileURLToPath(import.meta.url), fileURLToPath(prefork)), { code: 0, output: '' })
 })

@@ -17,7 +17,7 @@ import { closeAll, connected, file } from '../helpers/channels.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { packetPair, streamPair } from '../helpers/streams.ts'
 import { get, only, program, WAITS } from '../helpers/supervising.ts'
-import { test, until } from '../helpers/test.ts'
+import { test, testInCi, until } from '../helpers/test.ts'
 
 const store = new AsyncLocalStorage<string>()
 const OPENED = 'where it was opened'
@@ -660,8 +660,10 @@ for (const balance of ['per-worker', { dispatch: 'round-robin' }] as const) {
   })
 }
 
-for (const [title, expected, work] of rows)
-  test(`${title}: sees the context ${expected}, and nothing of the calls before`, async t => {
+for (const [title, expected, work] of rows) {
+  // It starts workers
+  const declare = title.startsWith('listeners of a Supervisor') ? testInCi : test
+  declare(`${title}: sees the context ${expected}, and nothing of the calls before`, async t => {
     const p = probe()
     await store.run('the test', () => work(p, t))
     if (p.seen.length === 0) return t.fail('nothing was called')
@@ -670,6 +672,7 @@ for (const [title, expected, work] of rows)
       p.seen.map(() => expected)
     )
   })
+}
 
 test('what one channel sets is seen by no other that wakes up with it', async t => {
   const ends = await Promise.all(Array.from({ length: 8 }, () => connected()))

@@ -11,7 +11,7 @@ import { Descriptor } from '../../src/descriptor/descriptor.ts'
 import { decode, encode, MODES, newCodec } from '../helpers/bodies.ts'
 import { closeAll, connected } from '../helpers/channels.ts'
 import { startFixture } from '../helpers/process.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 interface Change {
   name: string
@@ -149,7 +149,7 @@ test('where code must not be made of strings, records are read without a compile
   t.deepEqual(await run(process.execPath, [...flags, source]), { stdout: 'file\n', stderr: '' })
 })
 
-test('a bundler follows it: a program bundled into one file encodes and decodes', async t => {
+testInCi('a bundler follows it: a program bundled into one file encodes and decodes', async t => {
   const folder = fs.mkdtempSync(join(tmpdir(), 'passfd-bundle-'))
   process.once('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
   const input = join(folder, 'program.mjs')

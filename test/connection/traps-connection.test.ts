@@ -10,7 +10,7 @@ import { type Channel, Connection, Descriptor, pair } from '../../src/index.ts'
 import { times } from '../helpers/full.ts'
 import { type Running, startFixture } from '../helpers/process.ts'
 import { accepted, buffered, bytes, connectTo, destroyed } from '../helpers/sockets.ts'
-import { test, until } from '../helpers/test.ts'
+import { test, testInCi, until } from '../helpers/test.ts'
 
 /** A fixture with a channel to it, and more descriptors from 4 on. */
 function startWorker(name: string, ...more: Descriptor[]): { worker: Running; channel: Channel<any, any> } {
@@ -184,7 +184,7 @@ class Client {
   }
 }
 
-test(`${CONNECTIONS * MOVES} connections moved under load, every byte accounted for`, async t => {
+testInCi(`${CONNECTIONS * MOVES} connections moved under load, every byte accounted for`, async t => {
   const [left, right] = Descriptor.socketpair()
   const first = startWorker('ferry', left)
   const second = startWorker('ferry', right)

@@ -11,7 +11,7 @@ import { identity } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { start, startFixture } from '../helpers/process.ts'
-import { openDescriptors, test, testIf, until } from '../helpers/test.ts'
+import { openDescriptors, test, testIf, testInCi, until } from '../helpers/test.ts'
 
 const DATAGRAMS = times(1000, 10_000)
 
@@ -405,7 +405,7 @@ test('a signal closes the socket, or ends the attempt', async t => {
   t.false(fs.existsSync(path))
 })
 
-test('several worker threads, with descriptors both ways', async t => {
+testInCi('several worker threads, with descriptors both ways', async t => {
   const running = startFixture('datagram-workers')
   t.is(await running.line(), JSON.stringify([5050, 5050, 5050]))
   t.is(await running.line(), '0')

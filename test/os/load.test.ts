@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { version } from '../../src/base/version.ts'
 import { built, copyPackage } from '../helpers/copies.ts'
 import { temporaryPath } from '../helpers/path.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -134,7 +134,7 @@ async function importAll(): Promise<{ path: string; told: Told }[]> {
 }
 
 for (const [index, [name, , code, says]] of files.entries())
-  test(`a file ${name} is reported at the import, with what to do`, async t => {
+  testInCi(`a file ${name} is reported at the import, with what to do`, async t => {
     all ??= importAll()
     const { path, told } = (await all)[index]!
     t.false(told.imported)
@@ -168,7 +168,7 @@ const permission = process.allowedNodeEnvironmentFlags.has('--permission')
   ? '--permission'
   : '--experimental-permission'
 
-test('the flags that forbid addons are named', async t => {
+testInCi('the flags that forbid addons are named', async t => {
   const flags: [flags: string[], says: RegExp][] = [
     [['--no-addons'], /--no-addons.*Run node without it/],
     [[permission, '--allow-fs-read=*'], /permission model forbids addons.*--allow-addons/]
@@ -193,7 +193,7 @@ test('trap: a file that this user may not read', async t => {
   t.regex(told.message!, /Give this user the right/)
 })
 
-test('bundled: the error says what to do, and doing it helps', async t => {
+testInCi('bundled: the error says what to do, and doing it helps', async t => {
   const formats = ['esm', 'cjs'] as const
   /** One folder for each format as the bundler leaves it, and one where the advice was followed. */
   const [before, after] = [0, 1].map(() =>

@@ -17,7 +17,7 @@ import {
 import { closedNumber, identity, isCloseOnExec, isNonBlocking, isOpen } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
-import { leaked, openDescriptors, test, until } from '../helpers/test.ts'
+import { leaked, openDescriptors, test, testInCi, until } from '../helpers/test.ts'
 
 // errno(3), negative
 const ENOENT = -2
@@ -778,7 +778,7 @@ test('a worker that is terminated in the middle of its traffic leaves nothing op
   }
 })
 
-test('several workers at once, terminated one by one', async t => {
+testInCi('several workers at once, terminated one by one', async t => {
   const before = openDescriptors()
   for (let round = 0; round < times(1, 3); round++) {
     const workers = Array.from({ length: 4 }, () => new Worker(fixture('busy-worker'), { execArgv: [] }))

@@ -12,7 +12,7 @@ import { Client } from '../helpers/http-client.ts'
 import { socketPath } from '../helpers/path.ts'
 import { type Running, startFixture } from '../helpers/process.ts'
 import { accepted, destroyed } from '../helpers/sockets.ts'
-import { test, until } from '../helpers/test.ts'
+import { test, testInCi, until } from '../helpers/test.ts'
 
 const bind = (): Promise<Descriptor> => Descriptor.bind({ port: 0, host: '127.0.0.1' })
 const here: http.RequestListener = (request, response) => void response.end(`${request.socket.localPort}`)
@@ -29,7 +29,7 @@ async function connect(port: number): Promise<Client> {
   return Client.to({ port, host: '127.0.0.1' })
 }
 
-test('under load from keep-alive clients workers are drained and replaced, and no request fails', async t => {
+testInCi('under load from keep-alive clients workers are drained and replaced, and no request fails', async t => {
   const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
   const { port } = await addressOf(listener)
   const startWorker = (...when: 'later'[]): Running =>

@@ -5,11 +5,11 @@ import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { freePort } from '../helpers/port.ts'
 import { start } from '../helpers/process.ts'
 import { example, missing, startFor, stop } from '../helpers/programs.ts'
-import { testIf, until } from '../helpers/test.ts'
+import { testInCiIf, until } from '../helpers/test.ts'
 
 const haproxy = '/usr/sbin/haproxy'
 
-testIf(
+testInCiIf(
   missing(haproxy, 'haproxy'),
   'a program of Node’s serves on HAProxy’s sockets beside it, then alone',
   async t => {

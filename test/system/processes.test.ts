@@ -159,7 +159,7 @@ testIf(
   }
 )
 
-test(`${IN_NODE} workers in Node, one after the other: no zombie, and nothing is left open`, async t => {
+testInCi(`${IN_NODE} workers in Node, one after the other: no zombie, and nothing is left open`, async t => {
   t.is(await reloaded(t, { workers: WORKERS_IN_NODE }, RELOADS_IN_NODE), IN_NODE)
 })
 

@@ -6,7 +6,7 @@ import { isFull } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { type Supervised, supervise } from '../helpers/prefork.ts'
 import { systemPython } from '../helpers/programs.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 const dist = new URL('../../build/dist/prefork/index.js', import.meta.url).href
 
@@ -100,7 +100,7 @@ test('entry through a link: the release that is there now, in its folder when th
   }
 })
 
-test('a relative path from a working directory that is gone: an error that names what is missing', async t => {
+testInCi('a relative path from a working directory that is gone: an error that names what is missing', async t => {
   const { current, deploy, prune } = deployments()
   deploy(1)
   await run(t, { entry: 'worker.mjs' }, current, async (supervisor, get) => {

@@ -8,7 +8,7 @@ import { type Running, start } from '../helpers/process.ts'
 import { stopped } from '../helpers/processes.ts'
 import { systemPython } from '../helpers/programs.ts'
 import { asked, startSeat } from '../helpers/takeover.ts'
-import { testIf } from '../helpers/test.ts'
+import { testIf, testInCiIf } from '../helpers/test.ts'
 
 const program = fileURLToPath(new URL('../../examples/python/takeover_peer.py', import.meta.url))
 const http = { port: 0, host: '127.0.0.1' }
@@ -77,7 +77,7 @@ testIf(
   }
 )
 
-testIf(
+testInCiIf(
   reason,
   'Python is the first owner, and rolls back when its successor dies before the byte, and after it',
   async t => {

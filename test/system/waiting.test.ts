@@ -9,7 +9,7 @@ import { inC } from '../helpers/in-c.ts'
 import { BALANCES, type Balance, fixture, nameOf, supervise } from '../helpers/prefork.ts'
 import { gone, resume, stopped, suspend } from '../helpers/processes.ts'
 import { missing } from '../helpers/programs.ts'
-import { test, testIf, until } from '../helpers/test.ts'
+import { test, testIf, testInCi, until } from '../helpers/test.ts'
 import { connectClients, queues } from '../helpers/waiting-clients.ts'
 
 const CLIENTS = 40
@@ -19,7 +19,7 @@ const total = (numbers: readonly number[]): number => numbers.reduce((sum, one) 
 
 /** A test of one of the balances; a normal run takes it for `chosen` only. */
 function testOf(balance: Balance, chosen: Balance, title: string, body: (t: ExecutionContext) => Promise<void>): void {
-  if (isFull || nameOf(balance) === nameOf(chosen)) test(title, body)
+  if (isFull || nameOf(balance) === nameOf(chosen)) testInCi(title, body)
 }
 
 for (const balance of BALANCES) {
@@ -29,40 +29,44 @@ for (const balance of BALANCES) {
 
   // A normal run scales with one of the balances
   const scales = isFull || balance === 'per-worker'
-  test(`trap 33: ${nameOf(balance)}: who waits for a ${scales ? 'worker that scale() removes, then for a ' : ''}killed one is served by the one that lives`, async t => {
-    const supervisor = await supervise(t, { workers: scales ? 3 : 2, balance, restartDelay: 60_000 })
-    const [killed, living, removed] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number, number]
-    if (scales) {
-      await suspend(removed)
+  const declare = scales ? test : testInCi
+  declare(
+    `trap 33: ${nameOf(balance)}: who waits for a ${scales ? 'worker that scale() removes, then for a ' : ''}killed one is served by the one that lives`,
+    async t => {
+      const supervisor = await supervise(t, { workers: scales ? 3 : 2, balance, restartDelay: 60_000 })
+      const [killed, living, removed] = (await supervisor.workers()).map(({ pid }) => pid) as [number, number, number]
+      if (scales) {
+        await suspend(removed)
+        const clients = await connectClients(supervisor.port, CLIENTS)
+        if (balance === 'per-worker') t.true(total(queues(supervisor.port)) > 0)
+        const scaled = supervisor.ask('scale', 2)
+        if (dispatched) resume(removed)
+        const answers = await clients.answers()
+        t.deepEqual(
+          answers.filter(answer => !(dispatched ? ['0', '1', '2'] : ['0', '1']).includes(answer)),
+          [],
+          'while it is removed'
+        )
+        if (!dispatched) resume(removed)
+        await scaled
+        await gone(removed)
+        // Its place in the port's group is still there, and served
+        const later = await (await connectClients(supervisor.port, CLIENTS)).answers()
+        t.deepEqual(
+          [...new Set(later)].filter(answer => answer !== '0' && answer !== '1'),
+          [],
+          'when it is removed'
+        )
+      }
+      await suspend(killed, living)
       const clients = await connectClients(supervisor.port, CLIENTS)
-      if (balance === 'per-worker') t.true(total(queues(supervisor.port)) > 0)
-      const scaled = supervisor.ask('scale', 2)
-      if (dispatched) resume(removed)
-      const answers = await clients.answers()
-      t.deepEqual(
-        answers.filter(answer => !(dispatched ? ['0', '1', '2'] : ['0', '1']).includes(answer)),
-        [],
-        'while it is removed'
-      )
-      if (!dispatched) resume(removed)
-      await scaled
-      await gone(removed)
-      // Its place in the port's group is still there, and served
-      const later = await (await connectClients(supervisor.port, CLIENTS)).answers()
-      t.deepEqual(
-        [...new Set(later)].filter(answer => answer !== '0' && answer !== '1'),
-        [],
-        'when it is removed'
-      )
+      await allWait(supervisor.port)
+      process.kill(killed, 'SIGKILL')
+      resume(living)
+      t.deepEqual(await clients.answers(), Array(CLIENTS).fill('1'), 'when one is killed')
+      t.is(await supervisor.end(), '')
     }
-    await suspend(killed, living)
-    const clients = await connectClients(supervisor.port, CLIENTS)
-    await allWait(supervisor.port)
-    process.kill(killed, 'SIGKILL')
-    resume(living)
-    t.deepEqual(await clients.answers(), Array(CLIENTS).fill('1'), 'when one is killed')
-    t.is(await supervisor.end(), '')
-  })
+  )
 
   testOf(
     balance,

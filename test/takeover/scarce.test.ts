@@ -13,9 +13,9 @@ import { temporaryPath } from '../helpers/path.ts'
 import { limitOpenFiles } from '../helpers/process.ts'
 import { answerAt, end, first, HTTP, naming, rejects, seated } from '../helpers/seats.ts'
 import { asked, startSeat } from '../helpers/takeover.ts'
-import { openDescriptors, test, until } from '../helpers/test.ts'
+import { openDescriptors, test, testInCi, until } from '../helpers/test.ts'
 
-test('without descriptors the predecessor does not freeze, and the successor does not commit', async t => {
+testInCi('without descriptors the predecessor does not freeze, and the successor does not commit', async t => {
   const path = temporaryPath('seat')
   const options = { listeners: HTTP }
   const old = startSeat(t, path, { ...options, pipes: 1 })

@@ -13,7 +13,7 @@ import { temporaryPath } from '../helpers/path.ts'
 import { stopped } from '../helpers/processes.ts'
 import { answerAt, first, naming, rejects, seated } from '../helpers/seats.ts'
 import { asked, dialled, type Side, settled, startSeat } from '../helpers/takeover.ts'
-import { test, testIf } from '../helpers/test.ts'
+import { test, testIf, testInCi, testInCiIf } from '../helpers/test.ts'
 
 const NOBODY = 65534
 const notRoot = process.getuid!() === 0 ? undefined : 'only root can be another user'
@@ -70,7 +70,7 @@ test('how a program ends: by TERM before and after ready(), superseded, and by s
   await t.throwsAsync(peerAt(path), { code: 'ECONNREFUSED' })
 })
 
-test('at every instant of many takeovers a connect() succeeds, and peers see the owner', async t => {
+testInCi('at every instant of many takeovers a connect() succeeds, and peers see the owner', async t => {
   const path = temporaryPath('seat')
   const unix = temporaryPath('unix')
   const options = { listeners: { http: tcp, unix: { path: unix } }, pipes: 5 }
@@ -239,7 +239,7 @@ testIf(notRoot, 'another user can neither take over nor ask, and is not taken fo
   await owner.seat.stop()
 })
 
-testIf(notRoot, 'three starts as root that drop their user before ready() replace each other', async t => {
+testInCiIf(notRoot, 'three starts as root that drop their user before ready() replace each other', async t => {
   const folder = openFolder(t)
   const path = join(folder, 'seat')
   const options = { listeners: { http: tcp }, later: NOBODY, authorize: [0, NOBODY] }

@@ -191,7 +191,8 @@ export class ControlLine {
 
 /** Resolves when the channel of an ended process has ended, too. */
 export async function lastWords(channel: Channel<any, any>): Promise<void> {
-  const timer = setTimeout(() => channel.destroy(), LAST_WORDS)
+  // After a stall timers run before what waits is read
+  const timer = setTimeout(() => setImmediate(() => channel.destroy()), LAST_WORDS)
   await channel.closed
   clearTimeout(timer)
 }

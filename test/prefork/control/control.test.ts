@@ -84,11 +84,13 @@ function oldWorker(join: object, words: string): string {
   )
 }
 
-test('dispatch: workers of versions 1 and 2 are sent what the supervisor accepts for them, a newer one beside them accepts', async t => {
-  const old = [oldWorker({ newest: 1 }, 'first'), oldWorker({ newest: 2 }, 'second')]
-  // The first process that starts is the first of them, the second one is the second
-  const marks = old.map(program => [temporaryPath('started'), program])
-  const entry = program(`import { writeFileSync } from 'node:fs'
+testInCi(
+  'dispatch: workers of versions 1 and 2 are sent what the supervisor accepts for them, a newer one beside them accepts',
+  async t => {
+    const old = [oldWorker({ newest: 1 }, 'first'), oldWorker({ newest: 2 }, 'second')]
+    // The first process that starts is the first of them, the second one is the second
+    const marks = old.map(program => [temporaryPath('started'), program])
+    const entry = program(`import { writeFileSync } from 'node:fs'
     const old = ${JSON.stringify(marks)}.find(([mark]) => {
       try { writeFileSync(mark, '', { flag: 'wx' }); return true } catch { return false }
     })
@@ -98,37 +100,38 @@ test('dispatch: workers of versions 1 and 2 are sent what the supervisor accepts
       await worker.receive('http', connection => connection.toSocket().end('new'))
       await worker.ready()
     }`)
-  await supervising(
-    t,
-    { entry, workers: 3, balance: { dispatch: 'round-robin' }, hangTimeout: 0 },
-    async supervisor => {
-      const told: (string | undefined)[] = []
-      supervisor.on('acceptError', error => told.push(error.code))
-      await supervisor.start()
-      const { port } = supervisor.address('http') as { port: number }
-      const each = times(20, 50)
-      const ask = async (count: number) => {
-        const answers = await Promise.all(Array.from({ length: count }, () => text(connect(port, '127.0.0.1'))))
-        return ['first', 'second', 'new'].map(kind => answers.filter(answer => answer === kind).length)
-      }
-      t.deepEqual(await ask(3 * each), [each, each, each])
-      // At a limit of open files it is tried again
-      let left = 1
-      await patched(
-        'acceptMany',
-        original =>
-          (...given) =>
-            left-- > 0 ? EMFILE : original(...given),
-        async () => {
-          const [first = 0, second = 0, newest = 0] = await ask(3)
-          t.is(first + second + newest, 3)
+    await supervising(
+      t,
+      { entry, workers: 3, balance: { dispatch: 'round-robin' }, hangTimeout: 0 },
+      async supervisor => {
+        const told: (string | undefined)[] = []
+        supervisor.on('acceptError', error => told.push(error.code))
+        await supervisor.start()
+        const { port } = supervisor.address('http') as { port: number }
+        const each = times(20, 50)
+        const ask = async (count: number) => {
+          const answers = await Promise.all(Array.from({ length: count }, () => text(connect(port, '127.0.0.1'))))
+          return ['first', 'second', 'new'].map(kind => answers.filter(answer => answer === kind).length)
         }
-      )
-      t.deepEqual(told, ['EMFILE'])
-      await supervisor.stop()
-    }
-  )
-})
+        t.deepEqual(await ask(3 * each), [each, each, each])
+        // At a limit of open files it is tried again
+        let left = 1
+        await patched(
+          'acceptMany',
+          original =>
+            (...given) =>
+              left-- > 0 ? EMFILE : original(...given),
+          async () => {
+            const [first = 0, second = 0, newest = 0] = await ask(3)
+            t.is(first + second + newest, 3)
+          }
+        )
+        t.deepEqual(told, ['EMFILE'])
+        await supervisor.stop()
+      }
+    )
+  }
+)
 
 const REFUSAL = /versions 1 to 4 of the control protocol, and the worker /
 

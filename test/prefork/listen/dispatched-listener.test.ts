@@ -321,30 +321,33 @@ test('by address a client stays with its slot, over a reload too, and Unix clien
   })
 })
 
-test('a route function: by what a connection says in any protocol; those that say nothing, and workers that take nothing, keep nobody from being served', async t => {
-  const listeners: Record<string, BindSpec> = {
-    ...Object.fromEntries(['lines', 'first', 'odd', 'tls', 'http', 'silent', 'stops'].map(name => [name, TCP])),
-    unix: { path: socketPath() },
-    descriptors: { path: socketPath() }
+testInCi(
+  'a route function: by what a connection says in any protocol; those that say nothing, and workers that take nothing, keep nobody from being served',
+  async t => {
+    const listeners: Record<string, BindSpec> = {
+      ...Object.fromEntries(['lines', 'first', 'odd', 'tls', 'http', 'silent', 'stops'].map(name => [name, TCP])),
+      unix: { path: socketPath() },
+      descriptors: { path: socketPath() }
+    }
+    const routes: Record<string, Route> = {}
+    const dispatch: Route = (connection, workers) => routes[connection.listener]!(connection, workers)
+    const options = {
+      workers: 2,
+      listeners,
+      kinds: { tls: 'tls', http: 'http', descriptors: 'descriptors' } as const
+    }
+    await dispatching(t, { dispatch, maxHead: 2048, headTimeout: 60_000 }, options, async supervisor => {
+      await readsHead(t, supervisor, routes)
+      await oddAnswers(t, supervisor, routes)
+      await byServerName(t, supervisor, routes)
+      await byCookie(t, supervisor, routes)
+      await withDescriptors(t, supervisor, routes)
+      await silence(t, supervisor, routes)
+      await accepts(t, supervisor, routes)
+      await stopsInRoute(t, supervisor, routes)
+    })
   }
-  const routes: Record<string, Route> = {}
-  const dispatch: Route = (connection, workers) => routes[connection.listener]!(connection, workers)
-  const options = {
-    workers: 2,
-    listeners,
-    kinds: { tls: 'tls', http: 'http', descriptors: 'descriptors' } as const
-  }
-  await dispatching(t, { dispatch, maxHead: 2048, headTimeout: 60_000 }, options, async supervisor => {
-    await readsHead(t, supervisor, routes)
-    await oddAnswers(t, supervisor, routes)
-    await byServerName(t, supervisor, routes)
-    await byCookie(t, supervisor, routes)
-    await withDescriptors(t, supervisor, routes)
-    await silence(t, supervisor, routes)
-    await accepts(t, supervisor, routes)
-    await stopsInRoute(t, supervisor, routes)
-  })
-})
+)
 
 type Routes = Record<string, Route>
 
@@ -551,10 +554,9 @@ for (const rule of ['round-robin', 'least-connections'] as const)
     ['TCP', () => TCP],
     ['a Unix socket', () => ({ path: socketPath() })]
   ] as const) {
-    // A normal run takes each rule and each kind of socket once, and a person's one of both
+    // A normal run takes each rule and each kind of socket once
     if (!isFull && (rule === 'round-robin') !== (what === 'TCP')) continue
-    const declare = what === 'TCP' ? test : testInCi
-    declare(
+    testInCi(
       `${rule}, ${what}: a worker that accepts nothing keeps no more than its share of the queue, a dying one nothing`,
       async t => {
         await dispatching(t, rule, { workers: 3, listeners: { lines: where() } }, async supervisor => {
@@ -644,7 +646,7 @@ test('what a program throws when it is given a connection keeps no other from be
   })
 })
 
-test('the supervisor accepts: at the limit of open files that rests, and goes on when there is room', async t => {
+testInCi('the supervisor accepts: at the limit of open files that rests, and goes on when there is room', async t => {
   const path = socketPath()
   const options = {
     entry: fixture('lines').pathname,

@@ -9,7 +9,7 @@ import { stop } from '../../helpers/child.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { startFixture } from '../../helpers/process.ts'
 import { KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
-import { test, testIf } from '../../helpers/test.ts'
+import { test, testIf, testInCi } from '../../helpers/test.ts'
 
 const NOBODY = 65_534
 const notRoot = process.getuid!() === 0 ? undefined : 'only root starts a process of another user, and gives files away'
@@ -115,7 +115,7 @@ for (const kind of KINDS)
     })
   })
 
-test('a subscriber that does not read holds up nobody', async t => {
+testInCi('a subscriber that does not read holds up nobody', async t => {
   const admin = socketPath()
   await supervising(t, { admin, command: [light()] }, async supervisor => {
     await supervisor.start()

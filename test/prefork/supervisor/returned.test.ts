@@ -42,7 +42,7 @@ async function codeOf(port: number): Promise<string | undefined> {
 for (const given of BALANCES) {
   const balance = given as Balance
   // They wait in one listener, which the supervisor keeps, as those of dispatch do
-  const test = given === 'shared' ? testInCi : always
+  const test = given === 'per-worker' ? always : testInCi
   test(`${nameOf(given)}: those who wait are served by the next worker, once it is ready; latecomers are refused`, async t => {
     await supervising(t, { entry: program(LATER), balance, restart }, async (supervisor, { exits }) => {
       await supervisor.start()
@@ -73,7 +73,7 @@ for (const given of BALANCES) {
   })
 }
 
-always('a worker that does not get ready holds up a stop for stopTimeout, only if somebody waits', async t => {
+testInCi('a worker that does not get ready holds up a stop for stopTimeout, only if somebody waits', async t => {
   const options = { entry: program(LATER), restart, stopTimeout: 300, killTimeout: 100 }
   for (const clients of [0, 1])
     await supervising(t, options, async (supervisor, { exits }) => {

@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads'
 import { Descriptor } from '../../../src/index.ts'
 import type { Supervisor } from '../../../src/prefork/index.ts'
 import { fixture, get, KINDS, light, only, supervising } from '../../helpers/supervising.ts'
-import { test } from '../../helpers/test.ts'
+import { test, testInCi } from '../../helpers/test.ts'
 
 const NOBODY = 65_534
 
@@ -80,7 +80,7 @@ test('(u) a worker of another user is told to accept', async t => {
   })
 })
 
-test('a Supervisor in a worker thread', async t => {
+testInCi('a Supervisor in a worker thread', async t => {
   const options = {
     entry: `${fixture('obeys')}`,
     listeners: { http: { port: 0, host: '127.0.0.1' } },

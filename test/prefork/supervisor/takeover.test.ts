@@ -15,7 +15,7 @@ import { answerAt, first, naming, seated } from '../../helpers/seats.ts'
 import { answers, client, lanesOf, NAMES, portOf, queued, type Side, side } from '../../helpers/supersession.ts'
 import { light, program } from '../../helpers/supervising.ts'
 import { type Side as Process, startSupervisor } from '../../helpers/takeover.ts'
-import { test, testFull, until } from '../../helpers/test.ts'
+import { test, testFull, testInCi, until } from '../../helpers/test.ts'
 
 const BALANCES = {
   'per-worker': 'per-worker',
@@ -88,8 +88,10 @@ function on(balance: Name, workers: number): readonly [Name, number] {
 }
 
 for (const steps of walks)
-  test(`all lanes are kept and served, and who waits in one is answered: ${steps.map(step => step.join(' ')).join(', ')}`, t =>
-    walk(t, steps))
+  testInCi(
+    `all lanes are kept and served, and who waits in one is answered: ${steps.map(step => step.join(' ')).join(', ')}`,
+    t => walk(t, steps)
+  )
 
 // --- one at a time
 
@@ -435,72 +437,78 @@ async function limits(t: ExecutionContext, { who, step }: Case, owner: Process, 
 
 for (const one of isFull ? cases : few) {
   const { who, what, step } = one
-  test(`${what} to the ${who} before ${step}: somebody serves if it can be, and the next takeover works`, async t => {
-    const path = temporaryPath('supervisor')
-    const steps = { [step]: what === 'KILL' ? 'STOP' : what }
-    const times = what === 'STOP' ? SHORT : LONG
-    const owner = processAt(t, path, 'owner', { steps: who === 'owner' ? steps : { rollBack: 'NOTHING' } }, times)
-    let { port } = await owner.told<{ port: number }>('started')
-    const fails = step === 'rollBack' ? { entry: undefined, command: ['false'], spawn: {} } : {}
-    const candidate = processAt(t, path, 'candidate', { ...(who === 'candidate' && { steps }), ...fails }, times)
-    const victim = who === 'owner' ? owner : candidate
-    t.is(await victim.told('step'), step)
-    if (what === 'KILL') {
-      await stopped(victim.pid)
-      await kill(victim)
-    } else if (what === 'STOP') {
-      await stopped(victim.pid)
-      await limits(t, one, owner, candidate)
-      process.kill(victim.pid, 'SIGCONT')
+  testInCi(
+    `${what} to the ${who} before ${step}: somebody serves if it can be, and the next takeover works`,
+    async t => {
+      const path = temporaryPath('supervisor')
+      const steps = { [step]: what === 'KILL' ? 'STOP' : what }
+      const times = what === 'STOP' ? SHORT : LONG
+      const owner = processAt(t, path, 'owner', { steps: who === 'owner' ? steps : { rollBack: 'NOTHING' } }, times)
+      let { port } = await owner.told<{ port: number }>('started')
+      const fails = step === 'rollBack' ? { entry: undefined, command: ['false'], spawn: {} } : {}
+      const candidate = processAt(t, path, 'candidate', { ...(who === 'candidate' && { steps }), ...fails }, times)
+      const victim = who === 'owner' ? owner : candidate
+      t.is(await victim.told('step'), step)
+      if (what === 'KILL') {
+        await stopped(victim.pid)
+        await kill(victim)
+      } else if (what === 'STOP') {
+        await stopped(victim.pid)
+        await limits(t, one, owner, candidate)
+        process.kill(victim.pid, 'SIGCONT')
+      }
+      const serves = survivor(one)
+      if (serves === 'candidate') {
+        // A predecessor that was killed before its offer leaves nothing
+        if (what !== 'STOP' || who !== 'owner') port = (await candidate.told<{ port: number }>('started')).port
+        if (what !== 'KILL' || who !== 'owner') t.like(await owner.running.exit, { code: 7, stderr: '' })
+      } else if (serves === 'owner' && what !== 'KILL') {
+        const { code, stderr } = await candidate.running.exit
+        t.is(code, what === 'STOP' ? 1 : 0, stderr)
+        if (what === 'STOP' && who === 'candidate') t.regex(stderr, /TAKEOVER_TOO_LATE/)
+      } else if (serves === 'nobody') {
+        t.is((await candidate.running.exit).code, step === 'rollBack' ? 1 : 0)
+        t.is((await owner.running.exit).code, what === 'KILL' ? null : step === 'rollBack' ? 0 : 7)
+        await t.throwsAsync(client(port), { code: 'ECONNREFUSED' })
+      }
+      if (serves !== 'nobody') t.deepEqual(await answers(port, 4), Array(4).fill(`${serves} 0`))
+      if (!isFull && what === 'STOP') {
+        process.kill(owner.pid, 'SIGTERM')
+        t.like(await owner.running.exit, { code: 0, stderr: '' })
+        return
+      }
+      const next = processAt(t, path, 'next', {}, times)
+      const { port: last } = await next.told<{ port: number }>('started')
+      if (serves !== 'nobody') {
+        t.is(last, port)
+        t.like(await (serves === 'owner' ? owner : candidate).running.exit, { code: 7 })
+      }
+      t.deepEqual(await answers(last, 4), Array(4).fill('next 0'))
+      process.kill(next.pid, 'SIGTERM')
+      t.like(await next.running.exit, { code: 0, stderr: '' })
+      await t.throwsAsync(client(last), { code: 'ECONNREFUSED' })
     }
-    const serves = survivor(one)
-    if (serves === 'candidate') {
-      // A predecessor that was killed before its offer leaves nothing
-      if (what !== 'STOP' || who !== 'owner') port = (await candidate.told<{ port: number }>('started')).port
-      if (what !== 'KILL' || who !== 'owner') t.like(await owner.running.exit, { code: 7, stderr: '' })
-    } else if (serves === 'owner' && what !== 'KILL') {
-      const { code, stderr } = await candidate.running.exit
-      t.is(code, what === 'STOP' ? 1 : 0, stderr)
-      if (what === 'STOP' && who === 'candidate') t.regex(stderr, /TAKEOVER_TOO_LATE/)
-    } else if (serves === 'nobody') {
-      t.is((await candidate.running.exit).code, step === 'rollBack' ? 1 : 0)
-      t.is((await owner.running.exit).code, what === 'KILL' ? null : step === 'rollBack' ? 0 : 7)
-      await t.throwsAsync(client(port), { code: 'ECONNREFUSED' })
-    }
-    if (serves !== 'nobody') t.deepEqual(await answers(port, 4), Array(4).fill(`${serves} 0`))
-    if (!isFull && what === 'STOP') {
-      process.kill(owner.pid, 'SIGTERM')
-      t.like(await owner.running.exit, { code: 0, stderr: '' })
-      return
-    }
-    const next = processAt(t, path, 'next', {}, times)
-    const { port: last } = await next.told<{ port: number }>('started')
-    if (serves !== 'nobody') {
-      t.is(last, port)
-      t.like(await (serves === 'owner' ? owner : candidate).running.exit, { code: 7 })
-    }
-    t.deepEqual(await answers(last, 4), Array(4).fill('next 0'))
-    process.kill(next.pid, 'SIGTERM')
-    t.like(await next.running.exit, { code: 0, stderr: '' })
-    await t.throwsAsync(client(last), { code: 'ECONNREFUSED' })
-  })
+  )
 }
 
-test('the owner is killed while its successor boots: its workers end nothing that the successor has, and all lanes are served', async t => {
-  const path = temporaryPath('supervisor')
-  const common = { balance: 'per-worker', workers: 2 }
-  const owner = processAt(t, path, 'owner', common)
-  const { port } = await owner.told<{ port: number }>('started')
-  const candidate = processAt(t, path, 'candidate', { ...common, workers: 1, steps: { boot: 'STOP' } })
-  await candidate.told('step')
-  await stopped(candidate.pid)
-  await kill(owner)
-  t.is(lanesOf(port), 2)
-  const waiting = await Promise.all(Array.from({ length: 10 }, () => client(port)))
-  process.kill(candidate.pid, 'SIGCONT')
-  await candidate.told('started')
-  t.deepEqual(await Promise.all(waiting.map(({ answer }) => answer)), Array(10).fill('candidate 0'))
-  t.deepEqual(await answers(port, 10), Array(10).fill('candidate 0'))
-  process.kill(candidate.pid, 'SIGINT')
-  t.like(await candidate.running.exit, { code: 0, stderr: '' })
-})
+testInCi(
+  'the owner is killed while its successor boots: its workers end nothing that the successor has, and all lanes are served',
+  async t => {
+    const path = temporaryPath('supervisor')
+    const common = { balance: 'per-worker', workers: 2 }
+    const owner = processAt(t, path, 'owner', common)
+    const { port } = await owner.told<{ port: number }>('started')
+    const candidate = processAt(t, path, 'candidate', { ...common, workers: 1, steps: { boot: 'STOP' } })
+    await candidate.told('step')
+    await stopped(candidate.pid)
+    await kill(owner)
+    t.is(lanesOf(port), 2)
+    const waiting = await Promise.all(Array.from({ length: 10 }, () => client(port)))
+    process.kill(candidate.pid, 'SIGCONT')
+    await candidate.told('started')
+    t.deepEqual(await Promise.all(waiting.map(({ answer }) => answer)), Array(10).fill('candidate 0'))
+    t.deepEqual(await answers(port, 10), Array(10).fill('candidate 0'))
+    process.kill(candidate.pid, 'SIGINT')
+    t.like(await candidate.running.exit, { code: 0, stderr: '' })
+  }
+)

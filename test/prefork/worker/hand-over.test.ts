@@ -156,47 +156,50 @@ const balances: Balance[] = isFull
   : [{ dispatch: 'round-robin' }]
 
 for (const balance of balances)
-  test(`${typeof balance === 'string' ? balance : 'dispatch'}: at a reload the replacement gets what freeze returns; its graceful stop waits for the connections in it`, async t => {
-    await withFixture(t, { balance }, async (supervisor, fixture) => {
-      const clients = [await Client.to(supervisor), await Client.to(supervisor)]
-      const first = current(supervisor)
-      for (const client of clients) t.is(await client.ask(t), first.pid)
-      const held = await open(first)
-      clients[1]!.socket.write('half a ') // a line; the rest of it comes later
-      fixture.order({ accepts: ['v2'] })
-      await supervisor.reload() // the old one has ended, though the connections are open
-      const second = current(supervisor)
-      t.is(await clients[0]!.ask(t), second.pid)
-      clients[1]!.socket.write('line\n')
-      await once(clients[1]!.socket, 'data')
-      t.deepEqual(fixture.told, [
-        { event: 'freeze', of: { accepts: ['v2'], context: ['accepts', 'signal'] }, pid: first.pid },
-        { event: 'inherit', of: { from: 0, connections: 2, to: 0 }, pid: second.pid }
-      ])
-      t.is(await open(second), held, 'no pipe is left open')
+  testInCi(
+    `${typeof balance === 'string' ? balance : 'dispatch'}: at a reload the replacement gets what freeze returns; its graceful stop waits for the connections in it`,
+    async t => {
+      await withFixture(t, { balance }, async (supervisor, fixture) => {
+        const clients = [await Client.to(supervisor), await Client.to(supervisor)]
+        const first = current(supervisor)
+        for (const client of clients) t.is(await client.ask(t), first.pid)
+        const held = await open(first)
+        clients[1]!.socket.write('half a ') // a line; the rest of it comes later
+        fixture.order({ accepts: ['v2'] })
+        await supervisor.reload() // the old one has ended, though the connections are open
+        const second = current(supervisor)
+        t.is(await clients[0]!.ask(t), second.pid)
+        clients[1]!.socket.write('line\n')
+        await once(clients[1]!.socket, 'data')
+        t.deepEqual(fixture.told, [
+          { event: 'freeze', of: { accepts: ['v2'], context: ['accepts', 'signal'] }, pid: first.pid },
+          { event: 'inherit', of: { from: 0, connections: 2, to: 0 }, pid: second.pid }
+        ])
+        t.is(await open(second), held, 'no pipe is left open')
 
-      // While the first one freezes, only the replacement accepts
-      fixture.order({ freeze: 'wait' })
-      const reloading = supervisor.reload()
-      await until(() => fixture.of('freeze').length === 2, 'freeze()')
-      const third = current(supervisor)
-      t.not(third.pid, second.pid)
-      const others = await Promise.all(Array.from({ length: 8 }, () => Client.to(supervisor)))
-      for (const client of others) t.is(await client.ask(t), third.pid)
-      for (const client of others) await client.end()
-      await second.channel.request('on')
-      t.is(await clients[0]!.ask(t), third.pid)
-      await clients[1]!.end()
-      await reloading
+        // While the first one freezes, only the replacement accepts
+        fixture.order({ freeze: 'wait' })
+        const reloading = supervisor.reload()
+        await until(() => fixture.of('freeze').length === 2, 'freeze()')
+        const third = current(supervisor)
+        t.not(third.pid, second.pid)
+        const others = await Promise.all(Array.from({ length: 8 }, () => Client.to(supervisor)))
+        for (const client of others) t.is(await client.ask(t), third.pid)
+        for (const client of others) await client.end()
+        await second.channel.request('on')
+        t.is(await clients[0]!.ask(t), third.pid)
+        await clients[1]!.end()
+        await reloading
 
-      // Connections that were given count as the server's own
-      const stopping = supervisor.stop()
-      await isStopping(supervisor, third.pid)
-      for (let i = 0; i < 20; i++) t.is(await clients[0]!.ask(t), third.pid)
-      await clients[0]!.end()
-      await stopping
-    })
-  })
+        // Connections that were given count as the server's own
+        const stopping = supervisor.stop()
+        await isStopping(supervisor, third.pid)
+        for (let i = 0; i < 20; i++) t.is(await clients[0]!.ask(t), third.pid)
+        await clients[0]!.end()
+        await stopping
+      })
+    }
+  )
 
 test('a replacement that does not ask gets nothing, and freeze is not called; a worker that fails to give drains', async t => {
   await withFixture(

@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import { times } from '../../helpers/full.ts'
 import { socketPath } from '../../helpers/path.ts'
-import { test, testFull } from '../../helpers/test.ts'
+import { test, testFull, testInCi } from '../../helpers/test.ts'
 import { serverOf } from './answers.mjs'
 import { type Counts, type Kind, load, type Mix, startLoad, type Target } from './clients.ts'
 
@@ -34,7 +34,7 @@ function doing(action: (socket: Socket) => void): Server & { sockets: Set<Socket
   return Object.assign(server, { sockets })
 }
 
-test('answered: every kind over TCP, Unix sockets and TLS', async t => {
+testInCi('answered: every kind over TCP, Unix sockets and TLS', async t => {
   const servers: Server[] = []
   const mix: Mix[] = []
   for (const [transport, tls] of [['TCP'], ['Unix'], ['TLS', 'psk']] as const)

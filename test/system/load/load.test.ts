@@ -61,7 +61,7 @@ async function underLoad(
 for (const balance of BALANCES) {
   const reloads = balance === 'per-worker' ? times(1, 20) : times(1, 3)
   const title = `${nameOf(balance)}: scaled to 2, ${reloads} reloads, and scaled to 1${isFull ? `, ${MOST} and 1` : ''} under load, and no request fails`
-  const test = balance === 'shared' ? testInCiIf : testIf
+  const test = balance === 'per-worker' ? testIf : testInCiIf
   test(withoutWrk, title, async t => {
     const supervisor = await supervise(t, { workers: 1, balance, idleGrace: IDLE_GRACE })
     await underLoad(t, supervisor, async client => {
