@@ -125,7 +125,8 @@ export class WorkerLog {
     }
     const sinkOf = (name: OutputStream): Sink => {
       if (streams[name] !== process[name]) return new Sink(outputTarget(streams[name]), false, events(name))
-      process[name].on('error', () => {}) // EPIPE of a note, after the reader of this stream has ended
+      const stream = process[name]
+      if (!stream.listeners('error').includes(ignore)) stream.on('error', ignore)
       const { target, isFile } = standardTarget(name === 'stdout' ? 1 : 2)
       return new Sink(target, isFile, events(name))
     }
@@ -160,6 +161,9 @@ export class WorkerLog {
     this.#dropped = 0
   }
 }
+
+/** EPIPE of a note, after the reader of the stream has ended. */
+function ignore(): void {}
 
 /** Makes what is written of a line, with its newline. */
 type Renderer = (worker: OutputWorker, stream: OutputStream, line: Buffer) => Buffer
