@@ -35,6 +35,9 @@ export function registerInspect(program: Command): void {
   )
 }
 
+/** How many processes stand in a line. */
+const MOST_SHOWN = 3
+
 /** What this user may not see. */
 interface Limits {
   missing?: string[]
@@ -136,9 +139,14 @@ function peersText({ peers, peerHidden, kind }: Held): string | undefined {
 }
 
 function holdersText(holders: readonly Holder[]): string {
-  const shown = holders.slice(0, 3).map(({ pid, fd, command }) => `process ${pid} fd ${fd} (${shortened(command, 40)})`)
-  const more = holders.length - shown.length
-  return `${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`
+  const numbers = new Map<number, number[]>()
+  for (const { pid, fd } of holders) numbers.set(pid, [...(numbers.get(pid) ?? []), fd])
+  const processes = [...numbers].map(([pid, fds]) => {
+    const { command } = holders.find(one => one.pid === pid)!
+    return `process ${pid} fd ${fds.slice(0, 3).join(' ')}${fds.length > 3 ? ' …' : ''} (${shortened(command, 40)})`
+  })
+  const more = processes.length - MOST_SHOWN
+  return `${processes.slice(0, MOST_SHOWN).join(', ')}${more > 0 ? ` and ${countOf(more, 'other')}` : ''}`
 }
 
 function processName(pid: number): string {

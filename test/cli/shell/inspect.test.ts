@@ -241,9 +241,10 @@ test('texts', t => {
   t.is(textOf({ fd, kind: 'pidfd', pid: -1 }), 'a process that has ended')
   t.is(textOf({ fd, kind: 'epoll', watches: [] }), 'watches nothing')
   t.is(textOf({ fd, kind: 'eventfd', count: '0x1' }), 'count 0x1')
-  const holder = { pid: 1, fd: 2, command: 'init' }
+  const holder = (pid: number, fd: number) => ({ pid, fd, command: 'init' })
+  const peers = [holder(1, 2), holder(2, 2), holder(1, 3), holder(3, 2), holder(4, 2), holder(1, 4), holder(1, 5)]
   t.is(
-    textOf({ fd, kind: 'pipe', peers: Array(5).fill(holder) }),
-    `other end: ${Array(3).fill('process 1 fd 2 (init)').join(', ')} and 2 more`
+    textOf({ fd, kind: 'pipe', peers }),
+    'other end: process 1 fd 2 3 4 … (init), process 2 fd 2 (init), process 3 fd 2 (init) and 1 other'
   )
 })
