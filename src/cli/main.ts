@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { version } from '../index.ts'
 import { register as command } from './command/command.ts'
 import { register as logs } from './command/logs.ts'
+import { register as completions } from './completions/completions.ts'
 import { EXIT, type ExitCode, ExitWith, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
 import { register as shell } from './shell/shell.ts'
@@ -10,7 +11,7 @@ import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell, completions]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {

@@ -15,6 +15,9 @@ export interface PtyProgram {
   kill(signal: string): void
 }
 
+/** For what a screen is to show, in s. */
+const LIMIT = 60
+
 export function startInTerminal(
   command: string,
   args: string[],
@@ -52,12 +55,16 @@ export function startInTerminal(
       new Promise((resolve, reject) => {
         const watcher = (): void => {
           const isThere = screen.lines.some(line => pattern.test(line))
-          if (!isThere && !ended) return
+          if (isThere || ended) settle(isThere, 'it has ended')
+        }
+        const settle = (isThere: boolean, why: string): void => {
+          clearTimeout(timer)
           watchers.delete(watcher)
           const text = screen.lines.join('\n')
           if (isThere) resolve(text)
-          else reject(new Error(`it ended, and never showed ${pattern}:\n${text}`))
+          else reject(new Error(`it does not show ${pattern}: ${why}\n${text}`))
         }
+        const timer = setTimeout(() => settle(false, `not within ${LIMIT} s`), LIMIT * 1000)
         watchers.add(watcher)
         watcher()
       }),
@@ -85,6 +92,7 @@ class Screen {
       if (command !== undefined) this.#obey(command, parameters)
       else if (part === '\r') this.#column = 0
       else if (part === '\n') this.#row++
+      else if (part === '\b') this.#column = Math.max(0, this.#column - 1)
       else if (part >= ' ') this.#line[this.#column++] = part
   }
 
@@ -96,7 +104,10 @@ class Screen {
     const [row = 1, column = 1] = parameters.split(';').map(Number)
     if (command === 'H') [this.#row, this.#column] = [Math.max(1, row) - 1, Math.max(1, column) - 1]
     else if (command === 'K') this.#line.length = Math.min(this.#line.length, this.#column)
-    else if (command === 'J') this.#cells = []
-    else if (parameters === '?1049') [this.#cells, this.#row, this.#column] = [[], 0, 0]
+    else if (command === 'J' && parameters === '2') this.#cells = []
+    else if (command === 'J') {
+      this.#cells.length = Math.min(this.#cells.length, this.#row + 1)
+      this.#line.length = Math.min(this.#line.length, this.#column)
+    } else if (parameters === '?1049') [this.#cells, this.#row, this.#column] = [[], 0, 0]
   }
 }
