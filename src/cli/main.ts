@@ -24,6 +24,11 @@ export function passfd(streams: Streams = process, modules = MODULES): Command {
     .helpOption('-h, --help', 'print help')
     .helpCommand('help [command]', 'print help for a command')
     .enablePositionalOptions() // the options of a served program stand behind its name
+    .configureHelp({
+      subcommandTerm: command => command.name(),
+      // The first sentence: the command's own help has the others
+      subcommandDescription: command => command.description().replace(/[.:] .*$/s, '.')
+    })
     .exitOverride()
   useStreams(program, streams)
   for (const register of modules) register(program)

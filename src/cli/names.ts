@@ -29,9 +29,21 @@ export function runtimeFolder(create = false, surroundings: Surroundings = {}): 
       : env.XDG_RUNTIME_DIR
         ? join(env.XDG_RUNTIME_DIR, 'passfd')
         : join(temporary, `passfd-${uid}`)
-  if (create) mkdirSync(folder, { mode: 0o700, recursive: true })
+  if (create) make(folder)
   check(folder, uid)
   return folder
+}
+
+function make(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700, recursive: true })
+  } catch (cause) {
+    const { code = '' } = cause as NodeJS.ErrnoException
+    if (code === 'EEXIST') return // it is checked
+    const exitCode = code === 'EACCES' || code === 'EPERM' ? EXIT.noPermission : EXIT.cantCreate
+    const remedy = 'Set PASSFD_RUNTIME_DIR to a folder of yours'
+    throw new CommandError(exitCode, `The folder ${folder} can't be made (${code})`, remedy, { code, cause })
+  }
 }
 
 function check(folder: string, uid: number): void {

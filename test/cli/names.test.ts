@@ -50,6 +50,13 @@ test('it is refused if others could answer in it', t => {
     rmSync(folder, { recursive: true })
     symlinkSync('/', folder)
     refused(/is not a folder/)
+    rmSync(folder)
+    writeFileSync(folder, '')
+    refused(/is not a folder/)
+    const inFile = { env: { PASSFD_RUNTIME_DIR: join(folder, 'x') }, uid }
+    const error: any = t.throws(() => runtimeFolder(true, inFile))
+    t.regex(error.message, /can't be made \(ENOTDIR\)/)
+    t.is(error.exitCode, EXIT.cantCreate)
   })
 })
 

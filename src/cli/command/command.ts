@@ -61,7 +61,7 @@ export function register(program: Command): void {
         ui.result({ workers, before }, `${label(admin)} has ${countOf(workers, 'worker')} (before: ${before}).`)
       })
     })
-  examples(scale, ['passfd scale 8', 'the server of this folder'], ['passfd scale max shop', 'the server of this name'])
+  examples(scale, ['passfd scale 3', 'the server of this folder'], ['passfd scale max shop', 'the server of this name'])
 
   const stop = program
     .command('stop')

@@ -35,7 +35,7 @@ export function register(program: Command): void {
   examples(
     command,
     ['passfd serve server.js', 'as many workers as there are processors'],
-    ['passfd serve -w 4 --max-rss 300M server.js --port 3000', 'with an option of the program'],
+    ['passfd serve -w 2 --max-rss 300M server.js --port 3000', 'with an option of the program'],
     ['passfd serve --import tsx --watch src/server.ts', 'for development, in TypeScript'],
     ['passfd serve --name shop -- npm start', 'a command'],
     ['passfd serve --takeover server.js', 'in the place of the one that runs, with a new passfd or Node']

@@ -219,6 +219,10 @@ testInCi('with --takeover a second server replaces the first, and no request fai
     const port = await freePort()
     env.PORT = String(port)
     const first = await begin('1')
+    // It follows the successor's workers, too
+    const seen = captured(env)
+    const follower = runPassfd(['logs', 'app', '--json'], seen)
+    while (seen.out === '') await ask(port, '/log')
     const answers = new Set<string>()
     let done = false
     const clients = Array.from({ length: 4 }, async () => {
@@ -228,6 +232,8 @@ testInCi('with --takeover a second server replaces the first, and no request fai
     await first.ended
     done = true
     await Promise.all(clients)
+    const written = seen.out.length
+    while (seen.out.length === written) await ask(port, '/log')
     t.is(first.child.exitCode, 0)
     t.regex(first.said(), /Process \d+ serves app now; /)
     t.deepEqual([...answers].sort(), ['1', '2'])
@@ -235,6 +241,8 @@ testInCi('with --takeover a second server replaces the first, and no request fai
     t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
     await second.ended
     t.is(second.child.exitCode, 0)
+    t.deepEqual(await follower, { code: 0, out: seen.out, err: 'passfd: app has ended.\n' })
+    t.is(new Set(seen.out.match(/"pid":\d+/g)).size, 2)
   })
 })
 
