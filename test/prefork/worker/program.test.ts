@@ -1,7 +1,7 @@
 /** Programs that know nothing of passfd: what they see is what Node shows them without it. */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,8 +9,9 @@ import { promisify } from 'node:util'
 import type { Balance } from '../../../src/prefork/index.ts'
 import { isInCi } from '../../helpers/full.ts'
 import { temporaryPath } from '../../helpers/path.ts'
-import { supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { gone } from '../../helpers/processes.ts'
+import { get, program, supervising } from '../../helpers/supervising.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 const listens = fileURLToPath(new URL('../../fixtures/listens.cjs', import.meta.url))
 
@@ -39,15 +40,182 @@ test('every form of listen() and bind() comes out as without passfd', async t =>
   t.is(expected.failed, undefined)
   for (const balance of BALANCES) {
     const output = temporaryPath('output')
-    const program: [string, ...string[]] = [process.execPath, listens, output, folder(), `${port}`]
-    await supervising(t, { program, listeners: {}, balance, killTimeout: 100, stopTimeout: 1000 }, async supervisor => {
-      await supervisor.start()
-      await until(() => existsSync(output), 'the program', 60)
-      const actual = resultsOf(output)
-      for (const [name, result] of Object.entries(expected))
-        if (typeof balance === 'string' || !NOT_DISPATCHED.includes(name))
-          t.deepEqual(actual[name], result, `${name}, ${JSON.stringify(balance)}`)
-    })
+    const command: [string, ...string[]] = [process.execPath, listens, output, folder(), `${port}`]
+    await supervising(
+      t,
+      { program: command, listeners: {}, balance, killTimeout: 100, stopTimeout: 1000 },
+      async supervisor => {
+        await supervisor.start()
+        await until(() => existsSync(output), 'the program', 60)
+        const actual = resultsOf(output)
+        for (const [name, result] of Object.entries(expected))
+          if (typeof balance === 'string' || !NOT_DISPATCHED.includes(name))
+            t.deepEqual(actual[name], result, `${name}, ${JSON.stringify(balance)}`)
+      }
+    )
   }
   taken.close()
+})
+
+/** A Node program that is written when the test runs. */
+function written(source: string, path?: string): [string, ...string[]] {
+  return [process.execPath, program(source, path)]
+}
+
+const WEB =
+  "const server = require('node:http').createServer((_request, response) => response.end(String(process.pid)))\n"
+/** An ES module's own `require`. */
+const REQUIRE = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url)\n"
+
+test('its own handlers are called at the stop, after its requests; server.close() then succeeds, and the program ends itself', async t => {
+  const marks = temporaryPath('marks')
+  const source = `${REQUIRE}
+    const fs = require('node:fs')
+    const mark = text => fs.appendFileSync(${JSON.stringify(marks)}, text + '\\n')
+    const server = require('node:http').createServer((request, response) => {
+      if (request.url === '/slow') process.once('SIGUSR2', () => { mark('answers'); response.end('slow') })
+      else response.end('quick')
+    })
+    server.listen(0, '127.0.0.1')
+    process.on('SIGTERM', () => {
+      mark('handler')
+      server.close(error => {
+        mark('closed ' + error)
+        process.exit(7)
+      })
+    })`
+  await supervising(t, { program: written(source), listeners: {} }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    const [name] = Object.keys(supervisor.addresses)
+    const slow = get(supervisor, name, '/slow')
+    await get(supervisor, name)
+    const { pid } = supervisor.workers[0]!
+    const stopped = supervisor.stop()
+    await until(() => supervisor.workers[0]?.state === 'stopping', 'the stop')
+    process.kill(pid!, 'SIGUSR2')
+    t.is(await slow, 'slow')
+    await stopped
+    t.is(readFileSync(marks, 'utf8'), 'answers\nhandler\nclosed undefined\n')
+    t.deepEqual(exits, ['0/1 7'])
+  })
+})
+
+test('waitReady: it is ready when it says so; without a handler of its own it ends when its requests are done', async t => {
+  const source = `${REQUIRE}${WEB}
+    process.on('SIGUSR2', () => process.send('ready', undefined, undefined, () => {}))
+    server.listen(0, '127.0.0.1')`
+  await supervising(
+    t,
+    { program: written(source), listeners: {}, waitReady: true },
+    async (supervisor, { of, exits }) => {
+      const started = supervisor.start()
+      await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
+      t.deepEqual(of(1), ['starting'])
+      process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+      await started
+      const [name] = Object.keys(supervisor.addresses)
+      t.is(await get(supervisor, name), `${supervisor.workers[0]!.pid}`)
+      await supervisor.stop()
+      t.deepEqual(exits, ['0/1 0'])
+    }
+  )
+})
+
+test('behind npm the worker is the process that listens; its variables; processes that it starts are not the worker', async t => {
+  const folder = mkdtempSync(join(dirname(temporaryPath('x')), 'npm-'))
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ scripts: { start: 'node server.cjs' } }))
+  writeFileSync(
+    join(folder, 'server.cjs'),
+    `const { execFileSync } = require('node:child_process')
+    require('node:http').createServer((_request, response) => {
+      const { PASSFD_SLOT, NODE_APP_INSTANCE, PASSFD_DESK, NODE_OPTIONS } = process.env
+      const child = execFileSync(process.execPath, ['-p', 'process.env.NODE_OPTIONS + " " + process.env.PASSFD_DESK'], { encoding: 'utf8' })
+      response.end(JSON.stringify([process.pid, PASSFD_SLOT, NODE_APP_INSTANCE, PASSFD_DESK ?? null, NODE_OPTIONS ?? null, child.trim()]))
+    }).listen(0, '127.0.0.1')`
+  )
+  const options = {
+    program: ['npm', 'start', '--silent'] as [string, ...string[]],
+    spawn: { cwd: folder },
+    listeners: {}
+  }
+  await supervising(t, options, async supervisor => {
+    await supervisor.start()
+    const [name] = Object.keys(supervisor.addresses)
+    const { pid } = supervisor.workers[0]!
+    t.deepEqual(JSON.parse(await get(supervisor, name)), [pid, '0', '0', null, null, 'undefined undefined'])
+    await supervisor.reload()
+    const [now] = JSON.parse(await get(supervisor, name))
+    t.is(now, supervisor.workers[0]!.pid)
+    t.not(now, pid)
+    await supervisor.stop()
+    await gone(now)
+  })
+})
+
+testInCi('after a reload a listener that the new code does not use is closed and reported', async t => {
+  const path = temporaryPath('changing.cjs').replace(/-(\d+)$/, '-$1.cjs')
+  const source = (places: string[]): string =>
+    `for (const path of ${JSON.stringify(places)}) require('node:http').createServer((_request, response) => response.end(path)).listen(path)`
+  const [stays, goes, comes] = ['stays', 'goes', 'comes'].map(name => temporaryPath(name)) as [string, string, string]
+  const command = written(source([stays, goes]), path)
+  await supervising(t, { program: command, listeners: {} }, async supervisor => {
+    const closed: unknown[] = []
+    supervisor.on('listenerClosed', (...what) => closed.push(what))
+    await supervisor.start()
+    await until(() => supervisor.addresses[goes] !== undefined, 'the second listener')
+    t.is(await get(supervisor, goes), goes)
+    program(source([stays, comes]), path)
+    await supervisor.reload()
+    t.deepEqual(closed, [[goes, { path: goes }]])
+    t.deepEqual(Object.keys(supervisor.addresses).sort(), [comes, stays].sort())
+    t.is(await get(supervisor, comes), comes)
+    t.false(existsSync(goes))
+    await supervisor.stop()
+  })
+})
+
+testInCi('what a program can not do under passfd is named: cluster, and exclusive', async t => {
+  const output = temporaryPath('errors')
+  const source = `${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    import cluster, { fork } from 'node:cluster'
+    const errors = []
+    for (const one of [fork, cluster.fork]) try { one() } catch (error) { errors.push(error.code) }
+    process.on('warning', warning => {
+      errors.push(warning.code)
+      writeFileSync(${JSON.stringify(output)}, JSON.stringify(errors))
+    })
+    server.listen({ port: 0, exclusive: true })`
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    await supervisor.start()
+    await until(() => existsSync(output) && readFileSync(output, 'utf8') !== '', 'the warning')
+    const [name] = Object.keys(supervisor.addresses)
+    t.is(await get(supervisor, name), `${supervisor.workers[0]!.pid}`)
+    t.deepEqual(JSON.parse(readFileSync(output, 'utf8')), [
+      'ERR_PASSFD_PROGRAM_CLUSTER',
+      'ERR_PASSFD_PROGRAM_CLUSTER',
+      'ERR_PASSFD_PROGRAM_EXCLUSIVE'
+    ])
+    await supervisor.stop()
+  })
+})
+
+testInCi('a supervisor of a program replaces another one, with what its programs listen on', async t => {
+  const source = `${REQUIRE}${WEB}server.listen(${JSON.stringify(temporaryPath('web'))}, () => console.error)`
+  const takeover = temporaryPath('seat')
+  const options = { program: written(source), listeners: {}, takeover, workers: 2, stopTimeout: 5000 }
+  await supervising(t, options, async old => {
+    await old.start()
+    const [name] = Object.keys(old.addresses)
+    const before = await get(old, name)
+    await supervising(t, options, async successor => {
+      await successor.start()
+      t.deepEqual(successor.addresses, { [name!]: { path: name } })
+      const after = await get(successor, name)
+      t.not(after, before)
+      t.true(successor.workers.some(({ pid }) => `${pid}` === after))
+      await until(() => old.phase === 'stopped', 'the end of the old one')
+      await successor.stop()
+    })
+  })
 })
