@@ -211,10 +211,10 @@ testInCi('a supervisor of a program replaces another one, with what its programs
     await supervising(t, options, async successor => {
       await successor.start()
       t.deepEqual(successor.addresses, { [name!]: { path: name } })
+      await until(() => old.phase === 'stopped', 'the end of the old one')
       const after = await get(successor, name)
       t.not(after, before)
       t.true(successor.workers.some(({ pid }) => `${pid}` === after))
-      await until(() => old.phase === 'stopped', 'the end of the old one')
       await successor.stop()
     })
   })
