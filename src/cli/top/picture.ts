@@ -128,12 +128,17 @@ function headOf({ target, view, lost }: Picture, columns: number, colors: Colors
         ...draining.map(({ pid, connections }) => `process ${pid} still has ${count(connections, 'connection')}`)
       ].join('  ')
     )
-    const addresses = Object.entries(listeners).map(([name, where]) => `${plain(name)} ${address(where)}`)
+    const addresses = Object.entries(listeners).map(([name, where]) => `${givenName(name)}${address(where)}`)
     lines.push(addresses.length === 0 ? 'no listeners' : addresses.join('  '))
   }
   if (lost !== undefined)
     lines.push(colors.red(`Nobody answers since ${clock(lost.time)}: ${plain(lost.reason)}. Waiting for a server.`))
   return lines
+}
+
+/** The name that a user has given a listener, with a space. One that passfd has made says what the address says, but for UDP. */
+function givenName(name: string): string {
+  return /^[a-z_][\w.-]*$/i.test(name) ? `${name} ` : (/^udp[46] /.exec(name)?.[0] ?? '')
 }
 
 /** Both, at the ends of a line. */

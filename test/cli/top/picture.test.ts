@@ -131,6 +131,13 @@ EVENTS
 
 esc back  ↑↓ another worker  r reload  + - scale  s stop  q quit`
 
+test('listeners: a name that passfd has made of the address is left out', t => {
+  const at = { family: 'IPv6', address: '::', port: 3000 }
+  const listeners = { 'any port 1': at, http: at, 'udp4 53': at, '/run/x': { path: '/run/x' }, '3000': at }
+  const shown = draw(picture({ view: view([...WORKERS], { listeners }) }), { columns: 120, rows: 24 }, NONE)[2]
+  t.is(shown, '[::]:3000  [::]:3000  http [::]:3000  udp4 [::]:3000  /run/x')
+})
+
 test('workers that do not report have dashes instead of zeros', t => {
   const lines = draw(picture({ view: view([...WORKERS], { foreign: true }) }), SIZE, NONE)
   t.regex(lines[1]!, /^CPU 61\.5% {2}RSS/)
