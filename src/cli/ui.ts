@@ -1,6 +1,6 @@
 /** What a command writes, and where: results on stdout, all else on stderr. */
 import type { Readable } from 'node:stream'
-import type { Command } from 'commander'
+import type { Argument, Command, Option } from 'commander'
 import picocolors from 'picocolors'
 
 /** A terminal has `isTTY` and `columns`. */
@@ -58,6 +58,17 @@ export function examples(command: Command, ...list: Example[]): void {
 
 export function examplesOf(command: Command): readonly Example[] {
   return examplesOfCommand.get(command) ?? []
+}
+
+const offered = new WeakMap<Option | Argument, readonly string[]>()
+
+/** Makes shells offer these words for a value; others may be right, too. */
+export function offer(to: Option | Argument, words: readonly string[]): void {
+  offered.set(to, words)
+}
+
+export function offersFor(value: Option | Argument): readonly string[] | undefined {
+  return value.argChoices ?? offered.get(value)
 }
 
 /** The streams of a command, with what commands need of them. */

@@ -1,5 +1,6 @@
 /** What can be completed: a plain tree of commander's commands, options and arguments. */
 import type { Argument, Command, Option } from 'commander'
+import { offersFor } from '../ui.ts'
 
 export interface Node {
   /** Its name after those of the commands above it; empty: the program. */
@@ -75,12 +76,10 @@ function flagOf(option: Option): Flag {
   }
 }
 
-function readValue(
-  name: string,
-  optional: boolean,
-  { argChoices, variadic }: Pick<Argument | Option, 'argChoices' | 'variadic'>
-): Value {
-  if (argChoices !== undefined) return { name, kind: 'choices', choices: argChoices, optional, variadic }
+function readValue(name: string, optional: boolean, of: Argument | Option): Value {
+  const { variadic } = of
+  const choices = offersFor(of)
+  if (choices !== undefined) return { name, kind: 'choices', choices, optional, variadic }
   const kind = KINDS.find(([pattern]) => pattern.test(name.toLowerCase()))?.[1] ?? 'other'
   return { name, kind, choices: [], optional, variadic }
 }

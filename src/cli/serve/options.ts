@@ -3,6 +3,7 @@ import { resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Balance } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
+import { offer } from '../ui.ts'
 import {
   count,
   Expected,
@@ -30,6 +31,8 @@ interface Entry<T> {
   readonly commandLineOnly?: true
   /** In a configuration it is a path from the configuration's folder. */
   readonly isPath?: boolean
+  /** Values that a shell completes. */
+  readonly offers?: readonly string[]
 }
 
 function option<T>(flags: string | undefined, help: string, read: Reader<T>, more: Partial<Entry<T>> = {}): Entry<T> {
@@ -60,7 +63,9 @@ const sticky: Reader<Balance> = given => {
 /** By their names in a configuration. The help has these groups, in this order. */
 const GROUPS = {
   'Workers:': {
-    workers: option('-w, --workers <n|max>', 'how many; max: one for each processor (the default)', workers),
+    workers: option('-w, --workers <n|max>', 'how many; max: one for each processor (the default)', workers, {
+      offers: ['max']
+    }),
     waitReady: option('--wait-ready', "a worker is ready at process.send('ready'), not when it listens", flag),
     maxRss: option('--max-rss <size>', 'replace a worker with more resident memory: 300M', size),
     maxRequests: option('--max-requests <n>', 'replace a worker after so many requests', count(1, MOST)),
@@ -77,8 +82,15 @@ const GROUPS = {
         repeats: true
       }
     ),
-    balance: option('--balance <policy>', `who gets a connection: ${BALANCES.join(', ')}`, balance),
-    sticky: option('--sticky <rule>', 'keep a client at its worker by: cookie=NAME, cookie, address, socket.io', sticky)
+    balance: option('--balance <policy>', `who gets a connection: ${BALANCES.join(', ')}`, balance, {
+      offers: BALANCES
+    }),
+    sticky: option(
+      '--sticky <rule>',
+      'keep a client at its worker by: cookie=NAME, cookie, address, socket.io',
+      sticky,
+      { offers: ['address', 'cookie', 'socket.io'] }
+    )
   },
   'Name and place:': {
     name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", text),
@@ -129,7 +141,9 @@ const GROUPS = {
       repeats: true,
       isPath: true
     }),
-    log: option('--log <format>', "the workers' output: text or json", oneOf('text', 'json')),
+    log: option('--log <format>', "the workers' output: text or json", oneOf('text', 'json'), {
+      offers: ['text', 'json']
+    }),
     logFile: option('--log-file <file>', "write the workers' output to a file; USR1 opens it again", text, {
       isPath: true
     })
@@ -161,13 +175,14 @@ export const OPTIONS = Object.assign({}, ...Object.values(GROUPS)) as Record<Nam
 /** Adds the options to the command. */
 export function addOptions(command: Command): void {
   for (const [group, entries] of Object.entries(GROUPS))
-    for (const { flags, help, read, repeats } of Object.values(entries) as Entry<unknown>[]) {
+    for (const { flags, help, read, repeats, offers } of Object.values(entries) as Entry<unknown>[]) {
       if (flags === undefined) continue
       const added = new Option(flags.replace('…', ''), help).helpGroup(group)
       if (added.required || added.optional)
         added.argParser((value: string, before: unknown) =>
           repeats === true ? merge(before, parse(read, value)) : parse(read, value)
         )
+      if (offers !== undefined) offer(added, offers)
       command.addOption(added)
     }
 }

@@ -42,6 +42,11 @@ const CASES: readonly (readonly [typed: string[], words: string[]])[] = [
   [['serve', 'server.js', 'fol'], ['folder']],
   [['serve', '--cwd', ''], ['folder']],
   [['serve', '--max-rss', ''], []],
+  [
+    ['serve', '--log', ''],
+    ['json', 'text']
+  ],
+  [['serve', '--balance', 'l'], ['least-connections']],
   [['takeover', 'st'], ['status']],
   [['takeover', 'status', 'shop-'], ['shop-2']],
   [
