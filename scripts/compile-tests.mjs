@@ -30,6 +30,7 @@ const BUNDLED = [
   'os/socket-name',
   'prefork/launch/launch',
   'prefork/listen/open-listener',
+  'prefork/worker/program',
   'serving/server-intake',
   'systemd/notify-socket',
   'takeover/apply',
@@ -42,7 +43,7 @@ export async function compileTests() {
   const sources = ['src', 'test', 'bench', 'examples']
     .flatMap(folder => filesIn(join(root, folder)).map(name => join(folder, name)))
     .filter(name => !name.startsWith(`test${sep}runners${sep}`) && !name.includes(`node_modules${sep}`))
-  const compiled = sources.filter(name => name.endsWith('.ts'))
+  const compiled = sources.filter(name => /\.c?ts$/.test(name))
   const imported = sources.filter(name => /\.m?js$/.test(name))
   const now = stateOf([...compiled, ...imported])
   if (fs.existsSync(state) && fs.readFileSync(state, 'utf8') === now) return
@@ -56,6 +57,7 @@ export async function compileTests() {
     for (const name of filesIn(fresh)) if (name.endsWith('.js')) await nameSource(fresh, name, esbuild.transform)
     await bundle(fresh, esbuild)
     await runnable(fresh, esbuild)
+    fs.copyFileSync(join(fresh, 'src/preload.cjs'), join(fresh, 'dist/preload.cjs'))
     await esbuild.stop()
     for (const name of imported) {
       fs.mkdirSync(dirname(join(fresh, name)), { recursive: true })

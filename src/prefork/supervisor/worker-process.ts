@@ -39,8 +39,8 @@ const LAST_WORDS = 1000
 /** Signals that stop a worker, and the exit codes of a shell or wrapper that has passed the signal on. */
 const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
 
-/** Where src/preload.cts is, seen from dist/, from src/ and from a bundle of tests. */
-const PRELOADS = ['../../preload.cjs', '../../../dist/preload.cjs', '../../dist/preload.cjs']
+/** Where src/preload.cts is, seen from dist/, from a bundle, and from src/ in tests. */
+const PRELOADS = ['../../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
 
 type Output = NodeLaunch['output']
 
