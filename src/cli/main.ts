@@ -57,11 +57,16 @@ export async function main(args: readonly string[], streams: Streams = process, 
     if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage
     const failure = error instanceof CommanderError ? usageError(error, named(program, args)) : failureOf(error)
     if (streams.env.PASSFD_DEBUG) streams.stderr.write(`${(error as Error).stack}\n`)
-    const json = running === undefined ? args.includes('--json') : running.opts().json === true
+    const json = running === undefined ? args.includes('--json') : wantsJson(running)
     const { code, message } = failure
     streams.stderr.write(json ? `${JSON.stringify({ error: { code, message } })}\n` : `passfd: ${message}\n`)
     return failure.exitCode
   }
+}
+
+function wantsJson(command: Command): boolean {
+  const { json, log } = command.opts()
+  return json === true || log === 'json'
 }
 
 /** commander's own errors are about the command line. */

@@ -6,6 +6,7 @@ import type { Balance, SupervisorOptions } from '../../prefork/index.ts'
 import { inheritable } from '../../prefork/launch/launch.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import type { ServeOptions } from './options.ts'
+import { checkFound } from './program.ts'
 import { WATCH_DEFAULTS } from './watch.ts'
 
 /** Where the server is, and what it runs. */
@@ -23,6 +24,8 @@ export interface Setting {
 
 export function supervisorOptions(options: ServeOptions, setting: Setting): SupervisorOptions {
   const { workers, maxRss: rss, maxRequests: requests, maxAge: age, uid, gid } = options
+  const environment = environmentOf(options, setting)
+  checkFound(setting.command[0], environment.PATH!, setting.cwd)
   const watching = options.watch === undefined ? undefined : WATCH_DEFAULTS
   return defined({
     program: setting.command,
@@ -31,7 +34,7 @@ export function supervisorOptions(options: ServeOptions, setting: Setting): Supe
     workers: workers === 'max' ? undefined : (workers ?? watching?.workers),
     restart: watching?.restart,
     balance: balanceOf(options),
-    spawn: defined({ cwd: setting.cwd, env: environmentOf(options, setting), uid, gid, stdio: 'lines' as const }),
+    spawn: defined({ cwd: setting.cwd, env: environment, uid, gid, stdio: 'lines' as const }),
     readyTimeout: options.readyTimeout,
     lameDuck: options.lameDuck,
     stopTimeout: options.stopTimeout ?? watching?.stopTimeout,

@@ -174,6 +174,8 @@ test('what is wrong is said before anything is started', async t => {
     const cases: [args: string[], code: number, message: RegExp][] = [
       [[], EXIT.usage, /^passfd: No program is named\. Name it: passfd serve server\.js\.\n$/],
       [['none.js'], EXIT.noInput, /^passfd: There is no program .*none\.js\. /],
+      [['no-such-command'], EXIT.noInput, /^passfd: There is no command "no-such-command"\. Check its name, /],
+      [['--log', 'json', 'no-such-command'], EXIT.noInput, /^\{"error":\{"message":"There is no command /],
       [['--cwd', join(folder, 'none'), program], EXIT.noInput, /is no folder\. Check --cwd/],
       [['--env-file', join(folder, 'none'), program], EXIT.noInput, /can't be read \(ENOENT\)\. Check --env-file/],
       [['--name', 'a b', program], EXIT.usage, /"a b" is not a name\. /],
