@@ -40,24 +40,30 @@ export class Monitor extends EventEmitter<MonitorEvents> {
     if (this.#channel !== undefined) await this.#subscribe(this.#channel).catch(() => {})
     for (let count = 0; !signal.aborted; ) {
       const began = performance.now()
-      try {
-        const status = await this.#ask()
-        if (signal.aborted) return
-        const before = this.#last
-        this.#last = status
-        this.#isLost = false
-        if (before !== undefined && !isSame(before, status)) this.emit('replaced', before, status)
-        this.emit('sample', { status, at: performance.now(), time: Date.now() })
+      const status = await this.#ask().catch((error: Error) => error)
+      if (signal.aborted) return this.#leave() // it may have connected meanwhile
+      if (status instanceof Error) this.#lost(status)
+      else {
+        this.#found(status)
         if (++count >= most) return
-      } catch (error) {
-        if (signal.aborted) return
-        this.#leave()
-        if (!this.#isLost) this.emit('lost', error as Error)
-        this.#isLost = true
       }
       const rest = Math.max(0, this.#interval - (performance.now() - began))
       await wait(rest, undefined, { signal }).catch(() => {})
     }
+  }
+
+  #found(status: AdminStatus): void {
+    const before = this.#last
+    this.#last = status
+    this.#isLost = false
+    if (before !== undefined && !isSame(before, status)) this.emit('replaced', before, status)
+    this.emit('sample', { status, at: performance.now(), time: Date.now() })
+  }
+
+  #lost(error: Error): void {
+    this.#leave()
+    if (!this.#isLost) this.emit('lost', error)
+    this.#isLost = true
   }
 
   /** Resolves when the supervisor has done it. */
