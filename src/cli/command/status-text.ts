@@ -23,8 +23,9 @@ export function statusText(status: AdminStatus, label: string, { bold, green, ye
   const up = duration(Math.max(0, Date.now() - since))
   const lines = [`${bold(label)} is ${phaseText}: process ${pid} for ${up}, ${countOf(size, 'worker')}`]
   for (const [name, address] of Object.entries(listeners)) {
-    const text = addressText(address as ListenAddress)
-    lines.push(name === text ? `  listens at ${text}` : `  listens at ${text} (${name})`)
+    const text = `${/^udp[46] /.test(name) ? 'UDP ' : ''}${addressText(address as ListenAddress)}`
+    // A name that passfd has made says what the address says
+    lines.push(name === text || name.includes(' ') ? `  listens at ${text}` : `  listens at ${text} (${name})`)
   }
   const [head = '', ...rows] = table(
     COLUMNS,

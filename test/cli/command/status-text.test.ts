@@ -45,6 +45,8 @@ test('a server with its listeners and workers', t => {
       listeners: {
         web: { family: 'IPv4', address: '0.0.0.0', port: 80 },
         '/run/a.sock': { path: '/run/a.sock' },
+        'udp4 127.0.0.1 53': { family: 'IPv4', address: '127.0.0.1', port: 53 },
+        'any port 1': { family: 'IPv6', address: '::', port: 4000 },
         six: { family: 'IPv6', address: '::1', port: 81 }
       },
       workers: [
@@ -68,6 +70,8 @@ test('a server with its listeners and workers', t => {
   t.deepEqual(text.split('\n').slice(1), [
     '  listens at port 80 (web)',
     '  listens at /run/a.sock',
+    '  listens at UDP 127.0.0.1:53',
+    '  listens at port 4000',
     '  listens at [::1]:81 (six)',
     '',
     'SLOT  PID  STATE              UPTIME  CONNS  REQUESTS   LAG    RSS  RESTARTS',
