@@ -59,14 +59,27 @@ export class Desk {
     socket.once('message', async ({ bytes, descriptors }) => {
       for (const descriptor of descriptors) descriptor.close()
       try {
-        const { answer, descriptors: granted } = await this.#answer(JSON.parse(bytes.toString()) as Ask, socket.peer)
+        const ask = readAsk(bytes)
+        if (ask === undefined) return
+        const { answer, descriptors: granted } = await this.#answer(ask, socket.peer)
         await socket.send(JSON.stringify(answer), granted)
       } catch (error) {
-        if (!(error instanceof SyntaxError) && !socketEnded(error)) throwLater(error)
+        if (!socketEnded(error)) throwLater(error)
       } finally {
         socket.destroy()
       }
     })
+  }
+}
+
+/** Undefined: any process of the workers' user may write here, and this is no question. */
+function readAsk(bytes: Buffer): Ask | undefined {
+  try {
+    const { token, wanted, nth, join } = JSON.parse(bytes.toString()) as Ask
+    const isAsk = typeof token === 'string' && Number.isSafeInteger(nth) && typeof join === 'object' && join !== null
+    return isAsk ? { token, wanted, nth, join } : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -41,6 +41,8 @@ import { Workers } from './workers.ts'
 
 /** How many ms later than the last serving worker this process may get the same signal. */
 const TOGETHER = 200
+/** Errors of a new listener that may have their cause in one that no program uses any more. */
+const GIVE_WAY: readonly unknown[] = ['EADDRINUSE', 'EMFILE', 'ERR_PASSFD_TOO_MANY_LISTENERS']
 const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
 
 /**
@@ -521,7 +523,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     try {
       return await this.#listeners.need(spec, nth)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+      if (!GIVE_WAY.includes((error as NodeJS.ErrnoException).code)) throw error
       const unused = await this.#listeners.closeUnused(name => this.#isUsed(name))
       if (unused.length === 0) throw error
       return this.#listeners.need(spec, nth)
@@ -532,18 +534,25 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   async #grant(ask: Ask, peer: Peer): Promise<Reply> {
     const worker = [...this.#workers].find(({ token }) => token === ask.token)
     const refused: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
-    if (worker?.admits(peer.pid) !== true) return refused
-    let name: string
-    try {
-      // What it has said before on its control channel, of servers that it has closed, is read first
-      await setImmediate()
-      name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
-    } catch (error) {
-      const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
-      return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
-    }
-    const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
-    if (grant === undefined) return refused
+    return (
+      (await worker?.inTurn(async () => {
+        if (!worker.admits(peer.pid)) return refused
+        try {
+          // What it has said before on its control channel, of servers that it has closed, is read first
+          await setImmediate()
+          const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
+          const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
+          return grant === undefined ? refused : this.#replyWith(grant, name, worker, ask, peer)
+        } catch (error) {
+          const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
+          return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
+        }
+      })) ?? refused
+    )
+  }
+
+  /** Throws if the worker's release of passfd is too far away. */
+  #replyWith(grant: ListenerGrant, name: string, worker: WorkerProcess, ask: Ask, peer: Peer): Reply {
     try {
       const joined = worker.join(ask.join, peer.pid)
       worker.granted(name)

@@ -143,6 +143,8 @@ export class WorkerProcess implements Recipient {
   #listening: number | undefined
   /** Of a `program`: the names of listeners that it was given. */
   readonly #granted = new Set<string>()
+  /** Of a `program`: settles when the questions of its processes so far are answered. */
+  #answered: Promise<unknown> = Promise.resolve()
   /** Undefined for a `command`. */
   readonly #line: ControlLine | undefined
   readonly #child: ChildProcess | undefined
@@ -256,6 +258,13 @@ export class WorkerProcess implements Recipient {
   accept(name: string, count: number): void {
     this.sent += count
     void this.send({ type: 'accept', name, count })
+  }
+
+  /** Answers the questions of its processes one after the other, so that no listener is opened for a process that is not the worker. */
+  inTurn<T>(answer: () => Promise<T>): Promise<T> {
+    const result = this.#answered.then(answer)
+    this.#answered = result.catch(() => {})
+    return result
   }
 
   /** Whether a process may listen as this worker: the first one that asks may. */

@@ -37,6 +37,8 @@ export interface Extra {
 const PATH = -1
 /** UV_TCP_IPV6ONLY of libuv. */
 const IPV6_ONLY = 1
+/** With readableAll or writableAll the file has only these bits; before Node 22 libuv added them to those that bind(2) sets. */
+const SETS_EXACT_MODE = Number.parseInt(process.versions.node, 10) >= 22
 /** Signals at which programs stop: of the first one for which the program has handlers they are called. */
 const STOPS = ['SIGTERM', 'SIGINT'] as const
 const SIGNAL_NUMBERS = { SIGTERM: 15, SIGINT: 2 }
@@ -52,6 +54,12 @@ interface Joined {
 class ProgramOrigin extends SupervisedOrigin {
   /** The program ends itself, because it has handlers for the signal. */
   endsItself = false
+
+  override leaves(name: string): void {
+    this.listeners.get(name)?.listener[Symbol.dispose]()
+    this.listeners.delete(name)
+    super.leaves(name)
+  }
 
   /** The time for requests is over, or was not needed. */
   override exit(code: number | string): void {
@@ -283,7 +291,8 @@ function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: 
   const queue = typeof backlog === 'number' && backlog > 0 ? { backlog } : {}
   if (addressType === PATH) {
     const bits = (extra.readableAll === true ? 0o444 : 0) | (extra.writableAll === true ? 0o222 : 0)
-    return { path: resolve(address!), mode: (0o777 & ~process.umask()) | bits, ...queue }
+    const mode = bits > 0 && SETS_EXACT_MODE ? bits : (0o777 & ~process.umask()) | bits
+    return { path: resolve(address!), mode, ...queue }
   }
   const only = ((flags ?? 0) & IPV6_ONLY) !== 0
   return { port, ...(address ? { host: address } : {}), ...(only ? { ipv6Only: true } : {}), ...queue }
