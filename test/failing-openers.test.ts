@@ -1,3 +1,4 @@
+// In CI only: it starts a process for each call of the system that an opener makes.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'

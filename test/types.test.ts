@@ -1,3 +1,4 @@
+// In CI only: it compiles all types.
 /** The public types. Nothing of `assertions` runs: a test compiles this file. */
 
 import type * as dgram from 'node:dgram'

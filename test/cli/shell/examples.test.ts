@@ -1,3 +1,4 @@
+// In CI only: it starts a shell for each example.
 // A process of its own: it sets the variables of the runtime folder for the programs that it starts.
 /** The examples in the help of the shell's commands, run by a shell. */
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
