@@ -181,7 +181,7 @@ testInCi('the command is one small file with its packages and their licences, wh
   t.true(gzipSync(code).length <= 150_000)
   t.regex(code.toString(), /^#!\/usr\/bin\/env node\n/)
   // passfd itself is not in it, and nothing but Node and passfd is loaded
-  for (const [, from] of code.toString().matchAll(/\bfrom ?"([^"]+)"/g)) t.regex(from!, /^node:|^\.\.\/[\w/]+\.js$/)
+  for (const [, from] of code.toString().matchAll(/\bfrom ?"([^"]+)"/g)) t.regex(from!, /^node:|^\.\.\/[\w/-]+\.js$/)
   const licences = fs.readFileSync(join(path, '../LICENSES.txt'), 'utf8')
   for (const name of ['commander', 'picocolors']) t.regex(licences, new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(`, 'm'))
   const { stdout } = await run(path, ['--version'], { cwd: folder })
