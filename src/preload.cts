@@ -11,6 +11,9 @@ import threads = require('node:worker_threads')
 
 import type { Extra, Program } from './prefork/worker/program.ts' with { 'resolution-mode': 'import' }
 
+/** Values of Node's `bindState` of a datagram socket. */
+const UNBOUND = 0
+const BINDING = 1
 const { PASSFD_DESK: desk, PASSFD_WAIT_READY: waitReady } = process.env
 
 // A program's own threads and cluster workers listen as without passfd
@@ -89,13 +92,21 @@ function begin(desk: string): void {
     }
     const done = args.at(-1)
     const { port } = options
+    const state = stateOf(this)
     // Port 0 is a client's, and sockets with reuseAddr share the port without help
-    const isShared = typeof port === 'number' && port > 0 && options.fd === undefined && !reuses(this)
-    if (!isShared || !program().asks) return Reflect.apply(bind, this, args)
+    const isShared = typeof port === 'number' && port > 0 && options.fd === undefined && !reuses(state)
+    // Node throws if it is closed, or bound
+    if (!isShared || state?.handle == null || state.bindState !== UNBOUND || !program().asks)
+      return Reflect.apply(bind, this, args)
     const type = (this as unknown as { type: 'udp4' | 'udp6' }).type
     const listening = typeof done === 'function' ? (done as () => void) : undefined
     const asked = typeof options.address === 'string' && options.address !== '' ? options.address : undefined
+    // Until then Node keeps what the program sends
+    state.bindState = BINDING
     const bindTo = (address: string | undefined): void => {
+      // The program has closed it meanwhile
+      if (state.handle == null) return
+      state.bindState = UNBOUND
       try {
         const number = program().bind(this, type, port, address)
         if (number === undefined) Reflect.apply(bind, this, [{ port, address }, listening])
@@ -108,8 +119,11 @@ function begin(desk: string): void {
     if (asked === undefined || net.isIP(asked) > 0) process.nextTick(bindTo, asked)
     else
       dns.lookup(asked, type === 'udp6' ? 6 : 4, (error, address) => {
-        if (error) this.emit('error', error)
-        else bindTo(address)
+        if (error === null) bindTo(address)
+        else if (state.handle != null) {
+          state.bindState = UNBOUND
+          this.emit('error', error)
+        }
       })
     return this
   } as typeof bind
@@ -152,9 +166,19 @@ function load(desk: string): Program {
   }
 }
 
-/** Whether the socket was created with reuseAddr or reusePort. */
-function reuses(socket: dgram.Socket): boolean {
+/** What Node keeps of a datagram socket. `handle`: null when it is closed. */
+interface SocketState {
+  handle: unknown
+  bindState: number
+  reuseAddr?: boolean
+  reusePort?: boolean
+}
+function stateOf(socket: dgram.Socket): SocketState | undefined {
   const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'state symbol')
-  const state = key === undefined ? undefined : (socket as unknown as Record<symbol, Record<string, unknown>>)[key]
+  return key === undefined ? undefined : (socket as unknown as Record<symbol, SocketState>)[key]
+}
+
+/** Whether the socket was created with reuseAddr or reusePort. */
+function reuses(state: SocketState | undefined): boolean {
   return state?.reuseAddr === true || state?.reusePort === true
 }

@@ -133,9 +133,13 @@ export class Program {
         : { lane: grant.lane, listener, backlog: grant.backlog, own }
     )
     this.#names.set(server, name)
+    const { _unref: isUnref = false } = server as { _unref?: boolean }
     listeners.serveWithin(name, server).catch(error => server.emit('error', error))
     if (where.addressType === PATH) (server as { _pipeName?: string | null })._pipeName = address // as the program has written it
-    if (grant.lane === undefined || listeners.held) reportAddress(server, grant, where)
+    if (grant.lane === undefined || listeners.held) {
+      reportAddress(server, grant, where)
+      if (!isUnref) server.ref()
+    }
     server.once('listening', () => this.#listens())
     return true
   }
@@ -284,7 +288,6 @@ function reportAddress(server: Server, { address }: Granted, where: Where): void
     configurable: true,
     writable: true
   })
-  server.ref()
 }
 
 function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: Extra): WantedAddress {

@@ -219,3 +219,50 @@ testInCi('a supervisor of a program replaces another one, with what its programs
     })
   })
 })
+
+testInCi(
+  'a UDP socket that is being bound takes what is sent, a second bind() and close() as without passfd',
+  async t => {
+    const output = temporaryPath('udp')
+    const source = `${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    const { createSocket } = require('node:dgram')
+    const results = []
+    const [free, other] = [createSocket('udp4'), createSocket('udp4')]
+    await new Promise(resolve => free.bind(0, '127.0.0.1', resolve))
+    const { port } = free.address()
+    await new Promise(resolve => free.close(resolve))
+    const socket = createSocket('udp4')
+    socket.on('error', error => results.push(error.code))
+    other.on('error', error => results.push(error.code))
+    socket.bind(port, '127.0.0.1')
+    try { socket.bind(port) } catch (error) { results.push(error.code) }
+    socket.send('early', port, '127.0.0.1')
+    other.bind(port, '127.0.0.1')
+    other.close(() => results.push('closed'))
+    socket.once('message', text => {
+      results.push(String(text))
+      writeFileSync(${JSON.stringify(output)}, JSON.stringify(results))
+      server.listen(0, '127.0.0.1')
+    })`
+    await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+      await supervisor.start()
+      await until(() => existsSync(output), 'the message')
+      t.deepEqual(JSON.parse(readFileSync(output, 'utf8')), ['ERR_SOCKET_ALREADY_BOUND', 'closed', 'early'])
+      await supervisor.stop()
+    })
+  }
+)
+
+testInCi('a server that the program has unreferenced before listen() does not keep it running', async t => {
+  for (const balance of BALANCES) {
+    const source = `${REQUIRE}${WEB}
+      server.unref()
+      server.listen(0, '127.0.0.1', () => setTimeout(() => {}, 100))`
+    await supervising(t, { program: written(source), listeners: {}, balance }, async (supervisor, { exits }) => {
+      await supervisor.start()
+      await until(() => exits.length > 0, 'its end')
+      t.is(exits[0], '0/1 0', JSON.stringify(balance))
+    })
+  }
+})
