@@ -1,6 +1,6 @@
 /** The Supervisor's options of what `passfd serve` was given. */
 import { readFileSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { parseEnv } from 'node:util'
 import type { Balance, SupervisorOptions } from '../../prefork/index.ts'
 import { inheritable } from '../../prefork/launch/launch.ts'
@@ -53,10 +53,16 @@ export function environmentOf({ envFile = [], env = {} }: ServeOptions, setting:
   for (const file of envFile) Object.assign(merged, parseEnv(readEnv(file)))
   Object.assign(merged, inheritable(setting.env), env)
   if (setting.colors && merged.NO_COLOR === undefined) merged.FORCE_COLOR ??= '1'
-  merged.PATH = [join(setting.cwd, 'node_modules', '.bin'), merged.PATH ?? '/usr/local/bin:/usr/bin:/bin'].join(
-    delimiter
-  )
+  const bins = foldersFrom(setting.cwd).map(folder => join(folder, 'node_modules', '.bin'))
+  merged.PATH = [...bins, merged.PATH ?? '/usr/local/bin:/usr/bin:/bin'].join(delimiter)
   return merged
+}
+
+/** The folder and those around it, as npm runs scripts: a workspace has the programs of its packages in its own node_modules. */
+function foldersFrom(cwd: string): string[] {
+  const folder = resolve(cwd)
+  const parent = dirname(folder)
+  return parent === folder ? [folder] : [folder, ...foldersFrom(parent)]
 }
 
 function readEnv(file: string): string {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EXIT } from '../../../src/cli/exit.ts'
 import { commandOf } from '../../../src/cli/serve/program.ts'
+import { environmentOf, type Setting } from '../../../src/cli/serve/supervisor-options.ts'
 import { test } from '../../helpers/test.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'passfd-program-'))
@@ -38,6 +39,17 @@ test('all else is a command', t => {
   const error: any = t.throws(() => commandOf('npm', ['start'], { import: ['tsx'] }, folder))
   t.is(error.exitCode, EXIT.usage)
   t.regex(error.message, /^npm is a command, so --import can't be given to Node$/)
+})
+
+test('a command is looked for as npm does: in node_modules/.bin of the folder, then of those around it, then in PATH', t => {
+  const setting = { cwd: '/repo/packages/web', env: { PATH: '/bin' } } as unknown as Setting
+  t.deepEqual(environmentOf({}, setting).PATH?.split(':'), [
+    '/repo/packages/web/node_modules/.bin',
+    '/repo/packages/node_modules/.bin',
+    '/repo/node_modules/.bin',
+    '/node_modules/.bin',
+    '/bin'
+  ])
 })
 
 test('a program that is not there, and TypeScript without a loader', t => {
