@@ -1,7 +1,8 @@
 /** Asks the supervisor for a listener, and waits for the answer without the event loop: see control/desk.ts. */
-import { EAGAIN, EINTR } from '../../base/errno.ts'
-import { checked, PassfdError } from '../../base/errors.ts'
+import { EAGAIN, ECONNREFUSED, EINTR } from '../../base/errno.ts'
+import { checked, PassfdError, systemError } from '../../base/errors.ts'
 import { type Descriptor, received } from '../../descriptor/descriptor.ts'
+import { peerOf, sameUserOrRoot } from '../../descriptor/peer.ts'
 import { discard } from '../../os/loop.ts'
 import { MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../../os/native.ts'
 import { RECEIVED } from '../../os/raw-socket.ts'
@@ -32,6 +33,8 @@ export function ask(desk: string, question: Ask): { answer: Answer; descriptors:
       }
     }
     until(() => withNameBytes({ abstract: desk }, bytes => native.connect(fd, bytes)), 'connect')
+    // Any user can listen at an abstract name that has become free
+    if (!sameUserOrRoot(peerOf(fd))) throw systemError(ECONNREFUSED, 'connect')
     const bytes = Buffer.from(JSON.stringify(question))
     until(() => native.sendMessage(fd, bytes, 0, bytes.length, NOTHING, 0, 0, null), 'sendmsg')
     const packet = Buffer.alloc(MAX_PACKET)
