@@ -1,5 +1,5 @@
 /** Fresh paths in a directory that goes when the test process does. */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -14,4 +14,9 @@ export function temporaryPath(name = 'file'): string {
 
 export function socketPath(): string {
   return temporaryPath('socket')
+}
+
+/** The file is there with what its program writes at once. */
+export function isWritten(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0
 }

@@ -65,12 +65,15 @@ export interface Uses {
   name: string
   adopts: boolean
   exposed?: boolean
+  /** Of a program: the `id` of `Granted`. */
+  grant?: number
 }
 
 /** The program has closed the server of this listener: the worker does not serve it any more. Only programs send it, which run the supervisor's own passfd. */
 export interface Leaves {
   type: 'leaves'
   name: string
+  grant?: number
 }
 
 export interface Ready {

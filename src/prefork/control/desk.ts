@@ -27,12 +27,19 @@ export interface Ask {
   wanted: WantedAddress
   /** How many times this process has asked for the same address with port 0: each time is another listener. */
   nth: number
+  /**
+   * What its servers have left since the last time: names, with the `id` of Granted. Programs that look for a free port listen there, close that, and
+   * listen there again in the same turn of the event loop, in which nothing is sent on the control channel.
+   */
+  left?: [name: string, id: number][]
   join: Join
 }
 
 /** With the answer come the listener, and then the ends of the control channel and of the application's, if this process becomes the worker. */
 export interface Granted {
   type: 'granted'
+  /** The worker's own number of this grant. What it says later of an earlier grant of the listener is late. */
+  id: number
   name: string
   address: ListenAddress
   own: boolean

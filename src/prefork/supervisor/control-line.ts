@@ -12,6 +12,7 @@ import {
   type HandsOver,
   type Join,
   LEAST,
+  type Leaves,
   MAX_UNCONFIRMED,
   NEWEST,
   TO_FIRST_WORKERS,
@@ -30,7 +31,7 @@ export interface LineOwner {
   onJoin(join: Join): Omit<Welcome, 'version'>
   onUses(uses: Uses): void
   /** Its program has closed the server of a listener. */
-  onLeaves(name: string): void
+  onLeaves(leaves: Leaves): void
   /** Its program has called `handOver()` or `onInherit()`. */
   onHandsOver(how: HandsOver): void
   onReady(): void
@@ -153,7 +154,7 @@ export class ControlLine {
       case 'uses':
         return owner.onUses(value)
       case 'leaves':
-        return owner.onLeaves(value.name)
+        return owner.onLeaves(value)
       case 'handsOver':
         return owner.onHandsOver(value)
       case 'ready':

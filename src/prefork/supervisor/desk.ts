@@ -75,9 +75,9 @@ export class Desk {
 /** Undefined: any process of the workers' user may write here, and this is no question. */
 function readAsk(bytes: Buffer): Ask | undefined {
   try {
-    const { token, wanted, nth, join } = JSON.parse(bytes.toString()) as Ask
+    const { token, wanted, nth, join, left = [] } = JSON.parse(bytes.toString()) as Ask
     const isAsk = typeof token === 'string' && Number.isSafeInteger(nth) && typeof join === 'object' && join !== null
-    return isAsk ? { token, wanted, nth, join } : undefined
+    return isAsk && Array.isArray(left) && left.every(Array.isArray) ? { token, wanted, nth, join, left } : undefined
   } catch {
     return undefined
   }

@@ -538,8 +538,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       (await worker?.inTurn(async () => {
         if (!worker.admits(peer.pid)) return refused
         try {
-          // What it has said before on its control channel, of servers that it has closed, is read first
-          await setImmediate()
+          for (const [left, id] of ask.left ?? []) worker.leaves(left, id)
           const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
           const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
           return grant === undefined ? refused : this.#replyWith(grant, name, worker, ask, peer)
@@ -555,11 +554,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #replyWith(grant: ListenerGrant, name: string, worker: WorkerProcess, ask: Ask, peer: Peer): Reply {
     try {
       const joined = worker.join(ask.join, peer.pid)
-      worker.granted(name)
+      const id = worker.granted(name)
       const { listener, ...rest } = grant
       const { listeners: _, ...welcome } = joined?.welcome ?? { listeners: undefined }
       const answer: Granted = {
         type: 'granted',
+        id,
         name,
         address: this.#listeners.address(name),
         own: rest.own,

@@ -142,7 +142,8 @@ export class WorkerProcess implements Recipient {
   /** Of a `program`: the process that listens. */
   #listening: number | undefined
   /** Of a `program`: the names of listeners that it was given. */
-  readonly #granted = new Set<string>()
+  readonly #granted = new Map<string, number>()
+  #grants = 0
   /** Of a `program`: settles when the questions of its processes so far are answered. */
   #answered: Promise<unknown> = Promise.resolve()
   /** Undefined for a `command`. */
@@ -290,13 +291,16 @@ export class WorkerProcess implements Recipient {
     return this.uses.has(name) || this.#granted.has(name)
   }
 
-  /** Notes that its program was given this listener. */
-  granted(name: string): void {
-    this.#granted.add(name)
+  /** Notes that its program was given this listener. Returns the number of the grant. */
+  granted(name: string): number {
+    const id = ++this.#grants
+    this.#granted.set(name, id)
+    return id
   }
 
   /** Its program has closed the server of this listener. */
-  leaves(name: string): void {
+  leaves(name: string, grant: number | undefined): void {
+    if (this.#granted.get(name) !== grant) return
     this.#granted.delete(name)
     if (this.uses.delete(name)) this.#setup.owner.onLeaves(this)
   }
@@ -566,12 +570,13 @@ export class WorkerProcess implements Recipient {
       const hold = this.#waits
       return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, hold, shared, listeners }
     },
-    onUses: ({ name, adopts, exposed = !adopts }) => {
-      if (!this.#setup.grants.has(name) && !this.#granted.has(name)) throw new Error(`there is no listener ${name}`)
+    onUses: ({ name, adopts, exposed = !adopts, grant }) => {
+      if (grant !== undefined && this.#granted.get(name) !== grant) return // its program has left that one
+      if (grant === undefined && !this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
     },
-    onLeaves: name => this.leaves(name),
+    onLeaves: ({ name, grant }) => this.leaves(name, grant),
     onHandsOver: ({ gives, inherits }) => {
       this.gives = gives
       this.inherits = inherits

@@ -1,7 +1,7 @@
 /** Asks the supervisor for a listener, and waits for the answer without the event loop: see control/desk.ts. */
 import { EAGAIN, ECONNREFUSED, EINTR } from '../../base/errno.ts'
 import { checked, PassfdError, systemError } from '../../base/errors.ts'
-import { type Descriptor, received } from '../../descriptor/descriptor.ts'
+import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { peerOf, sameUserOrRoot } from '../../descriptor/peer.ts'
 import { discard } from '../../os/loop.ts'
 import { MESSAGE_FIRST, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../../os/native.ts'
@@ -44,7 +44,7 @@ export function ask(desk: string, question: Ask): { answer: Answer; descriptors:
       discard(fds)
       throw new PassfdError('DESCRIPTORS_TRUNCATED')
     }
-    const descriptors = fds.map(received)
+    const descriptors = fds.map(own)
     if (length === 0) throw new PassfdError('DISCONNECTED')
     return { answer: JSON.parse(packet.toString('utf8', 0, length)) as Answer, descriptors }
   } finally {

@@ -55,10 +55,31 @@ class ProgramOrigin extends SupervisedOrigin {
   /** The program ends itself, because it has handlers for the signal. */
   endsItself = false
 
+  /** The numbers of the grants, by the names of the listeners. */
+  readonly #grants = new Map<string, number>()
+  #left: [name: string, id: number][] = []
+
+  granted(name: string, id: number): void {
+    this.#grants.set(name, id)
+  }
+
+  /** What it has left since the last call. */
+  left(): [name: string, id: number][] {
+    return this.#left.splice(0)
+  }
+
   override leaves(name: string): void {
+    const id = this.#grants.get(name)
+    if (id !== undefined) this.#left.push([name, id])
     this.listeners.get(name)?.listener[Symbol.dispose]()
     this.listeners.delete(name)
     super.leaves(name)
+    this.#grants.delete(name)
+  }
+
+  protected override grantOf(name: string): { grant?: number } {
+    const grant = this.#grants.get(name)
+    return grant === undefined ? {} : { grant }
   }
 
   /** The time for requests is over, or was not needed. */
@@ -192,8 +213,8 @@ export class Program {
     try {
       const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
       this.#leave()
-      this.#joined?.origin.flush()
-      result = ask(this.#desk, { token: this.#token, wanted, nth, join })
+      const left = this.#joined?.origin.left() ?? []
+      result = ask(this.#desk, { token: this.#token, wanted, nth, join, ...(left.length > 0 ? { left } : {}) })
     } catch (error) {
       // The supervisor has ended, or does not answer
       const { code = 'ECONNREFUSED', errno = -111 } = error as NodeJS.ErrnoException
@@ -204,6 +225,7 @@ export class Program {
       this.#asked.set(key, nth)
       const [listener, control, channel] = descriptors as [Descriptor, Descriptor?, Descriptor?]
       if (answer.welcome !== undefined) this.#join(answer, control!, channel!)
+      this.#joined!.origin.granted(answer.name, answer.id)
       return { grant: answer, listener }
     }
     for (const descriptor of descriptors) descriptor.close()

@@ -136,7 +136,7 @@ export class SupervisedOrigin implements WorkerOrigin {
     const exposed = how.exposed || before?.exposed === true
     if (before?.adopts === adopts && before.exposed === exposed) return
     this.#told.set(name, { adopts, exposed })
-    this.#say({ type: 'uses', name, adopts, exposed })
+    this.#say({ type: 'uses', name, adopts, exposed, ...this.grantOf(name) })
   }
 
   handsOver({ gives, inherits }: { gives: boolean; inherits: boolean }): void {
@@ -166,12 +166,12 @@ export class SupervisedOrigin implements WorkerOrigin {
   /** The program has closed the server of a listener. */
   leaves(name: string): void {
     this.#told.delete(name)
-    this.#say({ type: 'leaves', name })
+    this.#say({ type: 'leaves', name, ...this.grantOf(name) })
   }
 
-  /** Sends at once what was said in this turn of the event loop. */
-  flush(): void {
-    sessionOf(this.#control).flush()
+  /** Which of its grants of the listener it speaks of: only programs have several. */
+  protected grantOf(_name: string): { grant?: number } {
+    return {}
   }
 
   exit(code: number | string): void {

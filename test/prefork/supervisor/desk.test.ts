@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { connectPackets } from '../../../src/stream/index.ts'
-import { temporaryPath } from '../../helpers/path.ts'
+import { isWritten, temporaryPath } from '../../helpers/path.ts'
 import { get, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
 
@@ -96,7 +96,7 @@ testInCi(
         rmSync(output, { force: true })
         await supervisor.start()
         const [name] = Object.keys(supervisor.addresses)
-        await until(() => existsSync(output) && readFileSync(output, 'utf8') !== '', 'its last server', 60)
+        await until(() => isWritten(output), 'its last server', 60)
         const [before, after] = JSON.parse(readFileSync(output, 'utf8'))
         t.true(after <= before + 3, `${before} descriptors, then ${after}`)
         t.is(await get(supervisor, name), 'served')

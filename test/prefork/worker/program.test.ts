@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { Balance } from '../../../src/prefork/index.ts'
 import { isInCi } from '../../helpers/full.ts'
-import { temporaryPath } from '../../helpers/path.ts'
+import { isWritten, temporaryPath } from '../../helpers/path.ts'
 import { gone } from '../../helpers/processes.ts'
 import { get, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
@@ -33,7 +33,7 @@ test('every form of listen() and bind() comes out as without passfd', async t =>
   const { port } = taken.address() as { port: number }
   const plain = temporaryPath('plain')
   const alone = promisify(execFile)(process.execPath, [listens, plain, folder(), `${port}`])
-  await until(() => existsSync(plain), 'the program alone')
+  await until(() => isWritten(plain), 'the program alone')
   alone.child.kill()
   await alone.catch(() => {})
   const expected = resultsOf(plain)
@@ -46,7 +46,7 @@ test('every form of listen() and bind() comes out as without passfd', async t =>
       { program: command, listeners: {}, balance, killTimeout: 100, stopTimeout: 1000 },
       async supervisor => {
         await supervisor.start()
-        await until(() => existsSync(output), 'the program', 60)
+        await until(() => isWritten(output), 'the program', 60)
         const actual = resultsOf(output)
         for (const [name, result] of Object.entries(expected))
           if (typeof balance === 'string' || !NOT_DISPATCHED.includes(name))
@@ -188,7 +188,7 @@ testInCi('what a program can not do under passfd is named: cluster, and exclusiv
     server.listen({ port: 0, exclusive: true })`
   await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
     await supervisor.start()
-    await until(() => existsSync(output) && readFileSync(output, 'utf8') !== '', 'the warning')
+    await until(() => isWritten(output), 'the warning')
     const [name] = Object.keys(supervisor.addresses)
     t.is(await get(supervisor, name), `${supervisor.workers[0]!.pid}`)
     t.deepEqual(JSON.parse(readFileSync(output, 'utf8')), [
@@ -247,7 +247,7 @@ testInCi(
     })`
     await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
       await supervisor.start()
-      await until(() => existsSync(output), 'the message')
+      await until(() => isWritten(output), 'the message')
       t.deepEqual(JSON.parse(readFileSync(output, 'utf8')), ['ERR_SOCKET_ALREADY_BOUND', 'closed', 'early'])
       await supervisor.stop()
     })
@@ -265,4 +265,26 @@ testInCi('a server that the program has unreferenced before listen() does not ke
       t.is(exits[0], '0/1 0', JSON.stringify(balance))
     })
   }
+})
+
+test('a port that is tried on one address, closed at once, and then used on another one', async t => {
+  const output = temporaryPath('output')
+  const source = `${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    const net = require('node:net')
+    const free = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = free.address()
+      free.close(() => {
+        const probe = net.createServer().listen(port, '0.0.0.0', () => probe.close(() => {
+          server.on('error', error => writeFileSync(${JSON.stringify(output)}, error.message))
+          server.listen(port, '127.0.0.1', () => writeFileSync(${JSON.stringify(output)}, 'listens'))
+        }))
+      })
+    })`
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    await supervisor.start()
+    await until(() => isWritten(output), 'the program')
+    t.is(readFileSync(output, 'utf8'), 'listens')
+    await supervisor.stop()
+  })
 })
