@@ -38,7 +38,20 @@ export function testFiles(): string[] {
 }
 
 /** What takes longest, so that nothing of it is left alone at the end. */
-const LONG = ['/prefork/', '/package.', '/system/', '/os/', '/docs.']
+const LONG = [
+  '/prefork/',
+  '/package.',
+  '/descriptor/',
+  '/channel/',
+  '/system/',
+  '/os/',
+  '/base/',
+  '/cli/',
+  '/serving/',
+  '/takeover/',
+  '/codec/',
+  '/docs.'
+]
 
 /** Compares paths for the order in which ava starts them. */
 export function longestFirst(one: string, other: string): number {

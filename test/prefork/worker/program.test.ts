@@ -135,7 +135,7 @@ test('behind npm the worker is the process that listens; its variables; processe
   )
   const options = {
     program: ['npm', 'start', '--silent'] as [string, ...string[]],
-    spawn: { cwd: folder },
+    spawn: { cwd: folder, env: { ...process.env, NODE_OPTIONS: undefined } },
     listeners: {}
   }
   await supervising(t, options, async supervisor => {
