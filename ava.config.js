@@ -14,5 +14,5 @@ export default {
   // Without a result. Longer than the limit of one test: test/helpers/test.ts
   timeout: process.env.PASSFD_TEST_FULL === '1' ? '16m' : '4m',
   // Much of the time they wait for other processes
-  concurrency: 4
+  concurrency: 5
 }

@@ -15,7 +15,7 @@ import { startOnPair } from '../helpers/child.ts'
 import { systemPython } from '../helpers/programs.ts'
 import { Random } from '../helpers/random.ts'
 import { frame, rawPair } from '../helpers/raw-peer.ts'
-import { test, until } from '../helpers/test.ts'
+import { test, testInCi, until } from '../helpers/test.ts'
 
 /** Numbers that the kernel is made to refuse: others in this process could get a number that was really closed. */
 const poisoned = new Set<number>()
@@ -320,45 +320,49 @@ test('frames of definitions are checked', async t => {
   peer.close()
 })
 
-test('numbers that were really closed: a message, a request, a reply and what a handler returns; the channel goes on', async t => {
-  for (const options of [{}, { records: false }]) {
-    const [channel, { line, exit }] = await startOnPair('closed-behind-on-3', [], options)
-    t.teardown(() => channel.destroy())
-    const arrived: unknown[] = []
-    channel.serve(({ value, descriptors }) => {
-      arrived.push([value.n, ...descriptors.map(({ kind }) => kind)])
-      return 'served'
-    })
-    const ask = (how: string, n: number) => channel.request<any>({ how, n, shape: `shape${n % 3}` }, { descriptors: 2 })
-    const said = async (count: number) => {
-      const lines: unknown[] = []
-      while (lines.length < count) lines.push(JSON.parse(await line()))
-      return lines
-    }
-    const back = (n: number) => ['returned', n, 'unsent', 'EBADF', 'closed', 'device']
-    for (let n = 1; n <= 8; n++) {
-      t.is(await ask('request', n), 'EBADF')
-      t.deepEqual(await said(1), [back(n)])
-      t.is(await ask('send', n), 'sent')
-      t.deepEqual(await said(1), [back(n)])
-      for (const how of ['reply', 'return']) {
-        const error: any = await t.throwsAsync(ask(how, n), { code: 'ERR_PASSFD_REMOTE' })
-        t.is(error.remote.code, 'EBADF')
-        const lines = await said(2)
-        const own = how === 'reply' ? ['reply', n, 'resolved'] : ['onError', n, 'EBADF']
-        t.deepEqual(lines.map(String).sort(), [own, back(n)].map(String).sort())
+testInCi(
+  'numbers that were really closed: a message, a request, a reply and what a handler returns; the channel goes on',
+  async t => {
+    for (const options of [{}, { records: false }]) {
+      const [channel, { line, exit }] = await startOnPair('closed-behind-on-3', [], options)
+      t.teardown(() => channel.destroy())
+      const arrived: unknown[] = []
+      channel.serve(({ value, descriptors }) => {
+        arrived.push([value.n, ...descriptors.map(({ kind }) => kind)])
+        return 'served'
+      })
+      const ask = (how: string, n: number) =>
+        channel.request<any>({ how, n, shape: `shape${n % 3}` }, { descriptors: 2 })
+      const said = async (count: number) => {
+        const lines: unknown[] = []
+        while (lines.length < count) lines.push(JSON.parse(await line()))
+        return lines
       }
+      const back = (n: number) => ['returned', n, 'unsent', 'EBADF', 'closed', 'device']
+      for (let n = 1; n <= 8; n++) {
+        t.is(await ask('request', n), 'EBADF')
+        t.deepEqual(await said(1), [back(n)])
+        t.is(await ask('send', n), 'sent')
+        t.deepEqual(await said(1), [back(n)])
+        for (const how of ['reply', 'return']) {
+          const error: any = await t.throwsAsync(ask(how, n), { code: 'ERR_PASSFD_REMOTE' })
+          t.is(error.remote.code, 'EBADF')
+          const lines = await said(2)
+          const own = how === 'reply' ? ['reply', n, 'resolved'] : ['onError', n, 'EBADF']
+          t.deepEqual(lines.map(String).sort(), [own, back(n)].map(String).sort())
+        }
+      }
+      await until(() => arrived.length === 8, 'what is whole')
+      t.deepEqual(
+        arrived,
+        Array.from({ length: 8 }, (_, index) => [-index - 1, 'device'])
+      )
+      await channel.close()
+      t.deepEqual(await said(1), [['closed', null]])
+      t.like(await exit, { code: 0, stderr: '' })
     }
-    await until(() => arrived.length === 8, 'what is whole')
-    t.deepEqual(
-      arrived,
-      Array.from({ length: 8 }, (_, index) => [-index - 1, 'device'])
-    )
-    await channel.close()
-    t.deepEqual(await said(1), [['closed', null]])
-    t.like(await exit, { code: 0, stderr: '' })
   }
-})
+)
 
 test("streams, packets and datagrams: what the kernel refuses is the sender's again, but not a number that somebody else has closed", async t => {
   const child = spawn(process.execPath, [fixturePath('closed-behind.mjs')], { stdio: ['ignore', 'pipe', 'inherit'] })

@@ -765,7 +765,7 @@ test('a descriptor sent away and closed wakes nobody here', async t => {
 
 const fixture = (name: string): URL => new URL(`../fixtures/${name}.mjs`, import.meta.url)
 
-test('a worker that is terminated in the middle of its traffic leaves nothing open', async t => {
+testInCi('a worker that is terminated in the middle of its traffic leaves nothing open', async t => {
   const before = openDescriptors()
   for (let round = 0; round < times(3, 25); round++) {
     const worker = new Worker(fixture('busy-worker'), { execArgv: [] })

@@ -203,7 +203,7 @@ test('a worker that says no WATCHDOG=1 any more is killed and replaced', t =>
     }
   ))
 
-test('one that goes on saying WATCHDOG=1 is left alone, and so is one that never began', t =>
+testInCi('one that goes on saying WATCHDOG=1 is left alone, and so is one that never began', t =>
   supervised([interpreter, example], { workers: 1, hangTimeout: 7000, heartbeat: 50 }, async (supervisor, exits) => {
     await supervisor.start()
     await supervised([interpreter, bad, 'deaf'], { hangTimeout: 300, heartbeat: 50, stopTimeout: 1 }, async silent => {
@@ -214,7 +214,8 @@ test('one that goes on saying WATCHDOG=1 is left alone, and so is one that never
       t.true(silent.workers.every(({ restarts, state }) => restarts === 0 && state === 'ready'))
     })
     t.deepEqual(exits, [])
-  }))
+  })
+)
 
 test('what systemd has told the supervisor for itself is not told its workers, not even by spawn.env', t => {
   const theirs = {

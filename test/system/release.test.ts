@@ -6,7 +6,7 @@ import { isFull } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { type Supervised, supervise } from '../helpers/prefork.ts'
 import { systemPython } from '../helpers/programs.ts'
-import { test, testInCi } from '../helpers/test.ts'
+import { testInCi } from '../helpers/test.ts'
 
 const dist = new URL('../../build/dist/prefork/index.js', import.meta.url).href
 
@@ -72,7 +72,7 @@ async function run(
   }
 }
 
-test('entry through a link: the release that is there now, in its folder when the old one is gone', async t => {
+testInCi('entry through a link: the release that is there now, in its folder when the old one is gone', async t => {
   const { current, folder, deploy, prune } = deployments()
   deploy(1)
   const releases = join(folder, 'releases')

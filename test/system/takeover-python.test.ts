@@ -8,7 +8,7 @@ import { type Running, start } from '../helpers/process.ts'
 import { stopped } from '../helpers/processes.ts'
 import { systemPython } from '../helpers/programs.ts'
 import { asked, startSeat } from '../helpers/takeover.ts'
-import { testIf, testInCiIf } from '../helpers/test.ts'
+import { testInCiIf } from '../helpers/test.ts'
 
 const program = fileURLToPath(new URL('../../examples/python/takeover_peer.py', import.meta.url))
 const http = { port: 0, host: '127.0.0.1' }
@@ -36,7 +36,7 @@ async function serving({ line, pid }: Running & { pid: number }): Promise<number
   return Number(port)
 }
 
-testIf(
+testInCiIf(
   reason,
   'Node → Python → Node, over TCP and a Unix path: no connect() is refused, and every client is answered',
   async t => {

@@ -42,6 +42,8 @@ export class Sink {
   #running: Promise<void> | undefined
   #gone = false
   #closing = false
+  /** The last write has failed. */
+  #hopeless = false
   /** Repeats a failed write now. */
   #retry = (): void => {}
   #trouble = false
@@ -109,7 +111,7 @@ export class Sink {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined
       const waits = this.#next !== undefined || this.#queue.length > 0
-      if (waits && !this.#gone && !this.#closing) this.#start()
+      if (waits && !this.#gone && !this.#hopeless) this.#start()
     })
   }
 
@@ -151,7 +153,10 @@ export class Sink {
       return false
     }
     this.#setTrouble(error)
-    if (this.#closing) return false
+    if (this.#closing) {
+      this.#hopeless = true
+      return false
+    }
     await new Promise<void>(resolve => {
       this.#retry = resolve
       setTimeout(resolve, RETRY).unref()

@@ -242,17 +242,20 @@ async function stopServes(t: ExecutionContext, supervisor: Supervisor): Promise<
   await stopped
 }
 
-test('least-connections goes by what is open, also if others accept from the listener; at a reload every connection is answered', async t => {
-  const given = await Descriptor.bind(TCP)
-  const copy = given.dup()
-  const options = { workers: 2, listeners: { lines: TCP, given }, most: { lines: { 1: 3 } } }
-  await dispatching(t, 'least-connections', options, async supervisor => {
-    await goesByOpen(t, supervisor)
-    await othersAccept(t, supervisor, copy)
-    await reloads(t, supervisor)
-  })
-  copy.close()
-})
+testInCi(
+  'least-connections goes by what is open, also if others accept from the listener; at a reload every connection is answered',
+  async t => {
+    const given = await Descriptor.bind(TCP)
+    const copy = given.dup()
+    const options = { workers: 2, listeners: { lines: TCP, given }, most: { lines: { 1: 3 } } }
+    await dispatching(t, 'least-connections', options, async supervisor => {
+      await goesByOpen(t, supervisor)
+      await othersAccept(t, supervisor, copy)
+      await reloads(t, supervisor)
+    })
+    copy.close()
+  }
+)
 
 /** Those that have closed, or that the server did not want, do not count. */
 async function goesByOpen(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
@@ -305,7 +308,7 @@ async function reloads(t: ExecutionContext, supervisor: Supervisor): Promise<voi
   for (const count of await Promise.all(clients)) t.true(count > 0)
 }
 
-test('by address a client stays with its slot, over a reload too, and Unix clients go round-robin', async t => {
+testInCi('by address a client stays with its slot, over a reload too, and Unix clients go round-robin', async t => {
   const clients = Array.from({ length: 12 }, (_, index) => `127.0.0.${index + 2}`)
   const listeners = { lines: TCP, unix: { path: socketPath() } }
   await dispatching(t, 'address', { workers: 2, listeners }, async supervisor => {
