@@ -17,7 +17,7 @@ test('a line that comes just when the sink has written all before is written, to
       },
       close: async () => {}
     }
-    const sink = new Sink(target, true, { onQueued: () => {}, onTrouble: t.fail })
+    const sink = new Sink(target, true, { onQueued: () => {}, onTrouble: () => t.fail() })
     sink.write(Buffer.from('one\n'))
     await first
     for (let tick = 0; tick < ticks; tick++) await null
