@@ -152,6 +152,7 @@ function load(desk: string): Program {
       require('./prefork/worker/program.js') as typeof import('./prefork/worker/program.ts', { with: {
         'resolution-mode': 'import'
       }})
+    const program = new Class(desk) // it reads these variables
     // Processes that this one starts are no part of it
     delete process.env.PASSFD_DESK
     delete process.env.PASSFD_WAIT_READY
@@ -160,7 +161,7 @@ function load(desk: string): Program {
       ''
     )
     if (process.env.NODE_OPTIONS === '') delete process.env.NODE_OPTIONS
-    return new Class(desk)
+    return program
   } finally {
     process.emitWarning = emitWarning
   }

@@ -101,15 +101,18 @@ test('its own handlers are called at the stop, after its requests; server.close(
 })
 
 test('waitReady: it is ready when it says so; without a handler of its own it ends when its requests are done', async t => {
+  const listens = temporaryPath('listens')
   const source = `${REQUIRE}${WEB}
     process.on('SIGUSR2', () => process.send('ready', undefined, undefined, () => {}))
-    server.listen(0, '127.0.0.1')`
+    // By then a worker that does not wait has said that it is ready
+    server.listen(0, '127.0.0.1', () => setTimeout(() => require('node:fs').writeFileSync(${JSON.stringify(listens)}, 'x'), 50))`
   await supervising(
     t,
     { program: written(source), listeners: {}, waitReady: true },
     async (supervisor, { of, exits }) => {
       const started = supervisor.start()
-      await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
+      await until(() => isWritten(listens), 'its listener')
+      for (let turn = 0; turn < 10; turn++) await new Promise(resolve => setImmediate(resolve))
       t.deepEqual(of(1), ['starting'])
       process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
       await started
