@@ -76,17 +76,7 @@ export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, 
 export function channelOn<In, Out>(end: Descriptor, options: ChannelOptions<In>): Channel<In, Out> {
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const description = descriptionOf(end)
-  const fd = moveIn(end, 'unix-stream', 'connect()')
-  const wire = new SocketWire(fd)
-  try {
-    const peer = peerOf(fd, () => (wire.ended ? -1 : fd))
-    const channel = createChannel({ wire, peer, limits, options, description }) as Channel<In, Out>
-    startChannel(channel, limits.handshakeTimeout)
-    return channel
-  } catch (error) {
-    if (!wire.ended) wire.end()
-    throw error
-  }
+  return begunOn({ wire: new SocketWire(moveIn(end, 'unix-stream', 'connect()')), limits, options, description })
 }
 
 function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
@@ -95,16 +85,27 @@ function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): 
   checked(native.socketpair(1, out), 'socketpair')
   const [mine, theirs] = out as unknown as [number, number]
   const descriptor = own(theirs)
-  const wire = new Wire(mine)
   try {
-    const peer = peerOf(mine, () => (wire.ended ? -1 : mine))
-    const setup: ChannelSetup = { wire, peer, limits, options, description: descriptionOf(descriptor) }
-    const channel = createChannel(setup) as Channel<In, Out>
-    startChannel(channel, limits.handshakeTimeout)
-    return [channel, descriptor]
+    const description = descriptionOf(descriptor)
+    return [begunOn({ wire: new Wire(mine), limits, options, description }), descriptor]
   } catch (error) {
     descriptor.close()
-    wire.end()
+    throw error
+  }
+}
+
+/** Makes a channel on a wire, which it then owns, and says hello. If that fails it ends the wire. */
+function begunOn<In, Out>(
+  setup: Omit<ChannelSetup, 'peer' | 'onOpen'> & { readonly wire: SocketWire }
+): Channel<In, Out> {
+  const { wire, limits } = setup
+  try {
+    const peer = peerOf(wire.fd, () => (wire.ended ? -1 : wire.fd))
+    const channel = createChannel({ ...setup, peer }) as Channel<In, Out>
+    startChannel(channel, limits.handshakeTimeout)
+    return channel
+  } catch (error) {
+    if (!wire.ended) wire.end()
     throw error
   }
 }

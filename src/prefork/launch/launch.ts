@@ -98,16 +98,16 @@ export function launchProgram(
   const cwd = directoryFor(options.cwd, dirname(resolve(base ?? '/', name.includes('/') ? name : '/')))
   const nodeOptions = [...(env.NODE_OPTIONS ? [env.NODE_OPTIONS] : []), `--require ${quoted(preload)}`].join(' ')
   const spawning = spawnOptions({ ...options, cwd, env: { ...env, ...variables, NODE_OPTIONS: nodeOptions } }, [])
-  return spawn(name === 'node' && !existsInPath(name, env.PATH, cwd ?? base) ? executable() : name, args, spawning)
+  return spawn(
+    name === 'node' && findProgram(name, env.PATH, cwd ?? base) === undefined ? executable() : name,
+    args,
+    spawning
+  )
 }
 
 /** As NODE_OPTIONS has it: a backslash escapes a quotation mark, and itself. */
 function quoted(text: string): string {
   return `"${text.replace(/[\\"]/g, '\\$&')}"`
-}
-
-function existsInPath(name: string, path: string | undefined, cwd: string | URL | undefined): boolean {
-  return findProgram(name, path, cwd) !== undefined
 }
 
 /** Resolves to whether setpriv(1) works (util-linux 2.33 or later): it makes a program end with its parent. */
@@ -300,8 +300,8 @@ function setpriv(): string {
   return findProgram('setpriv', `${process.env.PATH ?? ''}:/usr/bin:/bin`, undefined) ?? '/usr/bin/setpriv'
 }
 
-/** Finds the file that execvp(3) would execute. */
-function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
+/** Finds the file that execvp(3) would execute. `path`: of PATH, whose relative folders start at `cwd`. */
+export function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
   const base = baseOf(cwd) ?? '/'
   const candidates = name.includes('/') ? [name] : path.split(delimiter).map(folder => `${folder || '.'}/${name}`)
   return name === '' ? undefined : candidates.map(candidate => resolve(base, candidate)).find(isExecutable)

@@ -62,7 +62,12 @@ export class Desk {
         const ask = readAsk(bytes)
         if (ask === undefined) return
         const { answer, descriptors: granted } = await this.#answer(ask, socket.peer)
-        await socket.send(JSON.stringify(answer), granted)
+        try {
+          await socket.send(JSON.stringify(answer), granted)
+        } catch (error) {
+          for (const descriptor of granted) descriptor[Symbol.dispose]()
+          throw error
+        }
       } catch (error) {
         if (!socketEnded(error)) throwLater(error)
       } finally {

@@ -16,12 +16,6 @@ import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
 import type { Workers } from './workers.ts'
 
-/** What `need()` is asked for, with the name that it gets unless a listener of the program's options is the same. */
-interface Wanted {
-  readonly spec: CheckedSpec
-  readonly name: string
-}
-
 /** The offer of a predecessor. */
 export interface Predecessor {
   readonly pid: number
@@ -91,14 +85,14 @@ export class Listeners {
     const name = nameOf(spec, nth)
     let wanted = this.#wanted.get(name)
     if (wanted === undefined) {
-      wanted = this.#openWanted({ spec, name })
+      wanted = this.#openWanted(name, spec)
       this.#wanted.set(name, wanted)
       wanted.catch(() => this.#wanted.delete(name)) // the next one tries again
     }
     return wanted
   }
 
-  async #openWanted({ spec, name }: Wanted): Promise<string> {
+  async #openWanted(name: string, spec: CheckedSpec): Promise<string> {
     if (this.#closed) throw new PassfdError('SUPERVISOR_STOPPED')
     if (this.#settings.listeners.size + this.#wanted.size >= MAX_LISTENERS)
       throw new PassfdError('TOO_MANY_LISTENERS', { limit: MAX_LISTENERS })
@@ -279,7 +273,7 @@ function nameOf(spec: CheckedSpec, nth: number): string {
 const MAX_NAME = 255
 
 function readable(text: string): string {
-  const name = text.replace(/[^\x20-\x39\x3b-\x7e]/gu, one => encodeURIComponent(one).replace(/^:$/, '%3A'))
+  const name = text.replace(/[^\x20-\x39\x3b-\x7e]/gu, encodeURIComponent)
   return name.length <= MAX_NAME ? name : `${name.slice(0, 190)}#${createHash('sha256').update(name).digest('hex')}`
 }
 

@@ -553,6 +553,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   /** Throws if the worker's release of passfd is too far away. */
   #replyWith(grant: ListenerGrant, name: string, worker: WorkerProcess, ask: Ask, peer: Peer): Reply {
     try {
+      const address = this.#listeners.address(name)
       const joined = worker.join(ask.join, peer.pid)
       const id = worker.granted(name)
       const { listener, ...rest } = grant
@@ -561,7 +562,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         type: 'granted',
         id,
         name,
-        address: this.#listeners.address(name),
+        address,
         own: rest.own,
         pid: process.pid,
         ...('lane' in rest ? { lane: rest.lane, ...(rest.backlog !== undefined && { backlog: rest.backlog }) } : {}),

@@ -141,7 +141,7 @@ export class WorkerProcess implements Recipient {
   #ends: readonly [control: Descriptor, application: Descriptor] | undefined
   /** Of a `program`: the process that listens. */
   #listening: number | undefined
-  /** Of a `program`: the names of listeners that it was given. */
+  /** Of a `program`: the listeners that it was given and has not left, by name, with the number of the grant. */
   readonly #granted = new Map<string, number>()
   #grants = 0
   /** Of a `program`: settles when the questions of its processes so far are answered. */
@@ -183,8 +183,8 @@ export class WorkerProcess implements Recipient {
       if (settings.command === undefined) {
         const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
         this.#line = line
-        if (settings.program !== undefined) this.#ends = [theirs, application.dup()]
         try {
+          if (settings.program !== undefined) this.#ends = [theirs, application.dup()]
           this.#child =
             settings.program === undefined
               ? this.#launchNode(theirs, application, output)
@@ -291,9 +291,12 @@ export class WorkerProcess implements Recipient {
     return this.uses.has(name) || this.#granted.has(name)
   }
 
-  /** Notes that its program was given this listener. Returns the number of the grant. */
+  /**
+   * Notes that its program was given this listener. Returns the number of the grant: the same one until its program leaves the listener, because
+   * what it says of that may still be under way.
+   */
   granted(name: string): number {
-    const id = ++this.#grants
+    const id = this.#granted.get(name) ?? ++this.#grants
     this.#granted.set(name, id)
     return id
   }
@@ -457,7 +460,7 @@ export class WorkerProcess implements Recipient {
     if (leader === undefined) return
     // A wrapper that is killed can't pass the signal on
     if (signal === 'SIGKILL' && this.#listening !== undefined && this.#listening !== leader)
-      if (statOf(this.#listening)?.session === leader) process.kill(this.#listening, signal)
+      if (statOf(this.#listening)?.session === leader) killNow(this.#listening)
     this.#child!.kill(signal)
   }
 
@@ -714,6 +717,15 @@ export class WorkerProcess implements Recipient {
 function outputOf({ stdio }: SpawnSettings, ends: WriteEnds | undefined): Output {
   if (ends !== undefined) return [ends.stdout.borrow(), ends.stderr.borrow()]
   return stdio === 'ignore' ? [stdio, stdio] : undefined
+}
+
+/** Sends KILL. It may have ended meanwhile, or run as another user: then `SessionLeftovers` reports it. */
+function killNow(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if (!['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+  }
 }
 
 /** Whether it has ended by a signal that means a graceful stop. */

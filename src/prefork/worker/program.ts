@@ -6,12 +6,12 @@ import type { Socket as DatagramSocket } from 'node:dgram'
 import type { Server } from 'node:net'
 import { resolve } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
-import { EACCES } from '../../base/errno.ts'
+import { EACCES, EADDRINUSE, ECONNREFUSED } from '../../base/errno.ts'
 import { PassfdError } from '../../base/errors.ts'
 import { channelOn } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { type FromSupervisor, type FromWorker, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
-import { type Answer, type Granted, WAIT_READY_VARIABLE, type WantedAddress } from '../control/desk.ts'
+import { type Answer, type Failed, type Granted, WAIT_READY_VARIABLE, type WantedAddress } from '../control/desk.ts'
 import { ask } from './ask.ts'
 import { orphanedBy, stopOnSignals } from './join.ts'
 import { SupervisedOrigin } from './supervised-origin.ts'
@@ -103,7 +103,7 @@ export class Program {
   readonly #names = new WeakMap<Server, string>()
   readonly #own = new Set<unknown>()
   /** Listeners whose servers the program has just closed. */
-  #left: string[] = []
+  #closed: string[] = []
   #joined: Joined | undefined
   #isWorker = true
   #saidReady = false
@@ -128,13 +128,13 @@ export class Program {
   listen(server: Server, where: Where, extra: Extra): boolean {
     if (extra.exclusive === true) this.#warnOfExclusive()
     const { address, port } = where
-    const fail = (code: string, errno: number): void => {
-      process.nextTick(() => server.emit('error', bindError('listen', code, errno, address, port)))
+    const fail = (failure: Failure): void => {
+      process.nextTick(() => server.emit('error', bindError('listen', failure, address, port)))
     }
     const granted = this.#ask(wantedOf(where, extra))
     if (granted === undefined) return false
     if (!('grant' in granted)) {
-      fail(granted.code, granted.errno)
+      fail(granted)
       return true
     }
     const { grant, listener } = granted
@@ -143,7 +143,7 @@ export class Program {
     const { name, own } = grant
     if (listeners.isServing(name)) {
       listener.close()
-      fail('EADDRINUSE', -98)
+      fail({ code: 'EADDRINUSE', errno: EADDRINUSE, message: '' })
       return true
     }
     origin.listeners.get(name)?.listener[Symbol.dispose]()
@@ -176,7 +176,7 @@ export class Program {
     if (!server.listening) return false
     this.#names.delete(server)
     delete (server as { address?: unknown }).address
-    this.#left.push(name)
+    this.#closed.push(name)
     // After Node has closed the server's own listener
     queueMicrotask(() => this.#leave())
     return false
@@ -186,7 +186,7 @@ export class Program {
   bind(socket: DatagramSocket, type: 'udp4' | 'udp6', port: number, address: string | undefined): number | undefined {
     const granted = this.#ask({ type, port, ...(address === undefined ? {} : { address }) })
     if (granted === undefined) return undefined
-    if (!('grant' in granted)) throw bindError('bind', granted.code, granted.errno, address ?? null, port)
+    if (!('grant' in granted)) throw bindError('bind', granted, address ?? null, port)
     const { name } = granted.grant
     const { origin } = this.#joined!
     origin.uses(name, { adopts: false, exposed: true })
@@ -206,7 +206,8 @@ export class Program {
     return new PassfdError('PROGRAM_CLUSTER')
   }
 
-  #ask(wanted: WantedAddress): { grant: Granted; listener: Descriptor } | { code: string; errno: number } | undefined {
+  /** The caller owns the listener. */
+  #ask(wanted: WantedAddress): { grant: Granted; listener: Descriptor } | Failure | undefined {
     let result: { answer: Answer; descriptors: Descriptor[] }
     const key = JSON.stringify(wanted)
     const nth = 'port' in wanted && wanted.port === 0 ? (this.#asked.get(key) ?? 0) + 1 : 0
@@ -217,14 +218,19 @@ export class Program {
       result = ask(this.#desk, { token: this.#token, wanted, nth, join, ...(left.length > 0 ? { left } : {}) })
     } catch (error) {
       // The supervisor has ended, or does not answer
-      const { code = 'ECONNREFUSED', errno = -111 } = error as NodeJS.ErrnoException
-      return { code, errno }
+      return failureOf(error)
     }
     const { answer, descriptors } = result
     if (answer.type === 'granted') {
       this.#asked.set(key, nth)
       const [listener, control, channel] = descriptors as [Descriptor, Descriptor?, Descriptor?]
-      if (answer.welcome !== undefined) this.#join(answer, control!, channel!)
+      try {
+        if (answer.welcome !== undefined) this.#join(answer, control!, channel!)
+      } catch (error) {
+        // No descriptor is free for its channels, most likely. The supervisor ends a worker without them
+        for (const descriptor of descriptors) descriptor[Symbol.dispose]()
+        return failureOf(error)
+      }
       this.#joined!.origin.granted(answer.name, answer.id)
       return { grant: answer, listener }
     }
@@ -235,7 +241,7 @@ export class Program {
   }
 
   #leave(): void {
-    for (const name of this.#left.splice(0)) listenersOf(this.#joined!.worker).leave(name)
+    for (const name of this.#closed.splice(0)) listenersOf(this.#joined!.worker).leave(name)
   }
 
   #join({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
@@ -323,13 +329,22 @@ function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: 
   return { port, ...(address ? { host: address } : {}), ...(only ? { ipv6Only: true } : {}), ...queue }
 }
 
+/** What a failure is to the program: an error of the system, or passfd's own with its message. */
+type Failure = Pick<Failed, 'code' | 'errno' | 'message'>
+
+function failureOf(error: unknown): Failure {
+  const { code = 'ECONNREFUSED', errno = ECONNREFUSED, message } = error as NodeJS.ErrnoException
+  return { code, errno, message }
+}
+
 /** As Node reports it: `listen EADDRINUSE: address already in use :::3000`. libuv calls a folder that is missing EACCES. */
-function bindError(syscall: string, code: string, errno: number, address: string | null, port: number): Error {
+function bindError(syscall: string, { code, errno, message }: Failure, address: string | null, port: number): Error {
   const [name, number] = port === PATH && code === 'ENOENT' ? ['EACCES', EACCES] : [code, errno]
   const place = address ?? '::'
-  const [, text = 'unknown error'] = getSystemErrorMap().get(number) ?? []
+  const [, system = 'unknown error'] = getSystemErrorMap().get(number) ?? []
+  const text = name.startsWith('ERR_') ? message : system
   // Node does not explain it for UDP
-  const what = syscall === 'bind' ? name : `${name}: ${text}`
+  const what = syscall === 'bind' && text === system ? name : `${name}: ${text}`
   return Object.assign(new Error(`${syscall} ${what} ${port > 0 ? `${place}:${port}` : place}`), {
     code: name,
     errno: number,

@@ -101,18 +101,18 @@ test('its own handlers are called at the stop, after its requests; server.close(
 })
 
 test('waitReady: it is ready when it says so; without a handler of its own it ends when its requests are done', async t => {
-  const listens = temporaryPath('listens')
   const source = `${REQUIRE}${WEB}
     process.on('SIGUSR2', () => process.send('ready', undefined, undefined, () => {}))
-    // By then a worker that does not wait has said that it is ready
-    server.listen(0, '127.0.0.1', () => setTimeout(() => require('node:fs').writeFileSync(${JSON.stringify(listens)}, 'x'), 50))`
+    server.listen(0, '127.0.0.1')`
   await supervising(
     t,
     { program: written(source), listeners: {}, waitReady: true },
     async (supervisor, { of, exits }) => {
       const started = supervisor.start()
-      await until(() => isWritten(listens), 'its listener')
-      for (let turn = 0; turn < 10; turn++) await new Promise(resolve => setImmediate(resolve))
+      await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
+      await get(supervisor, Object.keys(supervisor.addresses)[0])
+      // A worker that does not wait has said so before it reports the request
+      await until(() => supervisor.workers[0]!.requests === 1, 'its report')
       t.deepEqual(of(1), ['starting'])
       process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
       await started
@@ -261,9 +261,12 @@ testInCi('a server that the program has unreferenced before listen() does not ke
   for (const balance of BALANCES) {
     const source = `${REQUIRE}${WEB}
       server.unref()
-      server.listen(0, '127.0.0.1', () => setTimeout(() => {}, 100))`
+      server.listen(0, '127.0.0.1')
+      const stays = setInterval(() => {}, 1000)
+      process.once('SIGUSR2', () => clearInterval(stays))`
     await supervising(t, { program: written(source), listeners: {}, balance }, async (supervisor, { exits }) => {
       await supervisor.start()
+      process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
       await until(() => exits.length > 0, 'its end')
       t.is(exits[0], '0/1 0', JSON.stringify(balance))
     })
@@ -288,6 +291,45 @@ test('a port that is tried on one address, closed at once, and then used on anot
     await supervisor.start()
     await until(() => isWritten(output), 'the program')
     t.is(readFileSync(output, 'utf8'), 'listens')
+    await supervisor.stop()
+  })
+})
+
+testInCi(
+  'a second server on the address of another one fails as in Node, and the supervisor goes on giving to the first',
+  async t => {
+    const errors = temporaryPath('errors')
+    const source = `${REQUIRE}${WEB}
+    const path = ${JSON.stringify(temporaryPath('twice'))}
+    server.listen(path)
+    require('node:net').createServer().on('error', error => require('node:fs').writeFileSync(${JSON.stringify(errors)}, error.code)).listen(path)`
+    for (const balance of BALANCES)
+      await supervising(t, { program: written(source), listeners: {}, balance }, async supervisor => {
+        await supervisor.start()
+        const [name] = Object.keys(supervisor.addresses)
+        t.is(await get(supervisor, name), `${supervisor.workers[0]!.pid}`)
+        await until(() => isWritten(errors), 'the error')
+        t.is(readFileSync(errors, 'utf8'), 'EADDRINUSE')
+        await supervisor.stop()
+      })
+  }
+)
+
+testInCi('an error of passfd says in words what is wrong: more addresses than there may be', async t => {
+  const errors = temporaryPath('errors')
+  const source = `${REQUIRE}
+    const net = require('node:net')
+    const listen = number => net.createServer()
+      .on('error', error => require('node:fs').writeFileSync(${JSON.stringify(errors)}, error.message))
+      .listen(${JSON.stringify(temporaryPath('many'))} + number, () => listen(number + 1))
+    listen(0)`
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    await supervisor.start()
+    await until(() => isWritten(errors), 'the error')
+    t.regex(
+      readFileSync(errors, 'utf8'),
+      /^listen ERR_PASSFD_TOO_MANY_LISTENERS: The program listens at more than 64 addresses/
+    )
     await supervisor.stop()
   })
 })
