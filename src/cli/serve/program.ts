@@ -1,7 +1,6 @@
 /** What `passfd serve <program> [args…]` runs. */
-import { statSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { findProgram } from '../../prefork/launch/launch.ts'
+import { accessSync, constants, statSync } from 'node:fs'
+import { delimiter, resolve } from 'node:path'
 import { CommandError, EXIT } from '../exit.ts'
 import type { ServeOptions } from './options.ts'
 
@@ -48,8 +47,17 @@ export function commandOf(
 
 /** Throws (exit code 66) if a command is in no folder of PATH. A relative folder of PATH starts at `cwd`. */
 export function checkFound(command: string, path: string, cwd: string): void {
-  if (command.includes('/') || findProgram(command, path, cwd) !== undefined) return
+  if (command.includes('/') || path.split(delimiter).some(folder => isExecutable(resolve(cwd, folder, command)))) return
   throw new CommandError(EXIT.noInput, `There is no command "${command}"`, 'Check its name, or install its package')
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
 }
 
 function nodeOptionsOf({

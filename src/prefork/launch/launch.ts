@@ -301,7 +301,7 @@ function setpriv(): string {
 }
 
 /** Finds the file that execvp(3) would execute. `path`: of PATH, whose relative folders start at `cwd`. */
-export function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
+function findProgram(name: string, path = '/usr/bin:/bin', cwd: string | URL | undefined): string | undefined {
   const base = baseOf(cwd) ?? '/'
   const candidates = name.includes('/') ? [name] : path.split(delimiter).map(folder => `${folder || '.'}/${name}`)
   return name === '' ? undefined : candidates.map(candidate => resolve(base, candidate)).find(isExecutable)
