@@ -16,6 +16,7 @@ export function adminWorker(more: Partial<AdminWorker> = {}): AdminWorker {
     rss: 64 * 1024 * 1024,
     cpu: 0,
     reason: undefined,
+    stopped: false,
     ...more
   }
 }

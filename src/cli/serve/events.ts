@@ -17,8 +17,6 @@ export interface Report {
 export function reportEvents(supervisor: Supervisor, name: string, report: (report: Report) => void): void {
   const began = performance.now()
   let started = false
-  /** The workers that were asked to stop. */
-  const stopping = new Set<number>()
   const tell = (event: string, level: Level, text: string, facts?: Record<string, unknown>): void =>
     report({ event, level, text, ...(facts === undefined ? {} : { facts }) })
   const trouble = (event: string, level: Level) => (error: unknown) => {
@@ -41,14 +39,11 @@ export function reportEvents(supervisor: Supervisor, name: string, report: (repo
   supervisor.on('worker', worker => {
     if (started) tell('ready', 'info', `${workerText(worker)} is ready`, factsOf(worker))
   })
-  supervisor.on('state', ({ id, state }) => {
-    if (state === 'stopping') stopping.add(id)
-  })
   supervisor.on('exit', (worker, code, signal) => {
-    const isRight = stopping.delete(worker.id) && code === 0
+    const { stopped } = worker
     const reason = worker.reason ?? (signal === null ? `exit code ${code}` : `signal ${signal}`)
-    const text = `${workerText(worker)} has ended${isRight ? '' : `: ${reason}`}`
-    tell('exit', isRight ? 'info' : 'warning', text, { ...factsOf(worker), code, signal, reason })
+    const text = `${workerText(worker)} has ended${stopped ? '' : `: ${reason}`}`
+    tell('exit', stopped ? 'info' : 'warning', text, { ...factsOf(worker), code, signal, reason })
   })
   supervisor.on('gaveUp', trouble('gaveUp', 'error'))
   supervisor.on('reloadFailed', trouble('reloadFailed', 'error'))

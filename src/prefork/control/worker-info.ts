@@ -38,6 +38,11 @@ export interface WorkerInfo {
   readonly cpu: number
   /** The reason why it has ended, or why it will end (a limit), in words; undefined before. */
   readonly reason: string | undefined
+  /**
+   * In `'exit'`: it was to stop, and has ended in time, with exit code 0, or by TERM or INT (also as exit code 143 or 130). Another code is the
+   * program's report of a failure.
+   */
+  readonly stopped: boolean
   /** Carries the application's own messages to and from this worker. */
   readonly channel: Channel
 }

@@ -12,6 +12,13 @@ export function exitReason(code: number | null, signal: NodeJS.Signals | null): 
   return `exited with code ${code}${meaning === undefined ? '' : ` (${meaning})`}`
 }
 
+/** Whether a process has ended by a signal that asks for a graceful stop, or by the exit code with which shells and many programs report that. */
+export function isStop({ code, signal }: { code: number | null; signal: NodeJS.Signals | null }): boolean {
+  return STOPS.includes(signal ?? code)
+}
+
+const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
+
 /** Exit codes that Node uses while a program runs, and those of a shell. Each program gives lower codes a meaning of its own. */
 const MEANINGS: Record<number, string> = {
   5: 'in Node: a fatal error of V8',

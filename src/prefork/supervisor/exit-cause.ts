@@ -1,5 +1,5 @@
 /** Describes why a worker has ended, by its exit status and by what the supervisor noted before. */
-import { exitReason } from '../launch/exit-status.ts'
+import { exitReason, isStop } from '../launch/exit-status.ts'
 
 /** The end of a process: code or signal is null. Both are null if it could not be started. */
 export interface Exit {
@@ -15,6 +15,8 @@ export interface Progress {
   readonly booted: boolean
   /** The supervisor has told it to end. */
   readonly told: boolean
+  /** It was to stop when it ended: by the supervisor's order, or by its own wish. */
+  readonly stopping: boolean
   /** The reason that the supervisor had for ending it. */
   readonly reason: string | undefined
   /** What it has not done to become ready: completes "it has not …". */
@@ -39,12 +41,27 @@ export class ExitCause {
   /** The failure that it has reported by sd_notify(3). */
   errno: string | undefined
 
+  /**
+   * Whether this end is that of a stop, in time and without a failure. A program may end by the signal that it was sent, or by the exit code of a
+   * shell for that (143: `next start`, npm). Another code is the program's report of a failure.
+   */
+  isStop(exit: Exit, { started, stopping }: Progress): boolean {
+    const { killedFor, denied, overdue, exception, refused } = this
+    if (!started || !stopping || denied) return false
+    return (
+      [killedFor, overdue, exception, refused].every(each => each === undefined) && (exit.code === 0 || isStop(exit))
+    )
+  }
+
   /** Describes this end of the process, as the end of a sentence. */
-  describe({ code, signal }: Exit, { started, booted, told, reason, missing, unreadable }: Progress): string {
+  describe(exit: Exit, progress: Progress): string {
+    const { code, signal } = exit
+    const { started, booted, told, reason, missing, unreadable } = progress
     if (!started) return this.startFailure ?? 'it could not be started'
     if (this.denied && code === null && signal === null)
       return 'it runs as another user, so that the supervisor may not end it (EPERM)'
-    const how = exitReason(code, signal)
+    // That a wrapper was killed is a guess of exitReason(), and wrong of a program that has handled the signal
+    const how = this.isStop(exit, progress) && code !== null ? `exited with code ${code}` : exitReason(code, signal)
     const why = this.#seen(code, signal) ?? reason ?? unreadable(code)
     if (why !== undefined) return `${why} (${how})`
     return code === 0 && !booted && !told ? `it ${how} and has not ${missing}` : `it ${how}`

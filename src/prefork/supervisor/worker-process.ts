@@ -2,7 +2,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { type Deferred, deferred } from '../../base/deferred.ts'
 import { PassfdError } from '../../base/errors.ts'
@@ -15,6 +14,7 @@ import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { type Accepted, type FromSupervisor, type Join, SUPERVISOR_VARIABLE, type Welcome } from '../control/control.ts'
 import { DESK_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
+import { isStop } from '../launch/exit-status.ts'
 import {
   checkEntry,
   deniedTo,
@@ -35,9 +35,6 @@ import type { OutputLines, OutputStream, WorkerOutput, WriteEnds } from './outpu
 
 /** The time in ms in which a worker may end on its own after its control channel has ended. */
 const LAST_WORDS = 1000
-
-/** Signals that stop a worker, and the exit codes of a shell or wrapper that has passed the signal on. */
-const STOPS: readonly unknown[] = ['SIGTERM', 'SIGINT', 128 + constants.signals.SIGTERM, 128 + constants.signals.SIGINT]
 
 /** Where src/preload.cts is, seen from dist/, from a bundle, and from src/ in tests. */
 const PRELOADS = ['../../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
@@ -133,6 +130,8 @@ export class WorkerProcess implements Recipient {
   checked = false
   /** Why it has ended, or is to end, in words. */
   reason: string | undefined
+  /** It has ended as one that was to stop: see WorkerInfo. */
+  stopped = false
 
   /** Only a process of this worker knows it, from its environment. */
   readonly token = randomBytes(16).toString('hex')
@@ -316,7 +315,7 @@ export class WorkerProcess implements Recipient {
   }
 
   info(): WorkerInfo {
-    const { slot, id, pid, state, uptime, connections, requests, lag, channel } = this
+    const { slot, id, pid, state, uptime, connections, requests, lag, stopped, channel } = this
     return {
       slot,
       id,
@@ -331,6 +330,7 @@ export class WorkerProcess implements Recipient {
       rss: this.rss,
       cpu: this.cpu,
       reason: this.reason,
+      stopped,
       channel
     }
   }
@@ -693,16 +693,20 @@ export class WorkerProcess implements Recipient {
     this.#warnOfThoseLeft(await leftovers.end({ grace: Math.max(0, limit - performance.now()), term, killTimeout }))
   }
 
+  /** Returns the reason of its end. */
   #describe(exit: Exit): string {
     const { booted, told, reason, pid } = this
-    return this.#cause.describe(exit, {
+    const progress = {
       started: pid !== undefined,
       booted,
       told,
+      stopping: this.state === 'stopping',
       reason,
       missing: this.#missing(),
-      unreadable: code => this.#unreadable(code)
-    })
+      unreadable: (code: number | null) => this.#unreadable(code)
+    }
+    this.stopped = this.#cause.isStop(exit, progress)
+    return this.#cause.describe(exit, progress)
   }
 
   /** Returns a guess why Node exited with 1: a file that the worker's user may not read. Node explains it only on the worker's stderr. */
@@ -726,11 +730,6 @@ function killNow(pid: number): void {
   } catch (error) {
     if (!['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
   }
-}
-
-/** Whether it has ended by a signal that means a graceful stop. */
-function isStop({ code, signal }: Exit): boolean {
-  return STOPS.includes(signal ?? code)
 }
 
 /** Returns the path of the file that is loaded into programs. Throws ERR_PASSFD_PRELOAD_MISSING. */

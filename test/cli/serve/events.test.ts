@@ -27,13 +27,11 @@ test('the life of workers', t => {
   emit('started')
   t.regex(texts()[0]!, /^info: shop serves at 127\.0\.0\.1:80: 2 workers, process \d+, after \d+ ms$/)
   emit('worker', worker({}))
-  emit('state', worker({ state: 'stopping' }))
-  emit('exit', worker({ reason: 'it exited with code 0' }), 0, null)
+  emit('exit', worker({ stopped: true, reason: 'it exited with code 143' }), 143, null)
   t.deepEqual(texts(), ['info: Worker 1 (pid 99) is ready', 'info: Worker 1 (pid 99) has ended'])
   // On its own, or not as it should
   emit('exit', worker({ reason: 'it exited with code 0' }), 0, null)
   emit('exit', worker({ pid: undefined }), null, null)
-  emit('state', worker({ state: 'stopping' }))
   emit('exit', worker({}), null, 'SIGKILL')
   t.deepEqual(texts(), [
     'warning: Worker 1 (pid 99) has ended: it exited with code 0',

@@ -1,7 +1,8 @@
 /** Why a worker has ended: of each way to end, and never of what its program has survived. */
+import { ExitCause, type Progress } from '../../../src/prefork/supervisor/exit-cause.ts'
 import { isFull } from '../../helpers/full.ts'
 import { program, supervising } from '../../helpers/supervising.ts'
-import { testInCi, until } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 /** Survives exceptions as its environment says, and then does what it is told. */
 const SURVIVOR = `
@@ -85,4 +86,45 @@ testInCi('the reason is of this end, not an exception that the program has survi
     for (const [slot, [survives, what, end, reason]] of ENDS.entries())
       t.regex(`${reasons[slot]}`, reason, `${survives}, ${what}, ${end}`)
   })
+})
+
+test('an end by the signal of a stop, or by the exit code for it, is the end of a stop and not a failure', t => {
+  const ready: Progress = {
+    started: true,
+    booted: true,
+    told: true,
+    stopping: true,
+    reason: undefined,
+    missing: '',
+    unreadable: () => undefined
+  }
+  const end = (
+    code: number | null,
+    signal: NodeJS.Signals | null,
+    more: Partial<Progress> = {},
+    noted: object = {}
+  ) => {
+    const cause = Object.assign(new ExitCause(), noted)
+    const progress = { ...ready, ...more }
+    return [cause.isStop({ code, signal }, progress), cause.describe({ code, signal }, progress)]
+  }
+  t.deepEqual(end(0, null), [true, 'it exited with code 0'])
+  t.deepEqual(end(143, null), [true, 'it exited with code 143'])
+  t.deepEqual(end(130, null), [true, 'it exited with code 130'])
+  t.deepEqual(end(null, 'SIGTERM'), [true, 'it was killed by SIGTERM (Terminated)'])
+  const early = { booted: false, reason: 'it was stopped before it was ready' }
+  t.deepEqual(end(null, 'SIGTERM', early), [
+    true,
+    'it was stopped before it was ready (was killed by SIGTERM (Terminated))'
+  ])
+
+  const other = 'exited with code 143 (from a shell or another program in between: killed by SIGTERM (Terminated))'
+  t.deepEqual(end(143, null, { told: false, stopping: false }), [false, `it ${other}`], 'nobody has told it')
+  t.deepEqual(end(1, null), [false, 'it exited with code 1'], 'its own report of a failure')
+  t.deepEqual(end(null, 'SIGKILL'), [false, 'it was killed by SIGKILL (Killed)'])
+  t.deepEqual(end(143, null, {}, { overdue: 'it was late' }), [false, `it was late (${other})`])
+  t.deepEqual(end(0, null, {}, { exception: 'it failed with Error: no' }), [
+    false,
+    'it failed with Error: no (exited with code 0)'
+  ])
 })

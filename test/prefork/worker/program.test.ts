@@ -100,6 +100,19 @@ test('its own handlers are called at the stop, after its requests; server.close(
   })
 })
 
+test('a program that ends by the exit code for TERM has stopped as it should, as `next start` does', async t => {
+  const source = `${REQUIRE}${WEB}
+    server.listen(0, '127.0.0.1')
+    process.on('SIGTERM', () => process.exit(143))`
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    const ends: unknown[] = []
+    supervisor.on('exit', ({ stopped, reason }, code) => ends.push([code, stopped, reason]))
+    await supervisor.start()
+    await supervisor.stop()
+    t.deepEqual(ends, [[143, true, 'it exited with code 143']])
+  })
+})
+
 test('waitReady: it is ready when it says so; without a handler of its own it ends when its requests are done', async t => {
   const source = `${REQUIRE}${WEB}
     process.on('SIGUSR2', () => process.send('ready', undefined, undefined, () => {}))
