@@ -90,6 +90,12 @@ export interface SupervisorOptions {
   killTimeout?: number
   /** Sets how long a stopping worker keeps an idle keep-alive connection open after its last request, in ms. Default 1,000. */
   idleGrace?: number
+  /**
+   * Whether a stopping worker passes idle keep-alive connections (HTTP/1 without TLS) on to other workers, so that their clients notice nothing. For
+   * these the connection is new: what the program has noted on a socket stays behind. false: it closes them after `idleGrace`.
+   * Default true.
+   */
+  passIdle?: boolean
   /** Limits the time in which a worker gives its state to its replacement (`worker.handOver()`), in ms. Default 5,000. */
   handOverTimeout?: number
   /** Sets how often a worker reports its state, in ms; at least twice in `hangTimeout`. Default 1,000. */
@@ -146,6 +152,7 @@ const SUPERVISOR_OPTIONS = {
   stopTimeout: true,
   killTimeout: true,
   idleGrace: true,
+  passIdle: true,
   handOverTimeout: true,
   heartbeat: true,
   hangTimeout: true,
@@ -200,6 +207,7 @@ export interface Settings {
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly idleGrace: number
+  readonly passIdle: boolean
   readonly handOverTimeout: number
   readonly heartbeat: number
   readonly hangTimeout: number
@@ -218,7 +226,7 @@ const MAX_ID = 0xfffffffe
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function settingsOf(given: SupervisorOptions): Settings {
   const options = readOptions(given, SUPERVISOR_OPTIONS)
-  const { command, program, waitReady = false, listeners, admin, restart = restartPolicy() } = options
+  const { command, program, waitReady = false, passIdle = true, listeners, admin, restart = restartPolicy() } = options
   const entry = asUrl(options.entry) ?? options.entry
   const spawn = readOptions(options.spawn === undefined ? {} : options.spawn, SPAWN_OPTIONS, 'options.spawn')
   if (spawn.cwd !== undefined) spawn.cwd = asUrl(spawn.cwd) ?? spawn.cwd
@@ -241,6 +249,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
   for (const [index, part] of (command ?? []).entries()) checkNoNul(part, `options.command[${index}]`)
   for (const [index, part] of (program ?? []).entries()) checkNoNul(part, `options.program[${index}]`)
   if (typeof waitReady !== 'boolean') throw invalid('options.waitReady', 'true or false', waitReady)
+  if (typeof passIdle !== 'boolean') throw invalid('options.passIdle', 'true or false', passIdle)
   if (waitReady && program === undefined)
     throw invalid('options.waitReady', 'undefined: only a program has it', waitReady)
   if (typeof restart !== 'function') throw invalid('options.restart', 'a function', restart)
@@ -264,6 +273,7 @@ export function settingsOf(given: SupervisorOptions): Settings {
     stopTimeout: time(options.stopTimeout, 'options.stopTimeout', 30_000, 1),
     killTimeout: time(options.killTimeout, 'options.killTimeout', 5000, 1),
     idleGrace: time(options.idleGrace, 'options.idleGrace', 1000, 0),
+    passIdle,
     handOverTimeout: time(options.handOverTimeout, 'options.handOverTimeout', 5000, 1),
     // A worker whose heartbeat is late does not hang yet
     heartbeat: hangTimeout === 0 ? heartbeat : Math.min(heartbeat, Math.max(10, Math.floor(hangTimeout / 2))),

@@ -148,10 +148,10 @@ export class GracefulEnd {
     const isLast = typeof last === 'function' ? last() : last
     const all = this.#listeners.intakes
     await this.#listeners.end(isLast, alone?.())
-    const drained = all.map(served => served.drain({ idleGrace, signal }))
+    const drained = this.#listeners.drain({ idleGrace, signal, passes: !(await isLast) })
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#handlers.run(signal)
-    await Promise.all(drained)
+    await Promise.race([Promise.all(drained), new Promise<void>(resolve => whenAborted(signal, resolve))])
     for (const served of all) served.destroyAll()
     clearTimeout(limit)
     await this.#effects.leave()

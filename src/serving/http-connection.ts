@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers'
 import type { TLSSocket } from 'node:tls'
 import { native } from '../os/native.ts'
+import type { PassOn } from './intake.ts'
 
 /** The part that all connections of a server share. */
 export interface Traffic {
@@ -102,10 +103,10 @@ export class HttpConnection {
   }
 
   /**
-   * Ends it if it is idle, and has been for `idleGrace`. `between`: sockets on which no request has begun to arrive since the last one,
-   * as Node's parsers know; `foreign`: what is no HTTP is spoken by the application itself.
+   * Passes it on if it is idle, or else ends it when it has been for `idleGrace`. `between`: sockets on which no request has begun to arrive since
+   * the last one, as Node's parsers know; `foreign`: what is no HTTP is spoken by the application itself.
    */
-  sweep(now: number, between: () => ReadonlySet<unknown>, foreign: boolean): void {
+  sweep(now: number, between: () => ReadonlySet<unknown>, foreign: boolean, pass?: PassOn): void {
     const { raw } = this
     if (this.#session !== undefined && !this.#session.destroyed) {
       if (this.#streams === 0 && this.#isQuiet(now)) this.#session.close()
@@ -125,6 +126,7 @@ export class HttpConnection {
     }
     if (this.#arriving) this.#active = now
     this.#arriving = false
+    if (pass !== undefined && stream === raw && this.#passOn(pass)) return
     if (!this.#isQuiet(now)) return
     if (stream === undefined || stream === raw) raw.destroy()
     else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
@@ -143,8 +145,23 @@ export class HttpConnection {
   }
 
   #isQuiet(now: number): boolean {
-    const fd = this.raw._handle?.fd ?? -1
-    return now - this.#active >= this.#traffic.idleGrace && (fd < 0 || native.pending(fd) <= 0)
+    return now - this.#active >= this.#traffic.idleGrace && !hasUnread(this.raw)
+  }
+
+  /** Gives a duplicate away, and closes this process's copy without a shutdown. Bytes that arrive from now on wait for the other process. */
+  #passOn(pass: PassOn): boolean {
+    const { raw } = this
+    const fd = raw._handle?.fd ?? -1
+    // What was written may not have left yet
+    if (fd < 0 || raw.destroyed || raw.writableLength > 0 || raw.writableEnded || hasUnread(raw)) return false
+    const copy = native.dup(fd)
+    if (copy < 0) return false
+    if (!pass(copy)) {
+      native.close(copy)
+      return false
+    }
+    raw.destroy()
+    return true
   }
 
   /** Pipelined requests behind it are answered, too, so only the last response has `Connection: close`. */
@@ -161,6 +178,27 @@ export class HttpConnection {
       return Reflect.apply(writeHead, response, args)
     }
   }
+}
+
+/** Whether bytes have arrived that this process has not read. */
+function hasUnread(socket: ObservedSocket): boolean {
+  const fd = socket._handle?.fd ?? -1
+  return fd >= 0 && native.pending(fd) > 0
+}
+
+/**
+ * Treats a connection that another process has served as Node treats it between two requests. Node would take it for a new one: its time-outs for
+ * the first request answer 408, which a client would take for the answer to its next request. `keepAliveTimeout` in ms, 0: no limit.
+ */
+export function goOnIdle(socket: ObservedSocket, keepAliveTimeout: number): void {
+  const { parser } = socket
+  // From its next message on the parser is in Node's lists again
+  if (socket.bytesRead === 0) (parser as { remove?(): void } | null | undefined)?.remove?.()
+  if (!(keepAliveTimeout > 0)) return
+  const timer = setTimeout(() => {
+    if (socket.bytesRead === 0 && !hasUnread(socket)) socket.destroy()
+  }, keepAliveTimeout).unref()
+  socket.once('close', () => clearTimeout(timer))
 }
 
 /** Returns the connection of a server's socket. */

@@ -7,7 +7,14 @@ export interface DrainOptions {
   idleGrace: number
   /** Ends the wait. Remaining connections stay open. */
   signal?: AbortSignal
+  /**
+   * Gets the number of an idle connection, which another process goes on with. Returns whether it has taken it, and owns it then. Without it, and
+   * for what can't be passed on (TLS, HTTP/2), idle connections are closed after `idleGrace`.
+   */
+  pass?: PassOn
 }
+
+export type PassOn = (connection: number) => boolean
 
 export interface Intake {
   /** The number of open connections. */
@@ -26,8 +33,8 @@ export interface Intake {
   add(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Promise<AcceptSource>
   /** As `add`, but it accepts when it returns, and throws the errors. */
   begin(listener: Descriptor, backlog?: number, exclusive?: () => boolean): Begun
-  /** Serves a connection that was accepted elsewhere, and uses it up. */
-  give(connection: Descriptor, onClosed?: () => void): void
+  /** Serves a connection that was accepted elsewhere, and uses it up. `idle`: another process has served requests of it before. */
+  give(connection: Descriptor, onClosed?: () => void, idle?: boolean): void
   /** Stops accepting from all listeners, at once. `last`: it first accepts the connections that wait in the queues. `last` may resolve later. */
   stopAccepting(options: { last: boolean | Promise<boolean> }): Promise<void>
   /** Ends the open connections gracefully. Resolves when none is left, or when `signal` aborts. */

@@ -1,15 +1,18 @@
 /** The listeners of a process that serves, by name, and the server of the program that serves each of them. */
 import type { Server } from 'node:net'
+import { isDeepStrictEqual } from 'node:util'
 import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { acceptUpTo, acceptWaiting } from '../os/acceptor.ts'
 import type { AcceptSource, Begun } from './accept-sources.ts'
+import { addressOf, type ListenAddress } from './bound-socket.ts'
 import { type ConnectionHandler, DescriptorIntake } from './descriptor-intake.ts'
-import type { Intake } from './intake.ts'
+import type { DrainOptions, Intake } from './intake.ts'
 import { endListeners } from './last-accept.ts'
 import type { Lane, ListenerGrant } from './listener-grant.ts'
+import { PassedOn, type SendIdle } from './passed-on.ts'
 import { ServerIntake } from './server-intake.ts'
 
 /** Where the listeners come from. */
@@ -19,6 +22,8 @@ export interface ListenerSource {
   isShared(name: string): boolean
   /** Called when a given connection has closed. Undefined: the origin does not need that. */
   readonly onClosed?: (() => void) | undefined
+  /** Gives idle connections to another process. Undefined: there is none that takes them. */
+  readonly sendIdle?: SendIdle | undefined
   /** `exposed`: the program has a copy of the listener. */
   uses?(name: string, how: { adopts: boolean; exposed: boolean }): void
   /** Its server was closed by the program. */
@@ -31,6 +36,8 @@ interface ServedListener {
   readonly lanes: Map<number, Promise<AcceptSource>>
 }
 
+const ANY: readonly string[] = ['0.0.0.0', '::']
+
 export class ServedListeners {
   readonly #source: ListenerSource
   readonly #servers = new Map<Server, ServerIntake>()
@@ -38,6 +45,8 @@ export class ServedListeners {
   readonly #serving = new Map<string, ServedListener>()
   /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
   readonly #exposed = new Set<string>()
+  /** The addresses of the listeners, while these close. */
+  readonly #addresses = new Map<string, ListenAddress>()
   /** Copies for the next `attach()`. */
   readonly #reserved = new Map<Descriptor, Descriptor>()
   #held = false
@@ -261,8 +270,11 @@ export class ServedListeners {
     return { connections, error }
   }
 
-  /** Serves each connection, even if the program's code throws for another one (in a 'drop' listener, for example). */
-  give(name: string, connections: readonly Descriptor[]): void {
+  /**
+   * Serves each connection, even if the program's code throws for another one (in a 'drop' listener, for example). `idle`: another process has
+   * served requests of them.
+   */
+  give(name: string, connections: readonly Descriptor[], idle = false): void {
     const served = this.#serving.get(name)?.served
     for (const connection of connections) {
       if (served === undefined || this.#cutOff) {
@@ -271,7 +283,7 @@ export class ServedListeners {
         continue
       }
       try {
-        served.give(connection, this.#source.onClosed)
+        served.give(connection, this.#source.onClosed, idle)
       } catch (error) {
         connection[Symbol.dispose]()
         throwLater(error)
@@ -308,6 +320,7 @@ export class ServedListeners {
   async end(last: boolean | Promise<boolean>, alone: readonly string[] = []): Promise<void> {
     this.#ended = true
     this.#closeReserved()
+    this.#noteAddresses()
     const emptied: Promise<void>[] = []
     for (const name of alone)
       for (const source of this.#serving.get(name)?.lanes.values() ?? []) emptied.push(source.then(one => one.empty()))
@@ -317,6 +330,42 @@ export class ServedListeners {
     await Promise.all(stopped)
     if (await last) await this.#acceptDispatched()
     this.#close(() => true)
+  }
+
+  /**
+   * Ends the open connections of all servers, after `end()`. Returns a promise for each, and one for connections that others go on with. `passes`:
+   * other processes serve the listeners.
+   */
+  drain({ passes, ...options }: Omit<DrainOptions, 'pass'> & { passes: boolean }): Promise<void>[] {
+    const { sendIdle } = this.#source
+    if (!passes || sendIdle === undefined) return this.intakes.map(served => served.drain(options))
+    const passedOn = new PassedOn(sendIdle)
+    const drained = this.intakes.map(served =>
+      served.drain({
+        ...options,
+        pass: connection => {
+          const name = this.#listenerOf(served, connection)
+          return name !== undefined && this.#source.isShared(name) && passedOn.add(name, connection)
+        }
+      })
+    )
+    return [...drained, Promise.all(drained).then(() => passedOn.done)]
+  }
+
+  #noteAddresses(): void {
+    for (const [name, { listener }] of this.#source.listeners)
+      if (!listener.closed) this.#addresses.set(name, addressOf(listener.borrow()))
+  }
+
+  /** Returns the name of the listener that a connection of this server came from. Undefined: it could be several. */
+  #listenerOf(served: Intake, connection: number): string | undefined {
+    const names = [...this.#serving].filter(([, entry]) => entry.served === served).map(([name]) => name)
+    if (names.length <= 1) return names[0]
+    const local = addressOf(connection)
+    const possible = names.filter(name => leadsTo(this.#addresses.get(name), local))
+    const exact = possible.filter(name => isDeepStrictEqual(this.#addresses.get(name), local))
+    const [name, further] = exact.length > 0 ? exact : possible
+    return further === undefined ? name : undefined
   }
 
   /** Accepts the connections that wait in dispatched listeners, because no other process does any more, and closes these listeners. */
@@ -355,6 +404,13 @@ export class ServedListeners {
     }
     return served
   }
+}
+
+/** Whether a connection with this address of its own may have come from the listener. */
+function leadsTo(listener: ListenAddress | undefined, local: ListenAddress): boolean {
+  if (listener === undefined) return false
+  if ('path' in listener || 'path' in local) return isDeepStrictEqual(listener, local)
+  return listener.port === local.port && (listener.address === local.address || ANY.includes(listener.address))
 }
 
 /** Whether the stopping supervisor has shut it down: then a TCP socket does not listen any more. */

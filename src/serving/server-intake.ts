@@ -11,8 +11,8 @@ import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
 import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
-import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
-import type { DrainOptions, Intake } from './intake.ts'
+import { connectionOn, goOnIdle, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
+import type { DrainOptions, Intake, PassOn } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
@@ -109,15 +109,19 @@ export class ServerIntake implements Intake {
   /**
    * Serves a connection that was accepted elsewhere, as if the server had accepted it, and uses it up. It also works after `stopAccepting()`, for
    * connections that were on their way. It does not check the kind (tcp or unix-stream), which takes five system calls. It calls `onClosed` when
-   * the connection has closed, even if the server refused it.
+   * the connection has closed, even if the server refused it. `idle`: another process has served requests of it before, so it may stay without one
+   * for the server's `keepAliveTimeout`.
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
-  give(connection: Descriptor, onClosed?: () => void): void {
+  give(connection: Descriptor, onClosed?: () => void, idle = false): void {
     this.#context.run(() => {
       this.#sources.prepare()
       const socket = socketOf(moveOut(connection, 'give()'), this.#server)
       if (onClosed !== undefined) socket.once('close', onClosed)
       this.#receive(socket)
+      const { keepAliveTimeout } = this.#server as { keepAliveTimeout?: number }
+      // After its 'connection' event
+      if (idle && keepAliveTimeout !== undefined) process.nextTick(() => goOnIdle(socket, keepAliveTimeout))
     })
   }
 
@@ -131,10 +135,10 @@ export class ServerIntake implements Intake {
 
   /**
    * Ends the open connections. From now on each response has `Connection: close`, and HTTP/2 sessions get a GOAWAY. Requests under way are
-   * finished; idle connections are closed after `idleGrace` without activity. The application must end upgraded connections, and those of a net or
-   * tls server. Resolves when no connection is left, or when `signal` aborts.
+   * finished; idle connections go to `pass`, or are closed after `idleGrace` without activity. The application must end upgraded connections, and
+   * those of a net or tls server. Resolves when no connection is left, or when `signal` aborts.
    */
-  drain({ idleGrace, signal }: DrainOptions): Promise<void> {
+  drain({ idleGrace, signal, pass }: DrainOptions): Promise<void> {
     checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)
     this.#traffic.idleGrace = idleGrace
     this.#traffic.draining = true
@@ -144,7 +148,7 @@ export class ServerIntake implements Intake {
         ? setInterval(() => sweep(), Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
         : undefined
       const sweep = (): void => {
-        this.#sweep()
+        this.#sweep(pass)
         done()
       }
       const done = (): void => {
@@ -206,7 +210,7 @@ export class ServerIntake implements Intake {
     return true
   }
 
-  #sweep(): void {
+  #sweep(pass: PassOn | undefined): void {
     const now = performance.now()
     let between: ReadonlySet<unknown> | undefined
     const lookUp = (): ReadonlySet<unknown> => {
@@ -214,7 +218,7 @@ export class ServerIntake implements Intake {
       return between
     }
     const foreign = this.#server.listenerCount('unknownProtocol') > 0
-    for (const connection of this.#connections) connection.sweep(now, lookUp, foreign)
+    for (const connection of this.#connections) connection.sweep(now, lookUp, foreign, pass)
   }
 }
 

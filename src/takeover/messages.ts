@@ -112,7 +112,8 @@ export type Asked =
 export type Told =
   | { do: 'wait'; behind: number }
   | { do: 'left'; connections: number; chain: Draining[] }
-  | { do: 'connections'; name: string; connections: Descriptor[] }
+  /** `slot`: the connections are idle, and this supervisor's worker in that slot has served them (0: a seat). */
+  | { do: 'connections'; name: string; connections: Descriptor[]; slot?: number }
   /** Between supervisors: the end of a socketpair to the predecessor's worker in `slot`, which gives its state. */
   | { do: 'worker'; slot: number; end: Descriptor }
 

@@ -57,6 +57,11 @@ export interface TakeOverOptions {
   killTimeout?: number
   /** Sets how long an idle keep-alive connection stays open after its last request at the end, in ms. Default 1,000. */
   idleGrace?: number
+  /**
+   * Whether it passes idle keep-alive connections (HTTP/1 without TLS) on to its successor, so that their clients notice nothing. For the successor
+   * these are new: what the program has noted on a socket stays behind. false: it closes them after `idleGrace`. Default true.
+   */
+  passIdle?: boolean
   /** Lets TERM and INT stop it gracefully; a second one closes the remaining connections. Default true. */
   signals?: boolean
   /** False: the process does not end by itself when nothing is left to do: see `seat.ended`. Default true. */
@@ -81,6 +86,7 @@ const TAKEOVER_OPTIONS = {
   stopTimeout: true,
   killTimeout: true,
   idleGrace: true,
+  passIdle: true,
   signals: true,
   exit: true,
   supersededStatus: true
@@ -109,6 +115,7 @@ export interface TakeOverSettings extends PlaceSettings {
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly idleGrace: number
+  readonly passIdle: boolean
   readonly signals: boolean
   readonly exit: boolean
   readonly supersededStatus: number
@@ -117,7 +124,8 @@ export interface TakeOverSettings extends PlaceSettings {
 /** Checks the options, and moves no Descriptor. Throws ERR_PASSFD_INVALID_ARGUMENT. `what` names the options in errors, `place` those of the path. */
 export function settingsOf(given: TakeOverOptions, what = 'options', place = `${what}.path`): TakeOverSettings {
   const options = readOptions(given, TAKEOVER_OPTIONS)
-  const { drop = [], authorize, signal, busy = 'wait', signals = true, exit = true, supersededStatus = 0 } = options
+  const { drop = [], authorize, signal, busy = 'wait', supersededStatus = 0 } = options
+  const { passIdle = true, signals = true, exit = true } = options
   const at = pathOf(options.path, what, place)
   if (!Array.isArray(drop) || drop.some(name => typeof name !== 'string'))
     throw invalid(`${what}.drop`, 'an array of names', drop)
@@ -125,7 +133,7 @@ export function settingsOf(given: TakeOverOptions, what = 'options', place = `${
     throw invalid(`${what}.authorize`, 'a function', authorize)
   if (signal !== undefined && !isAbortSignal(signal)) throw invalid(`${what}.signal`, 'an AbortSignal', signal)
   checkOneOf(busy, `${what}.busy`, ['wait', 'refuse'])
-  for (const [name, value] of Object.entries({ signals, exit }))
+  for (const [name, value] of Object.entries({ passIdle, signals, exit }))
     checkType(value, name, 'true or false', one => typeof one === 'boolean')
   checkInteger(supersededStatus, `${what}.supersededStatus`, 0, 255)
   return {
@@ -145,6 +153,7 @@ export function settingsOf(given: TakeOverOptions, what = 'options', place = `${
     stopTimeout: time(options.stopTimeout, `${what}.stopTimeout`, 0, 0),
     killTimeout: time(options.killTimeout, `${what}.killTimeout`, 5000, 1),
     idleGrace: time(options.idleGrace, `${what}.idleGrace`, 1000, 0),
+    passIdle,
     signals,
     exit,
     supersededStatus

@@ -60,8 +60,8 @@ export interface PlaceHooks {
   rollBack(how: { frozen: boolean; listens: boolean }): void
   /** A successor serves. `alone`: the listeners that the successor does not serve. */
   letGo(successor: Peer, alone: readonly string[]): void
-  /** Connections that the predecessor accepted and that none of its servers takes. The callee owns them. */
-  onConnections(name: string, connections: readonly Descriptor[]): void
+  /** Connections that the predecessor accepted and that none of its servers takes. The callee owns them. `slot`: see PredecessorListener. */
+  onConnections(name: string, connections: readonly Descriptor[], slot: number | undefined): void
   /** A supervisor's worker in `slot` gives its state over this socketpair. The callee owns the end. Undefined: this process takes no such state. */
   onWorker?(slot: number, end: Descriptor): void
   /** The draining predecessors, or their numbers of connections, have changed. */
@@ -247,7 +247,7 @@ export class Place {
     const { pid } = succession.predecessor
     succession.listenTo({
       onLeft: (connections, chain) => this.#drainers.told(pid, connections, chain),
-      onConnections: (name, connections) => this.#hooks.onConnections(name, connections),
+      onConnections: (name, connections, slot) => this.#hooks.onConnections(name, connections, slot),
       onWorker: (slot, end) => {
         if (this.#hooks.onWorker === undefined) end.close()
         else this.#hooks.onWorker(slot, end)
@@ -275,10 +275,10 @@ export class Place {
     void this.#left.promise.then(() => clearInterval(look))
   }
 
-  /** Sends connections to the successor that this superseded process accepted and that none of its servers takes. Moves them. */
-  give(name: string, connections: Descriptor[]): void {
+  /** Sends connections to the successor that this superseded process accepted and that none of its servers takes: see `Successor.give`. Moves them. */
+  async give(name: string, connections: Descriptor[], slot?: number): Promise<void> {
     if (this.#successor === undefined) for (const connection of connections) connection.close()
-    else this.#successor.give(name, connections)
+    else await this.#successor.give(name, connections, slot)
   }
 
   /** Connects a worker of the successor to one of this superseded supervisor that gives its state. The Descriptor is moved. */

@@ -101,7 +101,8 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     this.#dropped = settings.drop
     this.#served = new ServedListeners({
       listeners: this.#listeners.grants,
-      isShared: name => this.#phase === 'superseded' && !this.#alone.includes(name)
+      isShared: name => this.#phase === 'superseded' && !this.#alone.includes(name),
+      sendIdle: settings.passIdle ? (name, connections) => this.#place.give(name, connections, 0) : undefined
     })
     this.#served.hold()
     this.#end = new GracefulEnd(this.#served, settings, {
@@ -120,7 +121,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
       freeze: context => this.#state.freeze(context),
       rollBack: how => this.#rollBack(how),
       letGo: (successor, alone) => this.#letGo(successor, alone),
-      onConnections: (name, connections) => this.#served.give(name, connections),
+      onConnections: (name, connections, slot) => this.#served.give(name, connections, slot !== undefined),
       onDraining: () => void this.#emit('draining', this.draining),
       connections: () => this.connections,
       report: report => this.#report(report)

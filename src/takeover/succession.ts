@@ -54,8 +54,8 @@ export interface CandidateSetup {
 /** The messages of a superseded predecessor while it drains. */
 export interface PredecessorListener {
   onLeft(connections: number, chain: readonly Draining[]): void
-  /** The Descriptors are the listener's. */
-  onConnections(name: string, connections: readonly Descriptor[]): void
+  /** The Descriptors are the listener's. `slot`: they are idle, and the predecessor's worker in that slot has served them. */
+  onConnections(name: string, connections: readonly Descriptor[], slot: number | undefined): void
   /** Between supervisors: the end of a socketpair to its worker in `slot`, which gives its state. The Descriptor is the listener's. */
   onWorker(slot: number, end: Descriptor): void
   /** Its channel has ended: it has drained, or has died. */
@@ -364,7 +364,8 @@ export class Succession {
       this.#predecessor?.onLeft(value.connections as number, readChain(value.chain))
     else if (value?.do === 'connections' && this.#predecessor !== undefined) {
       message.claim()
-      this.#predecessor.onConnections(String(value.name), message.descriptors)
+      const slot = Number.isSafeInteger(value.slot) ? (value.slot as number) : undefined
+      this.#predecessor.onConnections(String(value.name), message.descriptors, slot)
     } else if (value?.do === 'worker' && value.end instanceof Descriptor && this.#predecessor !== undefined)
       this.#predecessor.onWorker(Number(value.slot), value.end.claim())
   }

@@ -28,14 +28,17 @@ export class Successor {
     else this.#timer ??= setTimeout(() => this.#tellLeft(), wait).unref()
   }
 
-  /** Sends connections that this process accepted and that none of its servers takes. Moves them, or closes them if the successor has ended. */
-  give(name: string, connections: Descriptor[]): void {
-    this.#send({ do: 'connections', name, connections })
+  /**
+   * Sends connections that this process accepted and that none of its servers takes. Moves them, or closes them if the successor has ended. Resolves
+   * when there is room for more. `slot`: of the worker that has served them, and they are idle.
+   */
+  give(name: string, connections: Descriptor[], slot?: number): Promise<void> {
+    return this.#send({ do: 'connections', name, connections, ...(slot !== undefined && { slot }) })
   }
 
   /** Connects a worker of the successor to one that gives its state. Moves the Descriptor, or closes it if the successor has ended. */
   worker(slot: number, end: Descriptor): void {
-    this.#send({ do: 'worker', slot, end })
+    void this.#send({ do: 'worker', slot, end })
   }
 
   async end(): Promise<void> {
@@ -49,13 +52,14 @@ export class Successor {
     this.#last = performance.now()
     const { connections, chain } = this.#next!
     this.#next = undefined
-    this.#send({ do: 'left', connections, chain })
+    void this.#send({ do: 'left', connections, chain })
   }
 
-  #send(message: Told): void {
+  async #send(message: Told): Promise<void> {
     try {
-      void this.#channel.send(message).catch(() => {}) // it has gone
+      await this.#channel.send(message)
     } catch {
+      // It has gone
       if (message.do === 'connections') for (const one of message.connections) if (!one.closed) one.close()
       if (message.do === 'worker' && !message.end.closed) message.end.close()
     }

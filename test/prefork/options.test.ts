@@ -15,6 +15,7 @@ const WRONG: [string, object][] = [
   ...[[], ['a', 5], [''], 'a'].map((program): [string, object] => ['options.program', { program, listeners }]),
   ['options.waitReady', { program: ['a'], listeners, waitReady: 1 }],
   ['options.waitReady', { entry, listeners, waitReady: true }],
+  ['options.passIdle', { entry, listeners, passIdle: 1 }],
   ['options.spawn.args', { program: ['a'], listeners, spawn: { args: ['b'] } }],
   ['1 to 64 listeners', { entry, listeners: {} }],
   [
@@ -92,6 +93,7 @@ test('defaults, and the least and the most', t => {
     stopTimeout: 30_000,
     killTimeout: 5000,
     idleGrace: 1000,
+    passIdle: true,
     heartbeat: 1000,
     hangTimeout: 10_000
   })

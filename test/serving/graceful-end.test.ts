@@ -31,6 +31,7 @@ function ending(limits: Partial<EndLimits> = {}) {
   }
   const listeners = {
     intakes: [intake, { ...intake, destroyAll: () => {}, drain: async () => {} }],
+    drain: (options: { idleGrace: number }) => [intake.drain(options)],
     beginStop: say('beginStop'),
     cutOff: say('cutOff'),
     end: async (last: boolean | Promise<boolean>, alone: readonly string[] = []) =>

@@ -87,6 +87,7 @@ test('the defaults', t => {
     stopTimeout: 0,
     killTimeout: 5000,
     idleGrace: 1000,
+    passIdle: true,
     signals: true,
     exit: true,
     supersededStatus: 0

@@ -130,6 +130,11 @@ const GROUPS = {
     stopTimeout: option('--stop-timeout <time>', 'limit the time for open requests at the stop (default: 30s)', time),
     killTimeout: option('--kill-timeout <time>', 'the time from TERM to KILL (default: 5s)', time),
     idleGrace: option('--idle-grace <time>', 'how long a stopping worker keeps an idle connection (default: 1s)', time),
+    closeIdle: option(
+      '--close-idle',
+      'close idle connections at a reload; otherwise other workers go on with them',
+      flag
+    ),
     hangTimeout: option(
       '--hang-timeout <time>',
       'replace a worker that hangs for this time (default: 10s; 0: never)',

@@ -40,6 +40,7 @@ export function supervisorOptions(options: ServeOptions, setting: Setting): Supe
     stopTimeout: options.stopTimeout ?? watching?.stopTimeout,
     killTimeout: options.killTimeout,
     idleGrace: options.idleGrace,
+    passIdle: options.closeIdle === undefined ? undefined : !options.closeIdle,
     hangTimeout: options.hangTimeout,
     limits: defined({ rss, requests, age }),
     admin: setting.admin,

@@ -10,7 +10,7 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
 
 export const LEAST = 1
-export const NEWEST = 4
+export const NEWEST = 5
 /** The messages that a worker of version 1 knows. It would stop at any other. */
 export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
@@ -52,6 +52,8 @@ export interface Welcome {
   hold?: boolean
   /** See `Share`. Since version 4. */
   shared?: boolean
+  /** The supervisor takes `Idle`. Since version 5. */
+  takesIdle?: boolean
   /** The Descriptors are dups, which the worker owns. */
   listeners: Record<string, ListenerGrant>
 }
@@ -129,7 +131,18 @@ export interface HandsOver {
   inherits: boolean
 }
 
+/**
+ * A request of a worker that stops: another worker goes on with these connections, on which no request is under way. Answered when there is room for
+ * more. Since version 5.
+ */
+export interface Idle {
+  type: 'idle'
+  name: string
+  connections: Descriptor[]
+}
+
 export type FromWorker =
+  | Idle
   | HandsOver
   | Join
   | Uses
@@ -167,6 +180,8 @@ export interface Connections {
   type: 'connections'
   name: string
   connections: Descriptor[]
+  /** They came in an `Idle`. Since version 5. */
+  idle?: boolean
 }
 
 /** Tells the worker to accept so many connections from a dispatched listener. Since version 3. */

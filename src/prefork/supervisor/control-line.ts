@@ -48,10 +48,12 @@ export interface LineOwner {
   onRefused(reason: string): void
   /** It has sent a message that is not valid. */
   onNonsense(reason: string): void
+  /** It stops, and others go on with these idle connections. The callee owns them. Resolves when it may send more. */
+  onIdle(name: string, connections: readonly Descriptor[]): Promise<void>
   /** It has taken all connections that it was sent. */
   onAllTaken(): void
-  /** It had not taken these connections before its channel ended. The callee owns them. */
-  onReturned(name: string, connections: readonly Descriptor[]): void
+  /** It had not taken these connections before its channel ended. The callee owns them. `idle`: another worker had passed them on. */
+  onReturned(name: string, connections: readonly Descriptor[], idle: boolean): void
   /** A message could not be sent to it, although its channel is open. */
   onBroken(error: unknown): void
   /** The channel has ended. */
@@ -103,7 +105,8 @@ export class ControlLine {
       if (message.type === 'connections')
         this.#owner.onReturned(
           message.name,
-          message.connections.filter(one => !one.closed)
+          message.connections.filter(one => !one.closed),
+          message.idle === true
         )
       else if (message.type === 'lend') message.listener[Symbol.dispose]()
       else if (message.type === 'give' || message.type === 'inherit') message.end[Symbol.dispose]()
@@ -138,7 +141,7 @@ export class ControlLine {
       const { value } = returned
       if (value.type !== 'connections') return
       returned.claim()
-      this.#owner.onReturned(value.name, returned.descriptors)
+      this.#owner.onReturned(value.name, returned.descriptors, value.idle === true)
     })
     channel.once('close', error => this.#owner.onEnd(error))
   }
@@ -167,6 +170,11 @@ export class ControlLine {
         return owner.onAccepted(value)
       case 'stopping':
         return owner.onStopping()
+      case 'idle':
+        return owner.onIdle(
+          value.name,
+          value.connections.map(connection => connection.claim())
+        )
       case 'failed':
         return owner.onException(`it failed with ${value.name}: ${value.message}`)
       case 'recovered':

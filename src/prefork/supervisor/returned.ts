@@ -1,4 +1,4 @@
-/** Connections that no worker has: a worker has given them back, or the supervisor accepted them when its listeners ended. */
+/** Connections that no worker has: a worker has given them back or passed them on, or the supervisor accepted them when its listeners ended. */
 import { deferred } from '../../base/deferred.ts'
 import { MAX_RIGHTS } from '../../base/kernel-limits.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
@@ -10,32 +10,59 @@ interface Taker {
   giveBack(connections: readonly Descriptor[]): void
 }
 
+/** Resolves when there is room for more. `slot`: they are idle, and the worker in that slot has served them. */
+type OrElse = (name: string, connections: readonly Descriptor[], slot?: number) => Promise<void>
+
 export class ReturnedConnections {
   readonly #workers: Workers
   readonly #listener: (name: string) => Taker | undefined
   /** Connections of a stop. The first worker that becomes ready gets them, because no worker serves them yet. */
   #held: { name: string; connections: readonly Descriptor[] }[] = []
-  readonly #orElse: (name: string, connections: readonly Descriptor[]) => void
+  readonly #orElse: OrElse
   #turn = 0
+  /** Settles when the idle connections so far have their workers. */
+  #passing: Promise<void> = Promise.resolve()
 
   /** `listener` returns the open listener of that name. `orElse` gets connections that no worker takes, and owns them. */
-  constructor(
-    workers: Workers,
-    listener: (name: string) => Taker | undefined,
-    orElse: (name: string, connections: readonly Descriptor[]) => void
-  ) {
+  constructor(workers: Workers, listener: (name: string) => Taker | undefined, orElse: OrElse) {
     this.#workers = workers
     this.#listener = listener
     this.#orElse = orElse
   }
 
-  /** Gives them to other workers when this one has ended. Until then it may have taken them without confirming it. */
-  from(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void {
+  /** Gives them to other workers when this one has ended. Until then it may have taken them without confirming it. `idle`: see `pass()`. */
+  from(worker: WorkerProcess, name: string, connections: readonly Descriptor[], idle: boolean): void {
     void worker.exited.then(() => {
       const listener = this.#listener(name)
-      if (listener !== undefined) listener.giveBack(connections)
+      if (idle) void this.pass(worker, name, connections)
+      else if (listener !== undefined) listener.giveBack(connections)
       else this.giveToAnybody(name, connections)
     })
+  }
+
+  /**
+   * Gives idle connections of a worker that stops to the worker that has its slot now, because a route may have chosen that; or else to others in
+   * turn. Resolves when there is room for more.
+   */
+  pass(from: Pick<WorkerProcess, 'slot'>, name: string, connections: readonly Descriptor[]): Promise<void> {
+    // One message after the other, so that those of many workers do not exceed what one channel may carry
+    this.#passing = this.#passing.then(() => this.#pass(from, name, connections))
+    return this.#passing
+  }
+
+  async #pass(from: Pick<WorkerProcess, 'slot'>, name: string, connections: readonly Descriptor[]): Promise<void> {
+    const able = this.#workers
+      .ready()
+      .filter(worker => worker !== from && worker.uses.get(name)?.adopts === true && worker.hasRoom(connections.length))
+    const heir = able.find(({ slot }) => slot === from.slot)
+    const heirs = heir === undefined ? able : [heir]
+    if (heirs.length === 0) {
+      await this.#orElse(name, connections, from.slot)
+      return
+    }
+    const shares = heirs.map((): Descriptor[] => [])
+    for (const connection of connections) shares[this.#turn++ % shares.length]!.push(connection)
+    await Promise.all(shares.map((share, index) => (share.length === 0 ? undefined : heirs[index]!.pass(name, share))))
   }
 
   /** For the stop: workers that stop still serve connections that they are sent. A worker that has sent its goodbye returns them. */
@@ -48,7 +75,7 @@ export class ReturnedConnections {
     const share = Math.min(MAX_RIGHTS, Math.ceil(connections.length / Math.max(1, able.length)))
     for (let at = 0; at < connections.length; at += share) {
       const some = connections.slice(at, at + share)
-      if (able.length === 0) this.#orElse(name, some)
+      if (able.length === 0) void this.#orElse(name, some)
       else void able[this.#turn++ % able.length]!.send({ type: 'connections', name, connections: some })
     }
   }

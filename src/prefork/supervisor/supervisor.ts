@@ -5,28 +5,26 @@ import { setTimeout as later, setImmediate } from 'node:timers/promises'
 import { AsyncContext } from '../../base/async-context.ts'
 import { checkType } from '../../base/check.ts'
 import { type Deferred, deferred } from '../../base/deferred.ts'
-import { asError, PassfdError } from '../../base/errors.ts'
+import { PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
-import { type CheckedSpec, readSpec } from '../../os/bind-spec.ts'
 import { collectOrphans } from '../../os/orphans.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import { NotifySocket } from '../../systemd/notify-socket.ts'
 import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
-import type { Welcome } from '../control/control.ts'
-import type { Ask, Granted } from '../control/desk.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import { canSignalOnDeath, ownDirectory } from '../launch/launch.ts'
 import { checkWorkers, type Settings, type SupervisorOptions, settingsOf } from '../options.ts'
 import { type AdminServer, type AdminSubject, openAdmin } from './admin.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
-import { Desk, type Reply } from './desk.ts'
+import { Desk } from './desk.ts'
 import type { Exit } from './exit-cause.ts'
+import { Grants } from './grants.ts'
 import { Health } from './health.ts'
 import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
@@ -41,8 +39,6 @@ import { Workers } from './workers.ts'
 
 /** How many ms later than the last serving worker this process may get the same signal. */
 const TOGETHER = 200
-/** Errors of a new listener that may have their cause in one that no program uses any more. */
-const GIVE_WAY: readonly unknown[] = ['EADDRINUSE', 'EMFILE', 'ERR_PASSFD_TOO_MANY_LISTENERS']
 const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
 
 /**
@@ -56,6 +52,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #reports = new Reports(this, this.#context, name => this.#admin?.unheard(name) ?? 0)
   readonly #workers: Workers
   readonly #listeners: Listeners
+  /** Of a `program`. */
+  readonly #grants: Grants
   readonly #returned: ReturnedConnections
   readonly #slots: Slots
   readonly #health: Health
@@ -98,17 +96,21 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#size = settings.workers
     this.#workers = new Workers(settings.command === undefined)
     this.#listeners = new Listeners(settings, this.#workers)
+    this.#grants = new Grants(this.#workers, this.#listeners)
     this.#returned = new ReturnedConnections(
       this.#workers,
       name => this.#listeners.get(name),
-      (name, connections) => this.#giveAway(name, connections)
+      (name, connections, slot) => this.#giveAway(name, connections, slot)
     )
     if (settings.takeover !== undefined)
       this.#takeover = new Takeover(settings.takeover, this.#listeners, this.#workers, {
         admin: () => this.#admin,
         onOwner: () => this.#rebalance(),
         supersede: (successor, alone) => this.#supersede(successor, alone),
-        take: (name, connections) => this.#returned.giveToAnybody(name, connections),
+        take: (name, connections, slot) => {
+          if (slot === undefined) this.#returned.giveToAnybody(name, connections)
+          else void this.#returned.pass({ slot }, name, connections)
+        },
         inherit: (slot, end) => this.#inherit(slot, end),
         onDraining: processes => this.#reports.emit('draining', processes),
         report: report => this.#reports.takeover(report)
@@ -216,7 +218,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (this.#settings.program === undefined || this.#phase !== 'running') return
     // The new code does not listen there
     const isUsed = (name: string): boolean =>
-      this.#isUsed(name) || this.#workers.some(({ state }) => state === 'starting')
+      this.#grants.isUsed(name) || this.#workers.some(({ state }) => state === 'starting')
     for (const [name, address] of await this.#listeners.closeUnused(isUsed)) this.#reports.listenerClosed(name, address)
   }
 
@@ -350,7 +352,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     for (const report of await this.#listeners.open(events, predecessor)) this.#reports.takeover(report)
     // What a program listens on is known later, and what it leaves is closed at the commit
     if (program === undefined) this.#takeover?.check()
-    else this.#desk = await Desk.open(spawn.uid, (ask, peer) => this.#grant(ask, peer))
+    else this.#desk = await Desk.open(spawn.uid, (ask, peer) => this.#grants.answer(ask, peer))
     if (command !== undefined) {
       this.#notify = await NotifySocket.open()
       this.#deathSignal = await canSignalOnDeath()
@@ -401,9 +403,9 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /** Handles connections that no worker takes. */
-  #giveAway(name: string, connections: readonly Descriptor[]): void {
+  async #giveAway(name: string, connections: readonly Descriptor[], slot: number | undefined): Promise<void> {
     if (this.#takeover === undefined) for (const connection of connections) connection.close()
-    else this.#takeover.give(name, connections)
+    else await this.#takeover.give(name, connections, slot)
   }
 
   #stop(now: boolean, lameDuck = 0): Promise<void> {
@@ -514,67 +516,6 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- workers
 
-  #isUsed(name: string): boolean {
-    return this.#workers.some(worker => worker.hasListener(name))
-  }
-
-  /** Opens a listener for a program. One that no program uses any more gives way, as if it had been closed when its last server was. */
-  async #need(spec: CheckedSpec, nth: number): Promise<string> {
-    try {
-      return await this.#listeners.need(spec, nth)
-    } catch (error) {
-      if (!GIVE_WAY.includes((error as NodeJS.ErrnoException).code)) throw error
-      const unused = await this.#listeners.closeUnused(name => this.#isUsed(name))
-      if (unused.length === 0) throw error
-      return this.#listeners.need(spec, nth)
-    }
-  }
-
-  /** Answers a process of a program that calls `listen()`. */
-  async #grant(ask: Ask, peer: Peer): Promise<Reply> {
-    const worker = [...this.#workers].find(({ token }) => token === ask.token)
-    const refused: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
-    return (
-      (await worker?.inTurn(async () => {
-        if (!worker.admits(peer.pid)) return refused
-        try {
-          for (const [left, id] of ask.left ?? []) worker.leaves(left, id)
-          const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
-          const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
-          return grant === undefined ? refused : this.#replyWith(grant, name, worker, ask, peer)
-        } catch (error) {
-          const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
-          return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
-        }
-      })) ?? refused
-    )
-  }
-
-  /** Throws if the worker's release of passfd is too far away. */
-  #replyWith(grant: ListenerGrant, name: string, worker: WorkerProcess, ask: Ask, peer: Peer): Reply {
-    try {
-      const address = this.#listeners.address(name)
-      const joined = worker.join(ask.join, peer.pid)
-      const id = worker.granted(name)
-      const { listener, ...rest } = grant
-      const { listeners: _, ...welcome } = joined?.welcome ?? { listeners: undefined }
-      const answer: Granted = {
-        type: 'granted',
-        id,
-        name,
-        address,
-        own: rest.own,
-        pid: process.pid,
-        ...('lane' in rest ? { lane: rest.lane, ...(rest.backlog !== undefined && { backlog: rest.backlog }) } : {}),
-        ...(joined === undefined ? {} : { welcome: welcome as Omit<Welcome, 'listeners'> })
-      }
-      return { answer, descriptors: [listener, ...(joined?.ends ?? [])] }
-    } catch (error) {
-      grant.listener.close()
-      throw error
-    }
-  }
-
   #launch(slot: Slot): WorkerProcess {
     if (this.#phase !== 'starting' && !this.#isServing()) throw new PassfdError('SUPERVISOR_STOPPED')
     const { balance, command, program } = this.#settings
@@ -651,7 +592,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       const info = worker.info()
       for (const line of lines) this.#reports.emit('line', info, stream, line)
     },
-    onReturned: (worker, name, connections) => this.#returned.from(worker, name, connections),
+    onIdle: (worker, name, connections) => this.#returned.pass(worker, name, connections),
+    onReturned: (worker, name, connections, idle) => this.#returned.from(worker, name, connections, idle),
     onExit: (worker, exit) => this.#onExit(worker, exit)
   }
 

@@ -21,8 +21,8 @@ export interface TakeoverOwner {
   onOwner(): void
   /** A successor serves. `alone`: the listeners that the successor does not serve. */
   supersede(successor: Peer, alone: readonly string[]): void
-  /** Connections that the predecessor has accepted. The callee owns them. */
-  take(name: string, connections: readonly Descriptor[]): void
+  /** Connections that the predecessor has accepted. The callee owns them. `slot`: they are idle, and its worker in that slot has served them. */
+  take(name: string, connections: readonly Descriptor[], slot: number | undefined): void
   /** The predecessor's worker in `slot` gives its state over this socket end. The callee owns the end. */
   inherit(slot: number, end: Descriptor): void
   onDraining(processes: readonly Draining[]): void
@@ -69,7 +69,7 @@ export class Takeover {
         this.#phase = 'over'
         owner.supersede(successor, alone)
       },
-      onConnections: (name, connections) => owner.take(name, connections),
+      onConnections: (name, connections, slot) => owner.take(name, connections, slot),
       onWorker: (slot, end) => owner.inherit(slot, end),
       onDraining: () => owner.onDraining(this.draining),
       connections: () => [...workers].reduce((sum, { connections }) => sum + connections, 0),
@@ -211,8 +211,8 @@ export class Takeover {
   }
 
   /** Sends connections to the successor that this superseded process accepted and that none of its workers takes. Moves them. */
-  give(name: string, connections: readonly Descriptor[]): void {
-    this.#place.give(name, [...connections])
+  give(name: string, connections: readonly Descriptor[], slot: number | undefined): Promise<void> {
+    return this.#place.give(name, [...connections], slot)
   }
 
   /** Makes a worker of this superseded supervisor give its state to a worker of the successor. Resolves when that is done, or has failed. */

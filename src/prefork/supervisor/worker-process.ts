@@ -1,6 +1,5 @@
 /** The supervisor's view of one worker: its process, its states, and its end. */
 import type { ChildProcess } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Deferred, deferred } from '../../base/deferred.ts'
@@ -8,6 +7,7 @@ import { PassfdError } from '../../base/errors.ts'
 import type { Channel } from '../../channel/channel.ts'
 import { pair } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
+import { native } from '../../os/native.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
@@ -31,6 +31,7 @@ import type { Settings, SpawnSettings } from '../options.ts'
 import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
 import { Debugger } from './debugger.ts'
 import { type Exit, ExitCause } from './exit-cause.ts'
+import { ListeningProcess } from './listening-process.ts'
 import type { OutputLines, OutputStream, WorkerOutput, WriteEnds } from './output-lines.ts'
 
 /** The time in ms in which a worker may end on its own after its control channel has ended. */
@@ -56,8 +57,10 @@ export interface WorkerOwner {
    * waiting connections to workers.
    */
   isLeaving(worker: WorkerProcess): Promise<boolean>
-  /** It had not taken these connections before its channel ended. */
-  onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): void
+  /** It stops, and others go on with these idle connections. The callee owns them. Resolves when it may send more. */
+  onIdle(worker: WorkerProcess, name: string, connections: readonly Descriptor[]): Promise<void>
+  /** It had not taken these connections before its channel ended. `idle`: another worker had passed them on. */
+  onReturned(worker: WorkerProcess, name: string, connections: readonly Descriptor[], idle: boolean): void
   /** Resolves to whether the supervisor stops, too: its signal may arrive a moment after the worker's. */
   stopsToo(): Promise<boolean>
   /** It has written these lines (`spawn.stdio` is `'lines'`). */
@@ -133,18 +136,9 @@ export class WorkerProcess implements Recipient {
   /** It has ended as one that was to stop: see WorkerInfo. */
   stopped = false
 
-  /** Only a process of this worker knows it, from its environment. */
-  readonly token = randomBytes(16).toString('hex')
+  /** Of a `program`: its process that listens. */
+  readonly listening = new ListeningProcess()
   readonly #setup: WorkerSetup
-  /** Of a `program`: the worker's ends of its channels, until a process of it listens. */
-  #ends: readonly [control: Descriptor, application: Descriptor] | undefined
-  /** Of a `program`: the process that listens. */
-  #listening: number | undefined
-  /** Of a `program`: the listeners that it was given and has not left, by name, with the number of the grant. */
-  readonly #granted = new Map<string, number>()
-  #grants = 0
-  /** Of a `program`: settles when the questions of its processes so far are answered. */
-  #answered: Promise<unknown> = Promise.resolve()
   /** Undefined for a `command`. */
   readonly #line: ControlLine | undefined
   readonly #child: ChildProcess | undefined
@@ -165,6 +159,8 @@ export class WorkerProcess implements Recipient {
   #atOnce = false
   /** It serves only after the message `go`. */
   #waits = false
+  /** Idle connections that it got since its last report. */
+  #passed = 0
 
   constructor(setup: WorkerSetup) {
     this.#setup = setup
@@ -182,14 +178,18 @@ export class WorkerProcess implements Recipient {
       if (settings.command === undefined) {
         const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
         this.#line = line
+        let isKept = false
         try {
-          if (settings.program !== undefined) this.#ends = [theirs, application.dup()]
+          if (settings.program !== undefined) {
+            this.listening.keep([theirs, application.dup()])
+            isKept = true
+          }
           this.#child =
             settings.program === undefined
               ? this.#launchNode(theirs, application, output)
               : this.#launchProgram(settings.program, output)
         } finally {
-          if (this.#ends === undefined) theirs.close()
+          if (!isKept) theirs.close()
         }
       } else this.#child = this.#launchCommand(settings.command, application, output)
       this.#follow(this.#child)
@@ -211,7 +211,7 @@ export class WorkerProcess implements Recipient {
 
   /** Of its main process, or of the process of a `program` that listens. */
   get pid(): number | undefined {
-    return this.#listening ?? this.#child?.pid
+    return this.listening.pid ?? this.#child?.pid
   }
 
   get uptime(): number {
@@ -260,16 +260,21 @@ export class WorkerProcess implements Recipient {
     void this.send({ type: 'accept', name, count })
   }
 
-  /** Answers the questions of its processes one after the other, so that no listener is opened for a process that is not the worker. */
-  inTurn<T>(answer: () => Promise<T>): Promise<T> {
-    const result = this.#answered.then(answer)
-    this.#answered = result.catch(() => {})
-    return result
+  /** Whether it can take so many more connections, and keep half of its descriptors for other purposes. */
+  hasRoom(connections: number): boolean {
+    return this.connections + this.#passed + connections <= native.limit() / 2
   }
 
-  /** Whether a process may listen as this worker: the first one that asks may. */
+  /** Sends it idle connections of another worker, which are moved. Resolves when it has room for more. */
+  async pass(name: string, connections: Descriptor[]): Promise<void> {
+    this.sent += connections.length
+    this.#passed += connections.length
+    await this.send({ type: 'connections', name, connections, idle: true })
+  }
+
+  /** Whether a process may listen as this worker. */
   admits(pid: number): boolean {
-    return !this.ended && !this.told && (this.#listening ?? pid) === pid
+    return !this.ended && !this.told && this.listening.admits(pid)
   }
 
   /**
@@ -277,33 +282,18 @@ export class WorkerProcess implements Recipient {
    * undefined if it had joined before. Throws if supervisor and worker have no version in common.
    */
   join(join: Join, pid: number): { welcome: Welcome; ends: readonly Descriptor[] } | undefined {
-    const ends = this.#ends
-    if (ends === undefined) return undefined
-    const welcome = this.#line!.join(join)
-    this.#ends = undefined
-    this.#listening = pid
-    return { welcome, ends }
+    return this.listening.begin(pid, () => this.#line!.join(join))
   }
 
   /** Its program serves the listener, or is about to. */
   hasListener(name: string): boolean {
-    return this.uses.has(name) || this.#granted.has(name)
-  }
-
-  /**
-   * Notes that its program was given this listener. Returns the number of the grant: the same one until its program leaves the listener, because
-   * what it says of that may still be under way.
-   */
-  granted(name: string): number {
-    const id = this.#granted.get(name) ?? ++this.#grants
-    this.#granted.set(name, id)
-    return id
+    return this.uses.has(name) || this.listening.has(name)
   }
 
   /** Its program has closed the server of this listener. */
   leaves(name: string, grant: number | undefined): void {
-    if (this.#granted.get(name) !== grant) return
-    this.#granted.delete(name)
+    if (!this.listening.isCurrent(name, grant)) return
+    this.listening.left(name)
     if (this.uses.delete(name)) this.#setup.owner.onLeaves(this)
   }
 
@@ -459,8 +449,8 @@ export class WorkerProcess implements Recipient {
     const leader = this.#child?.pid
     if (leader === undefined) return
     // A wrapper that is killed can't pass the signal on
-    if (signal === 'SIGKILL' && this.#listening !== undefined && this.#listening !== leader)
-      if (statOf(this.#listening)?.session === leader) killNow(this.#listening)
+    const { pid } = this.listening
+    if (signal === 'SIGKILL' && pid !== undefined && pid !== leader && statOf(pid)?.session === leader) killNow(pid)
     this.#child!.kill(signal)
   }
 
@@ -489,7 +479,7 @@ export class WorkerProcess implements Recipient {
     const { spawn, waitReady } = settings
     const variables = {
       ...Object.fromEntries(SLOT_VARIABLES.map(name => [name, `${this.slot}`])),
-      [DESK_VARIABLE]: `${desk} ${this.token}`,
+      [DESK_VARIABLE]: `${desk} ${this.listening.token}`,
       ...(waitReady ? { [WAIT_READY_VARIABLE]: '1' } : {})
     }
     return launchProgram({ ...spawn, program, env: inheritable(spawn.env), output }, preload(), variables)
@@ -567,14 +557,15 @@ export class WorkerProcess implements Recipient {
       const { settings, grants, tellClosed } = this.#setup
       const shared = this.#setup.shared()
       this.#waits = this.#setup.held() && this.#version >= 4
-      const { heartbeat, idleGrace, stopTimeout, killTimeout } = settings
+      const { heartbeat, idleGrace, stopTimeout, killTimeout, passIdle: takesIdle } = settings
       const { slot, id } = this
       const listeners = Object.fromEntries(grants)
       const hold = this.#waits
-      return { slot, id, heartbeat, idleGrace, stopTimeout, killTimeout, tellClosed, hold, shared, listeners }
+      const limits = { idleGrace, stopTimeout, killTimeout }
+      return { slot, id, heartbeat, ...limits, tellClosed, takesIdle, hold, shared, listeners }
     },
     onUses: ({ name, adopts, exposed = !adopts, grant }) => {
-      if (grant !== undefined && this.#granted.get(name) !== grant) return // its program has left that one
+      if (grant !== undefined && !this.listening.isCurrent(name, grant)) return // its program has left that one
       if (grant === undefined && !this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
@@ -587,6 +578,7 @@ export class WorkerProcess implements Recipient {
     onReady: () => this.#becomeReady(),
     onBeat: ({ connections, requests, lag, inspector }) => {
       this.connections = connections
+      this.#passed = 0
       this.requests = requests
       this.lag = lag
       if (inspector !== undefined) this.#debugger.opened(inspector)
@@ -613,8 +605,9 @@ export class WorkerProcess implements Recipient {
       this.#cause.refused = reason
       this.kill(reason)
     },
+    onIdle: (name, connections) => this.#setup.owner.onIdle(this, name, connections),
     onAllTaken: () => this.#setup.owner.onAllTaken(this),
-    onReturned: (name, connections) => this.#setup.owner.onReturned(this, name, connections),
+    onReturned: (name, connections, idle) => this.#setup.owner.onReturned(this, name, connections, idle),
     onBroken: error => this.kill(`it can't be told: ${error}`),
     onEnd: error => {
       // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
@@ -659,8 +652,7 @@ export class WorkerProcess implements Recipient {
     if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
     await this.#line?.lastWords()
     for (const grant of this.#setup.grants.values()) grant.listener[Symbol.dispose]()
-    for (const end of this.#ends ?? []) end.close()
-    this.#ends = undefined
+    this.listening.close()
     const { slot, pid = 'none' } = this
     const detail = this.#describe(exit)
     this.reason = detail

@@ -4,6 +4,7 @@ import { setTimeout as later } from 'node:timers/promises'
 import { asError, type PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import type { Message } from '../../channel/message.ts'
+import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { ServedListeners } from '../../serving/served-listeners.ts'
@@ -31,6 +32,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly onClosed: (() => void) | undefined
+  readonly sendIdle: ((name: string, connections: Descriptor[]) => Promise<void>) | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
   readonly #parent: number
   /** False: a wrapper (npm, for example) is between. */
@@ -59,6 +61,7 @@ export class SupervisedOrigin implements WorkerOrigin {
     this.channel = channel
     this.#control = control
     this.onClosed = welcome.tellClosed ? () => this.#oneClosed() : undefined
+    this.sendIdle = welcome.takesIdle === true ? (name, connections) => this.#sendIdle(name, connections) : undefined
     this.#heartbeat = welcome.heartbeat
   }
 
@@ -77,7 +80,7 @@ export class SupervisedOrigin implements WorkerOrigin {
       else if (value?.type === 'share') listeners.share(value.shared)
       else if (value?.type === 'give') void this.#give(worker, value, message)
       else if (value?.type === 'inherit') void inherit(worker, value.slot, value.end.claim(), value.timeout)
-      else if (value?.type === 'connections') listeners.give(value.name, value.connections)
+      else if (value?.type === 'connections') listeners.give(value.name, value.connections, value.idle === true)
       else if (value?.type === 'accept') this.#accept(listeners, value)
       else if (value?.type === 'lend') listeners.lend(value)
       else if (value?.type === 'takeBack') listeners.takeBack(value.name, value.lane)
@@ -191,6 +194,10 @@ export class SupervisedOrigin implements WorkerOrigin {
     } catch {
       // this process has closed it
     }
+  }
+
+  async #sendIdle(name: string, connections: Descriptor[]): Promise<void> {
+    await this.#control.request({ type: 'idle', name, connections }, { descriptors: 0, timeout: 0 })
   }
 
   #oneClosed(): void {

@@ -2,7 +2,7 @@
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { connect as connectChannel } from '../../../src/index.ts'
-import type { FromSupervisor } from '../../../src/prefork/control/control.ts'
+import { type FromSupervisor, NEWEST } from '../../../src/prefork/control/control.ts'
 import { ControlLine, type LineOwner } from '../../../src/prefork/supervisor/control-line.ts'
 import { patched } from '../../helpers/channels.ts'
 import { times } from '../../helpers/full.ts'
@@ -53,8 +53,8 @@ test('a worker of version 1: it is told nothing that it would stop for, and its 
 
 test('a newer worker is spoken to as both can; what it says beyond that is passed over', async t => {
   const entry = fake(
-    { type: 'join', version: 4, newest: 9, debugPort: 'none', features: ['telepathy'] },
-    `if (welcome.version !== 4) throw new Error('version ' + welcome.version)
+    { type: 'join', version: NEWEST, newest: 9, debugPort: 'none', features: ['telepathy'] },
+    `if (welcome.version !== ${NEWEST}) throw new Error('version ' + welcome.version)
     listening(value => { if (value.type === 'stop') process.exit(0) })
     for (const odd of [{ type: 'new kind', with: [1, 2] }, { kind: 'no type' }, null, 'text', 7, [], { type: 3 }]) await control.send(odd)
     heard.push(await control.request({ type: 'new question' }))
@@ -133,10 +133,11 @@ testInCi(
   }
 )
 
-const REFUSAL = /versions 1 to 4 of the control protocol, and the worker /
+const REFUSAL = new RegExp(`versions 1 to ${NEWEST} of the control protocol, and the worker `)
+const TOO_NEW = { version: NEWEST + 1, newest: NEWEST + 2 }
 
 testInCi('versions that do not meet: the worker is refused, and the reason names both', async t => {
-  const entry = fake({ type: 'join', version: 5, newest: 6 }, '')
+  const entry = fake({ type: 'join', ...TOO_NEW }, '')
   await supervising(t, { entry }, async supervisor => {
     const error = await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
     t.regex(error!.message, REFUSAL)
@@ -144,7 +145,7 @@ testInCi('versions that do not meet: the worker is refused, and the reason names
 })
 
 test('other versions that do not meet: the control line refuses the worker', async t => {
-  for (const join of [{ version: 5, newest: 6 }, { version: 0 }, { version: 'new' }, {}]) {
+  for (const join of [TOO_NEW, { version: 0 }, { version: 'new' }, {}]) {
     const refused: string[] = []
     const owner: Partial<LineOwner> = { onHeard: () => {}, onException: () => {}, onEnd: () => {} }
     owner.onRefused = reason => void refused.push(reason)

@@ -1,0 +1,84 @@
+/** Answers the processes of programs that call `listen()`: whether they are the worker, and which listener they get. */
+import { asError } from '../../base/errors.ts'
+import type { Peer } from '../../descriptor/peer.ts'
+import { type CheckedSpec, readSpec } from '../../os/bind-spec.ts'
+import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { Welcome } from '../control/control.ts'
+import type { Ask, Granted } from '../control/desk.ts'
+import type { Reply } from './desk.ts'
+import type { Listeners } from './listeners.ts'
+import type { WorkerProcess } from './worker-process.ts'
+import type { Workers } from './workers.ts'
+
+/** Errors of a new listener that may have their cause in one that no program uses any more. */
+const GIVE_WAY: readonly unknown[] = ['EADDRINUSE', 'EMFILE', 'ERR_PASSFD_TOO_MANY_LISTENERS']
+const REFUSED: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
+
+export class Grants {
+  readonly #workers: Workers
+  readonly #listeners: Listeners
+
+  constructor(workers: Workers, listeners: Listeners) {
+    this.#workers = workers
+    this.#listeners = listeners
+  }
+
+  /** Whether some program serves the listener, or is about to. */
+  isUsed(name: string): boolean {
+    return this.#workers.some(worker => worker.hasListener(name))
+  }
+
+  async answer(ask: Ask, peer: Peer): Promise<Reply> {
+    const worker = [...this.#workers].find(({ listening }) => listening.token === ask.token)
+    if (worker === undefined) return REFUSED
+    return worker.listening.inTurn(async () => {
+      if (!worker.admits(peer.pid)) return REFUSED
+      try {
+        for (const [left, id] of ask.left ?? []) worker.leaves(left, id)
+        const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
+        const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
+        return grant === undefined ? REFUSED : this.#replyWith(grant, name, worker, ask, peer)
+      } catch (error) {
+        const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
+        return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
+      }
+    })
+  }
+
+  /** Returns the name of the listener. One that no program uses any more gives way, as if it had been closed when its last server was. */
+  async #need(spec: CheckedSpec, nth: number): Promise<string> {
+    try {
+      return await this.#listeners.need(spec, nth)
+    } catch (error) {
+      if (!GIVE_WAY.includes((error as NodeJS.ErrnoException).code)) throw error
+      const unused = await this.#listeners.closeUnused(name => this.isUsed(name))
+      if (unused.length === 0) throw error
+      return this.#listeners.need(spec, nth)
+    }
+  }
+
+  /** Throws if the worker's release of passfd is too far away. */
+  #replyWith(grant: ListenerGrant, name: string, worker: WorkerProcess, ask: Ask, peer: Peer): Reply {
+    try {
+      const address = this.#listeners.address(name)
+      const joined = worker.join(ask.join, peer.pid)
+      const id = worker.listening.grant(name)
+      const { listener, ...rest } = grant
+      const { listeners: _, ...welcome } = joined?.welcome ?? { listeners: undefined }
+      const answer: Granted = {
+        type: 'granted',
+        id,
+        name,
+        address,
+        own: rest.own,
+        pid: process.pid,
+        ...('lane' in rest ? { lane: rest.lane, ...(rest.backlog !== undefined && { backlog: rest.backlog }) } : {}),
+        ...(joined === undefined ? {} : { welcome: welcome as Omit<Welcome, 'listeners'> })
+      }
+      return { answer, descriptors: [listener, ...(joined?.ends ?? [])] }
+    } catch (error) {
+      grant.listener.close()
+      throw error
+    }
+  }
+}
