@@ -155,6 +155,9 @@ function removeMade(path: string): void {
   }
 }
 
+/** Nothing is at the path any more, or a file is where its folder was. */
+const GONE: readonly unknown[] = ['ENOENT', 'ENOTDIR']
+
 /** chown(2) leaves it unchanged. */
 const KEEP = 0xffffffff
 
@@ -188,16 +191,16 @@ export function withNameBytes<T>(name: SocketName, use: (bytes: Buffer) => T): T
   return 'path' in name ? withPathBytes(name.path, use) : use(abstractBytes(name))
 }
 
-/** Removes the file if it is still the one that was created: never a successor's. */
+/** Removes the file if it is still the one that was created: never a successor's. Its folder may be gone, too. */
 export async function removeFile({ path, dev, ino }: SocketFile): Promise<void> {
-  await withLock(path, () => {
-    try {
+  try {
+    await withLock(path, () => {
       const now = fs.lstatSync(path)
       if (now.dev === dev && now.ino === ino) fs.unlinkSync(path)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
-  })
+    })
+  } catch (error) {
+    if (!GONE.includes((error as NodeJS.ErrnoException).code)) throw error
+  }
 }
 
 /**

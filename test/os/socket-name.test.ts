@@ -164,6 +164,20 @@ test('trap 30: a relative path is removed although the directory has changed', a
   t.deepEqual(fs.readdirSync(directory), [])
 })
 
+test('a server closes without an error after the folder of its socket file was removed, or is a file', async t => {
+  for (const isFile of [false, true]) {
+    const directory = temporaryPath('directory')
+    fs.mkdirSync(directory)
+    const server = await listen(join(directory, 'socket'))
+    fs.rmSync(directory, { recursive: true })
+    if (isFile) fs.writeFileSync(directory, 'precious')
+    const closed = once(server, 'close')
+    await server.close()
+    t.deepEqual(await closed, [], 'no error')
+    t.is(fs.existsSync(directory), isFile)
+  }
+})
+
 for (const count of isFull ? [2, 8] : [2])
   test(`trap 30: of ${count} processes that start at once on a dead path one wins, and none is cut off`, async t => {
     const directory = temporaryPath('race')

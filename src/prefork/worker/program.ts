@@ -156,7 +156,9 @@ export class Program {
     this.#names.set(server, name)
     const { _unref: isUnref = false } = server as { _unref?: boolean }
     listeners.serveWithin(name, server).catch(error => server.emit('error', error))
-    if (where.addressType === PATH) (server as { _pipeName?: string | null })._pipeName = address // as the program has written it
+    const shown = server as { _pipeName?: string | null; _connectionKey?: string }
+    if (where.addressType === PATH) shown._pipeName = address // as the program has written it
+    shown._connectionKey = keyOf(where, grant)
     if (grant.lane === undefined || listeners.held) {
       reportAddress(server, grant, where)
       if (!isUnref) server.ref()
@@ -316,6 +318,12 @@ function reportAddress(server: Server, { address }: Granted, where: Where): void
     configurable: true,
     writable: true
   })
+}
+
+/** Node's name for what was asked for. */
+function keyOf({ address, port, addressType }: Where, { address: bound }: Granted): string {
+  if (address) return `${addressType}:${address}:${port}`
+  return 'family' in bound && bound.family === 'IPv4' ? `4:0.0.0.0:${port}` : `6::::${port}`
 }
 
 function wantedOf({ address, port, addressType, backlog, flags }: Where, extra: Extra): WantedAddress {
