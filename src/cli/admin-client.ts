@@ -37,12 +37,11 @@ export async function connectAdmin(
     if (!NOBODY.includes(code)) throw cause
     const names = (await runningNames(surroundings)).filter(other => other !== name)
     const remedy = names.length === 0 ? 'Start one with "passfd serve"' : `These are running: ${names.join(', ')}`
-    throw new CommandError(
-      EXIT.unavailable,
-      `No server answers as ${name === undefined ? path : `"${name}" (${path})`}`,
-      remedy,
-      { code, cause }
-    )
+    const who = name === undefined ? `A server at ${path}` : `The server "${name}"`
+    // A server that is killed leaves its socket file
+    const what =
+      code === 'ECONNREFUSED' ? `has ended: nobody answers at ${path}` : `is not running: there is no socket ${path}`
+    throw new CommandError(EXIT.unavailable, `${who} ${what}`, remedy, { code, cause })
   }
 }
 

@@ -204,6 +204,20 @@ export async function removeFile({ path, dev, ino }: SocketFile): Promise<void> 
 }
 
 /**
+ * Removes the file if no process listens at it: whoever has bound it, and as often as it has changed hands. If that can't be found out or the file
+ * can't be removed, the file stays, and the next process that binds the path replaces it.
+ */
+export async function removeUnused(path: string): Promise<void> {
+  try {
+    await withLock(path, locked => {
+      if (locked) withPathBytes(path, bytes => removeIfDead(STREAM, path, bytes))
+    })
+  } catch {
+    // most often ENOENT: there is none
+  }
+}
+
+/**
  * A socket connected to `name`. A full backlog is EAGAIN with no event to wait for, so it is tried again until `timeout` ms are over
  * (0: for ever). `prepare` sees the socket before it is connected.
  */

@@ -115,7 +115,7 @@ export interface SupervisorOptions {
   admin?: string | AdminSpec
   /**
    * Lets a newly started supervisor replace this one, and this one replace the one that serves at the path: see docs/takeover.md. All listeners
-   * move, with what waits in them, and the admin path. Socket files of the listeners stay when the supervisor stops. Default: none.
+   * move, with what waits in them, and the admin path. A stop removes the socket files at which nobody listens any more. Default: none.
    */
   takeover?: string | SupervisorTakeover
 }

@@ -10,7 +10,7 @@ import { listen, stopAccepting } from '../../channel/server.ts'
 import { type Descriptor, own } from '../../descriptor/descriptor.ts'
 import { type Peer, sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
-import { listenOn } from '../../os/socket-name.ts'
+import { listenOn, removeUnused } from '../../os/socket-name.ts'
 import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
@@ -115,7 +115,7 @@ const EVENTS = [
 ] as const
 
 /**
- * `keeps`: a successor may take the path over, so its file stays when the server closes. `inherited`: the predecessor's listening socket, which is
+ * `keeps`: a successor may take the path over, so its file is removed only if nobody listens there when the server has closed. `inherited`: the predecessor's listening socket, which is
  * moved in.
  */
 export async function openAdmin(
@@ -139,6 +139,7 @@ export async function openAdmin(
     requestTimeout: 0,
     closeTimeout: CLOSE
   })
+  let isLeft = false
   const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
   const lines = new LineSubscribers(supervisor)
   const tell = (event: AdminEvent): void => {
@@ -156,6 +157,7 @@ export async function openAdmin(
     socket: copy,
     path,
     leavePath: () => {
+      isLeft = true
       copy?.close()
       stopAccepting(server)
     },
@@ -164,9 +166,10 @@ export async function openAdmin(
       stopListening()
       lines.end()
       if (copy?.closed === false) copy.close()
-      const closed = server.close()
-      await Promise.all([...server.channels].map(channel => channel.close())) // after leavePath() the server does not close them
-      await closed
+      await server.close({ channels: false })
+      // A client takes the end of its channel for the end of the supervisor, so all else is done before
+      if (copy !== undefined && !isLeft) await removeUnused(path)
+      await Promise.all([...server.channels].map(channel => channel.close()))
     }
   }
 }

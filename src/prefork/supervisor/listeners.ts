@@ -5,12 +5,13 @@ import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { CheckedSpec } from '../../os/bind-spec.ts'
+import { removeUnused } from '../../os/socket-name.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import { type ListenerSpec, MAX_LISTENERS } from '../../serving/specs.ts'
 import type { Report } from '../../takeover/place.ts'
 import { differences, hasMoved, isSame, listenAgain, type ServedSocket } from '../../takeover/served-socket.ts'
-import type { Listener, ListenerEvents } from '../listen/listener.ts'
+import type { Ending, Listener, ListenerEvents } from '../listen/listener.ts'
 import { inheritListener, openListener } from '../listen/open-listener.ts'
 import type { Recipient } from '../listen/recipient.ts'
 import type { Settings } from '../options.ts'
@@ -32,6 +33,8 @@ export class Listeners {
   readonly #inherited = new Set<string>()
   /** What programs have asked for: the names of listeners that are open, or are being opened. */
   readonly #wanted = new Map<string, Promise<string>>()
+  /** Socket files of closed listeners. */
+  readonly #files = new Set<string>()
   #events: ListenerEvents | undefined
   #closed = false
   #predecessor: Predecessor | undefined
@@ -100,7 +103,7 @@ export class Listeners {
     const listener = this.#open.get(name)!
     if (this.#closed) {
       this.#open.delete(name)
-      await listener.close({ exclusive: false, served: false, give: () => {} })
+      await this.#closeOne(name, listener, { exclusive: false, served: false, give: () => {} })
       throw new PassfdError('SUPERVISOR_STOPPED')
     }
     return name
@@ -122,9 +125,24 @@ export class Listeners {
       const give = (connections: readonly number[]): void => {
         for (const connection of connections) own(connection).close()
       }
-      await listener.close({ exclusive, served: true, give }).catch(error => throwLater(error))
+      await this.#closeOne(name, listener, { exclusive, served: true, give })
     }
+    await this.removeFiles()
     return unused
+  }
+
+  /** Never rejects: the others are closed even if a file can't be removed. */
+  async #closeOne(name: string, listener: Listener, ending: Ending): Promise<void> {
+    const { path } = this.#options.get(name)!
+    if (this.#settings.takeover !== undefined && typeof path === 'string') this.#files.add(path)
+    await listener.close(ending).catch(error => throwLater(error))
+  }
+
+  /** Removes the socket files of closed listeners that were kept for a successor. Call it when no worker has copies. Never rejects. */
+  async removeFiles(): Promise<void> {
+    const files = [...this.#files]
+    this.#files.clear()
+    await Promise.all(files.map(removeUnused))
   }
 
   /** Returns the offer for a successor. The listeners still own the Descriptors. */
@@ -237,15 +255,12 @@ export class Listeners {
     const all = [...this.#open]
     this.#open.clear()
     await Promise.all(
-      all.map(
-        ([name, listener]) =>
-          listener
-            .close({
-              exclusive: mayEnd && this.#workers.isExclusive(name),
-              served: this.#workers.isServed(name),
-              give: connections => give(name, connections.map(own))
-            })
-            .catch(error => throwLater(error)) // the others are closed even if a file can't be removed
+      all.map(([name, listener]) =>
+        this.#closeOne(name, listener, {
+          exclusive: mayEnd && this.#workers.isExclusive(name),
+          served: this.#workers.isServed(name),
+          give: connections => give(name, connections.map(own))
+        })
       )
     )
   }

@@ -454,12 +454,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await this.#queue
     await this.#workers.allExited()
     await this.#closeListeners()
+    await this.#listeners.removeFiles()
     this.#listeners.closeGiven()
     this.#outputLines.close()
     this.#health.end()
     this.#endCollecting()
     await this.#notify?.close()
     await this.#desk?.close()
+    await this.#takeover?.removePath()
     await this.#admin?.close()
     await this.#takeover?.leave()
     this.#phase = 'stopped'

@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
+import { removeUnused } from '../../os/socket-name.ts'
 import type { ContainerInit } from '../../takeover/container-init.ts'
 import type { Draining } from '../../takeover/messages.ts'
 import type { TakeOverSettings } from '../../takeover/options.ts'
@@ -219,6 +220,11 @@ export class Takeover {
   async giveState(worker: WorkerProcess): Promise<void> {
     if (!worker.gives || worker.state !== 'ready') return
     await worker.give(end => this.#place.giveWorker(worker.slot, end))
+  }
+
+  /** Called when an owner has stopped without a successor: removes the socket file of the takeover path. */
+  async removePath(): Promise<void> {
+    if (this.#phase === 'owner') await removeUnused(this.#settings.path)
   }
 
   leave(): Promise<void> {

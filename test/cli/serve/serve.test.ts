@@ -1,6 +1,15 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, watch as watchFile, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  watch as watchFile,
+  writeFileSync
+} from 'node:fs'
 import { get } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -138,7 +147,24 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
 
     const gone = await runPassfd(['status', 'app'], captured(env))
     t.is(gone.code, EXIT.unavailable)
-    t.regex(gone.err, /^passfd: No server answers as "app" \(.*\)\. Start one with "passfd serve"\.\n$/)
+    t.regex(
+      gone.err,
+      /^passfd: The server "app" is not running: there is no socket .*\. Start one with "passfd serve"\.\n$/
+    )
+    t.deepEqual(readdirSync(env.PASSFD_RUNTIME_DIR!), [], 'its socket files are removed')
+    // That of one that was killed
+    writeFileSync(
+      join(folder, 'dies.cjs'),
+      'require("net").createServer().listen("dead.sock", () => process.kill(process.pid, "SIGKILL"))'
+    )
+    spawnSync(process.execPath, ['dies.cjs'], { cwd: folder })
+    renameSync(join(folder, 'dead.sock'), join(env.PASSFD_RUNTIME_DIR!, 'app.sock'))
+    const killed = await runPassfd(['status', 'app'], captured(env))
+    t.is(killed.code, EXIT.unavailable)
+    t.regex(
+      killed.err,
+      /^passfd: The server "app" has ended: nobody answers at .*app\.sock\. Start one with "passfd serve"\.\n$/
+    )
   })
 })
 

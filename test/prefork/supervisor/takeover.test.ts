@@ -2,6 +2,7 @@
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
+import { statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import { connect } from '../../../src/channel/connect.ts'
@@ -138,6 +139,22 @@ test('the admin path is answered before, during and after, by whoever serves', a
   await two.supervisor.stop()
   await t.throwsAsync(status(admin), { code: 'ECONNREFUSED' })
   await three.supervisor.stop()
+})
+
+test('socket files stay at a takeover, and a stop without a successor removes them', async t => {
+  const [path, admin, web] = [temporaryPath('supervisor'), temporaryPath('admin'), temporaryPath('web')]
+  const there = () => [path, admin, web].map(each => statSync(each, { throwIfNoEntry: false })?.ino)
+  const options = { admin, command: [light()] as [string], listeners: { web: { path: web } } }
+  const one = side(t, path, 'one', options)
+  const two = side(t, path, 'two', options)
+  await one.supervisor.start()
+  const files = there()
+  t.false(files.includes(undefined))
+  await two.supervisor.start()
+  await one.supervisor.stop()
+  t.deepEqual(there(), files)
+  await two.supervisor.stop()
+  t.deepEqual(there(), [undefined, undefined, undefined])
 })
 
 test('what the supervisor has accepted and no worker of its own can have is served by its successor', async t => {
