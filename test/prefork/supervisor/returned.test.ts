@@ -2,7 +2,11 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { type Descriptor, own } from '../../../src/descriptor/descriptor.ts'
+import { native } from '../../../src/os/native.ts'
 import type { Balance } from '../../../src/prefork/balance.ts'
+import { ReturnedConnections } from '../../../src/prefork/supervisor/returned.ts'
+import type { Workers } from '../../../src/prefork/supervisor/workers.ts'
 import { BALANCES, nameOf } from '../../helpers/prefork.ts'
 import { command, fixture, program, supervising } from '../../helpers/supervising.ts'
 import { test as always, testInCi, until } from '../../helpers/test.ts'
@@ -88,4 +92,67 @@ testInCi('a worker that does not get ready holds up a stop for stopTimeout, only
       for (const { answer } of waiting) t.true(['', 'ECONNRESET'].includes(await answer))
       t.is(exits.length, 2)
     })
+})
+
+/** Idle connections that come to `returned`, and who gets how many: of the workers by slot, and of nobody. */
+function passing(workers: { slot: number; room?: number; serves?: boolean }[]) {
+  const got: [slot: number, count: number][] = []
+  const nobody: [count: number, slot: number | undefined][] = []
+  const all = workers.map(({ slot, room = Number.POSITIVE_INFINITY, serves = true }) => ({
+    slot,
+    uses: new Map(serves ? [['http', { adopts: true }]] : []),
+    hasRoom: (count: number) => count <= room,
+    pass: async (_name: string, connections: Descriptor[]) => {
+      got.push([slot, connections.length])
+      for (const connection of connections) connection.close()
+    }
+  }))
+  const returned = new ReturnedConnections(
+    { ready: () => all } as unknown as Workers,
+    () => undefined,
+    async (_name, connections, slot) => {
+      nobody.push([connections.length, slot])
+      for (const connection of connections) connection.close()
+    }
+  )
+  const pass = (slot: number, count: number): Promise<void> =>
+    returned.pass(
+      { slot },
+      'http',
+      Array.from({ length: count }, () => own(native.dup(0)))
+    )
+  return { pass, got, nobody }
+}
+
+always('idle ones go to the worker of the slot, or else to all that serve, or else to nobody', async t => {
+  const { pass, got, nobody } = passing([{ slot: 0 }, { slot: 1 }, { slot: 2, serves: false }])
+  await pass(1, 3)
+  t.deepEqual(got.splice(0), [[1, 3]])
+  await pass(2, 5)
+  t.deepEqual(
+    got
+      .splice(0)
+      .map(([, count]) => count)
+      .sort(),
+    [2, 3]
+  )
+  t.deepEqual(nobody, [])
+  const none = passing([{ slot: 4, serves: false }])
+  await none.pass(4, 2)
+  t.deepEqual([none.got, none.nobody], [[], [[2, 4]]])
+})
+
+always('a worker without room gets none, even of its own slot', async t => {
+  const { pass, got, nobody } = passing([
+    { slot: 0, room: 3 },
+    { slot: 1, room: 10 }
+  ])
+  await pass(0, 3)
+  await pass(0, 4)
+  await pass(0, 11)
+  t.deepEqual(got, [
+    [0, 3],
+    [1, 4]
+  ])
+  t.deepEqual(nobody, [[11, 0]])
 })
