@@ -2,9 +2,14 @@
 import { readFileSync } from 'node:fs'
 import { EXIT } from '../../src/cli/exit.ts'
 import { OPTIONS } from '../../src/cli/serve/options.ts'
+import { allCommands } from '../helpers/cli.ts'
 import { test } from '../helpers/test.ts'
 
-const text = readFileSync(new URL('../../docs/serve.md', import.meta.url), 'utf8')
+const text = read('docs/serve.md')
+
+function read(document: string): string {
+  return readFileSync(new URL(`../../${document}`, import.meta.url), 'utf8')
+}
 
 /** The cells of the rows of the table behind a heading. */
 function tableBehind(heading: string): string[][] {
@@ -27,6 +32,30 @@ test('docs/serve.md lists all options, as the help does', t => {
       help
     ])
   )
+})
+
+test('the command lines of the documentation name commands and options that there are', t => {
+  const commands = allCommands()
+  let count = 0
+  for (const document of ['README.md', 'docs/serve.md', 'docs/shell.md'])
+    for (const [, block] of read(document).matchAll(/^```(?:sh|console)\n(.*?)^```$/gms))
+      for (const [line, text] of block!.matchAll(/^(?:\$ )?(?:npx )?passfd (.*?)(?: #.*| &)?$/gm)) {
+        const [name, ...words] = text!.split(' ')
+        const command = commands.get(name === 'takeover' ? `takeover ${words.shift()}` : name!)
+        if (command === undefined) t.fail(line)
+        // What stands behind these is another program's
+        const end = words.findIndex(word => word === '--' || word === '--exec' || /\.[jt]s$/.test(word))
+        for (const word of words.slice(0, end < 0 ? undefined : end)) {
+          const option = word.replace(/^\[|[=\]].*$/g, '')
+          if (option.startsWith('-'))
+            t.true(
+              command!.options.some(one => option === one.short || option === one.long),
+              `${line}: ${option}`
+            )
+        }
+        count++
+      }
+  t.true(count > 15)
 })
 
 test('docs/serve.md lists all exit codes', t => {

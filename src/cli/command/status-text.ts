@@ -25,7 +25,11 @@ export function statusText(status: AdminStatus, label: string, { bold, green, ye
   for (const [name, address] of Object.entries(listeners)) {
     const text = `${/^udp[46] /.test(name) ? 'UDP ' : ''}${addressText(address as ListenAddress)}`
     // A name that passfd has made says what the address says
-    lines.push(name === text || name.includes(' ') ? `  listens at ${text}` : `  listens at ${text} (${name})`)
+    lines.push(
+      name === text || text === `port ${name}` || name.includes(' ')
+        ? `  listens at ${text}`
+        : `  listens at ${text} (${name})`
+    )
   }
   const [head = '', ...rows] = table(
     COLUMNS,

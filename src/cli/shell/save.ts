@@ -35,9 +35,17 @@ export class Folder implements Disposable {
     this.#descriptor = descriptor
   }
 
-  /** Throws ENOENT, ENOTDIR, EACCES. */
+  /** Throws ENOTDIR, EACCES; a CommandError if there is no such folder. */
   static open(path: string): Folder {
-    return new Folder(path, Descriptor.openSync(path, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY))
+    try {
+      return new Folder(path, Descriptor.openSync(path, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY))
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
+      throw new CommandError(EXIT.noInput, `There is no folder ${path}`, 'Make it with mkdir', {
+        code: 'ENOENT',
+        cause
+      })
+    }
   }
 
   [Symbol.dispose](): void {

@@ -20,8 +20,8 @@ import { addressOf, addressText } from './address.ts'
 import { describeAll } from './received.ts'
 import { arrivedIn, plain, withDescriptors } from './values.ts'
 
-/** The time to the next try if the other program has no room, in ms. */
-const BUSY_PAUSE = 100
+/** The time to the next try if the other program has no room, or is not there, in ms. */
+const PAUSE = 100
 
 /** How a descriptor is made, and its name. */
 interface Source {
@@ -38,6 +38,7 @@ interface SendOptions {
   fd?: Source[]
   listen?: Source[]
   request?: boolean
+  wait?: boolean
   timeout: number
 }
 
@@ -62,6 +63,7 @@ export function registerSend(program: Command): void {
       sources(listenSource)
     )
     .option('--request', 'wait for the answer, and print it as JSON')
+    .option('--wait', 'if nobody listens there yet, wait for it')
     .option('--timeout <seconds>', 'the longest wait for the other program', seconds, 30)
     .option('--json', 'print JSON')
     .action(async (socket: string, options: SendOptions) => runSend(socket, options, new Ui(send)))
@@ -82,7 +84,8 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
   const value = await readValue(options, ui)
   const timeout = options.timeout * 1000
   // First, so that nothing is created or truncated if nobody is there
-  const channel = await connectTo(addressOf(socket), socket, timeout)
+  const connecting = connectTo(addressOf(socket), socket, timeout, options.wait === true)
+  const channel = await ui.progress(`waiting for ${socket}`, connecting)
   const opened = new Map<string, Descriptor>()
   let isHandedOver = false
   try {
@@ -146,8 +149,8 @@ async function printableAnswer(answer: unknown): Promise<unknown> {
   }
 }
 
-/** Tries again while the other program has no room for one more channel. */
-async function connectTo(address: Address, socket: string, timeout: number): Promise<Channel> {
+/** Tries again while the other program has no room for one more channel. `wait`: also while nobody listens. */
+async function connectTo(address: Address, socket: string, timeout: number, wait: boolean): Promise<Channel> {
   const deadline = performance.now() + timeout
   for (;;) {
     const handshakeTimeout = Math.max(1, Math.ceil(deadline - performance.now()))
@@ -155,13 +158,14 @@ async function connectTo(address: Address, socket: string, timeout: number): Pro
       return await connect(address, { handshakeTimeout, closeTimeout: timeout, requestTimeout: timeout })
     } catch (cause) {
       const { code, remote } = cause as NodeJS.ErrnoException & Pick<PassfdError, 'remote'>
-      if (code === 'ENOENT' || code === 'ECONNREFUSED')
-        throw new CommandError(EXIT.unavailable, `Nobody listens at ${socket}`, 'Start the program that receives', {
-          code,
-          cause
-        })
-      if (remote?.code !== 'ERR_PASSFD_BUSY' || performance.now() + BUSY_PAUSE > deadline) throw cause
-      await later(BUSY_PAUSE)
+      const isNobody = code === 'ENOENT' || code === 'ECONNREFUSED'
+      const isOver = performance.now() + PAUSE > deadline
+      if (isNobody && (!wait || isOver)) {
+        const remedy = `Start the program that receives${wait ? '' : ', or add --wait'}`
+        throw new CommandError(EXIT.unavailable, `Nobody listens at ${socket}`, remedy, { code, cause })
+      }
+      if (isOver || (!isNobody && remote?.code !== 'ERR_PASSFD_BUSY')) throw cause
+      await later(PAUSE)
     }
   }
 }

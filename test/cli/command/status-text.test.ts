@@ -20,6 +20,7 @@ function worker(more: Partial<AdminWorker>): AdminWorker {
     rss: 80 * 1024 ** 2,
     cpu: 500,
     reason: undefined,
+    stopped: false,
     ...more
   }
 }
@@ -44,6 +45,7 @@ test('a server with its listeners and workers', t => {
       size: 2,
       listeners: {
         web: { family: 'IPv4', address: '0.0.0.0', port: 80 },
+        '3000': { family: 'IPv6', address: '::', port: 3000 },
         '/run/a.sock': { path: '/run/a.sock' },
         'udp4 127.0.0.1 53': { family: 'IPv4', address: '127.0.0.1', port: 53 },
         'any port 1': { family: 'IPv6', address: '::', port: 4000 },
@@ -68,6 +70,7 @@ test('a server with its listeners and workers', t => {
   )
   t.regex(text, /^shop is running: process 100 for \d+ m?s, 2 workers\n/)
   t.deepEqual(text.split('\n').slice(1), [
+    '  listens at port 3000',
     '  listens at port 80 (web)',
     '  listens at /run/a.sock',
     '  listens at UDP 127.0.0.1:53',

@@ -309,6 +309,8 @@ test('what is wrong with the command line; a taken socket', async t => {
     const { code, out } = await shell(['receive', path, ...args])
     t.deepEqual({ code, out }, { code: 64, out: '' }, args.join(' '))
   }
+  const nowhere = await shell(['receive', path, '--save', `${path}/none`])
+  t.deepEqual(nowhere, { code: 66, out: '', err: `passfd: There is no folder ${path}/none. Make it with mkdir.\n` })
   const { ended } = await receiving(path)
   t.is((await shell(['receive', path])).code, 73)
   // It waits until the receiver has noticed the end of that question

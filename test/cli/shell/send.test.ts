@@ -10,7 +10,7 @@ import { captured } from '../../helpers/cli.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
 import { type Ended, listens, shell } from '../../helpers/shell.ts'
-import { test, testInCi } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 
@@ -125,7 +125,10 @@ test('what can not be sent is refused before anything is sent, and nothing is cr
   const path = temporaryPath('new')
   const nobody = await shell(['send', socketPath(), '--file', `x=${path}:w`])
   t.is(nobody.code, 69)
-  t.regex(nobody.err, /^passfd: Nobody listens at .*\. Start the program that receives\.\n$/)
+  t.regex(nobody.err, /^passfd: Nobody listens at .*\. Start the program that receives, or add --wait\.\n$/)
+  const inVain = await shell(['send', socketPath(), '--file', `x=${path}:w`, '--wait', '--timeout', '0.01'])
+  t.is(inVain.code, 69)
+  t.regex(inVain.err, /^passfd: Nobody listens at .*\. Start the program that receives\.\n$/)
   t.false(existsSync(path))
   const wrong = async (code: number, expected: RegExp, ...args: string[]): Promise<void> => {
     const ended = await sent(args, () => t.fail())
@@ -143,6 +146,18 @@ test('what can not be sent is refused before anything is sent, and nothing is cr
   await wrong(64, /a property "x" already/, '--value', '{"x":1}', '--file', 'x=/dev/null')
   await wrong(66, /no such file/, '--file', 'x=/no/such/file')
   await wrong(66, /No descriptor 999 was inherited/, '--fd', 'x=999')
+})
+
+test('--wait: a program that listens later, with the time that it takes', async t => {
+  const path = socketPath()
+  const streams = captured({}, { terminal: true })
+  const ending = shell(['send', path, '--wait', '--value', '7'], streams)
+  await until(() => streams.err.includes(`waiting for ${path} … 1 s`), 'passfd send to wait')
+  const server = await listen<number>(path)
+  const [message] = await once(server, 'channel').then(([channel]) => once(channel, 'message'))
+  t.is(message.value, 7)
+  t.is((await ending).code, 0)
+  await server.close()
 })
 
 test("Node's own descriptors are not taken for inherited ones", async t => {
