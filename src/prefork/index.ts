@@ -15,7 +15,7 @@ export type {
   SupervisorTakeover,
   WorkerLimits
 } from './options.ts'
-export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker } from './supervisor/admin.ts'
+export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker, SubscribeAnswer } from './supervisor/admin.ts'
 export type { SupervisorEvents, SupervisorPhase } from './supervisor/commands.ts'
 export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
 export { Supervisor } from './supervisor/supervisor.ts'

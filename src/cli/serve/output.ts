@@ -165,8 +165,8 @@ export class WorkerLog {
 /** EPIPE of a note, after the reader of the stream has ended. */
 function ignore(): void {}
 
-/** Makes what is written of a line, with its newline. */
-type Renderer = (worker: OutputWorker, stream: OutputStream, line: Buffer) => Buffer
+/** Makes what is written of a line, with its newline. `time`: when it was read, in ms since 1970; default now. */
+type Renderer = (worker: OutputWorker, stream: OutputStream, line: Buffer, time?: number) => Buffer
 
 const NEWLINE = Buffer.from('\n')
 const RESET = Buffer.from('\x1b[0m\n')
@@ -194,8 +194,8 @@ export function prefixed(colors: boolean): Renderer {
  * A record with `time`, `slot`, `id`, `pid` and `stream`. A line that is a JSON object stands in it unchanged, as `json`. Another one is its
  * `text`; if that is no UTF-8, `bytes` has it in base64, too.
  */
-export const asRecord: Renderer = ({ slot, id, pid }, stream, line) => {
-  const facts = JSON.stringify({ time: new Date().toISOString(), slot, id, pid, stream }).slice(0, -1)
+export const asRecord: Renderer = ({ slot, id, pid }, stream, line, time = Date.now()) => {
+  const facts = JSON.stringify({ time: new Date(time).toISOString(), slot, id, pid, stream }).slice(0, -1)
   const valid = isUtf8(line)
   if (valid && isObject(line)) return Buffer.concat([Buffer.from(`${facts},"json":`), line, Buffer.from('}\n')])
   const text = JSON.stringify(line.toString())

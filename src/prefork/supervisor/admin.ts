@@ -1,7 +1,7 @@
 /** The admin channel: a supervisor asked and commanded from another process of the same user. */
 import type { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers'
-import { describe } from '../../base/check.ts'
+import { checkInteger, describe } from '../../base/check.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { checkOptions, type KnownOptions } from '../../base/known-options.ts'
 import type { Channel } from '../../channel/channel.ts'
@@ -15,6 +15,7 @@ import type { Draining } from '../../takeover/messages.ts'
 import type { WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
+import { type LastLines, MOST_LINES } from './last-lines.ts'
 import type { OutputStream } from './output-lines.ts'
 
 /** The requests of the admin channel: `connect(path)` from 'passfd' and `request(command)`. */
@@ -29,8 +30,11 @@ export type AdminCommand =
   | { command: 'kill' }
   /** Answer: OpenMetrics text. */
   | { command: 'metrics' }
-  /** From then on the supervisor sends its events as messages: AdminEvent. `lines`: the workers' output, too (`spawn.stdio` is `'lines'`). */
-  | { command: 'subscribe'; lines?: boolean }
+  /**
+   * From then on the supervisor sends its events as messages: AdminEvent. `lines`: the workers' output, too (`spawn.stdio` is `'lines'`). `last`: the
+   * last lines before that, so many at most (1,000 and 1 MiB are kept), in order before the new ones. Answer: SubscribeAnswer.
+   */
+  | { command: 'subscribe'; lines?: boolean; last?: number }
 
 /** A worker, without its channel. */
 export type AdminWorker = Omit<WorkerInfo, 'channel'>
@@ -51,6 +55,11 @@ export interface AdminStatus {
   workers: AdminWorker[]
 }
 
+export interface SubscribeAnswer {
+  /** How many of the lines that come are earlier ones. */
+  last: number
+}
+
 export interface AdminEvent {
   event: keyof SupervisorEvents
   worker?: AdminWorker
@@ -61,10 +70,12 @@ export interface AdminEvent {
   successor?: { pid: number }
   /** Of 'line'. */
   stream?: 'stdout' | 'stderr'
-  /** Of 'line': its first bytes, up to 256 KiB. */
+  /** Of 'line': its first bytes, up to 256 KiB; of an earlier line up to 64 KiB. */
   line?: Uint8Array
   /** Of 'line', if the supervisor has cut it: how many bytes it had. */
   length?: number
+  /** Of 'line': when the supervisor has read it, in ms since 1970. */
+  time?: number
   /** Of 'line': how many lines before this one the subscriber has missed, because it reads too slowly. */
   missed?: number
 }
@@ -73,6 +84,7 @@ export interface AdminEvent {
 export interface AdminSubject {
   readonly since: number
   readonly foreign: boolean
+  readonly lastLines: LastLines | undefined
 }
 
 export interface AdminServer {
@@ -96,7 +108,7 @@ const CLOSE = 1000
 
 const COMMAND: KnownOptions<{ command: string }> = { command: true }
 const SCALE = { command: true, workers: true } as const satisfies KnownOptions<AdminCommand & { command: 'scale' }>
-const SUBSCRIBE = { command: true, lines: true } as const satisfies KnownOptions<
+const SUBSCRIBE = { command: true, lines: true, last: true } as const satisfies KnownOptions<
   AdminCommand & { command: 'subscribe' }
 >
 const KNOWN: Partial<Record<AdminCommand['command'], object>> = { scale: SCALE, subscribe: SUBSCRIBE }
@@ -141,7 +153,7 @@ export async function openAdmin(
   })
   let isLeft = false
   const subscribers = new Set<Channel<AdminCommand, AdminEvent>>()
-  const lines = new LineSubscribers(supervisor)
+  const lines = new LineSubscribers(supervisor, subject.lastLines)
   const tell = (event: AdminEvent): void => {
     for (const channel of subscribers) {
       try {
@@ -201,8 +213,7 @@ function answer(
     case 'subscribe':
       if (!subscribers.has(channel)) void channel.closed.then(() => subscribers.delete(channel))
       subscribers.add(channel)
-      if (value.lines === true) lines.add(channel)
-      return
+      return { last: value.lines === true ? lines.add(channel, value.last ?? 0) : 0 } satisfies SubscribeAnswer
     default:
       throw new PassfdError('INVALID_ARGUMENT', {
         what: 'command',
@@ -252,19 +263,27 @@ class LineSubscribers {
   readonly #supervisor: EventEmitter<SupervisorEvents>
   /** How many lines each of them has missed since the last one that it was sent. */
   readonly #missed = new Map<Channel<AdminCommand, AdminEvent>, number>()
+  readonly #lastLines: LastLines | undefined
 
-  constructor(supervisor: EventEmitter<SupervisorEvents>) {
+  constructor(supervisor: EventEmitter<SupervisorEvents>, lastLines: LastLines | undefined) {
     this.#supervisor = supervisor
+    this.#lastLines = lastLines
   }
 
-  add(channel: Channel<any, any>): void {
-    if (this.#missed.has(channel)) return
+  /** Sends it the last lines, `last` at most, and then those that come. Returns how many earlier ones that are. */
+  add(channel: Channel<any, any>, last: number): number {
+    checkInteger(last, 'last', 0, MOST_LINES)
+    if (this.#missed.has(channel)) return 0
     if (this.#missed.size === 0) this.#supervisor.on('line', this.#send)
     this.#missed.set(channel, 0)
     void channel.closed.then(() => {
       this.#missed.delete(channel)
       if (this.#missed.size === 0) this.end()
     })
+    const earlier = this.#lastLines?.last(last) ?? []
+    for (const { length, ...line } of earlier)
+      this.#sendTo(channel, { event: 'line', ...line, ...(length === undefined ? {} : { length }) })
+    return earlier.length
   }
 
   end(): void {
@@ -272,15 +291,25 @@ class LineSubscribers {
   }
 
   readonly #send = (worker: WorkerInfo, stream: OutputStream, line: Buffer): void => {
-    const event: AdminEvent = { event: 'line', worker: sendable(worker), stream, line: line.subarray(0, MAX_LINE) }
+    const time = Date.now()
+    const event: AdminEvent = {
+      event: 'line',
+      worker: sendable(worker),
+      stream,
+      time,
+      line: line.subarray(0, MAX_LINE)
+    }
     if (line.length > MAX_LINE) event.length = line.length
-    for (const [channel, missed] of this.#missed) {
-      try {
-        void channel.send(missed === 0 ? event : { ...event, missed })
-        this.#missed.set(channel, 0)
-      } catch {
-        this.#missed.set(channel, missed + 1) // it reads too slowly, or its channel has ended
-      }
+    for (const channel of this.#missed.keys()) this.#sendTo(channel, event)
+  }
+
+  #sendTo(channel: Channel<AdminCommand, AdminEvent>, event: AdminEvent): void {
+    const missed = this.#missed.get(channel)!
+    try {
+      void channel.send(missed === 0 ? event : { ...event, missed })
+      this.#missed.set(channel, 0)
+    } catch {
+      this.#missed.set(channel, missed + 1) // it reads too slowly, or its channel has ended
     }
   }
 }

@@ -26,6 +26,7 @@ import { Desk } from './desk.ts'
 import type { Exit } from './exit-cause.ts'
 import { Grants } from './grants.ts'
 import { Health } from './health.ts'
+import { LastLines } from './last-lines.ts'
 import { closeGrants, Listeners, type Predecessor } from './listeners.ts'
 import { metricsOf } from './metrics.ts'
 import { OutputLines } from './output-lines.ts'
@@ -58,6 +59,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #slots: Slots
   readonly #health: Health
   readonly #outputLines = new OutputLines()
+  /** Undefined: nobody can ask for them. */
+  readonly #lastLines: LastLines | undefined
   readonly #exits: Record<string, number> = {}
   readonly #since = Date.now()
   readonly #stopped: Deferred = deferred()
@@ -94,6 +97,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     ownDirectory() // makes Node cache the path, because the directory may be removed before a worker starts
     const settings = this.#settings
     this.#size = settings.workers
+    if (settings.admin !== undefined && settings.spawn.stdio === 'lines') this.#lastLines = new LastLines()
     this.#workers = new Workers(settings.command === undefined)
     this.#listeners = new Listeners(settings, this.#workers)
     this.#grants = new Grants(this.#workers, this.#listeners)
@@ -339,7 +343,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   // --- starting and stopping
 
   get #subject(): AdminSubject {
-    return { since: this.#since, foreign: this.#settings.command !== undefined }
+    return { since: this.#since, foreign: this.#settings.command !== undefined, lastLines: this.#lastLines }
   }
 
   async #open(predecessor: Predecessor | undefined): Promise<void> {
@@ -590,9 +594,13 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       return this.#hasStopped()
     },
     onLines: (worker, stream, lines) => {
-      if (this.listenerCount('line') === 0) return
+      const isHeard = this.listenerCount('line') > 0
+      if (!isHeard && this.#lastLines === undefined) return
       const info = worker.info()
-      for (const line of lines) this.#reports.emit('line', info, stream, line)
+      for (const line of lines) {
+        this.#lastLines?.add(info, stream, line)
+        if (isHeard) this.#reports.emit('line', info, stream, line)
+      }
     },
     onIdle: (worker, name, connections) => this.#returned.pass(worker, name, connections),
     onReturned: (worker, name, connections, idle) => this.#returned.from(worker, name, connections, idle),

@@ -139,11 +139,29 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
     t.regex(streams.out, /^a line of 0\n/)
     t.regex(streams.err, /\n\{"trouble":true\}\n/)
 
+    // A worker that has ended is in what is shown first
+    const ended0 = (await statusOf('app', place)).workers[0]!
+    await run('reload', 'app')
+    const last = (await run('logs', 'app', '--no-follow', '--json', '--lines', '2')).trim().split('\n')
+    t.deepEqual(
+      last
+        .map(line => JSON.parse(line))
+        .map(({ pid, text, json }) => [pid, text ?? json])
+        .sort(),
+      [
+        [ended0.pid, 'a line of 0'],
+        [ended0.pid, { trouble: true }]
+      ].sort()
+    )
+    t.is(await run('logs', 'app', '--no-follow', '-n', '0'), '')
+    const wrong = await runPassfd(['logs', 'app', '--lines', '1001'], captured(env))
+    t.deepEqual([wrong.code, wrong.err.includes('an integer from 0 to 1,000')], [EXIT.usage, true])
+
     t.deepEqual(JSON.parse(await run('stop', 'app', '--json')).pid, process.pid)
     t.is(await ended, 0)
     for (const { code, err } of await Promise.all(followers))
       t.deepEqual({ code, err }, { code: 0, err: 'passfd: app has ended.\n' })
-    t.regex(streams.err, new RegExp(`Worker 0 \\(pid ${worker!.pid}\\) has ended\\.\npassfd: app has stopped\\.\n$`))
+    t.regex(streams.err, /Worker 0 \(pid \d+\) has ended\.\npassfd: app has stopped\.\n$/)
 
     const gone = await runPassfd(['status', 'app'], captured(env))
     t.is(gone.code, EXIT.unavailable)
