@@ -94,8 +94,13 @@ export function defaultName(cwd: string): string {
   return found.replace(/[^\w.-]/g, '-').replace(/^[.-]+/, '') || 'passfd'
 }
 
-/** Returns the name. Throws (exit code 64) if it can't be part of a file's name. */
+/** Whether it can be part of a file's name. */
+export function isName(name: string): boolean {
+  return /^[A-Za-z0-9_][\w.-]*$/.test(name)
+}
+
+/** Returns the name. Throws (exit code 64) if it is none. */
 export function checkName(name: string): string {
-  if (/^[A-Za-z0-9_][\w.-]*$/.test(name)) return name
+  if (isName(name)) return name
   throw new CommandError(EXIT.usage, `"${name}" is not a name`, 'A name consists of A-Z, a-z, 0-9, ".", "_" and "-"')
 }

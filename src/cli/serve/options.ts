@@ -3,6 +3,7 @@ import { resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Balance } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
+import { isName } from '../names.ts'
 import { offer } from '../ui.ts'
 import {
   count,
@@ -60,6 +61,11 @@ const sticky: Reader<Balance> = given => {
   return found
 }
 
+const serverName: Reader<string> = given => {
+  if (typeof given === 'string' && isName(given)) return given
+  throw new Expected('a name of A-Z, a-z, 0-9, ".", "_" and "-"')
+}
+
 /** By their names in a configuration. The help has these groups, in this order. */
 const GROUPS = {
   'Workers:': {
@@ -69,7 +75,7 @@ const GROUPS = {
     waitReady: option('--wait-ready', "a worker is ready at process.send('ready'), not when it listens", flag),
     maxRss: option('--max-rss <size>', 'replace a worker with more resident memory: 300M', size),
     maxRequests: option('--max-requests <n>', 'replace a worker after so many requests', count(1, MOST)),
-    maxAge: option('--max-age <time>', 'replace a worker after this time: 1h', time),
+    maxAge: option('--max-age <time>', 'replace a worker after this time: 1h', time(1, Number.MAX_SAFE_INTEGER)),
     uid: option('--uid <number>', 'the user of the workers', count(0, MOST)),
     gid: option('--gid <number>', 'the group of the workers', count(0, MOST))
   },
@@ -93,7 +99,7 @@ const GROUPS = {
     )
   },
   'Name and place:': {
-    name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", text),
+    name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", serverName),
     takeover: option('--takeover', 'replace the running server of this name, without losing a request', flag, {
       commandLineOnly: true
     }),
@@ -121,15 +127,23 @@ const GROUPS = {
     )
   },
   'Times:': {
-    readyTimeout: option('--ready-timeout <time>', 'limit the start of a worker (default: 30s; 0: no limit)', time),
+    readyTimeout: option('--ready-timeout <time>', 'limit the start of a worker (default: 30s; 0: no limit)', time(0)),
     lameDuck: option(
       '--lame-duck <time>',
       'serve as before for this time after the stop was asked for (default: 0)',
-      time
+      time(0)
     ),
-    stopTimeout: option('--stop-timeout <time>', 'limit the time for open requests at the stop (default: 30s)', time),
-    killTimeout: option('--kill-timeout <time>', 'the time from TERM to KILL (default: 5s)', time),
-    idleGrace: option('--idle-grace <time>', 'how long a stopping worker keeps an idle connection (default: 1s)', time),
+    stopTimeout: option(
+      '--stop-timeout <time>',
+      'limit the time for open requests at the stop (default: 30s)',
+      time(1)
+    ),
+    killTimeout: option('--kill-timeout <time>', 'the time from TERM to KILL (default: 5s)', time(1)),
+    idleGrace: option(
+      '--idle-grace <time>',
+      'how long a stopping worker keeps an idle connection (default: 1s)',
+      time(0)
+    ),
     closeIdle: option(
       '--close-idle',
       'close idle connections at a reload; otherwise other workers go on with them',
@@ -138,7 +152,7 @@ const GROUPS = {
     hangTimeout: option(
       '--hang-timeout <time>',
       'replace a worker that hangs for this time (default: 10s; 0: never)',
-      time
+      time(0)
     )
   },
   'Development and output:': {
@@ -204,7 +218,11 @@ function parse(read: Reader<unknown>, value: string): unknown {
 /** Of an option that was given before. */
 function merge(before: unknown, value: unknown): unknown {
   if (Array.isArray(before) && Array.isArray(value)) return [...before, ...value]
-  if (typeof before === 'object' && typeof value === 'object') return { ...before, ...value }
+  if (typeof before === 'object' && typeof value === 'object') {
+    const twice = Object.keys(value!).find(name => Object.hasOwn(before!, name))
+    if (twice !== undefined) throw new InvalidArgumentError(`There is a "${twice}" already`)
+    return { ...before, ...value }
+  }
   return value
 }
 

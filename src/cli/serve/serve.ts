@@ -2,9 +2,9 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { PassfdError } from '../../index.ts'
-import { Supervisor } from '../../prefork/index.ts'
+import { Supervisor, type SupervisorOptions } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
-import { checkName, defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
+import { defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
 import { examples, hasColors, Ui } from '../ui.ts'
 import { AdminLink } from './admin-link.ts'
 import { Changes } from './changes.ts'
@@ -78,7 +78,7 @@ function planOf(words: readonly string[], options: ServeOptions, ui: Ui, cwd: st
   if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new CommandError(EXIT.noInput, `${folder} is no folder`, 'Check --cwd')
   return {
-    name: checkName(options.name ?? defaultName(cwd)),
+    name: options.name ?? defaultName(cwd),
     options,
     command: commandOf(program, words.length === 0 ? (options.args ?? []) : args, options, folder),
     cwd: folder,
@@ -92,7 +92,7 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
   runtimeFolder(true, { env })
   const seat = new Seat(options.takeover === true)
   const admin = new AdminLink(socketOf(name, { env }), options.admin)
-  const supervisor = new Supervisor(
+  const supervisor = supervisorOf(
     supervisorOptions(options, {
       command,
       cwd,
@@ -120,6 +120,18 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
     throw seat.explain(error as PassfdError, name)
   } finally {
     await output.close()
+  }
+}
+
+/** Only the library checks objects of listeners and balance, which a command line does not have. */
+function supervisorOf(options: SupervisorOptions): Supervisor {
+  try {
+    return new Supervisor(options)
+  } catch (error) {
+    const { code, message } = error as PassfdError
+    if (code !== 'ERR_PASSFD_INVALID_ARGUMENT') throw error
+    const what = `In the configuration ${message.replace(/^options\./, '').replace(/^listeners\b/, 'listen')}`
+    throw new CommandError(EXIT.config, what.replace(/\.$/, ''), undefined, { code, cause: error })
   }
 }
 

@@ -24,9 +24,12 @@ test('times', t => {
     ['2d', 172_800_000],
     [250, 250]
   ]
-  for (const [given, expected] of cases) t.is(time(given), expected, String(given))
+  for (const [given, expected] of cases) t.is(time(0)(given), expected, String(given))
   for (const given of ['30', '', '1 h', '-1s', '1x', '1h-', -1, 1.5, Number.NaN, null, `${'9'.repeat(30)}d`])
-    t.throws(() => time(given), { instanceOf: Expected }, String(given))
+    t.throws(() => time(0)(given), { instanceOf: Expected }, String(given))
+  for (const given of ['0', '0ms', 0]) t.throws(() => time(1)(given), { message: 'a time from 1ms on' })
+  t.throws(() => time(0)('25d'), { message: 'a time of at most 24d' })
+  t.is(time(1, Number.MAX_SAFE_INTEGER)('365d'), 31_536_000_000)
 })
 
 test('sizes', t => {
@@ -38,7 +41,7 @@ test('sizes', t => {
     [4096, 4096]
   ]
   for (const [given, expected] of cases) t.is(size(given), expected, String(given))
-  for (const given of ['300', 'M', '300MM', '-1M', '1 M', -1, {}])
+  for (const given of ['300', 'M', '300MM', '-1M', '1 M', '0M', 0, -1, {}])
     t.throws(() => size(given), { instanceOf: Expected }, String(given))
 })
 
@@ -77,5 +80,6 @@ test('addresses and listeners', t => {
     t.throws(() => addressOf(given), { instanceOf: Expected }, String(given))
   t.deepEqual(listeners(['web=3000', 'admin=/run/a=b']), { web: { port: 3000 }, admin: { path: '/run/a=b' } })
   t.deepEqual(listeners({ web: 3000 }), { web: { port: 3000 } })
-  for (const given of ['3000', 'web=', '=3000']) t.throws(() => listeners(given), { instanceOf: Expected }, given)
+  for (const given of ['3000', 'web=', '=3000', 'a:b=3000', ['a=1', 'a=2'], { '': 1 }])
+    t.throws(() => listeners(given), { instanceOf: Expected }, JSON.stringify(given))
 })

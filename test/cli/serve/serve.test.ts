@@ -215,6 +215,11 @@ test('a name that is taken is an error; others are named where nobody answers', 
 test('what is wrong is said before anything is started', async t => {
   await inPlace(async ({ folder, env }) => {
     const program = join(folder, '1', 'server.js')
+    const configured = (options: object): string => {
+      const file = join(mkdtempSync(join(folder, 'config-')), 'config.json')
+      writeFileSync(file, JSON.stringify(options))
+      return file
+    }
     const cases: [args: string[], code: number, message: RegExp][] = [
       [[], EXIT.usage, /^passfd: No program is named\. Name it: passfd serve server\.js\.\n$/],
       [['none.js'], EXIT.noInput, /^passfd: There is no program .*none\.js\. /],
@@ -222,9 +227,18 @@ test('what is wrong is said before anything is started', async t => {
       [['--log', 'json', 'no-such-command'], EXIT.noInput, /^\{"error":\{"message":"There is no command /],
       [['--cwd', join(folder, 'none'), program], EXIT.noInput, /is no folder\. Check --cwd/],
       [['--env-file', join(folder, 'none'), program], EXIT.noInput, /can't be read \(ENOENT\)\. Check --env-file/],
-      [['--name', 'a b', program], EXIT.usage, /"a b" is not a name\. /],
+      [['--name', 'a b', program], EXIT.usage, /argument 'a b' is invalid\. It must be a name of A-Z, /],
       [['--sticky', 'address', '--balance', 'shared', program], EXIT.usage, /--balance and --sticky both /],
-      [['--listen', 'a:b=3000', program], EXIT.usage, /the name of a listener must be /]
+      [['--listen', 'a:b=3000', program], EXIT.usage, /It must be listeners whose names have /],
+      [['--listen', 'a=3000', '--listen', 'a=3001', program], EXIT.usage, /There is a "a" already\. /],
+      [['--kill-timeout', '0', program], EXIT.usage, /It must be a time from 1ms on\. /],
+      [['--config', configured({ listen: { a: { prot: 1 } } }), program], EXIT.config, /listen\.a has the unknown /],
+      [
+        ['--config', configured({ balance: {} }), program],
+        EXIT.config,
+        /^passfd: In the configuration balance must be/
+      ],
+      [['--config', configured({ name: 'a b' }), program], EXIT.config, /^passfd: name in config\.json must be a name /]
     ]
     for (const [args, code, message] of cases) {
       const result = await runPassfd(['serve', ...args], captured(env))
