@@ -74,7 +74,11 @@ function begin(desk: string): void {
   }
 
   servers.close = function (this: net.Server, done?: (error?: Error) => void): net.Server {
-    if (loaded?.closing(this) !== true) return Reflect.apply(close, this, [done])
+    if (loaded?.closing(this) !== true) {
+      const result = Reflect.apply(close, this, [done])
+      loaded?.closed()
+      return result
+    }
     if (typeof done === 'function') this.once('close', () => done())
     // 'close' comes when the last connection has ended, or has come
     this.getConnections((_error, count) => {

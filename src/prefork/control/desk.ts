@@ -24,7 +24,8 @@ export type WantedAddress =
 export interface Ask {
   /** Which worker's process asks. */
   token: string
-  wanted: WantedAddress
+  /** Undefined: the process only reports what it has left. */
+  wanted?: WantedAddress
   /** How many times this process has asked for the same address with port 0: each time is another listener. */
   nth: number
   /**
@@ -56,6 +57,11 @@ export interface NotTheWorker {
   type: 'not the worker'
 }
 
+/** The answer to a question without `wanted`. Listeners that no other worker serves are closed. */
+export interface Left {
+  type: 'left'
+}
+
 /** The address can't be bound. */
 export interface Failed {
   type: 'failed'
@@ -64,4 +70,4 @@ export interface Failed {
   message: string
 }
 
-export type Answer = Granted | NotTheWorker | Failed
+export type Answer = Granted | NotTheWorker | Left | Failed

@@ -82,7 +82,8 @@ function readAsk(bytes: Buffer): Ask | undefined {
   try {
     const { token, wanted, nth, join, left = [] } = JSON.parse(bytes.toString()) as Ask
     const isAsk = typeof token === 'string' && Number.isSafeInteger(nth) && typeof join === 'object' && join !== null
-    return isAsk && Array.isArray(left) && left.every(Array.isArray) ? { token, wanted, nth, join, left } : undefined
+    if (!isAsk || !Array.isArray(left) || !left.every(Array.isArray)) return undefined
+    return { token, nth, join, left, ...(wanted === undefined ? {} : { wanted }) }
   } catch {
     return undefined
   }

@@ -1,4 +1,7 @@
-/** Answers the processes of programs that call `listen()`: whether they are the worker, and which listener they get. */
+/**
+ * Answers the processes of programs that call `listen()`: whether they are the worker, and which listener they get. Closes listeners whose servers
+ * programs have closed.
+ */
 import { asError } from '../../base/errors.ts'
 import type { Peer } from '../../descriptor/peer.ts'
 import { type CheckedSpec, readSpec } from '../../os/bind-spec.ts'
@@ -17,10 +20,17 @@ const REFUSED: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
 export class Grants {
   readonly #workers: Workers
   readonly #listeners: Listeners
+  readonly #mayClose: () => boolean
+  /** Listeners whose servers programs have closed. */
+  readonly #left = new Set<string>()
+  /** Settles when those that were left are closed. */
+  #closing: Promise<unknown> = Promise.resolve()
 
-  constructor(workers: Workers, listeners: Listeners) {
+  /** `mayClose`: no worker is missing, and no other supervisor holds the listeners. */
+  constructor(workers: Workers, listeners: Listeners, mayClose: () => boolean) {
     this.#workers = workers
     this.#listeners = listeners
+    this.#mayClose = mayClose
   }
 
   /** Whether some program serves the listener, or is about to. */
@@ -35,6 +45,8 @@ export class Grants {
       if (!worker.admits(peer.pid)) return REFUSED
       try {
         for (const [left, id] of ask.left ?? []) worker.leaves(left, id)
+        await this.#closing
+        if (ask.wanted === undefined) return { answer: { type: 'left' }, descriptors: [] }
         const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
         const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
         return grant === undefined ? REFUSED : this.#replyWith(grant, name, worker, ask, peer)
@@ -45,14 +57,33 @@ export class Grants {
     })
   }
 
+  /** Notes that the worker's program has closed its server of this listener. */
+  left(name: string, worker: WorkerProcess): void {
+    this.#left.add(name)
+    this.closeLeft(worker)
+  }
+
+  /**
+   * Closes the listeners that programs have left, so that the kernel refuses clients. They stay open as long as a worker uses them, or as another one
+   * than `leaver` starts, because it may use them soon.
+   */
+  closeLeft(leaver?: WorkerProcess): void {
+    if (this.#left.size === 0 || !this.#mayClose()) return
+    if (this.#workers.some(worker => worker !== leaver && worker.state === 'starting' && !worker.ended)) return
+    const left = [...this.#left].filter(name => !this.isUsed(name))
+    this.#left.clear()
+    if (left.length > 0) this.#closing = this.#listeners.closeUnused(name => !left.includes(name), { copies: true })
+  }
+
   /** Returns the name of the listener. One that no program uses any more gives way, as if it had been closed when its last server was. */
   async #need(spec: CheckedSpec, nth: number): Promise<string> {
     try {
       return await this.#listeners.need(spec, nth)
     } catch (error) {
       if (!GIVE_WAY.includes((error as NodeJS.ErrnoException).code)) throw error
+      const closing = this.#listeners.settle()
       const unused = await this.#listeners.closeUnused(name => this.isUsed(name))
-      if (unused.length === 0) throw error
+      if (!(await closing) && unused.length === 0) throw error
       return this.#listeners.need(spec, nth)
     }
   }

@@ -35,6 +35,8 @@ export class Listeners {
   readonly #wanted = new Map<string, Promise<string>>()
   /** Socket files of closed listeners. */
   readonly #files = new Set<string>()
+  /** The listeners that are being closed while the supervisor runs. */
+  readonly #closing = new Set<Promise<void>>()
   #events: ListenerEvents | undefined
   #closed = false
   #predecessor: Predecessor | undefined
@@ -109,24 +111,39 @@ export class Listeners {
     return name
   }
 
+  /** Resolves when no listener is being closed any more, and so keeps its address busy. Returns whether there was one. */
+  async settle(): Promise<boolean> {
+    if (this.#closing.size === 0) return false
+    await Promise.all(this.#closing)
+    return true
+  }
+
   /**
-   * Closes listeners that programs have asked for and of which `isUsed` is false. Waiting connections are accepted and closed. Returns their
-   * names with their addresses.
+   * Closes listeners that programs have asked for and of which `isUsed` is false. Waiting connections are accepted and closed. `copies`: it only closes
+   * this process's copies, as a program does that closes its server; another process that has a copy goes on accepting. Returns their names with
+   * their addresses.
    */
-  async closeUnused(isUsed: (name: string) => boolean): Promise<[name: string, address: ListenAddress][]> {
+  async closeUnused(
+    isUsed: (name: string) => boolean,
+    { copies = false }: { copies?: boolean } = {}
+  ): Promise<[name: string, address: ListenAddress][]> {
     const unused: [string, ListenAddress][] = []
+    const closing: Promise<void>[] = []
     for (const name of [...this.#wanted.keys()]) {
       const listener = this.#open.get(name)
       if (listener === undefined || isUsed(name)) continue
       unused.push([name, listener.address()])
       this.#wanted.delete(name)
       this.#open.delete(name)
-      const exclusive = this.#workers.isExclusive(name)
+      const exclusive = !copies && this.#workers.isExclusive(name)
       const give = (connections: readonly number[]): void => {
         for (const connection of connections) own(connection).close()
       }
-      await this.#closeOne(name, listener, { exclusive, served: true, give })
+      const closed = this.#closeOne(name, listener, { exclusive, served: true, give })
+      this.#closing.add(closed)
+      closing.push(closed.then(() => void this.#closing.delete(closed)))
     }
+    await Promise.all(closing)
     await this.removeFiles()
     return unused
   }

@@ -100,7 +100,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     if (settings.admin !== undefined && settings.spawn.stdio === 'lines') this.#lastLines = new LastLines()
     this.#workers = new Workers(settings.command === undefined)
     this.#listeners = new Listeners(settings, this.#workers)
-    this.#grants = new Grants(this.#workers, this.#listeners)
+    this.#grants = new Grants(this.#workers, this.#listeners, () => this.#mayCloseLeft())
     this.#returned = new ReturnedConnections(
       this.#workers,
       name => this.#listeners.get(name),
@@ -522,6 +522,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   // --- workers
 
+  /** Whether listeners that programs have left may be closed: no worker is missing that may need them, and no other supervisor holds them. */
+  #mayCloseLeft(): boolean {
+    if (this.#hasStopped() || this.#takeover?.waits === true || this.#takeover?.shared === true) return false
+    return [...this.#slots].every(({ timer }) => timer === undefined)
+  }
+
   #launch(slot: Slot): WorkerProcess {
     if (this.#phase !== 'starting' && !this.#isServing()) throw new PassfdError('SUPERVISOR_STOPPED')
     const { balance, command, program } = this.#settings
@@ -569,6 +575,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if (worker.state === 'ready') {
         if (this.#phase === 'lame duck') worker.tellLameDuck()
         this.#reports.emit('worker', worker.info())
+        this.#grants.closeLeft()
       }
       // It stops on its own, so its replacement starts without waiting for its end
       if (worker.state === 'stopping' && !worker.told && (!worker.ended || worker.drains)) this.#slots.left(worker)
@@ -577,7 +584,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if (exposed) this.#workers.expose(name)
       this.#rebalance()
     },
-    onLeaves: () => this.#rebalance(),
+    onLeaves: (worker, name) => {
+      this.#rebalance()
+      this.#grants.left(name, worker)
+    },
     onAllTaken: () => this.#listeners.workerIsFree(),
     onAccepted: (worker, accepted) => this.#listeners.get(accepted.name)?.accepted(worker, accepted),
     isLeaving: async worker => {

@@ -47,7 +47,7 @@ export interface WorkerOwner {
   onState(worker: WorkerProcess): void
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
   /** Its program has closed the server of this listener. */
-  onLeaves(worker: WorkerProcess): void
+  onLeaves(worker: WorkerProcess, name: string): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
   /** It has accepted connections as told, or has found the queue empty. */
@@ -294,7 +294,8 @@ export class WorkerProcess implements Recipient {
   leaves(name: string, grant: number | undefined): void {
     if (!this.listening.isCurrent(name, grant)) return
     this.listening.left(name)
-    if (this.uses.delete(name)) this.#setup.owner.onLeaves(this)
+    this.uses.delete(name)
+    this.#setup.owner.onLeaves(this, name)
   }
 
   /** Reads from the system what the worker does not report. */

@@ -17,18 +17,18 @@ const NAME = Buffer.alloc(108)
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
 /**
- * Returns the answer with its descriptors, which the caller owns. `desk`: the abstract name of the socket. Throws the system's error if nobody
- * listens there, or ERR_PASSFD_SUPERVISOR_SILENT.
+ * Returns the answer with its descriptors, which the caller owns. `desk`: the abstract name of the socket. `timeout`: how long the supervisor may
+ * take, in ms. Throws the system's error if nobody listens there, or ERR_PASSFD_SUPERVISOR_SILENT.
  */
-export function ask(desk: string, question: Ask): { answer: Answer; descriptors: Descriptor[] } {
-  const deadline = performance.now() + PATIENCE
+export function ask(desk: string, question: Ask, timeout = PATIENCE): { answer: Answer; descriptors: Descriptor[] } {
+  const deadline = performance.now() + timeout
   const fd = checked(native.socket(PACKETS), 'socket')
   try {
     const until = (call: () => number, name: string): number => {
       for (let nap = 0.25; ; nap = Math.min(2 * nap, LONGEST_NAP)) {
         const result = call()
         if (result !== EAGAIN && result !== EINTR) return checked(result, name)
-        if (performance.now() > deadline) throw new PassfdError('SUPERVISOR_SILENT', { timeout: PATIENCE })
+        if (performance.now() > deadline) throw new PassfdError('SUPERVISOR_SILENT', { timeout })
         Atomics.wait(sleeper, 0, 0, nap)
       }
     }

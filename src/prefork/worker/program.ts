@@ -10,7 +10,7 @@ import { EACCES, EADDRINUSE, ECONNREFUSED } from '../../base/errno.ts'
 import { PassfdError } from '../../base/errors.ts'
 import { channelOn } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
-import { type FromSupervisor, type FromWorker, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
+import { type FromSupervisor, type FromWorker, type Join, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
 import { type Answer, type Failed, type Granted, WAIT_READY_VARIABLE, type WantedAddress } from '../control/desk.ts'
 import { ask } from './ask.ts'
 import { orphanedBy, stopOnSignals } from './join.ts'
@@ -33,6 +33,8 @@ export interface Extra {
   readonly writableAll?: boolean
 }
 
+/** How long a program that closes a server waits for the supervisor, in ms. */
+const CLOSE_PATIENCE = 1000
 /** The addressType of a path. */
 const PATH = -1
 /** UV_TCP_IPV6ONLY of libuv. */
@@ -179,9 +181,23 @@ export class Program {
     this.#names.delete(server)
     delete (server as { address?: unknown }).address
     this.#closed.push(name)
-    // After Node has closed the server's own listener
-    queueMicrotask(() => this.#leave())
     return false
+  }
+
+  /**
+   * Called after Node has closed a server. When it returns the kernel refuses clients, as without passfd, unless another worker serves the listener. So
+   * the call waits for the supervisor, as `listen()` does.
+   */
+  closed(): void {
+    if (this.#closed.length === 0) return
+    this.#leave()
+    const left = this.#joined!.origin.left()
+    try {
+      const { descriptors } = ask(this.#desk, { token: this.#token, left, nth: 0, join: this.#join() }, CLOSE_PATIENCE)
+      for (const descriptor of descriptors) descriptor.close()
+    } catch {
+      // The supervisor has ended, or is busy: it also gets the message of leaves()
+    }
   }
 
   /** Binds a UDP socket: returns its descriptor's number, which the caller owns; undefined if this process is not the worker. Throws as Node does. */
@@ -214,10 +230,10 @@ export class Program {
     const key = JSON.stringify(wanted)
     const nth = 'port' in wanted && wanted.port === 0 ? (this.#asked.get(key) ?? 0) + 1 : 0
     try {
-      const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort } as const
       this.#leave()
       const left = this.#joined?.origin.left() ?? []
-      result = ask(this.#desk, { token: this.#token, wanted, nth, join, ...(left.length > 0 ? { left } : {}) })
+      const question = { token: this.#token, wanted, nth, join: this.#join(), ...(left.length > 0 ? { left } : {}) }
+      result = ask(this.#desk, question)
     } catch (error) {
       // The supervisor has ended, or does not answer
       return failureOf(error)
@@ -227,7 +243,7 @@ export class Program {
       this.#asked.set(key, nth)
       const [listener, control, channel] = descriptors as [Descriptor, Descriptor?, Descriptor?]
       try {
-        if (answer.welcome !== undefined) this.#join(answer, control!, channel!)
+        if (answer.welcome !== undefined) this.#joins(answer, control!, channel!)
       } catch (error) {
         // No descriptor is free for its channels, most likely. The supervisor ends a worker without them
         for (const descriptor of descriptors) descriptor[Symbol.dispose]()
@@ -246,7 +262,11 @@ export class Program {
     for (const name of this.#closed.splice(0)) listenersOf(this.#joined!.worker).leave(name)
   }
 
-  #join({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
+  #join(): Join {
+    return { type: 'join', version: LEAST, newest: NEWEST, debugPort: process.debugPort }
+  }
+
+  #joins({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
     const line = channelOn<FromSupervisor, FromWorker>(control, {
       maxUnclaimed: 4 * MAX_UNCONFIRMED,
       requestTimeout: 30_000

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -304,6 +304,75 @@ test('a port that is tried on one address, closed at once, and then used on anot
     await supervisor.start()
     await until(() => isWritten(output), 'the program')
     t.is(readFileSync(output, 'utf8'), 'listens')
+    await supervisor.stop()
+  })
+})
+
+test('a server that one worker has closed is served by the other; when both have closed it, clients are refused until one listens again', async t => {
+  const marks = temporaryPath('marks')
+  const source = `${REQUIRE}${WEB}
+    const mark = text => require('node:fs').appendFileSync(${JSON.stringify(marks)}, process.pid + text + '\\n')
+    server.listen(0, '127.0.0.1')
+    let port
+    process.on('SIGUSR2', () => {
+      ({ port } = server.address())
+      server.close()
+      mark(' closed')
+    })
+    process.on('SIGHUP', () => server.listen(port, '127.0.0.1', () => mark(' listens')))
+    setInterval(() => {}, 1000)`
+  for (const balance of BALANCES)
+    await supervising(t, { program: written(source), listeners: {}, workers: 2, balance }, async supervisor => {
+      writeFileSync(marks, '')
+      const tell = async (pid: number, signal: NodeJS.Signals, done: string): Promise<void> => {
+        process.kill(pid, signal)
+        await until(() => readFileSync(marks, 'utf8').endsWith(`${pid} ${done}\n`), `${pid} ${done}`)
+      }
+      await supervisor.start()
+      const [[name, { port }]] = Object.entries(supervisor.addresses) as unknown as [[string, { port: number }]]
+      const [one, other] = supervisor.workers.map(({ pid }) => pid!) as [number, number]
+      await tell(one, 'SIGUSR2', 'closed')
+      for (let i = 0; i < 5; i++) t.is(await get(supervisor, name), `${other}`)
+      await tell(other, 'SIGUSR2', 'closed')
+      t.deepEqual(supervisor.addresses, {})
+      await t.throwsAsync(once(connect(port, '127.0.0.1'), 'connect'), { code: 'ECONNREFUSED' })
+      await tell(one, 'SIGHUP', 'listens')
+      const [again] = Object.keys(supervisor.addresses)
+      t.deepEqual(Object.values(supervisor.addresses), [{ family: 'IPv4', address: '127.0.0.1', port }])
+      t.is(await get(supervisor, again), `${one}`)
+      await supervisor.stop()
+    })
+})
+
+testInCi('a server that a worker has closed stays open for the worker that is to replace another one', async t => {
+  // Slot 0 closes its server after slot 1 has died: its replacement listens there again
+  const marks = temporaryPath('marks')
+  const source = `${REQUIRE}${WEB}
+    server.listen(0, '127.0.0.1')
+    process.on('SIGUSR2', () => {
+      if (process.env.PASSFD_SLOT === '1') process.exit(3)
+      server.close()
+      require('node:fs').writeFileSync(${JSON.stringify(marks)}, 'closed')
+    })
+    setInterval(() => {}, 1000)`
+  const options = {
+    program: written(source),
+    listeners: {},
+    workers: 2,
+    restart: () => ({ restart: true as const, delay: 500 })
+  }
+  await supervising(t, options, async supervisor => {
+    await supervisor.start()
+    const [[name, { port }]] = Object.entries(supervisor.addresses) as unknown as [[string, { port: number }]]
+    const [one, other] = supervisor.workers.map(({ pid }) => pid!) as [number, number]
+    process.kill(other, 'SIGUSR2')
+    await once(supervisor, 'exit')
+    process.kill(one, 'SIGUSR2')
+    await until(() => isWritten(marks), 'its close()')
+    // It waits in the queue, until the replacement listens
+    const answer = await get(supervisor, name)
+    t.is(answer, `${supervisor.workers.find(({ slot }) => slot === 1)!.pid}`)
+    t.deepEqual(Object.values(supervisor.addresses), [{ family: 'IPv4', address: '127.0.0.1', port }])
     await supervisor.stop()
   })
 })
