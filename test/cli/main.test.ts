@@ -1,8 +1,11 @@
+import { closeSync, openSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import { CommandError, EXIT } from '../../src/cli/exit.ts'
 import { examples, examplesOf, Ui } from '../../src/cli/ui.ts'
 import { version } from '../../src/index.ts'
 import { allCommands, captured, runPassfd } from '../helpers/cli.ts'
+import { start } from '../helpers/process.ts'
 import { test } from '../helpers/test.ts'
 
 /** A program with one command, which does `work`. */
@@ -90,4 +93,16 @@ test('colours are for terminals, unless NO_COLOR or TERM=dumb', async t => {
   t.is(await shown({ NO_COLOR: '1' }, true), 'red\n')
   t.is(await shown({ NO_COLOR: '' }, true), '\x1b[31mred\x1b[39m\n')
   t.is(await shown({ TERM: 'dumb' }, true), 'red\n')
+})
+
+test('a full disk behind stdout is reported; behind stderr it ends nothing', async t => {
+  const full = openSync('/dev/full', 'w')
+  const program = fileURLToPath(new URL('../../dist/cli/passfd.mjs', import.meta.url))
+  const [help, none] = await Promise.all([
+    start(program, ['--help'], { stdio: ['ignore', full, 'pipe'] }).exit,
+    start(program, ['serve', 'none.js'], { stdio: ['ignore', 'pipe', full] }).exit
+  ])
+  closeSync(full)
+  t.like(help, { code: EXIT.io, stderr: 'passfd: stdout: no space left on device (ENOSPC, write).\n' })
+  t.like(none, { code: EXIT.noInput })
 })

@@ -13,6 +13,8 @@ export interface PtyProgram {
   shows(pattern: RegExp): Promise<string>
   readonly exit: Promise<{ exitCode: number; signal?: number | undefined }>
   kill(signal: string): void
+  /** Closes the terminal, as its window does. */
+  close(): void
 }
 
 /** For what a screen is to show, in s. */
@@ -69,7 +71,8 @@ export function startInTerminal(
         watcher()
       }),
     exit,
-    kill: signal => pty.kill(signal)
+    kill: signal => pty.kill(signal),
+    close: () => (pty as unknown as { destroy(): void }).destroy()
   }
 }
 

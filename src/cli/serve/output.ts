@@ -3,6 +3,7 @@ import { isUtf8 } from 'node:buffer'
 import type { Supervisor, WorkerInfo } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { hasColors, type Output, type Streams } from '../ui.ts'
+import { countOf } from '../words.ts'
 import { fileTarget, isSame, outputTarget, Sink, standardTarget } from './sink.ts'
 
 export type OutputStream = 'stdout' | 'stderr'
@@ -107,7 +108,7 @@ export class WorkerLog {
     this.#sayDropped()
     const lost = await Promise.all(Object.values(this.#sinks).map(sink => sink.close()))
     const count = lost.reduce((sum, lines) => sum + lines, 0)
-    if (count > 0) this.#options.report(`${count} lines of workers were lost, because they could not be written`)
+    if (count > 0) this.#options.report(`Lost, because they could not be written: ${countOf(count, 'line')} of workers`)
   }
 
   #open(format: 'text' | 'json'): Record<OutputStream, Sink> {

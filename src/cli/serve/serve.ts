@@ -10,6 +10,7 @@ import { AdminLink } from './admin-link.ts'
 import { Changes } from './changes.ts'
 import { loadConfiguration } from './config.ts'
 import { type Report, reportEvents } from './events.ts'
+import { onHangup } from './hangup.ts'
 import { addOptions, type ServeOptions, withPaths } from './options.ts'
 import { writeLines } from './output.ts'
 import { commandOf } from './program.ts'
@@ -114,11 +115,16 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
     report: text => log({ event: 'output', level: 'warning', text })
   })
   changes?.reload(supervisor)
+  const ignoreHangup = onHangup(() => {
+    log({ event: 'hangup', level: 'warning', text: `The terminal of ${name} was closed, so it stops` })
+    void supervisor.stop()
+  })
   try {
     await supervisor.run()
   } catch (error) {
     throw seat.explain(error as PassfdError, name)
   } finally {
+    ignoreHangup()
     await output.close()
   }
 }

@@ -117,7 +117,7 @@ test('a full disk does not hold up the end', async t => {
   await log.close()
   t.deepEqual(reports, [
     "/dev/full can't be written (ENOSPC)",
-    '1 lines of workers were lost, because they could not be written'
+    'Lost, because they could not be written: 1 line of workers'
   ])
 })
 
