@@ -1,11 +1,13 @@
 /** The options of `passfd serve`: one table, from which the command line, its help, and the check of a configuration come. */
 import { resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { BindSpec } from '../../index.ts'
 import type { Balance } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { isName } from '../names.ts'
 import { offer } from '../ui.ts'
 import {
+  addressOf,
   count,
   Expected,
   flag,
@@ -64,6 +66,13 @@ const sticky: Reader<Balance> = given => {
 const serverName: Reader<string> = given => {
   if (typeof given === 'string' && isName(given)) return given
   throw new Expected('a name of A-Z, a-z, 0-9, ".", "_" and "-"')
+}
+
+/** A port alone is only for this host, because the metrics are nobody else's business. */
+const metrics: Reader<BindSpec> = given => {
+  const address = addressOf(given)
+  if ('type' in address) throw new Expected('a port, HOST:PORT, [IPv6]:PORT, or a path (which contains "/")')
+  return 'port' in address && address.host === undefined ? { ...address, host: '127.0.0.1' } : address
 }
 
 /** By their names in a configuration. The help has these groups, in this order. */
@@ -165,7 +174,12 @@ const GROUPS = {
     }),
     logFile: option('--log-file <file>', "write the workers' output to a file; USR1 opens it again", text, {
       isPath: true
-    })
+    }),
+    metrics: option(
+      '--metrics <address>',
+      'serve GET /metrics for Prometheus: 9100 (of 127.0.0.1), 0.0.0.0:9100, or a path (needs prom-client)',
+      metrics
+    )
   },
   'Node (before the program):': {
     import: option('--import <module>', 'as of Node: tsx for TypeScript', texts, { repeats: true }),

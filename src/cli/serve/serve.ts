@@ -11,6 +11,7 @@ import { Changes } from './changes.ts'
 import { loadConfiguration } from './config.ts'
 import { type Report, reportEvents } from './events.ts'
 import { onHangup } from './hangup.ts'
+import { type Metrics, serveMetrics } from './metrics.ts'
 import { addOptions, type ServeOptions, withPaths } from './options.ts'
 import { writeLines } from './output.ts'
 import { commandOf } from './program.ts'
@@ -114,17 +115,26 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
     streams: ui.streams,
     report: text => log({ event: 'output', level: 'warning', text })
   })
+  let metrics: Metrics | undefined
   changes?.reload(supervisor)
   const ignoreHangup = onHangup(() => {
     log({ event: 'hangup', level: 'warning', text: `The terminal of ${name} was closed, so it stops` })
     void supervisor.stop()
   })
   try {
+    if (options.metrics !== undefined)
+      metrics = await serveMetrics({
+        address: options.metrics,
+        supervisor,
+        replaces: options.takeover === true,
+        report: text => log({ event: 'metrics', level: 'warning', text })
+      })
     await supervisor.run()
   } catch (error) {
     throw seat.explain(error as PassfdError, name)
   } finally {
     ignoreHangup()
+    await metrics?.close()
     await output.close()
   }
 }

@@ -94,6 +94,8 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
     writeFileSync(join(folder, '.env'), 'A=file\nB=file\nC=file\n')
     writeFileSync(join(folder, 'c.json'), '{"workers":3,"env":{"C":"config"},"envFile":".env","stopTimeout":"20s"}')
     const args = ['-w', '1', '--config', join(folder, 'c.json'), '--cwd', link, '--name', 'app', 'server.js', '--watch']
+    const metricsPort = await freePort()
+    args.unshift('--metrics', `${metricsPort}`)
     const { streams, ended } = await serving(args, { folder, env: { ...env, B: 'shell' } })
     const run = async (...words: string[]) => {
       const { code, out, err } = await runPassfd(words, captured(env))
@@ -119,6 +121,8 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
 
     t.is(await run('scale', '2', 'app'), 'app has 2 workers (before: 1).\n')
     t.deepEqual(JSON.parse(await run('scale', '1', 'app', '--json')), { workers: 1, before: 2 })
+    t.regex(await ask(metricsPort, '/metrics'), /^passfd_workers\{state="ready"\} 1$/m)
+
     const [seen, records] = [captured(env, { terminal: true }), captured(env)]
     const followers = [runPassfd(['logs', 'app'], seen), runPassfd(['logs', 'app', '--json'], records)]
     // Each sees what is written from its own beginning on
