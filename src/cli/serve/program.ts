@@ -1,14 +1,18 @@
 /** What `passfd serve <program> [args…]` runs. */
 import { accessSync, constants, statSync } from 'node:fs'
-import { delimiter, resolve } from 'node:path'
+import { createRequire } from 'node:module'
+import { delimiter, join, resolve } from 'node:path'
 import { CommandError, EXIT } from '../exit.ts'
 import type { ServeOptions } from './options.ts'
 
 const NODE = /\.(?:[cm]?js|[cm]?ts|tsx|jsx)$/
 const TYPESCRIPT = /\.(?:[cm]?ts|tsx)$/
 
+const NO_MAIN = 'neither its package.json names a file as "main", nor has it an index.js'
+
 /**
- * The command of the workers. A file of JavaScript or TypeScript, and a folder with a package, are run by this Node; all else is a command. Paths
+ * The command of the workers. A file of JavaScript or TypeScript, and a folder with a package, are run by this Node; all else is a command. So is the
+ * name of a folder that Node can't run: `build`, `next`. Paths
  * start at `cwd`. Throws (exit code 64 or 66).
  */
 export function commandOf(
@@ -22,8 +26,15 @@ export function commandOf(
   if (found === undefined && isPath)
     throw new CommandError(EXIT.noInput, `There is no program ${resolve(cwd, program)}`, 'Check its path')
   const nodeOptions = nodeOptionsOf(options)
-  const forNode = NODE.test(program) || found?.isDirectory() === true
-  if (!forNode) {
+  const isFolder = found?.isDirectory() === true
+  const isPackage = isFolder && hasMain(resolve(cwd, program))
+  if (isFolder && !isPackage && (program.includes('/') || /^\.\.?$/.test(program)))
+    throw new CommandError(
+      EXIT.noInput,
+      `The folder ${resolve(cwd, program)} has no program: ${NO_MAIN}`,
+      'Name the file'
+    )
+  if (!NODE.test(program) && !isPackage) {
     if (nodeOptions.length > 0)
       throw new CommandError(
         EXIT.usage,
@@ -48,7 +59,20 @@ export function commandOf(
 /** Throws (exit code 66) if a command is in no folder of PATH. A relative folder of PATH starts at `cwd`. */
 export function checkFound(command: string, path: string, cwd: string): void {
   if (command.includes('/') || path.split(delimiter).some(folder => isExecutable(resolve(cwd, folder, command)))) return
-  throw new CommandError(EXIT.noInput, `There is no command "${command}"`, 'Check its name, or install its package')
+  const isFolder = statSync(resolve(cwd, command), { throwIfNoEntry: false })?.isDirectory() === true
+  const remedy = isFolder
+    ? `The folder of that name has no program, either: ${NO_MAIN}`
+    : 'Check its name, or install its package'
+  throw new CommandError(EXIT.noInput, `There is no command "${command}"`, remedy)
+}
+
+/** Whether `node <folder>` finds a program: "main" of package.json, or index.js. It does not look at "exports". */
+function hasMain(folder: string): boolean {
+  try {
+    return !createRequire(join(folder, 'none.js')).resolve(folder).endsWith('.json')
+  } catch {
+    return false
+  }
 }
 
 function isExecutable(path: string): boolean {
