@@ -1,4 +1,5 @@
 /** The admin channel of a running server, by its NAME or socket. */
+import { statSync } from 'node:fs'
 import { type Channel, connect, PassfdError } from '../index.ts'
 import type { AdminCommand, AdminEvent, AdminStatus } from '../prefork/index.ts'
 import { CommandError, EXIT } from './exit.ts'
@@ -34,6 +35,7 @@ export async function connectAdmin(
     return { name, path, channel: await connect(path, { requestTimeout: 0 }) }
   } catch (cause) {
     const { code = '' } = cause as NodeJS.ErrnoException
+    if (code === 'ERR_PASSFD_UNAUTHORIZED') throw foreign(path, cause)
     if (!NOBODY.includes(code)) throw cause
     const names = (await runningNames(surroundings)).filter(other => other !== name)
     const remedy = names.length === 0 ? 'Start one with "passfd serve"' : `These are running: ${names.join(', ')}`
@@ -43,6 +45,14 @@ export async function connectAdmin(
       code === 'ECONNREFUSED' ? `has ended: nobody answers at ${path}` : `is not running: there is no socket ${path}`
     throw new CommandError(EXIT.unavailable, `${who} ${what}`, remedy, { code, cause })
   }
+}
+
+/** Not even root commands the process of another user, because that could answer what it likes. */
+function foreign(path: string, cause: unknown): CommandError {
+  const uid = statSync(path, { throwIfNoEntry: false })?.uid
+  const what = `The server at ${path} runs as another user${uid === undefined ? '' : ` (${uid})`}`
+  const options = { code: 'ERR_PASSFD_UNAUTHORIZED', cause }
+  return new CommandError(EXIT.noPermission, what, 'Run this as that user, for example with "sudo -u"', options)
 }
 
 /** The names in the runtime folder for which a server answers. */

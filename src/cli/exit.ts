@@ -131,7 +131,8 @@ export function failureOf(error: unknown): Failed {
   }
   if (typeof code === 'string' && typeof syscall === 'string') {
     const meaning = getSystemErrorMap().get(errno ?? 0)?.[1] ?? code
-    const of = rest.path ?? (rest.port === undefined ? rest.address : `${rest.address ?? ''}:${rest.port}`)
+    const host = rest.address?.includes(':') ? `[${rest.address}]` : (rest.address ?? '')
+    const of = rest.path ?? (rest.port === undefined ? rest.address : `${host}:${rest.port}`)
     const remedy = REMEDIES[code] === undefined ? '' : ` ${REMEDIES[code]}.`
     const what = `${of === undefined ? '' : `${of}: `}${meaning} (${code}, ${syscall}).${remedy}`
     return { exitCode: CODES[code] ?? EXIT.failed, message: oneLine(what), code }

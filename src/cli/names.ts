@@ -1,7 +1,7 @@
 /** Names of servers, and the folder with their sockets. */
-import { lstatSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { CommandError, EXIT } from './exit.ts'
 
 /** What decides where the folder is; a test gives others than the process's. */
@@ -36,13 +36,25 @@ export function runtimeFolder(create = false, surroundings: Surroundings = {}): 
 
 function make(folder: string): void {
   try {
-    mkdirSync(folder, { mode: 0o700, recursive: true })
+    makeFolders(folder)
   } catch (cause) {
     const { code = '' } = cause as NodeJS.ErrnoException
-    if (code === 'EEXIST') return // it is checked
     const exitCode = code === 'EACCES' || code === 'EPERM' ? EXIT.noPermission : EXIT.cantCreate
     const remedy = 'Set PASSFD_RUNTIME_DIR to a folder of yours'
     throw new CommandError(exitCode, `The folder ${folder} can't be made (${code})`, remedy, { code, cause })
+  }
+}
+
+/** As `recursive` of mkdirSync(), which never returns where the kernel makes no folders, in /proc for example. What exists is checked later. */
+function makeFolders(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || existsSync(dirname(folder))) throw error
+    makeFolders(dirname(folder))
+    mkdirSync(folder, { mode: 0o700 })
   }
 }
 

@@ -19,7 +19,7 @@ test('an error of the system names its path, its meaning, and a remedy', t => {
     code: 'ENOENT'
   })
   const taken = Object.assign(new Error(), { code: 'EADDRINUSE', errno: -98, syscall: 'bind', address: '::', port: 80 })
-  t.regex(failureOf(taken).message, /^:::80: address already in use \(EADDRINUSE, bind\)\. Stop the program /)
+  t.regex(failureOf(taken).message, /^\[::\]:80: address already in use \(EADDRINUSE, bind\)\. Stop the program /)
 })
 
 test('an error of passfd has its own remedy', async t => {

@@ -27,7 +27,7 @@ test('the runtime folder', t => {
 
 test('it is made for its user alone', t => {
   inFolder(temporary => {
-    const made = runtimeFolder(true, { env: { PASSFD_RUNTIME_DIR: join(temporary, 'own') }, uid })
+    const made = runtimeFolder(true, { env: { PASSFD_RUNTIME_DIR: join(temporary, 'my', 'own') }, uid })
     t.is(statSync(made).mode & 0o777, 0o700)
     t.is(runtimeFolder(true, { env: { PASSFD_RUNTIME_DIR: made }, uid }), made)
   })
@@ -57,6 +57,8 @@ test('it is refused if others could answer in it', t => {
     const error: any = t.throws(() => runtimeFolder(true, inFile))
     t.regex(error.message, /can't be made \(ENOTDIR\)/)
     t.is(error.exitCode, EXIT.cantCreate)
+    const inProc: any = t.throws(() => runtimeFolder(true, { env: { PASSFD_RUNTIME_DIR: '/proc/none/run' }, uid }))
+    t.regex(inProc.message, /can't be made \(ENOENT\)/)
   })
 })
 
