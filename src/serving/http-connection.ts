@@ -153,7 +153,8 @@ export class HttpConnection {
     const { raw } = this
     const fd = raw._handle?.fd ?? -1
     // What was written may not have left yet
-    if (fd < 0 || raw.destroyed || raw.writableLength > 0 || raw.writableEnded || hasUnread(raw)) return false
+    const isBetween = raw.writableLength === 0 && raw.readableLength === 0 && !raw.writableEnded && !hasUnread(raw)
+    if (fd < 0 || raw.destroyed || !isBetween) return false
     const copy = native.dup(fd)
     if (copy < 0) return false
     if (!pass(copy)) {
@@ -184,21 +185,6 @@ export class HttpConnection {
 function hasUnread(socket: ObservedSocket): boolean {
   const fd = socket._handle?.fd ?? -1
   return fd >= 0 && native.pending(fd) > 0
-}
-
-/**
- * Treats a connection that another process has served as Node treats it between two requests. Node would take it for a new one: its time-outs for
- * the first request answer 408, which a client would take for the answer to its next request. `keepAliveTimeout` in ms, 0: no limit.
- */
-export function goOnIdle(socket: ObservedSocket, keepAliveTimeout: number): void {
-  const { parser } = socket
-  // From its next message on the parser is in Node's lists again
-  if (socket.bytesRead === 0) (parser as { remove?(): void } | null | undefined)?.remove?.()
-  if (!(keepAliveTimeout > 0)) return
-  const timer = setTimeout(() => {
-    if (socket.bytesRead === 0 && !hasUnread(socket)) socket.destroy()
-  }, keepAliveTimeout).unref()
-  socket.once('close', () => clearTimeout(timer))
 }
 
 /** Returns the connection of a server's socket. */

@@ -11,7 +11,8 @@ import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
 import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
-import { connectionOn, goOnIdle, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
+import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
+import { IdleConnections } from './idle-connections.ts'
 import type { DrainOptions, Intake, PassOn } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
@@ -33,6 +34,7 @@ export class ServerIntake implements Intake {
   /** The async context of the `listen` call. Connections are in it, as if the server listened itself. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
   readonly #open = new Set<Socket>()
+  readonly #idle = new IdleConnections()
   readonly #connections = new Set<HttpConnection>()
   readonly #forget: (this: Socket) => void
   readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0 }
@@ -58,7 +60,7 @@ export class ServerIntake implements Intake {
 
   /** The number of open connections. */
   get connections(): number {
-    return this.#open.size
+    return this.#open.size + this.#idle.size
   }
 
   /** The number of HTTP requests since the start, with upgrades and CONNECT; for a net or tls server the number of connections. */
@@ -82,6 +84,7 @@ export class ServerIntake implements Intake {
   }
 
   closed(): void {
+    this.#idle.close() // as Node does
     this.#sources.closed()
   }
 
@@ -110,18 +113,22 @@ export class ServerIntake implements Intake {
    * Serves a connection that was accepted elsewhere, as if the server had accepted it, and uses it up. It also works after `stopAccepting()`, for
    * connections that were on their way. It does not check the kind (tcp or unix-stream), which takes five system calls. It calls `onClosed` when
    * the connection has closed, even if the server refused it. `idle`: another process has served requests of it before, so it may stay without one
-   * for the server's `keepAliveTimeout`.
+   * for the server's `keepAliveTimeout`, and the server gets it when one begins.
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
   give(connection: Descriptor, onClosed?: () => void, idle = false): void {
+    this.#sources.prepare()
+    const fd = moveOut(connection, 'give()')
+    const { keepAliveTimeout } = this.#server as { keepAliveTimeout?: number }
+    if (!idle || keepAliveTimeout === undefined) this.#giveNumber(fd, onClosed)
+    else this.#idle.add(fd, keepAliveTimeout, { serve: () => this.#giveNumber(fd, onClosed), gone: () => onClosed?.() })
+  }
+
+  #giveNumber(fd: number, onClosed: (() => void) | undefined): void {
     this.#context.run(() => {
-      this.#sources.prepare()
-      const socket = socketOf(moveOut(connection, 'give()'), this.#server)
+      const socket = socketOf(fd, this.#server)
       if (onClosed !== undefined) socket.once('close', onClosed)
       this.#receive(socket)
-      const { keepAliveTimeout } = this.#server as { keepAliveTimeout?: number }
-      // After its 'connection' event
-      if (idle && keepAliveTimeout !== undefined) process.nextTick(() => goOnIdle(socket, keepAliveTimeout))
     })
   }
 
@@ -153,7 +160,7 @@ export class ServerIntake implements Intake {
       }
       const done = (): void => {
         if (signal?.aborted === true || this.#areUpgraded()) this.#requestsDone.resolve()
-        if (this.#open.size > 0 && signal?.aborted !== true) return
+        if (this.connections > 0 && signal?.aborted !== true) return
         clearInterval(timer)
         forget()
         this.#waiting.delete(done)
@@ -167,6 +174,7 @@ export class ServerIntake implements Intake {
 
   /** Destroys the remaining connections. */
   destroyAll(): void {
+    this.#idle.close()
     for (const socket of this.#open) socket.destroy()
   }
 
@@ -207,7 +215,7 @@ export class ServerIntake implements Intake {
   /** Whether all are upgraded. It stops at the first one that is not, because it runs at the end of each connection. */
   #areUpgraded(): boolean {
     for (const { upgraded } of this.#connections) if (!upgraded) return false
-    return true
+    return this.#idle.size === 0
   }
 
   #sweep(pass: PassOn | undefined): void {
@@ -219,6 +227,7 @@ export class ServerIntake implements Intake {
     }
     const foreign = this.#server.listenerCount('unknownProtocol') > 0
     for (const connection of this.#connections) connection.sweep(now, lookUp, foreign, pass)
+    this.#idle.drain(this.#traffic.idleGrace, pass)
   }
 }
 

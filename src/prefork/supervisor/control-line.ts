@@ -4,6 +4,7 @@ import { type Channel, sessionOf } from '../../channel/channel.ts'
 import { pair, trustedPair } from '../../channel/connect.ts'
 import type { Message } from '../../channel/message.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { SOCKETS } from '../../descriptor/kind.ts'
 import {
   type Accepted,
   type Beat,
@@ -171,10 +172,7 @@ export class ControlLine {
       case 'stopping':
         return owner.onStopping()
       case 'idle':
-        return owner.onIdle(
-          value.name,
-          value.connections.map(connection => connection.claim())
-        )
+        return owner.onIdle(`${value.name}`, claimAll(value.connections))
       case 'failed':
         return owner.onException(`it failed with ${value.name}: ${value.message}`)
       case 'recovered':
@@ -196,6 +194,13 @@ export class ControlLine {
     this.#joined = true
     return { version, ...this.#owner.onJoin(join) }
   }
+}
+
+/** Other workers make sockets of them. Throws if some are not connections. */
+function claimAll(connections: readonly Descriptor[]): Descriptor[] {
+  const odd = connections.find(connection => !SOCKETS.includes(connection.kind))
+  if (odd !== undefined) throw new Error(`an idle connection that is a ${odd.kind}`)
+  return connections.map(connection => connection.claim())
 }
 
 /** Resolves when the channel of an ended process has ended, too. */

@@ -70,6 +70,26 @@ test('a newer worker is spoken to as both can; what it says beyond that is passe
   })
 })
 
+testInCi('what a worker passes on and is no connection is refused, and no other worker gets it', async t => {
+  const entry = fake(
+    { type: 'join', version: 1, newest: NEWEST },
+    `await control.send({ type: 'uses', name: 'http', adopts: true })
+    await control.request({ type: 'ready' }, { descriptors: 0 })
+    listening(value => { if (value.type === 'stop') process.exit(0) })
+    if (welcome.slot === 1)
+      for (const connections of [[Descriptor.openSync('/dev/null')], 'none', [7], undefined, [Descriptor.socketpair()[0], Descriptor.openSync('/dev/null')]])
+        await control.request({ type: 'idle', name: 'http', connections }, { descriptors: 0 }).catch(({ code }) => heard.push(code))
+    setInterval(() => control.send({ type: 'beat', connections: 1, requests: heard.length, lag: 3 }), 20)`
+  )
+  await supervising(t, { entry, workers: 2, balance: 'shared' }, async supervisor => {
+    await supervisor.start()
+    await until(() => supervisor.workers[1]?.requests === 5, 'all of them')
+    const answers = await Promise.all(supervisor.workers.map(({ channel }) => channel.request({})))
+    t.deepEqual(answers, [[], Array(5).fill('ERR_PASSFD_REMOTE')])
+    await supervisor.stop()
+  })
+})
+
 /** A worker of an older version that answers `words` on the connections that it is sent. */
 function oldWorker(join: object, words: string): string {
   return fake(
