@@ -185,7 +185,7 @@ async function supervised({ command: program, cwd }, job) {
     readyTimeout: 0,
     hangTimeout: 0,
     stopTimeout: 500,
-    killTimeout: 200,
+    killTimeout: 5000,
     restart: () => ({ restart: false, reason: 'a test runs once' }),
     spawn: { cwd, env: environmentOf(job), stdio: 'lines' }
   })

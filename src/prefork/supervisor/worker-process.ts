@@ -613,8 +613,19 @@ export class WorkerProcess implements Recipient {
     onEnd: error => {
       // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
       if (this.ended || this.state === 'stopping') return
-      this.#after(LAST_WORDS, () => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`))
+      const kill = (): void => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`)
+      this.#after(LAST_WORDS, () => {
+        // npm may take longer, and then reports the exit status
+        if (this.#isWrapperLeft()) this.#after(this.#setup.settings.killTimeout, kill)
+        else kill()
+      })
     }
+  }
+
+  /** The process that listened has ended, and the command that had started it has not. */
+  #isWrapperLeft(): boolean {
+    const { pid } = this.listening
+    return pid !== undefined && pid !== this.#child?.pid && statOf(pid)?.lives !== true
   }
 
   get #version(): number {

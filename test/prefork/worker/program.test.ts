@@ -168,6 +168,23 @@ test('behind npm the worker is the process that listens; its variables; processe
   })
 })
 
+test('the exit code of a wrapper counts that ends a while after the program, as npm does on a busy machine', async t => {
+  const source = `${REQUIRE}${WEB}
+    server.listen(0, '127.0.0.1')
+    process.on('SIGUSR2', () => process.exit(0))`
+  // Longer than a worker without its control channel has
+  const command: [string, ...string[]] = ['/bin/sh', '-c', '"$0" "$1"; sleep 1.5; exit 7', ...written(source)]
+  const options = { program: command, listeners: {}, restart: () => ({ restart: false as const, reason: 'once' }) }
+  await supervising(t, options, async (supervisor, { exits }) => {
+    supervisor.on('gaveUp', () => {})
+    await supervisor.start()
+    const exited = once(supervisor, 'exit')
+    process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+    await exited
+    t.deepEqual(exits, ['0/1 7'])
+  })
+})
+
 testInCi('after a reload a listener that the new code does not use is closed and reported', async t => {
   const path = temporaryPath('changing.cjs').replace(/-(\d+)$/, '-$1.cjs')
   const source = (places: string[]): string =>
