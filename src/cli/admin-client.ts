@@ -17,6 +17,8 @@ export interface Admin {
 
 /** What connect(2) says where nobody listens. */
 const NOBODY = ['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'ENOTSOCK']
+/** The kernel has connected, and no process answers. */
+const HANGS = 'ERR_PASSFD_HANDSHAKE_TIMEOUT'
 
 /**
  * Connects to the server of a NAME or socket; without one to that of the current folder's name. The caller closes the channel. If nobody
@@ -25,21 +27,26 @@ const NOBODY = ['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'ENOTSOCK']
 export async function connectAdmin(
   nameOrPath?: string,
   cwd = process.cwd(),
-  surroundings?: Surroundings
+  surroundings?: Surroundings,
+  options: { handshakeTimeout?: number } = {}
 ): Promise<Admin> {
   const target = nameOrPath ?? (await nameHere(cwd))
   const path = socketOf(target, surroundings)
   const name = target.includes('/') ? undefined : target
   try {
     // A reload may last long
-    return { name, path, channel: await connect(path, { requestTimeout: 0 }) }
+    return { name, path, channel: await connect(path, { requestTimeout: 0, ...options }) }
   } catch (cause) {
     const { code = '' } = cause as NodeJS.ErrnoException
     if (code === 'ERR_PASSFD_UNAUTHORIZED') throw foreign(path, cause)
-    if (!NOBODY.includes(code)) throw cause
+    if (!NOBODY.includes(code) && code !== HANGS) throw cause
+    const who = name === undefined ? `A server at ${path}` : `The server "${name}"`
+    if (code === HANGS) {
+      const remedy = `Its process hangs or is stopped: "passfd inspect ${name ?? path}" shows which one it is`
+      throw new CommandError(EXIT.unavailable, `${who} does not answer`, remedy, { code, cause })
+    }
     const names = (await runningNames(surroundings)).filter(other => other !== name)
     const remedy = names.length === 0 ? 'Start one with "passfd serve"' : `These are running: ${names.join(', ')}`
-    const who = name === undefined ? `A server at ${path}` : `The server "${name}"`
     // A server that is killed leaves its socket file
     const what =
       code === 'ECONNREFUSED' ? `has ended: nobody answers at ${path}` : `is not running: there is no socket ${path}`
