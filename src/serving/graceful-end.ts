@@ -77,7 +77,7 @@ export class GracefulEnd {
 
   /** The number of requests that its servers have begun. */
   get requests(): number {
-    return this.#listeners.intakes.reduce((sum, served) => sum + served.requests, 0)
+    return this.#listeners.requests
   }
 
   onStop(handler: StopHandler): void {

@@ -40,7 +40,12 @@ const ANY: readonly string[] = ['0.0.0.0', '::']
 
 export class ServedListeners {
   readonly #source: ListenerSource
-  readonly #servers = new Map<Server, ServerIntake>()
+  /** A program may close its server, and call its `listen()` again. */
+  readonly #servers = new WeakMap<Server, ServerIntake>()
+  /** Those that serve a listener, or have open connections. */
+  readonly #active = new Set<ServerIntake>()
+  /** The requests of those that do not. */
+  #pastRequests = 0
   readonly #receivers: DescriptorIntake[] = []
   readonly #serving = new Map<string, ServedListener>()
   /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
@@ -62,7 +67,12 @@ export class ServedListeners {
 
   /** The servers. */
   get intakes(): Intake[] {
-    return [...this.#servers.values(), ...this.#receivers]
+    return [...this.#active, ...this.#receivers]
+  }
+
+  /** The number of requests that the servers have begun, also those that were closed. */
+  get requests(): number {
+    return this.intakes.reduce((sum, served) => sum + served.requests, this.#pastRequests)
   }
 
   /** Names of listeners that the program neither serves nor has got. */
@@ -100,7 +110,16 @@ export class ServedListeners {
     this.#serving.delete(name)
     for (const source of entry.lanes.values()) void source.then(one => one.remove())
     entry.served.closed?.()
+    if (entry.served instanceof ServerIntake) this.#retire(entry.served)
     this.#source.leaves?.(name)
+  }
+
+  /** Forgets the server when its last connection has ended: a program may make any number of servers, one after the other. */
+  #retire(intake: ServerIntake): void {
+    intake.whenIdle(() => {
+      if ([...this.#serving.values()].some(({ served }) => served === intake)) return
+      if (this.#active.delete(intake)) this.#pastRequests += intake.requests
+    })
   }
 
   /** Whether a server of this process serves it. */
@@ -136,6 +155,7 @@ export class ServedListeners {
       else await this.#begin(name, entry, { name, ...grant }).listening
     } catch (error) {
       this.#serving.delete(name) // for another server
+      if (served instanceof ServerIntake) this.#retire(served)
       throw error
     }
     // A program may have closed its server meanwhile
@@ -401,6 +421,10 @@ export class ServedListeners {
     if (served === undefined) {
       served = new ServerIntake(server, within)
       this.#servers.set(server, served)
+    }
+    if (!this.#active.has(served)) {
+      this.#active.add(served)
+      this.#pastRequests -= served.requests // 0 of a new one
     }
     return served
   }

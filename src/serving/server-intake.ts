@@ -68,6 +68,17 @@ export class ServerIntake implements Intake {
     return this.#traffic.requests
   }
 
+  /** Calls `idle` when no connection is open: now, or when the last one has ended. */
+  whenIdle(idle: () => void): void {
+    const look = (): void => {
+      if (this.#open.size > 0) return
+      this.#waiting.delete(look)
+      idle()
+    }
+    this.#waiting.add(look)
+    look()
+  }
+
   /** Resolves during `drain()`, when only connections are open that the application must end (upgraded ones, or not HTTP). */
   get requestsDone(): Promise<void> {
     return this.#requestsDone.promise

@@ -157,7 +157,12 @@ export class Program {
     )
     this.#names.set(server, name)
     const { _unref: isUnref = false } = server as { _unref?: boolean }
-    listeners.serveWithin(name, server).catch(error => server.emit('error', error))
+    listeners.serveWithin(name, server).catch(error => {
+      // It does not serve, so another server may, here or in another worker
+      if (!listeners.isServing(name)) origin.leaves(name)
+      this.#names.delete(server)
+      server.emit('error', error)
+    })
     const shown = server as { _pipeName?: string | null; _connectionKey?: string }
     if (where.addressType === PATH) shown._pipeName = address // as the program has written it
     shown._connectionKey = keyOf(where, grant)

@@ -432,3 +432,56 @@ testInCi('an error of passfd says in words what is wrong: more addresses than th
     await supervisor.stop()
   })
 })
+
+test('what a program has closed, or could not listen with, is forgotten: servers, their listeners, and no request', async t => {
+  const output = temporaryPath('forgotten')
+  const source = `import { once } from 'node:events'
+    import { closeSync, openSync, writeFileSync } from 'node:fs'
+    import { createServer, get } from 'node:http'
+    import { setTimeout as later } from 'node:timers/promises'
+    const stays = createServer((_request, response) => response.end('served')).listen(0, '127.0.0.1')
+    await once(stays, 'listening')
+    const errors = []
+    // More than a supervisor keeps open, in one turn
+    const closed = Array.from({ length: 100 }, () => {
+      const server = createServer().on('error', ({ code }) => errors.push(code)).listen(0)
+      server.close()
+      return new WeakRef(server)
+    })
+    await later(5)
+    // One that is closed while it has a connection
+    const served = createServer((_request, response) => response.end('x')).listen(0)
+    const agent = new (await import('node:http')).Agent({ keepAlive: true })
+    const [response] = await once(get({ port: served.address().port, host: '127.0.0.1', agent }), 'response')
+    response.resume()
+    await once(response, 'end')
+    served.close()
+    agent.destroy()
+    // No descriptor is free when the listener has come
+    const full = createServer()
+    const filled = []
+    const fill = () => { try { for (;;) filled.push(openSync('/dev/null')) } catch {} }
+    Object.defineProperty(full, '_unref', { get: () => { fill(); return false } })
+    full.listen(0)
+    const [{ code }] = await once(full, 'error')
+    for (const fd of filled) closeSync(fd)
+    let alive = 100
+    for (let i = 0; i < 200 && alive > 5; i++) {
+      await later(5)
+      gc()
+      alive = closed.filter(server => server.deref() !== undefined).length
+    }
+    writeFileSync(${JSON.stringify(output)}, JSON.stringify({ errors, code, alive }))`
+  const command = ['sh', '-c', 'ulimit -n 600; exec "$@"', 'sh', process.execPath, '--expose-gc', program(source)]
+  const options = { program: command as [string, ...string[]], listeners: {}, balance: 'shared' } as const
+  await supervising(t, options, async supervisor => {
+    await supervisor.start()
+    await until(() => isWritten(output), 'the program', 60)
+    const { errors, code, alive } = resultsOf(output)
+    t.deepEqual([errors, code], [[], 'EMFILE'])
+    t.true((alive as number) <= 5, `${alive} of 100 servers are alive`)
+    await until(() => Object.keys(supervisor.addresses).length === 1, 'only the server that stays has a listener')
+    await until(() => supervisor.workers[0]!.requests === 1, 'the request of a server that was closed counts')
+    t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
+  })
+})
