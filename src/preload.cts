@@ -40,9 +40,11 @@ function begin(desk: string): void {
   const { bind } = sockets
   const extras = new WeakMap<net.Server, Extra>()
   let loaded: Program | undefined
+  // The program may change it before it listens
+  const user = process.geteuid?.()
 
   const program = (): Program => {
-    loaded ??= load(desk)
+    loaded ??= load(desk, user)
     return loaded
   }
 
@@ -65,7 +67,9 @@ function begin(desk: string): void {
   servers._listen2 = function (this: Listening, ...args: Listen2): void {
     const [address, port, addressType, backlog, fd, flags] = args
     // Its own handle or descriptor, or a name that is no file
-    const given = this._handle || typeof fd === 'number' || address?.startsWith('\0')
+    const isAbstract = address?.startsWith('\0') === true
+    if (isAbstract) program().listensAbstractly(address!)
+    const given = this._handle || typeof fd === 'number' || isAbstract
     if (!given && program().asks) {
       const where = { address, port, addressType, backlog, flags }
       if (program().listen(this, where, extras.get(this) ?? {})) return
@@ -148,7 +152,7 @@ function begin(desk: string): void {
 }
 
 /** Loads the rest of passfd at once, without the event loop (require(esm), Node 20.19). */
-function load(desk: string): Program {
+function load(desk: string, user: number | undefined): Program {
   const { emitWarning } = process
   process.emitWarning = () => {} // Node warns of require(esm) once
   try {
@@ -156,7 +160,7 @@ function load(desk: string): Program {
       require('./prefork/worker/program.js') as typeof import('./prefork/worker/program.ts', { with: {
         'resolution-mode': 'import'
       }})
-    const program = new Class(desk) // it reads these variables
+    const program = new Class(desk, user) // it reads these variables
     // Processes that this one starts are no part of it
     delete process.env.PASSFD_DESK
     delete process.env.PASSFD_WAIT_READY

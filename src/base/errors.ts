@@ -146,6 +146,12 @@ const TABLE = {
     'The file preload.cjs of passfd is missing: passfd was bundled without it. Mark passfd as external in your bundler.',
   PROGRAM_CLUSTER:
     'This program starts processes by node:cluster, and passfd starts processes already. Remove cluster from the program, or start the program without passfd.',
+  PROGRAM_USER:
+    'The program has changed its user to {uid} before listen(), and the supervisor answers only the user of its workers. Start the workers as that user: spawn.uid, or passfd serve --uid.',
+  PROGRAM_ABSTRACT:
+    'The program listens at the abstract name {name}. passfd does not share abstract names, so only the first worker gets it. Use a path.',
+  PROGRAM_SECOND:
+    'Another process of this worker listens already, so this one (pid {pid}) listens without passfd: its address is not shared by the workers. Serve each of them by a passfd serve of its own.',
   PROGRAM_EXCLUSIVE:
     'The program called listen() with exclusive: true. Under passfd the workers share the listener all the same. Remove the option.',
   UNSERVED:

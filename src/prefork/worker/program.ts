@@ -109,10 +109,12 @@ export class Program {
   #joined: Joined | undefined
   #isWorker = true
   #saidReady = false
-  #warned = false
+  readonly #warned = new Set<string>()
+  readonly #user: number | undefined
 
-  /** `desk`: the value of PASSFD_DESK. */
-  constructor(desk: string) {
+  /** `desk`: the value of PASSFD_DESK. `user`: as which the process was started. */
+  constructor(desk: string, user: number | undefined) {
+    this.#user = user
     const [name, token] = desk.split(' ')
     this.#desk = name!
     this.#token = token!
@@ -128,7 +130,7 @@ export class Program {
    * the server's 'error' event in the next tick, as Node's.
    */
   listen(server: Server, where: Where, extra: Extra): boolean {
-    if (extra.exclusive === true) this.#warnOfExclusive()
+    if (extra.exclusive === true) this.#warn(new PassfdError('PROGRAM_EXCLUSIVE'))
     const { address, port } = where
     const fail = (failure: Failure): void => {
       process.nextTick(() => server.emit('error', bindError('listen', failure, address, port)))
@@ -240,8 +242,11 @@ export class Program {
       const question = { token: this.#token, wanted, nth, join: this.#join(), ...(left.length > 0 ? { left } : {}) }
       result = ask(this.#desk, question)
     } catch (error) {
-      // The supervisor has ended, or does not answer
-      return failureOf(error)
+      // The supervisor has ended, does not answer, or does not let this user in
+      const uid = process.geteuid?.()
+      return failureOf(
+        uid !== this.#user ? new PassfdError('PROGRAM_USER', { uid: uid ?? 'none' }, { cause: error }) : error
+      )
     }
     const { answer, descriptors } = result
     if (answer.type === 'granted') {
@@ -260,6 +265,7 @@ export class Program {
     for (const descriptor of descriptors) descriptor.close()
     if (answer.type === 'failed') return answer
     this.#isWorker = false
+    this.#warn(new PassfdError('PROGRAM_SECOND', { pid: process.pid }))
     return undefined
   }
 
@@ -329,10 +335,16 @@ export class Program {
     void this.#joined.worker.ready().catch(() => {})
   }
 
-  #warnOfExclusive(): void {
-    if (this.#warned) return
-    this.#warned = true
-    process.emitWarning(new PassfdError('PROGRAM_EXCLUSIVE'))
+  /** The program listens at an abstract name, with Node. */
+  listensAbstractly(name: string): void {
+    if (this.#isWorker) this.#warn(new PassfdError('PROGRAM_ABSTRACT', { name: name.replace('\0', '@') }))
+  }
+
+  /** Once of each kind. */
+  #warn(warning: PassfdError): void {
+    if (this.#warned.has(warning.code)) return
+    this.#warned.add(warning.code)
+    process.emitWarning(warning)
   }
 }
 

@@ -11,7 +11,7 @@ import { isInCi } from '../../helpers/full.ts'
 import { isWritten, temporaryPath } from '../../helpers/path.ts'
 import { gone } from '../../helpers/processes.ts'
 import { get, program, supervising } from '../../helpers/supervising.ts'
-import { test, testInCi, until } from '../../helpers/test.ts'
+import { test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const listens = fileURLToPath(new URL('../../fixtures/listens.cjs', import.meta.url))
 
@@ -207,7 +207,7 @@ testInCi('after a reload a listener that the new code does not use is closed and
   })
 })
 
-testInCi('what a program can not do under passfd is named: cluster, and exclusive', async t => {
+testInCi('what a program can not do under passfd is named: cluster, exclusive, and abstract names', async t => {
   const output = temporaryPath('errors')
   const source = `${REQUIRE}${WEB}
     import { writeFileSync } from 'node:fs'
@@ -216,9 +216,12 @@ testInCi('what a program can not do under passfd is named: cluster, and exclusiv
     for (const one of [fork, cluster.fork]) try { one() } catch (error) { errors.push(error.code) }
     process.on('warning', warning => {
       errors.push(warning.code)
-      writeFileSync(${JSON.stringify(output)}, JSON.stringify(errors))
+      if (errors.length === 5) writeFileSync(${JSON.stringify(output)}, JSON.stringify(errors))
     })
-    server.listen({ port: 0, exclusive: true })`
+    server.listen({ port: 0, exclusive: true })
+    require('node:net').createServer().listen('\\0passfd-test-' + process.pid)
+    const late = require('node:http').createServer().on('error', ({ code }) => process.emitWarning('', { code }))
+    late.listen({ port: 1, host: '192.0.2.1' })`
   await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
     await supervisor.start()
     await until(() => isWritten(output), 'the warning')
@@ -227,7 +230,9 @@ testInCi('what a program can not do under passfd is named: cluster, and exclusiv
     t.deepEqual(JSON.parse(readFileSync(output, 'utf8')), [
       'ERR_PASSFD_PROGRAM_CLUSTER',
       'ERR_PASSFD_PROGRAM_CLUSTER',
-      'ERR_PASSFD_PROGRAM_EXCLUSIVE'
+      'ERR_PASSFD_PROGRAM_EXCLUSIVE',
+      'ERR_PASSFD_PROGRAM_ABSTRACT',
+      'EADDRNOTAVAIL'
     ])
     await supervisor.stop()
   })
@@ -485,3 +490,22 @@ test('what a program has closed, or could not listen with, is forgotten: servers
     t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
   })
 })
+
+testInCiIf(
+  process.geteuid!() === 0 ? undefined : 'only root may change the user',
+  'a program that has changed its user before listen() gets an error that names the remedy',
+  async t => {
+    const source = `process.setuid(65534)
+      require('node:http').createServer().on('error', ({ message }) => { throw new Error(message) }).listen(0)`
+    const path = temporaryPath('user').replace(/(-\d+)$/, '$1.cjs')
+    const options = { program: written(source, path), listeners: {}, spawn: { stdio: 'lines' } } as const
+    await supervising(t, options, async supervisor => {
+      let text = ''
+      supervisor.on('line', (_worker, _stream, line) => {
+        text += `${line}\n`
+      })
+      await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+      t.regex(text, /has changed its user to 65534 before listen\(\).*passfd serve --uid/)
+    })
+  }
+)
