@@ -2,6 +2,7 @@
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
+import { NEW } from './intake.ts'
 import type { ServedListeners } from './served-listeners.ts'
 import { type StopHandler, StopHandlers } from './stop-handlers.ts'
 
@@ -148,7 +149,9 @@ export class GracefulEnd {
     const isLast = typeof last === 'function' ? last() : last
     const all = this.#listeners.intakes
     await this.#listeners.end(isLast, alone?.())
-    const drained = this.#listeners.drain({ idleGrace, signal, passes: !(await isLast) })
+    // Clients that only hold connections open do not use up all of the time
+    const newGrace = Math.max(idleGrace, Math.min(NEW * idleGrace, stopTimeout > 0 ? stopTimeout / 2 : Infinity))
+    const drained = this.#listeners.drain({ idleGrace, newGrace, signal, passes: !(await isLast) })
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#handlers.run(signal)
     await Promise.race([Promise.all(drained), new Promise<void>(resolve => whenAborted(signal, resolve))])

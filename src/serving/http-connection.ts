@@ -14,16 +14,22 @@ export interface Traffic {
   draining: boolean
   /** ms without activity after which a connection in `drain` is idle. */
   idleGrace: number
+  /** The same for a connection without a request so far. */
+  newGrace: number
 }
 
 /** Properties of Node's sockets that the types lack. `parser`: null after an upgrade. */
 export interface ObservedSocket extends Socket {
   [CONNECTION]?: HttpConnection
-  parser?: object | null
+  parser?: Parser | null
   _httpMessage?: ServerResponse | null
   _handle?: { readonly fd?: number } | null
   /** The stream under a TLSSocket. */
   _parent?: ObservedSocket
+}
+/** Node's parser. `getCurrentBuffer()`: a copy of the bytes that it is parsing now, empty at other times. */
+interface Parser {
+  getCurrentBuffer?(): Buffer
 }
 interface Response extends ServerResponse {
   _removedConnection?: boolean
@@ -32,6 +38,9 @@ interface Response extends ServerResponse {
 const CONNECTION: unique symbol = Symbol('passfd.connection')
 /** The highest stream id: it does not say yet which streams are still served. */
 const LAST_STREAM = 2 ** 31 - 1
+const HEAD_END = '\r\n\r\n'
+const CR = 13
+const LF = 10
 let observing = false
 
 export class HttpConnection {
@@ -42,11 +51,16 @@ export class HttpConnection {
   #session: ServerHttp2Session | undefined
   /** At the last check a request was under way that has no response yet. */
   #arriving = false
+  /** Its first request has begun. */
+  #used = false
   #streams = 0
   /** The first GOAWAY was sent, which asks the client to begin no more streams. */
   #warned = false
   /** The response of the newest request, until it is sent. */
   #response: Response | undefined
+  /** While it drains: how many requests have begun in one read, and the bytes read with it. */
+  #parsed = 0
+  #parsedAt = 0
   /** The time of the last activity, by `performance.now()`. */
   #active = performance.now()
   /** The bytes read at that time. With TLS, HTTP does not notice the beginning of a record. */
@@ -76,6 +90,7 @@ export class HttpConnection {
     this.#active = performance.now()
     session.on('stream', stream => {
       this.#streams++
+      this.#used = true
       stream.once('close', () => {
         this.#streams--
         this.#active = performance.now()
@@ -86,8 +101,11 @@ export class HttpConnection {
 
   begun(response: ServerResponse): void {
     this.#traffic.requests++
+    this.#used = true
     this.#response = response
-    if (this.#traffic.draining) this.#closeAfter(response)
+    if (!this.#traffic.draining) return
+    this.#parsed = this.#parsedInRead() + 1
+    this.#closeAfter(response)
   }
 
   finished(response: ServerResponse): void {
@@ -145,7 +163,8 @@ export class HttpConnection {
   }
 
   #isQuiet(now: number): boolean {
-    return now - this.#active >= this.#traffic.idleGrace && !hasUnread(this.raw)
+    const { idleGrace, newGrace } = this.#traffic
+    return now - this.#active >= (this.#used ? idleGrace : newGrace) && !hasUnread(this.raw)
   }
 
   /** Gives a duplicate away, and closes this process's copy without a shutdown. Bytes that arrive from now on wait for the other process. */
@@ -165,11 +184,35 @@ export class HttpConnection {
     return true
   }
 
+  /** Returns how many requests have begun in the last read. */
+  #parsedInRead(): number {
+    const read = this.#stream?.bytesRead ?? 0
+    if (read !== this.#parsedAt) this.#parsed = 0
+    this.#parsedAt = read
+    return this.#parsed
+  }
+
+  /**
+   * Whether bytes have arrived behind the newest request: pipelined requests, which the client would lose. A program may answer while Node has not
+   * parsed them yet. If it can't be known, they count as more: the connection is idle soon.
+   */
+  #hasMore({ req: { headers } }: Response): boolean {
+    const bytes = this.#stream?.parser?.getCurrentBuffer?.()
+    if (bytes === undefined || bytes.length === 0) return this.#stream === this.raw && hasUnread(this.raw)
+    const parsed = this.#parsedInRead()
+    const length = Number(headers['content-length'] ?? 0)
+    if (parsed === 1 && length > 0) return bytes.length - bytes.indexOf(HEAD_END) - HEAD_END.length > length
+    const chunked = headers['transfer-encoding'] !== undefined
+    if (parsed > 0 && !chunked && bytes.toString('latin1', bytes.length - HEAD_END.length) !== HEAD_END) return true
+    // The end of a chunked body looks like that of a head
+    return countHeads(bytes) > parsed + (chunked ? 1 : 0)
+  }
+
   /** Pipelined requests behind it are answered, too, so only the last response has `Connection: close`. */
   #closeAfter(response: Response): void {
     const { writeHead } = response
     response.writeHead = (...args: unknown[]): Response => {
-      if (this.#response === response) {
+      if (this.#response === response && !this.#hasMore(response)) {
         response.shouldKeepAlive = false
         const index = typeof args[1] === 'string' || args[2] != null ? 2 : 1
         args[index] = withClose(args[index])
@@ -179,6 +222,13 @@ export class HttpConnection {
       return Reflect.apply(writeHead, response, args)
     }
   }
+}
+
+/** Returns how often the end of a head stands in bytes. Those that begin within one count as one more. */
+function countHeads(bytes: Buffer): number {
+  let count = bytes[0] === CR || bytes[0] === LF ? 1 : 0
+  for (let at = bytes.indexOf(HEAD_END); at >= 0; at = bytes.indexOf(HEAD_END, at + HEAD_END.length)) count++
+  return count
 }
 
 /** Whether bytes have arrived that this process has not read. */

@@ -13,7 +13,7 @@ import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
 import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
 import { IdleConnections } from './idle-connections.ts'
-import type { DrainOptions, Intake, PassOn } from './intake.ts'
+import { type DrainOptions, type Intake, NEW, type PassOn } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
@@ -37,7 +37,7 @@ export class ServerIntake implements Intake {
   readonly #idle = new IdleConnections()
   readonly #connections = new Set<HttpConnection>()
   readonly #forget: (this: Socket) => void
-  readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0 }
+  readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0, newGrace: 0 }
   readonly #waiting = new Set<() => void>()
   readonly #requestsDone = deferred()
 
@@ -156,9 +156,10 @@ export class ServerIntake implements Intake {
    * finished; idle connections go to `pass`, or are closed after `idleGrace` without activity. The application must end upgraded connections, and
    * those of a net or tls server. Resolves when no connection is left, or when `signal` aborts.
    */
-  drain({ idleGrace, signal, pass }: DrainOptions): Promise<void> {
+  drain({ idleGrace, newGrace = NEW * idleGrace, signal, pass }: DrainOptions): Promise<void> {
     checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)
     this.#traffic.idleGrace = idleGrace
+    this.#traffic.newGrace = newGrace
     this.#traffic.draining = true
     for (const connection of this.#connections) connection.drain()
     return new Promise(resolve => {

@@ -21,10 +21,14 @@ const KEEP_ALIVE = /^Connection: keep-alive$/im
 /** An idle time that no test waits for, and in which a draining server looks for idle connections more than once, ms. */
 const LONG = 20_000
 const SOME_LOOKS = 250
+/** A new connection is idle after so many idle times. */
+const NEW = 5
 
 const echo: http.RequestListener = (request, response) => {
   request.resume().once('end', () => response.end(`${request.method} ${request.url}`))
 }
+
+const atOnce: http.RequestListener = (request, response) => response.end(`${request.method} ${request.url}`)
 
 async function serve(server: net.Server, path?: string): Promise<ServerIntake> {
   const served = new ServerIntake(server)
@@ -76,6 +80,26 @@ test('an idle connection is closed once nothing has happened on it for idleGrace
   t.is(served.requests, 1)
 })
 
+test('a new connection is waited for longer: its client may be slow to send its request', async t => {
+  const server = http.createServer(echo)
+  const served = await serve(server)
+  const pass = movableTime(t)
+  const slow = await Client.of(server)
+  const never = await Client.of(server)
+  const used = await Client.of(server)
+  await whole(t, used)
+  await until(() => served.connections === 3, 'all are accepted')
+  const { done } = drain(served, LONG)
+  pass((NEW - 1) * LONG)
+  await used.ended
+  t.regex(await whole(t, slow), CLOSE)
+  t.false(never.over)
+  pass(LONG)
+  await never.ended
+  await done
+  await Promise.all([slow.close(), never.close(), used.close()])
+})
+
 test('the idle time counts from the last activity, not from the start of the draining', async t => {
   const server = http.createServer(echo)
   const served = await serve(server)
@@ -85,7 +109,7 @@ test('the idle time counts from the last activity, not from the start of the dra
   const active = await Client.of(server)
   await whole(t, idle)
   await until(() => served.connections === 3, 'all are accepted')
-  pass(LONG)
+  pass(NEW * LONG)
   await whole(t, active)
   const { done } = drain(served, LONG)
   const began = performance.now()
@@ -159,6 +183,45 @@ test('a head that has begun to arrive is waited for: on a new connection, a used
   }
   await done
 })
+
+// Node has parsed only the first one when it is answered
+for (const secure of [false, true])
+  test(`pipelined requests that are answered at once are all answered${secure ? ', with TLS' : ''}`, async t => {
+    const server = secure ? https.createServer(serverKey, atOnce) : http.createServer(atOnce)
+    const served = await serve(server)
+    const { port } = server.address() as net.AddressInfo
+    const client = secure ? new Client(tls.connect({ ...clientKey, port, host: '127.0.0.1' })) : await Client.of(server)
+    t.is((await client.get('/before').answer()).body, 'GET /before')
+    const { done } = drain(served, LONG)
+    client.say(
+      'GET /1 HTTP/1.1\r\nHost: here\r\n\r\nPOST /2 HTTP/1.1\r\nHost: here\r\nContent-Length: 8\r\n\r\n\r\n\r\n\r\n\r\nGET /3 HTTP/1.1\r\nHost: here\r\n\r\n'
+    )
+    for (const body of ['GET /1', 'POST /2']) {
+      const answer = await client.answer()
+      t.is(answer.body, body)
+      t.notRegex(answer.head, CLOSE)
+    }
+    t.is((await client.answer()).body, 'GET /3')
+    await client.close()
+    await done
+  })
+
+for (const request of [
+  'GET / HTTP/1.1\r\nHost: here\r\n\r\n',
+  'POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 8\r\n\r\nabcd\r\n\r\n',
+  'POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 8\r\n\r\nabc',
+  'POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n'
+])
+  test(`a request that is answered at once gets Connection: close: ${JSON.stringify(request)}`, async t => {
+    const server = http.createServer(atOnce)
+    const served = await serve(server)
+    const client = await Client.of(server)
+    await client.get('/').answer()
+    const { done } = drain(served, LONG)
+    t.regex((await client.say(request).answer()).head, CLOSE)
+    await client.close()
+    await done
+  })
 
 test('headersTimeout is still enforced', async t => {
   const server = http.createServer({ headersTimeout: 40, requestTimeout: 40, connectionsCheckingInterval: 10 }, echo)
