@@ -13,6 +13,10 @@ export class HttpConnection {
   #error
   #ended = false
   #answeredAt
+  /** When the last request was sent. From then on the server's keepAliveTimeout may run, however late this process reads the answer. */
+  #sentAt
+  /** ms that the server promises to keep it open: `Keep-Alive: timeout=5` */
+  #promised = Infinity
   answers = 0
   /** The pid in the last answer that had one. */
   pid
@@ -43,8 +47,14 @@ export class HttpConnection {
     return this.#ended || this.#error !== undefined
   }
 
+  /** Whether the server may end it soon by its own time-out. Clients such as Node's Agent leave a second, too. */
+  get expires() {
+    return performance.now() - this.#sentAt > this.#promised - 1_000
+  }
+
   write(bytes) {
     this.#socket.write(bytes)
+    this.#sentAt = performance.now()
   }
 
   close() {
@@ -64,6 +74,8 @@ export class HttpConnection {
     const head = (await this.#take(HEAD_END)).toString('latin1')
     const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1])
     const close = /\r\nconnection: *close/i.test(head)
+    const timeout = /\r\nkeep-alive:[^\r]*timeout=(\d+)/i.exec(head)?.[1]
+    if (timeout !== undefined) this.#promised = Number(timeout) * 1_000
     const chunks = []
     let length = 0
     const body = bytes => {
@@ -96,7 +108,8 @@ export class HttpConnection {
       read: bytesRead,
       unread: this.#unread.length,
       answers: this.answers,
-      idle: this.#answeredAt === undefined ? undefined : Math.round(performance.now() - this.#answeredAt),
+      idle: sinceNow(this.#answeredAt),
+      sentBefore: sinceNow(this.#sentAt),
       pid: this.pid,
       port: localPort
     }
@@ -136,4 +149,8 @@ export class HttpConnection {
     clearTimeout(timer)
     this.#wake = () => {}
   }
+}
+
+function sinceNow(time) {
+  return time === undefined ? undefined : Math.round(performance.now() - time)
 }

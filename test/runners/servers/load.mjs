@@ -24,6 +24,13 @@ export class Load {
   failures = []
   /** Connections that the server has ended while no request was under way. */
   endedIdle = 0
+  /** Connections that the clients have closed themselves, because they were not run for almost the server's keepAliveTimeout. */
+  expired = 0
+  /**
+   * Requests on connections that a stopping server had closed after idleGrace, while they were sent. At a reload none is lost; at a stop nobody
+   * can go on with the connection: docs/prefork.md, "Good to know".
+   */
+  lostAtStop = 0
   refused = 0
 
   constructor({ port, paths, large, seed }) {
@@ -97,8 +104,9 @@ export class Load {
   async #run(kind, pause, exchange) {
     let connection
     while (!this.#stopped) {
-      if (connection?.ended) {
-        this.endedIdle++
+      if (connection?.ended || connection?.expires) {
+        if (connection.ended) this.endedIdle++
+        else this.expired++
         connection.close()
         connection = undefined
       }
@@ -117,7 +125,7 @@ export class Load {
         }
       }
       const began = performance.now()
-      const idle = connection.explain({}).idle
+      const { idle, sentBefore, read } = connection.explain({})
       try {
         const answers = await exchange(connection)
         this.answers[kind] += answers.length
@@ -127,11 +135,10 @@ export class Load {
         }
         if (answers.length === 0) this.endedIdle++
       } catch (error) {
-        this.#fail(kind, phase, {
-          ...connection.explain(error),
-          idle,
-          took: Math.round(performance.now() - began)
-        })
+        const facts = connection.explain(error)
+        const isClosed = connection.ended && facts.read === read && idle !== undefined
+        if (phase === 'stop' && isClosed) this.lostAtStop++
+        else this.#fail(kind, phase, { ...facts, idle, sentBefore, took: Math.round(performance.now() - began) })
       }
       connection.close()
       connection = undefined

@@ -1,11 +1,10 @@
 /** What runs a server in four processes: passfd serve, pm2's cluster mode, or nothing (one process, which can't be reloaded). */
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath, kill } from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { isOpen, output, until } from './processes.mjs'
+import { isOpen, output, start, until } from './processes.mjs'
 
 export const WORKERS = 4
 const CLI = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
@@ -31,7 +30,7 @@ export const MANAGERS = {
       const { cwd, env, server, port } = this.#run
       const program = withPort(server.program, port)
       const args = [CLI, 'serve', '-w', `${WORKERS}`, '--name', 'server', ...(server.options ?? []), ...program]
-      this.#child = spawn(execPath, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+      this.#child = start([execPath, ...args], { cwd, env })
       this.#exit = once(this.#child, 'exit')
       for (const stream of [this.#child.stdout, this.#child.stderr])
         stream.setEncoding('utf8').on('data', text => {
@@ -140,7 +139,9 @@ export const MANAGERS = {
       const [first, ...rest] = withPort(server.program, port)
       const isFile = /^-|\.[cm]?[jt]s$/.test(first)
       const command = first === '--' ? rest : isFile ? [execPath, first, ...rest] : [first, ...rest]
-      this.#child = spawn(command[0], command.slice(1), { cwd, env, stdio: 'ignore' })
+      this.#child = start(command, { cwd, env })
+      this.#child.stdout.resume()
+      this.#child.stderr.resume()
       this.#exit = once(this.#child, 'exit')
       await until(
         () => isOpen(port),

@@ -1,20 +1,36 @@
 /** Processes of a run: started, waited for, found by a mark in their environment. */
-import { execFile } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import { pid as own } from 'node:process'
 import { setTimeout as later } from 'node:timers/promises'
-import { promisify } from 'node:util'
-
-const run = promisify(execFile)
 
 /** The variable that all processes of a run have. passfd does not pass its own (PASSFD_…) on. */
 export const MARK = 'SERVERS_RUN'
 
-/** Resolves to the stdout of a command that ends well. */
-export async function output([command, ...args], { cwd, env }, timeout) {
-  const { stdout } = await run(command, args, { cwd, env, timeout, maxBuffer: 1 << 24 })
-  return stdout
+/**
+ * Starts a command in a session of its own. The kernel shares the processor between sessions first (sched(7), autogroup), so in one session the
+ * clients would wait for the other processes of a run.
+ */
+export function start([command, ...args], { cwd, env }) {
+  return spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+}
+
+/** Resolves to what a command has written, if it ends well within `limit` ms. */
+export async function output(command, options, limit) {
+  const child = start(command, options)
+  let words = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', text => {
+      words += text
+    })
+  const timer = setTimeout(() => child.kill('SIGKILL'), limit)
+  // Not 'close': a daemon that it has started may hold its output
+  const [code, signal] = await once(child, 'exit')
+  clearTimeout(timer)
+  if (code !== 0) throw new Error(`${command.join(' ')}: ${signal ?? code}: ${words.slice(-2_000)}`)
+  return words
 }
 
 /** Waits until `is()`, for `limit` ms at most. `words()`: for the error. `child`: has ended too early. */

@@ -1,6 +1,7 @@
 /**
  * Runs real servers under passfd serve, reloads them under load, and counts the requests that fail: npm run servers -- [NAME…]
- * [--under passfd,pm2,none] [--reloads 20] [--seed 1] [--stops 1] [--json FILE] [--install | --installed].
+ * [--under passfd,pm2,none] [--reloads 20] [--limit 15] [--seed 1] [--stops 1] [--json FILE] [--install | --installed].
+ * `--limit`: minutes for the reloads of one server. `--stops`: runs of each. `none`: without reloads, to see what a server does alone.
  * The last line is "N passed, N failed": a server passes if under passfd each request was answered, and nothing was left.
  */
 import { spawn } from 'node:child_process'
@@ -23,6 +24,7 @@ const { values, positionals } = parseArgs({
   options: {
     under: { type: 'string', default: 'passfd' },
     reloads: { type: 'string', default: '20' },
+    limit: { type: 'string', default: '15' },
     stops: { type: 'string', default: '1' },
     seed: { type: 'string', default: '1' },
     json: { type: 'string' },
@@ -104,7 +106,8 @@ async function measure(name, under, seed) {
     await sockets?.start()
     await later(1_000)
     const before = load.total
-    for (let reload = 0; reload < Number(values.reloads) && under !== 'none'; reload++) {
+    const deadline = performance.now() + Number(values.limit) * 60_000
+    while (result.reloads < Number(values.reloads) && performance.now() < deadline && under !== 'none') {
       const at = performance.now()
       await manager.reload()
       result.reloadTimes.push(since(at))
@@ -127,6 +130,8 @@ async function measure(name, under, seed) {
   result.answers = load.answers
   result.failures = load.failures
   result.endedIdle = load.endedIdle
+  result.expired = load.expired
+  result.lostAtStop = load.lostAtStop
   result.refused = load.refused
   result.sockets = sockets?.counts
   result.open = await isOpen(port)
@@ -167,7 +172,9 @@ function report(result) {
   console.log(
     `    ${Object.entries(answers)
       .map(([kind, count]) => `${kind}: ${count}`)
-      .join(' · ')} · ended while idle: ${result.endedIdle} · refused after the stop: ${result.refused}`
+      .join(
+        ' · '
+      )} · ended while idle: ${result.endedIdle} · expired: ${result.expired} · lost at the stop on idle connections: ${result.lostAtStop} · refused after the stop: ${result.refused}`
   )
   if (sockets !== undefined) console.log(`    ${JSON.stringify(sockets)}`)
   const kinds = new Map()
