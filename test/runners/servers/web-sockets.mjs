@@ -1,5 +1,4 @@
 /** Clients of a WebSocket server and of socket.io: they connect again when they are cut off, and count what has happened. */
-import { once } from 'node:events'
 import { setTimeout as later } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 
@@ -50,7 +49,7 @@ export class WebSocketLoad {
       socket.on('error', error =>
         bump(counts.failed, `${opened ? 'open' : 'connecting'}: ${error.code ?? error.message}`)
       )
-      const [code] = await once(socket, 'close')
+      const code = await new Promise(resolve => socket.on('close', resolve))
       bump(counts.closed, code)
       counts.unanswered += pending
       await later(20)
