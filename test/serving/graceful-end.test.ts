@@ -30,6 +30,7 @@ function ending(limits: Partial<EndLimits> = {}) {
     }
   }
   const listeners = {
+    requests: 6,
     intakes: [intake, { ...intake, destroyAll: () => {}, drain: async () => {} }],
     drain: (options: { idleGrace: number }) => [intake.drain(options)],
     beginStop: say('beginStop'),
