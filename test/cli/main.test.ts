@@ -6,7 +6,7 @@ import { examples, examplesOf, Ui } from '../../src/cli/ui.ts'
 import { version } from '../../src/index.ts'
 import { allCommands, captured, runPassfd } from '../helpers/cli.ts'
 import { start } from '../helpers/process.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 /** A program with one command, which does `work`. */
 function one(work: (ui: Ui) => void | Promise<void>): (program: Command) => void {
@@ -95,7 +95,7 @@ test('colours are for terminals, unless NO_COLOR or TERM=dumb', async t => {
   t.is(await shown({ TERM: 'dumb' }, true), 'red\n')
 })
 
-test('a full disk behind stdout is reported; behind stderr it ends nothing', async t => {
+testInCi('a full disk behind stdout is reported; behind stderr it ends nothing', async t => {
   const full = openSync('/dev/full', 'w')
   const program = fileURLToPath(new URL('../../dist/cli/passfd.mjs', import.meta.url))
   const [help, none] = await Promise.all([

@@ -6,7 +6,7 @@ import { patched } from '../helpers/channels.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { limitOpenFiles, type Running, startFixture } from '../helpers/process.ts'
 import { program } from '../helpers/supervising.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
 const EMFILE = -24
 
@@ -104,7 +104,7 @@ const KINDS = [
   ['dispatch', ' http', streams.connect]
 ] as const
 
-test('a process or worker at its limit of open files is told once, then everybody is accepted', async t => {
+testInCi('a process or worker at its limit of open files is told once, then everybody is accepted', async t => {
   const paths = KINDS.map(([how]) => [how, socketPath()] as const)
   const ofWorker = socketPath()
   const running = startFixture('accepts', [program(SERVES), ...paths.flat(), 'turns', ofWorker])

@@ -151,7 +151,7 @@ function clone(): { folder: string; url: string; path: string } {
   return copy
 }
 
-test('a clone that was not built says how', async t => {
+testInCi('a clone that was not built says how', async t => {
   all ??= importAll()
   const { told } = (await all)[files.length]!
   t.is(told.code, 'ERR_PASSFD_NATIVE_MISSING')

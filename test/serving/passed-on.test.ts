@@ -124,7 +124,7 @@ test('a request under way is answered by its worker, with Connection: close', as
   })
 })
 
-test('a removed slot: the others share them', async t => {
+testInCi('a removed slot: the others share them', async t => {
   const options = { entry: program(NAMING), workers: 3, idleGrace: LONG, balance: { dispatch: 'round-robin' } as const }
   await supervising(t, options, async supervisor => {
     await supervisor.start()
@@ -169,7 +169,7 @@ test('a stop closes them after idleGrace, as nobody goes on with them', async t 
   })
 })
 
-test('passIdle: false closes them after idleGrace', async t => {
+testInCi('passIdle: false closes them after idleGrace', async t => {
   await supervising(t, { entry: program(NAMING), idleGrace: 0, passIdle: false }, async supervisor => {
     await supervisor.start()
     const all = await clients(supervisor, 2)

@@ -211,7 +211,7 @@ testInCi('from a shell: a redirected file, and what is stdin there', async t => 
   t.is(readFileSync(path, 'utf8'), 'hello')
 })
 
-test('two processes: what one sends, the command of the other reads', async t => {
+testInCi('two processes: what one sends, the command of the other reads', async t => {
   const path = temporaryPath('file')
   writeFileSync(path, 'a file, ')
   const socket = socketPath()

@@ -157,23 +157,26 @@ function sum(numbers: readonly number[]): number {
   return numbers.reduce((all, one) => all + one, 0)
 }
 
-test('round-robin: even on each kind of listener, and among those who serve it; workers that do nothing keep nobody waiting', async t => {
-  const listeners = {
-    lines: TCP,
-    unix: { path: socketPath() },
-    everybody: { path: socketPath(), mode: 0o666 },
-    given: await Descriptor.bind(TCP),
-    some: TCP
+testInCi(
+  'round-robin: even on each kind of listener, and among those who serve it; workers that do nothing keep nobody waiting',
+  async t => {
+    const listeners = {
+      lines: TCP,
+      unix: { path: socketPath() },
+      everybody: { path: socketPath(), mode: 0o666 },
+      given: await Descriptor.bind(TCP),
+      some: TCP
+    }
+    await dispatching(t, 'round-robin', { workers: 3, listeners, deaf: { some: [1] } }, async supervisor => {
+      await isEven(t, supervisor)
+      t.deepEqual(bySlot(await askMany(supervisor, 20, 'some'), 3), [10, 0, 10])
+      await fullQueue(t, supervisor)
+      await uncounted(t, supervisor)
+      await blockedStop(t, supervisor)
+      await stopServes(t, supervisor)
+    })
   }
-  await dispatching(t, 'round-robin', { workers: 3, listeners, deaf: { some: [1] } }, async supervisor => {
-    await isEven(t, supervisor)
-    t.deepEqual(bySlot(await askMany(supervisor, 20, 'some'), 3), [10, 0, 10])
-    await fullQueue(t, supervisor)
-    await uncounted(t, supervisor)
-    await blockedStop(t, supervisor)
-    await stopServes(t, supervisor)
-  })
-})
+)
 
 async function isEven(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
   for (const [index, listener] of ['lines', 'unix', 'everybody', 'given'].entries()) {

@@ -201,43 +201,46 @@ for (const balance of balances)
     }
   )
 
-test('a replacement that does not ask gets nothing, and freeze is not called; a worker that fails to give drains', async t => {
-  await withFixture(
-    t,
-    { handOverTimeout: 4000, stopTimeout: 10_000, killTimeout: 100 },
-    async (supervisor, fixture) => {
-      const cases: [orders: Orders, events: string[], warning?: RegExp][] = [
-        [{ inherits: false }, []],
-        [{ freeze: 'throw' }, ['freeze', 'warning'], /not now/],
-        [{ freeze: 'unencodable' }, ['freeze', 'thaw', 'warning'], /function/],
-        [{ freeze: 'late' }, ['freeze', 'thaw', 'warning'], /handOverTimeout/],
-        [{ freeze: 'hang' }, ['freeze']],
-        [{ gives: false }, ['freeze']], // that of its replacement: the one before gives
-        [{}, []]
-      ]
-      for (const [orders, events, warning] of isFull ? cases : [cases[0]!, cases[3]!]) {
-        fixture.told = []
-        const old = current(supervisor)
-        const client = await Client.to(supervisor)
-        t.is(await client.ask(t), old.pid)
-        fixture.order(orders)
-        const reloading = supervisor.reload()
-        await isStopping(supervisor, old.pid)
-        const next = current(supervisor)
-        const what = JSON.stringify(orders)
-        const keeps = orders.freeze !== 'hang' && orders.gives !== false
-        if (keeps) t.is(await client.ask(t), old.pid, what)
-        else t.is(await client.ask(t), orders.gives === false ? next.pid : undefined, what)
-        if (keeps) await client.end()
-        await reloading
-        if (!keeps) await client.end()
-        t.deepEqual(fixture.events(old.pid), events, what)
-        if (warning !== undefined) t.regex(fixture.of('warning').join(), warning)
-        for (const of of fixture.of('thaw')) t.deepEqual(of, { same: true, open: true }, what)
+testInCi(
+  'a replacement that does not ask gets nothing, and freeze is not called; a worker that fails to give drains',
+  async t => {
+    await withFixture(
+      t,
+      { handOverTimeout: 4000, stopTimeout: 10_000, killTimeout: 100 },
+      async (supervisor, fixture) => {
+        const cases: [orders: Orders, events: string[], warning?: RegExp][] = [
+          [{ inherits: false }, []],
+          [{ freeze: 'throw' }, ['freeze', 'warning'], /not now/],
+          [{ freeze: 'unencodable' }, ['freeze', 'thaw', 'warning'], /function/],
+          [{ freeze: 'late' }, ['freeze', 'thaw', 'warning'], /handOverTimeout/],
+          [{ freeze: 'hang' }, ['freeze']],
+          [{ gives: false }, ['freeze']], // that of its replacement: the one before gives
+          [{}, []]
+        ]
+        for (const [orders, events, warning] of isFull ? cases : [cases[0]!, cases[3]!]) {
+          fixture.told = []
+          const old = current(supervisor)
+          const client = await Client.to(supervisor)
+          t.is(await client.ask(t), old.pid)
+          fixture.order(orders)
+          const reloading = supervisor.reload()
+          await isStopping(supervisor, old.pid)
+          const next = current(supervisor)
+          const what = JSON.stringify(orders)
+          const keeps = orders.freeze !== 'hang' && orders.gives !== false
+          if (keeps) t.is(await client.ask(t), old.pid, what)
+          else t.is(await client.ask(t), orders.gives === false ? next.pid : undefined, what)
+          if (keeps) await client.end()
+          await reloading
+          if (!keeps) await client.end()
+          t.deepEqual(fixture.events(old.pid), events, what)
+          if (warning !== undefined) t.regex(fixture.of('warning').join(), warning)
+          for (const of of fixture.of('thaw')) t.deepEqual(of, { same: true, open: true }, what)
+        }
       }
-    }
-  )
-})
+    )
+  }
+)
 
 for (const steps of isFull ? [CANDIDATE, OWNER] : [[...CANDIDATE, ...OWNER]])
   testInCi(

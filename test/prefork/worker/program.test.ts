@@ -137,36 +137,39 @@ test('waitReady: it is ready when it says so; without a handler of its own it en
   )
 })
 
-test('behind npm the worker is the process that listens; its variables; processes that it starts are not the worker', async t => {
-  const folder = mkdtempSync(join(dirname(temporaryPath('x')), 'npm-'))
-  writeFileSync(join(folder, 'package.json'), JSON.stringify({ scripts: { start: 'node server.cjs' } }))
-  writeFileSync(
-    join(folder, 'server.cjs'),
-    `const { execFileSync } = require('node:child_process')
+testInCi(
+  'behind npm the worker is the process that listens; its variables; processes that it starts are not the worker',
+  async t => {
+    const folder = mkdtempSync(join(dirname(temporaryPath('x')), 'npm-'))
+    writeFileSync(join(folder, 'package.json'), JSON.stringify({ scripts: { start: 'node server.cjs' } }))
+    writeFileSync(
+      join(folder, 'server.cjs'),
+      `const { execFileSync } = require('node:child_process')
     require('node:http').createServer((_request, response) => {
       const { PASSFD_SLOT, NODE_APP_INSTANCE, PASSFD_DESK, NODE_OPTIONS } = process.env
       const child = execFileSync(process.execPath, ['-p', 'process.env.NODE_OPTIONS + " " + process.env.PASSFD_DESK'], { encoding: 'utf8' })
       response.end(JSON.stringify([process.pid, PASSFD_SLOT, NODE_APP_INSTANCE, PASSFD_DESK ?? null, NODE_OPTIONS ?? null, child.trim()]))
     }).listen(0, '127.0.0.1')`
-  )
-  const options = {
-    program: ['npm', 'start', '--silent'] as [string, ...string[]],
-    spawn: { cwd: folder, env: { ...process.env, NODE_OPTIONS: undefined } },
-    listeners: {}
+    )
+    const options = {
+      program: ['npm', 'start', '--silent'] as [string, ...string[]],
+      spawn: { cwd: folder, env: { ...process.env, NODE_OPTIONS: undefined } },
+      listeners: {}
+    }
+    await supervising(t, options, async supervisor => {
+      await supervisor.start()
+      const [name] = Object.keys(supervisor.addresses)
+      const { pid } = supervisor.workers[0]!
+      t.deepEqual(JSON.parse(await get(supervisor, name)), [pid, '0', '0', null, null, 'undefined undefined'])
+      await supervisor.reload()
+      const [now] = JSON.parse(await get(supervisor, name))
+      t.is(now, supervisor.workers[0]!.pid)
+      t.not(now, pid)
+      await supervisor.stop()
+      await gone(now)
+    })
   }
-  await supervising(t, options, async supervisor => {
-    await supervisor.start()
-    const [name] = Object.keys(supervisor.addresses)
-    const { pid } = supervisor.workers[0]!
-    t.deepEqual(JSON.parse(await get(supervisor, name)), [pid, '0', '0', null, null, 'undefined undefined'])
-    await supervisor.reload()
-    const [now] = JSON.parse(await get(supervisor, name))
-    t.is(now, supervisor.workers[0]!.pid)
-    t.not(now, pid)
-    await supervisor.stop()
-    await gone(now)
-  })
-})
+)
 
 test('the exit code of a wrapper counts that ends a while after the program, as npm does on a busy machine', async t => {
   const source = `${REQUIRE}${WEB}
@@ -438,9 +441,11 @@ testInCi('an error of passfd says in words what is wrong: more addresses than th
   })
 })
 
-test('what a program has closed, or could not listen with, is forgotten: servers, their listeners, and no request', async t => {
-  const output = temporaryPath('forgotten')
-  const source = `import { once } from 'node:events'
+testInCi(
+  'what a program has closed, or could not listen with, is forgotten: servers, their listeners, and no request',
+  async t => {
+    const output = temporaryPath('forgotten')
+    const source = `import { once } from 'node:events'
     import { closeSync, openSync, writeFileSync } from 'node:fs'
     import { createServer, get } from 'node:http'
     import { setTimeout as later } from 'node:timers/promises'
@@ -477,19 +482,20 @@ test('what a program has closed, or could not listen with, is forgotten: servers
       alive = closed.filter(server => server.deref() !== undefined).length
     }
     writeFileSync(${JSON.stringify(output)}, JSON.stringify({ errors, code, alive }))`
-  const command = ['sh', '-c', 'ulimit -n 600; exec "$@"', 'sh', process.execPath, '--expose-gc', program(source)]
-  const options = { program: command as [string, ...string[]], listeners: {}, balance: 'shared' } as const
-  await supervising(t, options, async supervisor => {
-    await supervisor.start()
-    await until(() => isWritten(output), 'the program', 60)
-    const { errors, code, alive } = resultsOf(output)
-    t.deepEqual([errors, code], [[], 'EMFILE'])
-    t.true((alive as number) <= 5, `${alive} of 100 servers are alive`)
-    await until(() => Object.keys(supervisor.addresses).length === 1, 'only the server that stays has a listener')
-    await until(() => supervisor.workers[0]!.requests === 1, 'the request of a server that was closed counts')
-    t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
-  })
-})
+    const command = ['sh', '-c', 'ulimit -n 600; exec "$@"', 'sh', process.execPath, '--expose-gc', program(source)]
+    const options = { program: command as [string, ...string[]], listeners: {}, balance: 'shared' } as const
+    await supervising(t, options, async supervisor => {
+      await supervisor.start()
+      await until(() => isWritten(output), 'the program', 60)
+      const { errors, code, alive } = resultsOf(output)
+      t.deepEqual([errors, code], [[], 'EMFILE'])
+      t.true((alive as number) <= 5, `${alive} of 100 servers are alive`)
+      await until(() => Object.keys(supervisor.addresses).length === 1, 'only the server that stays has a listener')
+      await until(() => supervisor.workers[0]!.requests === 1, 'the request of a server that was closed counts')
+      t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
+    })
+  }
+)
 
 testInCiIf(
   process.geteuid!() === 0 ? undefined : 'only root may change the user',

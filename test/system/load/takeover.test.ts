@@ -1,6 +1,6 @@
 /** A program that is replaced again and again by itself, under load: no client is refused, reset or lost. */
 import { fileURLToPath } from 'node:url'
-import { times } from '../../helpers/full.ts'
+import { isInCi, times } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { startWrk, WRK } from '../../helpers/prefork.ts'
@@ -23,7 +23,7 @@ const MIX: Mix[] = [
 ]
 
 for (const [kind, count] of [
-  ['seat', times(2, 50)],
+  ['seat', isInCi ? times(2, 50) : 1],
   ['supervisor', times(2, 50)]
 ] as const)
   (kind === 'seat' ? testIf : testInCiIf)(
