@@ -13,7 +13,7 @@ import { socketPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
 import { example as pathOf } from './helpers/programs.ts'
-import { test, testIf, testInCi, testInCiIf } from './helpers/test.ts'
+import { test, testInCi, testInCiIf } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const python = '/usr/bin/python3'
@@ -82,7 +82,7 @@ testInCi('notify hears what a service says, and keeps its file', async t => {
   await ends(t, notify)
 })
 
-test('the echo server: children serve what the parent accepts, and are reaped', async t => {
+testInCi('the echo server: children serve what the parent accepts, and are reaped', async t => {
   const echo = example('echo-server')
   const { pid } = echo.child
   t.is(await echo.line(), `parent: process ${pid} accepts, and 3 children serve`)
@@ -199,7 +199,7 @@ testInCi('an http server that is started again replaces itself, and its counter 
 
 const notRoot = process.getuid!() === 0 ? undefined : 'needs root'
 
-testIf(
+testInCiIf(
   notRoot,
   'another user as a client: let in, refused by the server, refuses the server, kept out by the mode',
   async t => {

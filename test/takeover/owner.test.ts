@@ -2,9 +2,9 @@ import fs from 'node:fs'
 import { times } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { asked, localSide, settled, startSide } from '../helpers/takeover.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
-test('a process takes over from another one that it knows nothing of, again and again', async t => {
+testInCi('a process takes over from another one that it knows nothing of, again and again', async t => {
   const path = temporaryPath('seat')
   let owner = startSide(t, path)
   const port = await owner.ask<number>('bind')

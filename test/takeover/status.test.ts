@@ -9,9 +9,9 @@ import { readChain, readStatus } from '../../src/takeover/messages.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { end, first, rejects } from '../helpers/seats.ts'
 import { dialled, startSeat } from '../helpers/takeover.ts'
-import { test } from '../helpers/test.ts'
+import { test, testInCi } from '../helpers/test.ts'
 
-test('who serves, since when, whose turn it is, who waits, and who drains', async t => {
+testInCi('who serves, since when, whose turn it is, who waits, and who drains', async t => {
   const path = temporaryPath('seat')
   const keep = temporaryPath('keep')
   t.is(await takeoverStatus(path), undefined)

@@ -30,26 +30,29 @@ function fake(join: object, rest: string): string {
     ${rest}`)
 }
 
-test('a worker of version 1: it is told nothing that it would stop for, and its answer names no version it must know', async t => {
-  const entry = fake(
-    { type: 'join', version: 1 },
-    `listening(value => { if (!['lend', 'takeBack', 'connections'].includes(value.type)) process.exit(0) })
+testInCi(
+  'a worker of version 1: it is told nothing that it would stop for, and its answer names no version it must know',
+  async t => {
+    const entry = fake(
+      { type: 'join', version: 1 },
+      `listening(value => { if (!['lend', 'takeBack', 'connections'].includes(value.type)) process.exit(0) })
     await control.send({ type: 'uses', name: 'http', adopts: true })
     await control.request({ type: 'ready' }, { descriptors: 0 })
     setInterval(() => control.send({ type: 'beat', connections: 1, requests: 7, lag: 0 }), 20)`
-  )
-  await supervising(t, { entry }, async (supervisor, { exits }) => {
-    await supervisor.start()
-    await until(() => supervisor.workers[0]!.requests === 7, 'beats')
-    await supervisor.reload()
-    await only(supervisor, 2)
-    process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
-    await only(supervisor, 3)
-    await supervisor.scale(times(1, 2))
-    await supervisor.stop()
-    t.deepEqual(exits.slice(0, 3), ['0/1 0', '0/2 SIGKILL', '0/3 0'])
-  })
-})
+    )
+    await supervising(t, { entry }, async (supervisor, { exits }) => {
+      await supervisor.start()
+      await until(() => supervisor.workers[0]!.requests === 7, 'beats')
+      await supervisor.reload()
+      await only(supervisor, 2)
+      process.kill(supervisor.workers[0]!.pid!, 'SIGKILL')
+      await only(supervisor, 3)
+      await supervisor.scale(times(1, 2))
+      await supervisor.stop()
+      t.deepEqual(exits.slice(0, 3), ['0/1 0', '0/2 SIGKILL', '0/3 0'])
+    })
+  }
+)
 
 test('a newer worker is spoken to as both can; what it says beyond that is passed over', async t => {
   const entry = fake(

@@ -1,7 +1,7 @@
 import type { Supervisor, SupervisorOptions } from '../../../src/prefork/index.ts'
 import { isFull } from '../../helpers/full.ts'
 import { allOf, command, get, KINDS, light, only, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 
 type Limits = NonNullable<SupervisorOptions['limits']>
 
@@ -70,63 +70,66 @@ test('one that hangs while it stops is hung, too; hangTimeout 0: it has until it
   )
 })
 
-test('beyond a limit of requests, age or memory a worker is replaced, its successor first, one at a time', async t => {
-  const cases: { options?: Partial<SupervisorOptions>; limits: Limits; push(supervisor: Supervisor): unknown }[] = [
-    // So many that hardly ever one of the two gets less than four
-    {
-      limits: { requests: 4, jitter: 0.5 },
-      push: supervisor => Promise.all([getMany(supervisor), getMany(supervisor)])
-    },
-    // Every successor is beyond it at once
-    ...KINDS.map(kind => ({
-      options: kind.options(program(kind.waits())),
-      limits: { age: 1, jitter: 0 },
-      push: () => {}
-    })),
-    {
-      options: { command: [light()] },
-      limits: { rss: 50e6, jitter: 0 },
-      push: supervisor => {
-        for (const id of [1, 2]) process.kill(pidOf(supervisor, id), 'SIGUSR1')
+testInCi(
+  'beyond a limit of requests, age or memory a worker is replaced, its successor first, one at a time',
+  async t => {
+    const cases: { options?: Partial<SupervisorOptions>; limits: Limits; push(supervisor: Supervisor): unknown }[] = [
+      // So many that hardly ever one of the two gets less than four
+      {
+        limits: { requests: 4, jitter: 0.5 },
+        push: supervisor => Promise.all([getMany(supervisor), getMany(supervisor)])
+      },
+      // Every successor is beyond it at once
+      ...KINDS.map(kind => ({
+        options: kind.options(program(kind.waits())),
+        limits: { age: 1, jitter: 0 },
+        push: () => {}
+      })),
+      {
+        options: { command: [light()] },
+        limits: { rss: 50e6, jitter: 0 },
+        push: supervisor => {
+          for (const id of [1, 2]) process.kill(pidOf(supervisor, id), 'SIGUSR1')
+        }
       }
-    }
-  ]
-  if (isFull)
-    cases.push({
-      limits: { rss: 150e6, jitter: 0 },
-      push: supervisor => {
-        for (const slot of [0, 1]) command(supervisor, { order: 'leak', bytes: 120e6 }, slot)
-      }
-    })
-  const replaced = cases.map(({ options, limits, push }) =>
-    supervising(t, { ...options, workers: 2, limits }, async (supervisor, { states, exits, of, told }) => {
-      let starting = 0
-      let most = 0
-      await supervisor.start()
-      supervisor.on('state', ({ state, id }) => {
-        if (state === 'starting') starting++
-        else if (state === 'ready') starting--
-        if (state === 'stopping') stopped.add(id)
-        most = Math.max(most, starting)
+    ]
+    if (isFull)
+      cases.push({
+        limits: { rss: 150e6, jitter: 0 },
+        push: supervisor => {
+          for (const slot of [0, 1]) command(supervisor, { order: 'leak', bytes: 120e6 }, slot)
+        }
       })
-      const stopped = new Set<number>()
-      t.true(supervisor.workers.every(({ rss }) => rss < (limits.rss ?? Number.POSITIVE_INFINITY)))
-      await push(supervisor)
-      await until(() => stopped.has(1) && stopped.has(2), `both replaced: ${JSON.stringify(limits)}`)
-      await until(() => of(1).includes('exited') && of(2).includes('exited'), 'both ended')
-      t.is(most, 1, 'one at a time')
-      for (const slot of [0, 1]) {
-        const successor = states.findIndex(line => /\/[3-9] ready/.test(line) && line.startsWith(`${slot}/`))
-        const end = states.findIndex(line => line === `${slot}/${slot + 1} stopping`)
-        t.true(successor >= 0 && successor < end, `${states}`)
-      }
-      t.true(exits.includes('0/1 0') && exits.includes('1/2 0'), `${exits}`)
-      t.deepEqual(told, [])
-      t.true(supervisor.workers.every(({ restarts }) => restarts === 0))
-    })
-  )
-  await allOf(replaced)
-})
+    const replaced = cases.map(({ options, limits, push }) =>
+      supervising(t, { ...options, workers: 2, limits }, async (supervisor, { states, exits, of, told }) => {
+        let starting = 0
+        let most = 0
+        await supervisor.start()
+        supervisor.on('state', ({ state, id }) => {
+          if (state === 'starting') starting++
+          else if (state === 'ready') starting--
+          if (state === 'stopping') stopped.add(id)
+          most = Math.max(most, starting)
+        })
+        const stopped = new Set<number>()
+        t.true(supervisor.workers.every(({ rss }) => rss < (limits.rss ?? Number.POSITIVE_INFINITY)))
+        await push(supervisor)
+        await until(() => stopped.has(1) && stopped.has(2), `both replaced: ${JSON.stringify(limits)}`)
+        await until(() => of(1).includes('exited') && of(2).includes('exited'), 'both ended')
+        t.is(most, 1, 'one at a time')
+        for (const slot of [0, 1]) {
+          const successor = states.findIndex(line => /\/[3-9] ready/.test(line) && line.startsWith(`${slot}/`))
+          const end = states.findIndex(line => line === `${slot}/${slot + 1} stopping`)
+          t.true(successor >= 0 && successor < end, `${states}`)
+        }
+        t.true(exits.includes('0/1 0') && exits.includes('1/2 0'), `${exits}`)
+        t.deepEqual(told, [])
+        t.true(supervisor.workers.every(({ restarts }) => restarts === 0))
+      })
+    )
+    await allOf(replaced)
+  }
+)
 
 for (const kind of KINDS)
   test(`${kind.name}: the limit is the reason; beyond it from the start: replaced once, and told once`, async t => {

@@ -4,7 +4,7 @@ import type { ExecutionContext } from 'ava'
 import type { Supervisor } from '../../../src/prefork/index.ts'
 import { isFull, isInCi } from '../../helpers/full.ts'
 import { command, get, KINDS, type Log, only, program, supervising } from '../../helpers/supervising.ts'
-import { test, until } from '../../helpers/test.ts'
+import { test, testInCi, until } from '../../helpers/test.ts'
 import { queues } from '../../helpers/waiting-clients.ts'
 
 function pidOf(supervisor: Supervisor, id: number): number {
@@ -45,22 +45,25 @@ const ENDS: Record<string, End> = {
   ...(isFull ? MORE_ENDS : {})
 }
 
-test('a worker that ends by itself is replaced; one that somebody sends TERM answers its request first, also if it stops already', async t => {
-  const restart = () => ({ restart: true, delay: 0 }) as const
-  await supervising(t, { restart }, async (supervisor, log) => {
-    await supervisor.start()
-    for (const [index, [what, [end, exit, states]]] of Object.entries(ENDS).entries()) {
-      const [id, successor] = [index + 1, index + 2]
-      await end(supervisor)
-      await only(supervisor, successor)
-      await wasReplaced(t, supervisor, log, { id, exit, states, what })
-    }
-    const id = Object.keys(ENDS).length + 1
-    await termWhileItServes(t, supervisor, log, id)
-    await wasReplaced(t, supervisor, log, { id, exit: '0', states: ['stopping'], what: 'gets TERM in a request' })
-    await termWhileItStops(t, supervisor, log, id + 1)
-  })
-})
+testInCi(
+  'a worker that ends by itself is replaced; one that somebody sends TERM answers its request first, also if it stops already',
+  async t => {
+    const restart = () => ({ restart: true, delay: 0 }) as const
+    await supervising(t, { restart }, async (supervisor, log) => {
+      await supervisor.start()
+      for (const [index, [what, [end, exit, states]]] of Object.entries(ENDS).entries()) {
+        const [id, successor] = [index + 1, index + 2]
+        await end(supervisor)
+        await only(supervisor, successor)
+        await wasReplaced(t, supervisor, log, { id, exit, states, what })
+      }
+      const id = Object.keys(ENDS).length + 1
+      await termWhileItServes(t, supervisor, log, id)
+      await wasReplaced(t, supervisor, log, { id, exit: '0', states: ['stopping'], what: 'gets TERM in a request' })
+      await termWhileItStops(t, supervisor, log, id + 1)
+    })
+  }
+)
 
 async function wasReplaced(
   t: ExecutionContext,
