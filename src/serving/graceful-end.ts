@@ -2,7 +2,7 @@
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
-import { NEW } from './intake.ts'
+import { NEW_GRACE_FACTOR } from './intake.ts'
 import type { ServedListeners } from './served-listeners.ts'
 import { type StopHandler, StopHandlers } from './stop-handlers.ts'
 
@@ -150,7 +150,10 @@ export class GracefulEnd {
     const all = this.#listeners.intakes
     await this.#listeners.end(isLast, alone?.())
     // Clients that only hold connections open do not use up all of the time
-    const newGrace = Math.max(idleGrace, Math.min(NEW * idleGrace, stopTimeout > 0 ? stopTimeout / 2 : Infinity))
+    const newGrace = Math.max(
+      idleGrace,
+      Math.min(NEW_GRACE_FACTOR * idleGrace, stopTimeout > 0 ? stopTimeout / 2 : Infinity)
+    )
     const drained = this.#listeners.drain({ idleGrace, newGrace, signal, passes: !(await isLast) })
     await Promise.all(all.map(served => served.requestsDone))
     const failed = await this.#handlers.run(signal)

@@ -2,13 +2,13 @@
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { AcceptSource, Begun } from './accept-sources.ts'
 
-/** With the default of `idleGrace` a new connection has 5 s, as in Go's Server.Shutdown(). */
-export const NEW = 5
+/** How many times `idleGrace` a new connection has. With the default that is 5 s, as in Go's Server.Shutdown(). */
+export const NEW_GRACE_FACTOR = 5
 
 export interface DrainOptions {
   /** How long, in ms, an idle keep-alive connection stays open, counted from its last activity: its client may be about to use it. */
   idleGrace: number
-  /** The same for a connection without a request so far: its client has something to send, and may be slow. Default: `NEW` times `idleGrace`. */
+  /** The same for a connection without a request so far: its client has something to send, and may be slow. Default: `NEW_GRACE_FACTOR` times `idleGrace`. */
   newGrace?: number
   /** Ends the wait. Remaining connections stay open. */
   signal?: AbortSignal

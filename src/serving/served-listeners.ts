@@ -1,16 +1,15 @@
 /** The listeners of a process that serves, by name, and the server of the program that serves each of them. */
 import type { Server } from 'node:net'
-import { isDeepStrictEqual } from 'node:util'
 import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
 import { acceptUpTo, acceptWaiting } from '../os/acceptor.ts'
 import type { AcceptSource, Begun } from './accept-sources.ts'
-import { addressOf, type ListenAddress } from './bound-socket.ts'
 import { type ConnectionHandler, DescriptorIntake } from './descriptor-intake.ts'
 import type { DrainOptions, Intake } from './intake.ts'
 import { endListeners } from './last-accept.ts'
+import { ListenerAddresses } from './listener-addresses.ts'
 import type { Lane, ListenerGrant } from './listener-grant.ts'
 import { PassedOn, type SendIdle } from './passed-on.ts'
 import { ServerIntake } from './server-intake.ts'
@@ -36,8 +35,6 @@ interface ServedListener {
   readonly lanes: Map<number, Promise<AcceptSource>>
 }
 
-const ANY: readonly string[] = ['0.0.0.0', '::']
-
 export class ServedListeners {
   readonly #source: ListenerSource
   /** A program may close its server, and call its `listen()` again. */
@@ -50,8 +47,7 @@ export class ServedListeners {
   readonly #serving = new Map<string, ServedListener>()
   /** Listeners that the program itself got: it may have passed them on, so other programs may hold them. */
   readonly #exposed = new Set<string>()
-  /** The addresses of the listeners, while these close. */
-  readonly #addresses = new Map<string, ListenAddress>()
+  readonly #addresses = new ListenerAddresses()
   /** Copies for the next `attach()`. */
   readonly #reserved = new Map<Descriptor, Descriptor>()
   #held = false
@@ -340,7 +336,7 @@ export class ServedListeners {
   async end(last: boolean | Promise<boolean>, alone: readonly string[] = []): Promise<void> {
     this.#ended = true
     this.#closeReserved()
-    this.#noteAddresses()
+    this.#addresses.note(this.#source.listeners)
     const emptied: Promise<void>[] = []
     for (const name of alone)
       for (const source of this.#serving.get(name)?.lanes.values() ?? []) emptied.push(source.then(one => one.empty()))
@@ -364,7 +360,7 @@ export class ServedListeners {
       served.drain({
         ...options,
         pass: connection => {
-          const name = this.#listenerOf(served, connection)
+          const name = this.#addresses.listenerOf(connection, this.#namesOf(served))
           return name !== undefined && this.#source.isShared(name) && passedOn.add(name, connection)
         }
       })
@@ -372,20 +368,8 @@ export class ServedListeners {
     return [...drained, Promise.all(drained).then(() => passedOn.done)]
   }
 
-  #noteAddresses(): void {
-    for (const [name, { listener }] of this.#source.listeners)
-      if (!listener.closed) this.#addresses.set(name, addressOf(listener.borrow()))
-  }
-
-  /** Returns the name of the listener that a connection of this server came from. Undefined: it could be several. */
-  #listenerOf(served: Intake, connection: number): string | undefined {
-    const names = [...this.#serving].filter(([, entry]) => entry.served === served).map(([name]) => name)
-    if (names.length <= 1) return names[0]
-    const local = addressOf(connection)
-    const possible = names.filter(name => leadsTo(this.#addresses.get(name), local))
-    const exact = possible.filter(name => isDeepStrictEqual(this.#addresses.get(name), local))
-    const [name, further] = exact.length > 0 ? exact : possible
-    return further === undefined ? name : undefined
+  #namesOf(served: Intake): string[] {
+    return [...this.#serving].filter(([, entry]) => entry.served === served).map(([name]) => name)
   }
 
   /** Accepts the connections that wait in dispatched listeners, because no other process does any more, and closes these listeners. */
@@ -428,13 +412,6 @@ export class ServedListeners {
     }
     return served
   }
-}
-
-/** Whether a connection with this address of its own may have come from the listener. */
-function leadsTo(listener: ListenAddress | undefined, local: ListenAddress): boolean {
-  if (listener === undefined) return false
-  if ('path' in listener || 'path' in local) return isDeepStrictEqual(listener, local)
-  return listener.port === local.port && (listener.address === local.address || ANY.includes(listener.address))
 }
 
 /** Whether the stopping supervisor has shut it down: then a TCP socket does not listen any more. */

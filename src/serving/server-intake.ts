@@ -13,7 +13,7 @@ import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
 import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
 import { IdleConnections } from './idle-connections.ts'
-import { type DrainOptions, type Intake, NEW, type PassOn } from './intake.ts'
+import { type DrainOptions, type Intake, NEW_GRACE_FACTOR, type PassOn } from './intake.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
@@ -71,7 +71,7 @@ export class ServerIntake implements Intake {
   /** Calls `idle` when no connection is open: now, or when the last one has ended. */
   whenIdle(idle: () => void): void {
     const look = (): void => {
-      if (this.#open.size > 0) return
+      if (this.connections > 0) return
       this.#waiting.delete(look)
       idle()
     }
@@ -128,14 +128,15 @@ export class ServerIntake implements Intake {
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
   give(connection: Descriptor, onClosed?: () => void, idle = false): void {
-    this.#sources.prepare()
+    this.#context.run(() => this.#sources.prepare())
     const fd = moveOut(connection, 'give()')
     const { keepAliveTimeout } = this.#server as { keepAliveTimeout?: number }
-    if (!idle || keepAliveTimeout === undefined) this.#giveNumber(fd, onClosed)
-    else this.#idle.add(fd, keepAliveTimeout, { serve: () => this.#giveNumber(fd, onClosed), gone: () => onClosed?.() })
+    if (!idle || keepAliveTimeout === undefined) this.#serve(fd, onClosed)
+    else this.#idle.add(fd, keepAliveTimeout, { serve: () => this.#serve(fd, onClosed), gone: () => onClosed?.() })
   }
 
-  #giveNumber(fd: number, onClosed: (() => void) | undefined): void {
+  /** Owns the number. */
+  #serve(fd: number, onClosed: (() => void) | undefined): void {
     this.#context.run(() => {
       const socket = socketOf(fd, this.#server)
       if (onClosed !== undefined) socket.once('close', onClosed)
@@ -156,7 +157,7 @@ export class ServerIntake implements Intake {
    * finished; idle connections go to `pass`, or are closed after `idleGrace` without activity. The application must end upgraded connections, and
    * those of a net or tls server. Resolves when no connection is left, or when `signal` aborts.
    */
-  drain({ idleGrace, newGrace = NEW * idleGrace, signal, pass }: DrainOptions): Promise<void> {
+  drain({ idleGrace, newGrace = NEW_GRACE_FACTOR * idleGrace, signal, pass }: DrainOptions): Promise<void> {
     checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)
     this.#traffic.idleGrace = idleGrace
     this.#traffic.newGrace = newGrace

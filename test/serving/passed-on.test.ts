@@ -13,6 +13,7 @@ import type { Balance } from '../../src/prefork/balance.ts'
 import type { Supervisor, SupervisorOptions } from '../../src/prefork/index.ts'
 import { PassedOn } from '../../src/serving/passed-on.ts'
 import { ServerIntake } from '../../src/serving/server-intake.ts'
+import { patched } from '../helpers/channels.ts'
 import { Client } from '../helpers/http-client.ts'
 import { socketPath } from '../helpers/path.ts'
 import { BALANCES, nameOf } from '../helpers/prefork.ts'
@@ -180,6 +181,31 @@ testInCi('passIdle: false closes them after idleGrace', async t => {
   })
 })
 
+testInCi('a worker with connections on half of its open files gets no more', async t => {
+  for (const [limit, over] of [
+    [7, true],
+    [8, false]
+  ] as const)
+    await patched(
+      'limit',
+      () => () => limit,
+      () =>
+        supervising(t, { entry: program(NAMING), idleGrace: LONG }, async supervisor => {
+          await supervisor.start()
+          const all = await clients(supervisor, 4)
+          await Promise.all(all.map(client => who(client)))
+          await supervisor.reload()
+          if (over) await Promise.all(all.map(({ ended }) => ended))
+          else t.true((await Promise.all(all.map(client => who(client)))).every(({ id }) => id === 2))
+          t.deepEqual(
+            all.map(client => client.over),
+            Array(4).fill(over)
+          )
+          await close(all)
+        })
+    )
+})
+
 test('the heir dies before it has taken them: the next one gets them', async t => {
   const slow = `${NAMING}
     worker.channel.on('message', ({ value }) => {
@@ -277,7 +303,7 @@ async function serve(server: Server): Promise<ServerIntake> {
   return served
 }
 
-test('what can not be passed on stays until idleGrace: TLS, an upgraded one, bytes that were not read', async t => {
+test('what can not be passed on is not offered: TLS stays until idleGrace, an upgraded one until its end', async t => {
   const passed: number[] = []
   const pass = (fd: number): boolean => {
     passed.push(fd)

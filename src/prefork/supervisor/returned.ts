@@ -46,8 +46,9 @@ export class ReturnedConnections {
    */
   pass(from: Pick<WorkerProcess, 'slot'>, name: string, connections: readonly Descriptor[]): Promise<void> {
     // One message after the other, so that those of many workers do not exceed what one channel may carry
-    this.#passing = this.#passing.then(() => this.#pass(from, name, connections))
-    return this.#passing
+    const passed = this.#passing.then(() => this.#pass(from, name, connections))
+    this.#passing = passed.catch(() => {}) // a failure does not affect those behind it
+    return passed
   }
 
   async #pass(from: Pick<WorkerProcess, 'slot'>, name: string, connections: readonly Descriptor[]): Promise<void> {

@@ -7,6 +7,7 @@ import type { Message } from '../../channel/message.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
+import type { SendIdle } from '../../serving/passed-on.ts'
 import type { ServedListeners } from '../../serving/served-listeners.ts'
 import type { Accept, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
 import { give, inherit, listenersOf, type Worker } from './worker.ts'
@@ -32,7 +33,7 @@ export class SupervisedOrigin implements WorkerOrigin {
   readonly stopTimeout: number
   readonly killTimeout: number
   readonly onClosed: (() => void) | undefined
-  readonly sendIdle: ((name: string, connections: Descriptor[]) => Promise<void>) | undefined
+  readonly sendIdle: SendIdle | undefined
   readonly #control: Channel<FromSupervisor, FromWorker>
   readonly #parent: number
   /** False: a wrapper (npm, for example) is between. */
