@@ -5,8 +5,9 @@
  *   load keep-alive N ADDRESS PORT PID  N connections, a request under way on each
  *   load bare N PATH 0 PID              N connections to a Unix socket under way, each until the server closes it
  * PID is the process whose CPU time is to be told besides, or 0. For each line on stdin, a number of ms, it goes on for so long (and
- * until something was answered, but $BENCH_PATIENCE ms at most, or 5 s), waits for what is under way, and prints one JSON object: `completed` in `seconds` (and `besides`, before and after), `cpu` (seconds of PID meanwhile),
- * `failed` by kind, `workers` (answers by the process that gave them: the body of an answer is its id).
+ * until something was answered and PID's CPU time has grown, but $BENCH_PATIENCE ms at most, or 5 s), waits for what is under way, and
+ * prints one JSON object: `completed` in `seconds` (and `besides`, before and after), `cpu` (seconds of PID meanwhile), `failed` by kind,
+ * `workers` (answers by the process that gave them: the body of an answer is its id).
  * It reads each answer up to the server's end and then closes with linger 0: a reset of a connection that is over at both ends, so neither
  * is left in TIME_WAIT and no port runs out.
  */
@@ -217,6 +218,12 @@ static void drain(void)
 			give_up(&connections[i], TOO_LATE);
 }
 
+/* Linux adds to the CPU time of a process that runs elsewhere only at a tick or a switch: it can stand still for longer than a short phase. */
+static bool measurable(int64_t answers, clockid_t clock, double cpu)
+{
+	return answers > 0 && (clock == CLOCK_MONOTONIC || seconds_on(clock) > cpu);
+}
+
 static void phase(int count, double seconds, clockid_t clock)
 {
 	int64_t within;
@@ -237,7 +244,7 @@ static void phase(int count, double seconds, clockid_t clock)
 		ask_idle(count);
 		turn(true, 1);
 		end = seconds_on(CLOCK_MONOTONIC);
-	} while (end - start < (completed > before ? seconds : patience));
+	} while (end - start < seconds || (end - start < patience && !measurable(completed - before, clock, cpu)));
 	within = completed - before;
 	if (clock != CLOCK_MONOTONIC)
 		cpu = seconds_on(clock) - cpu;
