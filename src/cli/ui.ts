@@ -106,19 +106,42 @@ export class Ui {
     this.streams.stderr.write(line.endsWith('\n') ? line : `${line}\n`)
   }
 
-  /** Waits for `work`. When that takes longer than a second and stderr is a terminal, `text` and the seconds stand there meanwhile. */
-  async progress<T>(text: string, work: Promise<T>): Promise<T> {
+  /**
+   * Waits for `work`. When that takes longer than a second and stderr is a terminal, `text` and the seconds stand there meanwhile, and what `detail`
+   * resolves to: it is called each time. `after`: the second, in ms.
+   */
+  async progress<T>(
+    text: string,
+    work: Promise<T>,
+    detail?: () => Promise<string>,
+    after = PROGRESS_AFTER
+  ): Promise<T> {
     const { stderr, env } = this.streams
     if (stderr.isTTY !== true || env.TERM === 'dumb') return work
     const started = performance.now()
-    let shown = false
-    const timer = setInterval(() => {
+    let [shown, over, more] = [false, false, '']
+    const draw = (): void => {
+      if (over) return
       shown = true
-      stderr.write(`\r\x1b[K${text} … ${Math.round((performance.now() - started) / 1000)} s`)
-    }, PROGRESS_AFTER)
+      const seconds = Math.round((performance.now() - started) / 1000)
+      const line = `${text} … ${seconds} s${more === '' ? '' : `: ${more}`}`
+      // A line that wraps could not be erased
+      stderr.write(`\r\x1b[K${line.slice(0, (stderr.columns ?? 80) - 1)}`)
+    }
+    const timer = setInterval(() => {
+      draw()
+      detail?.().then(
+        said => {
+          more = said
+          draw()
+        },
+        () => {} // `work` fails, too
+      )
+    }, after)
     try {
       return await work
     } finally {
+      over = true
       clearInterval(timer)
       if (shown) stderr.write('\r\x1b[K')
     }

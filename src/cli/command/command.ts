@@ -7,6 +7,7 @@ import { Expected, workers as readWorkers } from '../serve/read.ts'
 import { examples, Ui } from '../ui.ts'
 import { countOf, duration } from '../words.ts'
 import { statusText } from './status-text.ts'
+import { waitsFor } from './waits.ts'
 
 const SERVER = 'its name, or the path of its admin socket (default: the server of this folder)'
 
@@ -36,7 +37,8 @@ export function register(program: Command): void {
     .action((server: string | undefined) =>
       onServer(reload, server, async (admin, ui) => {
         const began = performance.now()
-        await ui.progress(`Reloading ${label(admin)}`, admin.channel.request({ command: 'reload' }))
+        const detail = await detailOf(admin)
+        await ui.progress(`Reloading ${label(admin)}`, admin.channel.request({ command: 'reload' }), detail)
         const { size } = await statusOf(admin)
         const time = performance.now() - began
         ui.result(
@@ -57,7 +59,8 @@ export function register(program: Command): void {
       const workers = sizeOf(wanted)
       return onServer(scale, server, async (admin, ui) => {
         const before = (await statusOf(admin)).size
-        await ui.progress(`Scaling ${label(admin)}`, admin.channel.request({ command: 'scale', workers }))
+        const detail = await detailOf(admin)
+        await ui.progress(`Scaling ${label(admin)}`, admin.channel.request({ command: 'scale', workers }), detail)
         ui.result({ workers, before }, `${label(admin)} has ${countOf(workers, 'worker')} (before: ${before}).`)
       })
     })
@@ -74,9 +77,10 @@ export function register(program: Command): void {
       onServer(stop, server, async (admin, ui) => {
         const { pid } = await statusOf(admin)
         const began = performance.now()
+        const detail = await detailOf(admin)
         await admin.channel.request({ command: now ? 'kill' : 'stop' })
         if (!wait) return ui.result({ stopping: true, pid }, `${label(admin)} (process ${pid}) stops.`)
-        await ui.progress(`Stopping ${label(admin)}`, admin.channel.closed)
+        await ui.progress(`Stopping ${label(admin)}`, admin.channel.closed, detail)
         const time = performance.now() - began
         ui.result(
           { stopped: true, pid, milliseconds: Math.round(time) },
@@ -102,6 +106,12 @@ async function onServer(
   } finally {
     await admin.channel.close()
   }
+}
+
+/** For `progress`: what the command waits for, compared with the workers of now. */
+async function detailOf(admin: Admin): Promise<() => Promise<string>> {
+  const old = new Set((await statusOf(admin)).workers.map(({ id }) => id))
+  return async () => waitsFor(await statusOf(admin), old)
 }
 
 /** What the server has answered is said without what was around it. */

@@ -48,6 +48,11 @@ export class Changes implements AsyncDisposable {
     supervisor.once('started', started)
   }
 
+  /** Whether a change has come since the last supervisor began. */
+  get hasNew(): boolean {
+    return this.#isNew
+  }
+
   /** Resolves at the first change since the last supervisor began. */
   async next(): Promise<void> {
     this.#change = () => {}

@@ -66,7 +66,8 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
     } catch (error) {
       const { code, message } = error as PassfdError
       if (code !== 'ERR_PASSFD_WORKER_NOT_READY') throw error
-      plan.log({ event: 'waiting', level: 'error', text: `${message} Waiting for a change of a file` })
+      if (!changes.hasNew)
+        plan.log({ event: 'waiting', level: 'error', text: `${message} Waiting for a change of a file` })
       await changes.next()
     }
   }

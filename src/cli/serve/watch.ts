@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { basename, extname, relative, resolve, sep } from 'node:path'
 import { watch as watchPaths } from 'chokidar'
-import type { RestartPolicy, SupervisorOptions } from '../../prefork/index.ts'
+import type { RestartPolicy, Supervisor, SupervisorOptions } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 
 export interface WatchOptions {
@@ -28,6 +28,8 @@ const IGNORED_FILES = /~$|^#.*#$|\.(swp|swx|swo|tmp|log|pid|sock)$|^___jb_/
 /** The time without a further change after which it is reported, in ms, and the longest time from the first change. */
 const QUIET = 100
 const LONGEST = 1000
+/** How long a worker may start, in ms, if the files have changed since. Not at once: a program may write files itself when it starts. */
+const OUTDATED = 2000
 /** A worker that ends sooner than this, in ms, waits for a change. */
 const STABLE = 1000
 /** Longer than anybody waits for a change: the longest time of a timer. */
@@ -115,19 +117,24 @@ export class Watch implements AsyncDisposable {
 
 /**
  * Makes a function that reloads, for `onChange`. A change while the supervisor replaces its workers causes one further reload, because
- * `reload()` joins calls that have not begun. A failure is reported once: the old code serves on. Changes while the supervisor starts are handled
- * when `started()` is called.
+ * `reload()` joins calls that have not begun. A new worker that has read older files, and is not ready in time, is killed: it may never be ready. A
+ * failure is reported once: the old code serves on. Changes while the supervisor starts are handled when
+ * `started()` is called.
  */
 export function reloader(
-  supervisor: { reload(): Promise<void> },
+  supervisor: Pick<Supervisor, 'reload' | 'workers'>,
   onFailed: (error: Error) => void
 ): { change(): void; started(): void } {
   const reported = new WeakSet<Error>()
   let isEarly = false
+  let latest = 0
   const change = (): void => {
+    const mine = ++latest
+    for (const { id, state, uptime } of supervisor.workers)
+      if (state === 'starting') setTimeout(() => killStarting(supervisor, id), Math.max(0, OUTDATED - uptime)).unref()
     supervisor.reload().catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ERR_PASSFD_SUPERVISOR_STATE') isEarly = true
-      else if (error.code !== 'ERR_PASSFD_SUPERVISOR_STOPPED' && !reported.has(error)) {
+      else if (error.code !== 'ERR_PASSFD_SUPERVISOR_STOPPED' && mine === latest && !reported.has(error)) {
         reported.add(error)
         onFailed(error)
       }
@@ -139,6 +146,17 @@ export function reloader(
       if (isEarly) change()
       isEarly = false
     }
+  }
+}
+
+/** Unless it is ready, or has ended. */
+function killStarting({ workers }: Pick<Supervisor, 'workers'>, id: number): void {
+  const worker = workers.find(worker => worker.id === id && worker.state === 'starting')
+  if (worker?.pid === undefined) return
+  try {
+    process.kill(worker.pid, 'SIGKILL')
+  } catch {
+    // It runs as another user
   }
 }
 

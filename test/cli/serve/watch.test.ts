@@ -1,5 +1,5 @@
 /** `--watch`. */
-import { mkdirSync, renameSync, rmSync, watch as watchFile, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync, watch as watchFile, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   isIgnored,
@@ -115,7 +115,7 @@ test('named folders are watched with all their files, and nothing else is; named
 
 test('a failure is reported once; a change during the start causes a reload after it', async t => {
   const results: (() => Promise<void>)[] = []
-  const supervisor = { reload: () => results.shift()!() }
+  const supervisor = { reload: () => results.shift()!(), workers: [] }
   const failed: Error[] = []
   const { change, started } = reloader(supervisor, error => failed.push(error))
   const error = new Error('it does not start')
@@ -164,6 +164,26 @@ test('a supervisor: a change replaces the workers; what does not start leaves th
       writeFileSync(path, `exec ${light()} 2`)
       await until(() => supervisor.workers.some(({ id, state }) => id > 3 && state === 'ready'), 'the new worker')
     })
+  })
+})
+
+test('a new worker that never gets ready does not hold the next change', async t => {
+  const cwd = folder()
+  const path = join(cwd, 'worker.js')
+  writeFileSync(path, `exec ${light()}`)
+  await supervising(t, { command: ['/bin/sh', path] }, async (supervisor, { exits }) => {
+    const { change } = reloader(supervisor, error => t.fail(error.message))
+    await supervisor.start()
+    const old = supervisor.workers.map(({ pid }) => pid)
+    const runs = join(cwd, 'runs')
+    writeFileSync(path, `: > ${runs}; exec sleep 1000`)
+    change()
+    await until(() => existsSync(runs), 'the one that hangs')
+    writeFileSync(path, `exec ${light()} 1`)
+    change()
+    await until(() => supervisor.workers.every(({ id, state }) => id > 2 && state === 'ready'), 'the new code')
+    t.false(supervisor.workers.some(({ pid }) => old.includes(pid)))
+    t.is(exits.length, 2)
   })
 })
 
