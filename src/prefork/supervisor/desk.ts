@@ -16,6 +16,8 @@ export interface Reply {
 
 /** A process that is stopped by a debugger right after its connect(2) asks later. */
 const ASKS_WITHIN = 60_000
+/** So many connections may be silent. The next one ends the oldest: a program asks right after its connect(2), so that one asks nothing. */
+const MOST_SILENT = 64
 
 /** Listens on a random abstract name. Workers know the name and their token from their environment. */
 export class Desk {
@@ -23,6 +25,8 @@ export class Desk {
   readonly name: string
   readonly #server: StreamServer<PacketSocket>
   readonly #answer: (ask: Ask, peer: Peer) => Promise<Reply>
+  /** Connections that have not asked, the oldest first. */
+  readonly #silent = new Set<PacketSocket>()
 
   private constructor(
     name: string,
@@ -55,8 +59,18 @@ export class Desk {
   #serve(socket: PacketSocket): void {
     const timer = setTimeout(() => socket.destroy(), ASKS_WITHIN).unref()
     socket.unref()
-    socket.once('close', () => clearTimeout(timer))
+    socket.once('close', () => {
+      clearTimeout(timer)
+      this.#silent.delete(socket)
+    })
+    this.#silent.add(socket)
+    if (this.#silent.size > MOST_SILENT) {
+      const [oldest] = this.#silent
+      this.#silent.delete(oldest!)
+      oldest!.destroy()
+    }
     socket.once('message', async ({ bytes, descriptors }) => {
+      this.#silent.delete(socket)
       for (const descriptor of descriptors) descriptor.close()
       try {
         const ask = readAsk(bytes)

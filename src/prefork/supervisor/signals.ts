@@ -22,16 +22,23 @@ export function obeySignals(supervisor: Commands, onFailure: (error: Error) => v
       failures.add(failure)
     }
   }
+  const reload = attempt(() => supervisor.reload())
+  const reloadLater = (): void => {
+    if (supervisor.phase !== 'new' && supervisor.phase !== 'starting') void reload()
+    // Some workers may have read the old code
+    else if (!supervisor.listeners('started').includes(reload)) supervisor.once('started', reload)
+  }
   const handlers: Partial<Record<NodeJS.Signals, () => void>> = {
     SIGTERM: stop,
     SIGINT: stop,
     SIGQUIT: () => void supervisor.kill(),
-    SIGHUP: attempt(() => supervisor.reload()),
+    SIGHUP: reloadLater,
     SIGTTIN: attempt(() => supervisor.scale(supervisor.size + 1)),
     SIGTTOU: attempt(() => supervisor.scale(Math.max(1, supervisor.size - 1)))
   }
   for (const [signal, handler] of Object.entries(handlers)) process.on(signal as NodeJS.Signals, handler)
   return () => {
     for (const [signal, handler] of Object.entries(handlers)) process.off(signal as NodeJS.Signals, handler)
+    supervisor.off('started', reload)
   }
 }

@@ -1,7 +1,7 @@
 /** The desk of a supervisor: any process of the workers' user may write to it whatever it likes. */
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { connectPackets } from '../../../src/stream/index.ts'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { connectPackets, type PacketSocket } from '../../../src/stream/index.ts'
 import { isWritten, temporaryPath } from '../../helpers/path.ts'
 import { get, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
@@ -40,6 +40,26 @@ test('questions that are none end their own connection, not the supervisor', asy
     t.deepEqual(answers, ['{"type":"not the worker"}', '{"type":"not the worker"}'])
     t.true(existsSync(desk))
     t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
+    await supervisor.stop()
+  })
+})
+
+test('connections that ask nothing keep nobody from asking', async t => {
+  const desk = temporaryPath('desk')
+  const command: [string, ...string[]] = [process.execPath, program(source(desk))]
+  await supervising(t, { program: command, listeners: {} }, async supervisor => {
+    await supervisor.start()
+    const [name] = readFileSync(desk, 'utf8').split(' ') as [string, string]
+    const before = readdirSync('/proc/self/fd').length
+    const silent: PacketSocket[] = []
+    for (let index = 0; index < 1200; index++) silent.push(await connectPackets({ abstract: name }))
+    // The supervisor's ends are in this process, too
+    await until(() => readdirSync('/proc/self/fd').length <= before + silent.length + 64, 'few are open')
+    const first = supervisor.workers[0]!
+    await supervisor.reload()
+    t.not(supervisor.workers[0]!.pid, first.pid)
+    t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), 'served')
+    for (const socket of silent) socket.destroy()
     await supervisor.stop()
   })
 })

@@ -1,5 +1,6 @@
 /** run() in a process of its own, and the signals that it obeys. */
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import * as http from 'node:http'
 import { text } from 'node:stream/consumers'
 import type { ExecutionContext } from 'ava'
@@ -95,6 +96,7 @@ test('run() in a process obeys HUP, TTIN, TTOU, INT, TERM and QUIT, and Ctrl-C; 
   for (const kind of KINDS) await secondSignalEndsAllAtOnce(t, turn, kind)
   for (const kind of KINDS) await quitEndsAllAtOnce(t, turn, kind)
   for (const kind of KINDS) await termDuringTheStart(t, turn, kind)
+  await hupsDuringTheStartReloadOnceAfterIt(t, turn)
   await secondTermEndsLameDuck(t, turn)
   for (const kind of KINDS) await ctrlCReachesTheSupervisorOnly(t, turn, kind)
   await turn.end()
@@ -123,6 +125,29 @@ async function changesTheWorkers(t: ExecutionContext, turn: Turn, kind: Kind): P
   t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
   supervisor.kill('SIGTTIN')
   t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_WORKER_NOT_READY')
+  supervisor.kill('SIGINT')
+  t.deepEqual(await supervisor.until('stopped'), ['0/2 stopping', '0/2 exited', '0/2 ended 0', 'stopped  000000'])
+}
+
+async function hupsDuringTheStartReloadOnceAfterIt(t: ExecutionContext, turn: Turn): Promise<void> {
+  const go = temporaryPath()
+  const supervisor = turn.run({
+    command: ['/bin/sh', '-c', `until [ -e ${go} ]; do sleep 0.01; done; exec ${light()}`]
+  })
+  await supervisor.until('0/1 starting')
+  supervisor.kill('SIGHUP')
+  supervisor.kill('SIGHUP')
+  supervisor.kill('SIGTTIN') // fails, and so tells that the others have come
+  t.is((await supervisor.until('ERR')).at(-1), 'ERR_PASSFD_SUPERVISOR_STATE')
+  writeFileSync(go, '')
+  t.deepEqual(await supervisor.until('0/1 ended'), [
+    '0/1 ready',
+    '0/2 starting',
+    '0/2 ready',
+    '0/1 stopping',
+    '0/1 exited',
+    '0/1 ended 0'
+  ])
   supervisor.kill('SIGINT')
   t.deepEqual(await supervisor.until('stopped'), ['0/2 stopping', '0/2 exited', '0/2 ended 0', 'stopped  000000'])
 }
