@@ -1,5 +1,6 @@
 // In CI only: it needs a namespace, and starts processes only
 /** `passfd serve` as PID 1 of a container: docs/serve.md, "In a container". */
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { get, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { temporaryPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
 import { start } from '../../helpers/process.ts'
-import { childrenOf, lives, zombies } from '../../helpers/processes.ts'
+import { childrenOf, zombies } from '../../helpers/processes.ts'
 import { missing } from '../../helpers/programs.ts'
 import { testInCiIf, until } from '../../helpers/test.ts'
 
@@ -72,7 +73,7 @@ testInCiIf(
     const workers = childrenOf(init!)
     process.kill(init!, 'SIGTERM')
     while (await open(port, '/').then(text, () => undefined)); // until it is refused
-    for (const worker of workers.filter(lives)) process.kill(worker, 'SIGUSR2') // the idle one may have ended
+    for (const worker of workers) spawnSync('kill', ['-USR2', `${worker}`]) // the idle one may have ended
     t.is(await text(slow), 'begun done')
     const { code, stderr } = await exit
     t.is(code, 0)

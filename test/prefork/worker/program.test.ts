@@ -241,6 +241,39 @@ testInCi('what a program can not do under passfd is named: cluster, exclusive, a
   })
 })
 
+testInCi(
+  'of two servers behind one command the first is the worker; the second listens by itself, says so, and is ended',
+  async t => {
+    const [script, listens, output] = [temporaryPath('script'), temporaryPath('listens'), temporaryPath('second')]
+    const first = program(`${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    server.listen(0, '127.0.0.1', () => writeFileSync(${JSON.stringify(listens)}, ''))`)
+    const second = program(`${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    const warning = new Promise(resolve => process.on('warning', ({ code }) => resolve(code)))
+    server.listen(0, '127.0.0.1', async () => {
+      const facts = { pid: process.pid, code: await warning, ...server.address() }
+      writeFileSync(${JSON.stringify(output)}, JSON.stringify(facts))
+    })`)
+    const node = process.execPath
+    writeFileSync(script, `${node} ${first} &\nuntil [ -e ${listens} ]; do sleep 0.01; done\nNODE_NO_WARNINGS=1 ${node} ${second}\nwait`)
+    await supervising(t, { program: ['/bin/sh', script], listeners: {}, stopTimeout: 100 }, async supervisor => {
+      await supervisor.start()
+      await until(() => isWritten(output), 'the second server', 60)
+      const { pid, code, port } = JSON.parse(readFileSync(output, 'utf8'))
+      t.is(code, 'ERR_PASSFD_PROGRAM_SECOND')
+      const [[name, address] = []] = Object.entries(supervisor.addresses)
+      t.is(Object.keys(supervisor.addresses).length, 1)
+      t.not((address as { port: number }).port, port)
+      t.is(await get(supervisor, name), `${supervisor.workers[0]!.pid}`)
+      t.not(supervisor.workers[0]!.pid, pid)
+      t.is(await (await fetch(`http://127.0.0.1:${port}`)).text(), `${pid}`)
+      await supervisor.stop()
+      await gone(pid)
+    })
+  }
+)
+
 testInCi('a supervisor of a program replaces another one, with what its programs listen on', async t => {
   const source = `${REQUIRE}${WEB}server.listen(${JSON.stringify(temporaryPath('web'))}, () => console.error)`
   const takeover = temporaryPath('seat')
