@@ -122,8 +122,7 @@ const TABLE = {
   CANCELLED: 'The requester has cancelled the request.',
 
   // A supervisor's work: rejected
-  WORKER_NOT_READY:
-    'The worker in slot {slot} (pid {pid}) did not get ready: {detail}. Its standard error may tell more.',
+  WORKER_NOT_READY: 'The worker in slot {slot} (pid {pid}) did not get ready: {detail}.{more}',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
   ENTRY: "The workers' program {path} {problem}. options.entry is a file that Node can run.",
   CRASH_LOOP:

@@ -71,12 +71,16 @@ function wantsJson(command: Command): boolean {
 
 /** commander's own errors are about the command line. */
 function usageError(
-  { message, code }: CommanderError,
+  { message }: CommanderError,
   command: string
 ): { exitCode: ExitCode; message: string; code: string } {
   const [, what = message, , nearest] = /^(?:error: )?(.*?)\.?(\n\(Did you mean (.*)\?\))?$/s.exec(message) ?? []
   const remedy = nearest === undefined ? `Run "${command} --help".` : `Did you mean ${nearest}?`
-  return { exitCode: EXIT.usage, message: `${what.replace(/\s*\n\s*/g, ' ')}. ${remedy}`, code }
+  return {
+    exitCode: EXIT.usage,
+    message: `${what.replace(/\s*\n\s*/g, ' ')}. ${remedy}`,
+    code: 'ERR_PASSFD_INVALID_ARGUMENT'
+  }
 }
 
 /** The command that a command line means: 'passfd one'. */

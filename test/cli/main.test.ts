@@ -55,7 +55,7 @@ test('what is wrong with a command line is one line, with the nearest right one'
     await wrong('one', 'two'),
     'passfd: too many arguments for \'one\'. Expected 0 arguments but got 1. Run "passfd one --help".\n'
   )
-  t.deepEqual(JSON.parse(await wrong('one', '--json', 'two')).error.code, 'commander.excessArguments')
+  t.deepEqual(JSON.parse(await wrong('one', '--json', 'two')).error.code, 'ERR_PASSFD_INVALID_ARGUMENT')
 })
 
 test('results are on stdout, notes on stderr; with --json the value', async t => {

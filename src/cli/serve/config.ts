@@ -38,10 +38,23 @@ export async function nameHere(cwd: string): Promise<string> {
 async function load(path: string): Promise<unknown> {
   try {
     if (path.endsWith('.json')) return JSON.parse(readFileSync(path, 'utf8'))
-    const module = await import(pathToFileURL(path).href)
-    return module.default
+    return await settled(import(pathToFileURL(path).href).then(module => module.default))
   } catch (cause) {
     throw new CommandError(EXIT.config, `${path} can't be loaded: ${(cause as Error).message}`, undefined, { cause })
+  }
+}
+
+/** Rejects if nothing is left that could settle `work`: Node would end this process without a word. */
+async function settled<T>(work: Promise<T>): Promise<T> {
+  let onIdle = (): void => {}
+  const idle = new Promise<never>((_, reject) => {
+    onIdle = () => reject(new Error('it awaits what never comes'))
+  })
+  process.once('beforeExit', onIdle)
+  try {
+    return await Promise.race([work, idle])
+  } finally {
+    process.off('beforeExit', onIdle)
   }
 }
 

@@ -384,7 +384,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       await Promise.all(all.map(worker => worker.go()))
       const [{ slot = 0, pid = 'none', reason = 'it has ended' } = {}] = all
       if (takeover.waits && !all.some(({ state }) => state === 'ready'))
-        throw new PassfdError('WORKER_NOT_READY', { slot, pid, detail: reason })
+        throw new PassfdError('WORKER_NOT_READY', {
+          slot,
+          pid,
+          detail: reason,
+          more: ' Its standard error may tell more.'
+        })
     })
   }
 

@@ -1,7 +1,5 @@
 /** The supervisor's view of one worker: its process, its states, and its end. */
 import type { ChildProcess } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { type Deferred, deferred } from '../../base/deferred.ts'
 import { PassfdError } from '../../base/errors.ts'
 import type { Channel } from '../../channel/channel.ts'
@@ -11,36 +9,23 @@ import { native } from '../../os/native.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
-import { type Accepted, type FromSupervisor, type Join, SUPERVISOR_VARIABLE, type Welcome } from '../control/control.ts'
-import { DESK_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
+import type { Accepted, FromSupervisor, Join, Welcome } from '../control/control.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
 import { isStop } from '../launch/exit-status.ts'
-import {
-  checkEntry,
-  deniedTo,
-  inheritable,
-  launchCommand,
-  launchNode,
-  launchProgram,
-  type NodeLaunch
-} from '../launch/launch.ts'
+import { deniedTo } from '../launch/launch.ts'
 import { cpu, rss } from '../launch/procfs.ts'
 import { SessionLeftovers } from '../launch/session-leftovers.ts'
 import type { Recipient } from '../listen/recipient.ts'
-import type { Settings, SpawnSettings } from '../options.ts'
+import type { Settings } from '../options.ts'
 import { ControlLine, type LineOwner, lastWords } from './control-line.ts'
 import { Debugger } from './debugger.ts'
 import { type Exit, ExitCause } from './exit-cause.ts'
 import { ListeningProcess } from './listening-process.ts'
 import type { OutputLines, OutputStream, WorkerOutput, WriteEnds } from './output-lines.ts'
+import { startFailure, startWorker } from './start-worker.ts'
 
 /** The time in ms in which a worker may end on its own after its control channel has ended. */
 const LAST_WORDS = 1000
-
-/** Where src/preload.cts is, seen from dist/, from a bundle, and from src/ in tests. */
-const PRELOADS = ['../../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
-
-type Output = NodeLaunch['output']
 
 /** Receives the events of a worker. */
 export interface WorkerOwner {
@@ -171,32 +156,29 @@ export class WorkerProcess implements Recipient {
     const [channel, application] = pair(settings.channel)
     this.channel = channel.unref()
     let ends: WriteEnds | undefined
+    let control: Descriptor | undefined
     try {
       if (settings.spawn.stdio === 'lines')
         [this.#output, ends] = setup.outputLines.begin((stream, lines) => setup.owner.onLines(this, stream, lines))
-      const output = outputOf(settings.spawn, ends)
-      if (settings.command === undefined) {
-        const [line, theirs] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
-        this.#line = line
-        let isKept = false
-        try {
-          if (settings.program !== undefined) {
-            this.listening.keep([theirs, application.dup()])
-            isKept = true
-          }
-          this.#child =
-            settings.program === undefined
-              ? this.#launchNode(theirs, application, output)
-              : this.#launchProgram(settings.program, output)
-        } finally {
-          if (!isKept) theirs.close()
-        }
-      } else this.#child = this.#launchCommand(settings.command, application, output)
+      if (settings.command === undefined) [this.#line, control] = ControlLine.open(setup.closesAtOnce, this.#lineOwner)
+      if (settings.program !== undefined) {
+        const copy = application.dup()
+        this.listening.keep([control!, copy])
+        control = undefined // it is kept
+      }
+      this.#child = startWorker({
+        ...setup,
+        control,
+        application,
+        output: ends,
+        desk: setup.desk === undefined ? undefined : { name: setup.desk, token: this.listening.token }
+      })
       this.#follow(this.#child)
     } catch (error) {
       // spawn() throws some failures and emits others: report all of them in the same way
       process.nextTick(() => this.#failedToStart(error as Error))
     } finally {
+      control?.close()
       application.close()
       ends?.stdout.close()
       ends?.stderr.close()
@@ -468,43 +450,6 @@ export class WorkerProcess implements Recipient {
 
   // --- its start
 
-  #launchNode(control: Descriptor, application: Descriptor, output: Output): ChildProcess {
-    const { entry, spawn } = this.#setup.settings
-    checkEntry({ entry: entry!, cwd: spawn.cwd })
-    const env = { ...inheritable(spawn.env), [SUPERVISOR_VARIABLE]: String(process.pid) }
-    return launchNode({ ...spawn, entry: entry!, env, output }, [control.borrow(), application.borrow()])
-  }
-
-  #launchProgram(program: readonly [string, ...string[]], output: Output): ChildProcess {
-    const { settings, desk } = this.#setup
-    const { spawn, waitReady } = settings
-    const variables = {
-      ...Object.fromEntries(SLOT_VARIABLES.map(name => [name, `${this.slot}`])),
-      [DESK_VARIABLE]: `${desk} ${this.listening.token}`,
-      ...(waitReady ? { [WAIT_READY_VARIABLE]: '1' } : {})
-    }
-    return launchProgram({ ...spawn, program, env: inheritable(spawn.env), output }, preload(), variables)
-  }
-
-  #launchCommand(command: readonly [string, ...string[]], application: Descriptor, output: Output): ChildProcess {
-    const { settings, deathSignal, grants, notify } = this.#setup
-    const env: NodeJS.ProcessEnv = { ...inheritable(settings.spawn.env), NOTIFY_SOCKET: notify!.address }
-    if (settings.hangTimeout > 0) env.WATCHDOG_USEC = String(settings.hangTimeout * 1000)
-    const listeners = [...grants].map(([name, grant]) => ({
-      name,
-      listener: (grant as { listener: Descriptor }).listener
-    }))
-    try {
-      return launchCommand(
-        { ...settings.spawn, command, env, deathSignal, output },
-        listeners.map(({ name, listener }) => ({ name, fd: listener.borrow() })),
-        { PASSFD_CHANNEL: application.borrow() }
-      )
-    } finally {
-      for (const { listener } of listeners) listener.close()
-    }
-  }
-
   #follow(child: ChildProcess): void {
     child.on('error', error => {
       if (child.pid === undefined) this.#failedToStart(error)
@@ -516,7 +461,7 @@ export class WorkerProcess implements Recipient {
   }
 
   #failedToStart(error: Error): void {
-    this.#cause.startFailure = error.message
+    this.#cause.startFailure = startFailure(error, this.#setup.settings.spawn)
     void this.#ended({ code: null, signal: null })
   }
 
@@ -666,11 +611,12 @@ export class WorkerProcess implements Recipient {
     for (const grant of this.#setup.grants.values()) grant.listener[Symbol.dispose]()
     this.listening.close()
     const { slot, pid = 'none' } = this
+    const more = this.pid === undefined ? '' : ' Its standard error may tell more.'
     const detail = this.#describe(exit)
     this.reason = detail
     await this.#endSession(exit)
     this.#output?.finish()
-    if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail }))
+    if (!this.booted) this.#ready.reject(new PassfdError('WORKER_NOT_READY', { slot, pid, detail, more }))
     this.#become('exited')
     this.#setup.owner.onExit(this, exit)
     this.#exited.resolve()
@@ -722,11 +668,6 @@ export class WorkerProcess implements Recipient {
   }
 }
 
-function outputOf({ stdio }: SpawnSettings, ends: WriteEnds | undefined): Output {
-  if (ends !== undefined) return [ends.stdout.borrow(), ends.stderr.borrow()]
-  return stdio === 'ignore' ? [stdio, stdio] : undefined
-}
-
 /** Sends KILL. It may have ended meanwhile, or run as another user: then `SessionLeftovers` reports it. */
 function killNow(pid: number): void {
   try {
@@ -734,11 +675,4 @@ function killNow(pid: number): void {
   } catch (error) {
     if (!['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
   }
-}
-
-/** Returns the path of the file that is loaded into programs. Throws ERR_PASSFD_PRELOAD_MISSING. */
-function preload(): string {
-  const path = PRELOADS.map(name => fileURLToPath(new URL(name, import.meta.url))).find(name => existsSync(name))
-  if (path === undefined) throw new PassfdError('PRELOAD_MISSING')
-  return path
 }

@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { EXIT } from '../../../src/cli/exit.ts'
 import { loadConfiguration, nameHere } from '../../../src/cli/serve/config.ts'
-import { test } from '../../helpers/test.ts'
+import { start } from '../../helpers/process.ts'
+import { test, testInCi } from '../../helpers/test.ts'
 
 async function inFolder(files: Record<string, string>, work: (folder: string) => unknown): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'passfd-config-'))
@@ -72,4 +74,14 @@ test('one that can’t be loaded is an error', async t => {
       const error: any = await t.throwsAsync(loadConfiguration(folder))
       t.is(error.exitCode, EXIT.config, JSON.stringify(files))
     })
+})
+
+testInCi('one that awaits what never comes is an error, and not a silent end', async t => {
+  await inFolder({ 'passfd.config.mjs': 'await new Promise(() => {})\nexport default {}' }, async folder => {
+    const passfd = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
+    const { exit } = start(process.execPath, [passfd, 'status'], { cwd: folder })
+    const { code, stderr } = await exit
+    t.is(code, EXIT.config)
+    t.regex(stderr, /passfd\.config\.mjs can't be loaded: it awaits what never comes\.\n$/)
+  })
 })

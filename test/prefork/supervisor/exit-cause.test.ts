@@ -1,5 +1,7 @@
 /** Why a worker has ended: of each way to end, and never of what its program has survived. */
+
 import { ExitCause, type Progress } from '../../../src/prefork/supervisor/exit-cause.ts'
+import { startFailure } from '../../../src/prefork/supervisor/start-worker.ts'
 import { isFull } from '../../helpers/full.ts'
 import { program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
@@ -127,4 +129,20 @@ test('an end by the signal of a stop, or by the exit code for it, is the end of 
     false,
     'it failed with Error: no (exited with code 0)'
   ])
+})
+
+test('why a process could not be started', t => {
+  const error = (code: string) => Object.assign(new Error(`spawn ${code}`), { code, syscall: 'spawn x' })
+  const me = process.geteuid!()
+  t.is(
+    startFailure(error('EPERM'), { uid: 7 }),
+    `user ${me} may not start processes as user 7: only root may (spawn EPERM)`
+  )
+  t.is(
+    startFailure(error('EPERM'), { uid: 7, gid: 8 }),
+    `user ${me} may not start processes as user 7 and group 8: only root may (spawn EPERM)`
+  )
+  t.is(startFailure(error('EPERM'), {}), 'spawn EPERM')
+  t.is(startFailure(error('EAGAIN'), { uid: 7 }), 'the limit of processes is reached (spawn EAGAIN)')
+  t.is(startFailure(error('ENOENT'), { uid: 7 }), 'spawn ENOENT')
 })

@@ -256,7 +256,10 @@ testInCi(
       writeFileSync(${JSON.stringify(output)}, JSON.stringify(facts))
     })`)
     const node = process.execPath
-    writeFileSync(script, `${node} ${first} &\nuntil [ -e ${listens} ]; do sleep 0.01; done\nNODE_NO_WARNINGS=1 ${node} ${second}\nwait`)
+    writeFileSync(
+      script,
+      `${node} ${first} &\nuntil [ -e ${listens} ]; do sleep 0.01; done\nNODE_NO_WARNINGS=1 ${node} ${second}\nwait`
+    )
     await supervising(t, { program: ['/bin/sh', script], listeners: {}, stopTimeout: 100 }, async supervisor => {
       await supervisor.start()
       await until(() => isWritten(output), 'the second server', 60)

@@ -59,14 +59,13 @@ export const SERVERS = {
   },
   'npm start': { program: ['--', 'npm', 'start'], folder: 'npm-start', paths: own, pm2: false },
   'vite preview': {
-    // Without --bypass-lock a second one refuses to start
-    program: ['vite', 'preview', '--bypass-lock', '--port', '$PORT', '--strictPort', '--host', '127.0.0.1'],
+    program: ['vite', 'preview', '--port', '$PORT', '--strictPort', '--host', '127.0.0.1'],
     folder: 'vite',
     paths: { small: '/' },
     build: { command: ['vite', 'build'], makes: 'vite/dist/index.html' },
     pm2: {
       script: '../../node_modules/vite/bin/vite.js',
-      args: ['preview', '--bypass-lock', '--port', '$PORT', '--strictPort', '--host', '127.0.0.1']
+      args: ['preview', '--port', '$PORT', '--strictPort', '--host', '127.0.0.1']
     }
   },
   // What pm2's documentation asks of a program, for a fair comparison
