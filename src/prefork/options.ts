@@ -64,7 +64,10 @@ export interface SupervisorOptions {
    * the first process of the command that listens: see docs/serve.md.
    */
   program?: readonly [string, ...string[]]
-  /** With `program`: the worker is ready at `process.send('ready')`. Default: when it listens for the first time. */
+  /**
+   * With `program`: the worker is ready at `process.send('ready')`, or when it says READY=1 to NOTIFY_SOCKET (sd_notify(3)). Default: when it listens for
+   * the first time.
+   */
   waitReady?: boolean
   /**
    * Names the listeners. A name has 1 to 255 printable ASCII characters without a colon. The Supervisor takes over a Descriptor. With `program`

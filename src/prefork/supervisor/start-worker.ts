@@ -27,8 +27,9 @@ export interface WorkerStart {
   readonly output: WriteEnds | undefined
   /** Only for a `program`: where it asks for listeners, and by which token. */
   readonly desk: { readonly name: string; readonly token: string } | undefined
-  /** Only for a `command`, as all that follows. */
+  /** Where the process says that it is ready. Not for an `entry`. */
   readonly notify: NotifySocket | undefined
+  /** Only for a `command`, as all that follows. */
   readonly grants: ReadonlyMap<string, ListenerGrant>
   readonly deathSignal: boolean
 }
@@ -62,7 +63,7 @@ function startNode({ settings, control, application }: WorkerStart, entry: strin
 }
 
 function startProgram(
-  { slot, settings, desk }: WorkerStart,
+  { slot, settings, desk, notify }: WorkerStart,
   program: readonly [string, ...string[]],
   output: Output
 ): ChildProcess {
@@ -70,7 +71,7 @@ function startProgram(
   const variables = {
     ...Object.fromEntries(SLOT_VARIABLES.map(name => [name, `${slot}`])),
     [DESK_VARIABLE]: `${desk!.name} ${desk!.token}`,
-    ...(waitReady ? { [WAIT_READY_VARIABLE]: '1' } : {})
+    ...(waitReady ? { [WAIT_READY_VARIABLE]: '1', NOTIFY_SOCKET: notify!.address } : {})
   }
   return launchProgram({ ...spawn, program, env: inheritable(spawn.env), output }, preload(), variables)
 }

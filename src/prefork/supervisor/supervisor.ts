@@ -347,7 +347,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   async #open(predecessor: Predecessor | undefined): Promise<void> {
-    const { command, program, spawn, admin, takeover } = this.#settings
+    const { command, program, waitReady, spawn, admin, takeover } = this.#settings
     const events = {
       onRouteFailed: (error: unknown) => this.#reports.routeFailed(error),
       onAcceptError: (error: Error, name: string) => this.#reports.acceptError(error, name),
@@ -357,10 +357,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     // What a program listens on is known later, and what it leaves is closed at the commit
     if (program === undefined) this.#takeover?.check()
     else this.#desk = await Desk.open(spawn.uid, (ask, peer) => this.#grants.answer(ask, peer))
-    if (command !== undefined) {
-      this.#notify = await NotifySocket.open()
-      this.#deathSignal = await canSignalOnDeath()
-    }
+    if (command !== undefined || waitReady) this.#notify = await NotifySocket.open()
+    if (command !== undefined) this.#deathSignal = await canSignalOnDeath()
     // With a predecessor's socket, the predecessor answers until the commit
     if (admin !== undefined && this.#takeover?.adminSocket === undefined)
       this.#admin = await openAdmin(admin, this, this.#subject, takeover !== undefined)

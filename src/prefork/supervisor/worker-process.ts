@@ -59,7 +59,7 @@ export interface WorkerSetup {
   readonly id: number
   readonly settings: Settings
   readonly owner: WorkerOwner
-  /** Only for a `command`. */
+  /** Where a `command` says how it is, or a `program` with `waitReady` that it is ready. */
   readonly notify: NotifySocket | undefined
   /** Only for a `program`: the name of the desk. */
   readonly desk: string | undefined
@@ -144,6 +144,8 @@ export class WorkerProcess implements Recipient {
   #atOnce = false
   /** It serves only after the message `go`. */
   #waits = false
+  /** A `program` has said by sd_notify(3) that it is ready. */
+  #saidReady = false
   /** Idle connections that it got since its last report. */
   #passed = 0
 
@@ -264,7 +266,9 @@ export class WorkerProcess implements Recipient {
    * undefined if it had joined before. Throws if supervisor and worker have no version in common.
    */
   join(join: Join, pid: number): { welcome: Welcome; ends: readonly Descriptor[] } | undefined {
-    return this.listening.begin(pid, () => this.#line!.join(join))
+    const joined = this.listening.begin(pid, () => this.#line!.join(join))
+    if (joined !== undefined) this.#setup.notify?.watch(pid, fields => this.#onNotification(fields))
+    return joined
   }
 
   /** Its program serves the listener, or is about to. */
@@ -480,7 +484,7 @@ export class WorkerProcess implements Recipient {
     const { program, waitReady } = this.#setup.settings
     if (program !== undefined) {
       if (!this.#line.joined) return 'called listen()'
-      return waitReady ? "called process.send('ready')" : 'been listening'
+      return waitReady ? "called process.send('ready'), or said READY=1 to NOTIFY_SOCKET" : 'been listening'
     }
     return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }
@@ -515,6 +519,7 @@ export class WorkerProcess implements Recipient {
       if (grant === undefined && !this.#setup.grants.has(name)) throw new Error(`there is no listener ${name}`)
       this.uses.set(name, { adopts })
       this.#setup.owner.onUses(this, name, exposed)
+      if (this.#saidReady) this.#becomeReady()
     },
     onLeaves: ({ name, grant }) => this.leaves(name, grant),
     onHandsOver: ({ gives, inherits }) => {
@@ -590,6 +595,12 @@ export class WorkerProcess implements Recipient {
   }
 
   #onNotification(fields: ReadonlyMap<string, string>): void {
+    if (this.#line !== undefined) {
+      // What else it might say, passfd knows from the process itself
+      this.#saidReady ||= fields.get('READY') === '1'
+      if (this.#saidReady && this.uses.size > 0) this.#becomeReady()
+      return
+    }
     this.#isHeard()
     if (fields.get('WATCHDOG') === '1') this.#watchdog = true
     if (fields.get('WATCHDOG') === 'trigger' && this.state === 'ready') this.hung()
@@ -606,7 +617,7 @@ export class WorkerProcess implements Recipient {
     if (this.ended) return
     this.#endedAt = performance.now()
     clearTimeout(this.#timer)
-    if (this.pid !== undefined) this.#setup.notify?.unwatch(this.pid)
+    for (const pid of [this.#child?.pid, this.pid]) if (pid !== undefined) this.#setup.notify?.unwatch(pid)
     await this.#line?.lastWords()
     for (const grant of this.#setup.grants.values()) grant.listener[Symbol.dispose]()
     this.listening.close()

@@ -1,7 +1,7 @@
 /** Programs that know nothing of passfd: what they see is what Node shows them without it. */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -136,6 +136,41 @@ test('waitReady: it is ready when it says so; without a handler of its own it en
     }
   )
 })
+
+testInCi(
+  'waitReady: sd_notify(3) says so, too, before or after it listens, and alone makes no worker ready',
+  async t => {
+    const datagrams = new URL('../../../dist/datagram/index.js', import.meta.url)
+    const said = temporaryPath('said')
+    const say = `import { bind } from '${datagrams}'
+    import { writeFileSync } from 'node:fs'
+    const { NOTIFY_SOCKET } = process.env
+    const say = async text => {
+      const socket = await bind(undefined, {})
+      await socket.send(Buffer.from(text), { to: { abstract: NOTIFY_SOCKET.slice(1) } })
+      await socket.close()
+      writeFileSync('${said}', text)
+    }
+    const listens = () => new Promise(resolve => server.listen(0, '127.0.0.1', resolve))`
+    const last = `process.on('SIGUSR2', () => void`
+    for (const [first, second] of [
+      [`await say('READY=1'); setInterval(() => {}, 1000)`, `${last} listens())`],
+      [`await listens(); await say('STATUS=almost')`, `${last} say('READY=1'))`]
+    ]) {
+      rmSync(said, { force: true })
+      const source = `${REQUIRE}${WEB}${say}\n${second}\n${first}`
+      await supervising(t, { program: written(source), listeners: {}, waitReady: true }, async (supervisor, { of }) => {
+        const started = supervisor.start()
+        await until(() => isWritten(said), 'what it says')
+        t.deepEqual(of(1), ['starting'])
+        process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+        await started
+        t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), `${supervisor.workers[0]!.pid}`)
+        await supervisor.stop()
+      })
+    }
+  }
+)
 
 testInCi(
   'behind npm the worker is the process that listens; its variables; processes that it starts are not the worker',
