@@ -6,10 +6,10 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "kernel.h"
 #include "result.h"
 
 #ifndef IPPROTO_MPTCP
@@ -57,9 +57,9 @@ int os_kind(int fd)
 {
 	struct statx status;
 	struct termios terminal;
-	/* fstat would ask the server of a network file, which may not answer. */
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
-		return -errno;
+	int problem = type_of(fd, &status);
+	if (problem < 0)
+		return problem;
 	int flags = fcntl(fd, F_GETFL);
 	if (flags < 0)
 		return -errno;

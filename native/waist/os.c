@@ -7,10 +7,10 @@
 #include <linux/major.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel.h"
 #include "result.h"
 
 #ifndef SYS_close_range /* Linux 5.9; the same number everywhere */
@@ -56,7 +56,7 @@ bool os_closes_at_once(int fd)
 {
 	enum { MEMORY_NULL = 3, MEMORY_ZERO = 5, MEMORY_FULL = 7 };
 	struct statx status;
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
+	if (type_of(fd, &status) < 0)
 		return false;
 	if (!S_ISCHR(status.stx_mode) || status.stx_rdev_major != MEM_MAJOR)
 		return false;

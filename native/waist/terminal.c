@@ -7,14 +7,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include "result.h"
+#include "kernel.h"
 #include "os.h"
+#include "result.h"
 
 enum { UNIX98_SLAVE_MAJOR = 136 }; /* Documentation/admin-guide/devices.txt of Linux */
 
@@ -53,10 +52,9 @@ static bool pipes_know_nowait(void)
 {
 	int32_t ends[2];
 	uint8_t byte;
-	struct iovec chunk = {.iov_base = &byte, .iov_len = 1};
 	if (os_pipe(ends) < 0)
 		return false;
-	bool knows = preadv2(ends[0], &chunk, 1, -1, RWF_NOWAIT) < 0 && errno == EAGAIN;
+	bool knows = read_now(ends[0], &byte, 1) < 0 && errno == EAGAIN;
 	os_close(ends[0]);
 	os_close(ends[1]);
 	return knows;
@@ -116,10 +114,9 @@ static int ready_now(int fd, short events)
 
 int os_read(int fd, uint8_t *bytes, size_t length)
 {
-	struct iovec chunk = {.iov_base = bytes, .iov_len = length};
 	ssize_t result;
 	do {
-		result = preadv2(fd, &chunk, 1, -1, RWF_NOWAIT);
+		result = read_now(fd, bytes, length);
 		if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
 			int problem = ready_now(fd, POLLIN);
 			if (problem < 0)
@@ -132,10 +129,9 @@ int os_read(int fd, uint8_t *bytes, size_t length)
 
 int os_write(int fd, const uint8_t *bytes, size_t length)
 {
-	struct iovec chunk = {.iov_base = (uint8_t *) bytes, .iov_len = length};
 	ssize_t result;
 	do {
-		result = pwritev2(fd, &chunk, 1, -1, RWF_NOWAIT);
+		result = write_now(fd, bytes, length);
 		if (result >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
 			continue;
 		int flags = fcntl(fd, F_GETFL), problem = flags < 0 ? -errno : 0;
