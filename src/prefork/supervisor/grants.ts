@@ -2,7 +2,8 @@
  * Answers the processes of programs that call `listen()`: whether they are the worker, and which listener they get. Closes listeners whose servers
  * programs have closed.
  */
-import { asError } from '../../base/errors.ts'
+import { setTimeout as later } from 'node:timers/promises'
+import { asError, PassfdError } from '../../base/errors.ts'
 import type { Peer } from '../../descriptor/peer.ts'
 import { type CheckedSpec, readSpec } from '../../os/bind-spec.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
@@ -15,6 +16,9 @@ import type { Workers } from './workers.ts'
 
 /** Errors of a new listener that may have their cause in one that no program uses any more. */
 const GIVE_WAY: readonly unknown[] = ['EADDRINUSE', 'EMFILE', 'ERR_PASSFD_TOO_MANY_LISTENERS']
+/** How long a port may be tried by other workers, in ms, and the interval in which this looks. */
+const TRIED = 5000
+const TRIED_AGAIN = 20
 const REFUSED: Reply = { answer: { type: 'not the worker' }, descriptors: [] }
 
 export class Grants {
@@ -23,6 +27,8 @@ export class Grants {
   readonly #mayClose: () => boolean
   /** Listeners whose servers programs have closed. */
   readonly #left = new Set<string>()
+  /** By port: settles when the last question for it is answered. */
+  readonly #turns = new Map<number, Promise<void>>()
   /** Settles when those that were left are closed. */
   #closing: Promise<unknown> = Promise.resolve()
 
@@ -42,14 +48,13 @@ export class Grants {
     const worker = [...this.#workers].find(({ listening }) => listening.token === ask.token)
     if (worker === undefined) return REFUSED
     return worker.listening.inTurn(async () => {
-      if (!worker.admits(peer.pid)) return REFUSED
+      if (!worker.listening.admits(peer.pid)) return REFUSED
       try {
         for (const [left, id] of ask.left ?? []) worker.leaves(left, id)
         await this.#closing
         if (ask.wanted === undefined) return { answer: { type: 'left' }, descriptors: [] }
-        const name = await this.#need(readSpec(ask.wanted, 'wanted'), ask.nth)
-        const grant = worker.admits(peer.pid) ? this.#listeners.grant(name, worker.slot) : undefined
-        return grant === undefined ? REFUSED : this.#replyWith(grant, name, worker, ask, peer)
+        const spec = readSpec(ask.wanted, 'wanted')
+        return await this.#inTurn(spec, () => this.#grant(spec, worker, ask, peer))
       } catch (error) {
         const { code = 'EINVAL', errno = -22, message } = asError(error) as NodeJS.ErrnoException
         return { answer: { type: 'failed', code, errno, message }, descriptors: [] }
@@ -75,17 +80,66 @@ export class Grants {
     if (left.length > 0) this.#closing = this.#listeners.closeUnused(name => !left.includes(name), { copies: true })
   }
 
-  /** Returns the name of the listener. One that no program uses any more gives way, as if it had been closed when its last server was. */
-  async #need(spec: CheckedSpec, nth: number): Promise<string> {
-    try {
-      return await this.#listeners.need(spec, nth)
-    } catch (error) {
-      if (!GIVE_WAY.includes((error as NodeJS.ErrnoException).code)) throw error
-      const closing = this.#listeners.settle()
-      const unused = await this.#listeners.closeUnused(name => this.isUsed(name))
-      if (!(await closing) && unused.length === 0) throw error
-      return this.#listeners.need(spec, nth)
+  async #grant(spec: CheckedSpec, worker: WorkerProcess, ask: Ask, peer: Peer): Promise<Reply> {
+    for (;;) {
+      const name = worker.mayListen ? await this.#need(spec, ask.nth, worker) : undefined
+      if (name === undefined || !worker.mayListen) throw new PassfdError('SUPERVISOR_STOPPED')
+      const grant = this.#listeners.grant(name, worker.slot)
+      // Otherwise another worker's program has closed it meanwhile
+      if (grant !== undefined) return this.#replyWith(grant, name, worker, ask, peer)
     }
+  }
+
+  /** One question for a TCP port after the other: one that waits until others have closed the port is not overtaken by them. */
+  async #inTurn<T>(spec: CheckedSpec, work: () => Promise<T>): Promise<T> {
+    const port = tcpPortOf(spec)
+    if (port === undefined) return work()
+    const result = (this.#turns.get(port) ?? Promise.resolve()).then(work)
+    const turn = result.then(
+      () => {},
+      () => {}
+    )
+    this.#turns.set(port, turn)
+    try {
+      return await result
+    } finally {
+      if (this.#turns.get(port) === turn) this.#turns.delete(port)
+    }
+  }
+
+  /**
+   * Returns the name of the listener. One that no program uses any more gives way, as if it had been closed when its last server was. For one that
+   * another worker only tries it waits.
+   */
+  async #need(spec: CheckedSpec, nth: number, worker: WorkerProcess): Promise<string> {
+    const deadline = performance.now() + TRIED
+    for (;;) {
+      try {
+        return await this.#listeners.need(spec, nth)
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException
+        if (!GIVE_WAY.includes(code)) throw error
+        const closing = this.#listeners.settle()
+        const unused = await this.#listeners.closeUnused(name => this.isUsed(name))
+        if ((await closing) || unused.length > 0) continue
+        if (code !== 'EADDRINUSE' || !this.#isTried(spec, worker) || performance.now() > deadline) throw error
+        await later(TRIED_AGAIN)
+      }
+    }
+  }
+
+  /**
+   * Whether the port may be in use only because other workers, which start as this one does, look whether it is free: they listen on another address of
+   * it, and close that at once, as Vite does.
+   */
+  #isTried(spec: CheckedSpec, worker: WorkerProcess): boolean {
+    const port = tcpPortOf(spec)
+    if (port === undefined) return false
+    const names = Object.entries(this.#listeners.addresses).filter(
+      ([name, address]) => 'port' in address && address.port === port && !/^udp[46] /.test(name)
+    )
+    const users = names.flatMap(([name]) => this.#workers.filter(one => one.hasListener(name)))
+    return users.length > 0 && users.every(one => one !== worker && one.state === 'starting')
   }
 
   /** Throws if the worker's release of passfd is too far away. */
@@ -112,4 +166,9 @@ export class Grants {
       throw error
     }
   }
+}
+
+/** Undefined: any port, UDP, or a path. */
+function tcpPortOf(spec: CheckedSpec): number | undefined {
+  return 'port' in spec && !('type' in spec) && spec.port !== 0 ? spec.port : undefined
 }

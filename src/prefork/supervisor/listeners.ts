@@ -83,6 +83,7 @@ export class Listeners {
    * error, or ERR_PASSFD_TOO_MANY_LISTENERS.
    */
   need(spec: CheckedSpec, nth: number): Promise<string> {
+    if (this.#closed) return Promise.reject(new PassfdError('SUPERVISOR_STOPPED'))
     const declared = [...this.#settings.listeners].find(([name, one]) =>
       isSameAddress(one instanceof Descriptor ? this.#open.get(name)?.address() : one, spec)
     )
@@ -98,7 +99,6 @@ export class Listeners {
   }
 
   async #openWanted(name: string, spec: CheckedSpec): Promise<string> {
-    if (this.#closed) throw new PassfdError('SUPERVISOR_STOPPED')
     if (this.#settings.listeners.size + this.#wanted.size >= MAX_LISTENERS)
       throw new PassfdError('TOO_MANY_LISTENERS', { limit: MAX_LISTENERS })
     await this.#openOne(name, spec)

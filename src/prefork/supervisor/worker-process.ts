@@ -256,9 +256,9 @@ export class WorkerProcess implements Recipient {
     await this.send({ type: 'connections', name, connections, idle: true })
   }
 
-  /** Whether a process may listen as this worker. */
-  admits(pid: number): boolean {
-    return !this.ended && !this.told && this.listening.admits(pid)
+  /** It was not told to end. */
+  get mayListen(): boolean {
+    return !this.ended && !this.told
   }
 
   /**

@@ -65,6 +65,11 @@ class ProgramOrigin extends SupervisedOrigin {
     this.#grants.set(name, id)
   }
 
+  /** It has a listener, and has not left it. */
+  get hasListeners(): boolean {
+    return this.#grants.size > 0
+  }
+
   /** What it has left since the last call. */
   left(): [name: string, id: number][] {
     return this.#left.splice(0)
@@ -324,15 +329,18 @@ export class Program {
   }
 
   #listens(): void {
-    if (!this.#waitsForReady) this.#saidReady = true
-    // Further servers that listen in the same turn
-    setImmediate(() => this.#beReady())
+    // Further servers that listen in the same turn. One that is closed in it only looked whether the port is free
+    setImmediate(() => {
+      if (this.#joined?.origin.hasListeners !== true) return
+      if (!this.#waitsForReady) this.#saidReady = true
+      this.#beReady()
+    })
   }
 
   #beReady(): void {
-    if (!this.#saidReady || this.#joined === undefined) return
+    if (!this.#saidReady || this.#joined?.origin.hasListeners !== true) return
     this.#saidReady = false
-    void this.#joined.worker.ready().catch(() => {})
+    void this.#joined!.worker.ready().catch(() => {})
   }
 
   /** The program listens at an abstract name, with Node. */

@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import type { Balance } from '../../../src/prefork/index.ts'
 import { isInCi } from '../../helpers/full.ts'
 import { isWritten, temporaryPath } from '../../helpers/path.ts'
+import { freePort } from '../../helpers/port.ts'
 import { gone } from '../../helpers/processes.ts'
 import { get, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
@@ -439,6 +440,46 @@ test('a server that one worker has closed is served by the other; when both have
       await supervisor.stop()
     })
 })
+
+testInCi(
+  'workers that look whether a port is free on every address, as Vite does, all get it; then each is ready',
+  async t => {
+    const troubles = temporaryPath('troubles')
+    const source = `${REQUIRE}${WEB}
+    import { appendFileSync } from 'node:fs'
+    const { createServer } = require('node:net')
+    const port = Number(process.argv[2])
+    const trouble = ({ code, message }) => appendFileSync('${troubles}', code + ' ' + message + ' ')
+    process.on('warning', trouble)
+    const tried = host => new Promise(resolve => {
+      const probe = createServer()
+      probe.on('error', () => probe.close(resolve))
+      probe.on('listening', () => probe.close(resolve))
+      probe.listen(port, host)
+    })
+    for (let round = 0; ; round++) {
+      for (const host of ['0.0.0.0', '::']) await tried(host)
+      if (round === 10) break
+      await new Promise(resolve => {
+        const strict = createServer()
+        strict.on('error', error => { trouble(error); resolve() })
+        strict.on('listening', () => strict.close(resolve))
+        strict.listen(port, '127.0.0.1')
+      })
+    }
+    server.on('error', trouble)
+    server.listen(port, '127.0.0.1')`
+    const port = await freePort()
+    await supervising(t, { program: [...written(source), `${port}`], listeners: {}, workers: 4 }, async supervisor => {
+      await supervisor.start()
+      t.false(existsSync(troubles), isWritten(troubles) ? readFileSync(troubles, 'utf8') : '')
+      t.deepEqual(Object.keys(supervisor.addresses), [`127.0.0.1 ${port}`])
+      const pids = new Set<string>()
+      while (pids.size < 4) pids.add(await get(supervisor, `127.0.0.1 ${port}`))
+      await supervisor.stop()
+    })
+  }
+)
 
 testInCi('a server that a worker has closed stays open for the worker that is to replace another one', async t => {
   // Slot 0 closes its server after slot 1 has died: its replacement listens there again
