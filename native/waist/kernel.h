@@ -1,4 +1,7 @@
-/* System calls that not every C library has a function for (musl), by their numbers; what they need of the kernel's headers. */
+/*
+ * System calls for which not every C library has a function that does: musl has none for some (1.2.3), and a sendmsg() of its own limits. Those are
+ * made by their numbers there. glibc's functions are taken where it has them, so that a library that is loaded before can stand in for them.
+ */
 #ifndef PASSFD_KERNEL_H
 #define PASSFD_KERNEL_H
 
@@ -6,6 +9,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -18,23 +22,42 @@
 #define RWF_NOWAIT 8
 #endif
 
+#ifdef __GLIBC__
+#define by_libc(function, ...) function(__VA_ARGS__)
+#else
+#define by_libc(function, ...) syscall(SYS_##function, __VA_ARGS__)
+#endif
+
+/* musl's own copies the control message, and has room for 252 descriptors, so 253 were ENOMEM. Padding in `header` and its control message must be 0. */
+static inline ssize_t send_whole(int fd, const struct msghdr *header, int flags)
+{
+	return by_libc(sendmsg, fd, header, flags);
+}
+
 /* Fills in type and device of what is open, without asking the server of a network file, which may not answer. */
 static inline int type_of(int fd, struct statx *status)
 {
-	return syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, status) < 0 ? -errno : 0;
+	return by_libc(statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, status) < 0 ? -errno : 0;
 }
 
-/* At the file's own position (-1, in two halves where a long is short). -1 and errno: EAGAIN where it would wait. */
+/* At the position of the file: -1, which the system call takes in two halves. */
+#ifdef __GLIBC__
+#define OWN_POSITION -1
+#else
+#define OWN_POSITION -1L, -1L
+#endif
+
+/* -1 and EAGAIN where it would wait. */
 static inline ssize_t read_now(int fd, uint8_t *bytes, size_t length)
 {
 	struct iovec chunk = {.iov_base = bytes, .iov_len = length};
-	return syscall(SYS_preadv2, fd, &chunk, 1UL, -1L, -1L, RWF_NOWAIT);
+	return by_libc(preadv2, fd, &chunk, 1, OWN_POSITION, RWF_NOWAIT);
 }
 
 static inline ssize_t write_now(int fd, const uint8_t *bytes, size_t length)
 {
 	struct iovec chunk = {.iov_base = (uint8_t *) bytes, .iov_len = length};
-	return syscall(SYS_pwritev2, fd, &chunk, 1UL, -1L, -1L, RWF_NOWAIT);
+	return by_libc(pwritev2, fd, &chunk, 1, OWN_POSITION, RWF_NOWAIT);
 }
 
 #endif

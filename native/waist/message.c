@@ -4,8 +4,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "result.h"
+#include "kernel.h"
 #include "os.h"
+#include "result.h"
 
 #ifndef SCM_PIDFD /* Linux 6.5 */
 #define SCM_PIDFD 4
@@ -14,6 +15,7 @@
 static void put_rights(struct msghdr *header, const int32_t *fds, size_t count)
 {
 	struct cmsghdr *control = header->msg_control;
+	memset(control, 0, sizeof *control); /* for the kernel its length is as wide as a long, for musl it has padding */
 	header->msg_controllen = CMSG_SPACE(count * sizeof *fds);
 	control->cmsg_level = SOL_SOCKET;
 	control->cmsg_type = SCM_RIGHTS;
@@ -32,7 +34,7 @@ static int send_message(int fd, struct msghdr *header, const int32_t *fds, size_
 	}
 	ssize_t sent;
 	do {
-		sent = sendmsg(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT);
+		sent = send_whole(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
 	return outcome(sent);
 }

@@ -1,13 +1,16 @@
 /** The waist compiles without a header of Node's, and does what it says in plain C: see waist.c. */
 import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { isFull } from '../helpers/full.ts'
+import { isFull, isInCi } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { start } from '../helpers/process.ts'
 import { missing } from '../helpers/programs.ts'
 import { testIf } from '../helpers/test.ts'
 
 const CC = '/usr/bin/cc'
+const MUSL = '/usr/bin/musl-gcc'
+/** It has no headers of the kernel: those beside glibc's are searched last. */
+const KERNEL = ['/usr/include', `/usr/include/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`]
 const waist = fileURLToPath(new URL('../../native/waist/', import.meta.url))
 const program = fileURLToPath(new URL('waist.c', import.meta.url))
 const STRICT = ['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-pthread', '-g']
@@ -28,19 +31,31 @@ async function run(
 
 const SANITIZED = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
 
-for (const [how, flags] of [
+for (const [how, compiler, flags] of [
   // What a sanitizer passes is right as it is, too, but for what the compiler makes of it
-  ...(isFull ? ([['as it is', ['-O1']]] as const) : []),
+  ...(isFull ? ([['as it is', CC, ['-O1']]] as const) : []),
   // To optimize it as well takes half as long again
-  ['under the address and undefined-behaviour sanitizers', isFull ? ['-O1', ...SANITIZED] : SANITIZED]
+  ['under the address and undefined-behaviour sanitizers', CC, isFull ? ['-O1', ...SANITIZED] : SANITIZED],
+  ...(isInCi ? ([['with musl', MUSL, KERNEL.map(folder => `-idirafter${folder}`)]] as const) : [])
 ] as const)
-  testIf(missing(CC, 'build-essential'), `the waist in plain C, ${how}`, async t => {
-    const binary = temporaryPath('waist')
-    const sources = readdirSync(waist).filter(name => name.endsWith('.c'))
-    const built = await run(CC, [...STRICT, ...flags, '-o', binary, ...sources.map(name => waist + name), program])
-    t.deepEqual(built, { code: 0, output: '', stderr: '' })
-    const { code, output, stderr } = await run(binary, [])
-    t.is(stderr, '')
-    t.is(code, 0)
-    t.is(output.match(/: ok$/gm)?.length, CASES, output)
-  })
+  testIf(
+    missing(compiler, compiler === MUSL ? 'musl-tools' : 'build-essential'),
+    `the waist in plain C, ${how}`,
+    async t => {
+      const binary = temporaryPath('waist')
+      const sources = readdirSync(waist).filter(name => name.endsWith('.c'))
+      const built = await run(compiler, [
+        ...STRICT,
+        ...flags,
+        '-o',
+        binary,
+        ...sources.map(name => waist + name),
+        program
+      ])
+      t.deepEqual(built, { code: 0, output: '', stderr: '' })
+      const { code, output, stderr } = await run(binary, [])
+      t.is(stderr, '')
+      t.is(code, 0)
+      t.is(output.match(/: ok$/gm)?.length, CASES, output)
+    }
+  )
