@@ -1,34 +1,102 @@
 /**
- * Puts the built shim, stripped, where the published package has it: prebuilds/<platform>-<arch>/passfd.node. With `--manifest` it takes
- * `prepare`, which builds a clone, out of package.json, as npm asks whoever installs a tarball to allow that script.
- * `--clean` undoes both: src/os/native.ts looks in prebuilds/ first, so a stale copy would hide later builds.
+ * The binaries of the published package: prebuilds/<platform>-<arch>-<libc>/passfd.node.
+ *   (no argument)  compiles all of them (scripts/targets.mjs) into build/prebuilds, in the toolchain of scripts/toolchain.mjs
+ *   --pack         puts them where `npm pack` and `npm publish` take them, and takes `prepare`, which builds a clone, out of package.json, as npm asks
+ *                  whoever installs a tarball to allow that script. Fails if one is missing or of other sources. With PASSFD_PACK=host it takes the
+ *                  shim of this clone alone, for tests; that package is private, so npm does not publish it
+ *   --clean        undoes `--pack`: src/os/load.ts looks in prebuilds/ first, so a stale copy would hide later builds
  */
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { arch, argv, platform } from 'node:process'
-import { fileURLToPath } from 'node:url'
+import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { arch, argv, env, execPath, platform } from 'node:process'
+import { gyp, path, sourcesHash, TARGETS } from './targets.mjs'
+import { inToolchain, makeToolchain, TOOLCHAIN } from './toolchain.mjs'
 
-const path = name => fileURLToPath(new URL(`../${name}`, import.meta.url))
+const BUILT = path('build/prebuilds')
+const HASH = join(BUILT, 'sources.sha256')
 const PREPARE = '    "prepare": "npm run build",\n'
 const PREPACK = '    "prepack": '
+const PRIVATE = '  "private": true,\n'
+const VERSION = '  "version": '
 
-rmSync(path('prebuilds'), { recursive: true, force: true })
-if (argv.includes('--clean')) setPrepare(true)
-else {
-  const target = path(`prebuilds/${platform}-${arch}/passfd.node`)
+if (argv.includes('--pack')) pack()
+else if (argv.includes('--clean')) {
+  rmSync(path('prebuilds'), { recursive: true, force: true })
+  rewriteManifest(text =>
+    (text.includes(PREPARE) ? text : text.replace(PREPACK, PREPARE + PREPACK)).replace(PRIVATE, '')
+  )
+} else compileAll()
+
+function compileAll() {
+  makeToolchain()
+  rmSync(BUILT, { recursive: true, force: true })
+  const source = join(TOOLCHAIN, 'src')
+  rmSync(source, { recursive: true, force: true })
+  for (const folder of ['waist', 'glue']) cpSync(path(`native/${folder}`), join(source, folder), { recursive: true })
+  cpSync(headers(), join(source, 'include'), { recursive: true })
+  const { sources, defines, cflags, ldflags } = gyp()
+  for (const [name, { gcc, before, after }] of Object.entries(TARGETS)) {
+    const own = inToolchain([gcc, '-print-file-name=include']).trim()
+    const args = [
+      ...['-shared', '-fPIC', ...before.map(one => one.replace('@GCC_INCLUDE@', own)), ...cflags],
+      ...['-Iinclude', ...defines.map(define => `-D${define}`), ...sources, ...ldflags],
+      ...['-Wl,-s,-z,relro,-z,now,-z,noexecstack', ...after, '-o', 'passfd.node']
+    ]
+    inToolchain([gcc, ...args])
+    mkdirSync(join(BUILT, name), { recursive: true })
+    copyFileSync(join(source, 'passfd.node'), join(BUILT, name, 'passfd.node'))
+  }
+  writeFileSync(HASH, sourcesHash())
+}
+
+/** Node's own, of Node-API and libuv. */
+function headers() {
+  const prefixes = [env.npm_config_nodedir, dirname(dirname(realpathSync(execPath)))].filter(Boolean)
+  const found = prefixes
+    .map(prefix => join(prefix, 'include', 'node'))
+    .find(folder => existsSync(join(folder, 'node_api.h')))
+  if (found === undefined) throw new Error(`no headers of Node in ${prefixes.join(', ')}: set npm_config_nodedir`)
+  return found
+}
+
+function pack() {
+  const isHost = env.PASSFD_PACK === 'host'
+  if (env.PASSFD_PACK !== undefined && !isHost) fail(`PASSFD_PACK is ${env.PASSFD_PACK}; it can only be host`)
+  rmSync(path('prebuilds'), { recursive: true, force: true })
+  if (isHost) {
+    const target = place(`${platform}-${arch}-glibc`)
+    copyFileSync(path('native/build/Release/passfd.node'), target)
+    execFileSync('strip', ['--strip-unneeded', target])
+  } else {
+    const missing = Object.keys(TARGETS).filter(name => !existsSync(join(BUILT, name, 'passfd.node')))
+    if (missing.length > 0) fail(`the binaries for ${missing.join(', ')} are missing`)
+    if (readFileSync(HASH, 'utf8') !== sourcesHash()) fail('the binaries were built from other sources')
+    for (const name of Object.keys(TARGETS)) copyFileSync(join(BUILT, name, 'passfd.node'), place(name))
+  }
+  rewriteManifest(text => text.replace(PREPARE, '').replace(VERSION, isHost ? PRIVATE + VERSION : VERSION))
+}
+
+function place(name) {
+  const target = path(`prebuilds/${name}/passfd.node`)
   mkdirSync(dirname(target), { recursive: true })
-  copyFileSync(path('native/build/Release/passfd.node'), target)
-  execFileSync('strip', ['--strip-unneeded', target])
-  if (argv.includes('--manifest')) setPrepare(false)
+  return target
+}
+
+function fail(what) {
+  console.error(
+    `${what}. Run "npm run build:prebuild" (it needs root and debootstrap), or set PASSFD_PACK=host for a package of this machine's binary alone.`
+  )
+  process.exit(1)
 }
 
 /** All else in package.json stays as it is, to the byte. */
-function setPrepare(wanted) {
+function rewriteManifest(change) {
   const before = readFileSync(path('package.json'), 'utf8')
-  const without = before.replace(PREPARE, '')
-  const after = wanted ? without.replace(PREPACK, PREPARE + PREPACK) : without
-  if ('prepare' in JSON.parse(after).scripts !== wanted)
-    throw new Error('prepare is written differently in package.json')
+  const after = change(before)
+  const { scripts, private: isPrivate } = JSON.parse(after)
+  const isPacked = argv.includes('--pack')
+  if ('prepare' in scripts === isPacked || (isPrivate === true) !== (isPacked && env.PASSFD_PACK === 'host'))
+    throw new Error('package.json is written differently')
   if (after !== before) writeFileSync(path('package.json'), after)
 }

@@ -16,7 +16,15 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const temporary = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'passfd-package-')))
 process.on('exit', () => fs.rmSync(temporary, { recursive: true, force: true }))
 const manifest = JSON.parse(fs.readFileSync(join(root, 'package.json'), 'utf8'))
-const shim = `prebuilds/${platform}-${arch}/passfd.node`
+/** A normal run packs the shim of this clone alone. */
+const shims = isFull
+  ? ['linux-arm64-glibc', 'linux-arm64-musl', 'linux-x64-glibc', 'linux-x64-musl']
+  : [`${platform}-${arch}-glibc`]
+const placeOf = (name: string): string => `prebuilds/${name}/passfd.node`
+const shim = placeOf(`${platform}-${arch}-glibc`)
+/** Node 20 needs this one, too. */
+const GLIBC = 28
+const SMALL = 150_000
 
 interface Packed {
   filename: string
@@ -25,7 +33,7 @@ interface Packed {
 
 /**
  * Packs a copy of the work tree, scripts and all, so that the build of the tests in progress isn't touched. A normal run takes the shim and dist/
- * as `npm test` has built them; a full one builds all that `npm publish` builds.
+ * as `npm test` has built them; a full one builds all that `npm publish` builds, and takes the shims that scripts/prebuild.mjs has built.
  */
 async function pack(): Promise<Packed & { tarball: string }> {
   const copy = join(temporary, 'source')
@@ -39,15 +47,17 @@ async function pack(): Promise<Packed & { tarball: string }> {
     // npm would run it behind prepack, and build
     fs.writeFileSync(join(copy, 'package.json'), text.replace('    "prepare": "npm run build",\n', ''))
   }
-  const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy)
+  if (isFull) fs.cpSync(join(root, 'build/prebuilds'), join(copy, 'build/prebuilds'), { recursive: true })
+  const env = isFull ? process.env : { ...process.env, PASSFD_PACK: 'host' }
+  const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy, env)
   const [packed] = JSON.parse(stdout.slice(stdout.search(/^\[$/m))) as [Packed]
   if (fs.existsSync(join(copy, 'prebuilds'))) throw new Error('prebuilds/ was left behind')
   if (fs.readFileSync(join(copy, 'package.json'), 'utf8') !== text) throw new Error('package.json was left changed')
   return { ...packed, tarball: join(temporary, packed.filename) }
 }
 
-function npm(args: string[], cwd: string): Promise<{ stdout: string; stderr: string }> {
-  return run('npm', [...args, '--no-audit', '--no-fund', '--offline'], { cwd, maxBuffer: 1 << 24 })
+function npm(args: string[], cwd: string, env = process.env): Promise<{ stdout: string; stderr: string }> {
+  return run('npm', [...args, '--no-audit', '--no-fund', '--offline'], { cwd, env, maxBuffer: 1 << 24 })
 }
 
 /**
@@ -133,7 +143,6 @@ testInCi('the tarball has what is needed and nothing else', t => {
     'README.md',
     'LICENSE',
     'CHANGELOG.md',
-    shim,
     'native/binding.gyp',
     'native/waist/os.c'
   ])
@@ -144,10 +153,7 @@ testInCi('the tarball has what is needed and nothing else', t => {
   for (const name of files('native').filter(name => !name.startsWith('build') && /\.(c|h|gyp)$/.test(name)))
     t.true(paths.includes(`native/${name}`), name)
   for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
-  t.deepEqual(
-    paths.filter(path => path.endsWith('.node')),
-    [shim]
-  )
+  t.deepEqual(paths.filter(path => path.endsWith('.node')).sort(), shims.map(placeOf))
 })
 
 testInCi('it depends on two packages, neither of which runs anything when it is installed', t => {
@@ -251,15 +257,54 @@ testInCi('installing it runs nothing', t => {
   t.is(gypfile, undefined)
 })
 
-testInCi('the shim is small, stripped, and needs the C library alone', async t => {
-  const path = join(installed, shim)
-  t.true(fs.statSync(path).size < 100_000)
-  const { stdout } = await run('readelf', ['--dynamic', '--sections', '--wide', path])
-  t.notRegex(stdout, /\.debug|\.symtab/)
-  const needed = [...stdout.matchAll(/\(NEEDED\).*\[(.*?)\]/g)].map(([, name]) => name!)
-  t.true(needed.length > 0)
-  for (const name of needed) t.regex(name, /^(libc|libpthread|ld-linux)/)
+testInCi('each shim is small, stripped, needs no newer glibc than Node 20, and no executable stack', async t => {
+  for (const name of shims) {
+    const path = join(installed, placeOf(name))
+    const size = fs.statSync(path).size
+    t.true(size < SMALL, `${name}: ${size}`)
+    const { stdout } = await run('readelf', ['--dynamic', '--sections', '--segments', '--version-info', '--wide', path])
+    t.notRegex(stdout, /\.debug|\.symtab|RPATH|RUNPATH/, name)
+    t.regex(stdout, /GNU_STACK( +0x[0-9a-f]+){5} RW /, name)
+    const needed = [...stdout.matchAll(/\(NEEDED\).*\[(.*?)\]/g)].map(([, name]) => name!)
+    if (name.endsWith('musl')) t.deepEqual(needed, ['libc.so'])
+    else
+      t.deepEqual(
+        [...needed, 'libpthread.so.0', 'libc.so.6'].filter(
+          name => !/^(libpthread|libc|ld-linux.*)\.so\.\d$/.test(name)
+        ),
+        []
+      )
+    const versions = [...stdout.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor))
+    t.is(versions.length > 0, name.endsWith('glibc'), name)
+    // What this clone has built is for this machine alone
+    if (isFull) t.true(Math.max(0, ...versions) <= GLIBC, `${name}: ${Math.max(...versions)}`)
+  }
 })
+
+testInCi(
+  'a package of this machine’s shim alone can not be published, and one without the others is not packed',
+  async t => {
+    const { private: isPrivate } = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
+    t.is(isPrivate, isFull ? undefined : true)
+    const copy = join(temporary, 'incomplete')
+    fs.mkdirSync(copy)
+    for (const name of ['scripts', 'native', 'package.json'])
+      fs.cpSync(join(root, name), join(copy, name), { recursive: true, filter: from => !from.endsWith('/build') })
+    const prebuild = (env: NodeJS.ProcessEnv = {}) =>
+      run(process.execPath, ['scripts/prebuild.mjs', '--pack'], { cwd: copy, env: { PATH: process.env.PATH!, ...env } })
+    await t.throwsAsync(prebuild(), {
+      message: /the binaries for linux-x64-glibc, .* are missing\. Run "npm run build:prebuild"/
+    })
+    await t.throwsAsync(prebuild({ PASSFD_PACK: 'all' }), { message: /PASSFD_PACK is all; it can only be host/ })
+    for (const name of ['linux-x64-glibc', 'linux-arm64-glibc', 'linux-x64-musl', 'linux-arm64-musl']) {
+      fs.mkdirSync(join(copy, 'build/prebuilds', name), { recursive: true })
+      fs.writeFileSync(join(copy, 'build/prebuilds', name, 'passfd.node'), '')
+    }
+    fs.writeFileSync(join(copy, 'build/prebuilds/sources.sha256'), 'another')
+    await t.throwsAsync(prebuild(), { message: /the binaries were built from other sources/ })
+    t.is(fs.readFileSync(join(copy, 'package.json'), 'utf8'), fs.readFileSync(join(root, 'package.json'), 'utf8'))
+  }
+)
 
 testInCi('the published files name no place on the machine that built them', t => {
   for (const { path } of packed.files) {
@@ -352,7 +397,7 @@ testInCi(
     t.is(code, 'ERR_PASSFD_NATIVE_MISSING')
     t.true(message.includes(join(where, shim)), message)
     t.true(message.includes(join(where, 'native/build/Release/passfd.node')), message)
-    const [, advice] = /run "npx (node-gyp .*)" in its folder/.exec(message) ?? []
+    const [, advice] = /run "npx (node-gyp .*)" in /.exec(message) ?? []
     t.truthy(advice)
     if (!isFull) return
     const [, ...args] = advice!.split(' ')

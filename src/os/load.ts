@@ -1,10 +1,11 @@
 /** Loads the shim. For each cause of a failure it throws an error that says why, and what to do. */
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type ErrorKey, PassfdError } from '../base/errors.ts'
 import { version } from '../base/version.ts'
+import { libcOf } from './libc.ts'
 
 /** The exports of the file: one object for all evaluations that load it in a thread. */
 interface Shim {
@@ -52,12 +53,20 @@ const CAUSES: readonly Cause[] = [
   ['NATIVE_DAMAGED', ({ path, error }) => ({ path, detail: error.message })]
 ]
 
-/** The binding for this evaluation, or for Bun and Deno, which must not load it, the error for its first use. Throws ERR_PASSFD_NATIVE_…. */
+/** Names of the systems that people develop on, by Node's names. */
+const SYSTEMS: Record<string, string> = { darwin: 'macOS', win32: 'Windows' }
+
+/**
+ * The binding for this evaluation; where it can't be (Bun, Deno, other systems than Linux), the error for its first use. Throws ERR_PASSFD_NATIVE_… where it
+ * should be, and is not.
+ */
 export function load(): { binding: unknown } | { error: PassfdError } {
   const versions = process.versions as Record<string, string | undefined>
   for (const [key, [runtime, lack]] of Object.entries(RUNTIMES))
     if (versions[key] !== undefined)
       return { error: new PassfdError('RUNTIME', { runtime, version: versions[key]!, lack }) }
+  if (process.platform !== 'linux')
+    return { error: new PassfdError('PLATFORM', { system: SYSTEMS[process.platform] ?? process.platform }) }
   const { PASSFD_SHIM } = process.env
   const root = packageRoot()
   const places = PASSFD_SHIM !== undefined ? [PASSFD_SHIM] : root === undefined ? besideBundle() : inPackage(root)
@@ -69,10 +78,12 @@ export function load(): { binding: unknown } | { error: PassfdError } {
 }
 
 function inPackage(root: string): string[] {
-  return [
-    join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'passfd.node'),
-    join(root, 'native', 'build', 'Release', 'passfd.node')
-  ]
+  return [join(root, 'prebuilds', here(), 'passfd.node'), join(root, 'native', 'build', 'Release', 'passfd.node')]
+}
+
+/** The name of the folder in prebuilds/ for this process. A program without a loader of its own is taken for one of glibc. */
+function here(): string {
+  return `${process.platform}-${process.arch}-${libcOf() ?? 'glibc'}`
 }
 
 /** The package's folder; undefined if this code was bundled into another file. */
@@ -187,13 +198,13 @@ function damaged({ path, file }: Pick<Failure, 'path' | 'file'>): Record<string,
 function platform({ path, error, file }: Failure): Record<string, string> | undefined {
   const { header } = file!
   const machine = header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18)
-  const here = `${process.platform}-${process.arch}`
+  const place = `${process.platform}-${process.arch}`
   if (MACHINES[process.arch] !== undefined && machine !== MACHINES[process.arch]) {
     const other = Object.keys(MACHINES).find(name => MACHINES[name] === machine) ?? `machine ${machine}`
     return {
       path,
       built: other,
-      here,
+      here: place,
       advice: 'node_modules was copied from a machine of another architecture. Run "npm ci" where the program runs'
     }
   }
@@ -202,11 +213,13 @@ function platform({ path, error, file }: Failure): Record<string, string> | unde
     return {
       path,
       built: `glibc ${glibc[1]} or later`,
-      here: `${here} with glibc ${glibcVersion() ?? 'of another version'}`,
+      here: `${place} with glibc ${glibcVersion() ?? 'of another version'}`,
       advice: BUILD_HERE
     }
-  if (/musl/.test(error.message)) return { path, built: 'musl', here: `${here} with glibc`, advice: BUILD_HERE }
-  if (glibcVersion() === undefined) return { path, built: 'glibc', here: `${here} with musl`, advice: BUILD_HERE }
+  // Where there is a compiler, glibc finds a text for its linker under the name of musl's library
+  if (/musl|(^|\/)libc\.so: /.test(error.message))
+    return { path, built: 'musl', here: `${place} with glibc`, advice: BUILD_HERE }
+  if (glibcVersion() === undefined) return { path, built: 'glibc', here: `${place} with musl`, advice: BUILD_HERE }
   return undefined
 }
 
@@ -224,11 +237,35 @@ function missing(places: readonly string[], root: string | undefined, named: boo
       detail,
       advice: 'PASSFD_SHIM names it: correct or remove that variable'
     })
-  const prebuilt = `prebuilds/${process.platform}-${process.arch}/passfd.node`
+  const prebuilt = `prebuilds/${here()}/passfd.node`
   if (root === undefined) return new PassfdError('NATIVE_BUNDLED', { detail, prebuilt })
   const clone = existsSync(join(root, 'scripts', 'build-native.mjs'))
-  const advice = clone
-    ? `This is a clone: run "npm run build:native" in ${root}`
-    : `Reinstall passfd, or run "npx node-gyp rebuild -C native" in its folder`
-  return new PassfdError('NATIVE_MISSING', { detail, advice })
+  if (clone)
+    return new PassfdError('NATIVE_MISSING', {
+      detail,
+      advice: `This is a clone: run "npm run build:native" in ${root}`
+    })
+  const prebuilds = prebuildsIn(root)
+  const build = `run "npx node-gyp rebuild -C native" in ${root}, which needs a C compiler and Python`
+  if (prebuilds.length === 0 || prebuilds.includes(here()))
+    return new PassfdError('NATIVE_MISSING', { detail, advice: `Reinstall passfd, or ${build}` })
+  return new PassfdError('NATIVE_NONE', {
+    here: words(here()),
+    there: prebuilds.map(words).join('; '),
+    advice: `To build one ${build}`
+  })
+}
+
+function prebuildsIn(root: string): string[] {
+  try {
+    return readdirSync(join(root, 'prebuilds')).sort()
+  } catch {
+    return []
+  }
+}
+
+/** 'linux-x64-glibc' in words. */
+function words(prebuild: string): string {
+  const [system = '', arch = '', libc = ''] = prebuild.split('-')
+  return `${system[0]?.toUpperCase()}${system.slice(1)} on ${arch} with ${libc}`
 }

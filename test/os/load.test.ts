@@ -66,6 +66,8 @@ const machine =
     return bytes
   }
 
+const FOR_MUSL = /built for musl; .* with glibc.*node-gyp rebuild/
+
 /** What is wrong with the file, the code, and what its message must say. */
 const files: [name: string, change: Change, code: string, says: RegExp][] = [
   [
@@ -82,7 +84,8 @@ const files: [name: string, change: Change, code: string, says: RegExp][] = [
     'NATIVE_PLATFORM',
     /built for glibc 9\.99\S* or later; .* with glibc \d.*node-gyp rebuild/
   ],
-  ['for musl', musl, 'NATIVE_PLATFORM', /built for musl; .* with glibc.*node-gyp rebuild/],
+  ['for musl of Alpine', musl('libc.musl-x86_64.so.1'), 'NATIVE_PLATFORM', FOR_MUSL],
+  ['for musl', musl('libc.so'), 'NATIVE_PLATFORM', FOR_MUSL],
   ['that is empty', () => Buffer.alloc(0), 'NATIVE_DAMAGED', /it is empty.*reinstall/],
   [
     'that is a text',
@@ -109,13 +112,16 @@ const files: [name: string, change: Change, code: string, says: RegExp][] = [
   ['that is not there', () => undefined, 'NATIVE_MISSING', /is not there.*Reinstall passfd/]
 ]
 
-/** A shared object that needs the C library of musl. */
-function musl(_bytes: Buffer, path: string): undefined {
-  const library = temporaryPath('musl.so')
-  const gcc = (...args: string[]) =>
-    execFileSync('gcc', ['-shared', '-nostdlib', '-fPIC', '-x', 'c', '/dev/null', ...args])
-  gcc('-Wl,-soname,libc.musl-x86_64.so.1', '-o', library)
-  gcc('-x', 'none', '-Wl,--no-as-needed', library, '-o', path)
+/** A shared object that needs the C library of musl, which has this name. */
+function musl(name: string): Change {
+  return (_bytes, path) => {
+    const library = temporaryPath('musl.so')
+    const gcc = (...args: string[]) =>
+      execFileSync('gcc', ['-shared', '-nostdlib', '-fPIC', '-x', 'c', '/dev/null', ...args])
+    gcc(`-Wl,-soname,${name}`, '-o', library)
+    gcc('-x', 'none', '-Wl,--no-as-needed', library, '-o', path)
+    return undefined
+  }
 }
 
 function otherAddon(_bytes: Buffer, path: string): undefined {
@@ -216,12 +222,53 @@ testInCi('bundled: the error says what to do, and doing it helps', async t => {
     t.is(code, 'ERR_PASSFD_NATIVE_BUNDLED', message)
     t.regex(
       message!,
-      /Mark passfd as external .* or copy node_modules\/passfd\/prebuilds\/linux-\w+\/passfd\.node beside the bundle/
+      /Mark passfd as external .* or copy node_modules\/passfd\/prebuilds\/linux-\w+-glibc\/passfd\.node beside the bundle/
     )
     t.true(message!.includes(join(folder, 'passfd.node')))
   }
   for (const each of told.slice(2)) t.like(each, { imported: true, used: 'file' })
 })
+
+testInCi('where the package has no binary for this machine, it names all that it has', async t => {
+  const copy = changed(() => undefined)
+  for (const name of ['linux-riscv64-musl', 'linux-s390x-glibc'])
+    fs.mkdirSync(join(copy.folder, 'prebuilds', name), { recursive: true })
+  const { code, message } = await use(copy.url)
+  t.is(code, 'ERR_PASSFD_NATIVE_NONE', message)
+  t.regex(
+    message!,
+    /^passfd has no binary for Linux on \w+ with glibc; it has these: Linux on riscv64 with musl; Linux on s390x with glibc\. To build one run "npx node-gyp rebuild -C native" in /
+  )
+})
+
+testInCi('a binary in prebuilds/ for this machine is taken', async t => {
+  const copy = changed(bytes => bytes)
+  const place = join(copy.folder, 'prebuilds', `linux-${process.arch}-glibc`)
+  fs.mkdirSync(place, { recursive: true })
+  fs.renameSync(copy.path, join(place, 'passfd.node'))
+  t.like(await use(copy.url), { imported: true, used: 'file' })
+})
+
+// Without what Node does not have there, either
+const WITHOUT = "for (const name of ['getuid', 'geteuid', 'getgid', 'getegid', 'getgroups']) delete process[name]"
+for (const [platform, system, more] of [
+  ['darwin', 'macOS', ''],
+  ['win32', 'Windows', WITHOUT],
+  ['freebsd', 'freebsd', '']
+] as const)
+  testInCi(
+    `on ${system} every door is imported without the shim, and its first use says why it does not work`,
+    async t => {
+      const { folder } = copyPackage('copy')
+      fs.rmSync(join(folder, 'native'), { recursive: true })
+      const source = `Object.defineProperty(process, 'platform', { value: '${platform}' }); ${more}`
+      const told = await use(pathToFileURL(join(folder, 'dist/index.js')).href, [
+        ...['--import', `data:text/javascript,${encodeURIComponent(source)}`]
+      ])
+      t.like(told, { imported: true, ours: true, code: 'ERR_PASSFD_PLATFORM' }, told.message)
+      t.regex(told.message!, new RegExp(`^passfd works on Linux, and this is ${system}: `))
+    }
+  )
 
 for (const runtime of ['bun', 'deno'])
   test(`in ${runtime} passfd is imported, and the first use of the shim says what is missing`, async t => {
