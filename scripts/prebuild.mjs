@@ -1,6 +1,6 @@
 /**
  * The binaries of the published package: prebuilds/<platform>-<arch>-<libc>/passfd.node.
- *   (no argument)  compiles all of them (scripts/targets.mjs) into build/prebuilds, in the toolchain of scripts/toolchain.mjs
+ *   (no argument)  compiles all of them (scripts/targets.mjs) into .cache/prebuilds, in the toolchain of scripts/toolchain.mjs
  *   --pack         puts them where `npm pack` and `npm publish` take them, and takes `prepare`, which builds a clone, out of package.json, as npm asks
  *                  whoever installs a tarball to allow that script. Fails if one is missing or of other sources. With PASSFD_PACK=host it takes the
  *                  shim of this clone alone, for tests; that package is private, so npm does not publish it
@@ -13,7 +13,7 @@ import { arch, argv, env, execPath, platform } from 'node:process'
 import { gyp, path, sourcesHash, TARGETS } from './targets.mjs'
 import { inToolchain, makeToolchain, TOOLCHAIN } from './toolchain.mjs'
 
-const BUILT = path('build/prebuilds')
+const BUILT = path('.cache/prebuilds')
 const HASH = join(BUILT, 'sources.sha256')
 const PREPARE = '    "prepare": "npm run build",\n'
 const PREPACK = '    "prepack": '

@@ -1,10 +1,11 @@
 /**
- * Makes the toolchain of the published shims: Debian 11 with compilers for x64 and arm64, glibc and musl, in build/toolchain. A binary that is linked
+ * Makes the toolchain of the published shims: Debian 11 with compilers for x64 and arm64, glibc and musl, in .cache/toolchain. A binary that is linked
  * with its glibc needs glibc 2.28, as Node 20 itself does. Needs root, debootstrap(8) and a Debian mirror; some minutes and 900 MB. Does nothing if it is
  * there.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { arch } from 'node:process'
 import { path } from './targets.mjs'
 
@@ -13,13 +14,14 @@ const PACKAGES = ['gcc', 'libc6-dev', 'musl-dev', 'gcc-aarch64-linux-gnu', 'libc
 /** Of the other architecture: musl has no cross package. */
 const FOREIGN = 'musl-dev:arm64'
 
-export const TOOLCHAIN = path('build/toolchain')
+export const TOOLCHAIN = path('.cache/toolchain')
 
 export function makeToolchain() {
   if (existsSync(TOOLCHAIN)) return
   if (arch !== 'x64') throw new Error(`the toolchain runs on x64, this is ${arch}`)
   const folder = `${TOOLCHAIN}.new`
   rmSync(folder, { recursive: true, force: true })
+  mkdirSync(dirname(folder), { recursive: true })
   run('debootstrap', ['--variant=minbase', `--include=${PACKAGES}`, SUITE, folder])
   within(folder, ['dpkg', '--add-architecture', 'arm64'])
   within(folder, ['apt-get', '-q', 'update'])

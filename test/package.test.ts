@@ -37,7 +37,7 @@ interface Packed {
  */
 async function pack(): Promise<Packed & { tarball: string }> {
   const copy = join(temporary, 'source')
-  const left = ['node_modules', ...(isFull ? ['dist'] : []), 'prebuilds', 'build', '.git', 'test', 'bench', 'examples']
+  const left = ['node_modules', ...(isFull ? ['dist'] : []), 'prebuilds', 'build', '.cache', '.git', 'test', 'bench', 'examples']
   fs.cpSync(root, copy, { recursive: true, filter: from => !left.includes(from.split('/').at(-1)!) || from === root })
   fs.symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
   const original = fs.readFileSync(join(root, 'package.json'), 'utf8')
@@ -47,7 +47,7 @@ async function pack(): Promise<Packed & { tarball: string }> {
     // npm would run it behind prepack, and build
     fs.writeFileSync(join(copy, 'package.json'), text.replace('    "prepare": "npm run build",\n', ''))
   }
-  if (isFull) fs.cpSync(join(root, 'build/prebuilds'), join(copy, 'build/prebuilds'), { recursive: true })
+  if (isFull) fs.cpSync(join(root, '.cache/prebuilds'), join(copy, '.cache/prebuilds'), { recursive: true })
   const env = isFull ? process.env : { ...process.env, PASSFD_PACK: 'host' }
   const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy, env)
   const [packed] = JSON.parse(stdout.slice(stdout.search(/^\[$/m))) as [Packed]
@@ -297,10 +297,10 @@ testInCi(
     })
     await t.throwsAsync(prebuild({ PASSFD_PACK: 'all' }), { message: /PASSFD_PACK is all; it can only be host/ })
     for (const name of ['linux-x64-glibc', 'linux-arm64-glibc', 'linux-x64-musl', 'linux-arm64-musl']) {
-      fs.mkdirSync(join(copy, 'build/prebuilds', name), { recursive: true })
-      fs.writeFileSync(join(copy, 'build/prebuilds', name, 'passfd.node'), '')
+      fs.mkdirSync(join(copy, '.cache/prebuilds', name), { recursive: true })
+      fs.writeFileSync(join(copy, '.cache/prebuilds', name, 'passfd.node'), '')
     }
-    fs.writeFileSync(join(copy, 'build/prebuilds/sources.sha256'), 'another')
+    fs.writeFileSync(join(copy, '.cache/prebuilds/sources.sha256'), 'another')
     await t.throwsAsync(prebuild(), { message: /the binaries were built from other sources/ })
     t.is(fs.readFileSync(join(copy, 'package.json'), 'utf8'), fs.readFileSync(join(root, 'package.json'), 'utf8'))
   }
