@@ -37,7 +37,17 @@ interface Packed {
  */
 async function pack(): Promise<Packed & { tarball: string }> {
   const copy = join(temporary, 'source')
-  const left = ['node_modules', ...(isFull ? ['dist'] : []), 'prebuilds', 'build', '.cache', '.git', 'test', 'bench', 'examples']
+  const left = [
+    'node_modules',
+    ...(isFull ? ['dist'] : []),
+    'prebuilds',
+    'build',
+    '.cache',
+    '.git',
+    'test',
+    'bench',
+    'examples'
+  ]
   fs.cpSync(root, copy, { recursive: true, filter: from => !left.includes(from.split('/').at(-1)!) || from === root })
   fs.symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
   const original = fs.readFileSync(join(root, 'package.json'), 'utf8')
