@@ -6,7 +6,7 @@ export type { StopContext, StopHandler } from '../serving/stop-handlers.ts'
 export type { Draining } from '../takeover/messages.ts'
 export type { Report } from '../takeover/place.ts'
 export type { Balance, Dispatch, Route, Routed } from './balance.ts'
-export type { WorkerInfo, WorkerState } from './control/worker-info.ts'
+export type { EmptySlot, WorkerInfo, WorkerState } from './control/worker-info.ts'
 export { type Death, type Decision, type RestartOptions, type RestartPolicy, restartPolicy } from './launch/restart.ts'
 export type {
   AdminSpec,

@@ -1,5 +1,5 @@
 /** The status of a server as text. */
-import type { AdminStatus, AdminWorker, ListenAddress } from '../../prefork/index.ts'
+import type { AdminStatus, AdminWorker, EmptySlot, ListenAddress } from '../../prefork/index.ts'
 import { addressText } from '../serve/events.ts'
 import { type Column, table } from '../table.ts'
 import type { Colors } from '../ui.ts'
@@ -18,7 +18,7 @@ const COLUMNS: readonly Column[] = [
 ]
 
 export function statusText(status: AdminStatus, label: string, { bold, green, yellow }: Colors): string {
-  const { pid, phase, size, since, workers, listeners, draining, foreign } = status
+  const { pid, phase, size, since, workers, listeners, draining, foreign, empty = [] } = status
   const phaseText = phase === 'running' ? green(phase) : yellow(phase)
   const up = duration(Math.max(0, Date.now() - since))
   const lines = [`${bold(label)} is ${phaseText}: process ${pid} for ${up}, ${countOf(size, 'worker')}`]
@@ -33,7 +33,14 @@ export function statusText(status: AdminStatus, label: string, { bold, green, ye
   }
   const [head = '', ...rows] = table(
     COLUMNS,
-    workers.map(worker => cells(worker, foreign))
+    [
+      ...workers.map(worker => ({ slot: worker.slot, row: cells(worker, foreign) })),
+      ...empty
+        .filter(({ slot }) => !workers.some(worker => worker.slot === slot))
+        .map(one => ({ slot: one.slot, row: emptyCells(one) }))
+    ]
+      .sort((a, b) => a.slot - b.slot)
+      .map(({ row }) => row)
   )
   lines.push('', bold(head), ...rows)
   for (const { pid, connections } of draining)
@@ -44,7 +51,6 @@ export function statusText(status: AdminStatus, label: string, { bold, green, ye
 function cells(worker: AdminWorker, foreign: boolean): string[] {
   const { slot, pid, state, uptime, connections, requests, lag, rss, restarts, restartReason, reason } = worker
   const known = (text: string): string => (foreign ? '-' : text)
-  const count = restarts === 0 ? '0' : `${restarts}${restartReason === undefined ? '' : ` (${restartReason})`}`
   return [
     String(slot),
     pid === undefined ? '-' : String(pid),
@@ -54,6 +60,16 @@ function cells(worker: AdminWorker, foreign: boolean): string[] {
     known(requests.toLocaleString('en')),
     known(`${Math.round(lag)} ms`),
     rss === 0 ? '-' : bytes(rss),
-    count
+    restartsText(restarts, restartReason)
   ]
+}
+
+/** A slot whose worker has ended, and that has no other one yet. */
+function emptyCells({ slot, restarts, restartReason, startsIn }: EmptySlot): string[] {
+  const state = startsIn === undefined ? 'empty' : `empty (next worker in ${duration(startsIn)})`
+  return [String(slot), '-', state, '-', '-', '-', '-', '-', restartsText(restarts, restartReason)]
+}
+
+function restartsText(restarts: number, reason: string | undefined): string {
+  return restarts === 0 || reason === undefined ? String(restarts) : `${restarts} (${reason})`
 }

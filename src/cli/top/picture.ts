@@ -178,6 +178,8 @@ const COLUMNS: readonly Column[] = [
   { title: 'CPU%', width: 5, cell: ({ cpu }) => cpu?.toFixed(1) ?? UNKNOWN },
   { title: 'RSS', width: 6, cell: ({ worker }) => (worker!.rss === 0 ? UNKNOWN : bytes(worker!.rss)) }
 ]
+/** Of all these columns. */
+const WIDTH = COLUMNS.reduce((sum, { width }) => sum + width + 1, -1)
 /** The column behind them. */
 const LAST = 'RESTARTS'
 
@@ -201,7 +203,7 @@ function table(view: View, rows: readonly Row[], selected: number | undefined, c
 
 function lineOf(row: Row, view: View, colors: Colors): string {
   const { worker } = row
-  if (worker === undefined) return `${String(row.slot).padStart(4)} ${UNKNOWN.padStart(7)} ${colors.red('empty')}`
+  if (worker === undefined) return emptyLine(row, colors)
   const cells = COLUMNS.map(({ title, width, cell }) => {
     const text = cell(row, view, colors)
     const space = ' '.repeat(Math.max(0, width - stringWidth(text)))
@@ -209,6 +211,16 @@ function lineOf(row: Row, view: View, colors: Colors): string {
   })
   const reason = worker.reason ?? worker.restartReason
   return `${cells.join(' ')} ${worker.restarts}${reason === undefined ? '' : `: ${plain(reason)}`}`
+}
+
+/** The cells between the pid and the restarts contain when the next worker starts. */
+function emptyLine({ slot, empty }: Row, colors: Colors): string {
+  const head = `${String(slot).padStart(4)} ${UNKNOWN.padStart(7)} ${colors.red('empty')}`
+  if (empty === undefined) return head
+  const { startsIn, restarts, restartReason } = empty
+  const text = startsIn === undefined ? head : `${head}    next worker in ${duration(startsIn)}`
+  const space = ' '.repeat(Math.max(0, WIDTH - stringWidth(text)))
+  return `${text}${space} ${restarts}${restartReason === undefined ? '' : `: ${plain(restartReason)}`}`
 }
 
 /** For a line that has one look as a whole. */
@@ -253,8 +265,22 @@ function detailOf(picture: Picture, view: View, slot: number, room: number, colu
   return left > 0 ? [...lines, ...eventsOf(happenings, left, '', columns, colors)] : lines
 }
 
-function blockOf({ slot, worker, requests, cpu, history }: Row, view: View, columns: number, colors: Colors): string[] {
-  if (worker === undefined) return [`slot ${slot} is ${colors.red('empty')}: the supervisor starts no worker in it now`]
+function blockOf(
+  { slot, worker, empty, requests, cpu, history }: Row,
+  view: View,
+  columns: number,
+  colors: Colors
+): string[] {
+  if (worker === undefined) {
+    const { startsIn, restarts = 0, restartReason } = empty ?? {}
+    const next =
+      startsIn === undefined ? 'no worker starts in it now' : `the next worker starts in ${duration(startsIn)}`
+    const last = restartReason === undefined ? '' : `, the last: ${plain(restartReason)}`
+    return [
+      `slot ${slot} is ${colors.red('empty')}: ${next}`,
+      ...(restarts === 0 ? [] : [`${'restarts'.padEnd(12)}${restarts}${last}`])
+    ]
+  }
   const { id, pid, state, uptime, reason, restarts, restartReason } = worker
   const { foreign } = view.sample.status
   const line = (title: string, value: string, values: readonly number[] = []) =>

@@ -1,5 +1,5 @@
 /** What `passfd top` shows of a supervisor: its last status, and rates since the ones before. Pure. */
-import type { AdminEvent, AdminStatus, AdminWorker } from '../../prefork/index.ts'
+import type { AdminEvent, AdminStatus, AdminWorker, EmptySlot } from '../../prefork/index.ts'
 
 export interface Sample {
   status: AdminStatus
@@ -13,6 +13,8 @@ export interface Sample {
 export interface Row {
   slot: number
   worker: AdminWorker | undefined
+  /** Of an empty slot, unless the server is of an older passfd. */
+  empty: EmptySlot | undefined
   /** Requests per second; undefined: not known, as after the first sample. */
   requests: number | undefined
   /** Per cent of one core. */
@@ -71,12 +73,18 @@ export function viewOf(previous: View | undefined, sample: Sample, rests = RESTS
   const rows = status.workers.map(worker => {
     const { slot, id, lag, rss } = worker
     const { requests, cpu } = counters.get(id)!
-    const row = { slot, worker, requests: requests.rate, cpu: cpu.rate === undefined ? undefined : cpu.rate / 10 }
+    const row = {
+      slot,
+      worker,
+      empty: undefined,
+      requests: requests.rate,
+      cpu: cpu.rate === undefined ? undefined : cpu.rate / 10
+    }
     return { ...row, history: longer(histories.get(id), { requests: row.requests ?? 0, cpu: row.cpu ?? 0, lag, rss }) }
   })
   const taken = new Set(rows.map(({ slot }) => slot))
   const empty = Array.from({ length: status.size }, (_, slot) => slot).filter(slot => !taken.has(slot))
-  const all = [...rows, ...empty.map(emptyRow)].sort((a, b) => a.slot - b.slot)
+  const all = [...rows, ...empty.map(slot => emptyRow(slot, status))].sort((a, b) => a.slot - b.slot)
   return { sample, rows: all, totals: totalsOf(status, rows), counters }
 }
 
@@ -97,17 +105,18 @@ function longer(old: History | undefined, values: Record<keyof History, number>)
   return { requests: add('requests'), cpu: add('cpu'), lag: add('lag'), rss: add('rss') }
 }
 
-function emptyRow(slot: number): Row {
+function emptyRow(slot: number, status: AdminStatus): Row {
   const history = { requests: [], cpu: [], lag: [], rss: [] }
-  return { slot, worker: undefined, requests: undefined, cpu: undefined, history }
+  const empty = status.empty?.find(one => one.slot === slot)
+  return { slot, worker: undefined, empty, requests: undefined, cpu: undefined, history }
 }
 
-function totalsOf({ workers }: AdminStatus, rows: readonly Row[]): Totals {
+function totalsOf({ workers, empty = [] }: AdminStatus, rows: readonly Row[]): Totals {
   const sum = (values: readonly (number | undefined)[]) =>
     values.every(value => value === undefined)
       ? undefined
       : values.reduce<number>((total, value) => total + (value ?? 0), 0)
-  const restarts = new Map(workers.map(({ slot, restarts }) => [slot, restarts]))
+  const restarts = new Map([...empty, ...workers].map(({ slot, restarts }) => [slot, restarts]))
   return {
     ready: workers.filter(({ state }) => state === 'ready').length,
     requests: sum(rows.map(({ requests }) => requests)),

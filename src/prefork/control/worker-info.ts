@@ -11,6 +11,16 @@ import type { Channel } from '../../channel/channel.ts'
  */
 export type WorkerState = 'starting' | 'ready' | 'stopping' | 'hung' | 'exited'
 
+/** A slot that has no worker at the moment. */
+export interface EmptySlot {
+  readonly slot: number
+  /** As of a worker. */
+  readonly restarts: number
+  readonly restartReason: string | undefined
+  /** The time to the next start, in ms; undefined: the supervisor plans none, because it has given up the slot, or stops. */
+  readonly startsIn: number | undefined
+}
+
 /** A snapshot of a worker. */
 export interface WorkerInfo {
   /** Its place, from 0 on. Its replacement has the same slot. */

@@ -12,7 +12,7 @@ import { type Peer, sameUserOrRoot } from '../../descriptor/peer.ts'
 import { accessOf } from '../../os/account.ts'
 import { listenOn, removeUnused } from '../../os/socket-name.ts'
 import type { Draining } from '../../takeover/messages.ts'
-import type { WorkerInfo } from '../control/worker-info.ts'
+import type { EmptySlot, WorkerInfo } from '../control/worker-info.ts'
 import type { AdminSpec } from '../options.ts'
 import type { Commands, SupervisorEvents, SupervisorPhase } from './commands.ts'
 import { type LastLines, MOST_LINES } from './last-lines.ts'
@@ -53,6 +53,8 @@ export interface AdminStatus {
   /** The superseded supervisors before this one that still have connections. */
   draining: readonly Draining[]
   workers: AdminWorker[]
+  /** The slots without a worker. Undefined: the supervisor runs an older passfd. */
+  empty?: readonly EmptySlot[]
 }
 
 export interface SubscribeAnswer {
@@ -85,6 +87,7 @@ export interface AdminSubject {
   readonly since: number
   readonly foreign: boolean
   readonly lastLines: LastLines | undefined
+  emptySlots(): readonly EmptySlot[]
 }
 
 export interface AdminServer {
@@ -223,7 +226,7 @@ function answer(
   }
 }
 
-function statusOf(supervisor: Commands, { since, foreign }: AdminSubject): AdminStatus {
+function statusOf(supervisor: Commands, { since, foreign, ...subject }: AdminSubject): AdminStatus {
   return {
     pid: process.pid,
     phase: supervisor.phase,
@@ -232,7 +235,8 @@ function statusOf(supervisor: Commands, { since, foreign }: AdminSubject): Admin
     since,
     foreign,
     draining: supervisor.draining,
-    workers: supervisor.workers.map(sendable)
+    workers: supervisor.workers.map(sendable),
+    empty: subject.emptySlots()
   }
 }
 

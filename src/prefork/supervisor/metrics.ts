@@ -1,5 +1,6 @@
 /** Metrics of a supervisor as OpenMetrics text, by the prom-client that the user has installed. */
 import { PassfdError } from '../../base/errors.ts'
+import type { EmptySlot } from '../control/worker-info.ts'
 
 export interface WorkerMetrics {
   readonly slot: number
@@ -28,6 +29,8 @@ export interface MetricsSnapshot {
   readonly restarts: number
   /** When the supervisor was started, in ms since 1970 (`Date.now()`). */
   readonly since: number
+  /** The slots without a worker. Their restarts count all the same. */
+  readonly empty?: readonly Pick<EmptySlot, 'slot' | 'restarts'>[]
   /** How many workers were replaced for a limit, by its name ('rss'). Undefined: not known, and left out. */
   readonly replacements?: Readonly<Record<string, number>>
   /** The supervisor was told to stop, and its workers still serve as before. Undefined: left out. */
@@ -60,7 +63,7 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
     for (const [labels, value = Number.NaN] of samples)
       if (value >= 0 && value < Number.POSITIVE_INFINITY) metric.inc(labels, value)
   }
-  const { workers, exits, restarts, since, replacements, lameDuck } = snapshot
+  const { workers, empty = [], exits, restarts, since, replacements, lameDuck } = snapshot
   const ofWorkers = (kind: Kind, name: string, help: string, value: (worker: WorkerMetrics) => number | undefined) =>
     add(
       kind,
@@ -115,7 +118,7 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
       Object.entries(replacements).map(([limit, count]) => [{ limit }, count])
     )
   const slots = new Map<number, number>()
-  for (const { slot, restarts: own } of workers) slots.set(slot, Math.max(own, slots.get(slot) ?? 0))
+  for (const { slot, restarts: own } of [...workers, ...empty]) slots.set(slot, Math.max(own, slots.get(slot) ?? 0))
   add(
     'Counter',
     'passfd_slot_restarts_total',

@@ -2,6 +2,7 @@
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, PassfdError } from '../../base/errors.ts'
 import { MAX_TIMEOUT } from '../../base/timers.ts'
+import type { EmptySlot } from '../control/worker-info.ts'
 import type { Death, Decision } from '../launch/restart.ts'
 import type { Settings } from '../options.ts'
 import type { Reports } from './reports.ts'
@@ -17,6 +18,8 @@ export interface Slot {
   next: WorkerProcess | undefined
   /** The timer of the next start. */
   timer: NodeJS.Timeout | undefined
+  /** When that timer fires, by performance.now(). */
+  due: number
   restarts: number
   /** The last worker that died. */
   died: WorkerProcess | undefined
@@ -89,11 +92,23 @@ export class Slots implements Iterable<Slot> {
     return this.#restarts
   }
 
+  /** Describes the slots that have no worker now. */
+  get empty(): EmptySlot[] {
+    return this.#slots
+      .filter(({ current, next }) => current === undefined && next === undefined)
+      .map(({ index, restarts, died, timer, due }) => ({
+        slot: index,
+        restarts,
+        restartReason: died?.reason,
+        startsIn: timer === undefined ? undefined : Math.max(0, due - performance.now())
+      }))
+  }
+
   /** Adds slots, and starts a worker in each empty one, also in slots that were given up. Returns these slots. */
   grow(workers: number): Slot[] {
     while (this.#slots.length < workers) {
       const [index, none] = [this.#slots.length, undefined]
-      this.#slots.push({ index, current: none, next: none, timer: none, restarts: 0, died: none, early: 0 })
+      this.#slots.push({ index, current: none, next: none, timer: none, due: 0, restarts: 0, died: none, early: 0 })
     }
     const empty = this.#slots.filter(isEmpty)
     try {
@@ -208,12 +223,17 @@ export class Slots implements Iterable<Slot> {
     if (!isEmpty(slot) || !this.#owner.isServing()) return
     const decision = this.#decide()
     if (decision.restart) {
-      slot.timer = setTimeout(() => this.#restart(slot), Math.min(decision.delay, MAX_TIMEOUT))
+      this.#plan(slot, Math.min(decision.delay, MAX_TIMEOUT))
       return
     }
     const error = new PassfdError('WORKERS_DIE', { slot: slot.index, reason: decision.reason })
     this.#reports.warn('gaveUp', error)
     if (this.#slots.every(isEmpty)) this.#owner.onAllGivenUp(error)
+  }
+
+  #plan(slot: Slot, delay: number): void {
+    slot.due = performance.now() + delay
+    slot.timer = setTimeout(() => this.#restart(slot), delay)
   }
 
   /** Asks the restart policy. If the user's function throws or returns nonsense, the slot is given up. */
@@ -231,7 +251,7 @@ export class Slots implements Iterable<Slot> {
     slot.timer = undefined
     if (!this.#owner.isServing() || slot.next !== undefined || slot.current !== undefined) return
     if (this.#stoppingIn(slot.index).length >= MAX_STOPPING) {
-      slot.timer = setTimeout(() => this.#restart(slot), STOPPING_RETRY)
+      this.#plan(slot, STOPPING_RETRY)
       return
     }
     try {
@@ -239,7 +259,7 @@ export class Slots implements Iterable<Slot> {
     } catch (error) {
       // Most likely no descriptor is free. Try again, as for a worker that did not start
       this.#reports.warn('reloadFailed', asError(error))
-      slot.timer = setTimeout(() => this.#restart(slot), START_RETRY)
+      this.#plan(slot, START_RETRY)
     }
   }
 }

@@ -328,6 +328,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     })
     return metricsOf({
       workers,
+      empty: this.#slots.empty,
       exits: this.#exits,
       restarts: this.#slots.restarts,
       since: this.#since,
@@ -343,7 +344,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   // --- starting and stopping
 
   get #subject(): AdminSubject {
-    return { since: this.#since, foreign: this.#settings.command !== undefined, lastLines: this.#lastLines }
+    return {
+      since: this.#since,
+      foreign: this.#settings.command !== undefined,
+      lastLines: this.#lastLines,
+      emptySlots: () => this.#slots.empty
+    }
   }
 
   async #open(predecessor: Predecessor | undefined): Promise<void> {

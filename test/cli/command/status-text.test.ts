@@ -87,3 +87,24 @@ test('a server with its listeners and workers', t => {
 test('what a program in another language does not report', t => {
   t.regex(statusText(status({ foreign: true }), 'shop', plain), /ready {2}1 min 1 s {6}- {9}- {4}- {2}80 MB {2}0$/)
 })
+
+test('slots without a worker are rows, too, with their restarts', t => {
+  const died = { restarts: 4, restartReason: 'it exited with code 1' }
+  const empty = [
+    { slot: 0, ...died, startsIn: 2400 },
+    { slot: 1, ...died, startsIn: 10 },
+    { slot: 2, ...died, startsIn: undefined }
+  ]
+  const workers = [worker({ slot: 1, state: 'stopping', restarts: 4 })]
+  const rows = statusText(status({ size: 3, workers, empty }), 'shop', plain)
+    .split('\n')
+    .slice(3)
+  t.deepEqual(
+    rows.map(row => row.trim().replace(/ {2,}/g, ' | ')),
+    [
+      '0 | - | empty (next worker in 2.4 s) | - | - | - | - | - | 4 (it exited with code 1)',
+      '1 | 101 | stopping | 1 min 1 s | 3 | 1,234 | 1 ms | 80 MB | 4',
+      '2 | - | empty | - | - | - | - | - | 4 (it exited with code 1)'
+    ]
+  )
+})

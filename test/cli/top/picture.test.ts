@@ -112,6 +112,25 @@ test('one worker in detail, with its own events', t => {
   t.regex(empty[3]!, /^slot 3 is empty/)
 })
 
+test('an empty slot shows its restarts, and when its next worker starts', t => {
+  const died = { restarts: 4, restartReason: 'it failed with Error: no database' }
+  const slots = [
+    { slot: 1, ...died, startsIn: 2400 },
+    { slot: 2, ...died, startsIn: undefined }
+  ]
+  const crashing = view([WORKERS[0]], { size: 3, empty: slots })
+  t.is(crashing.totals.restarts, 8)
+  const lines = drawOnce(picture({ view: crashing }), 0, NONE)
+  t.deepEqual(lines.slice(5), [
+    '   1       – empty    next worker in 2s                        4: it failed with Error: no database',
+    '   2       – empty                                             4: it failed with Error: no database'
+  ])
+  const detail = (slot: number) => draw(picture({ view: crashing, looks: { ...LOOKS, detail: slot } }), SIZE, NONE)
+  t.is(detail(1)[3]!.trim(), 'slot 1 is empty: the next worker starts in 2s')
+  t.is(detail(1)[4]!.trim(), 'restarts    4, the last: it failed with Error: no database')
+  t.is(detail(2)[3]!.trim(), 'slot 2 is empty: no worker starts in it now')
+})
+
 const DETAIL = `app  process 4000  running  up 1h 00m  2 of 3 ready                     12:00:01
 123 requests/s  7 connections  CPU 61.5%  RSS 192M  2 restarts
 http 127.0.0.1:3000

@@ -56,6 +56,35 @@ for (const kind of KINDS)
     })
   })
 
+for (const restarts of [true, false])
+  test(`status and metrics of a slot without a worker, ${restarts ? 'before its next start' : 'given up'}`, async t => {
+    const admin = socketPath()
+    const options = { admin, command: [light()], workers: 2, restart: decide(restarts) } as const
+    await supervising(t, options, async supervisor => {
+      await supervisor.start()
+      supervisor.on('gaveUp', () => {})
+      const exit = once(supervisor, 'exit')
+      process.kill(supervisor.workers[1]!.pid!, 'SIGKILL')
+      await exit
+      const channel = await connect<never, AdminCommand>(admin)
+      const { workers, empty } = await channel.request<AdminStatus>({ command: 'status' })
+      t.deepEqual(
+        workers.map(({ slot }) => slot),
+        [0]
+      )
+      const [{ startsIn = undefined, ...rest } = {}, ...others] = empty ?? []
+      t.deepEqual(rest, { slot: 1, restarts: 1, restartReason: 'it was killed by SIGKILL (Killed)' })
+      t.is(startsIn === undefined ? undefined : Math.ceil(startsIn / 3_600_000), restarts ? 1 : undefined)
+      t.deepEqual(others, [])
+      t.regex(await channel.request<string>({ command: 'metrics' }), /passfd_slot_restarts_total\{slot="1"\} 1/)
+      await channel.close()
+    })
+  })
+
+function decide(restarts: boolean) {
+  return () => (restarts ? { restart: true as const, delay: 3_600_000 } : { restart: false as const, reason: 'enough' })
+}
+
 test('subscribe: what happens is told, to its end; stop and kill are answered before they begin', async t => {
   for (const [command, how] of [
     ['stop', { code: 0, signal: null }],
