@@ -14,6 +14,7 @@ const STEPS = [
   ['scripts/msgpackr.mjs'],
   ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'],
   ['scripts/declarations.mjs'],
+  ['scripts/strip-comments.mjs'],
   ['scripts/build-cli.mjs']
 ]
 /** node_modules/.package-lock.json names what npm has installed. */
@@ -50,6 +51,7 @@ function filesIn(folder) {
 
 if (!existsSync(state) || readFileSync(state, 'utf8') !== now()) {
   rmSync(state, { force: true })
+  rmSync(join(root, 'dist'), { recursive: true, force: true }) // modules that there are no more would be published
   for (const step of STEPS) {
     const { status } = spawnSync(process.execPath, step, { cwd: root, stdio: 'inherit' })
     if (status !== 0) process.exit(status ?? 1)

@@ -28,6 +28,8 @@ const SMALL = 150_000
 
 interface Packed {
   filename: string
+  size: number
+  unpackedSize: number
   files: { path: string; mode: number }[]
 }
 
@@ -138,7 +140,7 @@ function installedAgain(name: string): string {
 }
 
 // Without a test that looks at it nothing is packed
-const packed = isInCi ? await pack() : { files: [], filename: '', tarball: '' }
+const packed = isInCi ? await pack() : { files: [], filename: '', tarball: '', size: 0, unpackedSize: 0 }
 const folder = isInCi ? await install('consumer', packed.tarball) : ''
 const installed = join(folder, 'node_modules/passfd')
 
@@ -164,6 +166,16 @@ testInCi('the tarball has what is needed and nothing else', t => {
     t.true(paths.includes(`native/${name}`), name)
   for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
   t.deepEqual(paths.filter(path => path.endsWith('.node')).sort(), shims.map(placeOf))
+  // Nothing of an earlier build, of the bench, or for debugging passfd itself
+  const modules = files('src')
+    .filter(name => /\.c?ts$/.test(name))
+    .map(name => `dist/${name.replace(/\.c?ts$/, '')}`)
+  const known = ['dist/codec/msgpackr/', 'dist/cli/']
+  for (const path of paths.filter(path => path.startsWith('dist/') && !known.some(one => path.startsWith(one))))
+    t.true(modules.includes(path.replace(/(\.d)?\.c?[jt]s$/, '')), path)
+  for (const path of paths) t.notRegex(path, /\.map$|\.svg$|bench/)
+  t.true(packed.size < 700_000, `${packed.size} bytes`)
+  t.true(packed.unpackedSize < 3_000_000, `${packed.unpackedSize} bytes`)
 })
 
 testInCi('it depends on two packages, neither of which runs anything when it is installed', t => {
