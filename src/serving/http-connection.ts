@@ -121,8 +121,8 @@ export class HttpConnection {
   }
 
   /**
-   * Passes it on if it is idle, or else ends it when it has been for `idleGrace`. `between`: sockets on which no request has begun to arrive since
-   * the last one, as Node's parsers know; `foreign`: what is no HTTP is spoken by the application itself.
+   * Passes it on if it is idle. If nobody takes it, ends it when it has been idle for `idleGrace`. `between`: sockets on which no request has begun
+   * to arrive since the last one, as Node's parsers know; `foreign`: what is no HTTP is spoken by the application itself.
    */
   sweep(now: number, between: () => ReadonlySet<unknown>, foreign: boolean, pass?: PassOn): void {
     const { raw } = this
@@ -144,7 +144,7 @@ export class HttpConnection {
     }
     if (this.#arriving) this.#active = now
     this.#arriving = false
-    if (pass !== undefined && stream === raw && this.#passOn(pass)) return
+    if (pass !== undefined && stream === raw && this.#passOn(pass) !== false) return
     if (!this.#isQuiet(now)) return
     if (stream === undefined || stream === raw) raw.destroy()
     else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
@@ -168,7 +168,7 @@ export class HttpConnection {
   }
 
   /** Gives a duplicate away, and closes this process's copy without a shutdown. Bytes that arrive from now on wait for the other process. */
-  #passOn(pass: PassOn): boolean {
+  #passOn(pass: PassOn): boolean | 'later' {
     const { raw } = this
     const fd = raw._handle?.fd ?? -1
     // What was written may not have left yet
@@ -176,12 +176,10 @@ export class HttpConnection {
     if (fd < 0 || raw.destroyed || !isBetween) return false
     const copy = native.dup(fd)
     if (copy < 0) return false
-    if (!pass(copy)) {
-      native.close(copy)
-      return false
-    }
-    raw.destroy()
-    return true
+    const passed = pass(copy)
+    if (passed === true) raw.destroy()
+    else native.close(copy)
+    return passed
   }
 
   /** Returns how many requests have begun in the last read. */

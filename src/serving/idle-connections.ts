@@ -3,6 +3,7 @@
  * does not come in time; a client would take this for the answer to a request that it is just sending. So the server gets each with its first byte.
  */
 import { throwLater } from '../base/throw-later.ts'
+import { MAX_TIMEOUT } from '../base/timers.ts'
 import { Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import type { PassOn } from './intake.ts'
@@ -38,17 +39,22 @@ export class IdleConnections {
       then.serve()
       return
     }
-    const timer = timeout > 0 ? setTimeout(() => this.#expire(fd), timeout).unref() : undefined
+    // Node's servers, too, take a longer one for the longest
+    const timer = timeout > 0 ? setTimeout(() => this.#expire(fd), Math.min(timeout, MAX_TIMEOUT)).unref() : undefined
     this.#waiting.set(fd, { ...then, since: performance.now(), timer })
   }
 
-  /** Gives all to `pass`, or closes those that have been here for `idleGrace` ms. Those whose request has begun are served. */
+  /** Gives all to `pass`. Closes those that nobody takes and that have been here for `idleGrace` ms. Those whose request has begun are served. */
   drain(idleGrace: number, pass: PassOn | undefined): void {
     const now = performance.now()
     for (const [fd, { since }] of [...this.#waiting]) {
-      if (native.pending(fd) > 0) this.#serve(fd)
-      else if (pass?.(fd) === true) this.#remove(fd)?.gone()
-      else if (now - since >= idleGrace) this.#close(fd)
+      if (native.pending(fd) > 0) {
+        this.#serve(fd)
+        continue
+      }
+      const passed = pass?.(fd) ?? false
+      if (passed === true) this.#remove(fd)?.gone()
+      else if (passed === false && now - since >= idleGrace) this.#close(fd)
     }
   }
 

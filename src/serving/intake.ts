@@ -13,13 +13,14 @@ export interface DrainOptions {
   /** Ends the wait. Remaining connections stay open. */
   signal?: AbortSignal
   /**
-   * Gets the number of an idle connection, which another process goes on with. Returns whether it has taken it, and owns it then. Without it, and
-   * for what can't be passed on (TLS, HTTP/2), idle connections are closed after `idleGrace`.
+   * Gets the number of an idle connection, which another process goes on with. Without it, and for what can't be passed on (TLS, HTTP/2), idle
+   * connections are closed after `idleGrace`.
    */
   pass?: PassOn
 }
 
-export type PassOn = (connection: number) => boolean
+/** `true`: it has taken the connection, and owns it. `'later'`: it has no room now, so the connection stays open. `false`: nobody takes it. */
+export type PassOn = (connection: number) => boolean | 'later'
 
 export interface Intake {
   /** The number of open connections. */

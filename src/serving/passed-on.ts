@@ -29,15 +29,15 @@ export class PassedOn {
     return this.#done.promise
   }
 
-  /** Takes a connection of the listener `name`, which it then owns. Returns false if it has no room for it now: a later call may succeed. */
-  add(name: string, connection: number): boolean {
+  /** Takes a connection of the listener `name`, which it then owns: see PassOn. */
+  add(name: string, connection: number): boolean | 'later' {
     if (this.#ended) return false
     let queue = this.#queues.find(one => one.name === name)
     if (queue === undefined) {
       queue = { name, connections: [] }
       this.#queues.push(queue)
     }
-    if (queue.connections.length >= MAX_RIGHTS) return false
+    if (queue.connections.length >= MAX_RIGHTS) return 'later'
     queue.connections.push(own(connection))
     if (!this.#sending) this.#begin()
     return true

@@ -35,7 +35,8 @@ function waiting() {
 
 test('a byte, at once or later, has it served; an end, or the end of its time, closes it', async t => {
   const { idle, became, add } = waiting()
-  const clients = [add('spoke'), add('speaks'), add('ends'), add('speaks and ends'), add('too long', 20), add('stays')]
+  const clients = [add('spoke'), add('speaks'), add('ends'), add('speaks and ends'), add('too long', 20)]
+  clients.push(add('stays', 2 ** 31)) // longer than a timer of Node's
   clients[1]!.write('now')
   clients[2]!.end()
   clients[3]!.end('last')
@@ -77,6 +78,7 @@ test('a drain passes on, refuses, closes after the time, and serves those with a
   t.deepEqual(became, { a: 'gone' })
   native.close(passed[0]!)
   idle.drain(60_000, () => false)
+  idle.drain(0, () => 'later')
   t.is(idle.size, 1)
   const [spoke] = [add('spoke')]
   clients.push(spoke!)
