@@ -30,6 +30,15 @@ export class AdminLink {
   }
 
   remove(): void {
-    if (this.#owned && readlinkSync(this.#link) === this.#target) rmSync(this.#link, { force: true })
+    if (this.#owned && targetOf(this.#link) === this.#target) rmSync(this.#link, { force: true })
+  }
+}
+
+/** Undefined: it is no link any more. Whoever cleans temporary folders may have removed it. */
+function targetOf(link: string): string | undefined {
+  try {
+    return readlinkSync(link)
+  } catch {
+    return undefined
   }
 }

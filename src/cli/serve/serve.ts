@@ -106,7 +106,15 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
     })
   )
   supervisor.once('state', () => seat.taken())
-  supervisor.once('started', () => admin.make())
+  supervisor.once('started', () => {
+    try {
+      admin.make()
+    } catch (error) {
+      const { message } = error as Error
+      const text = `The name ${name} does not lead to ${admin.path}, by which this server is commanded (${message}). Give that path to the commands`
+      log({ event: 'admin', level: 'warning', text })
+    }
+  })
   supervisor.once('superseded', () => admin.leave())
   supervisor.once('stopped', () => admin.remove())
   reportEvents(supervisor, name, log)

@@ -210,9 +210,24 @@ test('a name that is taken is an error; others are named where nobody answers', 
     // By its link in the runtime folder, and by its own path
     t.is((await statusOf('app', place)).pid, process.pid)
     t.is((await statusOf(admin, place)).pid, process.pid)
+    rmSync(join(env.PASSFD_RUNTIME_DIR!, 'app.sock')) // as what cleans temporary folders may do
     t.is((await runPassfd(['stop', '--no-wait', admin], captured(env))).code, 0)
     t.is(await ended, 0)
     t.deepEqual(JSON.parse(streams.err.trim().split('\n').at(-1)!).event, 'stopped')
+  })
+})
+
+testInCi('a name that can not lead to --admin is no end of the server', async t => {
+  await inPlace(async place => {
+    const { folder, env } = place
+    const admin = join(folder, 'admin')
+    mkdirSync(join(env.PASSFD_RUNTIME_DIR!, 'app.sock'), { recursive: true, mode: 0o700 })
+    const args = ['-w', '1', '--name', 'app', '--admin', admin, join(folder, '1', 'server.js')]
+    const { ended, streams } = await serving(args, place)
+    t.is((await statusOf(admin, place)).pid, process.pid)
+    t.is((await runPassfd(['stop', '--no-wait', admin], captured(env))).code, 0)
+    t.is(await ended, 0)
+    t.regex(streams.err, /The name app does not lead to .*admin, .*EISDIR.* Give that path to the commands\.\n/)
   })
 })
 
