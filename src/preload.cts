@@ -99,10 +99,11 @@ function begin(desk: string): void {
       fd?: unknown
     }
     const done = args.at(-1)
-    const { port } = options
+    // Node takes text, too: process.env.PORT
+    const port = typeof options.port === 'string' ? Number(options.port) : options.port
     const state = stateOf(this)
     // Port 0 is a client's, and sockets with reuseAddr share the port without help
-    const isShared = typeof port === 'number' && port > 0 && options.fd === undefined && !reuses(state)
+    const isShared = isPort(port) && options.fd === undefined && !reuses(state)
     // Node throws if it is closed, or bound
     if (!isShared || state?.handle == null || state.bindState !== UNBOUND || !program().asks)
       return Reflect.apply(bind, this, args)
@@ -160,19 +161,20 @@ function load(desk: string, user: number | undefined): Program {
       require('./prefork/worker/program.js') as typeof import('./prefork/worker/program.ts', { with: {
         'resolution-mode': 'import'
       }})
-    const program = new Class(desk, user) // it reads these variables
-    // Processes that this one starts are no part of it
-    delete process.env.PASSFD_DESK
-    delete process.env.PASSFD_WAIT_READY
-    process.env.NODE_OPTIONS = (process.env.NODE_OPTIONS ?? '').replace(
-      / ?--require "(?:[^"\\]|\\.)*preload\.cjs"$/,
-      ''
-    )
-    if (process.env.NODE_OPTIONS === '') delete process.env.NODE_OPTIONS
-    return program
+    leaveEnvironment()
+    return new Class({ desk, user, waitsForReady: waitReady === '1' })
   } finally {
     process.emitWarning = emitWarning
   }
+}
+
+/** Processes that this one starts are no part of it. The program may have put another object in the place of process.env, even a frozen one. */
+function leaveEnvironment(): void {
+  const { env } = process
+  const options = (env.NODE_OPTIONS ?? '').replace(/ ?--require "(?:[^"\\]|\\.)*preload\.cjs"$/, '')
+  if (options === '') Reflect.deleteProperty(env, 'NODE_OPTIONS')
+  else Reflect.set(env, 'NODE_OPTIONS', options)
+  for (const name of ['PASSFD_DESK', 'PASSFD_WAIT_READY']) Reflect.deleteProperty(env, name)
 }
 
 /** What Node keeps of a datagram socket. `handle`: null when it is closed. */
@@ -185,6 +187,10 @@ interface SocketState {
 function stateOf(socket: dgram.Socket): SocketState | undefined {
   const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'state symbol')
   return key === undefined ? undefined : (socket as unknown as Record<symbol, SocketState>)[key]
+}
+
+function isPort(port: unknown): port is number {
+  return typeof port === 'number' && Number.isInteger(port) && port > 0 && port <= 65_535
 }
 
 /** Whether the socket was created with reuseAddr or reusePort. */

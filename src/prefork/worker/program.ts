@@ -11,7 +11,7 @@ import { PassfdError } from '../../base/errors.ts'
 import { channelOn } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { type FromSupervisor, type FromWorker, type Join, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
-import { type Answer, type Failed, type Granted, WAIT_READY_VARIABLE, type WantedAddress } from '../control/desk.ts'
+import type { Answer, Failed, Granted, WantedAddress } from '../control/desk.ts'
 import { ask } from './ask.ts'
 import { orphanedBy, stopOnSignals } from './join.ts'
 import { SupervisedOrigin } from './supervised-origin.ts'
@@ -100,10 +100,20 @@ class ProgramOrigin extends SupervisedOrigin {
   }
 }
 
+/** What was known when the process started. The program may change its environment and its user before it listens. */
+export interface ProgramStart {
+  /** The value of PASSFD_DESK. */
+  readonly desk: string
+  /** As which the process was started. */
+  readonly user: number | undefined
+  /** It says itself that it is ready. */
+  readonly waitsForReady: boolean
+}
+
 export class Program {
   readonly #desk: string
   readonly #token: string
-  readonly #waitsForReady = process.env[WAIT_READY_VARIABLE] === '1'
+  readonly #waitsForReady: boolean
   /** How often each address with port 0 was asked for. */
   readonly #asked = new Map<string, number>()
   /** The names of the listeners of the program's servers. */
@@ -117,9 +127,9 @@ export class Program {
   readonly #warned = new Set<string>()
   readonly #user: number | undefined
 
-  /** `desk`: the value of PASSFD_DESK. `user`: as which the process was started. */
-  constructor(desk: string, user: number | undefined) {
+  constructor({ desk, user, waitsForReady }: ProgramStart) {
     this.#user = user
+    this.#waitsForReady = waitsForReady
     const [name, token] = desk.split(' ')
     this.#desk = name!
     this.#token = token!
@@ -177,7 +187,8 @@ export class Program {
       reportAddress(server, grant, where)
       if (!isUnref) server.ref()
     }
-    server.once('listening', () => this.#listens())
+    // Before the program's own, which may throw
+    server.prependOnceListener('listening', () => this.#listens())
     return true
   }
 

@@ -138,6 +138,41 @@ test('waitReady: it is ready when it says so; without a handler of its own it en
   )
 })
 
+testInCi('its environment may be another one when it listens, and an exception of its callback is handled', async t => {
+  const source = `${REQUIRE}${WEB}
+    process.env = Object.freeze({ SAID: process.env.PASSFD_SLOT })
+    process.on('uncaughtException', () => {})
+    process.on('SIGUSR2', () => process.send('ready'))
+    server.listen(0, '127.0.0.1', () => { throw new Error('of the callback') })`
+  for (const waitReady of [false, true])
+    await supervising(t, { program: written(source), listeners: {}, waitReady }, async (supervisor, { of }) => {
+      const started = supervisor.start()
+      if (waitReady) {
+        await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
+        await get(supervisor, Object.keys(supervisor.addresses)[0])
+        await until(() => supervisor.workers[0]!.requests === 1, 'its report')
+        t.deepEqual(of(1), ['starting'])
+        process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
+      }
+      await started
+      t.is(await get(supervisor, Object.keys(supervisor.addresses)[0]), `${supervisor.workers[0]!.pid}`)
+      await supervisor.stop()
+    })
+})
+
+testInCi('a UDP port that is a text, as of a variable, is shared, too', async t => {
+  const source = `import { createSocket } from 'node:dgram'
+    const socket = createSocket('udp4').on('message', (_, { port, address }) => socket.send('' + process.pid, port, address))
+    socket.bind({ port: process.argv[2], address: '127.0.0.1' })`
+  const port = await freePort()
+  const command: [string, ...string[]] = [...written(source), `${port}`]
+  await supervising(t, { program: command, listeners: {}, workers: 2 }, async supervisor => {
+    await supervisor.start()
+    t.deepEqual(Object.values(supervisor.addresses), [{ family: 'IPv4', address: '127.0.0.1', port }])
+    await supervisor.stop()
+  })
+})
+
 testInCi(
   'waitReady: sd_notify(3) says so, too, before or after it listens, and alone makes no worker ready',
   async t => {
