@@ -152,6 +152,8 @@ const TABLE = {
     'The program has changed its user to {uid} before listen(), and the supervisor answers only the user of its workers. Start the workers as that user: spawn.uid, or passfd serve --uid.',
   PROGRAM_ABSTRACT:
     'The program listens at the abstract name {name}. passfd does not share abstract names, so only the first worker gets it. Use a path.',
+  PROGRAM_ENDING:
+    'The supervisor has told this worker to end, so its program can not listen any more. Listen when the program starts.',
   PROGRAM_SECOND:
     'Another process of this worker listens already, so this one (pid {pid}) listens without passfd: its address is not shared by the workers. Serve each of them by a passfd serve of its own.',
   PROGRAM_EXCLUSIVE:

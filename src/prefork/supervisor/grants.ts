@@ -83,7 +83,7 @@ export class Grants {
   async #grant(spec: CheckedSpec, worker: WorkerProcess, ask: Ask, peer: Peer): Promise<Reply> {
     for (;;) {
       const name = worker.mayListen ? await this.#need(spec, ask.nth, worker) : undefined
-      if (name === undefined || !worker.mayListen) throw new PassfdError('SUPERVISOR_STOPPED')
+      if (name === undefined || !worker.mayListen) throw new PassfdError('PROGRAM_ENDING')
       const grant = this.#listeners.grant(name, worker.slot)
       // Otherwise another worker's program has closed it meanwhile
       if (grant !== undefined) return this.#replyWith(grant, name, worker, ask, peer)

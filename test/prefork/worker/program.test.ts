@@ -516,6 +516,29 @@ testInCi(
   }
 )
 
+testInCi('a program that listens when its worker was told to end gets an error that says so', async t => {
+  const output = temporaryPath('output')
+  const source = `${REQUIRE}${WEB}
+    import { writeFileSync } from 'node:fs'
+    process.on('SIGTERM', () => {
+      const late = require('node:http').createServer()
+      late.on('error', ({ code }) => {
+        writeFileSync('${output}', code)
+        process.exit()
+      })
+      late.listen(0, '127.0.0.1')
+    })
+    server.listen(0, '127.0.0.1')`
+  await supervising(t, { program: written(source), listeners: {} }, async (supervisor, { exits }) => {
+    await supervisor.start()
+    await supervisor.reload()
+    t.is(readFileSync(output, 'utf8'), 'ERR_PASSFD_PROGRAM_ENDING')
+    t.deepEqual(exits, ['0/1 0'])
+    t.is(Object.keys(supervisor.addresses).length, 1)
+    await supervisor.stop()
+  })
+})
+
 testInCi('a server that a worker has closed stays open for the worker that is to replace another one', async t => {
   // Slot 0 closes its server after slot 1 has died: its replacement listens there again
   const marks = temporaryPath('marks')
