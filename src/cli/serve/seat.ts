@@ -1,5 +1,6 @@
 /** Who may serve under a name. */
 import type { PassfdError, Peer } from '../../index.ts'
+import { takeoverStatus } from '../../takeover/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 
 /** Whether this server may replace one that runs. The takeover path decides, so that of two servers that start at once only one serves. */
@@ -23,6 +24,11 @@ export class Seat {
     if (this.#isTaken || this.#mayReplace) return true
     this.#owner = pid
     return false
+  }
+
+  /** Asks who serves at the takeover path. To be called before this server tries to, because what it needs is taken. */
+  async look(path: string): Promise<void> {
+    if (!this.#mayReplace) this.#owner ??= (await takeoverStatus(path).catch(() => undefined))?.owner.pid
   }
 
   explain(error: PassfdError, name: string): Error {

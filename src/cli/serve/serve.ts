@@ -94,6 +94,7 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
   const { env, stdout } = ui.streams
   runtimeFolder(true, { env })
   const seat = new Seat(options.takeover === true)
+  const takeoverPath = takeoverPathOf(name, { env })
   const admin = new AdminLink(socketOf(name, { env }), options.admin)
   const supervisor = supervisorOf(
     supervisorOptions(options, {
@@ -102,7 +103,7 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
       env,
       colors: options.log !== 'json' && options.logFile === undefined && hasColors(stdout, env),
       admin: admin.path,
-      takeover: { path: takeoverPathOf(name, { env }), authorize: peer => seat.admits(peer) }
+      takeover: { path: takeoverPath, authorize: peer => seat.admits(peer) }
     })
   )
   supervisor.once('state', () => seat.taken())
@@ -137,6 +138,10 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
         supervisor,
         replaces: options.takeover === true,
         report: text => log({ event: 'metrics', level: 'warning', text })
+      }).catch(async error => {
+        // The server that runs under this name may have the address
+        if (error.code === 'EADDRINUSE') await seat.look(takeoverPath)
+        throw error
       })
     await supervisor.run()
   } catch (error) {

@@ -194,17 +194,21 @@ test('a name that is taken is an error; others are named where nobody answers', 
   await inPlace(async place => {
     const { folder, env } = place
     const admin = join(folder, 'admin')
+    const metrics = ['--metrics', join(folder, 'metrics')]
     const { ended, streams } = await serving(
-      ['-w', '1', '--name', 'app', '--admin', admin, '--log', 'json', join(folder, '1', 'server.js')],
+      ['-w', '1', '--name', 'app', '--admin', admin, '--log', 'json', ...metrics, join(folder, '1', 'server.js')],
       place
     )
     t.is(JSON.parse(streams.err.split('\n')[0]!).event, 'started')
-    const again = await runPassfd(['serve', '-w', '1', '--name', 'app', join(folder, '1', 'server.js')], captured(env))
-    t.is(again.code, EXIT.temporary)
-    t.is(
-      again.err,
-      `passfd: Process ${process.pid} serves as "app" already. Replace it with --takeover, stop it with "passfd stop app", or choose another --name.\n`
-    )
+    const again = ['serve', '-w', '1', '--name', 'app', join(folder, '1', 'server.js')]
+    for (const more of [[], metrics]) {
+      const { code, err } = await runPassfd(again.toSpliced(1, 0, ...more), captured(env))
+      t.is(code, EXIT.temporary)
+      t.is(
+        err,
+        `passfd: Process ${process.pid} serves as "app" already. Replace it with --takeover, stop it with "passfd stop app", or choose another --name.\n`
+      )
+    }
     const other = await runPassfd(['status', 'other'], captured(env))
     t.regex(other.err, /These are running: app\.\n$/)
     // By its link in the runtime folder, and by its own path
