@@ -65,8 +65,8 @@ export interface SupervisorOptions {
    */
   program?: readonly [string, ...string[]]
   /**
-   * With `program`: the worker is ready at `process.send('ready')`, or when it says READY=1 to NOTIFY_SOCKET (sd_notify(3)). Default: when it listens for
-   * the first time.
+   * With `program`: the worker is ready when it listens and has called `process.send('ready')`, or has sent READY=1 to NOTIFY_SOCKET (sd_notify(3)).
+   * Default: when it listens for the first time.
    */
   waitReady?: boolean
   /**

@@ -102,7 +102,7 @@ async function onServer(
   try {
     await work(admin, ui)
   } catch (error) {
-    throw fromServer(error)
+    throw await fromServer(error, admin)
   } finally {
     await admin.channel.close()
   }
@@ -115,12 +115,21 @@ async function detailOf(admin: Admin): Promise<() => Promise<string>> {
 }
 
 /** What the server has answered is said without what was around it. */
-function fromServer(error: unknown): unknown {
+async function fromServer(error: unknown, admin: Admin): Promise<unknown> {
   const { code, remote } = error as { code?: string; remote?: { code?: string; message?: string } }
   if (code !== 'ERR_PASSFD_REMOTE' || remote?.message === undefined) return error
-  const exitCode = remote.code === 'ERR_PASSFD_SUPERVISOR_STATE' ? EXIT.temporary : EXIT.failed
   const options = remote.code === undefined ? { cause: error } : { cause: error, code: remote.code }
-  return new CommandError(exitCode, remote.message, undefined, options)
+  if (remote.code !== 'ERR_PASSFD_SUPERVISOR_STATE')
+    return new CommandError(EXIT.failed, remote.message, undefined, options)
+  // Its message is for programs that have made a Supervisor
+  const phase = await statusOf(admin).then(
+    ({ phase }) => phase,
+    () => 'stopped' as const
+  )
+  if (phase === 'lame duck' || phase === 'stopping' || phase === 'stopped')
+    return new CommandError(EXIT.temporary, `${label(admin)} stops, so it can't do this any more`, undefined, options)
+  const what = `${label(admin)} can't do this yet, because its first workers are still starting`
+  return new CommandError(EXIT.temporary, what, 'Repeat the command when they are ready', options)
 }
 
 function label({ name, path }: Admin): string {

@@ -13,6 +13,9 @@ export interface Report {
   readonly facts?: Record<string, unknown>
 }
 
+/** Begins the reason of a worker that is replaced for a limit, such as --max-rss. */
+const LIMIT = 'it was beyond a limit: '
+
 /** Calls `report` for what happens from now on. `name`: the server's. */
 export function reportEvents(supervisor: Supervisor, name: string, report: (report: Report) => void): void {
   const began = performance.now()
@@ -38,6 +41,11 @@ export function reportEvents(supervisor: Supervisor, name: string, report: (repo
   })
   supervisor.on('worker', worker => {
     if (started) tell('ready', 'info', `${workerText(worker)} is ready`, factsOf(worker))
+  })
+  supervisor.on('state', worker => {
+    const { state, reason } = worker
+    if (state !== 'stopping' || reason?.startsWith(LIMIT) !== true) return
+    tell('limit', 'warning', `${workerText(worker)} is replaced: ${reason}`, { ...factsOf(worker), reason })
   })
   supervisor.on('exit', (worker, code, signal) => {
     const { stopped } = worker

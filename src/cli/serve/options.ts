@@ -81,7 +81,7 @@ const GROUPS = {
     workers: option('-w, --workers <n|max>', 'how many; max: one for each processor (the default)', workers, {
       offers: ['max']
     }),
-    waitReady: option('--wait-ready', "a worker is ready at process.send('ready'), not when it listens", flag),
+    waitReady: option('--wait-ready', "a worker is ready when it listens and has called process.send('ready')", flag),
     maxRss: option('--max-rss <size>', 'replace a worker with more resident memory: 300M', size),
     maxRequests: option('--max-requests <n>', 'replace a worker after so many requests', count(1, MOST)),
     maxAge: option('--max-age <time>', 'replace a worker after this time: 1h', time(1, Number.MAX_SAFE_INTEGER)),

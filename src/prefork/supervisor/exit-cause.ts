@@ -63,6 +63,7 @@ export class ExitCause {
     // That a wrapper was killed is a guess of exitReason(), and wrong of a program that has handled the signal
     const how = this.isStop(exit, progress) && code !== null ? `exited with code ${code}` : exitReason(code, signal)
     const why = this.#seen(code, signal) ?? reason ?? unreadable(code)
+    if (signal === 'SIGKILL' && why !== undefined && why === this.killedFor) return `${why}, so passfd killed it`
     if (why !== undefined) return `${why} (${how})`
     return code === 0 && !booted && !told ? `it ${how} and has not ${missing}` : `it ${how}`
   }

@@ -483,8 +483,9 @@ export class WorkerProcess implements Recipient {
     if (this.#line === undefined) return 'said READY=1 to NOTIFY_SOCKET'
     const { program, waitReady } = this.#setup.settings
     if (program !== undefined) {
-      if (!this.#line.joined) return 'called listen()'
-      return waitReady ? "called process.send('ready'), or said READY=1 to NOTIFY_SOCKET" : 'been listening'
+      const said = "called process.send('ready'), or sent READY=1 to NOTIFY_SOCKET,"
+      if (!this.#line.joined) return waitReady ? `called listen() and ${said}` : 'called listen()'
+      return waitReady ? said : 'been listening'
     }
     return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }

@@ -29,6 +29,11 @@ test('the life of workers', t => {
   emit('worker', worker({}))
   emit('exit', worker({ stopped: true, reason: 'it exited with code 143' }), 143, null)
   t.deepEqual(texts(), ['info: Worker 1 (pid 99) is ready', 'info: Worker 1 (pid 99) has ended'])
+  const reason = 'it was beyond a limit: 300 of 200 bytes (limits.rss)'
+  emit('state', worker({ state: 'stopping', reason }))
+  emit('state', worker({ state: 'stopping', reason: 'it was stopped before it was ready' }))
+  emit('state', worker({ state: 'exited', reason }))
+  t.deepEqual(texts(), [`warning: Worker 1 (pid 99) is replaced: ${reason}`])
   // On its own, or not as it should
   emit('exit', worker({ reason: 'it exited with code 0' }), 0, null)
   emit('exit', worker({ pid: undefined }), null, null)

@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -187,6 +188,30 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
       killed.err,
       /^passfd: The server "app" has ended: nobody answers at .*app\.sock\. Start one with "passfd serve"\.\n$/
     )
+  })
+})
+
+test('reload and scale while the first workers start: try again later', async t => {
+  await inPlace(async ({ folder, env }) => {
+    const program = join(folder, 'slow.js')
+    writeFileSync(program, 'setInterval(() => {}, 1000)')
+    const streams = captured(env)
+    const ended = runPassfd(['serve', '-w', '1', '--name', 'slow', program], streams)
+    const ask = (...words: string[]) => runPassfd(words, captured(env))
+    await until(() => existsSync(join(folder, 'run', 'slow.sock')), 'it answers', 60)
+    for (const words of [
+      ['reload', 'slow'],
+      ['scale', '2', 'slow']
+    ]) {
+      const { code, err } = await ask(...words)
+      t.is(code, EXIT.temporary)
+      t.is(
+        err,
+        "passfd: slow can't do this yet, because its first workers are still starting. Repeat the command when they are ready.\n"
+      )
+    }
+    t.is((await ask('stop', 'slow')).code, 0)
+    t.is((await ended).code, 0)
   })
 })
 

@@ -170,7 +170,7 @@ test('a worker that does not get ready in time is killed', async t => {
   await supervising(t, { entry, readyTimeout: 300 }, async (supervisor, { exits, of }) => {
     await t.throwsAsync(supervisor.start(), {
       code: NOT_READY,
-      message: /300 ms \(readyTimeout\) \(was killed by SIGKILL/
+      message: /300 ms \(readyTimeout\), so passfd killed it/
     })
     t.deepEqual(exits, ['0/1 SIGKILL'])
     t.deepEqual(of(1), ['starting', 'exited'])
