@@ -1,5 +1,6 @@
 /** `--watch`: reloads when a file of the program changes. The ports stay open, and what can't start never replaces what serves. */
 import { once } from 'node:events'
+import { statSync } from 'node:fs'
 import { basename, extname, relative, resolve, sep } from 'node:path'
 import { watch as watchPaths } from 'chokidar'
 import type { RestartPolicy, Supervisor, SupervisorOptions } from '../../prefork/index.ts'
@@ -28,6 +29,8 @@ const IGNORED_FILES = /~$|^#.*#$|\.(swp|swx|swo|tmp|log|pid|sock)$|^___jb_/
 /** The time without a further change after which it is reported, in ms, and the longest time from the first change. */
 const QUIET = 100
 const LONGEST = 1000
+/** How often it looks whether a watched folder is another one, in ms: a build may have removed it and made it again. No watch reports that. */
+const LOOK = 250
 /** How long a worker may start, in ms, if the files have changed since. Not at once: a program may write files itself when it starts. */
 const OUTDATED = 2000
 /** A worker that ends sooner than this, in ms, waits for a change. */
@@ -40,6 +43,9 @@ export class Watch implements AsyncDisposable {
   readonly #options: WatchOptions
   readonly #watcher: ReturnType<typeof watchPaths>
   readonly #changed = new Set<string>()
+  /** The watched folders, and which one each path named when it was last looked at. Undefined: none. */
+  readonly #roots: Map<string, string | undefined>
+  readonly #look: NodeJS.Timeout
   #next: { promise: Promise<void>; resolve: () => void } | undefined
   #first = 0
   #timer: NodeJS.Timeout | undefined
@@ -60,6 +66,7 @@ export class Watch implements AsyncDisposable {
     const { folders = [], files = [], ignored = [], cwd } = options
     this.#options = options
     const roots = (folders.length === 0 ? ['.'] : folders).map(folder => resolve(cwd, folder))
+    this.#roots = new Map(roots.map(root => [root, identityOf(root)]))
     const always = new Set(files.map(file => resolve(cwd, file)))
     const never = new Set(ignored.map(file => resolve(cwd, file)))
     this.#watcher = watchPaths([...roots, ...always], {
@@ -72,8 +79,10 @@ export class Watch implements AsyncDisposable {
       }
     })
     this.#watcher.on('all', (event, path) => {
+      if (event === 'unlinkDir' && this.#roots.has(path)) this.#roots.set(path, undefined)
       if (event !== 'addDir' && event !== 'unlinkDir') this.#note(path)
     })
+    this.#look = setInterval(() => this.#lookAtRoots(), LOOK)
   }
 
   /** Resolves at the next change, after `onChange`. */
@@ -90,6 +99,7 @@ export class Watch implements AsyncDisposable {
 
   async close(): Promise<void> {
     clearTimeout(this.#timer)
+    clearInterval(this.#look)
     await this.#watcher.close()
   }
 
@@ -97,10 +107,22 @@ export class Watch implements AsyncDisposable {
     await this.close()
   }
 
+  /** Watches a folder that is at the path of a watched one that was removed or renamed. */
+  #lookAtRoots(): void {
+    for (const [root, before] of this.#roots) {
+      const now = identityOf(root)
+      this.#roots.set(root, now)
+      if (now === before || now === undefined) continue
+      this.#watcher.unwatch(root)
+      this.#watcher.add(root)
+      this.#note(root)
+    }
+  }
+
   #note(path: string): void {
     const now = performance.now()
     if (this.#changed.size === 0) this.#first = now
-    this.#changed.add(relative(this.#options.cwd, path))
+    this.#changed.add(relative(this.#options.cwd, path) || '.')
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#tell(), Math.max(0, Math.min(QUIET, this.#first + LONGEST - now)))
   }
@@ -179,6 +201,16 @@ export function isIgnored(inner: string, programsOnly: boolean): boolean {
   const names = inner.split(sep)
   if (names.some(name => name.startsWith('.') || IGNORED_NAMES.has(name))) return true
   return IGNORED_FILES.test(basename(inner)) || (programsOnly && !PROGRAMS.has(extname(inner)))
+}
+
+/** Which folder it is: a new one may have the number of one that was removed. */
+function identityOf(folder: string): string | undefined {
+  try {
+    const { dev, ino, birthtimeMs } = statSync(folder)
+    return `${dev} ${ino} ${birthtimeMs}`
+  } catch {
+    return undefined
+  }
 }
 
 /** Undefined: it is elsewhere. */

@@ -113,6 +113,32 @@ test('named folders are watched with all their files, and nothing else is; named
   })
 })
 
+test('a folder that is removed and made again, as builds do, or replaced by another one, is watched on', async t => {
+  const cwd = folder()
+  const [dist, file] = [join(cwd, 'dist'), join(cwd, 'dist', 'a.js')]
+  const build = (): void => {
+    mkdirSync(dist)
+    writeFileSync(file, '1')
+  }
+  build()
+  await watching(cwd, { folders: ['dist'] }, async seen => {
+    const changed = async (name: string, change: () => void): Promise<void> => {
+      seen.clear()
+      change()
+      await until(() => seen.has(name), name)
+    }
+    await changed('dist/a.js', () => rmSync(dist, { recursive: true }))
+    await changed('dist', build)
+    await changed('dist/a.js', () => writeFileSync(file, '2'))
+    await changed('dist', () => {
+      renameSync(dist, join(cwd, 'old'))
+      build()
+    })
+    await changed('dist/a.js', () => writeFileSync(file, '3'))
+    t.pass()
+  })
+})
+
 test('a failure is reported once; a change during the start causes a reload after it', async t => {
   const results: (() => Promise<void>)[] = []
   const supervisor = { reload: () => results.shift()!(), workers: [] }
