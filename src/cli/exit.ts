@@ -88,6 +88,8 @@ const CODES: Record<string, ExitCode> = {
   ECONNRESET: EXIT.unavailable,
   EADDRINUSE: EXIT.cantCreate,
   EADDRNOTAVAIL: EXIT.cantCreate,
+  ENOTFOUND: EXIT.cantCreate,
+  EAI_AGAIN: EXIT.temporary,
   EEXIST: EXIT.cantCreate,
   EROFS: EXIT.cantCreate,
   EACCES: EXIT.noPermission,
@@ -106,7 +108,10 @@ const REMEDIES: Record<string, string> = {
   EACCES: 'Run this as a user who may do this, or choose another path or port',
   EPERM: 'Run this as a user who may do this',
   EMFILE: 'Raise the limit of open files (ulimit -n)',
-  ENOENT: 'Check the path'
+  ENOENT: 'Check the path',
+  EADDRNOTAVAIL: 'Use an address of this host',
+  ENOTFOUND: 'Check the name of the host',
+  EAI_AGAIN: 'Check the name of the host, and the name server'
 }
 
 export interface Failed {
@@ -125,6 +130,8 @@ export function failureOf(error: unknown): Failed {
   const { code, message, errno, syscall, ...rest } = (error ?? {}) as NodeJS.ErrnoException & {
     port?: number
     address?: string
+    /** Of a look-up. */
+    hostname?: string
     remote?: { code?: string }
   }
   if (typeof code === 'string' && code.startsWith('ERR_PASSFD_')) {
@@ -135,7 +142,7 @@ export function failureOf(error: unknown): Failed {
   if (typeof code === 'string' && typeof syscall === 'string') {
     const meaning = getSystemErrorMap().get(errno ?? 0)?.[1] ?? code
     const host = rest.address?.includes(':') ? `[${rest.address}]` : (rest.address ?? '')
-    const of = rest.path ?? (rest.port === undefined ? rest.address : `${host}:${rest.port}`)
+    const of = rest.path ?? rest.hostname ?? (rest.port === undefined ? rest.address : `${host}:${rest.port}`)
     const remedy = REMEDIES[code] === undefined ? '' : ` ${REMEDIES[code]}.`
     const what = `${of === undefined ? '' : `${of}: `}${meaning} (${code}, ${syscall}).${remedy}`
     return { exitCode: CODES[code] ?? EXIT.failed, message: oneLine(what), code }

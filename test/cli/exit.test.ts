@@ -20,6 +20,17 @@ test('an error of the system names its path, its meaning, and a remedy', t => {
   })
   const taken = Object.assign(new Error(), { code: 'EADDRINUSE', errno: -98, syscall: 'bind', address: '::', port: 80 })
   t.regex(failureOf(taken).message, /^\[::\]:80: address already in use \(EADDRINUSE, bind\)\. Stop the program /)
+  const unknown = Object.assign(new Error(), {
+    code: 'ENOTFOUND',
+    errno: -3008,
+    syscall: 'getaddrinfo',
+    hostname: 'host.invalid'
+  })
+  t.deepEqual(failureOf(unknown), {
+    exitCode: EXIT.cantCreate,
+    message: 'host.invalid: unknown node or service (ENOTFOUND, getaddrinfo). Check the name of the host.',
+    code: 'ENOTFOUND'
+  })
 })
 
 test('an error of passfd has its own remedy', async t => {
