@@ -40,8 +40,17 @@ export class Changes implements AsyncDisposable {
 
   /** From now on a change reloads this supervisor, which has not started. */
   reload(supervisor: Supervisor): void {
-    const { change, started } = reloader(supervisor, ({ message }) =>
-      this.#watched.log({ event: 'reloadFailed', level: 'error', text: `${message} The old code serves on` })
+    const { log } = this.#watched
+    const { change, started } = reloader(
+      supervisor,
+      ({ message }) => log({ event: 'reloadFailed', level: 'error', text: `${message} The old code serves on` }),
+      ({ slot, pid }) =>
+        log({
+          event: 'outdated',
+          level: 'info',
+          text: `Worker ${slot} (pid ${pid}) was still starting when a file changed, so passfd kills it`,
+          facts: { slot, pid }
+        })
     )
     this.#change = change
     this.#isNew = false

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { statSync } from 'node:fs'
 import { basename, extname, relative, resolve, sep } from 'node:path'
 import { watch as watchPaths } from 'chokidar'
-import type { RestartPolicy, Supervisor, SupervisorOptions } from '../../prefork/index.ts'
+import type { RestartPolicy, Supervisor, SupervisorOptions, WorkerInfo } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 
 export interface WatchOptions {
@@ -145,7 +145,8 @@ export class Watch implements AsyncDisposable {
  */
 export function reloader(
   supervisor: Pick<Supervisor, 'reload' | 'workers'>,
-  onFailed: (error: Error) => void
+  onFailed: (error: Error) => void,
+  onOutdated: (worker: WorkerInfo) => void = () => {}
 ): { change(): void; started(): void } {
   const reported = new WeakSet<Error>()
   let isEarly = false
@@ -153,7 +154,8 @@ export function reloader(
   const change = (): void => {
     const mine = ++latest
     for (const { id, state, uptime } of supervisor.workers)
-      if (state === 'starting') setTimeout(() => killStarting(supervisor, id), Math.max(0, OUTDATED - uptime)).unref()
+      if (state === 'starting')
+        setTimeout(() => killStarting(supervisor, id, onOutdated), Math.max(0, OUTDATED - uptime)).unref()
     supervisor.reload().catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ERR_PASSFD_SUPERVISOR_STATE') isEarly = true
       else if (error.code !== 'ERR_PASSFD_SUPERVISOR_STOPPED' && mine === latest && !reported.has(error)) {
@@ -172,11 +174,16 @@ export function reloader(
 }
 
 /** Unless it is ready, or has ended. */
-function killStarting({ workers }: Pick<Supervisor, 'workers'>, id: number): void {
+function killStarting(
+  { workers }: Pick<Supervisor, 'workers'>,
+  id: number,
+  onOutdated: (worker: WorkerInfo) => void
+): void {
   const worker = workers.find(worker => worker.id === id && worker.state === 'starting')
   if (worker?.pid === undefined) return
   try {
     process.kill(worker.pid, 'SIGKILL')
+    onOutdated(worker)
   } catch {
     // It runs as another user
   }

@@ -483,9 +483,8 @@ export class WorkerProcess implements Recipient {
     if (this.#line === undefined) return 'said READY=1 to NOTIFY_SOCKET'
     const { program, waitReady } = this.#setup.settings
     if (program !== undefined) {
-      const said = "called process.send('ready'), or sent READY=1 to NOTIFY_SOCKET,"
-      if (!this.#line.joined) return waitReady ? `called listen() and ${said}` : 'called listen()'
-      return waitReady ? said : 'been listening'
+      if (!this.#line.joined) return waitReady ? 'called listen(), which waitReady also requires,' : 'called listen()'
+      return waitReady ? "called process.send('ready'), or sent READY=1 to NOTIFY_SOCKET," : 'been listening'
     }
     return this.#line.joined ? 'called worker.ready()' : 'called joinSupervisor()'
   }

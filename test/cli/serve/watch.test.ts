@@ -198,7 +198,12 @@ test('a new worker that never gets ready does not hold the next change', async t
   const path = join(cwd, 'worker.js')
   writeFileSync(path, `exec ${light()}`)
   await supervising(t, { command: ['/bin/sh', path] }, async (supervisor, { exits }) => {
-    const { change } = reloader(supervisor, error => t.fail(error.message))
+    const outdated: number[] = []
+    const { change } = reloader(
+      supervisor,
+      error => t.fail(error.message),
+      ({ id }) => outdated.push(id)
+    )
     await supervisor.start()
     const old = supervisor.workers.map(({ pid }) => pid)
     const runs = join(cwd, 'runs')
@@ -210,6 +215,7 @@ test('a new worker that never gets ready does not hold the next change', async t
     await until(() => supervisor.workers.every(({ id, state }) => id > 2 && state === 'ready'), 'the new code')
     t.false(supervisor.workers.some(({ pid }) => old.includes(pid)))
     t.is(exits.length, 2)
+    t.deepEqual(outdated, [2])
   })
 })
 

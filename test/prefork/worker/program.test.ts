@@ -138,6 +138,15 @@ test('waitReady: it is ready when it says so; without a handler of its own it en
   )
 })
 
+test('waitReady: a program that does not listen is not ready, and the reason contains that', async t => {
+  const options = { program: written(`process.send('ready'); setInterval(() => {}, 1000)`), listeners: {} }
+  await supervising(t, { ...options, waitReady: true, readyTimeout: 300 }, async supervisor => {
+    const message =
+      /has not called listen\(\), which waitReady also requires, within 300 ms \(readyTimeout\), so passfd killed it\./
+    await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY', message })
+  })
+})
+
 testInCi('its environment may be another one when it listens, and an exception of its callback is handled', async t => {
   const source = `${REQUIRE}${WEB}
     process.env = Object.freeze({ SAID: process.env.PASSFD_SLOT })
