@@ -95,6 +95,8 @@ async function showLogs(server: string | undefined, { lines, follow }: LogsOptio
   }
   try {
     await print(await connect(), lines)
+  } catch (error) {
+    if (isRead) throw error // else it is of a channel that was destroyed
   } finally {
     process.stdout.off('error', onError)
   }

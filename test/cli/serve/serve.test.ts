@@ -124,6 +124,14 @@ test('a program is served, shown, reloaded through a link, scaled and stopped', 
     t.deepEqual(JSON.parse(await run('scale', '1', 'app', '--json')), { workers: 1, before: 2 })
     t.regex(await ask(metricsPort, '/metrics'), /^passfd_workers\{state="ready"\} 1$/m)
 
+    // Its reader ends at the first line, before the server has answered
+    await ask(port, '/log')
+    await until(() => streams.out.includes('a line'), 'a line')
+    const cut = captured(env)
+    const stdout = { write: () => process.stdout.emit('error', new Error('EPIPE')) }
+    const early = await runPassfd(['logs', 'app'], Object.assign(cut, { stdout }))
+    t.deepEqual(early, { code: 0, out: '', err: '' })
+
     const [seen, records] = [captured(env, { terminal: true }), captured(env)]
     const followers = [runPassfd(['logs', 'app'], seen), runPassfd(['logs', 'app', '--json'], records)]
     // Each sees what is written from its own beginning on
