@@ -2,19 +2,26 @@
  * Loaded into every process of a supervisor's `program`, by NODE_OPTIONS. It only puts itself before `listen()` and its like, because most of these
  * processes (npm, compilers) never listen; the rest of passfd is loaded when one does.
  */
+import fs = require('node:fs')
 import net = require('node:net')
 import dgram = require('node:dgram')
 import dns = require('node:dns')
 import cluster = require('node:cluster')
 import nodeModule = require('node:module')
+import nodePath = require('node:path')
 import threads = require('node:worker_threads')
 
 import type { Extra, Program } from './prefork/worker/program.ts' with { 'resolution-mode': 'import' }
 
+/** The addressType of a path. */
+const PATH = -1
 /** Values of Node's `bindState` of a datagram socket. */
 const UNBOUND = 0
 const BINDING = 1
-const { PASSFD_DESK: desk, PASSFD_WAIT_READY: waitReady } = process.env
+const { PASSFD_DESK: desk, PASSFD_WAIT_READY: waitReady, PASSFD_PATHS: paths } = process.env
+
+/** The files of the supervisor's sockets. */
+const kept = new Set<string>()
 
 // A program's own threads and cluster workers listen as without passfd
 if (desk !== undefined && threads.isMainThread && process.env.NODE_UNIQUE_ID === undefined) begin(desk)
@@ -34,6 +41,7 @@ type Listen2 = [
 ]
 
 function begin(desk: string): void {
+  if (paths !== undefined) for (const path of JSON.parse(paths) as string[]) keep(path)
   const servers = net.Server.prototype as Listening
   const sockets = dgram.Socket.prototype
   const { listen, close, _listen2 } = servers
@@ -72,7 +80,10 @@ function begin(desk: string): void {
     const given = this._handle || typeof fd === 'number' || isAbstract
     if (!given && program().asks) {
       const where = { address, port, addressType, backlog, flags }
-      if (program().listen(this, where, extras.get(this) ?? {})) return
+      if (program().listen(this, where, extras.get(this) ?? {})) {
+        if (addressType === PATH) keep(nodePath.resolve(address!))
+        return
+      }
     }
     Reflect.apply(_listen2, this, args)
   }
@@ -152,6 +163,48 @@ function begin(desk: string): void {
   nodeModule.syncBuiltinESMExports()
 }
 
+/**
+ * From now on the program does not remove this file. Programs remove the file of an earlier run before they listen, and their own at their end. But here
+ * other workers serve there.
+ */
+function keep(path: string): void {
+  if (kept.size === 0) guardFiles()
+  kept.add(path)
+}
+
+function guardFiles(): void {
+  const { lstatSync, statSync } = fs
+  const isKept = (path: fs.PathLike): boolean => {
+    try {
+      const { dev, ino } = lstatSync(path)
+      return [...kept].some(one => {
+        const stats = statSync(one, { throwIfNoEntry: false })
+        return stats?.ino === ino && stats.dev === dev
+      })
+    } catch {
+      // At the stop the supervisor has removed it; anything else the call itself reports
+      return kept.has(nodePath.resolve(String(path)))
+    }
+  }
+  for (const name of ['unlink', 'rm'] as const) {
+    const [now, later, promised] = [fs[`${name}Sync`], fs[name], fs.promises[name]] as ((
+      ...args: unknown[]
+    ) => unknown)[]
+    fs[`${name}Sync`] = ((path: fs.PathLike, ...rest: unknown[]) => {
+      if (!isKept(path)) now!(path, ...rest)
+    }) as typeof fs.unlinkSync & typeof fs.rmSync
+    fs[name] = ((path: fs.PathLike, ...rest: unknown[]) => {
+      const done = rest.at(-1)
+      if (typeof done === 'function' && isKept(path)) process.nextTick(done as () => void, null)
+      else later!(path, ...rest)
+    }) as typeof fs.unlink & typeof fs.rm
+    fs.promises[name] = (async (path: fs.PathLike, ...rest: unknown[]) => {
+      if (!isKept(path)) await promised!(path, ...rest)
+    }) as typeof fs.promises.unlink & typeof fs.promises.rm
+  }
+  nodeModule.syncBuiltinESMExports()
+}
+
 /** Loads the rest of passfd at once, without the event loop (require(esm), Node 20.19). */
 function load(desk: string, user: number | undefined): Program {
   const { emitWarning } = process
@@ -174,7 +227,7 @@ function leaveEnvironment(): void {
   const options = (env.NODE_OPTIONS ?? '').replace(/ ?--require "(?:[^"\\]|\\.)*preload\.cjs"$/, '')
   if (options === '') Reflect.deleteProperty(env, 'NODE_OPTIONS')
   else Reflect.set(env, 'NODE_OPTIONS', options)
-  for (const name of ['PASSFD_DESK', 'PASSFD_WAIT_READY']) Reflect.deleteProperty(env, name)
+  for (const name of ['PASSFD_DESK', 'PASSFD_WAIT_READY', 'PASSFD_PATHS']) Reflect.deleteProperty(env, name)
 }
 
 /** What Node keeps of a datagram socket. `handle`: null when it is closed. */

@@ -77,6 +77,8 @@ const TABLE = {
   POOL_UNKNOWN:
     'This loan came without its memory, and this PoolReader has not mapped that memory, or has unmapped it in favour of other pools (maxPools, maxSize). The peer sends the memory again with the next loan.',
   POOL_READER_CLOSED: 'This PoolReader was closed by close().',
+  LISTENER_FILE:
+    'The socket file {path} was removed, so clients can not connect, and new workers can not change that. Let nothing remove it, and restart the supervisor.',
   LISTENER_UNKNOWN: 'There is no listener {name}. The listeners are: {names}.',
   LISTENER_SERVED:
     'The listener {name} has a server already. Give it to one server; one server may serve several listeners.',

@@ -8,6 +8,8 @@ import type { Join, Welcome } from './control.ts'
 
 /** Where the program asks: the abstract name of the socket, a space, and the worker's token. */
 export const DESK_VARIABLE = 'PASSFD_DESK'
+/** The files of the supervisor's sockets, as JSON, if there are some when the process is started: src/preload.cts keeps the program from removing them. */
+export const PATHS_VARIABLE = 'PASSFD_PATHS'
 /** Set if the program says itself that it is ready: the option `waitReady`. */
 export const WAIT_READY_VARIABLE = 'PASSFD_WAIT_READY'
 /** The worker's slot; the second name is the one of pm2. */

@@ -1,5 +1,6 @@
 /** The listeners of a supervisor: opened once, balanced over the workers that are ready, and closed when it stops. */
 import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
@@ -94,7 +95,8 @@ export class Listeners {
       wanted = this.#openWanted(name, spec)
       this.#wanted.set(name, wanted)
       wanted.catch(() => this.#wanted.delete(name)) // the next one tries again
-    }
+    } else if ('path' in spec && !existsSync(spec.path) && this.#open.has(name))
+      process.emitWarning(new PassfdError('LISTENER_FILE', { path: spec.path }))
     return wanted
   }
 
@@ -214,6 +216,13 @@ export class Listeners {
 
   get names(): IterableIterator<string> {
     return this.#open.keys()
+  }
+
+  /** The files of those that have one, as absolute paths. */
+  get paths(): string[] {
+    return Object.values(this.addresses).flatMap(address =>
+      'path' in address && !address.path.startsWith('@') ? resolve(address.path) : []
+    )
   }
 
   address(name: string): ListenAddress {

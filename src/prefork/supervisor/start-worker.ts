@@ -7,7 +7,7 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { SUPERVISOR_VARIABLE } from '../control/control.ts'
-import { DESK_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
+import { DESK_VARIABLE, PATHS_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
 import { checkEntry, inheritable, launchCommand, launchNode, launchProgram, type NodeLaunch } from '../launch/launch.ts'
 import type { Settings, SpawnSettings } from '../options.ts'
 import type { WriteEnds } from './output-lines.ts'
@@ -27,6 +27,8 @@ export interface WorkerStart {
   readonly output: WriteEnds | undefined
   /** Only for a `program`: where it asks for listeners, and by which token. */
   readonly desk: { readonly name: string; readonly token: string } | undefined
+  /** Only for a `program`: the files of the listeners. */
+  readonly paths: readonly string[]
   /** Where the process says that it is ready. Not for an `entry`. */
   readonly notify: NotifySocket | undefined
   /** Only for a `command`, as all that follows. */
@@ -63,7 +65,7 @@ function startNode({ settings, control, application }: WorkerStart, entry: strin
 }
 
 function startProgram(
-  { slot, settings, desk, notify }: WorkerStart,
+  { slot, settings, desk, paths, notify }: WorkerStart,
   program: readonly [string, ...string[]],
   output: Output
 ): ChildProcess {
@@ -71,6 +73,7 @@ function startProgram(
   const variables = {
     ...Object.fromEntries(SLOT_VARIABLES.map(name => [name, `${slot}`])),
     [DESK_VARIABLE]: `${desk!.name} ${desk!.token}`,
+    ...(paths.length > 0 ? { [PATHS_VARIABLE]: JSON.stringify(paths) } : {}),
     ...(waitReady ? { [WAIT_READY_VARIABLE]: '1', NOTIFY_SOCKET: notify!.address } : {})
   }
   return launchProgram({ ...spawn, program, env: inheritable(spawn.env), output }, preload(), variables)

@@ -550,6 +550,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         owner: this.#owner,
         notify: this.#notify,
         desk: this.#desk?.name,
+        paths: program === undefined ? [] : this.#listeners.paths,
         deathSignal: this.#deathSignal,
         grants,
         closesAtOnce: this.#listeners.closeAtOnce,

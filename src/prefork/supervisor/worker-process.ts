@@ -63,6 +63,8 @@ export interface WorkerSetup {
   readonly notify: NotifySocket | undefined
   /** Only for a `program`: the name of the desk. */
   readonly desk: string | undefined
+  /** Only for a `program`: the files of the listeners. */
+  readonly paths: readonly string[]
   readonly deathSignal: boolean
   readonly grants: ReadonlyMap<string, ListenerGrant>
   /** Closing copies of what it has taken never blocks. */

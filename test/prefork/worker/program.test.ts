@@ -2,8 +2,10 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type IncomingMessage, request } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { Balance } from '../../../src/prefork/index.ts'
@@ -59,6 +61,11 @@ test('every form of listen() and bind() comes out as without passfd', async t =>
 })
 
 /** A Node program that is written when the test runs. */
+/** Of a server at a Unix socket. */
+function answerAt(socketPath: string): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => void request({ socketPath, agent: false }, resolve).on('error', reject).end())
+}
+
 function written(source: string, path?: string): [string, ...string[]] {
   return [process.execPath, program(source, path)]
 }
@@ -524,6 +531,73 @@ testInCi(
     })
   }
 )
+
+testInCi(
+  'a program that removes the file of its socket before it listens, and at its end, takes no server off its path',
+  async t => {
+    const folder = mkdtempSync(join(dirname(temporaryPath('x')), 'sockets-'))
+    const removes = {
+      unlinkSync: 'try { unlinkSync(path) } catch {}',
+      existsSync: 'if (existsSync(path)) fs.unlinkSync(path)',
+      rmSync: 'rmSync(path, { force: true })',
+      promises: 'await unlink(path).catch(() => {})',
+      rm: "await new Promise(done => fs.rm(Buffer.from(path), { force: true }, done)); process.on('exit', () => unlinkSync(path))",
+      relative:
+        "process.chdir('/'); rmSync(path.slice(1), { force: true }); process.on('SIGTERM', () => { fs.unlinkSync(path); process.exit() })"
+    }
+    for (const [how, remove] of Object.entries(removes)) {
+      const [path, other] = [join(folder, how), join(folder, `${how}.other`)]
+      writeFileSync(path, '') // of an earlier run
+      writeFileSync(other, '')
+      const source = `${REQUIRE}${WEB}
+      import fs, { existsSync, rmSync, unlinkSync } from 'node:fs'
+      import { unlink } from 'node:fs/promises'
+      const path = ${JSON.stringify(path)}
+      rmSync('${other}', { force: true })
+      ${remove}
+      server.listen(path)`
+      await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+        await supervisor.start()
+        t.false(existsSync(other), how)
+        let over = false
+        const client = (async () => {
+          for (let count = 0; ; count++) {
+            await text(await answerAt(path))
+            if (over) return count
+          }
+        })()
+        for (let time = 0; time < 2; time++) await supervisor.reload()
+        over = true
+        t.true((await client) > 10, how)
+        await supervisor.stop()
+      })
+      t.false(existsSync(path), how)
+    }
+  }
+)
+
+testInCi('that something else has removed the file of a socket is a warning', async t => {
+  const path = temporaryPath('removed')
+  const source = `${REQUIRE}${WEB}
+    require('node:child_process').execFileSync('rm', ['-f', '${path}'])
+    server.listen('${path}')`
+  const listeners = process.listeners('warning')
+  process.removeAllListeners('warning')
+  const warnings: NodeJS.ErrnoException[] = []
+  const hear = (warning: Error) => void warnings.push(warning)
+  process.on('warning', hear)
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    await supervisor.start()
+    await supervisor.reload()
+    await supervisor.stop()
+  })
+  process.off('warning', hear)
+  for (const listener of listeners) process.on('warning', listener)
+  t.deepEqual(
+    warnings.map(({ code }) => code),
+    ['ERR_PASSFD_LISTENER_FILE']
+  )
+})
 
 testInCi('a program that listens when its worker was told to end gets an error that says so', async t => {
   const output = temporaryPath('output')
