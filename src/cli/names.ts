@@ -98,7 +98,7 @@ export function namesInFolder(surroundings: Surroundings = {}): string[] {
 export function defaultName(cwd: string): string {
   let name: unknown
   try {
-    name = JSON.parse(readFileSync(join(cwd, 'package.json'), 'utf8')).name
+    name = JSON.parse(readFileSync(join(cwd, 'package.json'), 'utf8').replace(/^\ufeff/, '')).name
   } catch {
     // serve reports a broken package.json
   }

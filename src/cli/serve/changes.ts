@@ -1,4 +1,6 @@
 /** `--watch` of `passfd serve`: changes of files become reloads of the supervisor that serves at that time. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Supervisor } from '../../prefork/index.ts'
 import type { Report } from './events.ts'
 import type { ServeOptions } from './options.ts'
@@ -20,9 +22,17 @@ export class Changes implements AsyncDisposable {
   static async watch(watched: Watched): Promise<Changes> {
     const changes = new Changes(watched)
     const { options, cwd, log } = watched
+    const folders = Array.isArray(options.watch) ? options.watch : undefined
+    for (const folder of folders ?? [])
+      if (!existsSync(resolve(cwd, folder)))
+        log({
+          event: 'watch',
+          level: 'warning',
+          text: `${folder} does not exist: it is watched from the time when it does`
+        })
     changes.#watch = await Watch.start({
       cwd,
-      folders: options.watch === true ? undefined : options.watch,
+      folders,
       ignored: options.logFile === undefined ? [] : [options.logFile],
       onChange: paths => {
         log({ event: 'changed', level: 'info', text: changedText(paths), facts: { paths } })

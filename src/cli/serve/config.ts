@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { asError } from '../../base/errors.ts'
 import { checkOptions } from '../../base/known-options.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { defaultName } from '../names.ts'
@@ -27,7 +28,13 @@ export async function loadConfiguration(cwd: string, file?: string): Promise<Ser
     throw new CommandError(EXIT.config, (error as Error).message, undefined, { cause: error })
   }
   const folder = path === undefined ? cwd : dirname(path)
-  return readConfiguration(given as object, name, place => resolve(folder, place))
+  try {
+    return readConfiguration(given as object, name, place => resolve(folder, place))
+  } catch (cause) {
+    if (cause instanceof CommandError) throw cause
+    // One of its getters has thrown
+    throw new CommandError(EXIT.config, `${name} can't be read: ${asError(cause).message}`, undefined, { cause })
+  }
 }
 
 /** The name of the server of this folder, for commands that are given none. */
@@ -37,10 +44,10 @@ export async function nameHere(cwd: string): Promise<string> {
 
 async function load(path: string): Promise<unknown> {
   try {
-    if (path.endsWith('.json')) return JSON.parse(readFileSync(path, 'utf8'))
+    if (path.endsWith('.json')) return jsonIn(path)
     return await settled(import(pathToFileURL(path).href).then(module => module.default))
   } catch (cause) {
-    throw new CommandError(EXIT.config, `${path} can't be loaded: ${(cause as Error).message}`, undefined, { cause })
+    throw new CommandError(EXIT.config, `${path} can't be loaded: ${asError(cause).message}`, undefined, { cause })
   }
 }
 
@@ -62,8 +69,13 @@ function ofPackage(cwd: string): unknown {
   const path = join(cwd, 'package.json')
   if (!existsSync(path)) return undefined
   try {
-    return JSON.parse(readFileSync(path, 'utf8')).passfd
+    return (jsonIn(path) as { passfd?: unknown } | null)?.passfd
   } catch (cause) {
-    throw new CommandError(EXIT.config, `${path} is no JSON: ${(cause as Error).message}`, undefined, { cause })
+    throw new CommandError(EXIT.config, `${path} is no JSON: ${asError(cause).message}`, undefined, { cause })
   }
+}
+
+/** Without a byte order mark, which npm ignores, too. */
+function jsonIn(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8').replace(/^\ufeff/, ''))
 }

@@ -1,5 +1,6 @@
 /** The options of `passfd serve`: one table, from which the command line, its help, and the check of a configuration come. */
 import { resolve as resolvePath } from 'node:path'
+import { inspect } from 'node:util'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { BindSpec } from '../../index.ts'
 import type { Balance } from '../../prefork/index.ts'
@@ -251,10 +252,19 @@ export function readConfiguration(given: object, file: string, resolve: (path: s
       read[name] = entry.isPath === true ? pathsOf(result, resolve) : result
     } catch (error) {
       if (!(error instanceof Expected)) throw error
-      throw new CommandError(EXIT.config, `${name} in ${file} must be ${error.message}; it is ${JSON.stringify(value)}`)
+      throw new CommandError(EXIT.config, `${name} in ${file} must be ${error.message}; it is ${shown(value)}`)
     }
   }
   return read
+}
+
+/** As JSON, or what has none as Node shows it. */
+function shown(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? inspect(value)
+  } catch {
+    return inspect(value)
+  }
 }
 
 /** Makes the paths of a command line absolute. */

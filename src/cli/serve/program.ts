@@ -56,9 +56,15 @@ export function commandOf(
   return [process.execPath, ...nodeOptions, program, ...args]
 }
 
-/** Throws (exit code 66) if a command is in no folder of PATH. A relative folder of PATH starts at `cwd`. */
+/** Throws (exit code 66, or 77) if a command is in no folder of PATH, or can't be executed. A relative folder of PATH starts at `cwd`. */
 export function checkFound(command: string, path: string, cwd: string): void {
-  if (command.includes('/') || path.split(delimiter).some(folder => isExecutable(resolve(cwd, folder, command)))) return
+  if (command.includes('/')) {
+    const file = resolve(cwd, command)
+    if (isExecutable(file)) return
+    const remedy = `Make it executable ("chmod +x ${command}"), or name what runs it: passfd serve -- sh ${command}`
+    throw new CommandError(EXIT.noPermission, `${file} can't be executed`, remedy)
+  }
+  if (path.split(delimiter).some(folder => isExecutable(resolve(cwd, folder, command)))) return
   const isFolder = statSync(resolve(cwd, command), { throwIfNoEntry: false })?.isDirectory() === true
   const remedy = isFolder
     ? `The folder of that name has no program, either: ${NO_MAIN}`

@@ -38,6 +38,17 @@ test('files go before package.json, and their formats are Node’s', async t => 
   await inFolder({ 'package.json': '{"name":"@x/app"}' }, async folder => t.is(await nameHere(folder), 'app'))
 })
 
+test('package.json may be anything, and begin with a byte order mark', async t => {
+  for (const text of ['null', '7', '[]', '"text"'])
+    await inFolder({ 'package.json': text }, async folder => t.deepEqual(await loadConfiguration(folder), {}, text))
+  await inFolder({ 'package.json': `\ufeff${OF_PACKAGE}` }, async folder =>
+    t.deepEqual(await loadConfiguration(folder), { workers: 3, name: 'shop' })
+  )
+  await inFolder({ 'passfd.config.json': '\ufeff{"workers":2}' }, async folder =>
+    t.deepEqual(await loadConfiguration(folder), { workers: 2 })
+  )
+})
+
 test('a file may be named; its paths start at its folder', async t => {
   await inFolder({ 'other.json': '{"cwd":"current","envFile":[".env","/etc/env"]}' }, async folder => {
     t.deepEqual(await loadConfiguration('/', join(folder, 'other.json')), {
@@ -46,6 +57,13 @@ test('a file may be named; its paths start at its folder', async t => {
     })
     const error: any = await t.throwsAsync(loadConfiguration(folder, 'none.json'))
     t.is(error.exitCode, EXIT.noInput)
+  })
+})
+
+test('a value that is no JSON is shown in the error', async t => {
+  await inFolder({ 'passfd.config.mjs': 'export default { workers: 1n }' }, async folder => {
+    const error: any = await t.throwsAsync(loadConfiguration(folder))
+    t.regex(error.message, /^workers in passfd\.config\.mjs must be .*; it is 1n$/)
   })
 })
 
@@ -67,12 +85,19 @@ test('one that can’t be loaded is an error', async t => {
     { 'passfd.config.json': '{' },
     { 'passfd.config.mjs': 'throw new Error("no")' },
     { 'passfd.config.mjs': 'export const workers = 1' },
+    { 'passfd.config.mjs': 'throw null' },
+    { 'passfd.config.mjs': 'throw { toString() { throw 1 } }' },
+    { 'passfd.config.mjs': 'export default { workers: 1n }' },
+    { 'passfd.config.mjs': 'export default { workers: Symbol() }' },
+    { 'passfd.config.mjs': 'const own = {}; own.own = own; export default { name: own }' },
+    { 'passfd.config.mjs': 'export default { get workers() { throw new Error("no") } }' },
     { 'package.json': '{' },
     { 'package.json': '{"passfd":[]}' }
   ])
     await inFolder(files as Record<string, string>, async folder => {
       const error: any = await t.throwsAsync(loadConfiguration(folder))
       t.is(error.exitCode, EXIT.config, JSON.stringify(files))
+      t.notRegex(error.message, /not defined|undefined \(/)
     })
 })
 

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EXIT } from '../../../src/cli/exit.ts'
@@ -72,6 +72,18 @@ test('a command is looked for as npm does: in node_modules/.bin of the folder, t
     '/node_modules/.bin',
     '/bin'
   ])
+})
+
+test('a command that is a file has to be executable', t => {
+  const path = join(folder, 'start')
+  writeFileSync(path, '#!/bin/sh\n', { mode: 0o644 })
+  const error: any = t.throws(() => checkFound('./start', '/bin', folder))
+  t.is(error.exitCode, EXIT.noPermission)
+  t.is(error.message, `${path} can't be executed`)
+  t.regex(error.remedy, /chmod \+x \.\/start/)
+  chmodSync(path, 0o755)
+  t.notThrows(() => checkFound('./start', '/bin', folder))
+  t.notThrows(() => checkFound(path, '/bin', '/'))
 })
 
 test('a program that is not there, and TypeScript without a loader', t => {
