@@ -34,6 +34,7 @@ const DOORS: Record<string, string> = {
 }
 /** The command is a user of passfd: it imports the doors, and these of what lies behind them. */
 const COMMAND_USES: Record<string, string[]> = {
+  'base/errors': ['cli/serve/config'],
   'base/known-options': ['cli/serve/config'],
   'connection/connection': ['cli/shell/values'],
   'os/process-stat': ['cli/shell/held', 'cli/shell/holders', 'cli/shell/network'],

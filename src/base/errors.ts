@@ -89,9 +89,8 @@ const TABLE = {
   SUPERVISOR_STATE:
     "{operation} can't be called now: this Supervisor is {phase}. It starts once: wait for start(), or make another one.",
   NATIVE_MISSING: 'The native part of passfd is missing ({detail}). {advice}.',
-  NATIVE_NONE: 'passfd has no binary for {here}; it has these: {there}. {advice}.',
-  PLATFORM:
-    'passfd works on Linux, and this is {system}: here it can be imported, but not used. Run this program on Linux.',
+  NATIVE_NONE: 'There is no binary of passfd for {here}; these exist: {there}. {advice}.',
+  PLATFORM: 'This is {system}, where passfd can be imported, but not used. Run this program on Linux.',
   NATIVE_BUNDLED:
     'The native part of passfd is missing ({detail}): passfd was bundled without it. Mark passfd as external in your bundler, or copy node_modules/passfd/{prebuilt} beside the bundle.',
   NATIVE_FORBIDDEN: 'The native part of passfd ({path}) may not be loaded: {why}. {advice}.',

@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import type { Supervisor } from '../../prefork/index.ts'
 import type { Report } from './events.ts'
 import type { ServeOptions } from './options.ts'
-import { reloader, Watch } from './watch.ts'
+import { OUTDATED, type Patience, reloader, Watch } from './watch.ts'
 
 export interface Watched {
   readonly options: ServeOptions
@@ -16,6 +16,8 @@ export class Changes implements AsyncDisposable {
   readonly #watched: Watched
   #watch: Watch | undefined
   #change = (): void => {}
+  /** Also of a supervisor whose first workers were outdated, and its successor. */
+  readonly #patience: Patience = { time: OUTDATED }
   /** A change has come since the last supervisor began. It may have read the files before. */
   #isNew = false
 
@@ -60,7 +62,8 @@ export class Changes implements AsyncDisposable {
           level: 'info',
           text: `Worker ${slot} (pid ${pid}) was still starting when a file changed, so passfd kills it`,
           facts: { slot, pid }
-        })
+        }),
+      this.#patience
     )
     this.#change = change
     this.#isNew = false

@@ -1,6 +1,6 @@
 /** `--watch`: reloads when a file of the program changes. The ports stay open, and what can't start never replaces what serves. */
 import { once } from 'node:events'
-import { statSync } from 'node:fs'
+import { type Stats, statSync } from 'node:fs'
 import { basename, extname, relative, resolve, sep } from 'node:path'
 import { watch as watchPaths } from 'chokidar'
 import type { RestartPolicy, Supervisor, SupervisorOptions, WorkerInfo } from '../../prefork/index.ts'
@@ -32,7 +32,9 @@ const LONGEST = 1000
 /** How often it looks whether a watched folder is another one, in ms: a build may have removed it and made it again. No watch reports that. */
 const LOOK = 250
 /** How long a worker may start, in ms, if the files have changed since. Not at once: a program may write files itself when it starts. */
-const OUTDATED = 2000
+export const OUTDATED = 2000
+/** Twice as long for each worker that was killed for it, up to this: otherwise a program that writes files and starts slowly never started. */
+const MOST_OUTDATED = 30_000
 /** A worker that ends sooner than this, in ms, waits for a change. */
 const STABLE = 1000
 /** Longer than anybody waits for a change: the longest time of a timer. */
@@ -73,7 +75,7 @@ export class Watch implements AsyncDisposable {
       ignoreInitial: true,
       ignored: (path, stats) => {
         if (always.has(path)) return false
-        if (never.has(path)) return true
+        if (never.has(path) || isSpecial(stats)) return true
         const inner = roots.flatMap(root => within(root, path) ?? [])
         return inner.every(each => isIgnored(each, folders.length === 0 && stats?.isFile() === true))
       }
@@ -146,7 +148,8 @@ export class Watch implements AsyncDisposable {
 export function reloader(
   supervisor: Pick<Supervisor, 'reload' | 'workers'>,
   onFailed: (error: Error) => void,
-  onOutdated: (worker: WorkerInfo) => void = () => {}
+  onOutdated: (worker: WorkerInfo) => void = () => {},
+  patience: Patience = { time: OUTDATED }
 ): { change(): void; started(): void } {
   const reported = new WeakSet<Error>()
   let isEarly = false
@@ -155,8 +158,16 @@ export function reloader(
     const mine = ++latest
     for (const { id, state, uptime } of supervisor.workers)
       if (state === 'starting')
-        setTimeout(() => killStarting(supervisor, id, onOutdated), Math.max(0, OUTDATED - uptime)).unref()
-    supervisor.reload().catch((error: NodeJS.ErrnoException) => {
+        setTimeout(
+          () => {
+            if (killStarting(supervisor, id, onOutdated)) patience.time = Math.min(2 * patience.time, MOST_OUTDATED)
+          },
+          Math.max(0, patience.time - uptime)
+        ).unref()
+    const reloaded = supervisor.reload().then(() => {
+      patience.time = OUTDATED
+    })
+    reloaded.catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ERR_PASSFD_SUPERVISOR_STATE') isEarly = true
       else if (error.code !== 'ERR_PASSFD_SUPERVISOR_STOPPED' && mine === latest && !reported.has(error)) {
         reported.add(error)
@@ -167,26 +178,33 @@ export function reloader(
   return {
     change,
     started: () => {
+      patience.time = OUTDATED
       if (isEarly) change()
       isEarly = false
     }
   }
 }
 
-/** Unless it is ready, or has ended. */
+/** How long an outdated worker may start at the moment, in ms. */
+export interface Patience {
+  time: number
+}
+
+/** Unless it is ready, or has ended. Returns whether it was killed. */
 function killStarting(
   { workers }: Pick<Supervisor, 'workers'>,
   id: number,
   onOutdated: (worker: WorkerInfo) => void
-): void {
+): boolean {
   const worker = workers.find(worker => worker.id === id && worker.state === 'starting')
-  if (worker?.pid === undefined) return
+  if (worker?.pid === undefined) return false
   try {
     process.kill(worker.pid, 'SIGKILL')
-    onOutdated(worker)
   } catch {
-    // It runs as another user
+    return false // it runs as another user
   }
+  onOutdated(worker)
+  return true
 }
 
 /** A worker that ends soon after its start waits for a change: its port stays open, and requests wait in it. Another one is replaced at once. */
@@ -208,6 +226,11 @@ export function isIgnored(inner: string, programsOnly: boolean): boolean {
   const names = inner.split(sep)
   if (names.some(name => name.startsWith('.') || IGNORED_NAMES.has(name))) return true
   return IGNORED_FILES.test(basename(inner)) || (programsOnly && !PROGRAMS.has(extname(inner)))
+}
+
+/** A socket, such as passfd's own, or another thing that is no program. */
+function isSpecial(stats: Stats | undefined): boolean {
+  return stats !== undefined && !stats.isFile() && !stats.isDirectory() && !stats.isSymbolicLink()
 }
 
 /** Which folder it is: a new one may have the number of one that was removed. */

@@ -1,8 +1,11 @@
 /** `--watch`. */
+import { once } from 'node:events'
 import { existsSync, mkdirSync, renameSync, rmSync, watch as watchFile, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import {
   isIgnored,
+  OUTDATED,
   reloader,
   restartOnChange,
   WATCH_DEFAULTS,
@@ -10,6 +13,7 @@ import {
   type WatchOptions
 } from '../../../src/cli/serve/watch.ts'
 import { temporaryPath } from '../../helpers/path.ts'
+import { start } from '../../helpers/process.ts'
 import { get, light, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
 
@@ -80,6 +84,9 @@ test('a change, a new file, a new folder, a file that an editor replaces, a remo
       t.deepEqual([...seen], [name])
     }
     await changed('a.js', () => writeFileSync(join(cwd, 'a.js'), '2'))
+    // As passfd's own are
+    const server = createServer().listen(join(cwd, 'own.takeover'))
+    await once(server, 'listening')
     await changed('b.ts', () => {
       writeFileSync(log, '{}')
       writeFileSync(join(cwd, 'data.db'), 'x')
@@ -96,6 +103,8 @@ test('a change, a new file, a new folder, a file that an editor replaces, a remo
       renameSync(join(cwd, 'a.js~'), join(cwd, 'a.js'))
     })
     await changed('b.ts', () => rmSync(join(cwd, 'b.ts')))
+    server.close()
+    await once(server, 'close')
   })
 })
 
@@ -199,10 +208,12 @@ test('a new worker that never gets ready does not hold the next change', async t
   writeFileSync(path, `exec ${light()}`)
   await supervising(t, { command: ['/bin/sh', path] }, async (supervisor, { exits }) => {
     const outdated: number[] = []
+    const patience = { time: 100 }
     const { change } = reloader(
       supervisor,
       error => t.fail(error.message),
-      ({ id }) => outdated.push(id)
+      ({ id }) => outdated.push(id),
+      patience
     )
     await supervisor.start()
     const old = supervisor.workers.map(({ pid }) => pid)
@@ -216,7 +227,18 @@ test('a new worker that never gets ready does not hold the next change', async t
     t.false(supervisor.workers.some(({ pid }) => old.includes(pid)))
     t.is(exits.length, 2)
     t.deepEqual(outdated, [2])
+    await until(() => patience.time === OUTDATED, 'the end of the reload')
   })
+})
+
+test('the next worker gets more time than one that was killed, so that a slow start is not killed for ever', async t => {
+  const { child, exit } = start('/bin/sleep', ['1000'])
+  const worker = { id: 1, state: 'starting', uptime: 1e9, pid: child.pid }
+  const patience = { time: 100 }
+  const supervisor = { workers: [worker], reload: () => new Promise<void>(() => {}) }
+  reloader(supervisor as never, error => t.fail(error.message), undefined, patience).change()
+  t.is((await exit).signal, 'SIGKILL')
+  t.is(patience.time, 200)
 })
 
 testInCi('a worker that crashes at its start: its port stays open, and requests wait for the next change', async t => {

@@ -21,7 +21,10 @@ for (const kind of KINDS)
       })
       await supervisor.start()
       await supervisor.stop()
-      t.regex(reason!, /^it has not stopped within 200 ms \(stopTimeout\) \((exited|was killed)/)
+      t.regex(
+        reason!,
+        /^it has not stopped within 200 ms \(stopTimeout\)(, so passfd killed it$| \((exited|was killed))/
+      )
       t.regex(exits.join(), /^0\/1 (SIGKILL|1)$/) // its own limit, or the supervisor's
       t.deepEqual(of(1), ['starting', 'ready', 'stopping', 'exited'])
     })
