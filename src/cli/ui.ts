@@ -6,6 +6,8 @@ import picocolors from 'picocolors'
 /** A terminal has `isTTY` and `columns`. */
 export interface Output {
   write(text: string | Uint8Array): unknown
+  /** How many bytes wait for the reader. */
+  writableLength?: number
   isTTY?: boolean
   columns?: number
   rows?: number

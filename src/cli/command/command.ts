@@ -119,6 +119,13 @@ async function fromServer(error: unknown, admin: Admin): Promise<unknown> {
   const { code, remote } = error as { code?: string; remote?: { code?: string; message?: string } }
   if (code !== 'ERR_PASSFD_REMOTE' || remote?.message === undefined) return error
   const options = remote.code === undefined ? { cause: error } : { cause: error, code: remote.code }
+  if (remote.code === 'ERR_PASSFD_SUPERVISOR_STOPPED')
+    return new CommandError(
+      EXIT.temporary,
+      `${label(admin)} was stopped or replaced meanwhile`,
+      'If another process serves now, repeat the command',
+      options
+    )
   if (remote.code !== 'ERR_PASSFD_SUPERVISOR_STATE')
     return new CommandError(EXIT.failed, remote.message, undefined, options)
   // Its message is for programs that have made a Supervisor

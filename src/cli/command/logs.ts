@@ -35,6 +35,9 @@ export function register(program: Command): void {
   )
 }
 
+/** So many bytes wait for whoever reads stdout; further lines are dropped. More than all last lines together. */
+const MOST_UNREAD = 16 * 1024 * 1024
+
 interface LogsOptions {
   readonly lines: number
   readonly follow: boolean
@@ -55,6 +58,8 @@ async function showLogs(server: string | undefined, { lines, follow }: LogsOptio
   const render = ui.json ? asRecord : stdout.isTTY === true ? prefixed(hasColors(stdout, env)) : plain
   const channels = new Set<Admin['channel']>()
   let isRead = true
+  /** Lines since the last one that was written. */
+  let dropped = 0
   const onError = (): void => {
     isRead = false
     for (const channel of channels) channel.destroy()
@@ -88,7 +93,13 @@ async function showLogs(server: string | undefined, { lines, follow }: LogsOptio
     await next
   }
   const write = ({ worker, stream = 'stdout', line = new Uint8Array(), length, missed, time }: AdminEvent): void => {
-    if (missed !== undefined) ui.note(`passfd: ${countOf(missed, 'line')} missed, because this reads too slowly.`)
+    if ((stdout.writableLength ?? 0) > MOST_UNREAD) {
+      dropped += 1 + (missed ?? 0)
+      return
+    }
+    const all = dropped + (missed ?? 0)
+    dropped = 0
+    if (all > 0) ui.note(`passfd: ${countOf(all, 'line')} missed, because this reads too slowly.`)
     const { buffer, byteOffset, byteLength } = line
     stdout.write(render(worker as AdminWorker, stream, Buffer.from(buffer, byteOffset, byteLength), time))
     if (length !== undefined) ui.note(`passfd: The line above is cut: it has ${length.toLocaleString('en')} bytes.`)
