@@ -65,7 +65,8 @@ function pack() {
   if (env.PASSFD_PACK !== undefined && !isHost) fail(`PASSFD_PACK is ${env.PASSFD_PACK}; it can only be host`)
   rmSync(path('prebuilds'), { recursive: true, force: true })
   if (isHost) {
-    const target = place(`${platform}-${arch}-glibc`)
+    const libc = process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
+    const target = place(`${platform}-${arch}-${libc}`)
     copyFileSync(path('native/build/Release/passfd.node'), target)
     execFileSync('strip', ['--strip-unneeded', target])
   } else {

@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url'
 
 export const path = name => fileURLToPath(new URL(`../${name}`, import.meta.url))
 
-const KERNEL = arch => `/usr/${arch}-linux-gnu/include`
 const musl = arch => ['-nostdinc', `-isystem/usr/include/${arch}-linux-musl`, '-isystem@GCC_INCLUDE@']
 
 /**
@@ -22,7 +21,7 @@ export const TARGETS = {
   },
   'linux-arm64-musl': {
     gcc: 'aarch64-linux-gnu-gcc',
-    before: [...musl('aarch64'), `-idirafter${KERNEL('aarch64')}`],
+    before: [...musl('aarch64'), '-idirafter/usr/aarch64-linux-gnu/include'],
     after: ['-nostdlib', '-L/usr/lib/aarch64-linux-musl', '-lc', '-lgcc']
   }
 }

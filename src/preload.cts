@@ -176,10 +176,12 @@ function guardFiles(): void {
   const { lstatSync, statSync } = fs
   const isKept = (path: fs.PathLike): boolean => {
     try {
-      const { dev, ino } = lstatSync(path)
+      const own = lstatSync(path)
+      // When the program has closed its server, it may have a file of its own there
+      if (!own.isSocket()) return false
       return [...kept].some(one => {
         const stats = statSync(one, { throwIfNoEntry: false })
-        return stats?.ino === ino && stats.dev === dev
+        return stats?.ino === own.ino && stats.dev === own.dev
       })
     } catch {
       // At the stop the supervisor has removed it; anything else the call itself reports

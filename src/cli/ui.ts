@@ -110,7 +110,7 @@ export class Ui {
 
   /**
    * Waits for `work`. When that takes longer than a second and stderr is a terminal, `text` and the seconds stand there meanwhile, and what `detail`
-   * resolves to: it is called each time. `after`: the second, in ms.
+   * resolves to: it is called each time. `after`: the time before it is shown, and from one to the next, in ms.
    */
   async progress<T>(
     text: string,

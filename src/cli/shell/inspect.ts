@@ -70,10 +70,9 @@ function inspectProcess(pid: number, ui: Ui): void {
   const process = processOf(pid)
   if (process.uid === undefined)
     throw new CommandError(EXIT.noInput, `There is no process ${pid}`, 'ps(1) lists those that run', { code: 'ESRCH' })
-  let held = heldBy(pid)
-  // Descriptors may be opened and closed while one after the other is looked at: what is unknown still is unknown at a second look
-  if (held.descriptors.some(({ peerHidden }) => peerHidden)) held = heldBy(pid)
-  const { links, survey, descriptors } = held
+  const links = linksOf(pid)
+  const survey = new Survey(pid)
+  const descriptors = [...(links ?? [])].map(([fd, link]) => describeHeld(pid, fd, link, survey))
   const missing: string[] = []
   if (links === undefined)
     missing.push(`Only its own user and root may see what process ${pid} holds: run this as user ${process.uid}`)
@@ -84,12 +83,6 @@ function inspectProcess(pid: number, ui: Ui): void {
   const report: ProcessReport = { ...process, descriptors, ...(missing.length === 0 ? {} : { missing }) }
   ui.result(report, processText(report, ui))
   end(missing, ui)
-}
-
-function heldBy(pid: number) {
-  const links = linksOf(pid)
-  const survey = new Survey(pid)
-  return { links, survey, descriptors: [...(links ?? [])].map(([fd, link]) => describeHeld(pid, fd, link, survey)) }
 }
 
 /** `count`: how many ends nobody is known to hold. */

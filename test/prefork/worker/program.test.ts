@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import type { Balance } from '../../../src/prefork/index.ts'
+import type { Balance, Supervisor } from '../../../src/prefork/index.ts'
 import { isInCi } from '../../helpers/full.ts'
 import { isWritten, temporaryPath } from '../../helpers/path.ts'
 import { freePort } from '../../helpers/port.ts'
@@ -61,6 +61,13 @@ test('every form of listen() and bind() comes out as without passfd', async t =>
 })
 
 /** A Node program that is written when the test runs. */
+/** Until its first worker has reported a request. One that does not wait has said before that it is ready. */
+async function serves(supervisor: Supervisor): Promise<void> {
+  await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
+  await get(supervisor, Object.keys(supervisor.addresses)[0])
+  await until(() => supervisor.workers[0]!.requests === 1, 'its report')
+}
+
 /** Of a server at a Unix socket. */
 function answerAt(socketPath: string): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => void request({ socketPath, agent: false }, resolve).on('error', reject).end())
@@ -130,10 +137,7 @@ test('waitReady: it is ready when it says so; without a handler of its own it en
     { program: written(source), listeners: {}, waitReady: true },
     async (supervisor, { of, exits }) => {
       const started = supervisor.start()
-      await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
-      await get(supervisor, Object.keys(supervisor.addresses)[0])
-      // A worker that does not wait has said so before it reports the request
-      await until(() => supervisor.workers[0]!.requests === 1, 'its report')
+      await serves(supervisor)
       t.deepEqual(of(1), ['starting'])
       process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
       await started
@@ -164,9 +168,7 @@ testInCi('its environment may be another one when it listens, and an exception o
     await supervising(t, { program: written(source), listeners: {}, waitReady }, async (supervisor, { of }) => {
       const started = supervisor.start()
       if (waitReady) {
-        await until(() => Object.keys(supervisor.addresses).length === 1, 'its listener')
-        await get(supervisor, Object.keys(supervisor.addresses)[0])
-        await until(() => supervisor.workers[0]!.requests === 1, 'its report')
+        await serves(supervisor)
         t.deepEqual(of(1), ['starting'])
         process.kill(supervisor.workers[0]!.pid!, 'SIGUSR2')
       }
@@ -575,6 +577,23 @@ testInCi(
     }
   }
 )
+
+testInCi('where a program has closed its server it may remove a file of its own', async t => {
+  const [path, output] = [temporaryPath('closed'), temporaryPath('output')]
+  const source = `${REQUIRE}${WEB}
+    import { existsSync, unlinkSync, writeFileSync } from 'node:fs'
+    const closed = require('node:net').createServer().listen('${path}', () => closed.close(() => {
+      writeFileSync('${path}', 'a file')
+      unlinkSync('${path}')
+      writeFileSync('${output}', String(existsSync('${path}')))
+      server.listen(0, '127.0.0.1')
+    }))`
+  await supervising(t, { program: written(source), listeners: {} }, async supervisor => {
+    await supervisor.start()
+    t.is(readFileSync(output, 'utf8'), 'false')
+    await supervisor.stop()
+  })
+})
 
 testInCi('that something else has removed the file of a socket is a warning', async t => {
   const path = temporaryPath('removed')
