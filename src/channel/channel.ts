@@ -28,6 +28,7 @@ import { ReplySettlement } from './reply-settlement.ts'
 import { giveReturned, type Returned } from './returned.ts'
 import { Session } from './session.ts'
 import type { ReturnState, SessionOwner } from './session-core.ts'
+import { requests, traceRequest } from './tracing.ts'
 import type { Wire } from './wire.ts'
 
 export interface RequestOptions<Reply = unknown> {
@@ -159,6 +160,11 @@ export class Channel<In = unknown, Out = unknown>
    * ERR_PASSFD_CLOSED or an AbortError.
    */
   request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
+    if (requests.hasSubscribers) return traceRequest(this, value, given => this.#request(given, options))
+    return this.#request(value, options)
+  }
+
+  #request<Reply>(value: Out, options: RequestOptions<Reply>): Promise<Reply> {
     this.#notClosedByUs()
     checkOptions(options, REQUEST_OPTIONS)
     const { descriptors = 1, signal, timeout = this.#session.limits.requestTimeout, schema } = options

@@ -9,6 +9,7 @@ import { descriptorsGiven } from './find-descriptors.ts'
 import { ALL, ANSWER, ANSWERED, END, type Message } from './message.ts'
 import { UnsentAnswer } from './sending.ts'
 import type { Session } from './session.ts'
+import { handling, isThenable, traceHandler } from './tracing.ts'
 
 export type Handler<In = unknown> = (message: Message<In>) => unknown
 
@@ -89,7 +90,7 @@ export class Handlers<In> {
     let result: unknown
     let later: boolean
     try {
-      result = this.#handler(message)
+      result = handling.hasSubscribers ? traceHandler(this.#handler, message) : this.#handler(message)
       later = isThenable(result)
     } catch (error) {
       fail(message, error, this.#session, this)
@@ -174,9 +175,4 @@ export function serveOptions<In>(handler: unknown, given: ServeOptions<In>): Ser
   if (concurrency !== undefined) checkInteger(concurrency, 'options.concurrency', 1, 0x7fffffff)
   checkType(onError, 'onError', 'a function', isFunction)
   return options
-}
-
-/** Unlike base/brand, this does not accept a function with a `then`: that is an answer, which the encoder rejects as it does any function. */
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

@@ -92,7 +92,9 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     }
     const entry: Entry<In> = { message, cost, ready: true, failure: undefined }
     const { context } = this.#session
-    if (schema !== undefined) {
+    // Before the schema: what a tracer has added to the value is no business of the program's
+    if (received.hasSubscribers) context.run(() => received.publish({ channel: this.#channel, message }))
+    if (schema !== undefined && !this.#destroyed) {
       const checked = context.run(() => validate(schema, message.value))
       if (checked instanceof Promise) {
         entry.ready = false
@@ -102,9 +104,8 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
         })
       } else applySchema(entry, checked)
     }
-    if (received.hasSubscribers) context.run(() => received.publish({ channel: this.#channel, message }))
     if (this.#destroyed) {
-      // By the schema or a subscriber
+      // By a subscriber or the schema
       message[END]('the channel was destroyed', false)
       return false
     }
