@@ -2,7 +2,9 @@
  * `npm run bench [-- [--json] [ROW…]]`: measures passfd against its peers and against bare system calls. Each row is a file in rows/,
  * each contender a program with a process at each end; it fails if a message is lost or a descriptor is left open. Build first.
  */
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { type Asked, parseArguments } from './arguments.ts'
 import { describeMachine } from './machine.ts'
 import { measure, type Row, type SideRow, takesPart } from './measure.ts'
@@ -12,6 +14,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 const names = readdirSync(new URL('rows/', import.meta.url)).map(file => file.replace(/\.ts$/, ''))
 const { json, runs, rows } = parsed()
 if (!existsSync(new URL('../dist/index.js', import.meta.url))) fail('dist/ is not built: npm run build')
+// The rows `layer-…` measure modules that dist/ has only within a wing
+const compiling = fileURLToPath(new URL('../scripts/compile-tests.mjs', import.meta.url))
+if (spawnSync(process.execPath, [compiling], { stdio: ['ignore', 2, 2] }).status !== 0)
+  fail('build/ could not be compiled')
 
 const machine = describeMachine()
 const results = []

@@ -15,7 +15,8 @@ const STEPS = [
   ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'],
   ['scripts/declarations.mjs'],
   ['scripts/strip-comments.mjs'],
-  ['scripts/build-cli.mjs']
+  ['scripts/build-cli.mjs'],
+  ['scripts/bundle.mjs']
 ]
 /** node_modules/.package-lock.json names what npm has installed. */
 const CONFIGURATION = [

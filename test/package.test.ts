@@ -160,8 +160,8 @@ testInCi('the tarball has what is needed and nothing else', t => {
   ])
     t.true(paths.includes(path), path)
   const files = (folder: string): string[] => fs.readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-  for (const name of files('src').filter(name => /(?<!\.d)\.ts$/.test(name) && !name.startsWith('cli/')))
-    t.true(paths.includes(`dist/${name.slice(0, -3)}.js`), name)
+  for (const { default: door } of Object.values<{ default?: string }>(manifest.exports))
+    if (door !== undefined) t.true(paths.includes(door.slice(2)), door)
   for (const name of files('native').filter(name => !name.startsWith('build') && /\.(c|h|gyp)$/.test(name)))
     t.true(paths.includes(`native/${name}`), name)
   for (const path of paths) t.regex(path, /^(dist|docs|native|prebuilds)\/|^[A-Z]+\.md$|^LICENSE$|^package\.json$/)
@@ -170,13 +170,47 @@ testInCi('the tarball has what is needed and nothing else', t => {
   const modules = files('src')
     .filter(name => /\.c?ts$/.test(name))
     .map(name => `dist/${name.replace(/\.c?ts$/, '')}`)
-  const known = ['dist/codec/msgpackr/', 'dist/cli/']
+  const known = ['dist/codec/msgpackr/', 'dist/cli/', 'dist/wings/']
   for (const path of paths.filter(path => path.startsWith('dist/') && !known.some(one => path.startsWith(one))))
     t.true(modules.includes(path.replace(/(\.d)?\.c?[jt]s$/, '')), path)
   for (const path of paths) t.notRegex(path, /\.map$|\.svg$|bench/)
   t.true(packed.size < 700_000, `${packed.size} bytes`)
   t.true(packed.unpackedSize < 3_000_000, `${packed.unpackedSize} bytes`)
 })
+
+testInCi(
+  'its doors export what their sources do, from one file for each wing, and stack traces name the functions',
+  async t => {
+    const doors = Object.entries<{ default?: string }>(manifest.exports).flatMap(([name, { default: door }]) =>
+      door === undefined
+        ? []
+        : { name: `passfd${name.slice(1)}`, source: door.replace('./dist/', '').replace(/\.js$/, '') }
+    )
+    const look = `
+    const names = {}
+    for (const door of ${JSON.stringify(doors.map(({ name }) => name))}) names[door] = Object.keys(await import(door))
+    const { Descriptor, pair } = await import('passfd')
+    const [channel, end] = pair()
+    end.close()
+    let stack
+    try { channel.send({ f: () => {} }) } catch (error) { stack = error.stack }
+    await channel.close()
+    console.log(JSON.stringify({ names, stack }))`
+    const { names, stack } = JSON.parse(await program(folder, 'doors.mjs', look))
+    for (const { name, source } of doors)
+      t.deepEqual(names[name], Object.keys(await import(`../src/${source}.ts`)).sort(), name)
+    t.regex(stack, /at Channel\.send \(.*\/dist\/wings\/channel\.js:\d+/)
+    const wings = fs.readdirSync(join(root, 'src')).filter(name => !/\./.test(name) && name !== 'cli')
+    for (const wing of wings) {
+      const files = packed.files.filter(({ path }) => path.endsWith('.js') && path.startsWith(`dist/${wing}/`))
+      for (const { path } of files.filter(({ path }) => !path.includes('/msgpackr/'))) {
+        const isDoor = doors.some(({ source }) => path === `dist/${source}.js`)
+        // All else that has a path of its own is a name for a part of a wing
+        if (!isDoor) t.true(fs.statSync(join(installed, path)).size < 500, path)
+      }
+    }
+  }
+)
 
 testInCi('it depends on two packages, neither of which runs anything when it is installed', t => {
   const published = JSON.parse(fs.readFileSync(join(installed, 'package.json'), 'utf8'))
@@ -259,7 +293,7 @@ testInCi('the declarations are those of the doors: no internals, and nothing tha
     'prefork/launch/launch'
   ]
   for (const name of internals) {
-    t.true(paths.includes(`dist/${name}.js`), name)
+    t.true(fs.existsSync(join(root, `src/${name}.ts`)), name)
     t.false(declarations.includes(`dist/${name}.d.ts`), name)
   }
   for (const name of ['moveOutShared', 'restoreNumber', 'descriptorOf', 'SocketWire', 'interface Native'])

@@ -1,8 +1,8 @@
 /** Bodies alone: encoded one behind the other into a slab, as the transport lays them out, and decoded from there. */
-import { Codec } from '../../dist/codec/codec.js'
-import { Encoded } from '../../dist/codec/encoded.js'
-import { HEADER } from '../../dist/codec/frame.js'
-import { Descriptor } from '../../dist/index.js'
+import { Codec } from '../../build/src/codec/codec.js'
+import { Encoded } from '../../build/src/codec/encoded.js'
+import { HEADER } from '../../build/src/codec/frame.js'
+import { Descriptor } from '../../build/src/index.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 
 const near = new Codec()

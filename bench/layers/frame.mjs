@@ -1,8 +1,8 @@
 /** Frames alone: headers written one behind the other, as the transport does, and the reader that takes them apart. */
-import { Codec } from '../../dist/codec/codec.js'
-import { Encoded } from '../../dist/codec/encoded.js'
-import { FrameReader, HEADER, MESSAGE, RECORDS, writeHeader } from '../../dist/codec/frame.js'
-import { Descriptor } from '../../dist/index.js'
+import { Codec } from '../../build/src/codec/codec.js'
+import { Encoded } from '../../build/src/codec/encoded.js'
+import { FrameReader, HEADER, MESSAGE, RECORDS, writeHeader } from '../../build/src/codec/frame.js'
+import { Descriptor } from '../../build/src/index.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 
 const HEADROOM = 65536

@@ -3,15 +3,15 @@
  * closed in batches, and confirmed. No hello, no credit, no channel.
  */
 import { setImmediate as turn } from 'node:timers/promises'
-import { Parcel } from '../../dist/channel/parcel.js'
-import { Transport } from '../../dist/channel/transport.js'
-import { SocketWire } from '../../dist/channel/wire.js'
-import { Codec } from '../../dist/codec/codec.js'
-import { Encoded } from '../../dist/codec/encoded.js'
-import { MESSAGE, TAKEN } from '../../dist/codec/frame.js'
-import { lent, moveOutShared } from '../../dist/descriptor/descriptor.js'
-import { Descriptor } from '../../dist/index.js'
-import { native } from '../../dist/os/native.js'
+import { Parcel } from '../../build/src/channel/parcel.js'
+import { Transport } from '../../build/src/channel/transport.js'
+import { SocketWire } from '../../build/src/channel/wire.js'
+import { Codec } from '../../build/src/codec/codec.js'
+import { Encoded } from '../../build/src/codec/encoded.js'
+import { MESSAGE, TAKEN } from '../../build/src/codec/frame.js'
+import { lent, moveOutShared } from '../../build/src/descriptor/descriptor.js'
+import { Descriptor } from '../../build/src/index.js'
+import { native } from '../../build/src/os/native.js'
 import { eachWay, measure, small, withFile, workload } from '../workload.mjs'
 
 /** The owner of a transport; `frame` gets what has come. */

@@ -52,7 +52,7 @@ function linkOrCopy(place: string): void {
 function setVersion(folder: string, version: string): void {
   const { version: before } = JSON.parse(fs.readFileSync(join(folder, 'package.json'), 'utf8'))
   if (version.length !== before.length) throw new Error(`a version of ${before.length} characters is needed`)
-  for (const name of ['package.json', 'dist/base/version.js', 'native/build/Release/passfd.node']) {
+  for (const name of ['package.json', 'dist/wings/base.js', 'native/build/Release/passfd.node']) {
     const bytes = fs.readFileSync(join(folder, name))
     const changed = Buffer.from(bytes.toString('latin1').replaceAll(before, version), 'latin1')
     fs.rmSync(join(folder, name))

@@ -217,7 +217,7 @@ test('it does not keep the process running', async t => {
 })
 
 const UNREF = `
-import { NotifySocket } from ${JSON.stringify(new URL('../../dist/systemd/notify-socket.js', import.meta.url))}
+import { NotifySocket } from ${JSON.stringify(new URL('../../build/dist/systemd/notify-socket.js', import.meta.url))}
 const socket = await NotifySocket.open()
 socket.watch(1, () => {})
 console.log('open')`

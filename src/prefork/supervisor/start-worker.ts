@@ -13,7 +13,7 @@ import type { Settings, SpawnSettings } from '../options.ts'
 import type { WriteEnds } from './output-lines.ts'
 
 /** Where src/preload.cts is, seen from dist/, from a bundle, and from src/ in tests. */
-const PRELOADS = ['../../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
+const PRELOADS = ['../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
 
 /** The process gets copies of the Descriptors, which the caller still owns. */
 export interface WorkerStart {

@@ -152,13 +152,13 @@ test('nonsense that a worker says of itself is left out', async t => {
   t.true(text.includes('passfd_worker_uptime_seconds{'))
 })
 
-/** What the built module says where there is no node_modules, and where there is only what `prom-client` is said to be. */
+/** What the compiled module says where there is no node_modules, and where there is only what `prom-client` is said to be. */
 function elsewhere(...clients: (string | undefined)[]): string[] {
   const folder = fs.mkdtempSync(temporaryPath('elsewhere'))
-  const dist = fileURLToPath(new URL('../../../dist/', import.meta.url))
+  const compiled = fileURLToPath(new URL('../../../build/src/', import.meta.url))
   for (const [place, client] of clients.entries()) {
     const own = join(folder, `${place}`)
-    for (const wing of ['base', 'prefork']) fs.cpSync(join(dist, wing), join(own, wing), { recursive: true })
+    for (const wing of ['base', 'prefork']) fs.cpSync(join(compiled, wing), join(own, wing), { recursive: true })
     fs.writeFileSync(join(own, 'package.json'), '{"type":"module"}')
     if (client === undefined) continue
     fs.mkdirSync(join(own, 'node_modules/prom-client'), { recursive: true })
