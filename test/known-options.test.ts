@@ -9,6 +9,7 @@ import { Connection, connect, Descriptor, listen, pair } from '../src/index.ts'
 import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
 import { Worker } from '../src/prefork/worker/worker.ts'
+import { ServedListeners } from '../src/serving/served-listeners.ts'
 import * as stream from '../src/stream/index.ts'
 import { takeOver, takeoverStatus } from '../src/takeover/index.ts'
 import { socketPath } from './helpers/path.ts'
@@ -413,7 +414,8 @@ async function withServer(work: (server: any) => unknown): Promise<void> {
 
 /** A worker without a listener. It is no process of its own, and is never stopped. */
 function alone(): Worker {
-  return new Worker({ listeners: new Map(), handsOver: () => {} } as unknown as ConstructorParameters<typeof Worker>[0])
+  const origin = { listeners: new Map(), isShared: () => false, handsOver: () => {} }
+  return new Worker(origin as unknown as ConstructorParameters<typeof Worker>[0], new ServedListeners(origin))
 }
 
 async function withSeat(work: (seat: any) => unknown): Promise<void> {

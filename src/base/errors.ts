@@ -90,7 +90,8 @@ const TABLE = {
     "{operation} can't be called now: this Supervisor is {phase}. It starts once: wait for start(), or make another one.",
   NATIVE_MISSING: 'The native part of passfd is missing ({detail}). {advice}.',
   NATIVE_NONE: 'There is no binary of passfd for {here}; these exist: {there}. {advice}.',
-  PLATFORM: 'This is {system}, where passfd can be imported, but not used. Run this program on Linux.',
+  PLATFORM:
+    'Descriptors are passed on Linux only, and this is {system}. Here only joinSupervisor() with its option standalone and "passfd serve" with one process work. Run the rest on Linux.',
   NATIVE_BUNDLED:
     'The native part of passfd is missing ({detail}): passfd was bundled without it. Mark passfd as external in your bundler, or copy node_modules/passfd/{prebuilt} beside the bundle.',
   NATIVE_FORBIDDEN: 'The native part of passfd ({path}) may not be loaded: {why}. {advice}.',

@@ -5,11 +5,12 @@ import { abortError, checked } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
 import { Descriptor, descriptionOf, own } from '../descriptor/descriptor.ts'
-import { peerOf } from '../descriptor/peer.ts'
+import { ownPeer, peerOf } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
 import { connectTo, socketName } from '../os/socket-name.ts'
 import { type Channel, type ChannelSetup, createChannel, sessionOf, startChannel } from './channel.ts'
 import { refuse } from './fault.ts'
+import { LoopbackWire } from './loopback.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions, channelLimits } from './options.ts'
 import { SocketWire, TrustedWire } from './wire.ts'
 
@@ -77,6 +78,19 @@ export function channelOn<In, Out>(end: Descriptor, options: ChannelOptions<In>)
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const description = descriptionOf(end)
   return begunOn({ wire: new SocketWire(moveIn(end, 'unix-stream', 'connect()')), limits, options, description })
+}
+
+/**
+ * @internal Makes both ends of a channel within this process, without a socket, where the shim is missing. They carry messages without descriptors.
+ */
+export function pairWithin<In, Out>(options: ChannelOptions<In>): [Channel<In, Out>, Channel<Out, In>] {
+  const limits = channelLimits(options, { handshakeTimeout: 0 })
+  const ends = LoopbackWire.pair().map(wire => {
+    const channel = createChannel({ wire, peer: ownPeer(), limits, options })
+    startChannel(channel, limits.handshakeTimeout)
+    return channel
+  })
+  return ends as unknown as [Channel<In, Out>, Channel<Out, In>]
 }
 
 function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {

@@ -85,6 +85,18 @@ export function peerOf(fd: number, source: () => number = () => fd): Peer {
   return askOf(peer, source)
 }
 
+/** This process as the peer of a channel to itself. Where Node does not know users (Windows) they are 0. */
+export function ownPeer(): Peer {
+  const facts = {
+    pid: process.pid,
+    uid: process.geteuid?.() ?? 0,
+    gid: process.getegid?.() ?? 0,
+    groups: process.getgroups?.() ?? [],
+    agent: ''
+  }
+  return askOf(described(facts), () => -1)
+}
+
 let lastGroups: readonly number[] = Object.freeze([])
 
 /** Peers of one user share these values, which a channel keeps as long as it lives. */

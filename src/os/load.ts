@@ -60,13 +60,15 @@ const SYSTEMS: Record<string, string> = { darwin: 'macOS', win32: 'Windows' }
  * The binding for this evaluation; where it can't be (Bun, Deno, other systems than Linux), the error for its first use. Throws ERR_PASSFD_NATIVE_… where it
  * should be, and is not.
  */
-export function load(): { binding: unknown } | { error: PassfdError } {
+export function load(): { binding: unknown } | { error: PassfdError; system?: string } {
   const versions = process.versions as Record<string, string | undefined>
   for (const [key, [runtime, lack]] of Object.entries(RUNTIMES))
     if (versions[key] !== undefined)
       return { error: new PassfdError('RUNTIME', { runtime, version: versions[key]!, lack }) }
-  if (process.platform !== 'linux')
-    return { error: new PassfdError('PLATFORM', { system: SYSTEMS[process.platform] ?? process.platform }) }
+  if (process.platform !== 'linux') {
+    const system = SYSTEMS[process.platform] ?? process.platform
+    return { error: new PassfdError('PLATFORM', { system }), system }
+  }
   const { PASSFD_SHIM } = process.env
   const root = packageRoot()
   const places = PASSFD_SHIM !== undefined ? [PASSFD_SHIM] : root === undefined ? besideBundle() : inPackage(root)

@@ -259,16 +259,22 @@ export interface Native {
 
 const loaded = load()
 
-/** False: every function of `native` throws ERR_PASSFD_RUNTIME, so that the package can still be imported. */
+/** False: every function of `native` throws ERR_PASSFD_RUNTIME or ERR_PASSFD_PLATFORM, so that the package can still be imported. */
 export const available: boolean = 'binding' in loaded
 
-// Loaded now, not at the first call, so that a call costs no check
-export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing(loaded.error)
+/** The name of a system that the shim is not made for, such as 'macOS', where a program is developed that runs on Linux. Undefined: Linux. */
+export const foreignSystem: string | undefined = 'system' in loaded ? loaded.system : undefined
 
-function refusing(error: PassfdError): Native {
-  const refuse = (): never => {
-    Error.captureStackTrace?.(error, refuse)
-    throw error
-  }
+// Loaded now, not at the first call, so that a call costs no check
+export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing()
+
+/** Throws the error for a first use. Only where the shim is not `available`. */
+export function refuse(): never {
+  const { error } = loaded as { error: PassfdError }
+  Error.captureStackTrace?.(error, refuse)
+  throw error
+}
+
+function refusing(): Native {
   return new Proxy({} as Native, { get: () => refuse })
 }

@@ -1,7 +1,7 @@
 /** The listeners from which one server of the program accepts. */
 
 import { once } from 'node:events'
-import { createServer, Server, Socket, type SocketConstructorOpts } from 'node:net'
+import { createServer, type ListenOptions, Server, Socket, type SocketConstructorOpts } from 'node:net'
 import { quiet } from '../base/deferred.ts'
 import { EINVAL } from '../base/errno.ts'
 import { PassfdError } from '../base/errors.ts'
@@ -71,7 +71,7 @@ export class AcceptSources {
   /** Prepared for the next `remove()` of the last source. */
   #spare: Handled | undefined
   /** The server's own `listen()` has begun this, so Node has counted calls of it. */
-  readonly #within: boolean
+  #within: boolean
   #begun = false
   #stopped = false
 
@@ -103,6 +103,19 @@ export class AcceptSources {
     if (!this.#begun && !this.#server.listening) this.#checkUnused()
   }
 
+  /** As `begin()`, but Node binds the address, where there is no Descriptor of a listener. Rejects with the system's error, and can be called again. */
+  async listenItself(options: ListenOptions): Promise<void> {
+    this.check()
+    const acceptor = this.#server.listening ? this.#acceptor() : this.#server
+    this.#within = true
+    const listening = once(acceptor, 'listening')
+    acceptor.listen(options)
+    await listening
+    this.#begun = true
+    if (acceptor !== this.#server) this.#forwardErrors(acceptor)
+    this.#handles.set(acceptor._handle!, () => false)
+  }
+
   /** Accepts when this returns. `exclusive` is called at the end, and returns whether no other program holds the listener (see `endListeners`). */
   begin(listener: Descriptor, backlog: number, exclusive: () => boolean): Begun {
     this.check()
@@ -115,7 +128,7 @@ export class AcceptSources {
       })
     const first = !this.#begun && !this.#server.listening
     this.#begun = true
-    const acceptor = first ? this.#server : this.#acceptor()
+    const acceptor = first ? this.#server : this.#forwardErrors(this.#acceptor())
     if ((first || this.#standIn !== undefined) && kind === 'unix-stream-listener')
       this.#server._pipeName = nameOf(listener) // address() reports it
     const listening = quiet(once(acceptor, 'listening')) // or its 'error'
@@ -220,9 +233,12 @@ export class AcceptSources {
       socket._server = null
       this.#receive(socket)
     })
-    acceptor.on('error', error => this.#server.emit('error', error))
     if (this.#server._unref === true) acceptor.unref()
     return acceptor
+  }
+
+  #forwardErrors(acceptor: Handled): Handled {
+    return acceptor.on('error', error => this.#server.emit('error', error)) as Handled
   }
 
   /**

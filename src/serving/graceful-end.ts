@@ -3,7 +3,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
 import { NEW_GRACE_FACTOR } from './intake.ts'
-import type { ServedListeners } from './served-listeners.ts'
+import type { EndingListeners } from './served-listeners.ts'
 import { type StopHandler, StopHandlers } from './stop-handlers.ts'
 
 /** Time limits in ms. */
@@ -37,7 +37,7 @@ export interface EndEffects {
 }
 
 export class GracefulEnd {
-  readonly #listeners: ServedListeners
+  readonly #listeners: EndingListeners
   readonly #limits: EndLimits
   readonly #effects: EndEffects
   readonly #handlers = new StopHandlers()
@@ -51,7 +51,7 @@ export class GracefulEnd {
   readonly #before = new Set<Promise<unknown>>()
   #stopped: Promise<void> | undefined
 
-  constructor(listeners: ServedListeners, limits: EndLimits, effects: EndEffects) {
+  constructor(listeners: EndingListeners, limits: EndLimits, effects: EndEffects) {
     this.#listeners = listeners
     this.#limits = limits
     this.#effects = effects

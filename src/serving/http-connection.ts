@@ -5,7 +5,7 @@ import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers'
 import type { TLSSocket } from 'node:tls'
-import { native } from '../os/native.ts'
+import { available, native } from '../os/native.ts'
 import type { PassOn } from './intake.ts'
 
 /** The part that all connections of a server share. */
@@ -229,10 +229,10 @@ function countHeads(bytes: Buffer): number {
   return count
 }
 
-/** Whether bytes have arrived that this process has not read. */
+/** Whether bytes have arrived that this process has not read. Without the shim nothing but the next read shows that. */
 function hasUnread(socket: ObservedSocket): boolean {
   const fd = socket._handle?.fd ?? -1
-  return fd >= 0 && native.pending(fd) > 0
+  return available && fd >= 0 && native.pending(fd) > 0
 }
 
 /** Returns the connection of a server's socket. */

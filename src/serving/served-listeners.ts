@@ -4,6 +4,7 @@ import { PassfdError } from '../base/errors.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { type Descriptor, own } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
+import type { ListenHandle } from '../descriptor/to-node.ts'
 import { acceptUpTo, acceptWaiting } from '../os/acceptor.ts'
 import type { AcceptSource, Begun } from './accept-sources.ts'
 import { type ConnectionHandler, DescriptorIntake } from './descriptor-intake.ts'
@@ -28,6 +29,13 @@ export interface ListenerSource {
   /** Its server was closed by the program. */
   leaves?(name: string): void
 }
+
+/** What the graceful end of a process needs of its listeners: see ServedListeners. */
+export type EndingListeners = Pick<ServedListeners, 'intakes' | 'requests' | 'beginStop' | 'cutOff' | 'end' | 'drain'>
+
+/** What a worker needs of its listeners. */
+export type WorkerListeners = EndingListeners &
+  Pick<ServedListeners, 'serve' | 'receive' | 'expose' | 'handle' | 'becomeOrphan' | 'suspend'>
 
 interface ServedListener {
   readonly served: Intake
@@ -181,6 +189,13 @@ export class ServedListeners {
     this.#exposed.add(name)
     this.#source.uses?.(name, { adopts: this.#serving.has(name), exposed: true })
     return descriptor
+  }
+
+  /** Returns a copy for the program's own `server.listen()`. */
+  handle(name: string): ListenHandle {
+    const handle = this.expose(name).toListenHandle()
+    const { backlog } = this.get(name) as { backlog?: number }
+    return backlog === undefined ? handle : Object.assign(handle, { backlog })
   }
 
   // --- accepting later, and not for a while

@@ -2,7 +2,7 @@
 import * as http from 'node:http'
 import type { ServerHttp2Session } from 'node:http2'
 import * as https from 'node:https'
-import type { Server, Socket } from 'node:net'
+import type { ListenOptions, Server, Socket } from 'node:net'
 import * as tls from 'node:tls'
 import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
@@ -92,6 +92,11 @@ export class ServerIntake implements Intake {
   /** For a server that will only get connections: makes it listen (see Connection.injectInto), if it does not. */
   prepare(): void {
     this.#sources.prepare()
+  }
+
+  /** As `add()`, but Node binds the address. Rejects with the system's error, or as `add()`. */
+  async listenItself(options: ListenOptions): Promise<void> {
+    await this.#context.run(() => this.#sources.listenItself(options))
   }
 
   closed(): void {

@@ -266,7 +266,7 @@ for (const [platform, system, more] of [
         ...['--import', `data:text/javascript,${encodeURIComponent(source)}`]
       ])
       t.like(told, { imported: true, ours: true, code: 'ERR_PASSFD_PLATFORM' }, told.message)
-      t.regex(told.message!, new RegExp(`^This is ${system}, where passfd can be imported, but not used\\.`))
+      t.regex(told.message!, new RegExp(`^Descriptors are passed on Linux only, and this is ${system}\\.`))
     }
   )
 

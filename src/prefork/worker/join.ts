@@ -8,7 +8,8 @@ import { MAX_TIMEOUT } from '../../base/timers.ts'
 import { connect } from '../../channel/connect.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions } from '../../channel/options.ts'
 import { type BindSpec, Descriptor } from '../../descriptor/descriptor.ts'
-import { native } from '../../os/native.ts'
+import { foreignSystem, native } from '../../os/native.ts'
+import { ServedListeners } from '../../serving/served-listeners.ts'
 import { readListeners } from '../../serving/specs.ts'
 import {
   APPLICATION_NUMBER,
@@ -21,7 +22,7 @@ import {
   SUPERVISOR_VARIABLE,
   type Welcome
 } from '../control/control.ts'
-import { standaloneOrigin } from './standalone-origin.ts'
+import { plainWorker, standaloneWorker } from './standalone-origin.ts'
 import { SupervisedOrigin } from './supervised-origin.ts'
 import { Worker } from './worker.ts'
 
@@ -53,7 +54,8 @@ let joined: Promise<Worker> | undefined
 
 /**
  * Joins the supervisor that has started this process. A standalone program opens the listeners itself, and stops on TERM and INT; the code is
- * the same. Further calls return the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if no supervisor has started it and `standalone` is not
+ * the same. On macOS and other systems than Linux this works, too: Node binds each address at `worker.listen()`, which rejects if that fails, and
+ * what needs a Descriptor throws ERR_PASSFD_PLATFORM. Further calls return the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if no supervisor has started it and `standalone` is not
  * given, or with the system's error if a listener can't be bound.
  */
 export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
@@ -74,7 +76,8 @@ function again(error: Error): never {
 
 async function standAlone({ standalone, signals = true, lameDuck = 0 }: JoinOptions): Promise<Worker> {
   if (standalone === undefined) throw new PassfdError('NOT_SUPERVISED')
-  const worker = new Worker(await standaloneOrigin(readListeners(standalone, 'options.standalone'), lameDuck))
+  const specs = readListeners(standalone, 'options.standalone')
+  const worker = foreignSystem === undefined ? await standaloneWorker(specs, lameDuck) : plainWorker(specs, lameDuck)
   if (signals) stopOnSignals(worker)
   return worker
 }
@@ -114,8 +117,9 @@ async function joinParent(parent: number, { signals = true, channel: options = {
   orphanedBy(parent, welcome)
   // The control channel keeps the process running, because a worker lives until it is stopped
   const origin = new SupervisedOrigin(welcome, parent, control, channel.unref())
-  const worker = new Worker(origin)
-  origin.begin(worker)
+  const listeners = new ServedListeners(origin)
+  const worker = new Worker(origin, listeners)
+  origin.begin(worker, listeners)
   if (signals) stopOnSignals(worker)
   return worker
 }

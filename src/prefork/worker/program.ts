@@ -10,12 +10,13 @@ import { EACCES, EADDRINUSE, ECONNREFUSED } from '../../base/errno.ts'
 import { PassfdError } from '../../base/errors.ts'
 import { channelOn } from '../../channel/connect.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { ServedListeners } from '../../serving/served-listeners.ts'
 import { type FromSupervisor, type FromWorker, type Join, LEAST, MAX_UNCONFIRMED, NEWEST } from '../control/control.ts'
 import type { Answer, Failed, Granted, WantedAddress } from '../control/desk.ts'
 import { ask } from './ask.ts'
 import { orphanedBy, stopOnSignals } from './join.ts'
 import { SupervisedOrigin } from './supervised-origin.ts'
-import { listenersOf, Worker } from './worker.ts'
+import { Worker } from './worker.ts'
 
 /** What `Server.prototype._listen2` of Node gets. For a path port and addressType are -1. */
 export interface Where {
@@ -51,6 +52,7 @@ type Stop = (typeof STOPS)[number]
 interface Joined {
   readonly worker: Worker
   readonly origin: ProgramOrigin
+  readonly listeners: ServedListeners
 }
 
 class ProgramOrigin extends SupervisedOrigin {
@@ -157,8 +159,7 @@ export class Program {
       return true
     }
     const { grant, listener } = granted
-    const { worker, origin } = this.#joined!
-    const listeners = listenersOf(worker)
+    const { origin, listeners } = this.#joined!
     const { name, own } = grant
     if (listeners.isServing(name)) {
       listener.close()
@@ -286,7 +287,7 @@ export class Program {
   }
 
   #leave(): void {
-    for (const name of this.#closed.splice(0)) listenersOf(this.#joined!.worker).leave(name)
+    for (const name of this.#closed.splice(0)) this.#joined!.listeners.leave(name)
   }
 
   #join(): Join {
@@ -300,10 +301,11 @@ export class Program {
     })
     const channel = channelOn(application, {}).unref()
     const origin = new ProgramOrigin({ ...welcome!, listeners: {} }, pid, line, channel)
-    const worker = new Worker(origin)
-    this.#joined = { worker, origin }
+    const listeners = new ServedListeners(origin)
+    const worker = new Worker(origin, listeners)
+    this.#joined = { worker, origin, listeners }
     if (process.ppid === pid) orphanedBy(pid, welcome!)
-    origin.begin(worker)
+    origin.begin(worker, listeners)
     // The program's own servers keep it running, as without passfd
     line.unref()
     for (const listener of stopOnSignals(worker)) this.#own.add(listener)

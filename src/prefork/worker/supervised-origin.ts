@@ -8,9 +8,9 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { SendIdle } from '../../serving/passed-on.ts'
-import type { ServedListeners } from '../../serving/served-listeners.ts'
+import type { ListenerSource, ServedListeners } from '../../serving/served-listeners.ts'
 import type { Accept, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
-import { give, inherit, listenersOf, type Worker } from './worker.ts'
+import { give, inherit, type Worker } from './worker.ts'
 import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
 /** How often event-loop lag is measured, in ms. */
@@ -21,7 +21,7 @@ const LEAVE = 1000
 const ORPHANED = 200
 
 /** The supervisor, as the worker sees it on the control channel. */
-export class SupervisedOrigin implements WorkerOrigin {
+export class SupervisedOrigin implements WorkerOrigin, ListenerSource {
   readonly supervised = true
   readonly lameDuck = 0 // the supervisor's business
   readonly slot: number
@@ -70,9 +70,9 @@ export class SupervisedOrigin implements WorkerOrigin {
     return true
   }
 
-  begin(worker: Worker): void {
+  /** `listeners`: the worker's. */
+  begin(worker: Worker, listeners: ServedListeners): void {
     const control = this.#control
-    const listeners = listenersOf(worker)
     if (this.#hold) listeners.hold()
     listeners.share(this.#shared)
     control.on('message', (message: Message<FromSupervisor>) => {

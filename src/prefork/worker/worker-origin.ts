@@ -1,9 +1,8 @@
 /** The origin of a worker, and its requests to that: a supervisor (`SupervisedOrigin`), or none (`standaloneOrigin`). */
 import type { Channel } from '../../channel/channel.ts'
 import type { EndLimits } from '../../serving/graceful-end.ts'
-import type { ListenerSource } from '../../serving/served-listeners.ts'
 
-export interface WorkerOrigin extends ListenerSource, EndLimits {
+export interface WorkerOrigin extends EndLimits {
   readonly slot: number
   readonly id: number
   readonly supervised: boolean

@@ -14,7 +14,7 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenHandle } from '../../descriptor/to-node.ts'
 import type { ConnectionHandler } from '../../serving/descriptor-intake.ts'
 import { GracefulEnd } from '../../serving/graceful-end.ts'
-import { ServedListeners } from '../../serving/served-listeners.ts'
+import type { WorkerListeners } from '../../serving/served-listeners.ts'
 import type { StopHandler } from '../../serving/stop-handlers.ts'
 import { type Giver, giveState, takeState } from '../../takeover/hand-over.ts'
 import type { FreezeContext } from '../../takeover/owner.ts'
@@ -58,12 +58,10 @@ const INHERIT = { accepts: true } as const
 export let give: (worker: Worker, end: Descriptor, timeout: number) => Promise<boolean>
 /** @internal Takes the state of the worker at the other end, which is moved in. */
 export let inherit: (worker: Worker, slot: number, end: Descriptor, timeout: number) => Promise<void>
-/** @internal The listeners that the worker has borrowed. */
-export let listenersOf: (worker: Worker) => ServedListeners
 
 /** This process as a worker: the result of `joinSupervisor()`. */
 export class Worker {
-  readonly #listeners: ServedListeners
+  readonly #listeners: WorkerListeners
   readonly #origin: WorkerOrigin
   readonly #end: GracefulEnd
   #giver: Giver | undefined
@@ -73,10 +71,10 @@ export class Worker {
   #heir: { accepts: unknown; handle(state: unknown, slot: number): unknown } | undefined
 
   /** @internal */
-  constructor(origin: WorkerOrigin) {
+  constructor(origin: WorkerOrigin, listeners: WorkerListeners) {
     markUncloneable(this)
     this.#origin = origin
-    this.#listeners = new ServedListeners(origin)
+    this.#listeners = listeners
     this.#end = new GracefulEnd(this.#listeners, origin, {
       leave: () => origin.leave(),
       exit: code => origin.exit(code)
@@ -152,9 +150,7 @@ export class Worker {
    * @throws `ERR_PASSFD_LISTENER_UNKNOWN`, `ERR_PASSFD_LISTENER_DISPATCHED`.
    */
   listener(name: string): ListenHandle {
-    const handle = this.descriptor(name).toListenHandle()
-    const { backlog } = this.#listeners.get(name) as { backlog?: number }
-    return backlog === undefined ? handle : Object.assign(handle, { backlog })
+    return this.#listeners.handle(name)
   }
 
   /**
@@ -296,7 +292,6 @@ export class Worker {
   static {
     give = (worker, end, timeout) => worker.#give(end, timeout)
     inherit = (worker, slot, end, timeout) => worker.#inherit(slot, end, timeout)
-    listenersOf = worker => worker.#listeners
   }
 }
 mark(Worker, 'Worker')

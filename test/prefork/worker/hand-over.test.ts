@@ -4,8 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import type { Balance, Supervisor, SupervisorOptions, WorkerInfo } from '../../../src/prefork/index.ts'
-import { standaloneOrigin } from '../../../src/prefork/worker/standalone-origin.ts'
-import { Worker } from '../../../src/prefork/worker/worker.ts'
+import { standaloneWorker } from '../../../src/prefork/worker/standalone-origin.ts'
 import { isFull } from '../../helpers/full.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { stopped } from '../../helpers/processes.ts'
@@ -369,7 +368,7 @@ testInCi(
 )
 
 test('in a standalone program both do nothing; misuse throws', async t => {
-  const worker = new Worker(await standaloneOrigin(new Map(), 0))
+  const worker = await standaloneWorker(new Map(), 0)
   let calls = 0
   const called = (): void => void calls++
   worker.handOver({ freeze: called, thaw: called })
