@@ -37,6 +37,7 @@ const COMMAND_USES: Record<string, string[]> = {
   'base/errors': ['cli/serve/config'],
   'base/known-options': ['cli/serve/config'],
   'connection/connection': ['cli/shell/values'],
+  'os/native': ['cli/serve/serve'],
   'os/process-stat': ['cli/shell/held', 'cli/shell/holders', 'cli/shell/network'],
   'os/socket-name': ['cli/serve/metrics'],
   'os/unix-sockets': ['cli/shell/inspect', 'cli/shell/network'],

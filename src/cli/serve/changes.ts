@@ -70,6 +70,11 @@ export class Changes implements AsyncDisposable {
     supervisor.once('started', started)
   }
 
+  /** From now on a change calls this function. */
+  onChange(change: () => void): void {
+    this.#change = change
+  }
+
   /** Whether a change has come since the last supervisor began. */
   get hasNew(): boolean {
     return this.#isNew

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { PassfdError } from '../../index.ts'
+import { foreignSystem } from '../../os/native.ts'
 import { Supervisor, type SupervisorOptions } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
@@ -14,6 +15,7 @@ import { onHangup } from './hangup.ts'
 import { type Metrics, serveMetrics } from './metrics.ts'
 import { addOptions, type ServeOptions, withPaths } from './options.ts'
 import { writeLines } from './output.ts'
+import { servePlainly } from './plain.ts'
 import { commandOf } from './program.ts'
 import { Seat } from './seat.ts'
 import { supervisorOptions } from './supervisor-options.ts'
@@ -58,8 +60,11 @@ interface Plan {
 /** Serves until it is stopped. `words`: the program and its arguments. */
 export async function serve(words: readonly string[], given: ServeOptions, ui: Ui, cwd = process.cwd()): Promise<void> {
   const plan = planOf(words, { ...(await loadConfiguration(cwd, given.config)), ...withPaths(given, cwd) }, ui, cwd)
-  if (plan.options.watch === undefined) return serveOnce(plan)
+  const plain = { ...plan, env: ui.streams.env }
+  if (plan.options.watch === undefined)
+    return foreignSystem === undefined ? serveOnce(plan) : servePlainly(plain, foreignSystem)
   await using changes = await Changes.watch(plan)
+  if (foreignSystem !== undefined) return await servePlainly(plain, foreignSystem, changes)
   for (;;) {
     try {
       return await serveOnce(plan, changes)

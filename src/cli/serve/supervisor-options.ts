@@ -49,13 +49,18 @@ export function supervisorOptions(options: ServeOptions, setting: Setting): Supe
 }
 
 /** `.env` files, then this process's own variables, then the configuration's: what comes later wins. Programs of the package are found in PATH. */
-export function environmentOf({ envFile = [], env = {} }: ServeOptions, setting: Setting): NodeJS.ProcessEnv {
+export function environmentOf(
+  { envFile = [], env = {} }: ServeOptions,
+  setting: Pick<Setting, 'cwd' | 'env' | 'colors'>
+): NodeJS.ProcessEnv {
   const merged: NodeJS.ProcessEnv = {}
   for (const file of envFile) Object.assign(merged, parseEnv(readEnv(file)))
   Object.assign(merged, inheritable(setting.env), env)
   if (setting.colors && merged.NO_COLOR === undefined) merged.FORCE_COLOR ??= '1'
+  // Windows takes names in capitals and in small letters for the same
+  const path = process.platform === 'win32' ? Object.keys(merged).find(name => /^path$/i.test(name)) : undefined
   const bins = foldersFrom(setting.cwd).map(folder => join(folder, 'node_modules', '.bin'))
-  merged.PATH = [...bins, merged.PATH ?? '/usr/local/bin:/usr/bin:/bin'].join(delimiter)
+  merged[path ?? 'PATH'] = [...bins, merged[path ?? 'PATH'] ?? '/usr/local/bin:/usr/bin:/bin'].join(delimiter)
   return merged
 }
 

@@ -36,7 +36,7 @@ export const OUTDATED = 2000
 /** Twice as long for each worker that was killed for it, up to this: otherwise a program that writes files and starts slowly never started. */
 const MOST_OUTDATED = 30_000
 /** A worker that ends sooner than this, in ms, waits for a change. */
-const STABLE = 1000
+export const STABLE = 1000
 /** Longer than anybody waits for a change: the longest time of a timer. */
 const UNTIL_CHANGE = 0x7fffffff
 
