@@ -1,0 +1,35 @@
+// In CI only: it reads all declarations, which takes some seconds.
+/** The report of the public surface is that of these sources. */
+import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { errorCodes } from '../src/base/errors.ts'
+import { temporaryPath } from './helpers/path.ts'
+import { testInCi } from './helpers/test.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const report = readFileSync(new URL('../api/passfd.api.md', import.meta.url), 'utf8')
+const check = (...file: string[]): Promise<unknown> =>
+  promisify(execFile)(process.execPath, ['--import', 'tsx', 'scripts/api.mjs', '--check', ...file], { cwd: root })
+
+testInCi('api/passfd.api.md is the public surface', async t => {
+  await t.notThrowsAsync(check(), 'run "npm run api"')
+})
+
+testInCi('a change of the public surface is shown as a difference', async t => {
+  const changed = temporaryPath('changed.api.md')
+  writeFileSync(changed, report.replace('send(value: Out): Promise<void>;', 'send(value: Out): void;'))
+  const { stderr } = await t.throwsAsync<any>(check(changed), { code: 1 } as any)
+  t.regex(stderr, /^-\s+send\(value: Out\): void;\n\+\s+send\(value: Out\): Promise<void>;$/m)
+  t.regex(stderr, /The public surface has changed\. Run "npm run api"/)
+})
+
+testInCi('it has the doors, the codes, the command and the channels', t => {
+  for (const door of ['passfd', 'datagram', 'memory', 'prefork', 'stream', 'takeover'])
+    t.true(report.includes(`declare namespace ${door} {`), door)
+  for (const code of errorCodes) t.true(report.includes(`\n${code}\n`), code)
+  t.regex(report, /^passfd serve \[program\] \[args\.\.\.\]$/m)
+  t.regex(report, /^ {2}-w, --workers <n\|max>/m)
+  t.regex(report, /^tracing:passfd:request:/m)
+})
