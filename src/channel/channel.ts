@@ -70,6 +70,8 @@ export interface ChannelSetup {
   description?: object | undefined
   /** The maker of the channel, if it needs to know the channel's end. */
   keeper?: ChannelKeeper | undefined
+  /** It carries messages of passfd itself, as between a supervisor and a worker: diagnostics channels do not report it, because tracers change values. */
+  isOwn?: boolean
 }
 
 /** @internal */
@@ -103,6 +105,7 @@ export class Channel<In = unknown, Out = unknown>
   readonly #wire: Wire
   readonly #inbox: Inbox<In>
   readonly #keeper: ChannelKeeper | undefined
+  readonly #isOwn: boolean
   #onOpen: ChannelSetup['onOpen']
   #peer: Peer
   #over = false
@@ -112,13 +115,14 @@ export class Channel<In = unknown, Out = unknown>
     super()
     markUncloneable(this)
     // Not the object itself, because its contents would live as long as the channel
-    const { wire, peer, limits, options, onOpen, description, keeper } = setup
+    const { wire, peer, limits, options, onOpen, description, keeper, isOwn = false } = setup
     this.#wire = wire
     this.#keeper = keeper
+    this.#isOwn = isOwn
     this.#onOpen = onOpen
     this.#peer = peer
     this.#session = new Session(wire, limits, new Channel.#Listener(this), peer.pid, description)
-    this.#inbox = new Inbox(this, this.#session, options.schema)
+    this.#inbox = new Inbox(this, this.#session, options.schema, isOwn)
     this.#noticeListeners()
   }
 
@@ -150,7 +154,7 @@ export class Channel<In = unknown, Out = unknown>
   send(value: Out): Promise<void> {
     this.#notClosedByUs()
     const result = this.#session.sending.send(value)
-    if (sent.hasSubscribers) sent.publish({ channel: this, value, request: false })
+    if (sent.hasSubscribers && !this.#isOwn) sent.publish({ channel: this, value, request: false })
     return result
   }
 
@@ -160,7 +164,8 @@ export class Channel<In = unknown, Out = unknown>
    * ERR_PASSFD_CLOSED or an AbortError.
    */
   request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
-    if (requests.hasSubscribers) return traceRequest(this, value, given => this.#request(given, options))
+    if (requests.hasSubscribers && !this.#isOwn)
+      return traceRequest(this, value, given => this.#request(given, options))
     return this.#request(value, options)
   }
 
@@ -174,7 +179,7 @@ export class Channel<In = unknown, Out = unknown>
     if (signal?.aborted) return quiet(Promise.reject(abortError(signal)))
     const settlement = new ReplySettlement<Reply>(schema, this.#wire, this.#peer.pid)
     this.#session.sending.request(value, descriptors, new OwnRequest(settlement, timeout, signal))
-    if (sent.hasSubscribers) sent.publish({ channel: this, value, request: true })
+    if (sent.hasSubscribers && !this.#isOwn) sent.publish({ channel: this, value, request: true })
     return settlement.promise
   }
 
@@ -252,7 +257,8 @@ export class Channel<In = unknown, Out = unknown>
 
   #opened(hello: Hello): void {
     this.#peer = withAgent(this.#peer, hello.agent)
-    if (opened.hasSubscribers) this.#context.run(() => opened.publish({ channel: this, peer: this.#peer }))
+    if (opened.hasSubscribers && !this.#isOwn)
+      this.#context.run(() => opened.publish({ channel: this, peer: this.#peer }))
     this.#settleOpen(undefined)
   }
 
@@ -281,7 +287,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#over = true
     this.#inbox.end()
     this.#settleOpen(error ?? new PassfdError('DISCONNECTED'))
-    if (ended.hasSubscribers) this.#context.run(() => ended.publish({ channel: this, error }))
+    if (ended.hasSubscribers && !this.#isOwn) this.#context.run(() => ended.publish({ channel: this, error }))
     // The collector closes descriptors of unread messages, and those of a handler that never ends
     for (const message of this.#inbox.open) for (const descriptor of message[ALL]) guardLoan(descriptor)
     // Not in this tick: a program that gets the channel by a promise must first be able to add listeners

@@ -25,10 +25,19 @@ export type Address = string | { path: string } | { abstract: string } | Descrip
  * EACCES, …), ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (this side refuses the listener),
  * ERR_PASSFD_PEER (the listener refuses this side: see `remote`), or an AbortError. Then a Descriptor that was passed as address is closed.
  */
-export async function connect<In = unknown, Out = unknown>(
+export function connect<In = unknown, Out = unknown>(
   address: Address,
   given: ChannelOptions<In> = {}
 ): Promise<Channel<In, Out>> {
+  return openTo(address, given, false)
+}
+
+/** @internal As `connect()`, for messages of passfd itself: see ChannelSetup. */
+export function connectOwn<In, Out>(address: Address, given: ChannelOptions<In>): Promise<Channel<In, Out>> {
+  return openTo(address, given, true)
+}
+
+async function openTo<In, Out>(address: Address, given: ChannelOptions<In>, isOwn: boolean): Promise<Channel<In, Out>> {
   const options = readOptions(given, CHANNEL_OPTIONS)
   const limits = channelLimits(options)
   const { signal } = options
@@ -49,7 +58,7 @@ export async function connect<In = unknown, Out = unknown>(
     })
     native.passRights(fd, true)
     const left = limits.handshakeTimeout === 0 ? 0 : Math.max(1, limits.handshakeTimeout - (performance.now() - began))
-    return (await open({ wire, peer, limits, options, description }, left, signal)) as Channel<In, Out>
+    return (await open({ wire, peer, limits, options, description, isOwn }, left, signal)) as Channel<In, Out>
   } catch (error) {
     if (!wire.ended) wire.end()
     throw error
@@ -62,22 +71,23 @@ export async function connect<In = unknown, Out = unknown>(
  * end goes.
  */
 export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
-  return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS))
+  return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS), false)
 }
 
-/** @internal As `pair()`, for an end whose owner this process trusts: see TrustedWire. */
-export function trustedPair<In, Out>(options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
-  return pairOn(TrustedWire, options)
+/** @internal As `pair()`, for messages of passfd itself: see ChannelSetup. `trusts`: this process trusts the owner of the other end: see TrustedWire. */
+export function ownPair<In, Out>(options: ChannelOptions<In>, trusts: boolean): [Channel<In, Out>, Descriptor] {
+  return pairOn(trusts ? TrustedWire : SocketWire, options, true)
 }
 
 /**
  * @internal Makes a channel on this end of a pair, which is moved in. It returns before the hellos: messages that are sent meanwhile wait. The
- * process at the other end is trusted.
+ * process at the other end is trusted. `isOwn`: it is for messages of passfd itself.
  */
-export function channelOn<In, Out>(end: Descriptor, options: ChannelOptions<In>): Channel<In, Out> {
+export function channelOn<In, Out>(end: Descriptor, options: ChannelOptions<In>, isOwn: boolean): Channel<In, Out> {
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const description = descriptionOf(end)
-  return begunOn({ wire: new SocketWire(moveIn(end, 'unix-stream', 'connect()')), limits, options, description })
+  const wire = new SocketWire(moveIn(end, 'unix-stream', 'connect()'))
+  return begunOn({ wire, limits, options, description, isOwn })
 }
 
 /**
@@ -93,7 +103,11 @@ export function pairWithin<In, Out>(options: ChannelOptions<In>): [Channel<In, O
   return ends as unknown as [Channel<In, Out>, Channel<Out, In>]
 }
 
-function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): [Channel<In, Out>, Descriptor] {
+function pairOn<In, Out>(
+  Wire: typeof SocketWire,
+  options: ChannelOptions<In>,
+  isOwn: boolean
+): [Channel<In, Out>, Descriptor] {
   const limits = channelLimits(options, { handshakeTimeout: 0 })
   const out = new Int32Array(2)
   checked(native.socketpair(1, out), 'socketpair')
@@ -101,7 +115,7 @@ function pairOn<In, Out>(Wire: typeof SocketWire, options: ChannelOptions<In>): 
   const descriptor = own(theirs)
   try {
     const description = descriptionOf(descriptor)
-    return [begunOn({ wire: new Wire(mine), limits, options, description }), descriptor]
+    return [begunOn({ wire: new Wire(mine), limits, options, description, isOwn }), descriptor]
   } catch (error) {
     descriptor.close()
     throw error

@@ -41,17 +41,20 @@ export class Handlers<In> {
   readonly #handler: Handler<In>
   readonly #concurrency: number
   readonly #onError: ServeOptions<In>['onError']
+  readonly #isOwn: boolean
   #running = 0
   /** Messages with descriptors whose handlers are running. */
   #handled: Set<Message<In>> | undefined
 
-  constructor(session: Session, owner: HandlersOwner, handler: Handler<In>, options: ServeOptions<In>) {
+  /** `isOwn`: see ChannelSetup. */
+  constructor(session: Session, owner: HandlersOwner, handler: Handler<In>, options: ServeOptions<In>, isOwn: boolean) {
     const { concurrency = CONCURRENCY, onError } = options // read once, as a getter may fail later
     this.#session = session
     this.#owner = owner
     this.#handler = handler
     this.#concurrency = concurrency
     this.#onError = onError
+    this.#isOwn = isOwn
   }
 
   /** Whether another handler may run. */
@@ -90,7 +93,8 @@ export class Handlers<In> {
     let result: unknown
     let later: boolean
     try {
-      result = handling.hasSubscribers ? traceHandler(this.#handler, message) : this.#handler(message)
+      const isReported = handling.hasSubscribers && !this.#isOwn
+      result = isReported ? traceHandler(this.#handler, message) : this.#handler(message)
       later = isThenable(result)
     } catch (error) {
       fail(message, error, this.#session, this)

@@ -31,6 +31,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   readonly #channel: EventEmitter<any>
   readonly #session: Session
   readonly #schema: Schema<In> | undefined
+  readonly #isOwn: boolean
   #handlers: Handlers<In> | undefined
   #entries: Entry<In>[] = NONE
   /** How many messages at the front the consumer has; they are removed together. */
@@ -39,10 +40,12 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   #ended = false
   #destroyed = false
 
-  constructor(channel: EventEmitter<any>, session: Session, schema: Schema<In> | undefined) {
+  /** `isOwn`: see ChannelSetup. */
+  constructor(channel: EventEmitter<any>, session: Session, schema: Schema<In> | undefined, isOwn: boolean) {
     this.#channel = channel
     this.#session = session
     this.#schema = schema
+    this.#isOwn = isOwn
   }
 
   /** Whether messages wait for a consumer. */
@@ -67,7 +70,7 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   /** Sets the handler for every message. Throws ERR_PASSFD_CONSUMED if there is another consumer. */
   serve(handler: Handler<In>, options: ServeOptions<In>): void {
     this.consumer.claim(SERVE)
-    this.#handlers = new Handlers(this.#session, this, handler, options)
+    this.#handlers = new Handlers(this.#session, this, handler, options, this.#isOwn)
     this.pumpSoon()
   }
 
@@ -80,20 +83,14 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   /** Accepts a message that has arrived. True: the consumer has it. False: it waits, and costs credit until the consumer accepts it. */
   receive(message: Message<In>, cost: number): boolean {
     const schema = this.#schema
-    if (
-      schema === undefined &&
-      this.#entries.length === 0 &&
-      !this.#pumping &&
-      !received.hasSubscribers &&
-      this.#ready
-    ) {
+    if (schema === undefined && this.#entries.length === 0 && !this.#pumping && !this.#isReported && this.#ready) {
       this.#giveAtOnce(message)
       return true
     }
     const entry: Entry<In> = { message, cost, ready: true, failure: undefined }
     const { context } = this.#session
     // Before the schema: what a tracer has added to the value is no business of the program's
-    if (received.hasSubscribers) context.run(() => received.publish({ channel: this.#channel, message }))
+    if (this.#isReported) context.run(() => received.publish({ channel: this.#channel, message }))
     if (schema !== undefined && !this.#destroyed) {
       const checked = context.run(() => validate(schema, message.value))
       if (checked instanceof Promise) {
@@ -165,6 +162,10 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
   onLeft(): void {}
 
   // --- inside
+
+  get #isReported(): boolean {
+    return received.hasSubscribers && !this.#isOwn
+  }
 
   get #ready(): boolean {
     return this.consumer.by === SERVE ? this.#handlers!.free : this.consumer.ready

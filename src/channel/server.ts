@@ -52,9 +52,22 @@ export interface ServerEvents<In = unknown, Out = unknown> {
  * which no process listens. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. Then a Descriptor
  * that was passed as address is closed.
  */
-export async function listen<In = unknown, Out = unknown>(
+export function listen<In = unknown, Out = unknown>(
   address: Address,
   given: ListenOptions<In> = {}
+): Promise<ChannelServer<In, Out>> {
+  return listenAt(address, given, false)
+}
+
+/** @internal As `listen()`, for messages of passfd itself: see ChannelSetup. */
+export function listenOwn<In, Out>(address: Address, given: ListenOptions<In>): Promise<ChannelServer<In, Out>> {
+  return listenAt(address, given, true)
+}
+
+async function listenAt<In, Out>(
+  address: Address,
+  given: ListenOptions<In>,
+  isOwn: boolean
 ): Promise<ChannelServer<In, Out>> {
   const options = readOptions(given, LISTEN_OPTIONS)
   const limits = channelLimits(options)
@@ -70,7 +83,7 @@ export async function listen<In = unknown, Out = unknown>(
     // listen(2) again: clients see the credentials of the process that called it last
     if (address instanceof Descriptor) checked(native.listen(bound.fd, bounds.backlog), 'listen')
     if (signal?.aborted) throw abortError(signal)
-    return createServer({ ...bound, address, limits, bounds, options }) as ChannelServer<In, Out>
+    return createServer({ ...bound, address, limits, bounds, options, isOwn }) as ChannelServer<In, Out>
   } catch (error) {
     await giveUpBound(bound)
     throw error
@@ -93,6 +106,7 @@ interface ServerSetup {
   limits: Limits
   bounds: ServerLimits
   options: ListenOptions<any>
+  isOwn: boolean
 }
 
 let createServer: (setup: ServerSetup) => ChannelServer<any, any>
@@ -213,7 +227,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   /** Makes a channel of an accepted socket, or refuses it. Never rejects. */
   async #admit(fd: number): Promise<void> {
-    const { limits, options } = this.#setup
+    const { limits, options, isOwn } = this.#setup
     const wire = new SocketWire(fd)
     let peer: Peer
     try {
@@ -237,7 +251,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     }
     let channel: Channel<In, Out>
     try {
-      const setup = { wire, peer, limits: this.#limitsFor(guest.part.total), options, keeper: guest }
+      const setup = { wire, peer, limits: this.#limitsFor(guest.part.total), options, keeper: guest, isOwn }
       channel = await open(setup, limits.handshakeTimeout, signal)
     } catch (error) {
       this.#guests.refuse(guest)

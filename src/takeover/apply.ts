@@ -2,7 +2,7 @@
 import { setTimeout as later } from 'node:timers/promises'
 import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
-import { connect } from '../channel/connect.ts'
+import { connectOwn } from '../channel/connect.ts'
 import type { Asked } from './messages.ts'
 import { type CandidateSetup, codeOf, type Patience, Succession, WHY } from './succession.ts'
 
@@ -66,7 +66,7 @@ function hasNoRoom(error: unknown): boolean {
 
 async function applyOnce(setup: CandidateSetup, patience: Patience): Promise<Succession> {
   const { path, limits, authorize, signal } = setup
-  const channel = await connect<unknown, Asked>(path, {
+  const channel = await connectOwn<unknown, Asked>(path, {
     handshakeTimeout: limits.turnTimeout,
     requestTimeout: 0,
     ...(authorize === undefined ? {} : { authorize }),

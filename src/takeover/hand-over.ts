@@ -2,7 +2,7 @@
 import { deferred, RESOLVED } from '../base/deferred.ts'
 import { asError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
-import { connect } from '../channel/connect.ts'
+import { connectOwn } from '../channel/connect.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import { applyAt } from './apply.ts'
 import { type Asked, type StatePart, type Told, thisProgram } from './messages.ts'
@@ -39,7 +39,7 @@ export async function giveState(
   let life: Life | undefined
   try {
     life = new Life()
-    const channel = await connect<unknown, Told>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
+    const channel = await connectOwn<unknown, Told>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
     return await give(channel, giver, { life, timeout, late })
   } catch {
     end[Symbol.dispose]() // there are no descriptors for it, or the other process has none to take the state with
@@ -136,7 +136,7 @@ async function give(channel: Channel<unknown, Told>, giver: Giver, { life, timeo
 export async function takeState(end: Descriptor, accepts: unknown, timeout: number): Promise<Taken | undefined> {
   let locked: LockedState | undefined
   try {
-    const channel = await connect<unknown, Asked>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
+    const channel = await connectOwn<unknown, Asked>(end, { authorize, handshakeTimeout: timeout, requestTimeout: 0 })
     const succession = await applyAt(channel, {
       path: '',
       program: thisProgram(),

@@ -2,7 +2,7 @@
 import { PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
-import { type ChannelServer, listen } from '../channel/server.ts'
+import { type ChannelServer, listenOwn } from '../channel/server.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
@@ -173,7 +173,7 @@ export class Owner {
 
   async #listen(listening: Descriptor): Promise<void> {
     const { authorize } = this.#setup
-    const opening = listen<unknown, Told>(listening, {
+    const opening = listenOwn<unknown, Told>(listening, {
       ...(authorize === undefined ? {} : { authorize }),
       maxMessage: 1048576,
       maxDescriptors: 1,

@@ -4,7 +4,7 @@ import { isAbortSignal } from '../base/brand.ts'
 import { checkPathText, invalid } from '../base/check.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { time } from '../base/timers.ts'
-import { connect } from '../channel/connect.ts'
+import { connectOwn } from '../channel/connect.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { hasNoOwner, isReplaced } from './apply.ts'
 import { type Asked, readStatus, type Status } from './messages.ts'
@@ -58,7 +58,7 @@ export async function takeoverStatus(path: string, given: TakeoverStatusOptions 
 
 async function ask(path: string, timeout: number, options: TakeoverStatusOptions): Promise<Status> {
   const { timeout: _, ...rest } = options
-  const channel = await connect<unknown, Asked>(path, { ...rest, handshakeTimeout: timeout, maxDescriptors: 0 })
+  const channel = await connectOwn<unknown, Asked>(path, { ...rest, handshakeTimeout: timeout, maxDescriptors: 0 })
   try {
     const { signal } = options
     return readStatus(await channel.request({ do: 'status' }, { timeout, ...(signal === undefined ? {} : { signal }) }))

@@ -1,7 +1,7 @@
 /** The control channel of one worker: the messages from it and to it. */
 import type { PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
-import { pair, trustedPair } from '../../channel/connect.ts'
+import { ownPair } from '../../channel/connect.ts'
 import type { Message } from '../../channel/message.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import { SOCKETS } from '../../descriptor/kind.ts'
@@ -75,8 +75,7 @@ export class ControlLine {
 
   /** Makes a line, and the worker's end of it, which the caller owns. `closesAtOnce`: closing copies of what the worker has taken never blocks. */
   static open(closesAtOnce: boolean, owner: LineOwner): [ControlLine, Descriptor] {
-    const pairUp = closesAtOnce ? trustedPair : pair
-    const [channel, theirs] = pairUp<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED })
+    const [channel, theirs] = ownPair<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED }, closesAtOnce)
     return [new ControlLine(channel.unref(), owner), theirs]
   }
 

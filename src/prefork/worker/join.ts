@@ -5,7 +5,7 @@ import { checkInteger, checkType } from '../../base/check.ts'
 import { PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { MAX_TIMEOUT } from '../../base/timers.ts'
-import { connect } from '../../channel/connect.ts'
+import { connect, connectOwn } from '../../channel/connect.ts'
 import { CHANNEL_OPTIONS, type ChannelOptions } from '../../channel/options.ts'
 import { type BindSpec, Descriptor } from '../../descriptor/descriptor.ts'
 import { foreignSystem, native } from '../../os/native.ts'
@@ -106,7 +106,7 @@ export function orphanedBy(
 async function joinParent(parent: number, { signals = true, channel: options = {} }: JoinOptions): Promise<Worker> {
   delete process.env[SUPERVISOR_VARIABLE] // its children are not workers
   const authorize = (): boolean => true // the process that has started this one
-  const control = await connect<FromSupervisor, FromWorker>(Descriptor.adopt(CONTROL_NUMBER), {
+  const control = await connectOwn<FromSupervisor, FromWorker>(Descriptor.adopt(CONTROL_NUMBER), {
     authorize,
     maxUnclaimed: 4 * MAX_UNCONFIRMED,
     requestTimeout: ANSWER

@@ -295,11 +295,15 @@ export class Program {
   }
 
   #joins({ welcome, pid }: Granted, control: Descriptor, application: Descriptor): void {
-    const line = channelOn<FromSupervisor, FromWorker>(control, {
-      maxUnclaimed: 4 * MAX_UNCONFIRMED,
-      requestTimeout: 30_000
-    })
-    const channel = channelOn(application, {}).unref()
+    const line = channelOn<FromSupervisor, FromWorker>(
+      control,
+      {
+        maxUnclaimed: 4 * MAX_UNCONFIRMED,
+        requestTimeout: 30_000
+      },
+      true
+    )
+    const channel = channelOn(application, {}, false).unref()
     const origin = new ProgramOrigin({ ...welcome!, listeners: {} }, pid, line, channel)
     const listeners = new ServedListeners(origin)
     const worker = new Worker(origin, listeners)
