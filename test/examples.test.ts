@@ -231,6 +231,98 @@ testInCiIf(
   }
 )
 
+interface SpanLine {
+  name: string
+  kind: number
+  trace: string
+  id: string
+  parent?: string
+  status: { code: number; message?: string }
+  attributes: Record<string, unknown>
+  events: { name: string; attributes: Record<string, unknown> }[]
+  resource: Record<string, unknown>
+}
+
+/** As @opentelemetry/api numbers them. */
+const KIND = { internal: 0, server: 1, client: 2 }
+const ERROR = 2
+
+async function spansOf(running: Running, count: number): Promise<SpanLine[]> {
+  const spans: SpanLine[] = []
+  while (spans.length < count) spans.push(JSON.parse(await running.line()))
+  return spans
+}
+
+testInCi('opentelemetry: the spans of two processes are one trace; errors and cancelling are in it', async t => {
+  const shop = example('opentelemetry')
+  const spans = await spansOf(shop, 11)
+  await ends(t, shop)
+  t.is(new Set(spans.map(({ trace }) => trace)).size, 3)
+  for (const item of ['lamp', 'unicorn', 'piano']) {
+    const root = spans.find(({ name }) => name === `buy ${item}`)!
+    const of = spans.filter(({ trace }) => trace === root.trace)
+    const client = of.find(({ kind }) => kind === KIND.client)!
+    const server = of.find(({ kind }) => kind === KIND.server)!
+    t.is(root.parent, undefined)
+    t.is(client.parent, root.id)
+    t.is(server.parent, client.id, 'the context has crossed the channel')
+    t.deepEqual([client.name, server.name], ['reserve', 'reserve'])
+    t.deepEqual(
+      [client, server].map(({ resource }) => resource['service.name']),
+      ['shop', 'stock']
+    )
+    const inside = of.find(({ name }) => name === 'look up')
+    t.is(inside?.parent, item === 'piano' ? undefined : server.id, 'the handler runs in the context')
+    t.is(of.length, item === 'piano' ? 3 : 4)
+    const failures = of.filter(({ status }) => status.code === ERROR).map(({ attributes }) => attributes['error.type'])
+    if (item === 'lamp') t.deepEqual(failures, [])
+    else if (item === 'unicorn') {
+      t.deepEqual(failures.sort(), ['ERR_PASSFD_REMOTE', 'ERR_PASSFD_REMOTE', 'E_NO_SUCH_ITEM'])
+      t.like(server.events, [{ name: 'exception' }])
+    } else {
+      t.deepEqual(failures, ['ABORT_ERR', 'ABORT_ERR'])
+      t.deepEqual(server.events, [{ name: 'cancelled', attributes: { reason: 'ERR_PASSFD_CANCELLED' } }])
+    }
+  }
+})
+
+testInCi(
+  'opentelemetry: a worker’s http requests are in their client’s trace, with what it asks the supervisor',
+  async t => {
+    const port = await freePort()
+    const server = example('opentelemetry-prefork', String(port))
+    for (let i = 0; i < 2; i++) t.regex(await server.line(), /^slot [01]: process \d+ serves$/)
+    const [trace, parent] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331']
+    const headers = { connection: 'close', traceparent: `00-${trace}-${parent}-01` }
+    const slots: number[] = []
+    for (const path of ['/a', '/b', '/fails']) {
+      const answer = await (await fetch(`http://127.0.0.1:${port}${path}`, { headers })).text()
+      slots.push(Number(/^order \d, slot ([01])$/m.exec(answer)![1]))
+    }
+    t.is(new Set(slots).size, 2)
+    server.child.kill('SIGTERM')
+    const spans = await spansOf(server, 9)
+    await ends(t, server)
+    t.true(spans.every(span => span.trace === trace))
+    const roots = spans.filter(({ name }) => name === 'GET')
+    t.deepEqual(
+      roots.map(({ attributes }) => [attributes['url.path'], attributes['passfd.slot']]).sort(),
+      ['/a', '/b', '/fails'].map((path, index) => [path, slots[index]])
+    )
+    for (const root of roots) {
+      const { 'url.path': path, 'passfd.slot': slot, 'http.response.status_code': status } = root.attributes
+      t.is(root.parent, parent)
+      t.is(root.kind, KIND.server)
+      t.is(root.resource['service.instance.id'], `worker ${slot}`)
+      t.deepEqual([status, root.status.code], path === '/fails' ? [500, ERROR] : [200, 0])
+      const client = spans.find(span => span.parent === root.id)!
+      const asked = spans.find(span => span.parent === client.id)!
+      t.deepEqual([client.kind, client.name, client.resource], [KIND.client, 'count', root.resource])
+      t.deepEqual([asked.kind, asked.resource['service.instance.id']], [KIND.server, 'supervisor'])
+    }
+  }
+)
+
 test('the Python peer fits on a page', t => {
   t.true(readFileSync(join(root, 'examples/python/peer.py'), 'utf8').split('\n').length <= 80)
 })
