@@ -9,7 +9,7 @@ import { setTimeout as nap } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { times } from './helpers/full.ts'
-import { socketPath } from './helpers/path.ts'
+import { socketPath, temporaryPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
 import { type Running, start } from './helpers/process.ts'
 import { example as pathOf } from './helpers/programs.ts'
@@ -322,6 +322,28 @@ testInCi(
     }
   }
 )
+
+testInCi('pino: the log is rotated under workers that write it, and no line is lost, torn or out of order', async t => {
+  const folder = temporaryPath('logs')
+  const pino = example('pino', folder)
+  for (let number = 1; number <= 4; number++)
+    t.regex(await pino.line(), new RegExp(`^app\\.log\\.${number} is complete after \\d+ and \\d+ lines$`))
+  const [, ...counts] = /^all: (\d+) and (\d+) lines$/.exec(await pino.line())!
+  await ends(t, pino)
+  const last = new Map<number, number>()
+  for (const name of ['app.log.1', 'app.log.2', 'app.log.3', 'app.log.4', 'app.log']) {
+    const content = readFileSync(join(folder, name), 'utf8')
+    if (content === '') continue // the one in which nothing was written before the next
+    t.true(content.endsWith('}\n'), name)
+    for (const line of content.slice(0, -1).split('\n')) {
+      const { pid, count, msg } = JSON.parse(line)
+      if (count !== (last.get(pid) ?? 0) + 1 || msg !== 'a line of the log')
+        t.fail(`${name}: ${line} after ${last.get(pid)}`)
+      last.set(pid, count)
+    }
+  }
+  t.deepEqual([...last.values()].sort(), counts.map(Number).sort())
+})
 
 test('the Python peer fits on a page', t => {
   t.true(readFileSync(join(root, 'examples/python/peer.py'), 'utf8').split('\n').length <= 80)
