@@ -3,9 +3,10 @@
 import { whenAborted } from '../base/abort-signals.ts'
 import { type AsyncContext, bound } from '../base/async-context.ts'
 import { isThenable } from '../base/brand.ts'
+import { invalid } from '../base/check.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { native } from '../os/native.ts'
-import { assertOpen, type Descriptor, moveOut } from './descriptor.ts'
+import { assertOpen, Descriptor, moveOut } from './descriptor.ts'
 import type { Kind } from './kind.ts'
 import { type Peer, sameUserOrRoot, whyRefused } from './peer.ts'
 
@@ -22,6 +23,9 @@ export function moveIn(descriptor: Descriptor, kind: Kind, by: string): number {
 
 /** Checks the kind only, for a caller whose next step may fail before the move. */
 export function checkKind(descriptor: Descriptor, kind: Kind, by: string): void {
+  if (!(descriptor instanceof Descriptor)) {
+    throw invalid('descriptor', 'a Descriptor', descriptor)
+  }
   assertOpen(descriptor)
   if (descriptor.kind !== kind)
     throw new PassfdError('DESCRIPTOR_KIND', { operation: by, expected: kind, actual: descriptor.kind })

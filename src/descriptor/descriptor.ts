@@ -15,7 +15,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { bindSocket } from '../os/bind.ts'
 import { type BindSpec as BindSpecOf, readSpec } from '../os/bind-spec.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
-import { native } from '../os/native.ts'
+import { checkUsable, native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
 import { type DescriptorSource, numberOf } from './from-node.ts'
 import { GONE, type Gone, goneError } from './gone.ts'
@@ -124,18 +124,21 @@ export class Descriptor implements Disposable {
    * keys would be missing; `ERR_PASSFD_UNREAD` if it is a socket, pipe or terminal with unread bytes in Node.
    */
   static from(source: DescriptorSource): Descriptor {
+    checkUsable()
     const number = numberOf(source)
     return own(checked(native.dup(number), 'dup', String(number)))
   }
 
   /** Opens a file as `fs.open` does (flags default `'r'`, mode 0o666). Rejects with Node's own error. */
   static async open(path: string, flags: string | number = 'r', mode = 0o666): Promise<Descriptor> {
+    checkUsable()
     checkPath(path)
     return adoptOpened(await openNumber(path, flags, mode))
   }
 
   /** Opens a file as `fs.openSync` does, and blocks meanwhile. */
   static openSync(path: string, flags: string | number = 'r', mode = 0o666): Descriptor {
+    checkUsable()
     checkPath(path)
     return adoptOpened(fs.openSync(path, flags, mode))
   }

@@ -268,6 +268,11 @@ export const foreignSystem: string | undefined = 'system' in loaded ? loaded.sys
 // Loaded now, not at the first call, so that a call costs no check
 export const native: Native = 'binding' in loaded ? (loaded.binding as Native) : refusing()
 
+/** Throws the error for a first use, unless the shim is available: before something is done that can't be undone, as a file is truncated. */
+export function checkUsable(): void {
+  if (!available) refuse()
+}
+
 /** Throws the error for a first use. Only where the shim is not `available`. */
 export function refuse(): never {
   const { error } = loaded as { error: PassfdError }

@@ -633,6 +633,11 @@ test('peer: who is at the other end', async t => {
 test('only a connected Unix stream socket is adopted', async t => {
   const other = file()
   t.throws(() => DescriptorStream.from(other), { code: 'ERR_PASSFD_DESCRIPTOR_KIND' })
+  for (const none of [undefined, null, {}, 3] as any[])
+    t.throws(() => DescriptorStream.from(none), {
+      code: 'ERR_PASSFD_INVALID_ARGUMENT',
+      message: /must be a Descriptor/
+    })
   t.false(other.closed)
   other.close()
   const [left, right] = Descriptor.socketpair()

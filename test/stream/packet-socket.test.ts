@@ -270,6 +270,8 @@ test('a listener that throws loses nothing of what follows', async t => {
 test('only a connected packet socket is adopted', t => {
   const [left, right] = Descriptor.socketpair()
   t.throws(() => PacketSocket.from(left), { code: 'ERR_PASSFD_DESCRIPTOR_KIND' })
+  for (const none of [undefined, null, {}, 3] as any[])
+    t.throws(() => PacketSocket.from(none), { code: 'ERR_PASSFD_INVALID_ARGUMENT', message: /must be a Descriptor/ })
   t.throws(() => PacketSocket.from(left, { maxPacket: 0 }), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
   left.close()
   right.close()
