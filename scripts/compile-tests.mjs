@@ -21,6 +21,7 @@ const BUNDLED = [
   'memory/index',
   'prefork/index',
   'stream/index',
+  'systemd/index',
   'takeover/index',
   'codec/codec',
   'codec/frame',

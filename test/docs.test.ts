@@ -75,7 +75,7 @@ for (const document of documents) {
 }
 
 test('every block says what it is', t => {
-  const known = ['js', 'ts', 'console', 'sh', 'hex', '']
+  const known = ['js', 'ts', 'console', 'sh', 'hex', 'ini', '']
   for (const document of documents)
     for (const { language, line } of blocksOf(document)) t.true(known.includes(language), `${document}, line ${line}`)
 })

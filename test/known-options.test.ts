@@ -11,6 +11,7 @@ import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.
 import { Worker } from '../src/prefork/worker/worker.ts'
 import { ServedListeners } from '../src/serving/served-listeners.ts'
 import * as stream from '../src/stream/index.ts'
+import * as systemd from '../src/systemd/index.ts'
 import { takeOver, takeoverStatus } from '../src/takeover/index.ts'
 import { socketPath } from './helpers/path.ts'
 import { leaked, openDescriptors, test } from './helpers/test.ts'
@@ -197,6 +198,24 @@ const TAKERS: Record<string, Taker | Taker[]> = {
   'datagram/attach.ts send': {
     options: [['SendOptions', 'datagram/send.ts']],
     call: options => withDrop(socket => datagram.attach(socket).send('x', options))
+  },
+  'descriptor/activated.ts activatedSockets': {
+    options: [['ActivationOptions', 'descriptor/activated.ts']],
+    call: options => systemd.activatedSockets(options)
+  },
+  'systemd/notify.ts notify': {
+    options: [['Notification', 'systemd/notification.ts']],
+    what: 'notification',
+    call: options => systemd.notify(options)
+  },
+  'systemd/notify.ts barrier': {
+    options: [['BarrierOptions', 'systemd/notify.ts']],
+    call: options => systemd.barrier(options)
+  },
+  'systemd/notify.ts storeDescriptor': {
+    options: [['StoreOptions', 'systemd/notify.ts']],
+    kind: 'memfd',
+    call: (options, given) => systemd.storeDescriptor('x', given, options)
   },
   'memory/pool.ts constructor': {
     options: [['MemoryPoolOptions', 'memory/pool.ts']],

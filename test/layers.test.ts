@@ -27,6 +27,7 @@ const PREFORK = ['control', 'launch', 'balance', 'options', 'listen', 'superviso
 const DOORS: Record<string, string> = {
   '.': 'index',
   './stream': 'stream/index',
+  './systemd': 'systemd/index',
   './takeover': 'takeover/index',
   './datagram': 'datagram/index',
   './memory': 'memory/index',

@@ -219,12 +219,20 @@ async function assertions(): Promise<void> {
   expectTypeOf<Descriptor>().not.toExtend<DescriptorSource>()
   // @ts-expect-error its state is its own
   descriptor.closed = true
-  expectTypeOf<BindSpec>().toEqualTypeOf<
-    | { port: number; host?: string; backlog?: number; ipv6Only?: boolean }
-    | { path: string; mode?: number; owner?: number | string; group?: number | string; backlog?: number }
-    | { type: 'udp4' | 'udp6'; port: number; address?: string }
-    | Descriptor
-  >()
+  expectTypeOf<BindSpec>().toExtend<object>()
+  for (const spec of [
+    { port: 1, host: '::1', backlog: 1, ipv6Only: true },
+    { path: '/a', mode: 0o600, owner: 'a', group: 1, backlog: 1 },
+    { type: 'udp4', port: 1, address: '127.0.0.1' },
+    { activated: 'http' },
+    { activated: 'http', port: 1 },
+    { activated: 'http', path: '/a' },
+    descriptor
+  ] satisfies BindSpec[])
+    void Descriptor.bind(spec)
+  // @ts-expect-error a name is a text
+  void Descriptor.bind({ activated: 1 })
+  void listen({ activated: 'admin', path: '/a' })
   // @ts-expect-error a UDP socket has a port
   void Descriptor.bind({ type: 'udp4' })
 

@@ -114,6 +114,24 @@ const TABLE = {
   UNKNOWN_SENDER:
     'A datagram was dropped. The kernel does not know who sent it, because it came before this socket asked for credentials, and {why}.',
 
+  // systemd
+  ACTIVATION:
+    'The environment names descriptors of socket activation that are not there: {detail}. Start this program by its unit, or without these variables.',
+  ACTIVATED_MISSING:
+    'The service manager has given no socket named {name}; it has given: {names}. Set FileDescriptorName={name} in the socket unit, or correct the name.',
+  ACTIVATED_NONE:
+    'The service manager has given no sockets, and {name} is expected. Start this program by its socket unit, or name a port or path beside activated for a start by hand.',
+  ACTIVATED_SEVERAL:
+    'The service manager has given {count} sockets named {name}, and one is expected. Give each a unit and a FileDescriptorName= of its own, or take them by activatedSockets().',
+  NOTIFY_SOCKET:
+    'The address in NOTIFY_SOCKET ({address}) is none that passfd sends to: it must be a path, or begin with "@". Remove the variable if no service manager listens there.',
+  NOTIFY_TIMEOUT:
+    'The service manager has not handled the notifications of this process within {timeout} ms. Raise the option timeout if it is busy.',
+  NOTIFICATION_TOO_LONG:
+    'The notification has {size} bytes; systemd ignores one of more than {limit}. Shorten the status or the fields.',
+  STORE_REFUSED:
+    'The service manager has not taken the descriptor {name}. Raise FileDescriptorStoreMax= in the unit (its default is 0), remove stored descriptors, or let this process notify (NotifyAccess=).',
+
   PEER_PIDFD: 'There is no pidfd of the peer: {detail}.',
 
   // A request: rejected

@@ -10,11 +10,13 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
+import { activatedOr } from '../descriptor/activated.ts'
 import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { type Peer, peerOf } from '../descriptor/peer.ts'
 import { Acceptor, acceptEach } from '../os/acceptor.ts'
 import { checkNoOwner } from '../os/account.ts'
+import type { ActivatedSpec } from '../os/bind-spec.ts'
 import { closeListener } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
@@ -49,11 +51,12 @@ export interface ServerEvents<In = unknown, Out = unknown> {
 
 /**
  * Listens for channels and resolves to the server. The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on
- * which no process listens. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_… or an AbortError. Then a Descriptor
- * that was passed as address is closed.
+ * which no process listens. With `activated` it takes the socket of that name from the service manager (passfd/systemd), and the address if the
+ * manager has given none at all. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_…, ERR_PASSFD_ACTIVATED_… or an
+ * AbortError. Then a Descriptor that was passed as address is closed.
  */
 export function listen<In = unknown, Out = unknown>(
-  address: Address,
+  address: Address | ActivatedAddress,
   given: ListenOptions<In> = {}
 ): Promise<ChannelServer<In, Out>> {
   return listenAt(address, given, false)
@@ -65,7 +68,7 @@ export function listenOwn<In, Out>(address: Address, given: ListenOptions<In>): 
 }
 
 async function listenAt<In, Out>(
-  address: Address,
+  where: Address | ActivatedAddress,
   given: ListenOptions<In>,
   isOwn: boolean
 ): Promise<ChannelServer<In, Out>> {
@@ -75,8 +78,9 @@ async function listenAt<In, Out>(
   const { signal } = options
   if (signal?.aborted) throw abortError(signal)
   let bound: { fd: number; file: SocketFile | undefined }
+  const address = activatedOr(where)
   if (address instanceof Descriptor) {
-    checkNoOwner(bounds.access, 'a Descriptor, which has its name already')
+    if (address === where) checkNoOwner(bounds.access, 'a Descriptor, which has its name already')
     bound = { fd: moveIn(address, 'unix-stream-listener', 'listen()'), file: undefined }
   } else bound = await listenOn(socketName(address), bounds.access, bounds.backlog)
   try {
@@ -89,6 +93,9 @@ async function listenAt<In, Out>(
     throw error
   }
 }
+
+/** A socket that the service manager has given, and the address for a start by hand. */
+export type ActivatedAddress = ActivatedSpec & ({ path?: string } | { abstract?: string })
 
 const CLOSE_OPTIONS = { channels: true } as const satisfies KnownOptions<{ channels?: boolean }>
 

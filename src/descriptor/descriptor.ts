@@ -12,8 +12,9 @@ import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
+import { passedAs } from '../os/activation.ts'
 import { bindSocket } from '../os/bind.ts'
-import { type BindSpec as BindSpecOf, readSpec } from '../os/bind-spec.ts'
+import { type BindSpec as BindSpecOf, readActivatedSpec } from '../os/bind-spec.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { checkUsable, native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
@@ -147,12 +148,17 @@ export class Descriptor implements Disposable {
    * Makes a socket that is bound, and listens if its kind listens; no process accepts from it yet. The caller owns it. A Descriptor is returned
    * as it is. TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 chooses a free port. A socket file has mode
    * 0600 from the moment it exists unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd and /etc/group) are set
-   * before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)).
+   * before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)). With `activated` it returns the socket of this name
+   * from the service manager, of whatever kind (passfd/systemd); it binds the address only if the manager has given no socket at all.
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
     if (spec instanceof Descriptor) return spec
     checkOwnCopy(spec, 'spec', 'a Descriptor of this copy of passfd')
-    return own((await bindSocket(readSpec(spec, 'spec', ''))).fd)
+    const { activated, address } = readActivatedSpec(spec, 'spec', '')
+    const given = activated === undefined ? undefined : passedAs(activated)
+    if (given !== undefined) return own(given.take())
+    if (address === undefined) throw new PassfdError('ACTIVATED_NONE', { name: activated! })
+    return own((await bindSocket(address)).fd)
   }
 
   /** Makes a pipe (pipe(2)), and the caller owns both ends. Bytes that are written to `writable` are read from `readable`. */

@@ -10,17 +10,32 @@ export interface PortSpec {
   ipv6Only?: boolean
 }
 
+/** The socket that the service manager has given under this name (passfd/systemd). */
+export interface ActivatedSpec {
+  activated: string
+}
+
+interface PathSpec {
+  path: string
+  mode?: number
+  owner?: number | string
+  group?: number | string
+  backlog?: number
+}
+
+interface DatagramSpec {
+  type: 'udp4' | 'udp6'
+  port: number
+  address?: string
+}
+
+/** With `activated` it is what to bind if the program was started by hand, without any socket from a service manager. */
+type Fallback = (PortSpec | PathSpec | DatagramSpec) & Partial<ActivatedSpec>
+
 /** Where to bind. Kinds that listen have a `backlog` (default 511). A Descriptor is taken as it is. */
-export type BindSpec<D> =
-  | PortSpec
-  | { path: string; mode?: number; owner?: number | string; group?: number | string; backlog?: number }
-  | { type: 'udp4' | 'udp6'; port: number; address?: string }
-  | D
+export type BindSpec<D> = Fallback | ActivatedSpec | D
 
-type PathSpec = Extract<BindSpec<never>, { path: string }>
-type DatagramSpec = Extract<BindSpec<never>, { type: string }>
-
-/** A spec that `readSpec` has checked, so no other code checks it. */
+/** An address that `readSpec` has checked, so no other code checks it. */
 export type CheckedSpec = PortSpec | (PathSpec & { mode: number }) | DatagramSpec
 
 const PORT = { port: true, host: true, backlog: true, ipv6Only: true } as const satisfies KnownOptions<PortSpec>
@@ -33,6 +48,34 @@ const PATH = {
 } as const satisfies KnownOptions<PathSpec>
 const DATAGRAM = { type: true, port: true, address: true } as const satisfies KnownOptions<DatagramSpec>
 const ANY = { ...PORT, ...PATH, ...DATAGRAM }
+/** The names of FileDescriptorName=, systemd.socket(5). */
+const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/
+
+/** Returns the name of a socket from the service manager. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function checkedName(name: unknown, what: string): string {
+  if (typeof name === 'string' && NAME.test(name)) return name
+  throw invalid(what, '1 to 255 printable ASCII characters without a colon', name)
+}
+
+/**
+ * Reads what `readSpec` does, with `activated`, which it returns apart. `address`: undefined if there is none but that. Throws
+ * ERR_PASSFD_INVALID_ARGUMENT.
+ */
+export function readActivatedSpec(
+  given: unknown,
+  what: string,
+  prefix = `${what}.`
+): { activated: string | undefined; address: CheckedSpec | undefined } {
+  if (typeof given !== 'object' || given === null || !('activated' in given))
+    return { activated: undefined, address: readSpec(given, what, prefix) }
+  const { activated, ...rest } = given
+  if (activated === undefined) return { activated, address: readSpec(rest, what, prefix) }
+  checkedName(activated, `${prefix}activated`)
+  return {
+    activated: activated as string,
+    address: Object.keys(rest).length === 0 ? undefined : readSpec(rest, what, prefix)
+  }
+}
 
 /**
  * Reads a spec as users give it: checks its fields and fills in the mode of a file. `what`: how errors call the spec; `prefix`: what they put

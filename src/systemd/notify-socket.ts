@@ -1,15 +1,10 @@
 /** The supervisor's end of systemd's notification protocol (sd_notify(3)): how workers in any language say that they are ready. */
 import { bind } from '../datagram/open.ts'
 import type { DatagramSocket } from '../datagram/socket.ts'
+import { MAX_NOTIFICATION, parseNotification } from './notification.ts'
 
 export type NotificationListener = (fields: ReadonlyMap<string, string>) => void
 
-/** In bytes. systemd itself takes 4,096. */
-const MAX_NOTIFICATION = 65_536
-const MAX_FIELDS = 64
-const KEY = /^[A-Z][A-Z0-9_]{0,63}$/
-/** They could end up in a terminal, in a log or in a line of their own. */
-const CONTROL = /[\0-\x1f\x7f-\x9f]/g
 /** What only systemd can do: another main process, a store of descriptors. Their descriptors are closed, which is what BARRIER waits for. */
 const NOT_OURS = ['MAINPID', 'MAINPIDFDID', 'FDSTORE', 'FDSTOREREMOVE', 'FDNAME', 'FDPOLL', 'BARRIER', 'NOTIFYACCESS']
 
@@ -66,21 +61,4 @@ export class NotifySocket implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
-}
-
-/**
- * The assignments in a notification: lines of NAME=value. Of a name that stands there twice the first one counts, as for systemd. What
- * is no assignment, and what is more than 64 KiB or 64 fields, is left out; bytes that are not UTF-8 and control characters become U+FFFD.
- */
-export function parseNotification(bytes: Uint8Array): Map<string, string> {
-  const fields = new Map<string, string>()
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.byteLength, MAX_NOTIFICATION)).toString()
-  for (const line of text.split('\n')) {
-    const end = line.indexOf('=')
-    const name = line.slice(0, Math.max(end, 0))
-    if (!KEY.test(name) || fields.has(name)) continue
-    if (fields.size === MAX_FIELDS) break
-    fields.set(name, line.slice(end + 1).replace(CONTROL, '\ufffd'))
-  }
-  return fields
 }

@@ -1,0 +1,117 @@
+/** Descriptors that a service manager has given this process at its start: systemd's socket activation, sd_listen_fds(3). */
+import { closeSync, fstatSync, statfsSync } from 'node:fs'
+import { PassfdError } from '../base/errors.ts'
+import { available, native } from './native.ts'
+
+/** One of them. The shim holds the number. */
+export interface Passed {
+  readonly name: string
+  readonly fd: number
+  /** Gives the number away: it is the caller's then. A Descriptor of it that was made meanwhile is used up. */
+  take(): number
+  /** It was given away, or closed. */
+  isGone(): boolean
+}
+
+/** SD_LISTEN_FDS_START. */
+const FIRST = 3
+const VARIABLES = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNAMES'] as const
+/** Linux's own limit for open files of a process (fs.nr_open). */
+const MOST = 1 << 20
+/** statfs(2) of a pidfd, from Linux 6.9 on: its inode number is the process's for ever. */
+const PIDFS_MAGIC = 0x50494446
+/** The name of those without one, as sd_listen_fds_with_names(3) has it. */
+const UNKNOWN = 'unknown'
+
+/**
+ * Takes what the variables name, makes each number close-on-exec and holds it, and removes the variables unless `keep`. Empty if they are not there, or
+ * are another process's (a parent's, of which they were inherited): then it leaves them. Throws ERR_PASSFD_ACTIVATION if they are wrong, and holds nothing.
+ */
+export function takePassed(keep: boolean, env: NodeJS.ProcessEnv = process.env): { name: string; fd: number }[] {
+  if (!isForUs(env)) return []
+  const count = Number(env.LISTEN_FDS)
+  if (!/^\d+$/.test(env.LISTEN_FDS ?? '') || count > MOST)
+    throw new PassfdError('ACTIVATION', { detail: `LISTEN_FDS is "${env.LISTEN_FDS ?? ''}", and not a number` })
+  const given = env.LISTEN_FDNAMES
+  const names = given === undefined ? Array<string>(count).fill(UNKNOWN) : count === 0 ? [] : given.split(':')
+  if (names.length !== count)
+    throw new PassfdError('ACTIVATION', {
+      detail: `LISTEN_FDS is ${count}, but LISTEN_FDNAMES has ${names.length} names`
+    })
+  const passed: { name: string; fd: number }[] = []
+  for (const [index, name] of names.entries()) {
+    const fd = FIRST + index
+    if (native.hold(fd) < 0) {
+      for (const { fd } of passed) native.release(fd)
+      throw new PassfdError('ACTIVATION', {
+        detail: `LISTEN_FDS is ${count}, but descriptor ${fd} is not open, or something else in this process owns it`
+      })
+    }
+    passed.push({ name, fd })
+  }
+  if (!keep) for (const variable of VARIABLES) delete env[variable]
+  return passed
+}
+
+/** A probe of `storeDescriptor()` that a crash has left in systemd's store. */
+export const PROBE = 'passfd-probe'
+
+let all: Passed[] | undefined
+/** The names of all that were given, also of what was taken since. */
+let given: readonly string[] = []
+
+/** Returns those that nobody has taken. `keep`: as in `takePassed()`. Empty where the shim is missing. */
+export function passed(keep = false): readonly Passed[] {
+  if (!available) return []
+  if (all === undefined) {
+    const taken = takePassed(keep)
+    for (const { name, fd } of taken) if (name === PROBE) native.close(fd)
+    all = taken.filter(({ name }) => name !== PROBE).map(entryOf)
+    given = all.map(({ name }) => name)
+  }
+  all = all.filter(each => !each.isGone())
+  return all
+}
+
+function entryOf({ name, fd }: { name: string; fd: number }): Passed {
+  let isTaken = false
+  const take = (): number => {
+    isTaken = true
+    return fd
+  }
+  return { name, fd, take, isGone: () => isTaken }
+}
+
+/**
+ * Returns the one of this name. Undefined if the manager has given none at all, because the program was started by hand. Throws
+ * ERR_PASSFD_ACTIVATED_MISSING, ERR_PASSFD_ACTIVATED_SEVERAL, ERR_PASSFD_ACTIVATION.
+ */
+export function passedAs(name: string): Passed | undefined {
+  const found = passed().filter(each => each.name === name)
+  if (found.length > 1) throw new PassfdError('ACTIVATED_SEVERAL', { name, count: found.length })
+  if (found.length === 0 && given.length > 0)
+    throw new PassfdError('ACTIVATED_MISSING', { name, names: [...new Set(given)].join(', ') })
+  return found[0]
+}
+
+/** Whether they name this very process. A pid may be used again; a pidfd's inode number is not (LISTEN_PIDFDID, systemd 259). */
+function isForUs({ LISTEN_PID, LISTEN_PIDFDID }: NodeJS.ProcessEnv): boolean {
+  if (Number(LISTEN_PID) !== process.pid) return false
+  const own = LISTEN_PIDFDID === undefined ? undefined : pidfdId()
+  return own === undefined || own === LISTEN_PIDFDID
+}
+
+/** Undefined: this kernel has no such numbers. */
+function pidfdId(): string | undefined {
+  const fd = native.pidfd(process.pid)
+  if (fd < 0) return undefined
+  native.release(fd)
+  try {
+    if (statfsSync(`/proc/self/fd/${fd}`).type !== PIDFS_MAGIC) return undefined
+    return String(fstatSync(fd, { bigint: true }).ino)
+  } catch {
+    return undefined
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,40 @@
+/** systemd's watchdog (`WatchdogSec=`, sd_watchdog_enabled(3)): the manager ends a service whose event loop does not turn any more. */
+import { asError } from '../base/errors.ts'
+import { MAX_TIMEOUT } from '../base/timers.ts'
+import { notify } from './notify.ts'
+
+/** Pings that are being sent. */
+export interface Watchdog extends Disposable {
+  /** The time within which the manager wants a ping, in ms. passfd sends one in each half of it. */
+  readonly interval: number
+  /** Sends no more pings. The manager then ends this process after `interval`, unless the service stops before. */
+  stop(): void
+}
+
+/**
+ * Pings the service manager while the event loop of this process turns, if the unit has `WatchdogSec=`. It does not keep the process running. Returns
+ * false where the manager wants no pings of this process (no WATCHDOG_USEC, or a WATCHDOG_PID of another one).
+ */
+export function watchdog(): Watchdog | false {
+  const { WATCHDOG_USEC, WATCHDOG_PID, NOTIFY_SOCKET } = process.env
+  const microseconds = Number(WATCHDOG_USEC)
+  if (!NOTIFY_SOCKET || !Number.isSafeInteger(microseconds) || microseconds <= 0) return false
+  if (WATCHDOG_PID !== undefined && Number(WATCHDOG_PID) !== process.pid) return false
+  const interval = microseconds / 1000
+  let failed = false
+  const ping = (): void => {
+    notify({ watchdog: true }).then(
+      () => {
+        failed = false
+      },
+      error => {
+        if (!failed) process.emitWarning(`The watchdog of the service manager gets no pings: ${asError(error).message}`)
+        failed = true
+      }
+    )
+  }
+  ping()
+  const timer = setInterval(ping, Math.min(interval / 2, MAX_TIMEOUT)).unref()
+  const stop = (): void => clearInterval(timer)
+  return { interval, stop, [Symbol.dispose]: stop }
+}

@@ -1,0 +1,207 @@
+/** Sockets and stored descriptors from a service manager; test/systemd/manager.test.ts has them from a real one. */
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { Descriptor } from '../../src/index.ts'
+import { socketPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
+import { test } from '../helpers/test.ts'
+
+const fixture = fileURLToPath(new URL('../fixtures/activated.mjs', import.meta.url))
+
+interface Given {
+  /** What becomes LISTEN_FDS; default: as many as there are. */
+  fds?: string
+  names?: string | undefined
+  /** Default: the process itself. */
+  pid?: string
+  pidfdId?: string
+}
+
+/** Runs the source in a process that is given these descriptors. */
+async function run(source: string, descriptors: readonly Descriptor[], given: Given = {}): Promise<any> {
+  const { fds = `${descriptors.length}`, names, pid = '$$', pidfdId } = given
+  const variables = { LISTEN_FDS: fds, LISTEN_FDNAMES: names, LISTEN_PIDFDID: pidfdId }
+  const set = Object.entries(variables).flatMap(([name, value]) =>
+    value === undefined ? [] : [`export ${name}='${value}'`]
+  )
+  // The pid is the same after exec
+  const script = [...set, `export LISTEN_PID=${pid}`, `exec "${process.execPath}" "${fixture}" "$1"`].join('\n')
+  const stdio = ['ignore', 'pipe', 'pipe', ...descriptors.map(descriptor => descriptor.borrow())] as const
+  const running = start('/bin/sh', ['-c', script, 'sh', source], { stdio: [...stdio] })
+  const line = await running.line()
+  const { code, stderr } = await running.exit
+  if (code !== 0 || stderr !== '') throw new Error(`${code} ${stderr}`)
+  return JSON.parse(line)
+}
+
+async function withSome(work: (descriptors: Descriptor[]) => Promise<void>): Promise<void> {
+  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+  const descriptors = [listener, Descriptor.memfd('one'), Descriptor.memfd('two')]
+  try {
+    await work(descriptors)
+  } finally {
+    for (const descriptor of descriptors) descriptor.close()
+  }
+}
+
+const LIST = `
+  const left = () => Object.keys(process.env).filter(name => name.startsWith('LISTEN_'))
+  const list = options => systemd.activatedSockets(options).map(({ name, descriptor }) => name + ' ' + descriptor.kind)`
+
+test('all of them in order, once; close-on-exec; the environment without the variables, or with them', t =>
+  withSome(async descriptors => {
+    const kinds = ['a tcp-listener', 'b memfd', 'a memfd']
+    t.deepEqual(await run(`${LIST}; return [list(), list(), left()]`, descriptors, { names: 'a:b:a' }), [kinds, [], []])
+    const [first, second, left] = await run(
+      `${LIST}; return [list({ keepEnvironment: true }), list(), left()]`,
+      descriptors,
+      {
+        names: 'a:b:a'
+      }
+    )
+    t.deepEqual([first, second, left.sort()], [kinds, [], ['LISTEN_FDNAMES', 'LISTEN_FDS', 'LISTEN_PID']])
+    const flags = await run(
+      `
+      const { readFileSync } = await import('node:fs')
+      const flags = fd => (parseInt(/flags:\\s*(\\d+)/.exec(readFileSync('/proc/self/fdinfo/' + fd, 'utf8'))[1], 8) & 0o2000000) !== 0
+      return systemd.activatedSockets().map(({ descriptor }) => flags(descriptor.borrow()))`,
+      descriptors
+    )
+    t.deepEqual(flags, [true, true, true])
+    const unnamed = await run(`${LIST}; return list()`, descriptors.slice(1))
+    t.deepEqual(unnamed, ['unknown memfd', 'unknown memfd'])
+  }))
+
+test('those of another process are left alone, with the variables', t =>
+  withSome(async descriptors => {
+    for (const given of [{ pid: '1' }, { pid: '' }, { pid: 'x' }, { pidfdId: '1' }, { fds: '0' }]) {
+      const [found, left] = await run(`${LIST}; return [list(), left()]`, given.fds === '0' ? [] : descriptors, given)
+      t.deepEqual(found, [], JSON.stringify(given))
+      t.is(left.length > 0, given.fds !== '0', JSON.stringify(given))
+    }
+    const own = `
+      const { statSync, statfsSync } = await import('node:fs')
+      const pidfd = passfd.Descriptor.pidfd(process.pid)
+      if (statfsSync('/proc/self/fd/' + pidfd.borrow()).type === 0x50494446)
+        process.env.LISTEN_PIDFDID = String(statSync('/proc/self/fd/' + pidfd.borrow(), { bigint: true }).ino)
+      pidfd.close()
+      ${LIST}; return list()`
+    t.is((await run(own, descriptors)).length, 3)
+  }))
+
+test('wrong variables are an error, and nothing is taken', t =>
+  withSome(async descriptors => {
+    const wrong: [Given, RegExp][] = [
+      [{ fds: '400' }, /descriptor \d+ is not open/],
+      [{ fds: 'three' }, /LISTEN_FDS is "three", and not a number/],
+      [{ fds: '-1' }, /LISTEN_FDS is "-1"/],
+      [{ fds: '99999999999' }, /not a number/],
+      [{ names: 'a:b' }, /LISTEN_FDS is 3, but LISTEN_FDNAMES has 2 names/],
+      [{ names: 'a:b:c:d' }, /has 4 names/]
+    ]
+    for (const [given, says] of wrong) {
+      const [first, second, kinds] = await run(
+        `
+        const attempt = () => { try { return systemd.activatedSockets().length } catch ({ code, message }) { return { code, message } } }
+        const results = [attempt(), attempt()]
+        const { Descriptor } = passfd
+        return [...results, [3, 4, 5].map(fd => Descriptor.adopt(fd).kind)]`,
+        descriptors,
+        given
+      )
+      t.is(first.code, 'ERR_PASSFD_ACTIVATION')
+      t.regex(first.message, says)
+      t.deepEqual(second, first)
+      t.deepEqual(kinds, ['tcp-listener', 'memfd', 'memfd'], 'nobody has them')
+    }
+  }))
+
+test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; and what to bind without a manager', async t => {
+  const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+  const address = await withPort(listener)
+  const admin = await Descriptor.bind({ path: socketPath() })
+  const given = { names: 'http:admin' }
+  const both = [listener, admin]
+  t.deepEqual(
+    await run(
+      `
+      const { Descriptor, listen } = passfd
+      const found = await Descriptor.bind({ activated: 'http', port: 1 })
+      const server = await listen({ activated: 'admin' })
+      const { connect } = await import('node:net')
+      const again = await Descriptor.bind({ activated: 'http' }).catch(({ code }) => code)
+      await server.close()
+      return [found.kind, again, systemd.activatedSockets().length]`,
+      both,
+      given
+    ),
+    ['tcp-listener', 'ERR_PASSFD_ACTIVATED_MISSING', 0]
+  )
+  t.deepEqual(
+    await run(
+      `
+      const { createServer } = await import('node:http')
+      const worker = await joinSupervisor({ standalone: { web: { activated: 'http', port: 1 } } })
+      const server = createServer((_, response) => response.end('served'))
+      await worker.listen('web', server)
+      setImmediate(() => process.exit())
+      return server.address().port`,
+      both,
+      given
+    ),
+    address.port
+  )
+  const name = `passfd-activated-${process.pid}`
+  t.deepEqual(
+    await run(
+      `
+      const supervisor = new Supervisor({ entry: '/none', listeners: { web: { activated: 'http' } }, workers: 1, readyTimeout: 100, restart: () => ({ restart: false, reason: 'no' }) })
+      const { addresses } = supervisor
+      const failed = await supervisor.start().catch(({ code }) => code)
+      return [failed, systemd.activatedSockets().map(({ name }) => name)]`,
+      both,
+      given
+    ),
+    ['ERR_PASSFD_WORKER_NOT_READY', ['admin']]
+  )
+  t.deepEqual(
+    await run(
+      `
+      const seat = await takeOver({ path: '/tmp/${name}', listeners: { web: { activated: 'http' } }, signals: false, exit: false })
+      const kind = seat.descriptor('web').kind
+      await seat.ready()
+      await seat.stop()
+      return kind`,
+      both,
+      given
+    ),
+    'tcp-listener'
+  )
+  const missing = `return passfd.Descriptor.bind({ activated: 'web', port: 0, host: '127.0.0.1' }).then(({ kind }) => kind)`
+  t.like(await run(missing, both, given), { code: 'ERR_PASSFD_ACTIVATED_MISSING' })
+  t.regex((await run(missing, both, given)).message, /no socket named web; it has given: http, admin\./)
+  t.like(await run(missing, both, { names: 'web:web' }), { code: 'ERR_PASSFD_ACTIVATED_SEVERAL' })
+  t.is(await run(missing, [], { pid: '1' }), 'tcp-listener')
+  const none = `return passfd.Descriptor.bind({ activated: 'web' })`
+  t.like(await run(none, [], { pid: '1' }), { code: 'ERR_PASSFD_ACTIVATED_NONE' })
+  const wrong = [
+    { activated: 1 },
+    { activated: 'a:b' },
+    { activated: '' },
+    { activated: 'http', port: -1 },
+    { activated: 'http', prot: 1 }
+  ]
+  for (const spec of wrong)
+    t.like(await run(`return passfd.Descriptor.bind(${JSON.stringify(spec)})`, both, given), {
+      code: 'ERR_PASSFD_INVALID_ARGUMENT'
+    })
+  for (const each of both) each.close()
+})
+
+async function withPort(listener: Descriptor): Promise<{ port: number }> {
+  const server = await listener.dup().toServer()
+  const address = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return address
+}

@@ -1,0 +1,160 @@
+/** A real service manager of systemd, as a user's manager in a mount namespace of its own: it needs root, and nothing else may be PID 1's. */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { NotifySocket } from '../../src/systemd/notify-socket.ts'
+import { missing } from './programs.ts'
+
+const run = promisify(execFile)
+const MANAGER = '/usr/bin/systemd'
+const fixture = fileURLToPath(new URL('../fixtures/systemd-service.mjs', import.meta.url))
+
+/** Why there is no manager here; undefined: there is one. */
+export const withoutManager: string | undefined =
+  missing(MANAGER, 'systemd') ?? (process.getuid?.() === 0 ? undefined : 'it takes root to make a mount namespace')
+
+/** The bus and the notify socket lie in a folder of ours; the manager itself wants to see that systemd has booted the machine. */
+const START = `
+  mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system &&
+  exec ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
+
+export class Manager implements AsyncDisposable {
+  readonly folder: string
+  readonly #env: Record<string, string>
+  readonly #server: Server
+  readonly #services = new Map<string, (service: Service) => void>()
+  readonly #waiting: Service[] = []
+  /** What the manager has logged. */
+  log = ''
+  #ended!: Promise<unknown>
+  #pid = 0
+
+  static async start(): Promise<Manager> {
+    const manager = new Manager()
+    await manager.#start()
+    return manager
+  }
+
+  private constructor() {
+    this.folder = mkdtempSync(join(tmpdir(), 'passfd-systemd-'))
+    for (const name of ['run', 'config/systemd/user'])
+      mkdirSync(join(this.folder, name), { recursive: true, mode: 0o700 })
+    const { PATH = '', HOME = '/root' } = process.env
+    this.#env = { PATH, HOME, XDG_RUNTIME_DIR: join(this.folder, 'run'), XDG_CONFIG_HOME: join(this.folder, 'config') }
+    this.#server = createServer(socket => void this.#arrived(socket))
+  }
+
+  async #start(): Promise<void> {
+    await using notifications = await NotifySocket.open()
+    const env = { ...this.#env, NOTIFY_SOCKET: notifications.address }
+    const child = spawn('unshare', ['-m', 'sh', '-c', START], { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    this.#pid = child.pid!
+    child.stderr.setEncoding('utf8').on('data', text => {
+      this.log += text
+    })
+    this.#ended = once(child, 'close')
+    const ready = new Promise<void>(resolve => {
+      notifications.watch(child.pid!, fields => {
+        if (fields.get('READY') === '1') resolve()
+      })
+    })
+    const failed = this.#ended.then(() => {
+      throw new Error(`The manager has ended: ${this.log}`)
+    })
+    await Promise.race([ready, failed])
+    failed.catch(() => {})
+    this.#server.listen(join(this.folder, 'control'))
+    await once(this.#server, 'listening')
+  }
+
+  /** Writes a unit. A service without an ExecStart runs the fixture, which `service()` returns when it has started. */
+  unit(name: string, sections: Record<string, Record<string, string | readonly string[]>>): void {
+    const lines: string[] = []
+    for (const [section, settings] of Object.entries(sections)) {
+      lines.push(`[${section}]`)
+      for (const [key, values] of Object.entries(settings))
+        for (const value of [values].flat()) lines.push(`${key}=${value}`)
+    }
+    if (name.endsWith('.service') && sections.Service?.ExecStart === undefined) {
+      lines.push('[Service]', `ExecStart=${process.execPath} ${fixture} %n ${join(this.folder, 'control')}`)
+    }
+    writeFileSync(join(this.folder, 'config/systemd/user', name), `${lines.join('\n')}\n`)
+  }
+
+  async systemctl(...args: string[]): Promise<string> {
+    const { stdout } = await run('systemctl', ['--user', '--no-pager', ...args], { env: this.#env, timeout: 60_000 })
+    return stdout.trim()
+  }
+
+  async show(unit: string, property: string): Promise<string> {
+    return this.systemctl('show', unit, `--property=${property}`, '--value')
+  }
+
+  /** The next start of the service with the fixture, which waits for `Service.run()`. */
+  async service(name: string): Promise<Service> {
+    const at = this.#waiting.findIndex(service => service.name === name)
+    if (at >= 0) return this.#waiting.splice(at, 1)[0]!
+    return new Promise(resolve => this.#services.set(name, resolve))
+  }
+
+  async #arrived(socket: Socket): Promise<void> {
+    socket.on('error', () => {}) // it was killed
+    const service = await Service.on(socket)
+    const wanted = this.#services.get(service.name)
+    this.#services.delete(service.name)
+    if (wanted === undefined) this.#waiting.push(service)
+    else wanted(service)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    process.kill(this.#pid, 'SIGTERM')
+    await this.#ended
+    this.#server.close()
+    await once(this.#server, 'close')
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** One process of a service. */
+export class Service {
+  readonly name: string
+  readonly pid: number
+  /** Resolves when the process has ended. */
+  readonly ended: Promise<unknown>
+  readonly #socket: Socket
+  readonly #answers: { resolve(value: any): void; reject(error: Error): void }[] = []
+
+  static async on(socket: Socket): Promise<Service> {
+    const lines = createInterface(socket)
+    const [hello] = await once(lines, 'line')
+    const service = new Service(socket, JSON.parse(hello))
+    lines.on('line', line => {
+      const { value, error } = JSON.parse(line)
+      const answer = service.#answers.shift()!
+      if (error === undefined) answer.resolve(value)
+      else answer.reject(Object.assign(new Error(error.message), error))
+    })
+    return service
+  }
+
+  private constructor(socket: Socket, { name, pid }: { name: string; pid: number }) {
+    this.name = name
+    this.pid = pid
+    this.#socket = socket
+    this.ended = once(socket, 'close').then(() => {
+      for (const { reject } of this.#answers.splice(0)) reject(new Error('the service has ended'))
+    })
+  }
+
+  /** Runs the body of an async function in the service, with `systemd`, `passfd` and `kept` (an object of its own); resolves to what it returns. */
+  run(source: string): Promise<any> {
+    this.#socket.write(`${JSON.stringify(source)}\n`)
+    return new Promise((resolve, reject) => this.#answers.push({ resolve, reject }))
+  }
+}

@@ -1,0 +1,288 @@
+/** A service under a real manager of systemd. */
+// A process of its own: it starts a service manager
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { lives } from '../helpers/processes.ts'
+import { Manager, withoutManager } from '../helpers/systemd.ts'
+import { type test, testIf, until } from '../helpers/test.ts'
+
+const managed = (
+  title: string,
+  body: (t: Parameters<Parameters<typeof test>[1]>[0], manager: Manager) => Promise<void>
+) =>
+  testIf(withoutManager, title, async t => {
+    await using manager = await Manager.start()
+    await body(t, manager)
+  })
+
+const doors = ['systemd/index.js', 'index.js'].map(door => new URL(`../../build/dist/${door}`, import.meta.url).href)
+
+/** Starts it without waiting for it to be ready. */
+async function started(manager: Manager, name: string): Promise<Awaited<ReturnType<Manager['service']>>> {
+  await manager.systemctl('start', '--no-block', name)
+  return manager.service(name)
+}
+
+async function stateOf(manager: Manager, name: string): Promise<string> {
+  return `${await manager.show(name, 'ActiveState')} ${await manager.show(name, 'Result')}`
+}
+
+async function untilShown(manager: Manager, name: string, property: string, value: string): Promise<void> {
+  let shown = ''
+  const look = async (): Promise<void> => {
+    for (let tries = 0; tries < 600 && shown !== value; tries++) shown = await manager.show(name, property)
+  }
+  await look()
+  if (shown !== value) throw new Error(`${property} of ${name} is ${shown}, not ${value}`)
+}
+
+managed(
+  'socket activation: two names, one of them twice, in order; close-on-exec; the environment is cleared',
+  async (t, manager) => {
+    const paths = Object.fromEntries(['a', 'b', 'c'].map(name => [name, join(manager.folder, `${name}.sock`)]))
+    for (const [unit, name, ...streams] of [
+      ['one', 'http', paths.a],
+      ['two', 'admin', paths.b, paths.c]
+    ])
+      manager.unit(`${unit}.socket`, {
+        Socket: { ListenStream: streams as string[], FileDescriptorName: name!, Service: 'web.service' }
+      })
+    manager.unit('web.service', { Service: { Sockets: 'one.socket two.socket' } })
+    await manager.systemctl('start', 'one.socket', 'two.socket')
+    // The first client starts the service, and waits in the queue
+    const client = connect(paths.c!)
+    await once(client, 'connect')
+    const service = await manager.service('web.service')
+    const [names, kinds, again, left, child] = await service.run(`
+    const found = systemd.activatedSockets()
+    kept.found = found
+    const { execFileSync } = await import('node:child_process')
+    return [
+      found.map(({ name }) => name).sort(), found.map(({ descriptor }) => descriptor.kind),
+      systemd.activatedSockets().length, Object.keys(process.env).filter(name => name.startsWith('LISTEN_')),
+      execFileSync('/bin/sh', ['-c', 'ls /proc/self/fd | wc -l']).toString().trim()
+    ]`)
+    t.deepEqual(names, ['admin', 'admin', 'http'])
+    t.deepEqual(kinds, Array(3).fill('unix-stream-listener'))
+    t.is(again, 0)
+    t.deepEqual(left, [])
+    t.is(child, '4', 'a child has stdin, stdout, stderr and the folder')
+    await service.run(`
+    const { createServer } = await import('node:net')
+    for (const { name, descriptor } of kept.found) createServer(socket => socket.end(name)).listen(descriptor.toListenHandle())`)
+    t.is(await text(client), 'admin')
+    const other = connect(paths.a!)
+    t.is(await text(other), 'http')
+  }
+)
+
+managed(
+  'Type=notify: status, a longer time, errors; ready; a new interval; stopping; a barrier',
+  async (t, manager) => {
+    manager.unit('slow.service', { Service: { Type: 'notify', TimeoutStartSec: '1s', NotifyAccess: 'main' } })
+    const service = await started(manager, 'slow.service')
+    t.true(
+      await service.run(
+        "return systemd.notify({ status: 'loads: 3 of 4 (ä)', extendTimeout: 60_000, fields: { X_MINE: 'x' } })"
+      )
+    )
+    await untilShown(manager, 'slow.service', 'StatusText', 'loads: 3 of 4 (ä)')
+    // Its own second is over
+    await service.run('return new Promise(resolve => setTimeout(resolve, 1500))')
+    t.is(await stateOf(manager, 'slow.service'), 'activating success')
+    t.true(await service.run('await systemd.notify({ ready: true, errno: 11 }); return systemd.barrier()'))
+    t.is(await stateOf(manager, 'slow.service'), 'active success')
+    t.is(await manager.show('slow.service', 'StatusErrno'), '11')
+    t.is(await manager.show('slow.service', 'NFileDescriptorStore'), '0')
+    await service.run("await systemd.notify({ stopping: true, status: 'goodbye' }); await systemd.barrier()")
+    t.is(await manager.show('slow.service', 'SubState'), 'stop-sigterm')
+    void service.run('process.exit()').catch(() => {})
+    await service.ended
+  }
+)
+
+managed('a service that never gets ready; another user process may not notify for it', async (t, manager) => {
+  manager.unit('never.service', { Service: { Type: 'notify', TimeoutStartSec: '300ms' } })
+  await t.throwsAsync(manager.systemctl('start', 'never.service'))
+  t.is(await stateOf(manager, 'never.service'), 'failed timeout')
+})
+
+managed(
+  'the store: over a restart, a crash and KILL; by name, several of one; removal by name and at the other end',
+  async (t, manager) => {
+    manager.unit('state.service', {
+      Service: { Type: 'notify', FileDescriptorStoreMax: '8', Restart: 'always', RestartSec: '0' },
+      Unit: { StartLimitIntervalSec: '0' }
+    })
+    const stored = () => manager.show('state.service', 'NFileDescriptorStore')
+    let service = await started(manager, 'state.service')
+    t.deepEqual(
+      await service.run(`
+      const { Descriptor } = passfd
+      await systemd.notify({ ready: true })
+      const memory = Descriptor.memfd('state', { size: 8 })
+      const { readable, writable } = Descriptor.pipe()
+      const [left, right] = Descriptor.socketpair()
+      const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
+      const done = []
+      for (const [name, descriptor, options] of [['state', memory], ['state', Descriptor.memfd('second')], ['http', listener],
+        ['polled', readable], ['kept', left, { poll: false }]]) {
+        done.push(await systemd.storeDescriptor(name, descriptor, options))
+        if (descriptor.closed) throw new Error('it is not the caller’s any more')
+      }
+      const { writeSync } = await import('node:fs')
+      writeSync(memory.borrow(), 'remember')
+      kept.all = [memory, readable, writable, left, right, listener]
+      return done`),
+      Array(5).fill(true)
+    )
+    t.is(await stored(), '5')
+    const found = `
+    kept.found = systemd.activatedSockets()
+    await systemd.notify({ ready: true })
+    const { readFileSync } = await import('node:fs')
+    const memory = kept.found.find(({ name }) => name === 'state')
+    return kept.found.map(({ name, descriptor }) => name + ' ' + descriptor.kind).sort()`
+    const expected = ['http tcp-listener', 'kept unix-stream', 'state memfd', 'state memfd']
+    for (const end of [
+      "process.kill(process.pid, 'SIGKILL')",
+      "setImmediate(() => { throw new Error('crash') })",
+      undefined
+    ]) {
+      const before = service
+      if (end === undefined) void manager.systemctl('restart', 'state.service')
+      else void before.run(end).catch(() => {})
+      await before.ended
+      service = await manager.service('state.service')
+      // The writer of the pipe has ended with the first process, so systemd has removed that (FDPOLL)
+      t.deepEqual(await service.run(found), expected)
+      t.is(await stored(), '4')
+    }
+    t.is(
+      await service.run(`
+      const { readSync } = await import('node:fs')
+      const bytes = Buffer.alloc(8)
+      const states = kept.found.filter(({ name }) => name === 'state').map(({ descriptor }) => readSync(descriptor.borrow(), bytes, 0, 8, 0))
+      return states.sort().join() + bytes`),
+      '0,8remember'
+    )
+    t.true(
+      await service.run(
+        "await systemd.removeStored('state'); await systemd.removeStored('none'); return systemd.barrier()"
+      )
+    )
+    t.is(await stored(), '2')
+  }
+)
+
+managed(
+  'what systemd does not take is an error: no store, a full one, a process that may not notify',
+  async (t, manager) => {
+    const store = `return systemd.storeDescriptor('one', passfd.Descriptor.memfd('one')).catch(({ code }) => code)`
+    manager.unit('none.service', { Service: {} })
+    manager.unit('small.service', { Service: { FileDescriptorStoreMax: '2', NotifyAccess: 'main' } })
+    const none = await started(manager, 'none.service')
+    // Without NotifyAccess and Type=notify there is no NOTIFY_SOCKET
+    t.false(await none.run(store))
+    const small = await started(manager, 'small.service')
+    t.true(await small.run(store))
+    t.true(await small.run(store))
+    t.is(await small.run(store), 'ERR_PASSFD_STORE_REFUSED')
+    t.is(await manager.show('small.service', 'NFileDescriptorStore'), '2')
+    await small.run("await systemd.removeStored('one')")
+    // A child may not notify
+    t.is(
+      await small.run(`
+        const { execFileSync } = await import('node:child_process')
+        const source = \`
+          const [systemd, { Descriptor }] = await Promise.all(${JSON.stringify(doors)}.map(door => import(door)))
+          await systemd.storeDescriptor('x', Descriptor.memfd('x')).catch(({ code }) => console.log(code))\`
+        return execFileSync(process.execPath, ['--input-type=module', '-e', source]).toString().trim()`),
+      'ERR_PASSFD_STORE_REFUSED'
+    )
+    t.is(await manager.show('small.service', 'NFileDescriptorStore'), '0')
+    manager.unit('silent.service', { Service: { Type: 'notify', FileDescriptorStoreMax: '0' } })
+    const silent = await started(manager, 'silent.service')
+    t.is(await silent.run(store), 'ERR_PASSFD_STORE_REFUSED')
+    t.true(await silent.run('return systemd.notify({ ready: true })'))
+  }
+)
+
+managed(
+  'the probe of a process that was killed with it in the store is no descriptor of the program',
+  async (t, manager) => {
+    manager.unit('one.service', { Service: { Type: 'notify', FileDescriptorStoreMax: '1', Restart: 'always' } })
+    const first = await started(manager, 'one.service')
+    void first
+      .run(`
+      await systemd.notify({ ready: true })
+      const { readable, writable } = passfd.Descriptor.pipe()
+      const manager = await datagram.connect(process.env.NOTIFY_SOCKET)
+      await manager.send('FDSTORE=1\\nFDNAME=passfd-probe\\nFDPOLL=0', { descriptors: [writable] })
+      await systemd.barrier()
+      process.kill(process.pid, 'SIGKILL')`)
+      .catch(() => {})
+    const second = await manager.service('one.service')
+    t.is(await manager.show('one.service', 'NFileDescriptorStore'), '1')
+    t.deepEqual(await second.run('await systemd.notify({ ready: true }); return systemd.activatedSockets()'), [])
+    t.true(await second.run("return systemd.storeDescriptor('mine', passfd.Descriptor.memfd('mine'))"))
+    t.is(await manager.show('one.service', 'NFileDescriptorStore'), '1')
+  }
+)
+
+managed(
+  'the watchdog: lives while its loop turns, is killed when it does not, and starts again',
+  async (t, manager) => {
+    manager.unit('dog.service', {
+      Service: { Type: 'notify', WatchdogSec: '2s', Restart: 'always', RestartSec: '0', LimitCORE: '0' }
+    })
+    const service = await started(manager, 'dog.service')
+    t.is(
+      await service.run(
+        'kept.dog = systemd.watchdog(); await systemd.notify({ ready: true }); return kept.dog.interval'
+      ),
+      2000
+    )
+    await service.run('return new Promise(resolve => setTimeout(resolve, 3000))')
+    t.is(await stateOf(manager, 'dog.service'), 'active success')
+    void service.run('for (;;);').catch(() => {})
+    await service.ended
+    const second = await manager.service('dog.service')
+    t.false(lives(service.pid))
+    t.is(
+      await second.run(
+        'kept.dog = systemd.watchdog(); await systemd.notify({ ready: true }); kept.dog.stop(); return kept.dog.interval'
+      ),
+      2000
+    )
+    await second.ended // nobody pings
+    const third = await manager.service('dog.service')
+    t.is(await third.run("await systemd.notify({ ready: true, watchdog: 'trigger' })"), null)
+    await third.ended
+  }
+)
+
+managed('another main process; reloading', async (t, manager) => {
+  manager.unit('main.service', { Service: { Type: 'notify', NotifyAccess: 'all' } })
+  const service = await started(manager, 'main.service')
+  await service.run('await systemd.notify({ ready: true }); await systemd.barrier()')
+  const pid = await service.run(`
+    const { spawn } = await import('node:child_process')
+    kept.child = spawn('sleep', ['1000'])
+    await systemd.notify({ mainPid: kept.child.pid })
+    await systemd.barrier()
+    return kept.child.pid`)
+  t.is(await manager.show('main.service', 'MainPID'), `${pid}`)
+  await service.run('await systemd.notify({ reloading: true }); await systemd.barrier()')
+  t.is(await manager.show('main.service', 'ActiveState'), 'reloading')
+  await service.run('await systemd.notify({ ready: true }); await systemd.barrier()')
+  t.is(await manager.show('main.service', 'ActiveState'), 'active')
+  void service.run('process.exit()').catch(() => {})
+  await service.ended
+  t.is(await manager.show('main.service', 'ActiveState'), 'active')
+  await manager.systemctl('stop', 'main.service')
+  await until(() => !lives(pid), 'the new main process ends')
+  t.is(await stateOf(manager, 'main.service'), 'inactive success')
+})
