@@ -197,7 +197,7 @@ try {
 export const script = new vm.Script(\`(function (exports, require, module, __url) {\${readFileSync(filename, 'latin1')}
 })\`, { filename, cachedData, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER })
 const module = { exports: {} }
-script.runInThisContext()(module.exports, createRequire(url), module, url)
+script.runInThisContext()(module.exports, createRequire(url), module, new URL('all.cjs', url).href)
 `
 
 /**

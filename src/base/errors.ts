@@ -93,7 +93,7 @@ const TABLE = {
   PLATFORM:
     'Descriptors are passed on Linux only, and this is {system}. Here only joinSupervisor() with its option standalone and "passfd serve" with one process work. Run the rest on Linux.',
   NATIVE_BUNDLED:
-    'The native part of passfd is missing ({detail}): passfd was bundled without it. Mark passfd as external in your bundler, or copy node_modules/passfd/{prebuilt} beside the bundle.',
+    'The native part of passfd is missing ({detail}): passfd was bundled without it. Mark passfd as external in your bundler, or copy the folder node_modules/passfd/prebuilds beside the program that you start: cp -r node_modules/passfd/prebuilds {folder}.',
   NATIVE_FORBIDDEN: 'The native part of passfd ({path}) may not be loaded: {why}. {advice}.',
   NATIVE_UNREADABLE:
     "The native part of passfd can't be read: {detail} ({path}). Give this user the right to read the file and to search its folders.",
@@ -148,6 +148,8 @@ const TABLE = {
   WORKER_NOT_READY: 'The worker in slot {slot} (pid {pid}) did not get ready: {detail}.{more}',
   WORKERS_DIE: 'The restart policy has given up slot {slot}: {reason}. See the standard error of the workers.',
   ENTRY: "The workers' program {path} {problem}. options.entry is a file that Node can run.",
+  ENTRY_EXECUTABLE:
+    'This program is a single executable application, which starts only itself as its worker, without options of Node: options.entry must be process.execPath, and spawn.execArgv undefined. The entry is {path}. Set spawn.args, by which the program knows that it is a worker.',
   CRASH_LOOP:
     'The last {count} workers in slot {slot} have ended soon after their start, the newest one because {reason}. See the standard error of the workers.',
   BEYOND_LIMIT:

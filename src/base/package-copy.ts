@@ -2,7 +2,9 @@
  * Which copy of passfd made an object. One process may have several: two installed versions, one as a module and one by require(), or one
  * that a test runner evaluates again for each file. Their objects can't stand for each other, and an error is to say so.
  */
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { packageRoot } from './own-file.ts'
 import { version } from './version.ts'
 
 /** Where a copy is, and which. Another version of passfd reads this: its shape stays. */
@@ -15,7 +17,7 @@ interface Copy {
 
 /** All copies know it: the registry of symbols is one for all realms of a thread. */
 const COPY: unique symbol = Symbol.for('passfd.copy') as never
-const url = ownUrl()
+const url = packageRoot === undefined ? 'a bundle' : pathToFileURL(join(packageRoot, '/')).href
 const own = new WeakSet<object>()
 /** A process has few copies of passfd. An object that only looks like one of another copy may have any value here. */
 const MAX_PLACES = 100
@@ -44,14 +46,6 @@ function named(otherVersion: string, otherUrl: string): string {
   return otherUrl === url && otherVersion === version
     ? `another evaluation of passfd ${version} in ${place(url)}, which this process has loaded more than once`
     : `another copy of passfd: that is version ${otherVersion} in ${place(otherUrl)}, this one version ${version} in ${place(url)}`
-}
-
-function ownUrl(): string {
-  try {
-    return new URL('../..', import.meta.url).href
-  } catch {
-    return 'a bundle' // some bundlers leave nothing in import.meta
-  }
 }
 
 function place(where: string): string {

@@ -1,11 +1,12 @@
 /** Loads the shim. For each cause of a failure it throws an error that says why, and what to do. */
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs'
+import nodeModule from 'node:module'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { type ErrorKey, PassfdError } from '../base/errors.ts'
+import { ownFile, packageRoot } from '../base/own-file.ts'
 import { version } from '../base/version.ts'
 import { libcOf } from './libc.ts'
+import { isSingleExecutable, takeAsset } from './single-executable.ts'
 
 /** The exports of the file: one object for all evaluations that load it in a thread. */
 interface Shim {
@@ -25,6 +26,7 @@ const MACHINES: Record<string, number> = {
   loong64: 258
 }
 const HEADER = 64
+const NAME = 'passfd.node'
 
 /** Runtimes that claim compatibility with Node, and what they lack: with the shim they would abort. */
 const RUNTIMES: Record<string, [name: string, lack: string]> = {
@@ -70,17 +72,20 @@ export function load(): { binding: unknown } | { error: PassfdError; system?: st
     return { error: new PassfdError('PLATFORM', { system }), system }
   }
   const { PASSFD_SHIM } = process.env
-  const root = packageRoot()
+  const root = packageRoot
   const places = PASSFD_SHIM !== undefined ? [PASSFD_SHIM] : root === undefined ? besideBundle() : inPackage(root)
   for (const path of places) {
     const shim = existsOrForbidden(path) ? loadFile(path, root !== undefined) : undefined
     if (shim !== undefined) return { binding: shim.create!() }
   }
+  const fromAsset =
+    root === undefined && PASSFD_SHIM === undefined ? takeAsset(NAME, path => loadFile(path, false)) : undefined
+  if (fromAsset !== undefined) return { binding: fromAsset.create!() }
   throw missing(places, root, PASSFD_SHIM !== undefined)
 }
 
 function inPackage(root: string): string[] {
-  return [join(root, 'prebuilds', here(), 'passfd.node'), join(root, 'native', 'build', 'Release', 'passfd.node')]
+  return [join(root, 'prebuilds', here(), NAME), join(root, 'native', 'build', 'Release', NAME)]
 }
 
 /** The name of the folder in prebuilds/ for this process. A program without a loader of its own is taken for one of glibc. */
@@ -88,29 +93,14 @@ function here(): string {
   return `${process.platform}-${process.arch}-${libcOf() ?? 'glibc'}`
 }
 
-/** The package's folder; undefined if this code was bundled into another file. */
-function packageRoot(): string | undefined {
-  try {
-    const root = fileURLToPath(new URL('../..', import.meta.url))
-    return JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).name === 'passfd' ? root : undefined
-  } catch (error) {
-    // The permission model may allow the code, but not this folder
-    if ((error as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED')
-      return fileURLToPath(new URL('../..', import.meta.url))
-    return undefined // some bundlers leave nothing in import.meta
-  }
+/** Beside the bundle, and beside the program that was started: a bundler may put what several of its files share into a folder of its own. */
+function foldersOfBundle(): string[] {
+  const programs = isSingleExecutable() ? [process.execPath] : [process.argv[1], ownFile]
+  return [...new Set(programs.filter(path => path !== undefined).map(dirname))]
 }
 
 function besideBundle(): string[] {
-  const folders = new Set<string>()
-  try {
-    folders.add(dirname(fileURLToPath(import.meta.url)))
-  } catch {
-    // a CommonJS bundle
-  }
-  if (typeof __dirname === 'string') folders.add(__dirname)
-  if (folders.size === 0 && process.argv[1] !== undefined) folders.add(dirname(process.argv[1]))
-  return [...folders].map(folder => join(folder, 'passfd.node'))
+  return foldersOfBundle().flatMap(folder => [join(folder, 'prebuilds', here(), NAME), join(folder, NAME)])
 }
 
 /** Whether the file exists, or may exist because Node's permission model forbids this process to check. */
@@ -134,9 +124,9 @@ function loadFile(path: string, inPackage: boolean): Shim {
   return shim
 }
 
-/** Not an import, because a bundler would rewrite it, and the result would fail before this code runs. */
+/** Not an import, because a bundler would rewrite it, and the result would fail before this code runs. webpack follows a createRequire that is imported. */
 function byBindings(path: string): Shim {
-  const bindings = createRequire(import.meta.url)('bindings')
+  const bindings = nodeModule.createRequire(ownFile!)('bindings')
   return bindings({ bindings: 'passfd', module_root: dirname(path), try: [[path]] }) as Shim
 }
 
@@ -239,8 +229,7 @@ function missing(places: readonly string[], root: string | undefined, named: boo
       detail,
       advice: 'PASSFD_SHIM names it: correct or remove that variable'
     })
-  const prebuilt = `prebuilds/${here()}/passfd.node`
-  if (root === undefined) return new PassfdError('NATIVE_BUNDLED', { detail, prebuilt })
+  if (root === undefined) return new PassfdError('NATIVE_BUNDLED', { detail, folder: foldersOfBundle()[0] ?? '.' })
   const clone = existsSync(join(root, 'scripts', 'build-native.mjs'))
   if (clone)
     return new PassfdError('NATIVE_MISSING', {

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { ENOENT, ENOTDIR } from '../../base/errno.ts'
 import { PassfdError, systemError } from '../../base/errors.ts'
 import { native } from '../../os/native.ts'
+import { isSingleExecutable } from '../../os/single-executable.ts'
 
 interface Surroundings {
   readonly cwd?: string | URL | undefined
@@ -44,6 +45,8 @@ export interface CommandLaunch extends Surroundings {
 export function launchNode(options: NodeLaunch, numbers: readonly number[]): ChildProcess {
   const { entry, args = [], execArgv = ownArguments() } = options
   const path = pathOf(entry)
+  // Its program is in it, and it takes no options of Node's
+  if (isSingleExecutable()) return spawn(executable(), args, spawnOptions(options, numbers))
   const whole = resolve(baseOf(options.cwd) ?? '/', path)
   const cwd = directoryFor(options.cwd, dirname(whole))
   // Unresolved if that names the same file, so that each new process follows a symbolic link again
@@ -247,6 +250,19 @@ function isSameDirectory(one: string, other: string): boolean {
 /** The file of Node may have been removed with an old release; /proc/self/exe still starts it. */
 function executable(): string {
   return existsSync(process.execPath) ? process.execPath : '/proc/self/exe'
+}
+
+/** Throws in a single executable application, if `launchNode` would not start what the options name: it starts the executable again. */
+export function checkExecutable({
+  entry,
+  execArgv
+}: {
+  entry: URL | string
+  execArgv?: readonly string[] | undefined
+}): void {
+  if (!isSingleExecutable()) return
+  const path = resolve(ownDirectory() ?? '/', pathOf(entry))
+  if (path !== process.execPath || execArgv !== undefined) throw new PassfdError('ENTRY_EXECUTABLE', { path })
 }
 
 /** Throws if the entry is missing or unreadable, because Node says so only on the worker's stderr. Node may still add an extension or an index file. */

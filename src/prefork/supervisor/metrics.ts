@@ -45,6 +45,8 @@ const STATES = ['starting', 'ready', 'stopping']
 const WORKER = ['slot', 'id', 'pid'] as const
 
 type Prometheus = typeof import('prom-client')
+/** Not in the import itself, because a bundler would fail where this package is not installed. */
+const NAME = 'prom-client'
 type Kind = 'Counter' | 'Gauge'
 type Samples = readonly (readonly [labels: Record<string, string | number>, value: number | undefined])[]
 
@@ -141,7 +143,7 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
 
 async function load(): Promise<Prometheus> {
   try {
-    const prometheus = await import('prom-client')
+    const prometheus: Prometheus = await import(/* webpackIgnore: true */ /* @vite-ignore */ NAME)
     if ('OPENMETRICS_CONTENT_TYPE' in prometheus.Registry) return prometheus
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException

@@ -1,19 +1,24 @@
 /** Starts the process of a worker: Node with an `entry`, an unmodified `program`, or a `command` in any language. */
 import type { ChildProcess } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { PassfdError } from '../../base/errors.ts'
+import { preloadPaths } from '../../base/own-file.ts'
 import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
 import { SUPERVISOR_VARIABLE } from '../control/control.ts'
 import { DESK_VARIABLE, PATHS_VARIABLE, SLOT_VARIABLES, WAIT_READY_VARIABLE } from '../control/desk.ts'
-import { checkEntry, inheritable, launchCommand, launchNode, launchProgram, type NodeLaunch } from '../launch/launch.ts'
+import {
+  checkEntry,
+  checkExecutable,
+  inheritable,
+  launchCommand,
+  launchNode,
+  launchProgram,
+  type NodeLaunch
+} from '../launch/launch.ts'
 import type { Settings, SpawnSettings } from '../options.ts'
 import type { WriteEnds } from './output-lines.ts'
-
-/** Where src/preload.cts is, seen from dist/, from a bundle, and from src/ in tests. */
-const PRELOADS = ['../preload.cjs', './preload.cjs', '../../../build/dist/preload.cjs', '../../../dist/preload.cjs']
 
 /** The process gets copies of the Descriptors, which the caller still owns. */
 export interface WorkerStart {
@@ -108,9 +113,15 @@ function outputOf({ stdio }: SpawnSettings, ends: WriteEnds | undefined): Output
   return stdio === 'ignore' ? [stdio, stdio] : undefined
 }
 
+/** Throws if no worker could be started, wherever this code is: in a bundle, or in a single executable application. */
+export function checkStart({ program, entry, spawn }: Settings): void {
+  if (program !== undefined) preload()
+  if (entry !== undefined) checkExecutable({ entry, execArgv: spawn.execArgv })
+}
+
 /** Returns the path of the file that is loaded into programs. Throws ERR_PASSFD_PRELOAD_MISSING. */
 function preload(): string {
-  const path = PRELOADS.map(name => fileURLToPath(new URL(name, import.meta.url))).find(name => existsSync(name))
+  const path = preloadPaths().find(name => existsSync(name))
   if (path === undefined) throw new PassfdError('PRELOAD_MISSING')
   return path
 }

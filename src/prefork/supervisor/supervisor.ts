@@ -34,6 +34,7 @@ import { Reports } from './reports.ts'
 import { ReturnedConnections } from './returned.ts'
 import { obeySignals } from './signals.ts'
 import { type Slot, Slots } from './slots.ts'
+import { checkStart } from './start-worker.ts'
 import { Takeover } from './takeover.ts'
 import { type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 import { Workers } from './workers.ts'
@@ -359,6 +360,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       onAcceptError: (error: Error, name: string) => this.#reports.acceptError(error, name),
       context: this.#context
     }
+    // Each worker would report it
+    checkStart(this.#settings)
     for (const report of await this.#listeners.open(events, predecessor)) this.#reports.takeover(report)
     // What a program listens on is known later, and what it leaves is closed at the commit
     if (program === undefined) this.#takeover?.check()
