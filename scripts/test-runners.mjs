@@ -1,7 +1,7 @@
 /**
- * Runs passfd, as it is built, under other projects' tools: node scripts/test-runners.mjs [jest] [vitest] [typescript]. Each has a
+ * Runs passfd, as it is built, under other projects' tools: node scripts/test-runners.mjs [jest] [vitest] …. Each has a
  * folder in test/runners with a lockfile of its own. With --install they are only installed, with --installed only run. The last line
- * is "N passed, N failed".
+ * is "N passed, N failed": commands, or of a command that ends with such a line what it counts.
  */
 import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 
 const full = env.PASSFD_TEST_FULL === '1'
 /** Each command is stopped after this many ms. */
-const LIMIT = 180_000
+const LIMIT = 300_000
 
 /** Vitest evaluates passfd itself (inline) or has Node do it, in each of its pools. */
 const vitest = (pool, inline, { isolate = true, coverage = false } = {}) => [
@@ -34,6 +34,8 @@ const RUNS = {
         ]
       : [])
   ],
+  installers: [[['npm', 'test', '--silent'], {}]],
+  bundlers: [[['npm', 'test', '--silent'], {}]],
   typescript: [[['npm', 'test', '--silent'], {}]]
 }
 const CI = ['npm', 'ci', '--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund']
@@ -100,8 +102,11 @@ function run(name, [command, ...args], environment) {
 }
 
 function count(what, { good, how, output }) {
-  if (good) passed++
-  else failed++
+  const [, ownPassed, ownFailed] =
+    /^(\d+) passed, (\d+) failed\n$/m.exec(output.slice(output.lastIndexOf('\n', output.length - 2) + 1)) ?? []
+  passed += Number(ownPassed ?? (good ? 1 : 0))
+  // One that ended badly has failed in something
+  failed += Math.max(Number(ownFailed ?? 0), good ? 0 : 1)
   stdout.write(output)
   console.log(`--- ${what}: ${good ? 'ok' : `FAILED (${how})`}`)
   return good

@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { version } from '../src/base/version.ts'
 import { isFull, isInCi } from './helpers/full.ts'
+import { pack } from './helpers/pack.mjs'
 import { test, testInCi } from './helpers/test.ts'
 
 const run = promisify(execFile)
@@ -25,48 +26,6 @@ const shim = placeOf(`${platform}-${arch}-glibc`)
 /** Node 20 needs this one, too. */
 const GLIBC = 28
 const SMALL = 150_000
-
-interface Packed {
-  filename: string
-  size: number
-  unpackedSize: number
-  files: { path: string; mode: number }[]
-}
-
-/**
- * Packs a copy of the work tree, scripts and all, so that the build of the tests in progress isn't touched. A normal run takes the shim and dist/
- * as `npm test` has built them; a full one builds all that `npm publish` builds, and takes the shims that scripts/prebuild.mjs has built.
- */
-async function pack(): Promise<Packed & { tarball: string }> {
-  const copy = join(temporary, 'source')
-  const left = [
-    'node_modules',
-    ...(isFull ? ['dist'] : []),
-    'prebuilds',
-    'build',
-    '.cache',
-    '.git',
-    'test',
-    'bench',
-    'examples'
-  ]
-  fs.cpSync(root, copy, { recursive: true, filter: from => !left.includes(from.split('/').at(-1)!) || from === root })
-  fs.symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
-  const original = fs.readFileSync(join(root, 'package.json'), 'utf8')
-  const text = isFull ? original : original.replace('"prepack": "npm run build && ', '"prepack": "')
-  if (!isFull) {
-    fs.cpSync(join(root, 'native/build/Release/passfd.node'), join(copy, 'native/build/Release/passfd.node'))
-    // npm would run it behind prepack, and build
-    fs.writeFileSync(join(copy, 'package.json'), text.replace('    "prepare": "npm run build",\n', ''))
-  }
-  if (isFull) fs.cpSync(join(root, '.cache/prebuilds'), join(copy, '.cache/prebuilds'), { recursive: true })
-  const env = isFull ? process.env : { ...process.env, PASSFD_PACK: 'host' }
-  const { stdout } = await npm(['pack', '--json', '--pack-destination', temporary], copy, env)
-  const [packed] = JSON.parse(stdout.slice(stdout.search(/^\[$/m))) as [Packed]
-  if (fs.existsSync(join(copy, 'prebuilds'))) throw new Error('prebuilds/ was left behind')
-  if (fs.readFileSync(join(copy, 'package.json'), 'utf8') !== text) throw new Error('package.json was left changed')
-  return { ...packed, tarball: join(temporary, packed.filename) }
-}
 
 function npm(args: string[], cwd: string, env = process.env): Promise<{ stdout: string; stderr: string }> {
   return run('npm', [...args, '--no-audit', '--no-fund', '--offline'], { cwd, env, maxBuffer: 1 << 24 })
@@ -140,7 +99,9 @@ function installedAgain(name: string): string {
 }
 
 // Without a test that looks at it nothing is packed
-const packed = isInCi ? await pack() : { files: [], filename: '', tarball: '', size: 0, unpackedSize: 0 }
+const packed = isInCi
+  ? await pack(temporary, isFull)
+  : { files: [], filename: '', tarball: '', size: 0, unpackedSize: 0 }
 const folder = isInCi ? await install('consumer', packed.tarball) : ''
 const installed = join(folder, 'node_modules/passfd')
 
