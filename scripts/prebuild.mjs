@@ -3,13 +3,14 @@
  *   (no argument)  compiles all of them (scripts/targets.mjs) into .cache/prebuilds, in the toolchain of scripts/toolchain.mjs
  *   --pack         puts them where `npm pack` and `npm publish` take them, and takes `prepare`, which builds a clone, out of package.json, as npm asks
  *                  whoever installs a tarball to allow that script. Fails if one is missing or of other sources. With PASSFD_PACK=host it takes the
- *                  shim of this clone alone, for tests; that package is private, so npm does not publish it
+ *                  shim of this clone alone, for tests; that package is private, so npm does not publish it. It adds what follows from `repository`
  *   --clean        undoes `--pack`: src/os/load.ts looks in prebuilds/ first, so a stale copy would hide later builds
  */
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { arch, argv, env, execPath, platform } from 'node:process'
+import { homeOf } from './home.mjs'
 import { gyp, path, sourcesHash, TARGETS } from './targets.mjs'
 import { inToolchain, makeToolchain, TOOLCHAIN } from './toolchain.mjs'
 
@@ -24,7 +25,9 @@ if (argv.includes('--pack')) pack()
 else if (argv.includes('--clean')) {
   rmSync(path('prebuilds'), { recursive: true, force: true })
   rewriteManifest(text =>
-    (text.includes(PREPARE) ? text : text.replace(PREPACK, PREPARE + PREPACK)).replace(PRIVATE, '')
+    (text.includes(PREPARE) ? text : text.replace(PREPACK, PREPARE + PREPACK))
+      .replace(PRIVATE, '')
+      .replace(homeLines(text), '')
   )
 } else compileAll()
 
@@ -75,7 +78,20 @@ function pack() {
     if (readFileSync(HASH, 'utf8') !== sourcesHash()) fail('the binaries were built from other sources')
     for (const name of Object.keys(TARGETS)) copyFileSync(join(BUILT, name, 'passfd.node'), place(name))
   }
-  rewriteManifest(text => text.replace(PREPARE, '').replace(VERSION, isHost ? PRIVATE + VERSION : VERSION))
+  rewriteManifest(text =>
+    text.replace(PREPARE, '').replace(VERSION, (isHost ? PRIVATE : '') + homeLines(text) + VERSION)
+  )
+}
+
+/** The lines of package.json that follow from its field `repository`. Those that are there already, as an earlier `--pack` left them, count as missing. */
+function homeLines(text) {
+  const { repository, ...manifest } = JSON.parse(text)
+  const lines = given =>
+    Object.entries(homeOf(given) ?? {})
+      .map(([name, value]) => `  "${name}": ${JSON.stringify(value)},\n`)
+      .join('')
+  const all = lines({ repository })
+  return all !== '' && text.includes(all + VERSION) ? all : lines({ repository, ...manifest })
 }
 
 function place(name) {

@@ -323,6 +323,42 @@ testInCi(
   }
 )
 
+test('nothing is published before package.json has the field repository, from which two others follow', async t => {
+  const copy = join(temporary, 'home')
+  fs.mkdirSync(join(copy, 'native/build/Release'), { recursive: true })
+  fs.cpSync(join(root, 'scripts'), join(copy, 'scripts'), { recursive: true })
+  fs.copyFileSync(join(root, 'native/binding.gyp'), join(copy, 'native/binding.gyp'))
+  fs.copyFileSync(join(root, 'native/build/Release/passfd.node'), join(copy, 'native/build/Release/passfd.node'))
+  const node = (...args: string[]) =>
+    run(process.execPath, args, { cwd: copy, env: { PATH: process.env.PATH!, PASSFD_PACK: 'host' } })
+  const write = (repository: unknown): string => {
+    const text = `${JSON.stringify({ ...manifest, repository }, null, 2)}\n`
+    fs.writeFileSync(join(copy, 'package.json'), text)
+    return text
+  }
+  t.is(manifest.scripts.prepublishOnly, 'node scripts/home.mjs')
+  for (const [repository, says] of [
+    [undefined, /is not filled in\. Set it to the URL/],
+    ['to be filled in', /is "to be filled in", which is no URL/]
+  ] as const) {
+    write(repository)
+    await t.throwsAsync(node('scripts/home.mjs'), { message: says })
+  }
+  for (const repository of [
+    { type: 'git', url: 'git+https://forge.example/some/passfd.git' },
+    'https://forge.example/some/passfd'
+  ]) {
+    const before = write(repository)
+    await node('scripts/home.mjs')
+    await node('scripts/prebuild.mjs', '--pack')
+    const { homepage, bugs } = JSON.parse(fs.readFileSync(join(copy, 'package.json'), 'utf8'))
+    t.is(homepage, 'https://forge.example/some/passfd#readme')
+    t.is(bugs, 'https://forge.example/some/passfd/issues')
+    await node('scripts/prebuild.mjs', '--clean')
+    t.is(fs.readFileSync(join(copy, 'package.json'), 'utf8'), before)
+  }
+})
+
 testInCi('the published files name no place on the machine that built them', t => {
   for (const { path } of packed.files) {
     const content = fs.readFileSync(join(installed, path), 'latin1')
