@@ -125,6 +125,7 @@ function addressOf(): string | { abstract: string } | undefined {
 
 /** The manager closes the pipe when it has handled what came before. */
 async function handled(timeout: number): Promise<boolean> {
+  if (addressOf() === undefined) return false // nothing is opened then, and systems without the shim need none
   const { readable, writable } = Descriptor.pipe()
   try {
     if (!(await send('BARRIER=1', [writable]))) return false

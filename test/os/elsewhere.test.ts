@@ -38,7 +38,14 @@ const OTHERWISE: Record<string, string> = {
   'passfd/prefork Supervisor#stop': 'works',
   'passfd/prefork restartPolicy': 'works',
   'passfd/stream DescriptorStream.from': 'ERR_PASSFD_INVALID_ARGUMENT',
-  'passfd/stream PacketSocket.from': 'ERR_PASSFD_INVALID_ARGUMENT'
+  'passfd/stream PacketSocket.from': 'ERR_PASSFD_INVALID_ARGUMENT',
+  // No service manager has started the process, so there is nothing to do
+  'passfd/systemd activatedSockets': 'works',
+  'passfd/systemd barrier': 'works',
+  'passfd/systemd notify': 'works',
+  'passfd/systemd removeStored': 'works',
+  'passfd/systemd storeDescriptor': 'ERR_PASSFD_INVALID_ARGUMENT',
+  'passfd/systemd watchdog': 'works'
 }
 
 interface Walked {
