@@ -7,6 +7,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { homeOf } from './home.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const BRANCH = 'main'
@@ -132,10 +133,9 @@ function headingOf(version, date) {
 /** npm shows where the sources are, and its provenance compares that with the place of the workflow. */
 function checkManifest() {
   const { repository, private: isPrivate } = JSON.parse(read('package.json'))
-  const url = typeof repository === 'string' ? repository : repository?.url
-  if (!/^(?:git\+)?https:\/\/[\w.-]+\/[\w.-]+\/[\w.-]+$/.test(url ?? ''))
+  if (homeOf({ repository }) === undefined)
     throw new Refusal(
-      `the field "repository" of package.json is not filled in${url ? `: ${url}` : ''}. Set it to the URL of the public repository.`
+      'the field "repository" of package.json is not filled in. Set it to the URL of the public repository.'
     )
   if (isPrivate) throw new Refusal('package.json says "private": true, so npm does not publish it.')
   if (!existsSync(join(root, '.github/workflows/release.yml')))

@@ -17,6 +17,8 @@ const FILES = [
   'CHANGELOG.md',
   'src/base/version.ts',
   'scripts/release.mjs',
+  'scripts/home.mjs',
+  'scripts/targets.mjs',
   WORKFLOW
 ]
 const env = {
@@ -76,7 +78,10 @@ function repository(tests = 'exit 0'): Repository {
   }
   publish()
   const release: Repository['release'] = (...args) =>
-    promisify(execFile)(process.execPath, ['scripts/release.mjs', ...args], { cwd: folder, env }).then(
+    promisify(execFile)(process.execPath, ['scripts/release.mjs', ...args], {
+      cwd: folder,
+      env
+    }).then(
       ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
       ({ code, stdout, stderr }) => ({ code, stdout, stderr })
     )
