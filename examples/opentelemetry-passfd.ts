@@ -48,9 +48,17 @@ export function instrumentPassfd(contexts: Contexts, nameOf: (value: any) => str
   const requests = diagnostics.tracingChannel<Context, RequestTrace>('passfd:request')
   const handling = diagnostics.tracingChannel<Context, ServeTrace>('passfd:serve')
 
-  const begin = (event: RequestTrace | ServeTrace, name: string, kind: SpanKind, parent: Context): Context => {
+  // What a subscriber throws ends the process, and a peer may send anything
+  const named = (value: unknown): string => {
+    try {
+      return `${nameOf(value)}`
+    } catch {
+      return 'passfd'
+    }
+  }
+  const begin = (event: RequestTrace | ServeTrace, value: unknown, kind: SpanKind, parent: Context): Context => {
     const attributes = { 'rpc.system': 'passfd', 'network.transport': 'unix' }
-    const span = tracer.startSpan(name, { kind, attributes }, parent)
+    const span = tracer.startSpan(named(value), { kind, attributes }, parent)
     spans.set(event, span)
     return trace.setSpan(parent, span)
   }
@@ -67,7 +75,7 @@ export function instrumentPassfd(contexts: Contexts, nameOf: (value: any) => str
   }
 
   requests.start.bindStore(contexts.store, event => {
-    const active = begin(event, nameOf(event.value), SpanKind.CLIENT, context.active())
+    const active = begin(event, event.value, SpanKind.CLIENT, context.active())
     if (isPlain(event.value)) {
       const carrier = {}
       propagation.inject(active, carrier)
@@ -80,13 +88,13 @@ export function instrumentPassfd(contexts: Contexts, nameOf: (value: any) => str
   diagnostics.subscribe('passfd:message:received', event => {
     const { message } = event as { message: Message<any> }
     if (!isPlain(message.value) || !Object.hasOwn(message.value, KEY)) return
-    parents.set(message, propagation.extract(ROOT_CONTEXT, message.value[KEY]))
+    parents.set(message, propagation.extract(ROOT_CONTEXT, textsOf(message.value[KEY])))
     delete message.value[KEY]
   })
   handling.start.bindStore(contexts.store, event => {
     const { message } = event
     const kind = message.isRequest ? SpanKind.SERVER : SpanKind.CONSUMER
-    const active = begin(event, nameOf(message.value), kind, parents.get(message) ?? ROOT_CONTEXT)
+    const active = begin(event, message.value, kind, parents.get(message) ?? ROOT_CONTEXT)
     const { signal } = message
     signal.addEventListener('abort', () => spans.get(event)?.addEvent('cancelled', { reason: signal.reason.code }), {
       once: true
@@ -102,6 +110,12 @@ export function fail(span: Span | undefined, error: unknown): void {
   span?.recordException(error as Error)
   span?.setAttribute('error.type', code ?? 'Error')
   span?.setStatus({ code: SpanStatusCode.ERROR, message })
+}
+
+/** What propagators expect of a carrier. */
+function textsOf(carrier: unknown): Record<string, string> {
+  const entries = isPlain(carrier) ? Object.entries(carrier) : []
+  return Object.fromEntries(entries.filter(([, value]) => typeof value === 'string')) as Record<string, string>
 }
 
 /** Only an object has room for the key. */

@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as nap } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
+import { connect as connectChannel } from '../src/index.ts'
 import { times } from './helpers/full.ts'
 import { socketPath, temporaryPath } from './helpers/path.ts'
 import { freePort } from './helpers/port.ts'
@@ -322,6 +323,28 @@ testInCi(
     }
   }
 )
+
+testInCi('opentelemetry: no value of a peer disturbs a traced process', async t => {
+  const built = new URL('../build/', import.meta.url).href
+  const path = socketPath()
+  const source = `import { listen } from '${built}dist/index.js'
+    import { startTracing } from '${built}programs/opentelemetry-lines.js'
+    startTracing('shop', '1', value => value.operation.toUpperCase())
+    const server = await listen('${path}')
+    console.log('listens')
+    server.on('channel', channel => channel.once('close', () => server.close()))
+    server.serve(({ value }) => JSON.stringify(value) ?? 'nothing')`
+  const traced = start(process.execPath, ['--input-type=module', '--eval', source])
+  t.is(await traced.line(), 'listens')
+  const channel = await connectChannel<unknown, unknown>(path)
+  const carriers = [null, 5, 'x', [1], { traceparent: {}, tracestate: [null], baggage: 5 }, { baggage: { split: 1 } }]
+  const values = [null, undefined, 5, 'x', [], { operation: 7 }, new Map()]
+  for (const value of values) t.is(await channel.request(value), JSON.stringify(value) ?? 'nothing')
+  for (const $trace of carriers) t.is(await channel.request({ $trace }), '{}')
+  for (let i = 0; i < values.length + carriers.length; i++) t.is(JSON.parse(await traced.line()).kind, KIND.server)
+  await channel.close()
+  await ends(t, traced)
+})
 
 testInCi('pino: the log is rotated under workers that write it, and no line is lost, torn or out of order', async t => {
   const folder = temporaryPath('logs')
