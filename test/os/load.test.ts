@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { version } from '../../src/base/version.ts'
+import { libcOf } from '../../src/os/libc.ts'
 import { built, copyPackage } from '../helpers/copies.ts'
+import { isFull } from '../helpers/full.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { test, testInCi } from '../helpers/test.ts'
 
@@ -248,6 +250,28 @@ testInCi('a binary in prebuilds/ for this machine is taken', async t => {
   fs.renameSync(copy.path, join(place, 'passfd.node'))
   t.like(await use(copy.url), { imported: true, used: 'file' })
 })
+
+/** What `npm run build:prebuild` makes; a full run does that before its tests. */
+const published = join(root, '.cache/prebuilds')
+
+if (isFull || fs.existsSync(published))
+  test('of the published binaries the one for this process is taken, and of each other one the error says what it was built for', async t => {
+    const libc = libcOf() ?? 'glibc'
+    for (const name of ['linux-x64-glibc', 'linux-arm64-glibc', 'linux-x64-musl', 'linux-arm64-musl']) {
+      const [, itsArch, itsLibc] = name.split('-')
+      const path = join(published, name, 'passfd.node')
+      const told = await use(bundled, [], { env: { ...process.env, PASSFD_SHIM: path } })
+      if (itsArch === process.arch && itsLibc === libc) {
+        t.like(told, { imported: true, used: 'file' }, told.message)
+        continue
+      }
+      t.is(told.code, 'ERR_PASSFD_NATIVE_PLATFORM', told.message)
+      const isOtherArch = itsArch !== process.arch
+      const here = `linux-${process.arch}${isOtherArch ? '.' : ` with ${libc}.`}`
+      const says = `(${path}) was built for ${isOtherArch ? itsArch : itsLibc}; this process runs on ${here}`
+      t.true(told.message!.includes(says), told.message)
+    }
+  })
 
 // Without what Node does not have there, either
 const WITHOUT = "for (const name of ['getuid', 'geteuid', 'getgid', 'getegid', 'getgroups']) delete process[name]"
