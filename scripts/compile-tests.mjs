@@ -13,7 +13,8 @@ import { filesIn } from '../test/helpers/files-in.mjs'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
 const state = join(build, 'state')
-const CODE_CACHE = join('dist', 'all.cache')
+/** V8 would take that of another architecture, too, and crash. */
+const CODE_CACHE = join('dist', `all.${process.arch}.cache`)
 /** Of src/, what there is in build/dist/, too: as dist/ has it, bundled. */
 const BUNDLED = [
   'index',
@@ -183,7 +184,7 @@ async function bundle(folder, esbuild) {
   }
 }
 
-/** Runs all.cjs, with what V8 has of it in all.cache if that is of this version of Node. */
+/** Runs all.cjs, with what V8 has of it in all.<architecture>.cache if that is of this version of Node. */
 const LOADER = `import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -192,7 +193,7 @@ const { url } = import.meta
 const filename = fileURLToPath(new URL('all.cjs', url))
 let cachedData
 try {
-  cachedData = readFileSync(fileURLToPath(new URL('all.cache', url)))
+  cachedData = readFileSync(fileURLToPath(new URL(\`all.\${process.arch}.cache\`, url)))
 } catch {}
 export const script = new vm.Script(\`(function (exports, require, module, __url) {\${readFileSync(filename, 'latin1')}
 })\`, { filename, cachedData, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER })
