@@ -1,5 +1,5 @@
 /** Signals, with the meanings that other servers have made common. */
-import { asError } from '../../base/errors.ts'
+import { asError, type PassfdError } from '../../base/errors.ts'
 import type { Commands } from './commands.ts'
 
 /** Returns a function that stops listening. `onFailure` is called once for each failed change, however many signals have asked for it. */
@@ -12,12 +12,13 @@ export function obeySignals(supervisor: Commands, onFailure: (error: Error) => v
     else void (told ? supervisor.kill() : supervisor.stop())
     told = true
   }
-  /** A change that fails leaves the workers as they are. */
+  /** A change that fails leaves the workers as they are. One that a stop has ended has not failed. */
   const attempt = (change: () => Promise<void>) => async (): Promise<void> => {
     try {
       await change()
     } catch (error) {
       const failure = asError(error)
+      if ((failure as PassfdError).code === 'ERR_PASSFD_SUPERVISOR_STOPPED') return
       if (!failures.has(failure)) onFailure(failure)
       failures.add(failure)
     }

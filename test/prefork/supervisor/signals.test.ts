@@ -96,6 +96,7 @@ test('run() in a process obeys HUP, TTIN, TTOU, INT, TERM and QUIT, and Ctrl-C; 
   for (const kind of KINDS) await secondSignalEndsAllAtOnce(t, turn, kind)
   for (const kind of KINDS) await quitEndsAllAtOnce(t, turn, kind)
   for (const kind of KINDS) await termDuringTheStart(t, turn, kind)
+  for (const kind of KINDS) await termDuringAReload(t, turn, kind)
   await hupsDuringTheStartReloadOnceAfterIt(t, turn)
   await secondTermEndsLameDuck(t, turn)
   for (const kind of KINDS) await ctrlCReachesTheSupervisorOnly(t, turn, kind)
@@ -188,6 +189,22 @@ async function termDuringTheStart(t: ExecutionContext, turn: Turn, kind: Kind): 
   supervisor.kill('SIGTERM')
   const lines = await supervisor.until('stopped')
   t.deepEqual([...lines.slice(0, 2), lines.at(-1)], ['0/1 stopping', '0/1 exited', 'stopped  000000'])
+}
+
+/** A stop that was asked for is no failure of the reload. */
+async function termDuringAReload(t: ExecutionContext, turn: Turn, kind: Kind): Promise<void> {
+  const entry = program(kind.waits())
+  const supervisor = turn.run(kind.options(entry))
+  await supervisor.until('0/1 ready')
+  program(kind.hesitates, entry)
+  supervisor.kill('SIGHUP')
+  await supervisor.until('0/2 starting')
+  supervisor.kill('SIGTERM')
+  const lines = await supervisor.until('stopped')
+  t.deepEqual(
+    lines.filter(line => /^(ERR|stopped)/.test(line)),
+    ['stopped  000000']
+  )
 }
 
 /** And a third one would kill. */
