@@ -211,7 +211,9 @@ function platform({ path, error, file }: Failure): Record<string, string> | unde
   // Where there is a compiler, glibc finds a text for its linker under the name of musl's library
   if (/musl|(^|\/)libc\.so: /.test(error.message))
     return { path, built: 'musl', here: `${place} with glibc`, advice: BUILD_HERE }
-  if (glibcVersion() === undefined) return { path, built: 'glibc', here: `${place} with musl`, advice: BUILD_HERE }
+  // musl takes the names of glibc's libraries for its own, and then misses what only glibc has
+  if (glibcVersion() === undefined && /: symbol not found|ld-linux/.test(error.message))
+    return { path, built: 'glibc', here: `${place} with musl`, advice: BUILD_HERE }
   return undefined
 }
 
