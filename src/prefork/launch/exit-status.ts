@@ -77,5 +77,6 @@ const TEXTS: Record<string, string> = {
   SIGIO: 'I/O possible',
   SIGPOLL: 'I/O possible',
   SIGPWR: 'Power failure',
-  SIGSYS: 'Bad system call'
+  SIGSYS: 'Bad system call',
+  SIGUNUSED: 'Bad system call' // musl's second name of SIGSYS
 }
