@@ -186,9 +186,9 @@ function declarations() {
     if (errors.length > 0) throw new Error(errors.join('\n'))
     const made = readFileSync(join(temporary, 'all.api.md'), 'utf8')
     const [block] = /```ts\n[\s\S]*?\n```/.exec(made)
-    // Comments do not change what a program may rely on
+    // Comments do not change what a program may rely on, except @deprecated
     return block
-      .replace(/^ *\/\/ .*\n|^ *\/\*\*[\s\S]*?\*\/\n/gm, '')
+      .replace(/^ *\/\/ (?!.*@deprecated).*\n|^ *\/\*\*[\s\S]*?\*\/\n/gm, '')
       .replace(/\n{3,}/g, '\n\n')
       .replace(/\n+```$/, '\n```')
       .replace(/^```ts\n+/, '```ts\n')

@@ -1,6 +1,7 @@
 /** The examples do what their comments and the README say. They import the package, bundled. */
 import { type SpawnOptions, spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -344,6 +345,43 @@ testInCi('opentelemetry: no value of a peer disturbs a traced process', async t 
   for (let i = 0; i < values.length + carriers.length; i++) t.is(JSON.parse(await traced.line()).kind, KIND.server)
   await channel.close()
   await ends(t, traced)
+})
+
+testInCi('opentelemetry: under passfd serve each worker has its spans, by --import', async t => {
+  const folder = temporaryPath('traced')
+  const port = await freePort()
+  mkdirSync(folder)
+  const lines = new URL('../build/programs/opentelemetry-lines.js', import.meta.url).href
+  writeFileSync(
+    join(folder, 'tracing.mjs'),
+    `import { startTracing } from '${lines}'
+    startTracing('shop', \`worker \${process.env.PASSFD_SLOT}\`)`
+  )
+  writeFileSync(
+    join(folder, 'server.mjs'),
+    `import { createServer } from 'node:http'
+    import { createRequire } from 'node:module'
+    const { trace } = createRequire('${join(root, 'package.json')}')('@opentelemetry/api')
+    createServer((request, response) =>
+      trace.getTracer('http').startActiveSpan('GET', span => response.end(process.env.PASSFD_SLOT, () => span.end()))
+    ).listen(${port}, '127.0.0.1')`
+  )
+  const serve = start(
+    process.execPath,
+    [
+      join(root, 'dist/cli/passfd.mjs'),
+      ...['serve', '-w', '2', '--balance', 'round-robin', '--import', './tracing.mjs', 'server.mjs']
+    ],
+    { cwd: folder, env: { PATH: process.env.PATH, PASSFD_RUNTIME_DIR: folder } }
+  )
+  const [said] = await once(serve.child.stderr!, 'data')
+  t.regex(String(said), / serves at .*: 2 workers/)
+  const visit = async () => (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+  t.deepEqual([await visit(), await visit()].sort(), ['0', '1'])
+  const spans = await spansOf(serve, 2)
+  t.deepEqual(spans.map(({ resource }) => resource['service.instance.id']).sort(), ['worker 0', 'worker 1'])
+  serve.child.kill('SIGTERM')
+  t.is((await serve.exit).code, 0)
 })
 
 testInCi('pino: the log is rotated under workers that write it, and no line is lost, torn or out of order', async t => {
