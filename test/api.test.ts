@@ -33,3 +33,15 @@ testInCi('it has the doors, the codes, the command and the channels', t => {
   t.regex(report, /^ {2}-w, --workers <n\|max>/m)
   t.regex(report, /^tracing:passfd:request:/m)
 })
+
+testInCi('docs/stability.md names each variable of the environment, and docs/observability.md each channel', t => {
+  const section = (title: string): string[] =>
+    new RegExp(`^## ${title}\\n\\n\`\`\`\\n([^\`]+)\\n\`\`\``, 'm').exec(report)![1]!.split('\n')
+  const page = (name: string): string => readFileSync(new URL(`../docs/${name}.md`, import.meta.url), 'utf8')
+  const variables = section('Variables of the environment')
+  t.true(variables.length > 5)
+  for (const name of variables) t.true(page('stability').includes(`\`${name}\``), name)
+  const channels = section('Diagnostics channels')
+  t.true(channels.length > 5)
+  for (const name of channels) t.true(page('observability').includes(name.replace(/\{.*/, '')), name)
+})
