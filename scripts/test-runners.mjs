@@ -35,6 +35,7 @@ const RUNS = {
       : [])
   ],
   installers: [[['npm', 'test', '--silent'], {}]],
+  testing: [[['npm', 'test', '--silent'], {}]],
   bundlers: [[['npm', 'test', '--silent'], {}]],
   typescript: [[['npm', 'test', '--silent'], {}]]
 }

@@ -225,7 +225,8 @@ test('the state machine knows no socket', t => {
 })
 
 test('package.json exports the doors, and nothing else', t => {
-  const { exports } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  const { exports } = manifest
   delete exports['./package.json']
   t.deepEqual(
     exports,
@@ -237,6 +238,13 @@ test('package.json exports the doors, and nothing else', t => {
     )
   )
   for (const door of Object.values(DOORS)) t.true(files.includes(door), door)
+  // For what does not read `exports`: TypeScript's moduleResolution node10
+  const { main, types, typesVersions } = manifest
+  t.deepEqual({ main, types }, { main: './dist/index.js', types: './dist/index.d.ts' })
+  const others = Object.entries(DOORS).filter(([name]) => name !== '.')
+  t.deepEqual(typesVersions, {
+    '*': Object.fromEntries(others.map(([name, door]) => [name.slice(2), [`./dist/${door}.d.ts`]]))
+  })
 })
 
 test('packages are imported by one file each, and all are dependencies', t => {

@@ -7,14 +7,20 @@ const here = fileURLToPath(new URL('.', import.meta.url))
 const resolutions = [
   { module: 'nodenext', moduleResolution: 'nodenext' },
   { module: 'node16', moduleResolution: 'node16' },
-  { module: 'esnext', moduleResolution: 'bundler' }
+  { module: 'esnext', moduleResolution: 'bundler' },
+  // Of CommonJS projects; the newest compiler does not have it any more
+  { module: 'commonjs', moduleResolution: 'node10', only: 'typescript' },
+  // A CommonJS file that requires passfd, which TypeScript knows from 5.8 on
+  { module: 'nodenext', moduleResolution: 'nodenext', only: 'typescript-newest', file: 'required.cts' }
 ]
 const full = process.env.PASSFD_TEST_FULL === '1'
 mkdirSync(`${here}node_modules/.configs`, { recursive: true })
 let failed = 0
 let passed = 0
 for (const compiler of ['typescript', 'typescript-newest'])
-  for (const resolution of resolutions)
+  for (const { only: _, file = 'program.ts', ...resolution } of resolutions.filter(
+    ({ only }) => only === undefined || only === compiler
+  ))
     for (const exactOptionalPropertyTypes of full ? [true, false] : [resolution.module !== 'esnext']) {
       const compilerOptions = {
         ...resolution,
@@ -30,8 +36,8 @@ for (const compiler of ['typescript', 'typescript-newest'])
         types: ['node'],
         typeRoots: [`${here}node_modules/@types`]
       }
-      const config = `${here}node_modules/.configs/${compiler}-${resolution.module}-${exactOptionalPropertyTypes}.json`
-      writeFileSync(config, JSON.stringify({ compilerOptions, files: [`${here}program.ts`] }))
+      const config = `${here}node_modules/.configs/${compiler}-${file}-${resolution.module}-${exactOptionalPropertyTypes}.json`
+      writeFileSync(config, JSON.stringify({ compilerOptions, files: [`${here}${file}`] }))
       try {
         execFileSync(process.execPath, [`${here}node_modules/${compiler}/bin/tsc`, '-p', config], { encoding: 'utf8' })
         passed++
@@ -66,7 +72,7 @@ function unused() {
           .split(/^type | as /)
           .at(-1)
       )) {
-        if (!new RegExp(`\\b(passfd|datagram|memory|prefork|stream|takeover)\\.${name}\\b`).test(program))
+        if (!new RegExp(`\\b(passfd|datagram|memory|prefork|stream|systemd|takeover)\\.${name}\\b`).test(program))
           missing.push(name)
         if (!name.endsWith('Events') || from === undefined) continue
         const file = text(`${door.slice(0, door.lastIndexOf('/'))}/${from}.d.ts`)

@@ -4,6 +4,7 @@ import * as datagram from 'passfd/datagram'
 import * as memory from 'passfd/memory'
 import * as prefork from 'passfd/prefork'
 import * as stream from 'passfd/stream'
+import * as systemd from 'passfd/systemd'
 import * as takeover from 'passfd/takeover'
 
 interface Job {
@@ -304,4 +305,30 @@ export async function handsOver(supervisor: prefork.Supervisor, worker: prefork.
   const get: prefork.InheritHandler<Counted> = ({ count }, { slot }) => codes.push(count, slot)
   worker.handOver(give)
   worker.onInherit(get)
+}
+
+export async function underSystemd(options: systemd.ActivationOptions): Promise<void> {
+  const sockets: systemd.ActivatedDescriptor[] = systemd.activatedSockets(options)
+  const address: passfd.ActivatedAddress = { activated: 'http' }
+  const server = await passfd.listen(address)
+  await server.close()
+  codes.push(sockets.length)
+  const notification: systemd.Notification = { ready: true }
+  const barrier: systemd.BarrierOptions = { timeout: 1000 }
+  const store: systemd.StoreOptions = { timeout: 1000 }
+  const sent = [await systemd.notify(notification), await systemd.barrier(barrier), await systemd.removeStored('log')]
+  codes.push(String(sent), String(await systemd.storeDescriptor('log', passfd.Descriptor.openSync('/a'), store)))
+  const watchdog: systemd.Watchdog | false = systemd.watchdog()
+  codes.push(typeof watchdog)
+}
+
+export async function traces(request: passfd.RequestTrace, serve: passfd.ServeTrace): Promise<void> {
+  codes.push(String(request.error ?? request.result), String(serve.message.isRequest))
+  const options: takeover.TakeoverStatusOptions = { timeout: 1000 }
+  codes.push((await takeover.takeoverStatus('/a', options))?.owner.pid)
+}
+
+export function lines(supervisor: prefork.Supervisor, empty: prefork.EmptySlot, answer: prefork.SubscribeAnswer): void {
+  supervisor.on('line', ({ slot }, from, line) => codes.push(slot, from, line.toString()))
+  supervisor.on('listenerClosed', (name, address) => codes.push(name, typeof address, empty.slot, typeof answer))
 }
