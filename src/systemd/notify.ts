@@ -128,7 +128,7 @@ async function handled(timeout: number): Promise<boolean> {
   if (addressOf() === undefined) return false // nothing is opened then, and systems without the shim need none
   const { readable, writable } = Descriptor.pipe()
   try {
-    if (!(await send('BARRIER=1', [writable]))) return false
+    await send('BARRIER=1', [writable])
     await ended(readable, timeout)
     return true
   } finally {
