@@ -1,10 +1,12 @@
 /** A service under a real manager of systemd. */
 // A process of its own: it starts a service manager
 import { once } from 'node:events'
+import { get } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { lives } from '../helpers/processes.ts'
+import { fileURLToPath } from 'node:url'
+import { childrenOf, lives } from '../helpers/processes.ts'
 import { Manager, withoutManager } from '../helpers/systemd.ts'
 import { type test, testIf, until } from '../helpers/test.ts'
 
@@ -286,3 +288,75 @@ managed('another main process; reloading', async (t, manager) => {
   await until(() => !lives(pid), 'the new main process ends')
   t.is(await stateOf(manager, 'main.service'), 'inactive success')
 })
+
+const preforked = fileURLToPath(new URL('../fixtures/systemd-prefork.mjs', import.meta.url))
+
+/** Answers with the pid of the supervisor. */
+function ask(socketPath: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    get({ socketPath, path: '/', agent: false }, response => void text(response).then(resolve, reject)).once(
+      'error',
+      reject
+    )
+  })
+}
+
+managed(
+  'a supervisor: ready with all workers, reloads, status, a long stop; on an activated socket that outlives it',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    manager.unit('web.socket', { Socket: { ListenStream: path, FileDescriptorName: 'http' } })
+    manager.unit('web.service', {
+      Service: {
+        Type: 'notify',
+        ExecStart: `${process.execPath} ${preforked} /nowhere`,
+        ExecReload: '/bin/kill -HUP $MAINPID',
+        KillMode: 'mixed',
+        WatchdogSec: '5s'
+      }
+    })
+    await manager.systemctl('start', 'web.socket', 'web.service')
+    t.is(await manager.show('web.service', 'StatusText'), '2 of 2 workers ready')
+    const pid = await manager.show('web.service', 'MainPID')
+    t.is(await ask(path), pid)
+    // A worker that dies is missed, and replaced
+    const [worker] = childrenOf(Number(pid))
+    process.kill(worker!, 'SIGKILL')
+    await untilShown(manager, 'web.service', 'StatusText', '1 of 2 workers ready')
+    await untilShown(manager, 'web.service', 'StatusText', '2 of 2 workers ready')
+    const before = childrenOf(Number(pid))
+    await manager.systemctl('reload', 'web.service')
+    await untilShown(manager, 'web.service', 'StatusText', '2 of 2 workers ready, reloading')
+    t.is(await manager.show('web.service', 'ActiveState'), 'reloading')
+    await untilShown(manager, 'web.service', 'ActiveState', 'active')
+    await until(() => childrenOf(Number(pid)).every(child => !before.includes(child)), 'new workers only')
+    t.is(await manager.show('web.service', 'StatusText'), '2 of 2 workers ready')
+    // While it restarts a client waits in systemd's socket
+    const restarted = manager.systemctl('restart', 'web.service')
+    const answers = await Promise.all(Array.from({ length: 20 }, () => ask(path)))
+    await restarted
+    const now = await manager.show('web.service', 'MainPID')
+    t.true(answers.every(answer => answer === pid || answer === now))
+    t.is(await ask(path), now)
+    await manager.systemctl('stop', 'web.socket', 'web.service')
+    t.is(await stateOf(manager, 'web.service'), 'inactive success')
+  }
+)
+
+managed(
+  'a supervisor whose workers need longer than the unit allows asks for more; one that never gets ready fails by its own limit',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    const options = JSON.stringify({ readyTimeout: 2000, restart: undefined })
+    manager.unit('never.service', {
+      Service: {
+        Type: 'notify',
+        Environment: 'NEVER_READY=1',
+        TimeoutStartSec: '1s',
+        ExecStart: `${process.execPath} ${preforked} ${path} '${options}'`
+      }
+    })
+    await t.throwsAsync(manager.systemctl('start', 'never.service'))
+    t.is(await stateOf(manager, 'never.service'), 'failed exit-code')
+  }
+)

@@ -32,6 +32,7 @@ import { metricsOf } from './metrics.ts'
 import { OutputLines } from './output-lines.ts'
 import { Reports } from './reports.ts'
 import { ReturnedConnections } from './returned.ts'
+import { ServiceReports } from './service.ts'
 import { obeySignals } from './signals.ts'
 import { type Slot, Slots } from './slots.ts'
 import { checkStart } from './start-worker.ts'
@@ -89,6 +90,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   /** Makes PID 1 pass signals on once it is superseded. */
   #passSignals: (init: ContainerInit) => void = () => {}
   #failure: Error | undefined
+  /** Undefined: no service manager listens, or `run()` was not called. */
+  #service: ServiceReports | undefined
 
   /** Checks the options. It opens and starts nothing yet. @throws `ERR_PASSFD_INVALID_ARGUMENT` */
   constructor(options: SupervisorOptions) {
@@ -182,6 +185,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         if (this.#phase === 'starting') this.#phase = 'running'
         this.#slots.refill() // a ready worker may have died meanwhile
       })
+      this.#service?.started(this.#takeover?.hasPredecessor === true)
       this.#reports.emit('started')
       this.#warnOfUnserved()
     } catch (error) {
@@ -214,9 +218,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   async #reload(onBegin: () => void): Promise<void> {
     const old = await this.#exclusive(async () => {
       onBegin()
+      const reloaded = this.#service?.reloading()
       this.#health.retryLimits()
       const replaced = [...this.#workers]
-      for (const slot of this.#slots) await this.#slots.replace(slot)
+      try {
+        for (const slot of this.#slots) await this.#slots.replace(slot)
+      } finally {
+        reloaded?.()
+      }
       return replaced
     })
     await Promise.all(old.map(worker => worker.exited))
@@ -282,6 +291,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     const { signals = true } = readOptions(options, RUN_OPTIONS)
     checkType(signals, 'signals', 'true or false', value => typeof value === 'boolean')
     this.#reports.warnOfTrouble()
+    if (this.#phase === 'new') this.#service = ServiceReports.begin(this)
     const ignore = signals ? obeySignals(this, error => this.#reports.warn('reloadFailed', error)) : () => {}
     this.#passSignals = init => {
       ignore()
@@ -294,6 +304,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
     } finally {
       ignore()
+      await this.#service?.end()
     }
     if (this.#failure !== undefined) throw this.#failure
     if (this.#takeover?.superseded !== true) return
@@ -404,6 +415,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #supersede(successor: Peer, alone: readonly string[]): void {
     this.#listeners.release(alone, (name, connections) => this.#returned.giveToAnybody(name, connections))
     this.#admin?.leavePath()
+    this.#service?.supersededBy(successor.pid)
     const { init } = this.#takeover!
     if (init !== undefined) this.#passSignals(init)
     this.#lameDuckOver.resolve()
@@ -455,6 +467,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     const superseded = this.#takeover?.superseded === true
     const began = this.#phase
     this.#phase = 'stopping'
+    this.#service?.stopping()
     this.#stopBegun.resolve()
     this.#slots.end()
     // The listeners first, so that workers which do not stop yet get the connections in the queues

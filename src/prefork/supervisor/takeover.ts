@@ -91,6 +91,11 @@ export class Takeover {
     return this.#place.successor !== undefined
   }
 
+  /** It replaces another supervisor, or has. */
+  get hasPredecessor(): boolean {
+    return this.#place.succession !== undefined
+  }
+
   /** New workers serve only after the message `go`. */
   get held(): boolean {
     return this.#phase === 'booting' && this.#place.succession !== undefined
