@@ -22,6 +22,7 @@ export interface ActivationOptions {
 const OPTIONS = { keepEnvironment: true } as const satisfies KnownOptions<ActivationOptions>
 
 const descriptors = new WeakMap<Passed, Descriptor>()
+const names = new WeakMap<Descriptor, string>()
 
 /**
  * Returns the sockets and stored descriptors that systemd, or another manager with its protocol (sd_listen_fds(3)), has given this process, in the
@@ -46,6 +47,7 @@ export function activated(name: string): Descriptor | undefined {
     const made = own(entry.fd)
     descriptor = made
     descriptors.set(entry, made)
+    names.set(made, name)
     Object.assign(entry, { isGone: () => made.closed, take: () => moveOut(made, 'activatedSockets()') })
   }
   return descriptor
@@ -64,4 +66,9 @@ export function activatedOr<Address>(address: Address): Exclude<Address, Activat
   if (found !== undefined) return found
   if (Object.keys(rest).length === 0) throw new PassfdError('ACTIVATED_NONE', { name: String(name) })
   return rest as typeof asIs
+}
+
+/** @internal Returns the name under which the service manager has given a socket; undefined if it has not. */
+export function activatedAs(descriptor: Descriptor): string | undefined {
+  return names.get(descriptor)
 }

@@ -103,6 +103,10 @@ function asRefusal(error: unknown, pid: number): unknown {
     const { pid: candidate = pid } = (remote.data ?? {}) as { pid?: number }
     return new PassfdError('TAKEOVER_BUSY', { pid: candidate }, extra)
   }
+  if (remote.code === 'ERR_PASSFD_TAKEOVER_UNIT') {
+    const { unit = '' } = (remote.data ?? {}) as { unit?: string }
+    return new PassfdError('TAKEOVER_UNIT', { pid, unit }, extra)
+  }
   if (remote.code === 'ERR_PASSFD_TAKEOVER_VERSION')
     return new PassfdError('TAKEOVER_VERSION', { pid, detail: `it answers "${remote.message}"` }, extra)
   return error

@@ -6,6 +6,7 @@ import { type ChannelServer, listenOwn } from '../channel/server.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
+import { unitOf } from '../os/unit.ts'
 import { Attempt } from './attempt.ts'
 import { type Copy, copying } from './copies.ts'
 import {
@@ -256,10 +257,20 @@ export class Owner {
 
   // --- whose turn it is
 
+  /** Returns the unit of this service if the candidate belongs to no service. */
+  #unitWithout(candidate: number): string | undefined {
+    if (this.#setup.path === undefined || !process.env.NOTIFY_SOCKET) return undefined
+    const own = unitOf(process.pid)
+    if (own?.endsWith('.service') !== true) return undefined
+    return unitOf(candidate)?.endsWith('.service') === true ? undefined : own
+  }
+
   #begin(channel: Channel<unknown, Told>, begin: Begin): Promise<Offer> {
     checkVersion(begin)
     const { peer } = channel
     if (this.#over) throw new PassfdError('TAKEOVER_MOVED')
+    const unit = this.#unitWithout(peer.pid)
+    if (unit !== undefined) throw new PassfdError('TAKEOVER_UNIT', { pid: process.pid, unit }, { data: { unit } })
     const all = [...this.#waiting, ...(this.#turn === undefined ? [] : [this.#turn.candidate])]
     if (all.some(one => one.channel === channel))
       throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'this channel has begun already' })

@@ -41,6 +41,7 @@ export interface Report {
     | 'stateLost' // the predecessor has died with its state
     | 'thaw' // `thaw` has failed, and the state was closed
     | 'path' // the takeover path can't be served
+    | 'upgrade' // the successor that USR2 has started has ended before it served
   readonly message: string
   /** The other process. */
   readonly pid?: number

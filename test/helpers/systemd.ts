@@ -1,10 +1,10 @@
 /** A real service manager of systemd, as a user's manager in a mount namespace of its own: it needs root, and nothing else may be PID 1's. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -22,11 +22,26 @@ export const withoutManager: string | undefined =
 /** The bus and the notify socket lie in a folder of ours; the manager itself wants to see that systemd has booted the machine. */
 const START = `
   mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system &&
-  exec ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
+  for folder in $CGROUPS; do mkdir -p $folder && chown -R $MANAGER_UID $folder && echo $$ > $folder/cgroup.procs || exit 1; done &&
+  exec setpriv --reuid=$MANAGER_UID --regid=$MANAGER_UID --clear-groups ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
+
+/** Where an ordinary user's manager may make control groups: only of its own hierarchy and those whose limits it sets by default. */
+function cgroupFolders(name: string): string[] {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map(line => line.split(' '))
+  return mounts.flatMap(([, path = '', type, options = '']) =>
+    type === 'cgroup2' || (type === 'cgroup' && /\b(name=systemd|pids|memory)\b/.test(options))
+      ? [join(path, name)]
+      : []
+  )
+}
 
 export class Manager implements AsyncDisposable {
   readonly folder: string
   readonly #env: Record<string, string>
+  readonly #uid: number
+  readonly #cgroups: readonly string[]
   readonly #server: Server
   readonly #services = new Map<string, (service: Service) => void>()
   readonly #waiting: Service[] = []
@@ -35,24 +50,35 @@ export class Manager implements AsyncDisposable {
   #ended!: Promise<unknown>
   #pid = 0
 
-  static async start(): Promise<Manager> {
-    const manager = new Manager()
+  /** `uid`: an ordinary user, whose control groups are made first. */
+  static async start(uid = 0): Promise<Manager> {
+    const manager = new Manager(uid)
     await manager.#start()
     return manager
   }
 
-  private constructor() {
+  private constructor(uid: number) {
+    this.#uid = uid
     this.folder = mkdtempSync(join(tmpdir(), 'passfd-systemd-'))
     for (const name of ['run', 'config/systemd/user'])
       mkdirSync(join(this.folder, name), { recursive: true, mode: 0o700 })
     const { PATH = '', HOME = '/root' } = process.env
     this.#env = { PATH, HOME, XDG_RUNTIME_DIR: join(this.folder, 'run'), XDG_CONFIG_HOME: join(this.folder, 'config') }
+    for (const name of ['', 'run', 'config', 'config/systemd', 'config/systemd/user'])
+      chownSync(join(this.folder, name), uid, uid)
+    this.#cgroups = cgroupFolders(basename(this.folder))
     this.#server = createServer(socket => void this.#arrived(socket))
   }
 
   async #start(): Promise<void> {
     await using notifications = await NotifySocket.open()
-    const env = { ...this.#env, NOTIFY_SOCKET: notifications.address }
+    const cgroups = this.#uid === 0 ? [] : this.#cgroups
+    const env = {
+      ...this.#env,
+      NOTIFY_SOCKET: notifications.address,
+      CGROUPS: cgroups.join(' '),
+      MANAGER_UID: `${this.#uid}`
+    }
     const child = spawn('unshare', ['-m', 'sh', '-c', START], { env, stdio: ['ignore', 'ignore', 'pipe'] })
     this.#pid = child.pid!
     child.stderr.setEncoding('utf8').on('data', text => {
@@ -71,6 +97,7 @@ export class Manager implements AsyncDisposable {
     failed.catch(() => {})
     this.#server.listen(join(this.folder, 'control'))
     await once(this.#server, 'listening')
+    chmodSync(join(this.folder, 'control'), 0o666)
   }
 
   /** Writes a unit. A service without an ExecStart runs the fixture, which `service()` returns when it has started. */
@@ -88,7 +115,12 @@ export class Manager implements AsyncDisposable {
   }
 
   async systemctl(...args: string[]): Promise<string> {
-    const { stdout } = await run('systemctl', ['--user', '--no-pager', ...args], { env: this.#env, timeout: 60_000 })
+    const { stdout } = await run('systemctl', ['--user', '--no-pager', ...args], {
+      env: this.#env,
+      uid: this.#uid,
+      gid: this.#uid,
+      timeout: 60_000
+    })
     return stdout.trim()
   }
 
@@ -117,6 +149,8 @@ export class Manager implements AsyncDisposable {
     await this.#ended
     this.#server.close()
     await once(this.#server, 'close')
+    if (this.#uid !== 0)
+      for (const folder of this.#cgroups) await run('find', [folder, '-depth', '-type', 'd', '-delete'])
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

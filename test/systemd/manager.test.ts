@@ -6,16 +6,18 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { start } from '../helpers/process.ts'
 import { childrenOf, lives } from '../helpers/processes.ts'
 import { Manager, withoutManager } from '../helpers/systemd.ts'
 import { type test, testIf, until } from '../helpers/test.ts'
 
 const managed = (
   title: string,
-  body: (t: Parameters<Parameters<typeof test>[1]>[0], manager: Manager) => Promise<void>
+  body: (t: Parameters<Parameters<typeof test>[1]>[0], manager: Manager) => Promise<void>,
+  uid = 0
 ) =>
   testIf(withoutManager, title, async t => {
-    await using manager = await Manager.start()
+    await using manager = await Manager.start(uid)
     await body(t, manager)
   })
 
@@ -29,6 +31,14 @@ async function started(manager: Manager, name: string): Promise<Awaited<ReturnTy
 
 async function stateOf(manager: Manager, name: string): Promise<string> {
   return `${await manager.show(name, 'ActiveState')} ${await manager.show(name, 'Result')}`
+}
+
+/** An ordinary user. */
+const USER = 4711
+
+async function untilOther(manager: Manager, name: string, property: string, before: string): Promise<void> {
+  for (let tries = 0; tries < 600; tries++) if ((await manager.show(name, property)) !== before) return
+  throw new Error(`${property} of ${name} stays ${before}`)
 }
 
 async function untilShown(manager: Manager, name: string, property: string, value: string): Promise<void> {
@@ -359,4 +369,45 @@ managed(
     await t.throwsAsync(manager.systemctl('start', 'never.service'))
     t.is(await stateOf(manager, 'never.service'), 'failed exit-code')
   }
+)
+
+managed(
+  'a takeover in a service of an ordinary user: USR2, the new main process, stop; one from outside is refused',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    const takeover = join(manager.folder, 'takeover')
+    const options = JSON.stringify({ takeover })
+    manager.unit('web.socket', { Socket: { ListenStream: path, FileDescriptorName: 'http' } })
+    manager.unit('web.service', {
+      Service: {
+        Type: 'notify',
+        NotifyAccess: 'all',
+        ExecStart: `${process.execPath} ${preforked} /nowhere '${options}' '{"upgrade":true}'`,
+        ExecReload: '/bin/kill -USR2 $MAINPID',
+        KillMode: 'mixed',
+        WatchdogSec: '5s'
+      }
+    })
+    await manager.systemctl('start', 'web.socket', 'web.service')
+    let pid = await manager.show('web.service', 'MainPID')
+    for (let deploy = 1; deploy <= 2; deploy++) {
+      t.is(await ask(path), pid)
+      await manager.systemctl('reload', 'web.service')
+      await untilOther(manager, 'web.service', 'MainPID', pid)
+      await until(() => !lives(Number(pid)), 'the predecessor ends')
+      pid = await manager.show('web.service', 'MainPID')
+      t.is(await ask(path), pid)
+      t.is(await stateOf(manager, 'web.service'), 'active success')
+      await untilShown(manager, 'web.service', 'StatusText', '2 of 2 workers ready')
+    }
+    const outside = start(process.execPath, [preforked, path, options], { uid: USER, gid: USER })
+    const { code, stderr } = await outside.exit
+    t.is(code, 1)
+    t.regex(stderr, new RegExp(`ERR_PASSFD_TAKEOVER_UNIT|Process ${pid} is the service web\\.service`))
+    t.is(await ask(path), pid)
+    await manager.systemctl('stop', 'web.socket', 'web.service')
+    await until(() => !lives(Number(pid)), 'the successor ends')
+    t.is(await stateOf(manager, 'web.service'), 'inactive success')
+  },
+  USER
 )

@@ -1,11 +1,14 @@
 /** How workers are started: which descriptors and which environment they get. */
 
 import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, delimiter, dirname, isAbsolute, resolve } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { ENOENT, ENOTDIR } from '../../base/errno.ts'
 import { PassfdError, systemError } from '../../base/errors.ts'
+import { Descriptor } from '../../descriptor/descriptor.ts'
 import { native } from '../../os/native.ts'
 import { isSingleExecutable } from '../../os/single-executable.ts'
 
@@ -108,6 +111,43 @@ export function launchProgram(
   )
 }
 
+/**
+ * Starts the command line of this process again, beside it: with its stdout and stderr, no stdin, its environment, and its working directory, which is
+ * looked up again behind a link. It is no child of this process, because systemd takes the exit of a main process that is not its own child for no exit at
+ * all. Resolves to its pid. `sockets`: what it gets as from socket activation, under these names; the caller still owns the numbers.
+ * Rejects with the system's error.
+ */
+export async function launchAgain(sockets: readonly { readonly name: string; readonly fd: number }[]): Promise<number> {
+  const [, script = ''] = process.argv
+  const cwd = directoryFor(undefined, dirname(script))
+  const env: NodeJS.ProcessEnv = { ...process.env }
+  for (const name of THIS_PROCESS) delete env[name]
+  const activates = sockets.length > 0
+  if (activates) {
+    env.LISTEN_FDS = `${sockets.length}`
+    env.LISTEN_FDNAMES = sockets.map(({ name }) => name).join(':')
+  }
+  const args = [
+    '-c',
+    activates ? BESIDE_ACTIVATED : BESIDE,
+    'sh',
+    executable(),
+    ...process.execArgv,
+    ...process.argv.slice(1)
+  ]
+  const { readable, writable } = Descriptor.pipe()
+  const stdio = [writable.borrow(), 'inherit', 'inherit', ...sockets.map(({ fd }) => fd)] as const
+  try {
+    const shell = spawn(SHELL, args, { env, stdio: [...stdio], ...(cwd === undefined ? {} : { cwd }) })
+    writable.close()
+    const [pid] = await Promise.all([text(readable.toReadable()), once(shell, 'exit')])
+    return Number(pid)
+  } finally {
+    if (!writable.closed) writable.close()
+    if (!readable.closed) readable.close()
+  }
+}
+
 /** As NODE_OPTIONS has it: a backslash escapes a quotation mark, and itself. */
 function quoted(text: string): string {
   return `"${text.replace(/[\\"]/g, '\\$&')}"`
@@ -127,8 +167,14 @@ export function inheritable(env: NodeJS.ProcessEnv = process.env): NodeJS.Proces
 }
 
 const FIRST = 3
+/** A shell starts a command in the background, with /dev/null as stdin, and writes its pid to its own stdin. */
+const BESIDE = '"$@" & echo "$!" >&0'
+/** The same for one that wants its own pid in LISTEN_PID. */
+const BESIDE_ACTIVATED = `/bin/sh -c 'export LISTEN_PID=$$; exec "$@"' sh "$@" & echo "$!" >&0`
 const SHELL = '/bin/sh'
 const DEATH_SIGNAL = ['--pdeathsig', 'TERM', '--']
+/** Variables about one process alone. Without WATCHDOG_PID the watchdog is that of any process of the service, sd_watchdog_enabled(3). */
+const THIS_PROCESS = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'WATCHDOG_PID']
 const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
 /** Names the native part. Workers inherit it. */
 const SHIM = 'PASSFD_SHIM'

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { PassfdError } from '../../base/errors.ts'
 import { throwLater } from '../../base/throw-later.ts'
+import { activatedAs } from '../../descriptor/activated.ts'
 import { Descriptor, own } from '../../descriptor/descriptor.ts'
 import type { CheckedSpec } from '../../os/bind-spec.ts'
 import { removeUnused } from '../../os/socket-name.ts'
@@ -32,6 +33,8 @@ export class Listeners {
   readonly #options = new Map<string, Record<string, unknown>>()
   /** The names of listeners that came from a predecessor. */
   readonly #inherited = new Set<string>()
+  /** Names of those that the service manager has given: its own names. */
+  readonly #activated = new Map<string, string>()
   /** What programs have asked for: the names of listeners that are open, or are being opened. */
   readonly #wanted = new Map<string, Promise<string>>()
   /** Socket files of closed listeners. */
@@ -61,6 +64,8 @@ export class Listeners {
 
   async #openOne(name: string, spec: ListenerSpec): Promise<Report[]> {
     const { balance, takeover } = this.#settings
+    const activated = spec instanceof Descriptor ? activatedAs(spec) : undefined
+    if (activated !== undefined) this.#activated.set(name, activated)
     const predecessor = this.#predecessor
     const events = this.#events!
     const socket = predecessor?.sockets.get(name)
@@ -111,6 +116,14 @@ export class Listeners {
       throw new PassfdError('SUPERVISOR_STOPPED')
     }
     return name
+  }
+
+  /** Returns the sockets from the service manager under its names, for a successor. The listeners still own them. */
+  activated(): { name: string; fd: number }[] {
+    return [...this.#activated].flatMap(([name, as]) => {
+      const [socket] = this.#open.get(name)?.sockets() ?? []
+      return socket === undefined ? [] : [{ name: as, fd: socket.borrow() }]
+    })
   }
 
   /** Resolves when no listener is being closed any more, and so keeps its address busy. Returns whether there was one. */

@@ -1,6 +1,7 @@
 /** Tells the service manager (systemd) what the supervisor does, if one listens: NOTIFY_SOCKET, sd_notify(3). */
 import { setImmediate } from 'node:timers'
 import { asError } from '../../base/errors.ts'
+import { unitOf } from '../../os/unit.ts'
 import type { Notification } from '../../systemd/notification.ts'
 import { barrier, notify } from '../../systemd/notify.ts'
 import { type Watchdog, watchdog } from '../../systemd/watchdog.ts'
@@ -21,7 +22,7 @@ export class ServiceReports {
   /** What was said last. */
   #status = ''
   #isPlanned = false
-  /** Another process is the service's main one. */
+  /** Another process serves. The manager is told nothing more: a stop would have its time limit, while requests may take longer. */
   #superseded = false
   #ended = false
   #failed = false
@@ -68,12 +69,14 @@ export class ServiceReports {
     this.#extend()
   }
 
-  /** The process `pid` has taken this one's place. */
+  /** The process `pid` has taken this one's place: as the main process of this service, or in a service of its own. */
   supersededBy(pid: number): void {
-    this.#say({ mainPid: pid })
-    this.#superseded = true
-    if (this.#watchdog !== false) this.#watchdog.stop()
     clearInterval(this.#extending)
+    if (unitOf(pid) === unitOf(process.pid)) {
+      this.#say({ mainPid: pid })
+      if (this.#watchdog !== false) this.#watchdog.stop()
+    } else this.#say({ status: `superseded by process ${pid}, finishes its requests` })
+    this.#superseded = true
   }
 
   /** Resolves when the manager has heard the last notification, so that this process may end. */

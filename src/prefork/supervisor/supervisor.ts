@@ -37,12 +37,24 @@ import { obeySignals } from './signals.ts'
 import { type Slot, Slots } from './slots.ts'
 import { checkStart } from './start-worker.ts'
 import { Takeover } from './takeover.ts'
+import { upgradeOnSignal } from './upgrade.ts'
 import { type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 import { Workers } from './workers.ts'
 
 /** How many ms later than the last serving worker this process may get the same signal. */
 const TOGETHER = 200
-const RUN_OPTIONS = { signals: true } as const satisfies KnownOptions<{ signals?: boolean }>
+const RUN_OPTIONS = { signals: true, upgrade: true } as const satisfies KnownOptions<RunOptions>
+
+/** How `run()` runs. */
+export interface RunOptions {
+  /** Lets signals command the supervisor. Default true. */
+  signals?: boolean
+  /**
+   * Lets USR2 start the command line of this process again, as its successor, which needs the option `takeover`. Deploys of a service of systemd use it.
+   * Default false.
+   */
+  upgrade?: boolean
+}
 
 /**
  * Keeps `workers` processes running that serve `listeners`. It opens the listeners and keeps them open as long as it runs. So connections that
@@ -287,12 +299,28 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
    * From then on 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are process warnings if they have no listener.
    * Only this method listens for signals of the process, until it returns.
    */
-  async run(options: { signals?: boolean } = {}): Promise<void> {
-    const { signals = true } = readOptions(options, RUN_OPTIONS)
+  async run(options: RunOptions = {}): Promise<void> {
+    const { signals = true, upgrade = false } = readOptions(options, RUN_OPTIONS)
     checkType(signals, 'signals', 'true or false', value => typeof value === 'boolean')
+    checkType(upgrade, 'upgrade', 'true or false', value => typeof value === 'boolean')
+    const takeover = this.#takeover
+    if (upgrade && takeover === undefined)
+      throw new PassfdError('INVALID_ARGUMENT', {
+        what: 'options.upgrade',
+        expected: 'false without the option takeover, by which a successor finds this supervisor',
+        actual: 'true'
+      })
     this.#reports.warnOfTrouble()
     if (this.#phase === 'new') this.#service = ServiceReports.begin(this)
     const ignore = signals ? obeySignals(this, error => this.#reports.warn('reloadFailed', error)) : () => {}
+    const endUpgrades = upgrade
+      ? upgradeOnSignal({
+          sockets: () => this.#listeners.activated(),
+          isSuperseded: () => takeover!.superseded,
+          onFailure: (message, pid) =>
+            this.#reports.takeover({ code: 'upgrade', message, ...(pid === undefined ? {} : { pid }) })
+        })
+      : () => {}
     this.#passSignals = init => {
       ignore()
       if (signals) init.passSignals()
@@ -304,6 +332,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
     } finally {
       ignore()
+      endUpgrades()
       await this.#service?.end()
     }
     if (this.#failure !== undefined) throw this.#failure

@@ -1,0 +1,99 @@
+/** USR2 starts the command line anew as a successor; test/systemd/manager.test.ts does it under systemd. */
+
+import { once } from 'node:events'
+import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { get } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { Supervisor } from '../../../src/prefork/index.ts'
+import { socketPath, temporaryPath } from '../../helpers/path.ts'
+import { type Running, start } from '../../helpers/process.ts'
+import { childrenOf, lives } from '../../helpers/processes.ts'
+import { test, until } from '../../helpers/test.ts'
+
+const fixture = fileURLToPath(new URL('../../fixtures/systemd-prefork.mjs', import.meta.url))
+
+interface Served {
+  running: Running
+  ask(): Promise<string>
+  stderr(): string
+}
+
+async function served(program: string, ...more: string[]): Promise<Served> {
+  const path = socketPath()
+  const options = JSON.stringify({ takeover: socketPath(), readyTimeout: 10_000 })
+  const env = { ...process.env, NODE_NO_WARNINGS: undefined }
+  const running = start(process.execPath, [program, path, options, '{"upgrade":true}', ...more], { env })
+  let stderr = ''
+  running.child.stderr!.on('data', part => {
+    stderr += part
+  })
+  const ask = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      get({ socketPath: path, agent: false }, response => void text(response).then(resolve, reject)).once(
+        'error',
+        reject
+      )
+    })
+  const isServing = { now: false }
+  const poll = async (): Promise<void> => {
+    while (!isServing.now)
+      isServing.now = await ask().then(
+        () => true,
+        () => false
+      )
+  }
+  await poll()
+  return { running, ask, stderr: () => stderr }
+}
+
+test('the same command line, arguments and all, no child of the predecessor; signals in a row start one', async t => {
+  const { running, ask } = await served(fixture, 'an argument', 'it\'s "one" $HOME')
+  const first = running.child.pid!
+  t.is(await ask(), `${first}`)
+  running.child.kill('SIGUSR2')
+  running.child.kill('SIGUSR2')
+  // Its successor has its stdout and stderr, too
+  t.deepEqual(await once(running.child, 'exit'), [0, null])
+  const second = Number(await ask())
+  t.not(second, first)
+  const command = (pid: number): string[] => readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+  t.deepEqual(command(second).slice(1), [fixture, ...running.child.spawnargs.slice(2), ''])
+  t.is(childrenOf(second).length, 2)
+  t.is(readlinkSync(`/proc/${second}/fd/0`), '/dev/null')
+  process.kill(second, 'SIGTERM')
+  await until(() => !lives(second), 'the successor ends')
+  await running.exit
+})
+
+test('a successor that fails is reported, and another one can follow', async t => {
+  const program = temporaryPath('program').replace(/-(\d+)$/, '-$1.mjs')
+  const good = readFileSync(fixture, 'utf8').replaceAll(
+    '../../build',
+    new URL('../../../build', import.meta.url).pathname
+  )
+  writeFileSync(program, good)
+  const { running, ask, stderr } = await served(program)
+  const first = running.child.pid!
+  writeFileSync(program, 'process.exit(3)')
+  running.child.kill('SIGUSR2')
+  await until(() => /successor.* This supervisor goes on\./.test(stderr()), 'the report')
+  t.is(await ask(), `${first}`)
+  writeFileSync(program, good)
+  running.child.kill('SIGUSR2')
+  t.deepEqual(await once(running.child, 'exit'), [0, null])
+  const second = Number(await ask())
+  t.not(second, first)
+  process.kill(second, 'SIGTERM')
+  await until(() => !lives(second), 'the successor ends')
+  await running.exit
+})
+
+test('it takes the option takeover', async t => {
+  const supervisor = new Supervisor({ entry: fixture, listeners: { http: { port: 0 } } })
+  await t.throwsAsync(supervisor.run({ upgrade: true }), {
+    code: 'ERR_PASSFD_INVALID_ARGUMENT',
+    message: /options\.upgrade/
+  })
+  await t.throwsAsync(supervisor.run({ upgrade: 1 as never }), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
+})
