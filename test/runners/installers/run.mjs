@@ -2,9 +2,12 @@
  * Installs the packed tarball as users do, by each installer: from a registry, and offline from the file. Then the README's programs run there, and the
  * command by the installer's own runner. With PASSFD_TEST_FULL=1 by all of them, otherwise by one, or by those of the arguments. It ends with "N passed, N failed".
  */
+import { once } from 'node:events'
 import * as fs from 'node:fs'
+import { createServer } from 'node:net'
 import { delimiter, dirname, join } from 'node:path'
 import { arch, env, execPath, platform } from 'node:process'
+import { setTimeout as later } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { pack } from '../../helpers/pack.mjs'
 import { check, chosen, equal, finish, folder, matches, output, start } from '../checks.mjs'
@@ -121,6 +124,19 @@ async function install(name, { add, file, run, offline, node = [execPath], rc })
     const { code, stderr: said } = await receiver.ended
     equal(`${code} ${said}`, '0 ')
   })
+  await check(`${name}: the README's supervisor and workers`, async () => {
+    const port = await freePort()
+    // One worker: when it answers, none is starting any more
+    const source = program('server.mjs').replace('port: 3000', `port: ${port}`).replace('workers: 4', 'workers: 1')
+    fs.writeFileSync(join(cwd, 'server.mjs'), source)
+    fs.writeFileSync(join(cwd, 'worker.mjs'), withoutExpress(program('worker.mjs')))
+    const server = start([...node, 'server.mjs'], options)
+    const answer = await answerOf(port, server)
+    matches(answer, /^process \d+$/)
+    server.child.kill('SIGTERM')
+    const { code, stderr } = await server.ended
+    equal(`${code} ${stderr}`, '0 ')
+  })
   await check(`${name}: the command`, async () => {
     const { stdout, stderr } = await output([...run, '--version'], options)
     equal(stdout.trim(), version)
@@ -172,10 +188,42 @@ function quiet({ stdout, stderr }) {
   if (lines.length > 0) throw new Error(all)
 }
 
-/** A program of the README's beginning. */
+/** A program of the README. */
 function program(name) {
-  const [, source] = new RegExp(`\`\`\`js\\n(// ${name}\\n[\\s\\S]*?)\`\`\``).exec(readme)
+  const [, source] = new RegExp(`\`\`\`js(?: fragment)?\\n(// ${name}[:\\n][\\s\\S]*?)\`\`\``).exec(
+    readme.slice(name === 'server.mjs' ? readme.indexOf('### Several processes') : 0)
+  )
   return source
+}
+
+/** Express is not in the registry here. */
+function withoutExpress(source) {
+  const changed = source
+    .replace("import express from 'express'\n", '')
+    .replace('express()', '(_request, response) => response.end("process " + process.pid)')
+    .replace(/^app\.get.*\n/m, '')
+  if (/express|app\.get/.test(changed)) throw new Error(`the README's worker is another one: ${changed}`)
+  return changed
+}
+
+/** The first answer of a server that starts. */
+async function answerOf(port, { child, words }) {
+  for (;;) {
+    try {
+      return await (await fetch(`http://127.0.0.1:${port}`)).text()
+    } catch (error) {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(words(), { cause: error })
+      await later(50)
+    }
+  }
+}
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return port
 }
 
 function npm(command) {
