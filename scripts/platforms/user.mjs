@@ -10,7 +10,7 @@ import { join } from 'node:path'
 const isEmulated = process.argv[2] === 'user-arm64'
 /** The longest time of an installation with a warm cache, and of anything else, in ms. */
 const WARM = 2_000
-const LIMIT = 120_000
+const LIMIT = isEmulated ? 600_000 : 120_000
 const PORT = 3000
 const folder = '/root/app'
 mkdirSync(folder)
@@ -22,7 +22,7 @@ const steps = {
     equal(/^added 4 packages/m.test(all) && !/warn|err|passfd/i.test(all), true, all)
     await run('npm', ['install', 'express'])
   },
-  [`with a warm cache the installation takes ${isEmulated ? 'some' : `less than ${WARM} ms`}`]: async () => {
+  [`with a warm cache it ${isEmulated ? 'installs' : `takes less than ${WARM} ms`}`]: async () => {
     let taken = Number.POSITIVE_INFINITY
     // The best of some, as the machine may be busy
     for (let attempt = 0; attempt < (isEmulated ? 1 : 5); attempt++) {

@@ -134,7 +134,9 @@ const PROGRAM = `
       const value = { n, text: 'é'.repeat(n), map: new Map([['key', [{ a: 1, 'not a name': 2n }, new Date(5)]]]), odd: { __keys__: 1 } }
       deepStrictEqual(await left.request(value), { ...value, text: value.text + '!', map: value.map.get('key') })
     }
-    const { kind } = (await left.request({ text: '', map: new Map(), file: Descriptor.openSync('/etc/hostname') }, { descriptors: 1 })).file
+    const { file } = await left.request({ text: '', map: new Map(), file: Descriptor.openSync('/etc/hostname') }, { descriptors: 1 })
+    const { kind } = file
+    file.close()
     await Promise.all([left.close(), right.close()])
     console.log(kind)
   })`
