@@ -164,6 +164,7 @@ async function tryPrograms(name, command, cwd) {
     const supervisor = start(command('supervisor'), { cwd })
     const [, port] = await supervisor.said(/port (\d+)/)
     for (let n = 0; n < 10; n++) matches(await (await fetch(`http://127.0.0.1:${port}`)).text(), /^worker \d+$/)
+    await supervisor.said(/ERR_PASSFD_METRICS_MISSING/)
     supervisor.child.kill('SIGTERM')
     equal((await supervisor.ended).code, 0)
   })

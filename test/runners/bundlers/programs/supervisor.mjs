@@ -11,6 +11,7 @@ async function main() {
   })
   await supervisor.start()
   console.log(`port ${supervisor.address('http').port}`)
+  await supervisor.metrics().catch(({ code }) => console.log(code)) // prom-client is not bundled
   await supervisor.run()
 }
 
