@@ -276,11 +276,11 @@ test('a package that is imported only when it is asked for is an optional peer',
   const { peerDependencies, peerDependenciesMeta } = JSON.parse(
     readFileSync(new URL('../package.json', import.meta.url), 'utf8')
   )
-  // By a constant, so that bundlers leave it
+  // By createRequire, so that bundlers leave it
   const found = files.flatMap(from => {
     const source = readFileSync(`${folder}${from}.ts`, 'utf8')
-    const names = [...source.matchAll(/await import\((?:\/\*[^)]*?\*\/ )*(?:'([^']*)'|([A-Z]+))\)/g)]
-    return names.map(([, name, constant]) => [from, name ?? new RegExp(`const ${constant} = '(.*)'`).exec(source)![1]!])
+    const names = source.matchAll(/(?:await import|createRequire\(ownFile \?\? process\.execPath\))\('([^']*)'\)/g)
+    return [...names].map(([, of]) => [from, of!])
   })
   const packages = found.filter(([, of]) => !/^(node:|\.)/.test(of!))
   t.deepEqual(packages, [['prefork/supervisor/metrics', 'prom-client']])

@@ -1,5 +1,7 @@
 /** Metrics of a supervisor as OpenMetrics text, by the prom-client that the user has installed. */
+import nodeModule from 'node:module'
 import { PassfdError } from '../../base/errors.ts'
+import { ownFile } from '../../base/own-file.ts'
 import type { EmptySlot } from '../control/worker-info.ts'
 
 export interface WorkerMetrics {
@@ -45,8 +47,6 @@ const STATES = ['starting', 'ready', 'stopping']
 const WORKER = ['slot', 'id', 'pid'] as const
 
 type Prometheus = typeof import('prom-client')
-/** Not in the import itself, because a bundler would fail where this package is not installed. */
-const NAME = 'prom-client'
 type Kind = 'Counter' | 'Gauge'
 type Samples = readonly (readonly [labels: Record<string, string | number>, value: number | undefined])[]
 
@@ -55,7 +55,7 @@ type Samples = readonly (readonly [labels: Record<string, string | number>, valu
  * its counters are new ones. Rejects with `ERR_PASSFD_METRICS_MISSING` if prom-client 15 is not installed.
  */
 export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
-  const prometheus = await load()
+  const prometheus = load()
   // Not the global registry, which belongs to the application
   const registry = new prometheus.Registry()
   registry.setContentType(prometheus.Registry.OPENMETRICS_CONTENT_TYPE as never)
@@ -141,13 +141,14 @@ export async function metricsOf(snapshot: MetricsSnapshot): Promise<string> {
   return registry.metrics()
 }
 
-async function load(): Promise<Prometheus> {
+function load(): Prometheus {
   try {
-    const prometheus: Prometheus = await import(/* webpackIgnore: true */ /* @vite-ignore */ NAME)
+    // Not an import: a bundler would fail where this package is not installed
+    const prometheus: Prometheus = nodeModule.createRequire(ownFile ?? process.execPath)('prom-client')
     if ('OPENMETRICS_CONTENT_TYPE' in prometheus.Registry) return prometheus
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException
-    if (code === 'ERR_MODULE_NOT_FOUND' && message.includes("'prom-client'"))
+    if (code === 'MODULE_NOT_FOUND' && message.includes("'prom-client'"))
       throw new PassfdError('METRICS_MISSING', { detail: 'is not installed' }, { cause })
     throw cause
   }
