@@ -49,8 +49,8 @@ const steps = {
   },
   'the README’s supervisor and workers serve, reload and stop': async () => {
     const section = '### Several processes on one port'
-    for (const name of ['server.js', 'worker.js']) writeFileSync(join(folder, name), program(name, section))
-    const supervisor = start('node', ['server.js'])
+    for (const name of ['server.mjs', 'worker.mjs']) writeFileSync(join(folder, name), program(name, section))
+    const supervisor = start('node', ['server.mjs'])
     const first = await answer(supervisor, /^process \d+$/)
     supervisor.child.kill('SIGHUP')
     await answer(supervisor, /^process \d+$/, text => text !== first)
@@ -110,8 +110,9 @@ function timeout() {
 function program(name, section = '') {
   const text = readFileSync(join(folder, 'node_modules/passfd/README.md'), 'utf8')
   const readme = text.slice(text.indexOf(section))
-  const [, code] = new RegExp(`^\`\`\`js[^\n]*\n(// ${name.replace('.', '\\.')}[^]*?)^\`\`\`$`, 'm').exec(readme)
-  return code
+  const found = new RegExp(`^\`\`\`js[^\n]*\n(// ${name.replace('.', '\\.')}[^]*?)^\`\`\`$`, 'm').exec(readme)
+  if (found === null) throw new Error(`the README has no ${name} ${section}`)
+  return found[1]
 }
 
 function start(command, args, cwd = folder) {
