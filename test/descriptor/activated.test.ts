@@ -131,7 +131,9 @@ test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; an
       const { connect } = await import('node:net')
       const again = await Descriptor.bind({ activated: 'http' }).catch(({ code }) => code)
       await server.close()
-      return [found.kind, again, systemd.activatedSockets().length]`,
+      const { kind } = found
+      found.close()
+      return [kind, again, systemd.activatedSockets().length]`,
       both,
       given
     ),
