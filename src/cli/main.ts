@@ -6,12 +6,13 @@ import { register as logs } from './command/logs.ts'
 import { register as completions } from './completions/completions.ts'
 import { EXIT, type ExitCode, ExitWith, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
+import { register as unit } from './serve/unit.ts'
 import { register as shell } from './shell/shell.ts'
 import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell, completions]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell, unit, completions]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {

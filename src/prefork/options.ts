@@ -365,5 +365,8 @@ function checkNoNul(text: string, what: string): void {
 }
 
 function isCommand(command: unknown): boolean {
-  return Array.isArray(command) && command.length > 0 && command.every(part => typeof part === 'string' && part !== '')
+  // An argument may be empty
+  return (
+    Array.isArray(command) && command.every(part => typeof part === 'string') && command.length > 0 && command[0] !== ''
+  )
 }

@@ -12,7 +12,10 @@ const WRONG: [string, object][] = [
   ['one of entry, command and program; it is one with none', { listeners }],
   ['one of entry, command and program; it is one with entry and command', { entry, command: ['a'], listeners }],
   ['it is one with entry and command and program', { entry, command: ['a'], program: ['b'], listeners }],
-  ...[[], ['a', 5], [''], 'a'].map((program): [string, object] => ['options.program', { program, listeners }]),
+  ...[[], ['a', 5], [''], ['', 'a'], ['a', 'b\0'], 'a'].map((program): [string, object] => [
+    'options.program',
+    { program, listeners }
+  ]),
   ['options.waitReady', { program: ['a'], listeners, waitReady: 1 }],
   ['options.waitReady', { entry, listeners, waitReady: true }],
   ['options.passIdle', { entry, listeners, passIdle: 1 }],
@@ -23,7 +26,10 @@ const WRONG: [string, object][] = [
     { program: ['a'], listeners: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [i, { port: 0 }])) }
   ],
   ['options.entry', { entry: 5, listeners }],
-  ...[[], ['a', 5], [''], 'a'].map((command): [string, object] => ['options.command', { command, listeners }]),
+  ...[[], ['a', 5], [''], ['', 'a'], ['a', 'b\0'], 'a'].map((command): [string, object] => [
+    'options.command',
+    { command, listeners }
+  ]),
   ...[0, 1025, 1.5, '2', Number.NaN].map((workers): [string, object] => ['workers', { entry, listeners, workers }]),
   ['options.restart', { entry, listeners, restart: true }],
   ['options.admin', { entry, listeners, admin: '' }],

@@ -1,7 +1,8 @@
 /** A service under a real manager of systemd. */
 // A process of its own: it starts a service manager
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -413,4 +414,57 @@ managed(
     t.is(await stateOf(manager, 'web.service'), 'inactive success')
   },
   USER
+)
+
+managed(
+  'a unit of passfd: what it prints starts, with arguments of all kinds; it is seen by its name, reloads and stops',
+  async (t, manager) => {
+    const folder = join(manager.folder, 'my $shop 50%')
+    mkdirSync(folder)
+    const path = join(manager.folder, 'web.sock')
+    const source = `require('http').createServer((_, response) => response.end(JSON.stringify([process.argv.slice(2), process.cwd()]))).listen(process.argv[2])`
+    writeFileSync(join(folder, 'server.js'), source)
+    const words = [
+      path,
+      'a b',
+      '50%',
+      '%n',
+      '$HOME',
+      '$' + '{HOME}',
+      'q"\'\\',
+      '',
+      ';',
+      '#',
+      'a\tb\nc',
+      'ä€😀',
+      '--x=y',
+      '-w'
+    ]
+    const passfd = fileURLToPath(new URL('../../dist/cli/passfd.mjs', import.meta.url))
+    const unit = execFileSync(
+      process.execPath,
+      [passfd, 'unit', '--per-user', '--name', 'shop', '-w', '2', 'server.js', ...words],
+      {
+        cwd: folder,
+        encoding: 'utf8'
+      }
+    )
+    writeFileSync(join(manager.folder, 'config/systemd/user/shop.service'), unit)
+    await manager.systemctl('start', 'shop.service')
+    t.is(await manager.show('shop.service', 'StatusText'), '2 of 2 workers ready')
+    t.deepEqual(JSON.parse(await ask(path)), [words, folder])
+    const runtime = join(manager.folder, 'run/shop')
+    const run = (...args: string[]): string =>
+      execFileSync(process.execPath, [passfd, ...args], {
+        env: { ...process.env, PASSFD_RUNTIME_DIR: runtime },
+        encoding: 'utf8'
+      })
+    t.is(JSON.parse(run('status', 'shop', '--json')).workers.length, 2)
+    const pid = await manager.show('shop.service', 'MainPID')
+    const before = childrenOf(Number(pid))
+    await manager.systemctl('reload', 'shop.service')
+    await until(() => childrenOf(Number(pid)).every(child => !before.includes(child)), 'new workers only')
+    await manager.systemctl('stop', 'shop.service')
+    t.is(await stateOf(manager, 'shop.service'), 'inactive success')
+  }
 )

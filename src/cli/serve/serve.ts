@@ -78,7 +78,8 @@ export async function serve(words: readonly string[], given: ServeOptions, ui: U
   }
 }
 
-function planOf(words: readonly string[], options: ServeOptions, ui: Ui, cwd: string): Plan {
+/** Throws (exit code 64, 66 or 78) if there is no such program, folder or configuration. */
+export function planOf(words: readonly string[], options: ServeOptions, ui: Ui, cwd: string): Plan {
   const [program = options.program, ...args] = words
   if (program === undefined)
     throw new CommandError(EXIT.usage, 'No program is named', 'Name it: passfd serve server.js')

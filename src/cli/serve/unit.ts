@@ -1,0 +1,152 @@
+/** `passfd unit <program> [args…]`: a unit of systemd that runs what `passfd serve` would. */
+import { userInfo } from 'node:os'
+import { dirname, resolve } from 'node:path'
+import type { Command } from 'commander'
+import { CommandError, EXIT } from '../exit.ts'
+import { examples, Ui } from '../ui.ts'
+import { loadConfiguration } from './config.ts'
+import { addOptions, type ServeOptions, withPaths } from './options.ts'
+import { planOf } from './serve.ts'
+import { withWatchFolders } from './watch-folders.ts'
+
+interface UnitOptions extends ServeOptions {
+  perUser?: true
+  runAs?: string
+}
+
+/** Of passfd serve, in ms. */
+const STOP_TIMEOUT = 30_000
+const KILL_TIMEOUT = 5000
+/** Until systemd takes a supervisor for hung, in s. */
+const WATCHDOG = 30
+/** What systemd waits longer than the server's own limits, in s. */
+const SLACK = 10
+
+export function register(program: Command): void {
+  let words: readonly string[] = []
+  const command = program
+    .command('unit')
+    .description(
+      'Prints a unit of systemd for a server: it starts what `passfd serve` starts with the same options and arguments.'
+    )
+    .argument('[program]', 'as of passfd serve')
+    .argument('[args...]', 'its arguments')
+    .passThroughOptions()
+    .option('--per-user', "for a user's own manager (systemctl --user)")
+    .option('--run-as <user>', 'the user of the service (default: who prints it)')
+    .action((first: string | undefined, rest: string[], options: UnitOptions) =>
+      printUnit(first === undefined ? [] : [first, ...rest], options, words, new Ui(command))
+    )
+  addOptions(command)
+  const parseOptions = command.parseOptions.bind(command)
+  command.parseOptions = given => {
+    words = given
+    return parseOptions(withWatchFolders(given))
+  }
+  examples(
+    command,
+    ['passfd unit server.js', 'for /etc/systemd/system/NAME.service'],
+    [
+      'passfd unit --run-as shop -w 4 --max-rss 300M server.js --port 3000',
+      'with options of passfd serve and of the program'
+    ],
+    ['passfd unit --per-user server.js', 'for ~/.config/systemd/user/NAME.service']
+  )
+}
+
+async function printUnit(
+  program: readonly string[],
+  given: UnitOptions,
+  words: readonly string[],
+  ui: Ui
+): Promise<void> {
+  const { perUser = false, runAs, ...serve } = given
+  if (serve.takeover === true)
+    throw new CommandError(EXIT.usage, 'A unit starts a server in nobody’s place', 'Leave out --takeover')
+  if (perUser && runAs !== undefined)
+    throw new CommandError(EXIT.usage, "A user's own manager has no other users", 'Give --per-user or --run-as')
+  const cwd = process.cwd()
+  const options = { ...(await loadConfiguration(cwd, serve.config)), ...withPaths(serve, cwd) }
+  const { name } = planOf(program, options, ui, cwd)
+  const user = perUser ? undefined : (runAs ?? userName())
+  ui.print(unitOf({ name, options, cwd, words: withoutOwn(words), perUser, user }))
+}
+
+interface Unit {
+  readonly name: string
+  readonly options: ServeOptions
+  readonly cwd: string
+  /** Of the command line, after `passfd serve`. */
+  readonly words: readonly string[]
+  readonly perUser: boolean
+  /** Undefined: root, or the user of the manager. */
+  readonly user: string | undefined
+}
+
+/** The text of the unit, without its last newline. */
+export function unitOf(
+  { name, options, cwd, words, perUser, user }: Unit,
+  passfd = resolve(process.argv[1] ?? 'passfd')
+): string {
+  const { lameDuck = 0, stopTimeout = STOP_TIMEOUT, killTimeout = KILL_TIMEOUT } = options
+  const command = [process.execPath, passfd, 'serve', ...words].map(word => quoted(word)).join(' ')
+  const path = [...new Set([dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'])].join(':')
+  const place = perUser ? '~/.config/systemd/user' : '/etc/systemd/system'
+  const systemctl = perUser ? 'systemctl --user' : 'systemctl'
+  const lines = [
+    `# ${place}/${name}.service: start it, now and at boot, by "${systemctl} enable --now ${name}".`,
+    `# Its commands, in your shell: passfd status ${perUser ? '$XDG_RUNTIME_DIR' : '/run'}/${name}/${name}.sock`,
+    '[Unit]',
+    `Description=${specifiers(name)}, served by passfd`,
+    ...(perUser ? [] : ['Wants=network-online.target', 'After=network-online.target']),
+    '',
+    '[Service]',
+    'Type=notify',
+    ...(user === undefined ? [] : [`User=${user}`]),
+    `WorkingDirectory=${specifiers(cwd)}`,
+    `RuntimeDirectory=${name}`,
+    'RuntimeDirectoryMode=0700',
+    `Environment=${quoted(`PATH=${path}`, false)}`,
+    `Environment=PASSFD_RUNTIME_DIR=%t/${name}`,
+    `ExecStart=${command}`,
+    'ExecReload=/bin/kill -HUP $MAINPID',
+    'KillMode=mixed',
+    'Restart=on-failure',
+    `TimeoutStopSec=${Math.ceil((lameDuck + stopTimeout + killTimeout) / 1000) + SLACK}`,
+    `WatchdogSec=${WATCHDOG}`,
+    '',
+    '[Install]',
+    `WantedBy=${perUser ? 'default.target' : 'multi-user.target'}`
+  ]
+  return lines.join('\n')
+}
+
+/** Root needs no User=. */
+function userName(): string | undefined {
+  return process.geteuid?.() === 0 ? undefined : userInfo().username
+}
+
+/** The words without the two options that passfd serve does not know. They stand before the program. */
+function withoutOwn(words: readonly string[]): string[] {
+  const kept: string[] = []
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at]!
+    if (word === '--per-user' || word.startsWith('--run-as=')) continue
+    if (word === '--run-as') at++
+    else if (word === '--' || !word.startsWith('-')) return [...kept, ...words.slice(at)]
+    else kept.push(word)
+  }
+  return kept
+}
+
+/** A word of a command line (systemd.service(5)), or a value (systemd.syntax(7)): a command line has variables, too. */
+export function quoted(word: string, variables = true): string {
+  const escaped = specifiers(word).replace(/[\\"]/g, '\\$&').replace(/\n/g, '\\n').replace(/\t/g, '\\t')
+  const plain = variables ? escaped.replaceAll('$', '$$$$') : escaped
+  return /^[\w@%+=:,./-]+$/.test(word) ? plain : `"${plain}"`
+}
+
+/** `%` begins a specifier of systemd's. */
+function specifiers(text: string): string {
+  return text.replaceAll('%', '%%')
+}

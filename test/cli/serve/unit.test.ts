@@ -1,0 +1,88 @@
+/** `passfd unit`; test/systemd/manager.test.ts starts one. */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { EXIT } from '../../../src/cli/exit.ts'
+import { quoted, unitOf } from '../../../src/cli/serve/unit.ts'
+import { captured, runPassfd } from '../../helpers/cli.ts'
+import { temporaryPath } from '../../helpers/path.ts'
+import { test } from '../../helpers/test.ts'
+
+const BASE = { name: 'shop', options: {}, cwd: '/srv/shop', words: ['server.js'], perUser: false, user: 'shop' }
+
+/** The value of the only setting of this name. */
+function settingIn(unit: string, name: string): string | undefined {
+  const found = unit.split('\n').filter(line => line.startsWith(`${name}=`))
+  if (found.length > 1) throw new Error(`${name} is there ${found.length} times`)
+  return found[0]?.slice(name.length + 1)
+}
+
+test('what it has: the command, the user, the folder, and time for what the server was told', t => {
+  const unit = unitOf(BASE, '/srv/shop/passfd.mjs')
+  t.is(settingIn(unit, 'ExecStart'), `${process.execPath} /srv/shop/passfd.mjs serve server.js`)
+  t.is(settingIn(unit, 'User'), 'shop')
+  t.is(settingIn(unit, 'WorkingDirectory'), '/srv/shop')
+  t.is(settingIn(unit, 'TimeoutStopSec'), '45')
+  t.is(settingIn(unit, 'WantedBy'), 'multi-user.target')
+  t.is(settingIn(unit, 'Type'), 'notify')
+  const limits = { lameDuck: 1500, stopTimeout: 600_000, killTimeout: 1 }
+  t.is(settingIn(unitOf({ ...BASE, options: limits }), 'TimeoutStopSec'), '612')
+  const own = unitOf({ ...BASE, cwd: '/srv/50%', perUser: true, user: undefined })
+  t.is(settingIn(own, 'User'), undefined)
+  t.is(settingIn(own, 'After'), undefined)
+  t.is(settingIn(own, 'WorkingDirectory'), '/srv/50%%')
+  t.is(settingIn(own, 'WantedBy'), 'default.target')
+})
+
+test('words are quoted as systemd reads them', t => {
+  const words: [string, string][] = [
+    ['plain', 'plain'],
+    ['--port=3000', '--port=3000'],
+    ['', '""'],
+    ['a b', '"a b"'],
+    ['50%', '50%%'],
+    ['$HOME', '"$$HOME"'],
+    ['a"b', '"a\\"b"'],
+    ["it's", '"it\'s"'],
+    ['a\\b', '"a\\\\b"'],
+    ['a\nb', '"a\\nb"'],
+    [';', '";"'],
+    ['ä', '"ä"']
+  ]
+  for (const [word, expected] of words) t.is(quoted(word), expected)
+  t.is(quoted('$HOME', false), '"$HOME"')
+})
+
+test('the options of passfd serve go on, in their order; its own do not; those of the program are the program’s', async t => {
+  const folder = temporaryPath('folder')
+  mkdirSync(folder)
+  writeFileSync(join(folder, 'server.js'), '')
+  const before = process.cwd()
+  process.chdir(folder)
+  try {
+    const words = ['-w', '2', '--max-rss', '300M', '--stop-timeout', '1s', 'server.js', '--run-as', 'x', '--per-user']
+    const unit = await runPassfd(['unit', '--run-as', 'shop', '--name', 'web', ...words])
+    t.deepEqual([unit.code, unit.err], [0, ''])
+    t.regex(
+      settingIn(unit.out, 'ExecStart')!,
+      / serve --name web -w 2 --max-rss 300M --stop-timeout 1s server\.js --run-as x --per-user$/
+    )
+    t.is(settingIn(unit.out, 'User'), 'shop')
+    t.is(settingIn(unit.out, 'TimeoutStopSec'), '16')
+    t.is(settingIn(unit.out, 'RuntimeDirectory'), 'web')
+    const wrong: [string[], number, RegExp][] = [
+      [['unit'], EXIT.usage, /No program is named/],
+      [['unit', 'none.js'], EXIT.noInput, /There is no program/],
+      [['unit', '--takeover', 'server.js'], EXIT.usage, /Leave out --takeover/],
+      [['unit', '--per-user', '--run-as', 'shop', 'server.js'], EXIT.usage, /no other users/],
+      [['unit', '--max-rss', 'much', 'server.js'], EXIT.usage, /a size with its unit/]
+    ]
+    for (const [args, code, says] of wrong) {
+      const { code: actual, out, err } = await runPassfd(args, captured())
+      t.is(actual, code, err)
+      t.regex(err, says)
+      t.is(out, '')
+    }
+  } finally {
+    process.chdir(before)
+  }
+})
