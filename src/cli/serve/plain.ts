@@ -45,6 +45,8 @@ const EFFECTIVE: readonly (keyof ServeOptions)[] = [
   'watch',
   'workers'
 ]
+/** As of the only worker: those of control/desk.ts. */
+const SLOT = { PASSFD_SLOT: '0', NODE_APP_INSTANCE: '0' }
 const STOP_TIMEOUT = 30_000
 const KILL_TIMEOUT = 5000
 /** How often it looks whether the last process of a program has ended, in ms. */
@@ -185,8 +187,9 @@ class Program {
     const { uid, gid } = options
     this.#child = spawn(file, args, {
       cwd,
-      env: environment,
-      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...environment, ...SLOT },
+      // A program that is written for --wait-ready calls process.send() without a look. Nothing waits for it here
+      stdio: ['ignore', 'inherit', 'inherit', ...(options.waitReady === true ? (['ipc'] as const) : [])],
       detached: this.#hasGroup, // Ctrl-C reaches this process only
       ...(uid === undefined ? {} : { uid }),
       ...(gid === undefined ? {} : { gid })

@@ -164,6 +164,27 @@ test('another stop shortens the time; a program that ends is started again, afte
   )
 })
 
+test('the program finds the slot of a single worker, and process.send() where it would be a worker of --wait-ready', async t => {
+  const folder = temporaryPath('folder')
+  fs.mkdirSync(folder)
+  fs.writeFileSync(
+    join(folder, 'worker.js'),
+    `const { PASSFD_SLOT, NODE_APP_INSTANCE } = process.env
+    setInterval(() => {}, 1e6)
+    if (process.send === undefined) console.log(PASSFD_SLOT, NODE_APP_INSTANCE, 'no send')
+    else process.send('ready', error => console.log(PASSFD_SLOT, NODE_APP_INSTANCE, error))`
+  )
+  for (const [options, expected] of [
+    [[], '0 0 no send'],
+    [['--wait-ready'], '0 0 null']
+  ] as const) {
+    const { line, child, exit } = serve('darwin', folder, ...options, 'worker.js')
+    t.is(await line(), expected)
+    child.kill('SIGTERM')
+    t.like(await exit, { code: 0 })
+  }
+})
+
 test('other commands say in one sentence where they work', async t => {
   const fake = `data:text/javascript,Object.defineProperty(process,'platform',{value:'darwin'})`
   for (const args of [
