@@ -6,7 +6,7 @@ import { chmodSync, chownSync, lstatSync, rmSync } from 'node:fs'
 import { connect, type ListenOptions, type Server } from 'node:net'
 import { PassfdError } from '../base/errors.ts'
 import type { ListenHandle } from '../descriptor/to-node.ts'
-import { accessOf } from '../os/account.ts'
+import { accessOf, type FileAccess } from '../os/account.ts'
 import type { CheckedSpec, PortSpec } from '../os/bind-spec.ts'
 import { refuse } from '../os/native.ts'
 import { BACKLOG } from './accept-sources.ts'
@@ -49,9 +49,11 @@ export class PlainListeners implements WorkerListeners {
     this.#intakes.set(server, intake)
     this.#served.add(name)
     try {
+      // Before it listens: a server with other rights than these is not to be left
+      const access = 'path' in spec && process.platform !== 'win32' ? accessOf(spec, spec.mode, `${name}.`) : undefined
       await removeDead(spec)
       await intake.listenItself(optionsOf(spec))
-      if ('path' in spec) setAccess(name, spec)
+      if (access !== undefined) setAccess((spec as { path: string }).path, access)
     } catch (error) {
       this.#served.delete(name) // for another try
       throw error
@@ -122,9 +124,7 @@ async function removeDead(spec: CheckedSpec): Promise<void> {
 }
 
 /** Sets what the file of a new socket is to have. Windows has pipes in its place, whose names are no files. */
-function setAccess(name: string, spec: Extract<CheckedSpec, { path: string }>): void {
-  if (process.platform === 'win32') return
-  const { mode, owner, group } = accessOf(spec, spec.mode, `${name}.`)
-  if (owner !== undefined || group !== undefined) chownSync(spec.path, owner ?? KEEP, group ?? KEEP)
-  chmodSync(spec.path, mode)
+function setAccess(path: string, { mode, owner, group }: FileAccess): void {
+  if (owner !== undefined || group !== undefined) chownSync(path, owner ?? KEEP, group ?? KEEP)
+  chmodSync(path, mode)
 }

@@ -132,6 +132,20 @@ test('paths: a dead file is replaced, a living one and other files are not; mode
   await once(living, 'close')
 })
 
+test('a path whose owner nobody knows is not opened, on Windows owners are ignored', async t => {
+  const program = (path: string): string => `
+    import { createServer } from 'node:http'
+    const worker = await joinSupervisor({ standalone: { web: { path: ${JSON.stringify(path)}, owner: 'no such user' } } })
+    const server = createServer()
+    const code = await worker.listen('web', server).catch(error => error.code)
+    console.log(code, server.listening)
+    server.close()`
+  const path = socketPath()
+  t.is(await run('darwin', program(path)).line(), 'ERR_PASSFD_INVALID_ARGUMENT false')
+  t.false(fs.existsSync(path))
+  t.is(await run('win32', program(path)).line(), 'undefined true')
+})
+
 test('a second TERM destroys what is open; a server of net; two listeners of one server are refused', async t => {
   const [one, two] = [await freePort(), await freePort()]
   const { line, child, exit } = run(
