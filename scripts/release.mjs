@@ -11,7 +11,7 @@ import { homeOf } from './home.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const BRANCH = 'main'
-const VERSION = /^(\d+)\.(\d+)\.(\d+)$/
+const VERSION = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$/
 const USAGE = 'usage: npm run release -- <patch|minor|major|x.y.z> [--dry-run]'
 /** Files that contain the version. The shim takes it from package.json when it is built. */
 const PLACES = {
@@ -27,7 +27,8 @@ try {
   const [what, option, ...rest] = process.argv.slice(2)
   if (what === '--tag' && option !== undefined && rest.length === 0) checkTag(option)
   else if (what !== undefined && [undefined, '--dry-run'].includes(option) && rest.length === 0)
-    release(what, option !== undefined)
+    // npm keeps the option to itself if it stands before "--", and says so in a variable
+    release(what, option !== undefined || process.env.npm_config_dry_run === 'true')
   else throw new Refusal(USAGE)
 } catch (error) {
   if (!(error instanceof Refusal)) throw error
@@ -53,17 +54,35 @@ function release(what, isDry) {
   if (spawnSync('bash', ['.ci/run'], { cwd: root, stdio: 'inherit' }).status !== 0)
     throw new Refusal('bash .ci/run has failed. Mend what it names; nothing was changed.')
   check('the working tree', checkClean)
+  const before = git('rev-parse', 'HEAD').trim()
+  try {
+    setVersion(version)
+    if (git('status', '--porcelain').trim() !== '')
+      step('commit', '--quiet', '--all', '--message', `release: ${version}`)
+    step('tag', '--annotate', tag, '--message', `passfd ${version}\n\n${notesOf(version)}`, '--cleanup=verbatim')
+    step('push', '--quiet', '--atomic', 'origin', `HEAD:${BRANCH}`, tag)
+  } catch (error) {
+    git('reset', '--quiet', '--hard', before)
+    if (git('tag', '--list', tag).trim() !== '') git('tag', '--delete', tag)
+    throw error
+  }
+  console.log(`release: ${tag} is pushed. The workflow "release" publishes it when its tests have passed`)
+}
+
+function setVersion(version) {
   for (const [path, change] of Object.entries(PLACES)) rewrite(path, ...change(version))
   rewrite(
     'CHANGELOG.md',
     headingOf(version, 'unreleased'),
     `## [${version}] - ${new Date().toISOString().slice(0, 10)}`
   )
-  const changed = git('status', '--porcelain').trim()
-  if (changed !== '') git('commit', '--quiet', '--all', '--message', `release: ${version}`)
-  git('tag', '--annotate', tag, '--message', `passfd ${version}\n\n${notesOf(version)}`, '--cleanup=verbatim')
-  git('push', '--quiet', '--atomic', 'origin', `HEAD:${BRANCH}`, tag)
-  console.log(`release: ${tag} is pushed. The workflow "release" publishes it when its tests have passed`)
+}
+
+/** A command of git that changes something. The release is undone if it fails. */
+function step(command, ...args) {
+  const { status, stderr } = spawnSync('git', [command, ...args], { cwd: root, encoding: 'utf8' })
+  if (status !== 0)
+    throw new Refusal(`git ${command} has failed, and nothing was changed. Mend what it names:\n${stderr.trim()}`)
 }
 
 /** What a tag promises. Prints the notes, for the page of the release. */

@@ -37,6 +37,13 @@ interface Repository {
   /** Commits and pushes all changes. */
   publish(): void
   release(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }>
+  /** As `release()`, with more variables. */
+  releaseWith(
+    variables: NodeJS.ProcessEnv,
+    ...args: string[]
+  ): Promise<{ code: number; stdout: string; stderr: string }>
+  /** Origin refuses each push from now on. */
+  refusePushes(): void
 }
 
 /** A clone of passfd that is ready for its next release, and its origin. `tests`: the text of its .ci/run. */
@@ -77,15 +84,20 @@ function repository(tests = 'exit 0'): Repository {
     git('push', '--quiet', 'origin', 'HEAD:main')
   }
   publish()
-  const release: Repository['release'] = (...args) =>
+  const releaseWith: Repository['releaseWith'] = (variables, ...args) =>
     promisify(execFile)(process.execPath, ['scripts/release.mjs', ...args], {
       cwd: folder,
-      env
+      env: { ...env, ...variables }
     }).then(
       ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
       ({ code, stdout, stderr }) => ({ code, stdout, stderr })
     )
-  return { git, read, write, publish, release }
+  const release: Repository['release'] = (...args) => releaseWith({}, ...args)
+  const refusePushes = (): void =>
+    writeFileSync(join(origin, 'hooks/pre-receive'), '#!/bin/sh\necho "main is protected" >&2; exit 1\n', {
+      mode: 0o755
+    })
+  return { git, read, write, publish, release, releaseWith, refusePushes }
 }
 
 function setVersion(text: string): string {
@@ -187,6 +199,7 @@ const REFUSALS: [what: string, args: string[], spoil: (repository: Repository) =
     /main is not what origin has/
   ],
   ['an older version', ['76.9.9'], () => {}, /76\.9\.9 is older than 77\.0\.3/],
+  ['a version that npm refuses', ['077.1.0'], () => {}, /^release: usage: /],
   ['no version', ['newest'], () => {}, /^release: usage: npm run release -- <patch\|minor\|major\|x\.y\.z>/],
   ['an unknown option', ['minor', '--force'], () => {}, /^release: usage: /]
 ]
@@ -215,6 +228,36 @@ testInCi('tests that fail end a release before it has begun', async t => {
   t.deepEqual([git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('tag')], [before, '', ''])
 })
 
+testInCi('a release that can not be pushed, or committed, is undone', async t => {
+  const { git, release, releaseWith, refusePushes } = repository()
+  const before = [git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('show-ref')]
+  const uncommitted = await releaseWith({ GIT_COMMITTER_NAME: '' }, 'minor')
+  t.is(uncommitted.code, 1)
+  t.regex(
+    uncommitted.stderr,
+    /^release: git commit has failed, and nothing was changed\. Mend what it names:\n.*ident/s
+  )
+  t.deepEqual([git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('show-ref')], before)
+  refusePushes()
+  const refused = await release('minor')
+  t.is(refused.code, 1)
+  t.regex(refused.stderr, /^release: git push has failed, and nothing was changed\. .*main is protected/s)
+  t.notRegex(refused.stderr, /\n {4}at /)
+  t.deepEqual([git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('show-ref')], before)
+})
+
+testInCi(
+  'npm run release minor --dry-run: npm keeps the option to itself, and it is a dry run nevertheless',
+  async t => {
+    const { git, releaseWith } = repository()
+    const before = git('show-ref')
+    const { code, stdout } = await releaseWith({ npm_config_dry_run: 'true' }, 'minor')
+    t.is(code, 0)
+    t.regex(stdout, /all checks pass\. Without --dry-run/)
+    t.deepEqual([git('show-ref'), git('status', '--porcelain')], [before, ''])
+  }
+)
+
 test('the workflow is well-formed, and gives its rights only to what publishes', async t => {
   const text = readFileSync(join(root, WORKFLOW), 'utf8')
   const lint = await createLinter()
@@ -236,7 +279,8 @@ test('the workflow is well-formed, and gives its rights only to what publishes',
   t.regex(pack!, /bash \.ci\/run full/)
   t.regex(publish!, /id-token: write/)
   t.regex(publish!, /npm publish .*\.tgz --provenance/)
-  t.notRegex(publish!, /npm ci|npm run|scripts\/|checkout/)
+  t.notRegex(publish!, /npm ci|npm run|npm install|npx|scripts\/|checkout/)
+  t.regex(publish!, /node-version: 24$/m) // its npm publishes without a token (11.5.1 or later)
 })
 
 testInCi('the bill of materials names what is installed, and what is inside', async t => {
