@@ -14,8 +14,10 @@ import { errorCodes } from '../src/base/errors.ts'
 import { sayHello } from '../src/channel/hello.ts'
 import { EXIT } from '../src/cli/exit.ts'
 import { passfd } from '../src/cli/main.ts'
+import { OPTIONS } from '../src/cli/serve/options.ts'
 import { offersFor } from '../src/cli/ui.ts'
 import { LEAST, NEWEST } from '../src/prefork/control/control.ts'
+import { metricsOf } from '../src/prefork/supervisor/metrics.ts'
 import { FEATURES, VERSION } from '../src/takeover/messages.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -39,6 +41,8 @@ const text = [
     Object.entries(EXIT).map(([name, code]) => `${code} ${name}`)
   ),
   section('The command', commands(passfd())),
+  section('Names in a configuration of the command', configured()),
+  section('Metrics', await metrics()),
   `## Declarations\n\n${declarations()}`
 ]
 const report = `${text.join('\n\n').trim()}\n`
@@ -114,6 +118,32 @@ function commands(command, above = '') {
       .filter(each => each.name() !== 'help')
       .flatMap(each => commands(each, `${name} `))
   ]
+}
+
+function configured() {
+  return Object.keys(OPTIONS)
+    .filter(name => OPTIONS[name].commandLineOnly !== true)
+    .sort()
+}
+
+/** As `passfd_workers{state}: gauge`, of a supervisor of which everything is known. */
+async function metrics() {
+  const worker = { slot: 0, id: 1, pid: 1, state: 'ready', uptime: 1, restarts: 1 }
+  const text = await metricsOf({
+    workers: [{ ...worker, connections: 1, requests: 1, lag: 1, rss: 1, cpu: 1 }],
+    exits: { 0: 1 },
+    restarts: 1,
+    since: 1,
+    replacements: { rss: 1 },
+    lameDuck: true
+  })
+  return [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)]
+    .map(([, name, kind]) => {
+      const [sample, labels = ''] = new RegExp(`^(${name}(?:_total)?)(?:\\{(.*)\\})? `, 'm').exec(text).slice(1)
+      const names = [...labels.matchAll(/(\w+)="/g)].map(([, label]) => label)
+      return `${sample}${names.length === 0 ? '' : `{${names.join()}}`}: ${kind}`
+    })
+    .sort()
 }
 
 function withOffers(term, of) {

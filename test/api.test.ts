@@ -32,6 +32,12 @@ testInCi('it has the doors, the codes, the command and the channels', t => {
   t.regex(report, /^passfd serve \[program\] \[args\.\.\.\]$/m)
   t.regex(report, /^ {2}-w, --workers <n\|max>/m)
   t.regex(report, /^tracing:passfd:request:/m)
+  t.regex(report, /^passfd_worker_requests_total\{slot,id,pid\}: counter$/m)
+  const metrics = readFileSync(new URL('../src/prefork/supervisor/metrics.ts', import.meta.url), 'utf8')
+  const reported = new Set([...report.matchAll(/^passfd_(\w+).*: (?:gauge|counter)$/gm)].map(([, name]) => name))
+  // add('Gauge', 'passfd_workers', …), ofWorkers('Gauge', 'rss_bytes', …)
+  const made = [...metrics.matchAll(/(?:add|ofWorkers)\(\s*'(?:Gauge|Counter)',\s*'(passfd_)?(\w+)'/g)]
+  t.deepEqual([...reported].sort(), made.map(([, own, name]) => (own ? name : `worker_${name}`)).sort())
 })
 
 testInCi('docs/stability.md names each variable of the environment, and docs/observability.md each channel', t => {
