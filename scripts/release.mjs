@@ -13,11 +13,12 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const BRANCH = 'main'
 const VERSION = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$/
 const USAGE = 'usage: npm run release -- <patch|minor|major|x.y.z> [--dry-run]'
-/** Files that contain the version. The shim takes it from package.json when it is built. */
+/** All files that contain the version. */
 const PLACES = {
   'package.json': version => [/("version": ")[^"]+/, `$1${version}`],
   'package-lock.json': version => [/("name": "passfd",\n(\s*)"version": ")[^"]+/g, `$1${version}`],
-  'src/base/version.ts': version => [/(version = ')[^']+/, `$1${version}`]
+  'src/base/version.ts': version => [/(version: string = ')[^']+/, `$1${version}`],
+  'native/glue/addon.c': version => [/(SHIM_VERSION ")[^"]+/, `$1${version}`]
 }
 
 /** What keeps a release from being made, as one sentence, with what to do. */

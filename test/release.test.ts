@@ -1,6 +1,6 @@
 /** `npm run release`, its workflow, and the bill of materials, without a network: origin is a folder. */
 import { execFile, execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -16,6 +16,7 @@ const FILES = [
   'package-lock.json',
   'CHANGELOG.md',
   'src/base/version.ts',
+  'native/glue/addon.c',
   'scripts/release.mjs',
   'scripts/home.mjs',
   'scripts/targets.mjs',
@@ -75,6 +76,7 @@ function repository(tests = 'exit 0'): Repository {
       .replace(/("name": "passfd",\n {6}"version": ")[^"]+/, '$177.0.3')
   )
   write('src/base/version.ts', setVersion)
+  write('native/glue/addon.c', text => text.replace(/(SHIM_VERSION ")[^"]+/, '$177.0.3'))
   execFileSync('git', ['init', '--quiet', '--bare', '--initial-branch=main', origin], { env })
   git('init', '--quiet', '--initial-branch=main')
   git('remote', 'add', 'origin', origin)
@@ -101,7 +103,7 @@ function repository(tests = 'exit 0'): Repository {
 }
 
 function setVersion(text: string): string {
-  return text.replace(/(version"?(?:: "| = '))[^"']+/, '$177.0.3')
+  return text.replace(/(version"?(?:: "|: string = '))[^"']+/, '$177.0.3')
 }
 
 testInCi('a release: checked, tested, committed, tagged and pushed', async t => {
@@ -126,6 +128,7 @@ testInCi('a release: checked, tested, committed, tagged and pushed', async t => 
   t.is(git('log', '-1', '--format=%s').trim(), 'release: 77.1.0')
   t.deepEqual(git('show', '--name-only', '--format=').trim().split('\n'), [
     'CHANGELOG.md',
+    'native/glue/addon.c',
     'package-lock.json',
     'package.json',
     'src/base/version.ts'
@@ -134,6 +137,7 @@ testInCi('a release: checked, tested, committed, tagged and pushed', async t => 
   const lock = JSON.parse(read('package-lock.json'))
   t.deepEqual([lock.version, lock.packages[''].version], ['77.1.0', '77.1.0'])
   t.is(JSON.parse(read('package.json')).version, '77.1.0')
+  t.true(read('native/glue/addon.c').includes('SHIM_VERSION "77.1.0"'))
   // As the workflow checks it
   const tagged = await release('--tag', 'v77.1.0')
   t.like(tagged, { code: 0, stdout: '### Added\n\n- Something.\n' })
@@ -141,6 +145,19 @@ testInCi('a release: checked, tested, committed, tagged and pushed', async t => 
     code: 1,
     stderr: 'release: the tag is v77.1.1, but package.json has the version 77.1.0.\n'
   })
+})
+
+test('a release sets the version wherever it stands', t => {
+  const [, places] = /^const PLACES = \{\n(.*?)\n\}$/ms.exec(readFileSync(join(root, 'scripts/release.mjs'), 'utf8'))!
+  const files = ['src', 'native/glue', 'native/waist', 'scripts', 'api', 'examples'].flatMap(folder =>
+    (readdirSync(join(root, folder), { recursive: true }) as string[]).map(name => join(folder, name))
+  )
+  const having = [...files, 'native/binding.gyp', 'package.json', 'package-lock.json']
+    .filter(name => statSync(join(root, name)).isFile())
+    .filter(name =>
+      new RegExp(`['"]${version.replaceAll('.', '\\.')}['"]`).test(readFileSync(join(root, name), 'utf8'))
+    )
+  t.deepEqual(having.sort(), [...places!.matchAll(/'(\S+)': version/g)].map(([, name]) => name).sort())
 })
 
 /** What is wrong, how it is made so, and the sentence. */
