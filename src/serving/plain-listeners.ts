@@ -4,11 +4,12 @@
  */
 import { chmodSync, chownSync, lstatSync, rmSync } from 'node:fs'
 import { connect, type ListenOptions, type Server } from 'node:net'
+import { printable } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import type { ListenHandle } from '../descriptor/to-node.ts'
 import { accessOf, type FileAccess } from '../os/account.ts'
 import type { CheckedSpec, PortSpec } from '../os/bind-spec.ts'
-import { refuse } from '../os/native.ts'
+import { foreignSystem, refuse } from '../os/native.ts'
 import { BACKLOG } from './accept-sources.ts'
 import type { DrainOptions, Intake } from './intake.ts'
 import type { WorkerListeners } from './served-listeners.ts'
@@ -17,6 +18,8 @@ import type { ListenerSpec } from './specs.ts'
 
 /** chown(2) leaves it unchanged. */
 const KEEP = -1
+/** Of sun_path on macOS and the BSDs, without the zero at its end. */
+const MAX_PATH = 103
 
 export class PlainListeners implements WorkerListeners {
   /** No Descriptor is among them, because none can be made here. */
@@ -51,6 +54,7 @@ export class PlainListeners implements WorkerListeners {
     try {
       // Before it listens: a server with other rights than these is not to be left
       const access = 'path' in spec && process.platform !== 'win32' ? accessOf(spec, spec.mode, `${name}.`) : undefined
+      if ('path' in spec) checkLength(spec.path)
       await removeDead(spec)
       await intake.listenItself(optionsOf(spec))
       if (access !== undefined) setAccess((spec as { path: string }).path, access)
@@ -105,6 +109,13 @@ function optionsOf(spec: CheckedSpec): ListenOptions {
   if ('path' in spec) return { path: spec.path, backlog }
   const { port, host, ipv6Only } = spec as PortSpec
   return { port, backlog, ...(host === undefined ? {} : { host }), ...(ipv6Only === undefined ? {} : { ipv6Only }) }
+}
+
+/** Node would cut a longer path off, and listen at what is left. Windows has pipes, whose names may be longer. */
+function checkLength(path: string): void {
+  if (process.platform === 'win32' || Buffer.byteLength(path) <= MAX_PATH) return
+  const detail = `${foreignSystem} allows ${MAX_PATH} bytes`
+  throw new PassfdError('ADDRESS_TOO_LONG', { address: printable(path), detail, part: 'path' })
 }
 
 /** Node takes the file of a socket that a killed process has left behind for one in use. */

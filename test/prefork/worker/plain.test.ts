@@ -146,6 +146,23 @@ test('a path whose owner nobody knows is not opened, on Windows owners are ignor
   t.is(await run('win32', program(path)).line(), 'undefined true')
 })
 
+test('a path that is too long for a socket is refused, and nothing is created under a part of it', async t => {
+  const folder = temporaryPath('folder')
+  fs.mkdirSync(folder)
+  const lengthOf = (bytes: number): string => join(folder, 'a'.repeat(bytes - Buffer.byteLength(join(folder, '_')) + 1))
+  const program = (path: string): string => `
+    import { createServer } from 'node:http'
+    const worker = await joinSupervisor({ standalone: { web: { path: ${JSON.stringify(path)} } } })
+    const server = createServer()
+    const { code, message } = await worker.listen('web', server).catch(error => error) ?? {}
+    console.log(JSON.stringify([code, server.listening, message]))
+    server.close()`
+  const [code, listening, message] = JSON.parse(await run('darwin', program(lengthOf(104))).line())
+  t.deepEqual([code, listening, fs.readdirSync(folder)], ['ERR_PASSFD_ADDRESS_TOO_LONG', false, []])
+  t.regex(message, /too long for a Unix socket \(macOS allows 103 bytes\)\. Use a shorter path\./)
+  t.deepEqual(JSON.parse(await run('darwin', program(lengthOf(103))).line()), [null, true, null])
+})
+
 test('a second TERM destroys what is open; a server of net; two listeners of one server are refused', async t => {
   const [one, two] = [await freePort(), await freePort()]
   const { line, child, exit } = run(
