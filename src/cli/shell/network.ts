@@ -151,7 +151,11 @@ function unixOf(pid: number | 'self'): { found: UnixSocket[]; limit?: string } {
       return { found: [], limit: 'it is in another network namespace: run passfd there, too, by nsenter -n' }
     return { found: unixSockets() }
   } catch (error) {
-    return { found: [], limit: `the kernel does not say (${(error as NodeJS.ErrnoException).code}, sock_diag)` }
+    const { code, message } = error as NodeJS.ErrnoException
+    // A sentence is ended where it stands
+    const why =
+      code === 'ERR_PASSFD_RUNTIME' ? message.replace(/\.$/, '') : `the kernel does not say (${code}, sock_diag)`
+    return { found: [], limit: why }
   }
 }
 

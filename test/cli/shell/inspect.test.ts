@@ -68,6 +68,20 @@ test('a process: what it holds, and who is at the other ends', async t => {
   await once(server, 'close')
 })
 
+test('in another runtime: a sentence names it, not the kernel', async t => {
+  const bun = "data:text/javascript,Object.defineProperty(process.versions,'bun',{value:'1.9.9'})"
+  const inspect = (target: string) => start(process.execPath, ['--import', bun, command, 'inspect', target])
+  const { code, stderr } = await inspect('./some.sock').exit
+  t.is(code, 69)
+  t.regex(
+    stderr,
+    /^passfd: Who is at \S+some\.sock is unknown: Bun \(1\.9\.9\) does not run passfd: .* Run this program with Node [\d.]+ or later\.\n$/
+  )
+  const { line, exit } = inspect(String(process.pid))
+  t.true((await line()).startsWith(`process ${process.pid}  `))
+  await exit
+})
+
 test('a socket: who waits, which bytes and descriptors wait; by a relative path, and an abstract name', async t => {
   const path = socketPath()
   const listener = await Descriptor.bind({ path, backlog: 5 })
