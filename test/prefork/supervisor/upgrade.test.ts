@@ -35,15 +35,7 @@ async function served(program: string, ...more: string[]): Promise<Served> {
         reject
       )
     })
-  const isServing = { now: false }
-  const poll = async (): Promise<void> => {
-    while (!isServing.now)
-      isServing.now = await ask().then(
-        () => true,
-        () => false
-      )
-  }
-  await poll()
+  if ((await running.line()) !== 'started') throw new Error('it did not start')
   return { running, ask, stderr: () => stderr }
 }
 
