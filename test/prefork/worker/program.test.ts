@@ -458,6 +458,16 @@ test('a port that is tried on one address, closed at once, and then used on anot
   })
 })
 
+/** How a connection ends that says nothing. */
+function endOf(port: number): Promise<string> {
+  return new Promise(resolve => {
+    const client = connect(port, '127.0.0.1')
+    client.on('error', (error: NodeJS.ErrnoException) => resolve(error.code!))
+    client.on('close', () => resolve('closed'))
+    client.resume()
+  })
+}
+
 test('a server that one worker has closed is served by the other; when both have closed it, clients are refused until one listens again', async t => {
   const marks = temporaryPath('marks')
   const source = `${REQUIRE}${WEB}
@@ -485,7 +495,12 @@ test('a server that one worker has closed is served by the other; when both have
       for (let i = 0; i < 5; i++) t.is(await get(supervisor, name), `${other}`)
       await tell(other, 'SIGUSR2', 'closed')
       t.deepEqual(supervisor.addresses, {})
-      await t.throwsAsync(once(connect(port, '127.0.0.1'), 'connect'), { code: 'ECONNREFUSED' })
+      // One that gets in while the listener is being closed is not served, either
+      let end = ''
+      while (end !== 'ECONNREFUSED') {
+        end = await endOf(port)
+        t.true(['ECONNREFUSED', 'ECONNRESET', 'closed'].includes(end), end)
+      }
       await tell(one, 'SIGHUP', 'listens')
       const [again] = Object.keys(supervisor.addresses)
       t.deepEqual(Object.values(supervisor.addresses), [{ family: 'IPv4', address: '127.0.0.1', port }])
