@@ -7,13 +7,19 @@ import { readFileSync } from 'node:fs'
  */
 export function unitOf(pid: number): string | undefined {
   try {
-    const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n')
-    // Without one hierarchy for all (cgroup v2), systemd has one of its own
-    const line =
-      lines.find(each => each.startsWith('0::/') && each.length > 4) ??
-      lines.find(each => each.includes(':name=systemd:'))
-    return line?.split('/').findLast(part => /\.(service|scope)$/.test(part))
+    return unitIn(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))
   } catch {
     return undefined
   }
+}
+
+/** Returns the innermost unit in the text of such a file: lines of NUMBER:HIERARCHY:PATH. */
+export function unitIn(text: string): string | undefined {
+  const paths = new Map(text.split('\n').map(line => [/^\d+:([^:]*):/.exec(line)?.[1], line]))
+  // Without one hierarchy for all (cgroup v2, whose name is empty) systemd has one of its own. With both, the first may be unused
+  for (const hierarchy of ['', 'name=systemd']) {
+    const unit = paths.get(hierarchy)?.split('/').findLast(part => /\.(service|scope)$/.test(part))
+    if (unit !== undefined) return unit
+  }
+  return undefined
 }

@@ -1,12 +1,26 @@
-import { spawnSync } from 'node:child_process'
-import { unitOf } from '../../src/os/unit.ts'
+import { readFileSync } from 'node:fs'
+import { unitIn, unitOf } from '../../src/os/unit.ts'
 import { test } from '../helpers/test.ts'
 
 test('the unit of a process, as its control groups have it', t => {
-  const own = unitOf(process.pid)
-  t.true(own === undefined || /\.(service|scope)$/.test(own))
-  const { stdout } = spawnSync('cat', [`/proc/${process.pid}/cgroup`], { encoding: 'utf8' })
-  t.is(own === undefined, !/\/[^/]+\.(service|scope)/.test(stdout))
-  t.is(unitOf(process.ppid), unitOf(process.ppid))
+  const texts: [text: string, unit: string | undefined][] = [
+    ['0::/system.slice/web.service\n', 'web.service'],
+    ['0::/user.slice/user-1000.slice/session-3.scope\n', 'session-3.scope'],
+    ['0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service\n', 'web.service'],
+    ['0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-terminal-7.scope\n', 'app-terminal-7.scope'],
+    // A service may have groups of its own below
+    ['0::/system.slice/web.service/workers\n', 'web.service'],
+    ['0::/system.slice/docker-0a1b.scope\n', 'docker-0a1b.scope'],
+    // Both versions: systemd is in one of them
+    ['3:cpu:/\n1:name=systemd:/system.slice/web.service\n0::/system.slice/web.service\n', 'web.service'],
+    ['3:cpu:/other.service\n1:name=systemd:/system.slice/web.service\n0::/\n', 'web.service'],
+    ['3:cpu:/other.service\n1:name=systemd:/system.slice/web.service\n', 'web.service'],
+    // A container that sees its own groups only
+    ['0::/\n', undefined],
+    ['0::/web.service.d/a:b\n', undefined],
+    ['', undefined]
+  ]
+  for (const [text, unit] of texts) t.is(unitIn(text), unit, text)
+  t.is(unitOf(process.pid), unitIn(readFileSync('/proc/self/cgroup', 'utf8')))
   t.is(unitOf(0x7fffffff), undefined)
 })

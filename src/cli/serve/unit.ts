@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { CommandError, EXIT } from '../exit.ts'
 import { examples, Ui } from '../ui.ts'
 import { loadConfiguration } from './config.ts'
-import { addOptions, type ServeOptions, withPaths } from './options.ts'
+import { addOptions, type ServeOptions, withPaths, wordKind } from './options.ts'
 import { planOf } from './serve.ts'
 import { withWatchFolders } from './watch-folders.ts'
 
@@ -40,8 +40,9 @@ export function register(program: Command): void {
   addOptions(command)
   const parseOptions = command.parseOptions.bind(command)
   command.parseOptions = given => {
-    words = given
-    return parseOptions(withWatchFolders(given))
+    const all = withWatchFolders(given, { kindOf })
+    words = withoutOwn(all)
+    return parseOptions(all)
   }
   examples(
     command,
@@ -69,7 +70,7 @@ async function printUnit(
   const options = { ...(await loadConfiguration(cwd, serve.config)), ...withPaths(serve, cwd) }
   const { name } = planOf(program, options, ui, cwd)
   const user = perUser ? undefined : (runAs ?? userName())
-  ui.print(unitOf({ name, options, cwd, words: withoutOwn(words), perUser, user }))
+  ui.print(unitOf({ name, options, cwd, words, perUser, user }))
 }
 
 interface Unit {
@@ -126,17 +127,23 @@ function userName(): string | undefined {
   return process.geteuid?.() === 0 ? undefined : userInfo().username
 }
 
+/** As `wordKind()`, with the options of this command. */
+function kindOf(word: string): ReturnType<typeof wordKind> {
+  return word === '--run-as' ? 'with value' : wordKind(word)
+}
+
 /** The words without the two options that passfd serve does not know. They stand before the program. */
 function withoutOwn(words: readonly string[]): string[] {
   const kept: string[] = []
-  for (let at = 0; at < words.length; at++) {
+  let at = 0
+  for (; at < words.length; at++) {
     const word = words[at]!
-    if (word === '--per-user' || word.startsWith('--run-as=')) continue
-    if (word === '--run-as') at++
-    else if (word === '--' || !word.startsWith('-')) return [...kept, ...words.slice(at)]
-    else kept.push(word)
+    const kind = kindOf(word)
+    if (kind === undefined || word === '--') break
+    const option = words.slice(at, kind === 'with value' ? ++at + 1 : at + 1)
+    if (!/^--(per-user$|run-as(=|$))/.test(word)) kept.push(...option)
   }
-  return kept
+  return [...kept, ...words.slice(at)]
 }
 
 /** A word of a command line (systemd.service(5)), or a value (systemd.syntax(7)): a command line has variables, too. */

@@ -4,18 +4,21 @@ import { wordKind } from './options.ts'
 
 /**
  * Writes `--watch src lib server.js` as `--watch=src --watch=lib server.js`: words behind `--watch` are its folders, as long as they name folders
- * and another word, the program, follows. So `--watch server.js` and `--watch .` mean what they seem to mean.
+ * and another word, the program, follows. So `--watch server.js` and `--watch .` mean what they seem to mean. `kindOf`: of a command with further options.
  */
-export function withWatchFolders(words: readonly string[], isFolder = isExistingFolder): string[] {
+export function withWatchFolders(
+  words: readonly string[],
+  { isFolder = isExistingFolder, kindOf = wordKind } = {}
+): string[] {
   const result: string[] = []
   let at = 0
   for (; at < words.length; at++) {
     const word = words[at]!
-    const kind = wordKind(word)
+    const kind = kindOf(word)
     if (kind === undefined || word === '--') break
     if (word === '--watch') {
       const folders: string[] = []
-      while (at + 2 < words.length && wordKind(words[at + 1]!) === undefined && isFolder(words[at + 1]!))
+      while (at + 2 < words.length && kindOf(words[at + 1]!) === undefined && isFolder(words[at + 1]!))
         folders.push(words[++at]!)
       result.push(...(folders.length === 0 ? ['--watch='] : folders.map(folder => `--watch=${folder}`)))
       continue

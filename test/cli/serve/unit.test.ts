@@ -69,6 +69,27 @@ test('the options of passfd serve go on, in their order; its own do not; those o
     t.is(settingIn(unit.out, 'User'), 'shop')
     t.is(settingIn(unit.out, 'TimeoutStopSec'), '16')
     t.is(settingIn(unit.out, 'RuntimeDirectory'), 'web')
+    // Wherever they stand before the program, also behind values and folders
+    mkdirSync(join(folder, 'src'))
+    const mixed = [
+      '-w',
+      '2',
+      '--run-as',
+      'shop',
+      '--watch',
+      'src',
+      '--run-as=web',
+      '--stop-timeout=1s',
+      'server.js',
+      'x'
+    ]
+    const other = await runPassfd(['unit', ...mixed])
+    t.deepEqual([other.code, other.err], [0, ''])
+    t.regex(settingIn(other.out, 'ExecStart')!, / serve -w 2 --watch=src --stop-timeout=1s server\.js x$/)
+    t.is(settingIn(other.out, 'User'), 'web')
+    const own = await runPassfd(['unit', '-w', '2', '--per-user', '--', 'server.js', '--per-user'])
+    t.regex(settingIn(own.out, 'ExecStart')!, / serve -w 2 -- server\.js --per-user$/)
+    t.is(settingIn(own.out, 'WantedBy'), 'default.target')
     const wrong: [string[], number, RegExp][] = [
       [['unit'], EXIT.usage, /No program is named/],
       [['unit', 'none.js'], EXIT.noInput, /There is no program/],

@@ -2,7 +2,7 @@ import { withWatchFolders } from '../../../src/cli/serve/watch-folders.ts'
 import { test } from '../../helpers/test.ts'
 
 const read = (line: string): string =>
-  withWatchFolders(line.split(' '), word => ['src', 'lib', '.'].includes(word)).join(' ')
+  withWatchFolders(line.split(' '), { isFolder: word => ['src', 'lib', '.'].includes(word) }).join(' ')
 
 test('folders behind --watch are its own, if a program follows', t => {
   t.is(read('--watch src lib server.js'), '--watch=src --watch=lib server.js')
