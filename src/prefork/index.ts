@@ -18,6 +18,6 @@ export type {
 export type { AdminCommand, AdminEvent, AdminStatus, AdminWorker, SubscribeAnswer } from './supervisor/admin.ts'
 export type { SupervisorEvents, SupervisorPhase } from './supervisor/commands.ts'
 export { METRICS_CONTENT_TYPE } from './supervisor/metrics.ts'
-export { Supervisor } from './supervisor/supervisor.ts'
+export { type RunOptions, Supervisor } from './supervisor/supervisor.ts'
 export { type JoinOptions, joinSupervisor } from './worker/join.ts'
 export type { HandOver, HandOverContext, InheritHandler, Worker } from './worker/worker.ts'

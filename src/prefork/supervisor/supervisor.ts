@@ -297,7 +297,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
    * or QUIT, stops at once (the second one of a lame duck ends that time). HUP reloads, TTIN and TTOU add or remove a worker. `signals: false`
    * leaves signals to the program. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot.
    * From then on 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are process warnings if they have no listener.
-   * Only this method listens for signals of the process, until it returns.
+   * Only this method listens for signals of the process, until it returns. If NOTIFY_SOCKET is set it tells the service manager about readiness, reloads,
+   * the stop and a status, and pings the manager's watchdog (passfd/systemd).
    */
   async run(options: RunOptions = {}): Promise<void> {
     const { signals = true, upgrade = false } = readOptions(options, RUN_OPTIONS)
@@ -311,7 +312,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
         actual: 'true'
       })
     this.#reports.warnOfTrouble()
-    if (this.#phase === 'new') this.#service = ServiceReports.begin(this)
+    this.#service ??= ServiceReports.begin(this)
+    if (this.#phase === 'running') this.#service?.started(takeover?.hasPredecessor === true)
     const ignore = signals ? obeySignals(this, error => this.#reports.warn('reloadFailed', error)) : () => {}
     const endUpgrades = upgrade
       ? upgradeOnSignal({
