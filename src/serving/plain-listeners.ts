@@ -52,7 +52,7 @@ export class PlainListeners implements WorkerListeners {
     this.#intakes.set(server, intake)
     this.#served.add(name)
     try {
-      // Before it listens: a server with other rights than these is not to be left
+      // Looked up before it listens. Windows has pipes in the place of paths, whose names are no files
       const access = 'path' in spec && process.platform !== 'win32' ? accessOf(spec, spec.mode, `${name}.`) : undefined
       if ('path' in spec) checkLength(spec.path)
       await removeDead(spec)
@@ -127,15 +127,22 @@ async function removeDead(spec: CheckedSpec): Promise<void> {
   if (!file.isSocket()) throw new PassfdError('ADDRESS_IN_USE_BY_FILE', { address: path })
   const refused = await new Promise<boolean>(resolve => {
     const probe = connect(path)
-    probe.once('connect', () => resolve(false))
     probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'))
-    probe.once('connect', () => probe.destroy())
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(false)
+    })
   })
   if (refused) rmSync(path, { force: true })
 }
 
-/** Sets what the file of a new socket is to have. Windows has pipes in its place, whose names are no files. */
+/** Sets what the file of a new socket is to have. If that fails nobody finds the socket any more: its file would have other rights. */
 function setAccess(path: string, { mode, owner, group }: FileAccess): void {
-  if (owner !== undefined || group !== undefined) chownSync(path, owner ?? KEEP, group ?? KEEP)
-  chmodSync(path, mode)
+  try {
+    if (owner !== undefined || group !== undefined) chownSync(path, owner ?? KEEP, group ?? KEEP)
+    chmodSync(path, mode)
+  } catch (error) {
+    rmSync(path, { force: true })
+    throw error
+  }
 }

@@ -163,6 +163,29 @@ test('a path that is too long for a socket is refused, and nothing is created un
   t.deepEqual(JSON.parse(await run('darwin', program(lengthOf(103))).line()), [null, true, null])
 })
 
+test('a path whose rights can not be set is found by nobody, and another try may follow', async t => {
+  const path = socketPath()
+  const { line, exit } = run(
+    'darwin',
+    `
+    import fs from 'node:fs'
+    import { createServer } from 'node:http'
+    const { chmodSync } = fs
+    fs.chmodSync = () => { throw Object.assign(new Error('no'), { code: 'EPERM' }) }
+    const worker = await joinSupervisor({ standalone: { web: { path: ${JSON.stringify(path)} } } })
+    const server = createServer()
+    const code = await worker.listen('web', server).catch(({ code }) => code)
+    console.log(code, fs.existsSync(${JSON.stringify(path)}))
+    fs.chmodSync = chmodSync
+    await worker.listen('web', server)
+    console.log(fs.statSync(${JSON.stringify(path)}).mode & 0o777)
+    await worker.stop()`
+  )
+  t.is(await line(), 'EPERM false')
+  t.is(await line(), `${0o600}`)
+  t.like(await exit, { code: 0, stderr: '' })
+})
+
 test('a second TERM destroys what is open; a server of net; two listeners of one server are refused', async t => {
   const [one, two] = [await freePort(), await freePort()]
   const { line, child, exit } = run(
