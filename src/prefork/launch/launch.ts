@@ -127,14 +127,7 @@ export async function launchAgain(sockets: readonly { readonly name: string; rea
     env.LISTEN_FDS = `${sockets.length}`
     env.LISTEN_FDNAMES = sockets.map(({ name }) => name).join(':')
   }
-  const args = [
-    '-c',
-    activates ? BESIDE_ACTIVATED : BESIDE,
-    'sh',
-    executable(),
-    ...process.execArgv,
-    ...process.argv.slice(1)
-  ]
+  const args = ['-c', activates ? BESIDE_ACTIVATED : BESIDE, 'sh', executable(), ...ownCommandLine()]
   const { readable, writable } = Descriptor.pipe()
   const stdio = [writable.borrow(), 'inherit', 'inherit', ...sockets.map(({ fd }) => fd)] as const
   try {
@@ -146,6 +139,11 @@ export async function launchAgain(sockets: readonly { readonly name: string; rea
     if (!writable.closed) writable.close()
     if (!readable.closed) readable.close()
   }
+}
+
+/** What stands behind the file of Node, or of a single executable, which Node names twice in `process.argv`. */
+function ownCommandLine(): string[] {
+  return isSingleExecutable() ? process.argv.slice(2) : [...beside(process.execArgv), ...process.argv.slice(1)]
 }
 
 /** As NODE_OPTIONS has it: a backslash escapes a quotation mark, and itself. */
@@ -178,14 +176,20 @@ const THIS_PROCESS = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNA
 const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
 /** Names the native part. Workers inherit it. */
 const SHIM = 'PASSFD_SHIM'
+const FREE_PORT = '--inspect-port=0'
 const SHELL_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
 let kept = false
 let signalsOnDeath: Promise<boolean> | undefined
 
 function ownArguments(): string[] {
-  const found = withoutSource(process.execArgv, (process as { _eval?: string })._eval)
-  return found.some(argument => argument.startsWith('--inspect')) ? [...found, '--inspect-port=0'] : [...found]
+  return beside(withoutSource(process.execArgv, (process as { _eval?: string })._eval))
+}
+
+/** Options of this process for one beside it: its inspector needs another port. */
+function beside(options: readonly string[]): string[] {
+  const inspects = options.some(option => option.startsWith('--inspect')) && options.at(-1) !== FREE_PORT
+  return inspects ? [...options, FREE_PORT] : [...options]
 }
 
 /** Removes the source of `node -e`, because Node would run it instead of the program. --input-type is allowed only with a source. */
