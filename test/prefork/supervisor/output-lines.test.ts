@@ -1,6 +1,7 @@
 /** The output of workers as lines: `spawn.stdio` and the event 'line'. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { connect } from '../../../src/index.ts'
 import type { AdminCommand, AdminEvent, Supervisor } from '../../../src/prefork/index.ts'
@@ -131,6 +132,11 @@ test("'ignore' leaves nothing to be read; 'lines' without a listener drops them"
   }
 })
 
+/** Resolves when the event loop has turned so often. */
+async function turnsOver(count: number): Promise<void> {
+  for (let turns = 0; turns < count; turns++) await turn()
+}
+
 test('a listener that pauses them loses none', async t => {
   const script = `i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i + 1)); done; $wait`
   await supervising(t, shell(script), async supervisor => {
@@ -141,7 +147,7 @@ test('a listener that pauses them loses none', async t => {
       if (next % 5000 !== 0) return
       supervisor.pauseLines()
       pauses++
-      setTimeout(() => supervisor.resumeLines(), 10)
+      void turnsOver(10).then(() => supervisor.resumeLines())
     })
     await supervisor.start() // the worker says that it is ready when it has written them
     await until(() => next === 20_000, 'all lines')
