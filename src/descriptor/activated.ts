@@ -4,7 +4,7 @@ import { checkType } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { type Passed, passed, passedAs } from '../os/activation.ts'
-import { type ActivatedSpec, checkedName } from '../os/bind-spec.ts'
+import { type ActivatedSpec, splitActivated } from '../os/bind-spec.ts'
 import { type Descriptor, moveOut, own } from './descriptor.ts'
 
 /** One of them. The caller owns the Descriptor. */
@@ -58,14 +58,11 @@ export function activated(name: string): Descriptor | undefined {
  * ERR_PASSFD_INVALID_ARGUMENT.
  */
 export function activatedOr<Address>(address: Address): Exclude<Address, ActivatedSpec> | Descriptor {
-  const asIs = address as Exclude<Address, ActivatedSpec>
-  if (typeof address !== 'object' || address === null || !('activated' in address)) return asIs
-  const { activated: name, ...rest } = address
-  if (name === undefined) return rest as typeof asIs
-  const found = activated(checkedName(name, 'address.activated'))
+  const { activated: name, rest } = splitActivated(address, 'address.')
+  const found = name === undefined ? undefined : activated(name)
   if (found !== undefined) return found
-  if (Object.keys(rest).length === 0) throw new PassfdError('ACTIVATED_NONE', { name: String(name) })
-  return rest as typeof asIs
+  if (name !== undefined && rest === undefined) throw new PassfdError('ACTIVATED_NONE', { name })
+  return rest as Exclude<Address, ActivatedSpec>
 }
 
 /** @internal Returns the name under which the service manager has given a socket; undefined if it has not. */

@@ -48,33 +48,38 @@ const PATH = {
 } as const satisfies KnownOptions<PathSpec>
 const DATAGRAM = { type: true, port: true, address: true } as const satisfies KnownOptions<DatagramSpec>
 const ANY = { ...PORT, ...PATH, ...DATAGRAM }
-/** The names of FileDescriptorName=, systemd.socket(5). */
+/** The names of sockets of a service manager, and of its stored descriptors: FDNAME_MAX, sd_pid_notify_with_fds(3). */
 const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/
 
-/** Returns the name of a socket from the service manager. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+/** Returns the name of a descriptor as systemd takes it. Throws ERR_PASSFD_INVALID_ARGUMENT. */
 export function checkedName(name: unknown, what: string): string {
   if (typeof name === 'string' && NAME.test(name)) return name
   throw invalid(what, '1 to 255 printable ASCII characters without a colon', name)
 }
 
-/**
- * Reads what `readSpec` does, with `activated`, which it returns apart. `address`: undefined if there is none but that. Throws
- * ERR_PASSFD_INVALID_ARGUMENT.
- */
+/** Takes `activated` out of an address. `rest`: undefined if the address has nothing else. Throws ERR_PASSFD_INVALID_ARGUMENT. */
+export function splitActivated<Address>(
+  given: Address,
+  prefix: string
+): { activated: string | undefined; rest: Exclude<Address, ActivatedSpec> | undefined } {
+  type Rest = Exclude<Address, ActivatedSpec>
+  if (typeof given !== 'object' || given === null || !('activated' in given))
+    return { activated: undefined, rest: given as Rest }
+  const { activated, ...rest } = given
+  if (activated === undefined) return { activated, rest: rest as Rest }
+  const isAlone = Object.keys(rest).length === 0
+  return { activated: checkedName(activated, `${prefix}activated`), rest: isAlone ? undefined : (rest as Rest) }
+}
+
+/** Reads what `readSpec` does, with `activated`, which it returns apart. `address`: undefined if there is none but that. Throws as `readSpec()`. */
 export function readActivatedSpec(
   given: unknown,
   what: string,
   prefix = `${what}.`
 ): { activated: string | undefined; address: CheckedSpec | undefined } {
-  if (typeof given !== 'object' || given === null || !('activated' in given))
-    return { activated: undefined, address: readSpec(given, what, prefix) }
-  const { activated, ...rest } = given
-  if (activated === undefined) return { activated, address: readSpec(rest, what, prefix) }
-  checkedName(activated, `${prefix}activated`)
-  return {
-    activated: activated as string,
-    address: Object.keys(rest).length === 0 ? undefined : readSpec(rest, what, prefix)
-  }
+  const { activated, rest } = splitActivated(given, prefix)
+  const isAlone = activated !== undefined && rest === undefined
+  return { activated, address: isAlone ? undefined : readSpec(rest, what, prefix) }
 }
 
 /**

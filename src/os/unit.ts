@@ -18,7 +18,10 @@ export function unitIn(text: string): string | undefined {
   const paths = new Map(text.split('\n').map(line => [/^\d+:([^:]*):/.exec(line)?.[1], line]))
   // Without one hierarchy for all (cgroup v2, whose name is empty) systemd has one of its own. With both, the first may be unused
   for (const hierarchy of ['', 'name=systemd']) {
-    const unit = paths.get(hierarchy)?.split('/').findLast(part => /\.(service|scope)$/.test(part))
+    const unit = paths
+      .get(hierarchy)
+      ?.split('/')
+      .findLast(part => /\.(service|scope)$/.test(part))
     if (unit !== undefined) return unit
   }
   return undefined

@@ -3,7 +3,7 @@ import { checkOwnCopy, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { activated } from '../descriptor/activated.ts'
 import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
-import { type CheckedSpec, readActivatedSpec } from '../os/bind-spec.ts'
+import { type CheckedSpec, checkedName, readActivatedSpec } from '../os/bind-spec.ts'
 
 /** A checked spec of a listener: an existing socket, or the address to bind. */
 export type ListenerSpec = Descriptor | CheckedSpec
@@ -29,8 +29,7 @@ export function readListeners(listeners: unknown, option: string, least = 1): Ma
   /** Of sockets from a service manager. */
   const names = new Map<string, string>()
   for (const [name, spec] of all) {
-    if (!/^[\x20-\x39\x3b-\x7e]{1,255}$/.test(name))
-      throw invalid('the name of a listener', '1 to 255 printable ASCII characters without a colon', name)
+    checkedName(name, 'the name of a listener')
     checkOwnCopy(spec, `${option}.${name}`, 'a Descriptor of this copy of passfd')
     if (spec instanceof Descriptor && spec.closed) void spec.kind // throws what became of it
     if (spec instanceof Descriptor) specs.set(name, spec)

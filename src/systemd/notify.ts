@@ -7,6 +7,7 @@ import { MAX_TIMEOUT } from '../base/timers.ts'
 import { connect } from '../datagram/open.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { PROBE } from '../os/activation.ts'
+import { checkedName } from '../os/bind-spec.ts'
 import { Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import { type Notification, textOf } from './notification.ts'
@@ -24,8 +25,6 @@ export interface StoreOptions extends BarrierOptions {
 const BARRIER_OPTIONS = { timeout: true } as const satisfies KnownOptions<BarrierOptions>
 const STORE_OPTIONS = { ...BARRIER_OPTIONS, poll: true } as const satisfies KnownOptions<StoreOptions>
 const TIMEOUT = 5000
-/** What systemd takes for a name (FDNAME_MAX). */
-const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/
 
 /**
  * Tells the service manager the state of this service. Resolves to true when the message has left, and to false, without a try, where no manager
@@ -89,8 +88,8 @@ export async function removeStored(name: string): Promise<boolean> {
 }
 
 function checkName(name: unknown): void {
-  if (typeof name !== 'string' || !NAME.test(name) || name === PROBE)
-    throw invalid('name', `1 to 255 printable ASCII characters without a colon, and not ${PROBE}`, name)
+  if (checkedName(name, 'name') === PROBE)
+    throw invalid('name', `another one than ${PROBE}, which passfd itself uses`, name)
 }
 
 let last: Promise<unknown> = Promise.resolve()
