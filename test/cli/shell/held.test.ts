@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, readlinkSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { describeHeld, type Held } from '../../../src/cli/shell/held.ts'
 import { commandOf, Holders, linksOf, processOf } from '../../../src/cli/shell/holders.ts'
@@ -11,7 +11,7 @@ import { Survey } from '../../../src/cli/shell/survey.ts'
 import { Descriptor } from '../../../src/index.ts'
 import { native } from '../../../src/os/native.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
-import { test } from '../../helpers/test.ts'
+import { test, until } from '../../helpers/test.ts'
 
 function describe(fd: number): Held {
   return describeHeld('self', fd, readlinkSync(`/proc/self/fd/${fd}`), new Survey('self'))
@@ -162,6 +162,8 @@ test('processes: their commands and users; one that has ended holds nothing', as
   const child: ChildProcess = spawn('/bin/sleep', ['100'])
   await once(child, 'spawn')
   const pid = child.pid!
+  // exec(2) lets Node go on a moment before /proc has the arguments
+  await until(() => readFileSync(`/proc/${pid}/cmdline`).length > 0, 'the arguments')
   t.deepEqual(processOf(pid), { pid, command: '/bin/sleep 100', uid: process.getuid!() })
   const input = linksOf(pid)!.get(0)!
   t.deepEqual(
