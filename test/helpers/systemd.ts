@@ -1,4 +1,7 @@
-/** A real service manager of systemd, as a user's manager in a mount namespace of its own: it needs root, and nothing else may be PID 1's. */
+/**
+ * A real service manager of systemd, as a user's manager in a mount namespace of its own: it needs root, and nothing else may be PID 1's. In a full run the
+ * tests run with a newer systemd, too (scripts/newer-systemd.mjs).
+ */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -8,8 +11,11 @@ import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import type { ExecutionContext } from 'ava'
 import { NotifySocket } from '../../src/systemd/notify-socket.ts'
+import { isFull, isInCi } from './full.ts'
 import { missing } from './programs.ts'
+import { testIf } from './test.ts'
 
 const run = promisify(execFile)
 const MANAGER = '/usr/bin/systemd'
@@ -19,13 +25,78 @@ const fixture = fileURLToPath(new URL('../fixtures/systemd-service.mjs', import.
 export const withoutManager: string | undefined =
   missing(MANAGER, 'systemd') ?? (process.getuid?.() === 0 ? undefined : 'it takes root to make a mount namespace')
 
+/** The folder `usr` of a newer systemd. */
+const NEWER = process.env.PASSFD_TEST_SYSTEMD
+
+const withoutNewer =
+  withoutManager ??
+  (NEWER === undefined ? 'no PASSFD_TEST_SYSTEMD: node scripts/newer-systemd.mjs prints it' : undefined)
+
+type Body = (t: ExecutionContext, manager: Manager) => Promise<void>
+
+interface Needs {
+  /** An ordinary user, whose manager it is. Default: root. */
+  readonly uid?: number
+  /** Why it can't run: of what else it needs. */
+  readonly without?: string | undefined
+}
+
+/** A test with a manager of this machine's systemd. A full run tries it with the newer one, too. */
+export function managed(title: string, body: Body, needs: Needs = {}): void {
+  declare(withoutManager, title, body, needs, undefined)
+  if (isFull) declare(withoutNewer, `newer systemd: ${title}`, body, needs, NEWER)
+}
+
+/** A test that only the newer systemd can pass: of a full run, and skipped in a person's. */
+export function managedByNewer(title: string, body: Body, needs: Needs = {}): void {
+  if (isFull || !isInCi) declare(withoutNewer, `newer systemd: ${title}`, body, needs, NEWER)
+}
+
+function declare(
+  reason: string | undefined,
+  title: string,
+  body: Body,
+  { uid = 0, without }: Needs,
+  usr: string | undefined
+): void {
+  testIf(reason ?? without, title, async t => {
+    await using manager = await Manager.start(uid, usr)
+    await body(t, manager)
+  })
+}
+
+/** Starts a service with the fixture, and does not wait for it to be ready. */
+export async function started(manager: Manager, name: string): Promise<Service> {
+  await manager.systemctl('start', '--no-block', name)
+  return manager.service(name)
+}
+
+export async function stateOf(manager: Manager, name: string): Promise<string> {
+  return `${await manager.show(name, 'ActiveState')} ${await manager.show(name, 'Result')}`
+}
+
+export async function untilOther(manager: Manager, name: string, property: string, before: string): Promise<void> {
+  for (let tries = 0; tries < 600; tries++) if ((await manager.show(name, property)) !== before) return
+  throw new Error(`${property} of ${name} stays ${before}`)
+}
+
+export async function untilShown(manager: Manager, name: string, property: string, value: string): Promise<void> {
+  let shown = ''
+  for (let tries = 0; tries < 600 && shown !== value; tries++) shown = await manager.show(name, property)
+  if (shown !== value) throw new Error(`${property} of ${name} is ${shown}, not ${value}`)
+}
+
 /** The bus and the notify socket lie in a folder of ours; the manager itself wants to see that systemd has booted the machine. */
 const START = `
+  { [ -z "$NEWER" ] || mount -t overlay -o "lowerdir=$NEWER:/usr" overlay /usr; } &&
   mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system &&
   for folder in $CGROUPS; do mkdir -p $folder && chown -R $MANAGER_UID $folder && echo $$ > $folder/cgroup.procs || exit 1; done &&
   exec setpriv --reuid=$MANAGER_UID --regid=$MANAGER_UID --clear-groups ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
 
-/** Where an ordinary user's manager may make control groups: only of its own hierarchy and those whose limits it sets by default. */
+/**
+ * The manager's own control groups, of its own hierarchy and those whose limits it sets by default: in a shared one, managers that run at the same time would
+ * kill each other's services of a name. An ordinary user's manager may make groups in no others.
+ */
 function cgroupFolders(name: string): string[] {
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
@@ -50,10 +121,10 @@ export class Manager implements AsyncDisposable {
   #ended!: Promise<unknown>
   #pid = 0
 
-  /** `uid`: an ordinary user, whose control groups are made first. */
-  static async start(uid = 0): Promise<Manager> {
+  /** `uid`: an ordinary user, whose control groups are made first. `usr`: a folder over /usr, with another systemd. */
+  static async start(uid = 0, usr = ''): Promise<Manager> {
     const manager = new Manager(uid)
-    await manager.#start()
+    await manager.#start(usr)
     return manager
   }
 
@@ -70,14 +141,14 @@ export class Manager implements AsyncDisposable {
     this.#server = createServer(socket => void this.#arrived(socket))
   }
 
-  async #start(): Promise<void> {
+  async #start(usr: string): Promise<void> {
     await using notifications = await NotifySocket.open()
-    const cgroups = this.#uid === 0 ? [] : this.#cgroups
     const env = {
       ...this.#env,
       NOTIFY_SOCKET: notifications.address,
-      CGROUPS: cgroups.join(' '),
-      MANAGER_UID: `${this.#uid}`
+      CGROUPS: this.#cgroups.join(' '),
+      MANAGER_UID: `${this.#uid}`,
+      NEWER: usr
     }
     const child = spawn('unshare', ['-m', 'sh', '-c', START], { env, stdio: ['ignore', 'ignore', 'pipe'] })
     this.#pid = child.pid!
@@ -149,8 +220,7 @@ export class Manager implements AsyncDisposable {
     await this.#ended
     this.#server.close()
     await once(this.#server, 'close')
-    if (this.#uid !== 0)
-      for (const folder of this.#cgroups) await run('find', [folder, '-depth', '-type', 'd', '-delete'])
+    for (const folder of this.#cgroups) await run('find', [folder, '-depth', '-type', 'd', '-delete'])
     rmSync(this.folder, { recursive: true, force: true })
   }
 }
