@@ -248,12 +248,19 @@ export interface WrkOutcome {
 export const WRK = '/usr/bin/wrk'
 
 /**
- * A foreign client, with so many keep-alive connections, each of which waits `think` ms between an answer and the next request. Returns what
- * ends it.
+ * A foreign client, with so many keep-alive connections, each of which waits `think` ms between an answer and the next request. `close`: a new connection
+ * for each request. Returns what ends it.
  */
-export function startWrk(t: ExecutionContext, port: number, connections: number, think = 0): () => Promise<WrkOutcome> {
+export function startWrk(
+  t: ExecutionContext,
+  port: number,
+  connections: number,
+  think = 0,
+  { close = false, seconds = 100 }: { close?: boolean; seconds?: number } = {}
+): () => Promise<WrkOutcome> {
   const script = fixture('prefork-wrk.lua')
-  const limits = ['-t1', `-c${connections}`, '-d100s', '--timeout', '20s']
+  const limits = ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '20s']
+  if (close) limits.push('-H', 'Connection: close')
   const url = `http://127.0.0.1:${port}/`
   const wrk = endWith(t, startNice(WRK, [...limits, '-s', script, url, '--', `${think}`]))
   return async () => {
@@ -273,14 +280,24 @@ export interface Accepted {
   read: boolean
 }
 
-/** Kills a process and says what it had accepted; to be ended. */
-export function startKiller(t: ExecutionContext): { kill(pid: number): Promise<Accepted[]>; end(): Promise<unknown> } {
+export interface Killer {
+  /** Kills a process and says what it had accepted. */
+  kill(pid: number): Promise<Accepted[]>
+  /** The same for one that the caller kills: it is stopped. */
+  stop(pid: number): Promise<Accepted[]>
+  end(): Promise<unknown>
+}
+
+/** To be ended. */
+export function startKiller(t: ExecutionContext): Killer {
   const killer = endWith(t, start(systemPython, [fixture('prefork-killer.py')]))
+  const ask = async (words: string): Promise<Accepted[]> => {
+    killer.child.stdin?.write(`${words}\n`)
+    return JSON.parse(await killer.line())
+  }
   return {
-    kill: async pid => {
-      killer.child.stdin?.write(`${pid}\n`)
-      return JSON.parse(await killer.line())
-    },
+    kill: pid => ask(`${pid}`),
+    stop: pid => ask(`stop ${pid}`),
     end: () => {
       killer.child.stdin?.end()
       return killer.exit

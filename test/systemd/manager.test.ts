@@ -8,50 +8,15 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { times } from '../helpers/full.ts'
 import { start } from '../helpers/process.ts'
 import { childrenOf, lives } from '../helpers/processes.ts'
-import { Manager, withoutManager } from '../helpers/systemd.ts'
-import { type test, testIf, until } from '../helpers/test.ts'
-
-const managed = (
-  title: string,
-  body: (t: Parameters<Parameters<typeof test>[1]>[0], manager: Manager) => Promise<void>,
-  uid = 0
-) =>
-  testIf(withoutManager, title, async t => {
-    await using manager = await Manager.start(uid)
-    await body(t, manager)
-  })
+import { managed, started, stateOf, untilOther, untilShown } from '../helpers/systemd.ts'
+import { until } from '../helpers/test.ts'
 
 const doors = ['systemd/index.js', 'index.js'].map(door => new URL(`../../build/dist/${door}`, import.meta.url).href)
 
-/** Starts it without waiting for it to be ready. */
-async function started(manager: Manager, name: string): Promise<Awaited<ReturnType<Manager['service']>>> {
-  await manager.systemctl('start', '--no-block', name)
-  return manager.service(name)
-}
-
-async function stateOf(manager: Manager, name: string): Promise<string> {
-  return `${await manager.show(name, 'ActiveState')} ${await manager.show(name, 'Result')}`
-}
-
 /** An ordinary user. */
 const USER = 4711
-
-async function untilOther(manager: Manager, name: string, property: string, before: string): Promise<void> {
-  for (let tries = 0; tries < 600; tries++) if ((await manager.show(name, property)) !== before) return
-  throw new Error(`${property} of ${name} stays ${before}`)
-}
-
-async function untilShown(manager: Manager, name: string, property: string, value: string): Promise<void> {
-  let shown = ''
-  const look = async (): Promise<void> => {
-    for (let tries = 0; tries < 600 && shown !== value; tries++) shown = await manager.show(name, property)
-  }
-  await look()
-  if (shown !== value) throw new Error(`${property} of ${name} is ${shown}, not ${value}`)
-}
 
 managed(
   'socket activation: two names, one of them twice, in order; close-on-exec; the environment is cleared',
@@ -411,7 +376,7 @@ managed(
     await until(() => !lives(Number(pid)), 'the successor ends')
     t.is(await stateOf(manager, 'web.service'), 'inactive success')
   },
-  USER
+  { uid: USER }
 )
 
 managed(
@@ -464,59 +429,5 @@ managed(
     await until(() => childrenOf(Number(pid)).every(child => !before.includes(child)), 'new workers only')
     await manager.systemctl('stop', 'shop.service')
     t.is(await stateOf(manager, 'shop.service'), 'inactive success')
-  }
-)
-
-managed(
-  'KILL again and again, under load, with the listener in the store: no client is refused, and only accepted ones are reset',
-  async (t, manager) => {
-    const path = join(manager.folder, 'web.sock')
-    const killed = fileURLToPath(new URL('../fixtures/systemd-killed.mjs', import.meta.url))
-    manager.unit('web.service', {
-      Unit: { StartLimitIntervalSec: '0' },
-      Service: {
-        Type: 'notify',
-        ExecStart: `${process.execPath} ${killed} ${path}`,
-        FileDescriptorStoreMax: '3',
-        Restart: 'always',
-        RestartSec: '0'
-      }
-    })
-    await manager.systemctl('start', 'web.service')
-    const kills = times(10, 100)
-    const outcomes: Record<string, number> = {}
-    let over = false
-    const client = async (): Promise<void> => {
-      while (!over) {
-        const outcome = await ask(path).then(
-          () => 'answered',
-          ({ code }) => code as string
-        )
-        outcomes[outcome] = (outcomes[outcome] ?? 0) + 1
-      }
-    }
-    const clients = Array.from({ length: 16 }, client)
-    for (let kill = 0; kill < kills; kill++) {
-      const pid = Number(await ask(path))
-      process.kill(pid, 'SIGKILL')
-      await until(() => !lives(pid), 'the process ends')
-    }
-    over = true
-    await Promise.all(clients)
-    const [starts, accepted, answered] = JSON.parse(await ask(path, '/counts'))
-    t.is(starts, kills + 1)
-    const { answered: fine = 0, ...failed } = outcomes
-    const lost = Object.values(failed).reduce((sum, count) => sum + count, 0)
-    t.log(
-      `${kills} kills: ${fine} answered, ${JSON.stringify(failed)}; the server: ${accepted} accepted, ${answered} answered`
-    )
-    t.true(fine > kills)
-    t.deepEqual(
-      Object.keys(failed).filter(code => !['ECONNRESET', 'EPIPE'].includes(code)),
-      [],
-      'nobody is refused'
-    )
-    // Of a Unix socket a reset may come at a write. One that the server has accepted may not be counted yet, at each kill
-    t.true(lost <= accepted - answered + kills, `${lost}`)
   }
 )
