@@ -21,6 +21,7 @@ const BUNDLED = [
   'datagram/index',
   'memory/index',
   'prefork/index',
+  'store/index',
   'stream/index',
   'systemd/index',
   'takeover/index',

@@ -18,6 +18,7 @@ const WINGS = [
   'serving',
   'systemd',
   'takeover',
+  'store',
   'prefork',
   'cli'
 ]
@@ -29,6 +30,7 @@ const DOORS: Record<string, string> = {
   './stream': 'stream/index',
   './systemd': 'systemd/index',
   './takeover': 'takeover/index',
+  './store': 'store/index',
   './datagram': 'datagram/index',
   './memory': 'memory/index',
   './prefork': 'prefork/index'
@@ -51,7 +53,9 @@ const APART: Record<string, string[]> = {
   stream: ['channel'],
   datagram: ['channel', 'stream'],
   memory: ['channel', 'stream', 'datagram'],
-  systemd: ['channel', 'stream', 'memory']
+  systemd: ['channel', 'stream', 'memory'],
+  store: ['stream', 'datagram', 'memory', 'serving', 'systemd'],
+  prefork: ['store']
 }
 /** These know no socket: the state machine and its parts can be tested without one. */
 const NO_SOCKETS = [

@@ -55,6 +55,7 @@ FUNCTION(edge_set)
 }
 
 FUNCTION_OF_TWO(edge_add, set, int, fd, os_edge_add(set, fd))
+FUNCTION_OF_TWO(edge_add_end, set, int, fd, os_edge_add_end(set, fd))
 FUNCTION_OF_TWO(edge_remove, set, int, fd, os_edge_remove(set, fd))
 
 FUNCTION(edge_ready)
@@ -116,7 +117,7 @@ FUNCTION(ended_child)
 }
 
 const struct function accept_functions[] = {
-	{"acceptMany", call_accept_many}, {"peek", call_peek}, {"edgeSet", call_edge_set}, {"edgeAdd", call_edge_add},
+	{"acceptMany", call_accept_many}, {"peek", call_peek}, {"edgeSet", call_edge_set}, {"edgeAdd", call_edge_add}, {"edgeAddEnd", call_edge_add_end},
 	{"edgeRemove", call_edge_remove}, {"edgeReady", call_edge_ready}, {"inetName", call_inet_name},
 	{"closeQueue", call_close_queue}, {"sharePort", call_share_port}, {"diagnosis", call_diagnosis},
 	{"handshakes", call_handshakes}, {"queued", call_queued},

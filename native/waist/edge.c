@@ -28,6 +28,12 @@ int os_edge_add(int set, int fd)
 	return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+int os_edge_add_end(int set, int fd)
+{
+	struct epoll_event event = {.events = EPOLLET, .data.fd = fd}; /* EPOLLHUP and EPOLLERR are always reported */
+	return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
 int os_edge_remove(int set, int fd)
 {
 	return epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL) < 0 ? -errno : 0;

@@ -194,6 +194,7 @@ int os_peek(int fd, uint8_t *bytes, size_t length);
  */
 int os_edge_set(void);
 int os_edge_add(int set, int fd);
+int os_edge_add_end(int set, int fd); /* reports only that the other end has hung up: neither bytes nor a half-closed connection */
 int os_edge_remove(int set, int fd); /* before `fd` is closed: an open file that others hold would stay in the set */
 /* Returns how many there are; ~fd if the peer sends no more. Those that don't fit come with the next call. */
 int os_edge_ready(int set, int32_t *fds, size_t most);

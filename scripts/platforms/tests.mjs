@@ -5,13 +5,13 @@ import { path } from '../targets.mjs'
 /** Folders of test/. What several files of a folder share is loaded by its wing.test.ts. */
 const ALL = [
   ...['os', 'descriptor', 'connection', 'codec', 'channel', 'stream', 'datagram', 'memory', 'serving', 'systemd'],
-  ...['takeover', 'prefork', 'base']
+  ...['takeover', 'store', 'prefork', 'base']
 ]
 /** Under emulation all takes ten times as long: what the native part and the descriptors have no part in does not run there. */
 const WINGS = {
   debian11: ALL,
   musl: ALL,
-  arm64: ALL.filter(wing => !['codec', 'serving', 'systemd', 'takeover', 'base'].includes(wing))
+  arm64: ALL.filter(wing => !['codec', 'serving', 'systemd', 'takeover', 'store', 'base'].includes(wing))
 }
 
 /** Files that run nowhere here: a service manager needs control groups of its own. */

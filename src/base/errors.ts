@@ -132,6 +132,25 @@ const TABLE = {
   STORE_REFUSED:
     'The service manager has not taken the descriptor {name}. Raise FileDescriptorStoreMax= in the unit (its default is 0), remove stored descriptors, or let this process notify (NotifyAccess=).',
 
+  // A store: rejected
+  STORE_EXISTS: 'The store has an entry named {name} already. Choose another name, or replace it (replace).',
+  STORE_LEASED:
+    'Process {pid} has taken {name}, and has neither kept it nor given it back. Wait until it does, or ends.',
+  STORE_LEASE_OVER:
+    'This is not leased by this client any more: its connection to the store was lost, or it was kept or released before. Another process may have it.',
+  STORE_FULL: 'The store takes no more: {what}, at most {limit}. Remove something, or raise the quota of the store.',
+  STORE_DENIED:
+    'User {uid} may not {right} {name} of user {owner}. Use a name of your own, or add a rule to the store (rules).',
+  STORE_POLL:
+    'None of these descriptors has another end that can hang up ({kinds}): poll is for connected sockets, pipes and terminals. Leave it out.',
+  STORE_MOVED: 'A successor has this store now, or nobody. Connect again.',
+  STORE_REQUEST: 'The store does not understand the request: {detail}.',
+  STORE_UNKNOWN:
+    'The store does not know this client any more, so it is not known whether this was done. See what the store has (list()), and decide.',
+  STORE_CLIENT_CLOSED: 'This client of the store was closed by close().',
+  STORE_UNREACHABLE:
+    'The store at {address} could not be reached for {timeout} ms (reconnectTimeout). Start it, or raise the time limit.',
+
   PEER_PIDFD: 'There is no pidfd of the peer: {detail}.',
 
   // A request: rejected

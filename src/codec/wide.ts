@@ -42,7 +42,7 @@ export function decodeWide(bytes: Buffer, received: readonly Descriptor[]): unkn
 }
 
 /** A copy of the body, with the bytes that were left out. */
-function withHoles({ bytes, start, end, holes }: Encoded): Buffer {
+export function withHoles({ bytes, start, end, holes }: Encoded): Buffer {
   const body = bytes.subarray(start + HEADER, end)
   const parts: Uint8Array[] = []
   let from = 0

@@ -43,6 +43,11 @@ export function accessOf({ owner, group }: FileOwner, mode: number, prefix = '')
   }
 }
 
+/** A user's number, which may be given as a name in /etc/passwd. Throws as `accessOf()`. */
+export function userIdOf(given: unknown, what: string): number {
+  return idOf(given, what, 'user', '/etc/passwd')
+}
+
 function idOf(given: unknown, what: string, kind: string, file: string): number {
   if (typeof given !== 'string') {
     if (typeof given !== 'number')

@@ -202,6 +202,11 @@ export interface Native {
   edgeSet(): number
   edgeAdd(set: number, fd: number): number // -EEXIST: is in it
   /**
+   * Adds `fd` for its end only: that the other end has hung up (EPOLLHUP), and errors (EPOLLERR), but neither bytes nor a half-closed connection.
+   * Reports an end that was there before. -EPERM: never reports one (a file); -EEXIST: is in it.
+   */
+  edgeAddEnd(set: number, fd: number): number
+  /**
    * Removes `fd` from the set. Call it before `fd` is closed or released, because a copy in another process could report under that number.
    * -ENOENT: isn't in it.
    */

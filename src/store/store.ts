@@ -1,0 +1,664 @@
+/** `openStore()` and `Store`: a holder of descriptors by name. */
+import { randomBytes } from 'node:crypto'
+import { EventEmitter } from 'node:events'
+import { AsyncContext } from '../base/async-context.ts'
+import { deferred } from '../base/deferred.ts'
+import { abortError, asError, type Failure, PassfdError } from '../base/errors.ts'
+import { mark } from '../base/package-copy.ts'
+import { throwLater } from '../base/throw-later.ts'
+import { markUncloneable } from '../base/uncloneable.ts'
+import type { Channel } from '../channel/channel.ts'
+import type { Message } from '../channel/message.ts'
+import { type ChannelServer, listen } from '../channel/server.ts'
+import type { Peer } from '../descriptor/peer.ts'
+import { type Report, type Seat, takeOver } from '../takeover/index.ts'
+import { warnOf } from '../takeover/place.ts'
+import { ClientState } from './client-state.ts'
+import { now } from './deadlines.ts'
+import type { Entry, EntryFacts } from './entry.ts'
+import { checkFree, Holdings } from './holdings.ts'
+import { type EntryEvent, MAX_WATCHES, type Put, type Request, readRequest, type Told, VERSION } from './messages.ts'
+import { matches } from './names.ts'
+import { type StoreAddress, type StoreOptions, type StoreSettings, storeSettings } from './options.ts'
+import type { Right } from './rules.ts'
+import { Turns } from './turns.ts'
+import { Watch } from './watch.ts'
+
+/** How long the leases of a client of the predecessor wait until it connects again, in ms. */
+const RETURN = 10_000
+/** How long the results of a client that is gone are kept, in ms, and of how many such clients of a user. */
+const FORGET = 600_000
+const MOST_GONE = 32
+/** A timer that is so much late, in ms: this process was stopped, and so perhaps the client. */
+const STALL = 1000
+/** The name of the store's socket among the listeners of a takeover. */
+const LISTENER = 'store'
+/** What a client may have sent and the store has not begun to do, in bytes. */
+const WINDOW = 262_144
+
+export interface StoreEvents {
+  /** Another process has this store now, with all that it holds. This one answers no more. */
+  superseded: [successor: Peer]
+  /** A peer was refused: see ServerEvents. */
+  refused: [peer: Peer, error: Failure]
+  /** What a takeover could not do. Without a listener it is a process warning. */
+  report: [report: Report]
+}
+
+/** What a store holds, in numbers. */
+export interface StoreStatus {
+  readonly names: number
+  readonly descriptors: number
+  /** Of all names and values. */
+  readonly bytes: number
+  readonly clients: number
+}
+
+/** A store's state at a takeover: docs/store-protocol.md. */
+interface State {
+  version: number
+  epoch: Uint8Array
+  next: number
+  entries: (Omit<EntryFacts, 'value' | 'deadline'> & {
+    value?: Uint8Array
+    deadline?: number
+    lease?: { client: Uint8Array; id?: number; pid: number }
+  })[]
+  clients: { client: Uint8Array; uid: number; seen: number; done: [id: number, result: unknown][] }[]
+}
+
+type StoreListenAddress = Parameters<typeof listen>[0]
+
+/** A client's channel. */
+interface Session {
+  readonly channel: Channel<unknown, Told>
+  readonly uid: number
+  state: ClientState
+  readonly watches: Map<number, Watch>
+  /** In the order of their handshakes. */
+  readonly number: number
+  ended: boolean
+  /** The client has a newer channel: nothing that came on this one is done any more. */
+  replaced: boolean
+  /** It has made a request. */
+  begun: boolean
+}
+
+/** Requests wait while the state is given to a successor. */
+interface Frozen {
+  readonly waiting: { perform(): void; fail(error: Error): void }[]
+  readonly left: Session[]
+}
+
+/**
+ * Opens a store, and resolves when it answers clients. With `takeover` it takes the place of the process that has this store, with all that it
+ * holds; if that is not there, it is empty. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_ACTIVATED_…,
+ * an AbortError, or as `takeOver()`. The store of the predecessor goes on then.
+ */
+export async function openStore(address: StoreAddress, options: StoreOptions = {}): Promise<Store> {
+  const store = makeStore(storeSettings(address, options))
+  await open(store)
+  return store
+}
+
+let makeStore: (settings: StoreSettings) => Store
+let open: (store: Store) => Promise<void>
+
+/** A holder of descriptors: the result of `openStore()`. It keeps the process running until `close()`, or until a successor has it. */
+export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable {
+  readonly #settings: StoreSettings
+  readonly #holdings: Holdings
+  readonly #watches = new Set<Watch>()
+  readonly #turns = new Turns()
+  readonly #context = new AsyncContext('PASSFD_STORE')
+  readonly #ended = deferred()
+  #nextSession = 1
+  readonly #sessions = new Map<Channel<any, any>, Session>()
+  /** By the clients' own numbers: those that are connected, and those that may come back. */
+  readonly #records = new Map<string, ClientState>()
+  /** Records of clients that are not connected, the oldest first, with the timer of each. */
+  readonly #gone = new Map<ClientState, NodeJS.Timeout>()
+  /** Entries of answers to `take`, until the answer has left. */
+  readonly #answered = new WeakMap<Message<unknown>, Entry>()
+  #epoch: Buffer = randomBytes(16)
+  #server: ChannelServer<unknown, Told> | undefined
+  #seat: Seat<State> | undefined
+  #frozen: Frozen | undefined
+  #isSuperseded = false
+  #closing: Promise<void> | undefined
+
+  private constructor(settings: StoreSettings) {
+    super()
+    markUncloneable(this)
+    this.#settings = settings
+    this.#holdings = new Holdings(settings.quotas, { onEvent: (event, entry) => this.#onEvent(event, entry) })
+  }
+
+  /** What it holds now. */
+  get status(): StoreStatus {
+    return { ...this.#holdings.amount, clients: this.#sessions.size }
+  }
+
+  /** The process that had this store before; undefined: there was none. */
+  get predecessor(): Peer | undefined {
+    return this.#seat?.predecessor
+  }
+
+  /** Whether another process has this store now. */
+  get superseded(): boolean {
+    return this.#isSuperseded
+  }
+
+  /** Resolves when the store is closed, or a successor has it and every client was told. */
+  get ended(): Promise<void> {
+    return this.#ended.promise
+  }
+
+  /** Closes the store, and all that it holds. After a takeover it waits until every client was told. Never rejects. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  // --- its life
+
+  async #open(): Promise<void> {
+    const { address, takeover, signal } = this.#settings
+    if (takeover === undefined) {
+      if (signal?.aborted) throw abortError(signal)
+      const { path, activated, ...file } = address as { path?: string; activated?: string }
+      const where = { ...(path === undefined ? {} : { path }), ...(activated === undefined ? {} : { activated }) }
+      await this.#listen(where as StoreListenAddress, file)
+      return
+    }
+    const seat = await takeOver<State>({
+      path: takeover,
+      listeners: { [LISTENER]: address },
+      signals: false,
+      exit: false,
+      ...(signal === undefined ? {} : { signal })
+    })
+    this.#seat = seat
+    seat.on('report', report => this.#report(report))
+    seat.on('superseded', successor => this.#letGo(successor))
+    let isReady = false
+    try {
+      const state = await seat.inherit({ accepts: { version: VERSION } })
+      const descriptor = seat.descriptor(LISTENER)
+      try {
+        await seat.ready({ freeze: () => this.#freeze(), thaw: () => this.#thaw() })
+        isReady = true
+        if (state !== undefined) this.#restore(state)
+      } catch (error) {
+        descriptor[Symbol.dispose]()
+        throw error
+      }
+      await this.#listen(descriptor, {})
+    } catch (error) {
+      if (isReady) this.#holdings.close()
+      await seat[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  async #listen(address: StoreListenAddress, more: object): Promise<void> {
+    const { maxConnections, maxConnectionsPerUser, maxUnclaimedTotal, authorize } = this.#settings
+    const server = await listen<unknown, Told>(address, {
+      ...more,
+      authorize,
+      maxConnections,
+      maxConnectionsPerUser,
+      maxUnclaimedTotal,
+      window: WINDOW,
+      maxPending: 1024
+    })
+    this.#server = server
+    server.on('refused', (peer, error) => this.#emit('refused', peer, error))
+    server.on('channel', channel => this.#sessionOf(channel))
+    server.serve(message => this.#serve(message), {
+      concurrency: 1, // in order, and the rest waits within the window
+      onError: (_, message) => this.#unanswered(message as Message<unknown>)
+    })
+    void server.closed.then(() => this.close())
+  }
+
+  async #close(): Promise<void> {
+    const isOwner = !this.#isSuperseded
+    if (isOwner) this.#freezeRequests()
+    this.#refuseWaiting()
+    for (const session of this.#sessions.values()) this.#endWatches(session)
+    await this.#server?.close()
+    for (const timer of this.#gone.values()) clearTimeout(timer)
+    this.#gone.clear()
+    this.#records.clear()
+    if (isOwner) await this.#seat?.stop()
+    else await this.#seat?.ended
+    this.#holdings.close()
+    this.#ended.resolve()
+    this.#context.end()
+  }
+
+  // --- takeover
+
+  #freezeRequests(): void {
+    this.#frozen ??= { waiting: [], left: [] }
+  }
+
+  #freeze(): State {
+    this.#freezeRequests()
+    this.#holdings.pause()
+    const records = [...this.#records.values()]
+    return {
+      version: VERSION,
+      epoch: this.#epoch,
+      next: this.#holdings.next,
+      entries: [...this.#holdings.entries].map(stateOf),
+      clients: records.map(({ key, uid, seen, done }) => ({
+        client: Buffer.from(key!, 'hex'),
+        uid,
+        seen,
+        done: done.map(({ id, result }) => [id, result])
+      }))
+    }
+  }
+
+  #thaw(): void {
+    const frozen = this.#frozen
+    this.#frozen = undefined
+    this.#holdings.resume()
+    for (const session of frozen?.left ?? []) this.#left(session)
+    for (const { perform } of frozen?.waiting ?? []) perform()
+  }
+
+  #restore({ epoch, next, entries, clients }: State): void {
+    this.#epoch = Buffer.from(epoch)
+    for (const { client, uid, seen, done } of clients) {
+      const state = new ClientState(uid, Buffer.from(client).toString('hex'))
+      state.forget(seen)
+      for (const [id, result] of done) state.note({ id, result })
+      this.#records.set(state.key!, state)
+      this.#expect(state)
+    }
+    const restored = entries.map(({ lease, value, deadline, ...facts }) => {
+      const client = lease === undefined ? undefined : this.#records.get(Buffer.from(lease.client).toString('hex'))
+      return {
+        ...facts,
+        value,
+        deadline,
+        lease: client === undefined ? undefined : { client, id: lease!.id, pid: lease!.pid }
+      }
+    })
+    this.#holdings.restore(restored, next)
+  }
+
+  #letGo(successor: Peer): void {
+    this.#isSuperseded = true
+    this.#freezeRequests()
+    this.#emit('superseded', successor)
+    void this.close()
+  }
+
+  #refuseWaiting(): void {
+    for (const { fail } of this.#frozen?.waiting.splice(0) ?? []) fail(new PassfdError('STORE_MOVED'))
+  }
+
+  // --- clients
+
+  #sessionOf(channel: Channel<unknown, Told>): Session {
+    let session = this.#sessions.get(channel)
+    if (session === undefined) {
+      const { uid } = channel.peer
+      session = {
+        channel,
+        uid,
+        state: anonymous(uid, channel),
+        watches: new Map(),
+        number: this.#nextSession++,
+        ended: false,
+        replaced: false,
+        begun: false
+      }
+      this.#sessions.set(channel, session)
+      const ended = session
+      void channel.closed.then(() => this.#leave(ended))
+      channel.on('returned', ({ value }) => this.#comeBack(value, ended))
+    }
+    return session
+  }
+
+  #leave(session: Session): void {
+    session.ended = true
+    this.#sessions.delete(session.channel)
+    this.#endWatches(session)
+    if (this.#frozen === undefined) this.#left(session)
+    else this.#frozen.left.push(session)
+  }
+
+  #left({ state, channel }: Session): void {
+    if (state.channel !== channel) return
+    state.channel = undefined
+    this.#holdings.releaseAll(state)
+    if (state.key !== undefined) this.#expect(state)
+  }
+
+  /** The client may come back: within RETURN its leases wait for it, if it still has them, and within FORGET it is known. */
+  #expect(state: ClientState): void {
+    this.#after(RETURN, state, () => {
+      this.#holdings.releaseAll(state)
+      this.#after(FORGET, state, () => this.#forget(state))
+    })
+    const others = [...this.#gone.keys()].filter(({ uid, leases }) => uid === state.uid && leases.size === 0)
+    if (others.length > MOST_GONE) this.#forget(others[0]!)
+  }
+
+  #after(time: number, state: ClientState, work: () => void): void {
+    const due = now() + time
+    const timer = setTimeout(() => {
+      // While its state is given to a successor, nothing changes
+      if (this.#frozen === undefined && now() - due < STALL) work()
+      else this.#after(time, state, work)
+    }, time)
+    this.#gone.set(state, timer.unref())
+  }
+
+  #forget(state: ClientState): void {
+    this.#return(state)
+    this.#records.delete(state.key!)
+  }
+
+  /** It is not waited for any more. */
+  #return(state: ClientState): void {
+    clearTimeout(this.#gone.get(state))
+    this.#gone.delete(state)
+  }
+
+  // --- requests
+
+  #serve(message: Message<unknown>): unknown {
+    if (!message.isRequest) return undefined
+    const session = this.#sessionOf(message.channel)
+    return new Promise((resolve, reject) => {
+      const perform = (): void => {
+        try {
+          resolve(this.#perform(message, session))
+        } catch (error) {
+          reject(error)
+        }
+      }
+      this.#turns.run(session.state.uid, () => {
+        if (this.#frozen === undefined) perform()
+        else if (this.#closing === undefined) this.#frozen.waiting.push({ perform, fail: reject })
+        else reject(new PassfdError('STORE_MOVED'))
+      })
+    })
+  }
+
+  #perform(message: Message<unknown>, session: Session): unknown {
+    const request = readRequest(message.value)
+    // Nobody would get the answer. What was to be put is put
+    if (session.replaced || (session.ended && request.do !== 'put')) throw new PassfdError('STORE_MOVED')
+    if (request.do === 'hello') return this.#hello(request, session)
+    session.begun = true
+    const isNumbered = 'id' in request && request.id !== undefined && session.state.key !== undefined
+    if (!isNumbered) return this.#do(request, message, session)
+    const { state } = session
+    const { id, seen } = request as { id: number; seen: number }
+    state.forget(seen)
+    if (id <= state.seen) throw badRequest(`id ${id} was seen`)
+    const before = state.doneBefore(id)
+    if (before !== undefined)
+      return request.do === 'put' ? this.#putBefore(request, before.result, state) : before.result
+    const result = this.#do(request, message, session)
+    // A take is known by its lease
+    if (request.do !== 'take') state.note({ id, result })
+    return result
+  }
+
+  #do(request: Exclude<Request, { do: 'hello' }>, message: Message<unknown>, session: Session): unknown {
+    const { state, channel } = session
+    switch (request.do) {
+      case 'put':
+        return this.#put(request, session)
+      case 'take': {
+        const entry = this.#find(['read', 'write'], request, state)
+        if (entry === undefined) return null
+        const isRepeated = request.id !== undefined && entry.lease?.client === state && entry.lease.id === request.id
+        if (!isRepeated) this.#holdings.lease(entry, { client: state, id: request.id, pid: channel.peer.pid })
+        this.#answered.set(message, entry)
+        try {
+          return entry.given()
+        } catch (error) {
+          this.#unanswered(message)
+          throw error
+        }
+      }
+      case 'copy': {
+        const entry = this.#find(['read'], request, state)
+        if (entry === undefined) return null
+        checkFree(entry)
+        return entry.given()
+      }
+      case 'keep':
+        this.#holdings.keep(request.entry, state)
+        return null
+      case 'release':
+        this.#holdings.release(request.entry, state)
+        return null
+      case 'remove': {
+        const entry = this.#find(['write'], request, state)
+        if (entry !== undefined) this.#holdings.remove(entry)
+        return entry !== undefined
+      }
+      case 'list':
+        return this.#holdings.part(request.after, this.#shown(request, state))
+      case 'watch':
+        this.#watch(request, session)
+        return null
+      default:
+        this.#unwatch(request.watch, session)
+        return null
+    }
+  }
+
+  #put(request: Put, { state, channel, ended }: Session): { entry: number } {
+    const { owner = state.uid, name } = request
+    this.#check('write', state.uid, owner, name)
+    const by = { uid: state.uid, pid: channel.peer.pid }
+    const keeper = request.keep && !ended ? state : undefined
+    return { entry: this.#holdings.put(request, owner, by, keeper).facts.entry }
+  }
+
+  /** The answer to a put that was done: the client has not known the number of the entry until now. */
+  #putBefore({ keep }: Put, result: unknown, state: ClientState): unknown {
+    const answer = result as { entry: number }
+    const entry = this.#holdings.get(answer.entry)
+    if (entry === undefined) return { ...answer, gone: true }
+    if (keep) this.#holdings.keepFor(entry, state)
+    return answer
+  }
+
+  #hello({ store, client, kept }: Request & { do: 'hello' }, session: Session): unknown {
+    if (store < VERSION) throw badRequest('store is no version from 1 on')
+    if (session.begun || session.state.key !== undefined) throw badRequest('hello is not the first request')
+    const known = this.#records.get(client)
+    const { uid } = session.state
+    if (known !== undefined && known.uid !== uid) throw badRequest('client is the number of another client')
+    const current = known?.channel === undefined ? undefined : this.#sessions.get(known.channel)
+    if (current !== undefined && current.number > session.number) {
+      this.#replace(session)
+      throw new PassfdError('STORE_MOVED')
+    }
+    if (current !== undefined) this.#replace(current)
+    const state = known ?? new ClientState(uid, client)
+    state.channel = session.channel
+    this.#return(state)
+    this.#records.set(client, state)
+    session.state = state
+    const gone = kept.filter(number => {
+      const entry = this.#holdings.get(number)
+      const isMine = entry !== undefined && entry.facts.uid === uid
+      if (isMine) this.#holdings.keepFor(entry, state)
+      return !isMine
+    })
+    return { store: VERSION, epoch: this.#epoch, known: known !== undefined, gone, leases: [...state.leases] }
+  }
+
+  /** Ends an older channel of a client at once. What is unread there is not done. */
+  #replace(session: Session): void {
+    session.state = anonymous(session.uid, session.channel)
+    session.replaced = true
+    this.#endWatches(session)
+    session.channel.destroy()
+  }
+
+  #endWatches({ watches }: Session): void {
+    for (const watch of watches.values()) {
+      watch.end()
+      this.#watches.delete(watch)
+    }
+    watches.clear()
+  }
+
+  #watch({ watch: number, ...selection }: Request & { do: 'watch' }, session: Session): void {
+    const { watches, state, channel } = session
+    if (watches.has(number)) throw badRequest(`watch ${number} is there`)
+    if (watches.size >= MAX_WATCHES) {
+      const data = { what: 'watches of a client', limit: MAX_WATCHES }
+      throw new PassfdError('STORE_FULL', data, { data })
+    }
+    const shows = this.#shown(selection, state)
+    const watch = new Watch(number, {
+      part: (after, shown) => this.#holdings.part(after, shown),
+      shows,
+      send: async told => channel.send(told)
+    })
+    watches.set(number, watch)
+    this.#watches.add(watch)
+  }
+
+  #unwatch(number: number, { watches }: Session): void {
+    const watch = watches.get(number)
+    if (watch === undefined) return
+    watch.end()
+    watches.delete(number)
+    this.#watches.delete(watch)
+  }
+
+  /** The entries that a client selects and may read. Throws ERR_PASSFD_STORE_DENIED if it may read nothing of the owner that it names. */
+  #shown(
+    { names, owner }: { names: string | undefined; owner: number | undefined },
+    { uid }: ClientState
+  ): (entry: Entry) => boolean {
+    const { rules } = this.#settings
+    if (owner !== undefined && !rules.allowSome('read', uid, owner)) throw denied('read', uid, owner, names ?? '*')
+    return ({ facts }) =>
+      (owner === undefined || facts.owner === owner) &&
+      (names === undefined || matches(names, facts.name)) &&
+      rules.allow('read', uid, facts.owner, facts.name)
+  }
+
+  #find(
+    rights: readonly Right[],
+    { owner: given, name }: { owner: number | undefined; name: string },
+    { uid }: ClientState
+  ): Entry | undefined {
+    const owner = given ?? uid
+    for (const right of rights) this.#check(right, uid, owner, name)
+    return this.#holdings.find(owner, name)
+  }
+
+  #check(right: Right, uid: number, owner: number, name: string): void {
+    if (!this.#settings.rules.allow(right, uid, owner, name)) throw denied(right, uid, owner, name)
+  }
+
+  /** The answer could not be sent. */
+  #unanswered(message: Message<unknown>): void {
+    const entry = this.#answered.get(message)
+    const session = this.#sessions.get(message.channel)
+    if (entry === undefined || session === undefined || entry.lease?.client !== session.state) return
+    this.#holdings.release(entry.facts.entry, session.state)
+  }
+
+  /** An answer has not arrived. */
+  #comeBack(value: unknown, { state }: Session): void {
+    const { entry: number } = (value ?? {}) as { entry?: unknown }
+    const entry = typeof number === 'number' ? this.#holdings.get(number) : undefined
+    if (entry?.lease?.client === state && (value as { descriptors?: unknown }).descriptors !== undefined)
+      this.#holdings.release(entry.facts.entry, state)
+  }
+
+  #onEvent(event: EntryEvent, entry: Entry): void {
+    for (const watch of this.#watches) watch.onEvent(event, entry)
+    if (event === 'put' || event === 'leased' || event === 'returned') return
+    const channel = entry.keeper?.channel
+    if (channel !== undefined) void tell(channel, { event: 'gone', entry: entry.facts.entry })
+  }
+
+  // --- its program
+
+  #report(report: Report): void {
+    if (!this.#emit('report', report)) warnOf(report)
+  }
+
+  /** Nothing that a listener throws disturbs the store. */
+  #emit<Name extends keyof StoreEvents>(name: Name, ...values: StoreEvents[Name]): boolean {
+    try {
+      return this.#context.emit(this, name, ...values)
+    } catch (error) {
+      throwLater(asError(error))
+      return true
+    }
+  }
+
+  static {
+    makeStore = settings => new Store(settings)
+    open = store => store.#open()
+  }
+}
+mark(Store, 'Store')
+
+function anonymous(uid: number, channel: Channel<unknown, Told>): ClientState {
+  const state = new ClientState(uid, undefined)
+  state.channel = channel
+  return state
+}
+
+/** A client that is gone, or reads nothing, need not know. */
+async function tell(channel: Channel<unknown, Told>, told: Told): Promise<void> {
+  try {
+    await channel.send(told)
+  } catch {}
+}
+
+function stateOf({ facts, lease }: Entry): State['entries'][number] {
+  const { value, deadline, ...rest } = facts
+  const client = lease?.client.key
+  return {
+    ...rest,
+    ...(value === undefined ? {} : { value }),
+    ...(deadline === undefined ? {} : { deadline }),
+    // A client that has not said who it is can't come back
+    ...(client === undefined
+      ? {}
+      : {
+          lease: {
+            client: Buffer.from(client, 'hex'),
+            ...(lease!.id === undefined ? {} : { id: lease!.id }),
+            pid: lease!.pid
+          }
+        })
+  }
+}
+
+function badRequest(detail: string): PassfdError {
+  return new PassfdError('STORE_REQUEST', { detail }, { data: { detail } })
+}
+
+function denied(right: Right, uid: number, owner: number, name: string): PassfdError {
+  const data = { right, uid, owner, name }
+  return new PassfdError('STORE_DENIED', data, { data })
+}

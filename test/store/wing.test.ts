@@ -1,0 +1,3 @@
+import { loadWing } from '../helpers/wing.ts'
+
+await loadWing('store')
