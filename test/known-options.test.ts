@@ -10,6 +10,7 @@ import { MemoryPool, PoolReader, SharedMemory } from '../src/memory/index.ts'
 import { joinSupervisor, restartPolicy, Supervisor } from '../src/prefork/index.ts'
 import { Worker } from '../src/prefork/worker/worker.ts'
 import { ServedListeners } from '../src/serving/served-listeners.ts'
+import { connectStore, openStore, type StoreClient } from '../src/store/index.ts'
 import * as stream from '../src/stream/index.ts'
 import * as systemd from '../src/systemd/index.ts'
 import { takeOver, takeoverStatus } from '../src/takeover/index.ts'
@@ -345,6 +346,60 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     options: [['ReadyOptions', 'takeover/seat-state.ts']],
     call: options => withSeat(seat => seat.ready(options))
   },
+  'store/store.ts openStore': [
+    { options: [['StoreOptions', 'store/options.ts']], call: options => openStore(path, options) },
+    {
+      options: ['path', 'mode', 'owner', 'group', 'activated'],
+      what: 'address',
+      call: options => openStore({ path, ...options })
+    },
+    {
+      options: [['StoreRule', 'store/rules.ts']],
+      what: 'options.rules[0]',
+      call: options => openStore(path, { rules: [{ user: 0, ...options }] })
+    },
+    ...['total', 'quota', "quotas['0']"].map(
+      (what): Taker => ({
+        options: [['StoreQuota', 'store/quota.ts']],
+        what: `options.${what}`,
+        call: options => openStore(path, what.startsWith('quotas') ? { quotas: { 0: options } } : { [what]: options })
+      })
+    )
+  ],
+  'store/client.ts connectStore': {
+    options: [['StoreClientOptions', 'store/client.ts']],
+    call: options => connectStore(path, options)
+  },
+  'store/client.ts put': {
+    options: [['PutOptions', 'store/client.ts']],
+    kind: 'memfd',
+    call: (options, given) => withStore(store => store.put('x', given, options))
+  },
+  ...Object.fromEntries(
+    (['take', 'copy', 'remove'] as const).map(method => [
+      `store/client.ts ${method}`,
+      {
+        options: [['NamedOptions', 'store/client.ts']],
+        call: options => withStore(store => store[method]('x', options))
+      } satisfies Taker as Taker
+    ])
+  ),
+  'store/client.ts forget': {
+    options: [['NamedOptions', 'store/client.ts']],
+    call: options => withStore(async store => store.forget('x', options))
+  },
+  'store/client.ts obtain': {
+    options: ['owner', 'value', 'ttl', 'poll', 'keep'],
+    call: options => withStore(store => store.obtain('x', () => Descriptor.memfd(), options))
+  },
+  'store/client.ts list': {
+    options: [['SelectOptions', 'store/client.ts']],
+    call: options => withStore(store => store.list(options))
+  },
+  'store/client.ts watch': {
+    options: [['WatchOptions', 'store/client.ts']],
+    call: options => withStore(async store => void store.watch(options))
+  },
   'prefork/supervisor/supervisor.ts run': { options: ['signals'], call: options => supervise({}).run(options) },
   'prefork/supervisor/supervisor.ts constructor': [
     { options: [['SupervisorOptions', 'prefork/options.ts']], call: supervise },
@@ -435,6 +490,13 @@ async function withServer(work: (server: any) => unknown): Promise<void> {
 function alone(): Worker {
   const origin = { listeners: new Map(), isShared: () => false, handsOver: () => {} }
   return new Worker(origin as unknown as ConstructorParameters<typeof Worker>[0], new ServedListeners(origin))
+}
+
+async function withStore(work: (store: StoreClient) => Promise<unknown>): Promise<void> {
+  const at = socketPath()
+  await using _ = await openStore(at)
+  await using client = await connectStore(at)
+  await work(client)
 }
 
 async function withSeat(work: (seat: any) => unknown): Promise<void> {
@@ -598,7 +660,7 @@ test('every option that is itself an object of options is in the table', t => {
     for (const [, option, type] of body!.matchAll(/^ {4}(?:readonly )?(\w+)\?: ([\s\S]*?);$/gm)) {
       if (!isOptionType(type!, types)) continue
       found++
-      const where = new RegExp(`^options\\.${option}(\\.\\w+)?$`)
+      const where = new RegExp(`^options\\.${option}(\\.\\w+|\\[.*\\])?$`)
       t.true(rows.some(what => where.test(what)) || option === 'from' || option === 'to', `${name}.${option}`)
     }
   t.true(found >= 7, `${found}`)

@@ -10,8 +10,8 @@ import type { EntryEvent, Put, StoredEntry } from './messages.ts'
 import { type Amount, type Quotas, Usage } from './quota.ts'
 
 /** The most entries, and bytes, of one part of a list; and how many entries are looked at for it. */
-const PART_ENTRIES = 500
-const PART_BYTES = 262_144
+const PART_ENTRIES = 100
+const PART_BYTES = 65_536
 const LOOKED_AT = 2000
 
 export interface HoldingsOwner {

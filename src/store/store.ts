@@ -381,18 +381,21 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   #serve(message: Message<unknown>): unknown {
     if (!message.isRequest) return undefined
     const session = this.#sessionOf(message.channel)
-    return new Promise((resolve, reject) => {
+    const { uid } = session
+    if (this.#frozen === undefined && this.#turns.isFree(uid))
+      return this.#turns.now(uid, () => this.#perform(message, session))
+    return new Promise((resolve, fail) => {
       const perform = (): void => {
         try {
           resolve(this.#perform(message, session))
         } catch (error) {
-          reject(error)
+          fail(error)
         }
       }
-      this.#turns.run(session.state.uid, () => {
+      this.#turns.later(uid, () => {
         if (this.#frozen === undefined) perform()
-        else if (this.#closing === undefined) this.#frozen.waiting.push({ perform, fail: reject })
-        else reject(new PassfdError('STORE_MOVED'))
+        else if (this.#closing === undefined) this.#frozen.waiting.push({ perform, fail })
+        else fail(new PassfdError('STORE_MOVED'))
       })
     })
   }

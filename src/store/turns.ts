@@ -14,14 +14,26 @@ export class Turns {
   readonly #users = new Map<number, User>()
   #isPlanned = false
 
-  /** Calls `work`, which never throws: now, or when it is the turn of this user. */
-  run(uid: number, work: () => void): void {
+  /** Whether it is the turn of this user, and none of its requests waits. */
+  isFree(uid: number): boolean {
+    const user = this.#users.get(uid)
+    return user === undefined || (user.waiting.length === 0 && user.used < SLICE)
+  }
+
+  /** Does the work of a request now, and counts its time. */
+  now<T>(uid: number, work: () => T): T {
     const user = this.#user(uid)
-    if (user.waiting.length > 0 || user.used >= SLICE) user.waiting.push(work)
-    else measure(user, work)
-    if (this.#isPlanned) return
-    this.#isPlanned = true
-    setImmediate(() => this.#next())
+    const began = performance.now()
+    try {
+      return work()
+    } finally {
+      user.used += performance.now() - began
+    }
+  }
+
+  /** Calls `work`, which never throws, when it is the turn of this user. */
+  later(uid: number, work: () => void): void {
+    this.#user(uid).waiting.push(work)
   }
 
   #user(uid: number): User {
@@ -29,6 +41,10 @@ export class Turns {
     if (user === undefined) {
       user = { used: 0, waiting: [] }
       this.#users.set(uid, user)
+    }
+    if (!this.#isPlanned) {
+      this.#isPlanned = true
+      setImmediate(() => this.#next())
     }
     return user
   }
@@ -41,13 +57,7 @@ export class Turns {
     }
     this.#isPlanned = this.#users.size > 0
     if (this.#isPlanned) setImmediate(() => this.#next())
-    for (const user of this.#users.values())
-      while (user.waiting.length > 0 && user.used < SLICE) measure(user, user.waiting.shift()!)
+    for (const [uid, user] of this.#users)
+      while (user.waiting.length > 0 && user.used < SLICE) this.now(uid, user.waiting.shift()!)
   }
-}
-
-function measure(user: User, work: () => void): void {
-  const began = performance.now()
-  work()
-  user.used += performance.now() - began
 }

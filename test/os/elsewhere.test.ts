@@ -37,6 +37,7 @@ const OTHERWISE: Record<string, string> = {
   'passfd/prefork Supervisor#scale': 'ERR_PASSFD_SUPERVISOR_STATE',
   'passfd/prefork Supervisor#stop': 'works',
   'passfd/prefork restartPolicy': 'works',
+  'passfd/store defaultRules': 'works',
   'passfd/stream DescriptorStream.from': 'ERR_PASSFD_INVALID_ARGUMENT',
   'passfd/stream PacketSocket.from': 'ERR_PASSFD_INVALID_ARGUMENT',
   // No service manager has started the process, so there is nothing to do
