@@ -91,7 +91,7 @@ const START = `
   { [ -z "$NEWER" ] || mount -t overlay -o "lowerdir=$NEWER:/usr" overlay /usr; } &&
   mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system &&
   for folder in $CGROUPS; do mkdir -p $folder && chown -R $MANAGER_UID $folder && echo $$ > $folder/cgroup.procs || exit 1; done &&
-  exec setpriv --reuid=$MANAGER_UID --regid=$MANAGER_UID --clear-groups ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
+  exec setpriv --pdeathsig=TERM --reuid=$MANAGER_UID --regid=$MANAGER_UID --clear-groups ${MANAGER} --user --unit=basic.target --log-target=console --log-level=info --show-status=false`
 
 /**
  * The manager's own control groups, of its own hierarchy and those whose limits it sets by default: in a shared one, managers that run at the same time would
@@ -119,7 +119,8 @@ export class Manager implements AsyncDisposable {
   /** What the manager has logged. */
   log = ''
   #ended!: Promise<unknown>
-  #pid = 0
+  /** Of the manager's process. */
+  pid = 0
 
   /** `uid`: an ordinary user, whose control groups are made first. `usr`: a folder over /usr, with another systemd. */
   static async start(uid = 0, usr = ''): Promise<Manager> {
@@ -151,7 +152,7 @@ export class Manager implements AsyncDisposable {
       NEWER: usr
     }
     const child = spawn('unshare', ['-m', 'sh', '-c', START], { env, stdio: ['ignore', 'ignore', 'pipe'] })
-    this.#pid = child.pid!
+    this.pid = child.pid!
     child.stderr.setEncoding('utf8').on('data', text => {
       this.log += text
     })
@@ -216,7 +217,7 @@ export class Manager implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    process.kill(this.#pid, 'SIGTERM')
+    process.kill(this.pid, 'SIGTERM')
     await this.#ended
     this.#server.close()
     await once(this.#server, 'close')
@@ -235,7 +236,8 @@ export class Service {
   readonly #answers: { resolve(value: any): void; reject(error: Error): void }[] = []
 
   static async on(socket: Socket): Promise<Service> {
-    const lines = createInterface(socket)
+    // A service that is killed may leave what it has not read: that is a reset, which the interface reports, too
+    const lines = createInterface(socket).on('error', () => {})
     const [hello] = await once(lines, 'line')
     const service = new Service(socket, JSON.parse(hello))
     lines.on('line', line => {
@@ -251,7 +253,7 @@ export class Service {
     this.name = name
     this.pid = pid
     this.#socket = socket
-    this.ended = once(socket, 'close').then(() => {
+    this.ended = new Promise(resolve => socket.once('close', resolve)).then(() => {
       for (const { reject } of this.#answers.splice(0)) reject(new Error('the service has ended'))
     })
   }
