@@ -53,8 +53,12 @@ export function takePassed(keep: boolean, env: NodeJS.ProcessEnv = process.env):
   return passed
 }
 
-/** A probe of `storeDescriptor()` that a crash has left in systemd's store. */
+/** What the names of `storeDescriptor()`'s probes begin with. A crash may leave one in systemd's store for a moment. */
 export const PROBE = 'passfd-probe'
+
+export function isProbe(name: string): boolean {
+  return name.startsWith(PROBE)
+}
 
 let all: Passed[] | undefined
 /** The names of all that were given, also of what was taken since. */
@@ -65,8 +69,8 @@ export function passed(keep = false): readonly Passed[] {
   if (!available) return []
   if (all === undefined) {
     const taken = takePassed(keep)
-    for (const { name, fd } of taken) if (name === PROBE) native.close(fd)
-    all = taken.filter(({ name }) => name !== PROBE).map(entryOf)
+    for (const { name, fd } of taken) if (isProbe(name)) native.close(fd)
+    all = taken.filter(({ name }) => !isProbe(name)).map(entryOf)
     given = all.map(({ name }) => name)
   }
   all = all.filter(each => !each.isGone())

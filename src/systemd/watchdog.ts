@@ -1,7 +1,7 @@
 /** systemd's watchdog (`WatchdogSec=`, sd_watchdog_enabled(3)): the manager ends a service whose event loop does not turn any more. */
 import { asError } from '../base/errors.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
-import { notify } from './notify.ts'
+import { ping } from './notify.ts'
 
 /** Pings that are being sent. */
 export interface Watchdog extends Disposable {
@@ -17,24 +17,27 @@ export interface Watchdog extends Disposable {
  */
 export function watchdog(): Watchdog | false {
   const { WATCHDOG_USEC, WATCHDOG_PID, NOTIFY_SOCKET } = process.env
-  const microseconds = Number(WATCHDOG_USEC)
-  if (!NOTIFY_SOCKET || !Number.isSafeInteger(microseconds) || microseconds <= 0) return false
+  const microseconds = /^\d+$/.test(WATCHDOG_USEC ?? '') ? Number(WATCHDOG_USEC) : 0
+  if (!NOTIFY_SOCKET || !Number.isSafeInteger(microseconds) || microseconds === 0) return false
   if (WATCHDOG_PID !== undefined && Number(WATCHDOG_PID) !== process.pid) return false
   const interval = microseconds / 1000
   let failed = false
-  const ping = (): void => {
-    notify({ watchdog: true }).then(
-      () => {
-        failed = false
-      },
-      error => {
-        if (!failed) process.emitWarning(`The watchdog of the service manager gets no pings: ${asError(error).message}`)
-        failed = true
-      }
-    )
+  let isUnderWay = false
+  // While the manager does not read, one ping waits for it
+  const send = async (): Promise<void> => {
+    if (isUnderWay) return
+    isUnderWay = true
+    try {
+      await ping()
+      failed = false
+    } catch (error) {
+      if (!failed) process.emitWarning(`The watchdog of the service manager gets no pings: ${asError(error).message}`)
+      failed = true
+    }
+    isUnderWay = false
   }
-  ping()
-  const timer = setInterval(ping, Math.min(interval / 2, MAX_TIMEOUT)).unref()
+  void send()
+  const timer = setInterval(send, Math.min(interval / 2, MAX_TIMEOUT)).unref()
   const stop = (): void => clearInterval(timer)
   return { interval, stop, [Symbol.dispose]: stop }
 }

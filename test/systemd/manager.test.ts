@@ -200,12 +200,14 @@ managed(
       await systemd.notify({ ready: true })
       const { readable, writable } = passfd.Descriptor.pipe()
       const manager = await datagram.connect(process.env.NOTIFY_SOCKET)
-      await manager.send('FDSTORE=1\\nFDNAME=passfd-probe\\nFDPOLL=0', { descriptors: [writable] })
+      await manager.send('FDSTORE=1\\nFDNAME=passfd-probe-1', { descriptors: [writable] })
       await systemd.barrier()
+      kept.readable = readable
       process.kill(process.pid, 'SIGKILL')`)
       .catch(() => {})
     const second = await manager.service('one.service')
-    t.is(await manager.show('one.service', 'NFileDescriptorStore'), '1')
+    // Nobody can read from the pipe any more, so systemd has removed it
+    await untilShown(manager, 'one.service', 'NFileDescriptorStore', '0')
     t.deepEqual(await second.run('await systemd.notify({ ready: true }); return systemd.activatedSockets()'), [])
     t.true(await second.run("return systemd.storeDescriptor('mine', passfd.Descriptor.memfd('mine'))"))
     t.is(await manager.show('one.service', 'NFileDescriptorStore'), '1')
@@ -236,6 +238,78 @@ managed(
     await third.ended
   }
 )
+
+managed(
+  'a manager that stands still for longer than WatchdogSec=: whoever waits for it is no hung service',
+  async (t, manager) => {
+    const waits = {
+      idle: 'undefined',
+      barrier: 'systemd.barrier({ timeout: 0 })',
+      store: "systemd.storeDescriptor('x', passfd.Descriptor.memfd('x'), { timeout: 0 })",
+      late: 'systemd.barrier({ timeout: 10 }).catch(({ code }) => code)'
+    }
+    const services = new Map<string, Awaited<ReturnType<typeof started>>>()
+    for (const name of Object.keys(waits)) {
+      manager.unit(`${name}.service`, {
+        Service: { Type: 'notify', WatchdogSec: '1s', FileDescriptorStoreMax: '2', LimitCORE: '0' }
+      })
+      const service = await started(manager, `${name}.service`)
+      await service.run('systemd.watchdog(); await systemd.notify({ ready: true }); await systemd.barrier()')
+      services.set(name, service)
+    }
+    process.kill(manager.pid, 'SIGSTOP')
+    try {
+      for (const [name, source] of Object.entries(waits)) await services.get(name)!.run(`kept.waits = ${source}`)
+      await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 2000))')
+    } finally {
+      process.kill(manager.pid, 'SIGCONT')
+    }
+    const answers = await Promise.all([...services.values()].map(service => service.run('return kept.waits')))
+    t.deepEqual(answers, [null, true, true, 'ERR_PASSFD_NOTIFY_TIMEOUT'])
+    await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 1500))')
+    for (const name of services.keys()) t.is(await stateOf(manager, `${name}.service`), 'active success', name)
+  }
+)
+
+managed('the store: what only names a place; two processes at once; what has no room', async (t, manager) => {
+  manager.unit('state.service', {
+    Service: { Type: 'notify', NotifyAccess: 'all', FileDescriptorStoreMax: '42', Restart: 'always', RestartSec: '0' }
+  })
+  const service = await started(manager, 'state.service')
+  const stored = () => manager.show('state.service', 'NFileDescriptorStore')
+  t.true(
+    await service.run(`
+      await systemd.notify({ ready: true })
+      return systemd.storeDescriptor('place', await passfd.Descriptor.open('/', 0x200000 /* O_PATH */))`)
+  )
+  t.is(await stored(), '1')
+  // Each has room for its probe
+  const source = `
+      const [systemd, { Descriptor }] = await Promise.all(${JSON.stringify(doors)}.map(door => import(door)))
+      const done = []
+      for (let n = 0; n < 20; n++) done.push(systemd.storeDescriptor('x', Descriptor.memfd('x')))
+      console.log((await Promise.all(done)).every(Boolean))`
+  t.deepEqual(
+    await service.run(`
+      const { execFile } = await import('node:child_process')
+      const { promisify } = await import('node:util')
+      const child = () => promisify(execFile)(process.execPath, ['--input-type=module', '-e', ${JSON.stringify(source)}])
+      const both = await Promise.all([child(), child()])
+      return both.map(({ stdout, stderr }) => stdout + stderr)`),
+    ['true\n', 'true\n']
+  )
+  t.is(await stored(), '41')
+  t.deepEqual(
+    await service.run(`
+      const memory = passfd.Descriptor.memfd('last')
+      const attempt = name => systemd.storeDescriptor(name, memory).catch(({ code }) => code)
+      const full = [await attempt('last'), await attempt('last')]
+      await systemd.removeStored('last')
+      return [...full, await attempt('again')]`),
+    [true, 'ERR_PASSFD_STORE_REFUSED', true]
+  )
+  t.is(await stored(), '42')
+})
 
 managed('another main process; reloading', async (t, manager) => {
   manager.unit('main.service', { Service: { Type: 'notify', NotifyAccess: 'all' } })

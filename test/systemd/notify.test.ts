@@ -154,6 +154,110 @@ test('a manager that is gone, or does not listen to Unix sockets, or does not an
   for (const descriptor of [memory, ...kept]) descriptor.close()
 })
 
+test('a program need not await them: a failure to send is no unhandled rejection, and a wrong argument is one', t =>
+  within({ NOTIFY_SOCKET: '/nowhere/notify' }, async () => {
+    const unhandled: unknown[] = []
+    const onUnhandled = (error: unknown): void => void unhandled.push(error)
+    // Other listeners are ava's, which end the run
+    const others = process.listeners('unhandledRejection')
+    process.removeAllListeners('unhandledRejection').on('unhandledRejection', onUnhandled)
+    const memory = Descriptor.memfd('x')
+    try {
+      void notify({ ready: true })
+      void barrier()
+      void removeStored('x')
+      void storeDescriptor('x', memory)
+      await barrier().catch(() => {})
+      await later(0)
+      t.deepEqual(unhandled, [])
+      void notify({ redy: true } as never)
+      await later(0)
+      t.like(unhandled, [{ code: 'ERR_PASSFD_INVALID_ARGUMENT' }])
+    } finally {
+      process.off('unhandledRejection', onUnhandled)
+      for (const other of others) process.on('unhandledRejection', other)
+      memory.close()
+    }
+  }))
+
+test('an address that is none: its variable is named', async t => {
+  const memory = Descriptor.memfd('x')
+  for (const address of ['@', ' ', 'relative', './x', 'vsock:2:1', 'file:///x', `@${'x'.repeat(108)}`])
+    await within({ NOTIFY_SOCKET: address }, async () => {
+      const expected = { code: 'ERR_PASSFD_NOTIFY_SOCKET' }
+      await t.throwsAsync(notify({ ready: true }), expected, address)
+      await t.throwsAsync(barrier(), expected, address)
+      await t.throwsAsync(removeStored('x'), expected, address)
+      await t.throwsAsync(storeDescriptor('x', memory), expected, address)
+    })
+  memory.close()
+})
+
+test('a limit counts from the call: behind another one, and behind a manager whose queue is full', async t => {
+  const memory = Descriptor.memfd('x')
+  const limits = async (): Promise<void> => {
+    const began = performance.now()
+    const late = { code: 'ERR_PASSFD_NOTIFY_TIMEOUT' }
+    const first = barrier({ timeout: 60_000 })
+    await Promise.all([
+      t.throwsAsync(barrier({ timeout: 30 }), late),
+      t.throwsAsync(storeDescriptor('x', memory, { timeout: 30 }), late),
+      t.throwsAsync(storeDescriptor('x', memory, { timeout: 30 }), late)
+    ])
+    t.true(performance.now() - began < 10_000)
+    void first.catch(() => {})
+  }
+  // Nobody reads it: the barrier's pipe stays open
+  await heard(undefined, async (_texts, socket) => {
+    const kept: Descriptor[] = []
+    socket.on('message', message => kept.push(...message.descriptors.map(descriptor => descriptor.claim())))
+    await limits()
+    // What came too late is not sent any more, and what is sent later leaves all the same
+    t.true(await notify({ status: 'later' }))
+    for (const descriptor of kept) descriptor.close()
+  })
+  const full = await bind(undefined)
+  await within({ NOTIFY_SOCKET: `@${(full.address as { abstract: string }).abstract}` }, async () => {
+    const sent = Array.from({ length: 1000 }, () => notify({ status: 'x'.repeat(4000) }))
+    await limits()
+    const texts: string[] = []
+    full.on('message', ({ data }) => texts.push(Buffer.from(data).toString()))
+    t.true((await Promise.all(sent)).every(Boolean))
+    await until(() => texts.length >= 1000, 'all of them')
+    t.false(texts.some(text => text.startsWith('FDSTORE')))
+  })
+  await full.close()
+  memory.close()
+})
+
+test('what waits for the manager delays nothing else: neither pings nor notifications', async t => {
+  const memory = Descriptor.memfd('x')
+  const kept: Descriptor[] = []
+  await heard(undefined, async (texts, socket) => {
+    socket.on('message', message => kept.push(...message.descriptors.map(descriptor => descriptor.claim())))
+    const waiting = [barrier({ timeout: 0 }), storeDescriptor('x', memory, { timeout: 0 }), removeStored('y')]
+    Object.assign(process.env, { WATCHDOG_USEC: '40000' })
+    const dog = watchdog()
+    if (dog === false) return t.fail()
+    await until(() => texts.filter(text => text === 'WATCHDOG=1').length >= 3, 'pings')
+    dog.stop()
+    t.true(await notify({ status: 'here' }))
+    await until(() => texts.includes('STATUS=here'), 'it')
+    // What is removed is removed after what was stored before
+    t.false(texts.some(text => text.includes('FDNAME=y')))
+    for (;;) {
+      const next = kept.shift()
+      if (next !== undefined) next.close()
+      else if (texts.some(text => text.includes('FDNAME=y'))) break
+      await later(1)
+    }
+    t.true(await waiting[0]!)
+    await Promise.allSettled(waiting)
+  })
+  for (const descriptor of kept) descriptor.close()
+  memory.close()
+})
+
 test('the watchdog pings in each half of the interval, until it is stopped; not for another process', async t => {
   await heard(undefined, async texts => {
     process.env.WATCHDOG_USEC = '40000'
@@ -173,7 +277,7 @@ test('the watchdog pings in each half of the interval, until it is stopped; not 
     await until(() => texts.at(-1) === 'STATUS=last', 'the last one')
     t.true(texts.length <= length + 2)
     t.true(texts.slice(0, -1).every(text => text === 'WATCHDOG=1'))
-    for (const wrong of ['0', 'x', '-1', '']) {
+    for (const wrong of ['0', 'x', '-1', '', '0x10', '1e6', ' 5 ', '1.5', '18446744073709551615']) {
       process.env.WATCHDOG_USEC = wrong
       t.false(watchdog(), wrong)
     }
