@@ -173,7 +173,7 @@ const SHELL = '/bin/sh'
 const DEATH_SIGNAL = ['--pdeathsig', 'TERM', '--']
 /** Variables about one process alone. Without WATCHDOG_PID the watchdog is that of any process of the service, sd_watchdog_enabled(3). */
 const THIS_PROCESS = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'WATCHDOG_PID']
-const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
+const OURS = /^(LISTEN_(PID|PIDFDID|FDS|FDNAMES)|NOTIFY_SOCKET|FDSTORE|WATCHDOG_(PID|USEC)|PASSFD_.*)$/
 /** Names the native part. Workers inherit it. */
 const SHIM = 'PASSFD_SHIM'
 const FREE_PORT = '--inspect-port=0'

@@ -160,6 +160,7 @@ test('what this process was given when it was started goes to no worker', async 
     LISTEN_PIDFDID: '1',
     LISTEN_FDNAMES: 'a',
     NOTIFY_SOCKET: '@x',
+    FDSTORE: '3',
     WATCHDOG_USEC: '1',
     WATCHDOG_PID: '77',
     PASSFD_CHANNEL: '5',
@@ -176,7 +177,7 @@ test('what this process was given when it was started goes to no worker', async 
   for (const report of [node!, command!]) {
     t.deepEqual(Object.keys(report.fds).toSorted(), ['0', '1', '2', '3'])
     t.is(report.env.KEPT, 'yes')
-    for (const name of ['LISTEN_PIDFDID', 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'PASSFD_SLOT'])
+    for (const name of ['LISTEN_PIDFDID', 'NOTIFY_SOCKET', 'FDSTORE', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'PASSFD_SLOT'])
       t.false(name in report.env, name)
   }
   for (const name of ['LISTEN_FDS', 'LISTEN_PID', 'PASSFD_CHANNEL']) t.false(name in node!.env, name)
