@@ -200,6 +200,10 @@ export class Manager implements AsyncDisposable {
     return this.systemctl('show', unit, `--property=${property}`, '--value')
   }
 
+  async version(): Promise<string> {
+    return this.systemctl('show', '--property=Version', '--value')
+  }
+
   /** The next start of the service with the fixture, which waits for `Service.run()`. */
   async service(name: string): Promise<Service> {
     const at = this.#waiting.findIndex(service => service.name === name)

@@ -2,15 +2,15 @@
 // A process of its own: it starts a service manager
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { start } from '../helpers/process.ts'
-import { childrenOf, lives } from '../helpers/processes.ts'
-import { managed, started, stateOf, untilOther, untilShown } from '../helpers/systemd.ts'
+import { childrenOf, gone, lives } from '../helpers/processes.ts'
+import { type Manager, managed, managedByNewer, started, stateOf, untilOther, untilShown } from '../helpers/systemd.ts'
 import { until } from '../helpers/test.ts'
 
 const doors = ['systemd/index.js', 'index.js'].map(door => new URL(`../../build/dist/${door}`, import.meta.url).href)
@@ -505,3 +505,227 @@ managed(
     t.is(await stateOf(manager, 'shop.service'), 'inactive success')
   }
 )
+
+managed(
+  'a takeover in a service is a reload until the successor serves, or has failed; also if only the main process may notify',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    const options = JSON.stringify({ takeover: join(manager.folder, 'takeover'), readyTimeout: 20_000 })
+    const gate = join(manager.folder, 'gate')
+    const program = programIn(manager)
+    const state = (wanted: string): Promise<void> => untilShown(manager, 'web.service', 'ActiveState', wanted)
+    for (const access of ['all', 'main']) {
+      writeFileSync(gate, '')
+      manager.unit('web.service', {
+        Service: {
+          Type: 'notify',
+          NotifyAccess: access,
+          Environment: `GATE=${gate}`,
+          ExecStart: `${process.execPath} ${program.path} ${path} '${options}' '{"upgrade":true}'`,
+          KillMode: 'mixed'
+        }
+      })
+      await manager.systemctl('daemon-reload')
+      await manager.systemctl('start', 'web.service')
+      const pid = await manager.show('web.service', 'MainPID')
+      rmSync(gate)
+      const upgrade = () => manager.systemctl('kill', '-s', 'USR2', '--kill-whom=main', 'web.service')
+      await upgrade()
+      await state('reloading')
+      t.is(await manager.show('web.service', 'MainPID'), pid)
+      writeFileSync(gate, '')
+      await state('active')
+      const next = await manager.show('web.service', 'MainPID')
+      t.not(next, pid)
+      t.is(await ask(path), next)
+      await gone(Number(pid))
+      // The next one does not start
+      rmSync(gate)
+      program.fails()
+      await upgrade()
+      await state('reloading')
+      writeFileSync(gate, '')
+      await state('active')
+      t.is(await manager.show('web.service', 'MainPID'), next)
+      t.is(await ask(path), next)
+      program.works()
+      await manager.systemctl('stop', 'web.service')
+      t.is(await stateOf(manager, 'web.service'), 'inactive success')
+    }
+  }
+)
+
+/** A copy of the program, which fails at its start while it is told to. It waits for the gate first. */
+function programIn(manager: Manager): { path: string; fails(): void; works(): void } {
+  const path = join(manager.folder, 'program.mjs')
+  const source = readFileSync(preforked, 'utf8').replaceAll(
+    '../../build',
+    fileURLToPath(new URL('../../build', import.meta.url))
+  )
+  const failing = `
+import { existsSync, watch } from 'node:fs'
+import { dirname } from 'node:path'
+const watcher = watch(dirname(process.env.GATE), look)
+function look() {
+  if (existsSync(process.env.GATE)) process.exit(3)
+}
+look()`
+  const works = (): void => writeFileSync(path, source)
+  works()
+  return { path, works, fails: () => writeFileSync(path, failing) }
+}
+
+managedByNewer('Type=notify-reload: the signal, RELOADING=1 with its time, READY=1', async (t, manager) => {
+  t.regex(await manager.version(), /^25[4-9]/)
+  manager.unit('plain.service', { Service: { Type: 'notify-reload' } })
+  const service = await started(manager, 'plain.service')
+  await service.run(`
+    kept.times = 0
+    process.on('SIGHUP', async () => {
+      kept.times++
+      await systemd.notify({ reloading: true, status: 'reloads' })
+    })
+    await systemd.notify({ ready: true })`)
+  await untilShown(manager, 'plain.service', 'ActiveState', 'active')
+  for (const times of [1, 2]) {
+    const reloaded = manager.systemctl('reload', 'plain.service')
+    await untilShown(manager, 'plain.service', 'SubState', 'reload-notify')
+    await service.run("await systemd.notify({ ready: true, status: '' })")
+    await reloaded
+    t.is(await service.run('return kept.times'), times)
+    t.is(await stateOf(manager, 'plain.service'), 'active success')
+  }
+})
+
+managedByNewer(
+  'a supervisor with Type=notify-reload: systemctl reload ends when all workers are replaced, or the reload has failed',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    const gate = join(manager.folder, 'gate')
+    const program = programIn(manager)
+    writeFileSync(gate, '')
+    manager.unit('web.service', {
+      Service: {
+        Type: 'notify-reload',
+        Environment: `GATE=${gate}`,
+        ExecStart: `${process.execPath} ${program.path} ${path}`,
+        KillMode: 'mixed',
+        WatchdogSec: '5s'
+      }
+    })
+    await manager.systemctl('start', 'web.service')
+    const pid = Number(await manager.show('web.service', 'MainPID'))
+    const reload = async (): Promise<void> => {
+      const before = childrenOf(pid)
+      rmSync(gate)
+      const reloaded = manager.systemctl('reload', 'web.service')
+      await untilShown(manager, 'web.service', 'SubState', 'reload-notify')
+      t.is(await manager.show('web.service', 'StatusText'), '2 of 2 workers ready, reloading')
+      t.true(before.every(lives))
+      writeFileSync(gate, '')
+      await reloaded
+      t.is(await manager.show('web.service', 'StatusText'), '2 of 2 workers ready')
+      t.is(await stateOf(manager, 'web.service'), 'active success')
+      await until(() => childrenOf(pid).every(child => !before.includes(child)), 'new workers only')
+    }
+    await reload()
+    await reload()
+    // A reload has begun already: systemd waits for its end, and then for another one
+    const before = childrenOf(pid)
+    rmSync(gate)
+    process.kill(pid, 'SIGHUP')
+    await untilShown(manager, 'web.service', 'ActiveState', 'reloading')
+    const reloaded = manager.systemctl('reload', 'web.service')
+    writeFileSync(gate, '')
+    await reloaded
+    await until(() => childrenOf(pid).every(child => !before.includes(child)), 'new workers only')
+    await until(() => childrenOf(pid).length === 2, 'the end of the old workers')
+    const now = childrenOf(pid)
+    program.fails()
+    await manager.systemctl('reload', 'web.service')
+    t.is(await stateOf(manager, 'web.service'), 'active success')
+    t.deepEqual(childrenOf(pid), now)
+    t.is(await ask(path), `${pid}`)
+    await manager.systemctl('stop', 'web.service')
+    t.is(await stateOf(manager, 'web.service'), 'inactive success')
+  }
+)
+
+managedByNewer(
+  'Type=notify-reload with ReloadSignal=USR2: systemctl reload ends when the successor is the main process',
+  async (t, manager) => {
+    const path = join(manager.folder, 'web.sock')
+    const options = JSON.stringify({ takeover: join(manager.folder, 'takeover') })
+    const program = programIn(manager)
+    const gate = join(manager.folder, 'gate')
+    writeFileSync(gate, '')
+    manager.unit('web.service', {
+      Service: {
+        Type: 'notify-reload',
+        NotifyAccess: 'all',
+        ReloadSignal: 'SIGUSR2',
+        Environment: `GATE=${gate}`,
+        ExecStart: `${process.execPath} ${program.path} ${path} '${options}' '{"upgrade":true}'`,
+        KillMode: 'mixed',
+        WatchdogSec: '5s'
+      }
+    })
+    await manager.systemctl('start', 'web.service')
+    let pid = await manager.show('web.service', 'MainPID')
+    for (let deploy = 1; deploy <= 3; deploy++) {
+      await manager.systemctl('reload', 'web.service')
+      const next = await manager.show('web.service', 'MainPID')
+      t.not(next, pid)
+      t.is(await ask(path), next)
+      t.is(await stateOf(manager, 'web.service'), 'active success')
+      await gone(Number(pid))
+      pid = next
+    }
+    program.fails()
+    await manager.systemctl('reload', 'web.service')
+    t.is(await manager.show('web.service', 'MainPID'), pid)
+    t.is(await ask(path), pid)
+    t.is(await stateOf(manager, 'web.service'), 'active success')
+    await manager.systemctl('stop', 'web.service')
+    await gone(Number(pid))
+    t.is(await stateOf(manager, 'web.service'), 'inactive success')
+  },
+  { uid: USER }
+)
+
+managedByNewer('$FDSTORE is the size of the store; it may outlive a stop; NOTIFYACCESS', async (t, manager) => {
+  // systemd forgets an inactive unit, and its store, unless another unit refers to it
+  manager.unit('state.socket', { Socket: { ListenStream: join(manager.folder, 'state.sock') } })
+  manager.unit('state.service', {
+    Service: { Type: 'notify', FileDescriptorStoreMax: '3', FileDescriptorStorePreserve: 'yes', NotifyAccess: 'all' }
+  })
+  manager.unit('none.service', { Service: { Type: 'notify' } })
+  await manager.systemctl('start', 'state.socket')
+  let service = await started(manager, 'state.service')
+  t.is(await service.run('await systemd.notify({ ready: true }); return process.env.FDSTORE'), '3')
+  const store = `return systemd.storeDescriptor('one', passfd.Descriptor.memfd('one')).catch(({ code }) => code)`
+  // One place is for the pipe that shows whether systemd takes it
+  t.deepEqual([await service.run(store), await service.run(store), await service.run(store)], [true, true, true])
+  // It closes what it refuses some time later, in a process of its own
+  for (let tries = 0; tries < 50; tries++) t.is(await service.run(store), 'ERR_PASSFD_STORE_REFUSED')
+  t.is(await manager.show('state.service', 'NFileDescriptorStore'), '3')
+  await service.run(`
+    await systemd.notify({ notifyAccess: 'none' })
+    await systemd.notify({ status: 'not heard' })
+    await systemd.barrier()`)
+  t.is(await manager.show('state.service', 'StatusText'), '')
+  await manager.systemctl('stop', 'state.service')
+  t.is(await manager.show('state.service', 'NFileDescriptorStore'), '3')
+  service = await started(manager, 'state.service')
+  t.deepEqual(
+    await service.run(
+      'await systemd.notify({ ready: true }); return systemd.activatedSockets().map(({ name }) => name).sort()'
+    ),
+    ['one', 'one', 'one', 'state.socket']
+  )
+  await manager.systemctl('stop', 'state.service')
+  await manager.systemctl('clean', '--what=fdstore', 'state.service')
+  t.is(await manager.show('state.service', 'NFileDescriptorStore'), '0')
+  const none = await started(manager, 'none.service')
+  t.is(await none.run('return process.env.FDSTORE'), null)
+})

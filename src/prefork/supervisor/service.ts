@@ -47,13 +47,15 @@ export class ServiceReports {
     this.#say({ ready: true, status: this.#status, ...(replaces && { mainPid: process.pid }) })
   }
 
-  /** A reload begins. Returns a function to be called when it is done, or has failed. */
+  /**
+   * A reload, or the start of a successor, begins. Returns a function to be called when it is done, or has failed. A superseded supervisor need not call
+   * it. With Type=notify-reload the manager waits for a RELOADING=1 that is later than its signal, so each one is reported.
+   */
   reloading(): () => void {
-    if (this.#reloads++ === 0) {
-      this.#status = this.#text()
-      this.#say({ reloading: true, status: this.#status })
-      this.#extend()
-    }
+    this.#reloads++
+    this.#status = this.#text()
+    this.#say({ reloading: true, status: this.#status })
+    this.#extend()
     return () => {
       if (--this.#reloads > 0 || this.#ended || this.#phase !== 'running') return
       clearInterval(this.#extending)
@@ -73,7 +75,8 @@ export class ServiceReports {
   supersededBy(pid: number): void {
     clearInterval(this.#extending)
     if (unitOf(pid) === unitOf(process.pid)) {
-      this.#say({ mainPid: pid })
+      // The manager may not hear the successor's READY=1 before that is its main process
+      this.#say({ mainPid: pid, ...(this.#reloads > 0 && { ready: true }) })
       if (this.#watchdog !== false) this.#watchdog.stop()
     } else this.#say({ status: `superseded by process ${pid}, finishes its requests` })
     this.#superseded = true

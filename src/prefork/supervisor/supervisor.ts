@@ -319,6 +319,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       ? upgradeOnSignal({
           sockets: () => this.#listeners.activated(),
           isSuperseded: () => takeover!.superseded,
+          onBegin: () => this.#service?.reloading() ?? (() => {}),
           onFailure: (message, pid) =>
             this.#reports.takeover({ code: 'upgrade', message, ...(pid === undefined ? {} : { pid }) })
         })

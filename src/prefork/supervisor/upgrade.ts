@@ -8,6 +8,8 @@ export interface Upgraded {
   /** Returns the sockets that the service manager has given. */
   sockets(): readonly { readonly name: string; readonly fd: number }[]
   isSuperseded(): boolean
+  /** A successor is about to be started. Returns a function to be called if it fails. */
+  onBegin(): () => void
   /** The successor could not be started, or has ended before it served. A sentence. */
   onFailure(message: string, pid: number | undefined): void
 }
@@ -16,14 +18,18 @@ export interface Upgraded {
 export function upgradeOnSignal(supervisor: Upgraded): () => void {
   let isStarting = false
   let forget = (): void => {}
+  let failed = (): void => {}
   const over = (what: string, pid?: number): void => {
     forget()
     isStarting = false
-    if (!supervisor.isSuperseded()) supervisor.onFailure(`${what}. This supervisor goes on.`, pid)
+    if (supervisor.isSuperseded()) return
+    failed()
+    supervisor.onFailure(`${what}. This supervisor goes on.`, pid)
   }
   const start = async (): Promise<void> => {
     if (isStarting || supervisor.isSuperseded()) return
     isStarting = true
+    failed = supervisor.onBegin()
     let pid: number | undefined
     try {
       pid = await launchAgain(supervisor.sockets())
