@@ -1,5 +1,7 @@
 /* Descriptors: who owns them, and what they are open on. */
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "../waist/os.h"
@@ -180,6 +182,19 @@ FUNCTION(reopen)
 
 FUNCTION_OF_TWO(lock, fd, bool, on, os_lock(fd, on))
 
+/* Once in a process, not in each environment: the numbers of a service manager are used again after they were closed. */
+FUNCTION(activation)
+{
+	static atomic_flag given = ATOMIC_FLAG_INIT;
+	bool on;
+	(void) environment;
+	TRY(read_bool(environment, argument[0], &on));
+	if (on)
+		return atomic_flag_test_and_set(&given) ? -EALREADY : 0;
+	atomic_flag_clear(&given);
+	return 0;
+}
+
 FUNCTION(limit)
 {
 	(void) environment;
@@ -193,5 +208,6 @@ const struct function own_functions[] = {
 	{"pendingCloses", call_pending_closes}, {"held", call_held}, {"dup", call_duplicate}, {"pipe", call_make_pipe},
 	{"socketpair", call_make_socketpair}, {"kind", call_kind}, {"resize", call_resize}, {"pidfd", call_pidfd},
 	{"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags}, {"nonblocking", call_nonblocking},
-	{"reopen", call_reopen}, {"lock", call_lock}, {"limit", call_limit}, {NULL, NULL}
+	{"reopen", call_reopen}, {"lock", call_lock}, {"limit", call_limit},
+	{"activation", call_activation}, {NULL, NULL}
 };

@@ -29,12 +29,17 @@ export function checkOwnCopy(value: unknown, what: string, expected: string): vo
 
 /** A few words about any value, for an error's sentence. */
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return `'${printable(value.length > 60 ? `${value.slice(0, 60)}…` : value)}'`
+  if (typeof value === 'string') return `'${shown(value)}'`
   if (typeof value === 'object' && value !== null) {
     const elsewhere = madeElsewhere(value)
     return elsewhere === undefined ? `an object (${className(value)})` : `a ${elsewhere.what} of ${elsewhere.by}`
   }
   return typeof value === 'function' ? 'a function' : String(value)
+}
+
+/** The beginning of a text, printable. */
+export function shown(text: string): string {
+  return printable(text.length > 60 ? `${text.slice(0, 60)}…` : text)
 }
 
 /** Its control characters and lone surrogates as escapes: a sentence is printed on terminals. */

@@ -1,5 +1,6 @@
 /** Descriptors that a service manager has given this process at its start: systemd's socket activation, sd_listen_fds(3). */
 import { closeSync, fstatSync, statfsSync } from 'node:fs'
+import { shown } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { available, native } from './native.ts'
 
@@ -20,6 +21,9 @@ const VARIABLES = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNAMES
 const MOST = 1 << 20
 /** statfs(2) of a pidfd, from Linux 6.9 on: its inode number is the process's for ever. */
 const PIDFS_MAGIC = 0x50494446
+const DIGITS = /^\d+$/
+/** As many names as an error lists. */
+const MOST_NAMES = 20
 /** The name of those without one, as sd_listen_fds_with_names(3) has it. */
 const UNKNOWN = 'unknown'
 
@@ -27,30 +31,39 @@ const UNKNOWN = 'unknown'
  * Takes what the variables name, makes each number close-on-exec and holds it, and removes the variables unless `keep`. Empty if they are not there, or
  * are another process's (a parent's, of which they were inherited): then it leaves them. Throws ERR_PASSFD_ACTIVATION if they are wrong, and holds nothing.
  */
-export function takePassed(keep: boolean, env: NodeJS.ProcessEnv = process.env): { name: string; fd: number }[] {
-  if (!isForUs(env)) return []
-  const count = Number(env.LISTEN_FDS)
-  if (!/^\d+$/.test(env.LISTEN_FDS ?? '') || count > MOST)
-    throw new PassfdError('ACTIVATION', { detail: `LISTEN_FDS is "${env.LISTEN_FDS ?? ''}", and not a number` })
-  const given = env.LISTEN_FDNAMES
+function takePassed(keep: boolean): { name: string; fd: number }[] {
+  if (!isForUs(process.env)) return []
+  // A worker thread has a copy of the environment. The numbers in it may be other files' by now
+  if (native.activation(true) < 0) throw wrong('another thread of this process, or another part of it, has got them')
+  try {
+    const passed = hold(process.env)
+    if (!keep) for (const variable of VARIABLES) delete process.env[variable]
+    return passed
+  } catch (error) {
+    native.activation(false)
+    throw error
+  }
+}
+
+function hold({ LISTEN_FDS = '', LISTEN_FDNAMES: given }: NodeJS.ProcessEnv): { name: string; fd: number }[] {
+  const count = Number(LISTEN_FDS)
+  if (!DIGITS.test(LISTEN_FDS) || count > MOST) throw wrong(`LISTEN_FDS is "${shown(LISTEN_FDS)}", and not a number`)
   const names = given === undefined ? Array<string>(count).fill(UNKNOWN) : count === 0 ? [] : given.split(':')
-  if (names.length !== count)
-    throw new PassfdError('ACTIVATION', {
-      detail: `LISTEN_FDS is ${count}, but LISTEN_FDNAMES has ${names.length} names`
-    })
+  if (names.length !== count) throw wrong(`LISTEN_FDS is ${count}, but LISTEN_FDNAMES has ${names.length} names`)
   const passed: { name: string; fd: number }[] = []
   for (const [index, name] of names.entries()) {
     const fd = FIRST + index
     if (native.hold(fd) < 0) {
       for (const { fd } of passed) native.release(fd)
-      throw new PassfdError('ACTIVATION', {
-        detail: `LISTEN_FDS is ${count}, but descriptor ${fd} is not open, or something else in this process owns it`
-      })
+      throw wrong(`LISTEN_FDS is ${count}, but descriptor ${fd} is not open, or something else in this process owns it`)
     }
     passed.push({ name, fd })
   }
-  if (!keep) for (const variable of VARIABLES) delete env[variable]
   return passed
+}
+
+function wrong(detail: string): PassfdError {
+  return new PassfdError('ACTIVATION', { detail })
 }
 
 /** What the names of `storeDescriptor()`'s probes begin with. A crash may leave one in systemd's store for a moment. */
@@ -94,13 +107,16 @@ export function passedAs(name: string): Passed | undefined {
   const found = passed().filter(each => each.name === name)
   if (found.length > 1) throw new PassfdError('ACTIVATED_SEVERAL', { name, count: found.length })
   if (found.length === 0 && given.length > 0)
-    throw new PassfdError('ACTIVATED_MISSING', { name, names: [...new Set(given)].join(', ') })
+    throw new PassfdError('ACTIVATED_MISSING', {
+      name,
+      names: [...new Set(given)].slice(0, MOST_NAMES).map(shown).join(', ')
+    })
   return found[0]
 }
 
 /** Whether they name this very process. A pid may be used again; a pidfd's inode number is not (LISTEN_PIDFDID, systemd 259). */
 function isForUs({ LISTEN_PID, LISTEN_PIDFDID }: NodeJS.ProcessEnv): boolean {
-  if (Number(LISTEN_PID) !== process.pid) return false
+  if (!DIGITS.test(LISTEN_PID ?? '') || Number(LISTEN_PID) !== process.pid) return false
   const own = LISTEN_PIDFDID === undefined ? undefined : pidfdId()
   return own === undefined || own === LISTEN_PIDFDID
 }

@@ -61,6 +61,8 @@ export interface Native {
    */
   closeLater(fds: Int32Array, start: number, count: number, tag: number): number
   pendingCloses(): number // handed to `closeLater` in this process and not closed yet
+  /** true: the descriptors that a service manager has given this process are this environment's. -EALREADY: they were given out already. false: not yet. */
+  activation(on: boolean): number
   held(): number // how many owners the descriptors of this environment have
   dup(fd: number): number // needs not be held
   /** Adds an owner to a held number. Each owner closes it once, and the last close closes it in the kernel. Returns `fd`. */

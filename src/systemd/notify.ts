@@ -1,6 +1,6 @@
 /** What a service sends to its manager (sd_notify(3)), and the descriptors that the manager stores for it. */
 import { randomUUID } from 'node:crypto'
-import { checkInteger, checkType, invalid } from '../base/check.ts'
+import { checkInteger, checkType, invalid, shown } from '../base/check.ts'
 import { deferred, quiet } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
@@ -193,7 +193,7 @@ function addressOf(): string | { abstract: string } | undefined {
   const abstract = given.startsWith('@') ? given.slice(1) : ''
   if (abstract !== '' && Buffer.byteLength(abstract) <= LONGEST_NAME) return { abstract }
   if (given.startsWith('/')) return given
-  throw new PassfdError('NOTIFY_SOCKET', { address: given })
+  throw new PassfdError('NOTIFY_SOCKET', { address: shown(given) })
 }
 
 /** The manager closes the pipe when it has handled what came before. */

@@ -116,6 +116,95 @@ test('wrong variables are an error, and nothing is taken', t =>
     }
   }))
 
+test('they are one thread’s: another one, with its copy of the environment, never gets a number that was used again', t =>
+  withSome(async descriptors => {
+    const door = new URL('../../build/dist/systemd/index.js', import.meta.url).href
+    const worker = `
+      const { once } = await import('node:events')
+      const { Worker } = await import('node:worker_threads')
+      const source = \`
+        Promise.all([import('node:worker_threads'), import(${JSON.stringify(door)})]).then(([{ parentPort }, systemd]) => {
+          parentPort.on('message', options => {
+            try {
+              parentPort.postMessage(systemd.activatedSockets(options).length)
+            } catch ({ code }) {
+              parentPort.postMessage(code)
+            }
+          })
+          parentPort.postMessage('loaded')
+        })\`
+      const worker = new Worker(source, { eval: true })
+      await once(worker, 'message')
+      const ask = async options => {
+        worker.postMessage(options)
+        return (await once(worker, 'message'))[0]
+      }
+      const own = options => { try { return systemd.activatedSockets(options) } catch ({ code }) { return code } }
+      const { openSync, fstatSync } = await import('node:fs')`
+    for (const keepEnvironment of [false, true])
+      t.deepEqual(
+        await run(
+          `${worker}
+          for (const { descriptor } of own({ keepEnvironment: ${keepEnvironment} })) descriptor.close()
+          const again = [openSync('/dev/null'), openSync('/dev/null'), openSync('/dev/null')]
+          const found = [await ask({ keepEnvironment: ${keepEnvironment} }), await ask({})]
+          await worker.terminate()
+          return [again, found, again.map(fd => fstatSync(fd).isCharacterDevice())]`,
+          descriptors
+        ),
+        [
+          [3, 4, 5],
+          ['ERR_PASSFD_ACTIVATION', 'ERR_PASSFD_ACTIVATION'],
+          [true, true, true]
+        ]
+      )
+    // The thread that asks first gets them. They end with it
+    t.deepEqual(
+      await run(
+        `${worker}
+        const found = [await ask({}), own({})]
+        await worker.terminate()
+        const again = [openSync('/dev/null'), openSync('/dev/null'), openSync('/dev/null')]
+        return [...found, again, own({}), again.map(fd => fstatSync(fd).isCharacterDevice())]`,
+        descriptors
+      ),
+      [3, 'ERR_PASSFD_ACTIVATION', [3, 4, 5], 'ERR_PASSFD_ACTIVATION', [true, true, true]]
+    )
+    // What was wrong may be put right: nobody has them yet
+    t.deepEqual(
+      await run(
+        `${worker}
+        const found = [own({}), await ask({})]
+        process.env.LISTEN_FDS = '3'
+        await worker.terminate()
+        return [...found, own({}).length]`,
+        descriptors,
+        { fds: 'x' }
+      ),
+      ['ERR_PASSFD_ACTIVATION', 'ERR_PASSFD_ACTIVATION', 3]
+    )
+  }))
+
+test('what an error repeats of the environment is short, and safe to print', t =>
+  withSome(async descriptors => {
+    const attempt = `
+      const bind = () => passfd.Descriptor.bind({ activated: 'web' })
+      const message = await bind().catch(({ message }) => message)`
+    const shown = async (given: Given): Promise<string> => run(`${attempt}; return message`, descriptors, given)
+    const control = 'a\u001b[31m\nb'
+    for (const given of [
+      { fds: control },
+      { fds: '9'.repeat(5000) },
+      { names: `${control}:b:c` },
+      { names: `${'n'.repeat(5000)}:b:c` }
+    ]) {
+      const message = await shown(given)
+      t.notRegex(message, /\p{Cc}/u)
+      t.true(message.length < 1000, message)
+    }
+    t.is(await run(`${LIST}; return list()`, descriptors, { pid: '0x$(printf %x $$)' }).then(({ length }) => length), 0)
+  }))
+
 test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; and what to bind without a manager', async t => {
   const listener = await Descriptor.bind({ port: 0, host: '127.0.0.1' })
   const address = await withPort(listener)
