@@ -253,6 +253,8 @@ const TABLE = {
 
 /** Alternative sentences of a code, for cases that its sentence in TABLE does not describe. */
 const OTHERS = {
+  ACTIVATED_TAKEN:
+    'The service manager has given a socket named {name}, and another part of this program has taken it. Use what it has returned there.',
   UNKNOWN_OPTION: '{what} has the unknown option {option}{hint}'
 } as const
 

@@ -106,6 +106,8 @@ function entryOf({ name, fd }: { name: string; fd: number }): Passed {
 export function passedAs(name: string): Passed | undefined {
   const found = passed().filter(each => each.name === name)
   if (found.length > 1) throw new PassfdError('ACTIVATED_SEVERAL', { name, count: found.length })
+  if (found.length === 0 && given.includes(name))
+    throw new PassfdError('ACTIVATED_MISSING', { name }, { sentence: 'ACTIVATED_TAKEN' })
   if (found.length === 0 && given.length > 0)
     throw new PassfdError('ACTIVATED_MISSING', {
       name,

@@ -218,7 +218,7 @@ test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; an
       const found = await Descriptor.bind({ activated: 'http', port: 1 })
       const server = await listen({ activated: 'admin' })
       const { connect } = await import('node:net')
-      const again = await Descriptor.bind({ activated: 'http' }).catch(({ code }) => code)
+      const again = await Descriptor.bind({ activated: 'http' }).catch(({ code, message }) => code + message)
       await server.close()
       const { kind } = found
       found.close()
@@ -226,7 +226,12 @@ test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; an
       both,
       given
     ),
-    ['tcp-listener', 'ERR_PASSFD_ACTIVATED_MISSING', 0]
+    [
+      'tcp-listener',
+      'ERR_PASSFD_ACTIVATED_MISSING' +
+        'The service manager has given a socket named http, and another part of this program has taken it. Use what it has returned there.',
+      0
+    ]
   )
   t.deepEqual(
     await run(
