@@ -456,7 +456,7 @@ managed(
 managed(
   'a unit of passfd: what it prints starts, with arguments of all kinds; it is seen by its name, reloads and stops',
   async (t, manager) => {
-    const folder = join(manager.folder, 'my $shop 50%')
+    const folder = join(manager.folder, 'my $shop 50% ')
     mkdirSync(folder)
     const path = join(manager.folder, 'web.sock')
     const source = `require('http').createServer((_, response) => response.end(JSON.stringify([process.argv.slice(2), process.cwd()]))).listen(process.argv[2])`
@@ -472,7 +472,7 @@ managed(
       '',
       ';',
       '#',
-      'a\tb\nc',
+      'a\tb\nc\rd\x01\x7f',
       'ä€😀',
       '--x=y',
       '-w'

@@ -64,12 +64,20 @@ export function checkFound(command: string, path: string, cwd: string): void {
     const remedy = `Make it executable ("chmod +x ${command}"), or name what runs it: passfd serve -- sh ${command}`
     throw new CommandError(EXIT.noPermission, `${file} can't be executed`, remedy)
   }
-  if (path.split(delimiter).some(folder => isExecutable(resolve(cwd, folder, command)))) return
+  if (folderWith(command, path, cwd) !== undefined) return
   const isFolder = statSync(resolve(cwd, command), { throwIfNoEntry: false })?.isDirectory() === true
   const remedy = isFolder
     ? `The folder of that name has no program, either: ${NO_MAIN}`
     : 'Check its name, or install its package'
   throw new CommandError(EXIT.noInput, `There is no command "${command}"`, remedy)
+}
+
+/** The folder of PATH that has a command. A relative one starts at `cwd`. */
+export function folderWith(command: string, path: string, cwd: string): string | undefined {
+  return path
+    .split(delimiter)
+    .map(folder => resolve(cwd, folder))
+    .find(folder => isExecutable(resolve(folder, command)))
 }
 
 /** Whether `node <folder>` finds a program: "main" of package.json, or index.js. It does not look at "exports". */

@@ -1,12 +1,14 @@
 /** `passfd unit <program> [args…]`: a unit of systemd that runs what `passfd serve` would. */
 import { userInfo } from 'node:os'
-import { dirname, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { delimiter, dirname, resolve } from 'node:path'
+import { type Command, InvalidArgumentError } from 'commander'
 import { CommandError, EXIT } from '../exit.ts'
 import { examples, Ui } from '../ui.ts'
 import { loadConfiguration } from './config.ts'
 import { addOptions, type ServeOptions, withPaths, wordKind } from './options.ts'
+import { checkFound, folderWith } from './program.ts'
 import { planOf } from './serve.ts'
+import { environmentOf } from './supervisor-options.ts'
 import { withWatchFolders } from './watch-folders.ts'
 
 interface UnitOptions extends ServeOptions {
@@ -21,6 +23,8 @@ const KILL_TIMEOUT = 5000
 const WATCHDOG = 30
 /** What systemd waits longer than the server's own limits, in s. */
 const SLACK = 10
+/** What systemd takes for a user, or nearly so. It reads an empty name as root. */
+const USER = /^[\p{L}\p{N}_][\p{L}\p{N}_.@\\-]*\$?$/u
 
 export function register(program: Command): void {
   let words: readonly string[] = []
@@ -33,7 +37,7 @@ export function register(program: Command): void {
     .argument('[args...]', 'its arguments')
     .passThroughOptions()
     .option('--per-user', "for a user's own manager (systemctl --user)")
-    .option('--run-as <user>', 'the user of the service (default: who prints it)')
+    .option('--run-as <user>', 'the user of the service (default: who prints it)', userOf)
     .action((first: string | undefined, rest: string[], options: UnitOptions) =>
       printUnit(first === undefined ? [] : [first, ...rest], options, words, new Ui(command))
     )
@@ -68,9 +72,25 @@ async function printUnit(
     throw new CommandError(EXIT.usage, "A user's own manager has no other users", 'Give --per-user or --run-as')
   const cwd = process.cwd()
   const options = { ...(await loadConfiguration(cwd, serve.config)), ...withPaths(serve, cwd) }
-  const { name } = planOf(program, options, ui, cwd)
+  const { name, command, cwd: folder } = planOf(program, options, ui, cwd)
   const user = perUser ? undefined : (runAs ?? userName())
-  ui.print(unitOf({ name, options, cwd, words, perUser, user }))
+  const path = pathFor(command[0], options, folder, ui.streams.env.PATH)
+  ui.print(unitOf({ name, options, cwd, words, perUser, user, path }))
+}
+
+/** The folders of PATH in the unit. With that of a command which the shell finds, and the service would not. Throws (exit code 66) if nobody finds it. */
+function pathFor(command: string, options: ServeOptions, cwd: string, shell: string | undefined): string[] {
+  const { PATH: inUnit } = environmentOf(options, { cwd, env: { PATH: PATH.join(delimiter) }, colors: false })
+  if (command.includes('/') || folderWith(command, inUnit!, cwd) !== undefined) return PATH
+  const found = folderWith(command, shell ?? inUnit!, cwd)
+  if (found !== undefined) return [...PATH, found]
+  checkFound(command, shell ?? inUnit!, cwd) // throws
+  return PATH
+}
+
+function userOf(given: string): string {
+  if (USER.test(given)) return given
+  throw new InvalidArgumentError("It must be a user's name or number")
 }
 
 interface Unit {
@@ -82,16 +102,20 @@ interface Unit {
   readonly perUser: boolean
   /** Undefined: root, or the user of the manager. */
   readonly user: string | undefined
+  /** The folders of PATH. */
+  readonly path?: readonly string[]
 }
 
-/** The text of the unit, without its last newline. */
+const PATH = [...new Set([dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'])]
+
+/** The text of the unit, without its last newline. Throws (exit code 64) if the folder can't stand there. */
 export function unitOf(
-  { name, options, cwd, words, perUser, user }: Unit,
+  { name, options, cwd, words, perUser, user, path = PATH }: Unit,
   passfd = resolve(process.argv[1] ?? 'passfd')
 ): string {
   const { lameDuck = 0, stopTimeout = STOP_TIMEOUT, killTimeout = KILL_TIMEOUT } = options
-  const command = [process.execPath, passfd, 'serve', ...words].map(word => quoted(word)).join(' ')
-  const path = [...new Set([dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'])].join(':')
+  // systemd expands no variables in the path of the program (systemd.service(5))
+  const command = [quoted(process.execPath, false), ...[passfd, 'serve', ...words].map(word => quoted(word))].join(' ')
   const place = perUser ? '~/.config/systemd/user' : '/etc/systemd/system'
   const systemctl = perUser ? 'systemctl --user' : 'systemctl'
   const lines = [
@@ -104,10 +128,10 @@ export function unitOf(
     '[Service]',
     'Type=notify',
     ...(user === undefined ? [] : [`User=${user}`]),
-    `WorkingDirectory=${specifiers(cwd)}`,
+    `WorkingDirectory=${folderText(cwd)}`,
     `RuntimeDirectory=${name}`,
     'RuntimeDirectoryMode=0700',
-    `Environment=${quoted(`PATH=${path}`, false)}`,
+    `Environment=${quoted(`PATH=${path.join(':')}`, false)}`,
     `Environment=PASSFD_RUNTIME_DIR=%t/${name}`,
     `ExecStart=${command}`,
     'ExecReload=/bin/kill -HUP $MAINPID',
@@ -146,9 +170,24 @@ function withoutOwn(words: readonly string[]): string[] {
   return [...kept, ...words.slice(at)]
 }
 
+/** A path alone (systemd.exec(5)), which has no quotation marks. systemd drops space at the end, and a backslash there continues the line. */
+function folderText(folder: string): string {
+  if (/[\n\r]/.test(folder))
+    throw new CommandError(
+      EXIT.usage,
+      'The name of this folder has a line break, and a unit has no words for that',
+      'Rename it'
+    )
+  return specifiers(/[\s\\]$/.test(folder) ? `${folder}/` : folder)
+}
+
+const ESCAPES: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }
+
 /** A word of a command line (systemd.service(5)), or a value (systemd.syntax(7)): a command line has variables, too. */
 export function quoted(word: string, variables = true): string {
-  const escaped = specifiers(word).replace(/[\\"]/g, '\\$&').replace(/\n/g, '\\n').replace(/\t/g, '\\t')
+  const escaped = specifiers(word)
+    .replace(/[\\"]/g, '\\$&')
+    .replace(/[\n\r\t]/g, each => ESCAPES[each]!)
   const plain = variables ? escaped.replaceAll('$', '$$$$') : escaped
   return /^[\w@%+=:,./-]+$/.test(word) ? plain : `"${plain}"`
 }

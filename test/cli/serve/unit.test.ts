@@ -45,11 +45,85 @@ test('words are quoted as systemd reads them', t => {
     ["it's", '"it\'s"'],
     ['a\\b', '"a\\\\b"'],
     ['a\nb', '"a\\nb"'],
+    ['a\rb', '"a\\rb"'],
     [';', '";"'],
     ['ä', '"ä"']
   ]
   for (const [word, expected] of words) t.is(quoted(word), expected)
   t.is(quoted('$HOME', false), '"$HOME"')
+})
+
+test('a folder as systemd reads it; one with a line break is refused', async t => {
+  for (const [cwd, expected] of [
+    ['/srv/my shop', '/srv/my shop'],
+    ['/srv/shop ', '/srv/shop /'],
+    ['/srv/shop\t', '/srv/shop\t/'],
+    ['/srv/shop\\', '/srv/shop\\/'],
+    ['/', '/']
+  ])
+    t.is(settingIn(unitOf({ ...BASE, cwd: cwd! }), 'WorkingDirectory'), expected, cwd)
+  for (const cwd of ['/srv/a\nExecStartPre=/bin/false', '/srv/a\rb'])
+    t.throws(() => unitOf({ ...BASE, cwd }), { message: /line break/ })
+})
+
+test("systemd takes a program's path as it is: a $ in it is no variable", t => {
+  const { execPath } = process
+  try {
+    process.execPath = '/opt/a$b c%/node'
+    t.true(
+      settingIn(unitOf({ ...BASE, words: ['$x'] }, '/srv/$/passfd.mjs'), 'ExecStart')!.startsWith(
+        '"/opt/a$b c%%/node" "/srv/$$/passfd.mjs" serve "$$x"'
+      )
+    )
+  } finally {
+    process.execPath = execPath
+  }
+})
+
+test('a user must be a name or a number: an empty one would be root', async t => {
+  const folder = temporaryPath('folder')
+  mkdirSync(folder)
+  writeFileSync(join(folder, 'server.js'), '')
+  const before = process.cwd()
+  process.chdir(folder)
+  try {
+    for (const user of ['', ' ', 'a b', 'a\nExecStartPre=/bin/false', 'a\r', 'a:b', 'a/b', '-x', 'a%'])
+      for (const args of [['--run-as', user], [`--run-as=${user}`]]) {
+        const { code, out, err } = await runPassfd(['unit', ...args, 'server.js'])
+        t.deepEqual([code, out], [EXIT.usage, ''], user)
+        t.regex(err, /a user's name or number/)
+      }
+    for (const user of ['www-data', '_x', '33', 'a.b', 'first.last@example.org', 'DOMAIN\\user'])
+      t.is(settingIn((await runPassfd(['unit', '--run-as', user, 'server.js'])).out, 'User'), user)
+  } finally {
+    process.chdir(before)
+  }
+})
+
+test('a command is found in the folders that the unit has, or in those of the shell, which it then has, too', async t => {
+  const folder = temporaryPath('folder')
+  mkdirSync(join(folder, 'node_modules/.bin'), { recursive: true })
+  mkdirSync(join(folder, 'far'))
+  for (const name of ['node_modules/.bin/near-command', 'far/far-command'])
+    writeFileSync(join(folder, name), '', { mode: 0o755 })
+  const before = process.cwd()
+  process.chdir(folder)
+  const env = { PATH: `${join(folder, 'none')}:far:/usr/bin` }
+  try {
+    const path = async (command: string): Promise<string> => {
+      const { out, err } = await runPassfd(['unit', command], captured(env))
+      t.is(err, '')
+      return out.split('\n').find(line => /^Environment="?PATH=/.test(line))!
+    }
+    t.notRegex(await path('near-command'), new RegExp(folder))
+    t.notRegex(await path('sh'), new RegExp(folder))
+    t.true((await path('far-command')).endsWith(`:${join(folder, 'far')}`))
+    const { code, out, err } = await runPassfd(['unit', 'no-such-command'], captured(env))
+    t.deepEqual([code, out], [EXIT.noInput, ''])
+    t.regex(err, /There is no command "no-such-command"/)
+  } finally {
+    process.chdir(before)
+  }
 })
 
 test('the options of passfd serve go on, in their order; its own do not; those of the program are the program’s', async t => {
