@@ -6,6 +6,7 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { type Passed, passed, passedAs } from '../os/activation.ts'
 import { type ActivatedSpec, splitActivated } from '../os/bind-spec.ts'
 import { type Descriptor, moveOut, own } from './descriptor.ts'
+import { isServed } from './kind.ts'
 
 /** One of them. The caller owns the Descriptor. */
 export interface ActivatedDescriptor {
@@ -40,7 +41,7 @@ export function activatedSockets(options: ActivationOptions = {}): ActivatedDesc
  * @internal Returns the Descriptor of this name, which stays here until it is moved: another call returns it again. Otherwise as `passedAs()`.
  */
 export function activated(name: string): Descriptor | undefined {
-  const entry = passedAs(name)
+  const entry = passedAs(name, isServed)
   if (entry === undefined) return undefined
   let descriptor = descriptors.get(entry)
   if (descriptor === undefined) {

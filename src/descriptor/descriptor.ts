@@ -20,7 +20,7 @@ import { checkUsable, native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
 import { type DescriptorSource, numberOf } from './from-node.ts'
 import { GONE, type Gone, goneError } from './gone.ts'
-import { DUPLEXES, FILES, KINDS, type Kind, LISTENERS, SOCKETS, STREAMS } from './kind.ts'
+import { DUPLEXES, FILES, isServed, KINDS, type Kind, LISTENERS, SOCKETS, STREAMS } from './kind.ts'
 import { register, SETTLE, settleLater, unregister } from './leak.ts'
 import { type Lender, lenderThatWas } from './lender.ts'
 import { OpenFile } from './open-file.ts'
@@ -149,13 +149,14 @@ export class Descriptor implements Disposable {
    * as it is. TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 chooses a free port. A socket file has mode
    * 0600 from the moment it exists unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd and /etc/group) are set
    * before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)). With `activated` it returns the socket of this name
-   * from the service manager, of whatever kind (passfd/systemd); it binds the address only if the manager has given no socket at all.
+   * from the service manager, of whatever kind (passfd/systemd); it binds the address only if the manager has given
+   * no listener and no datagram socket.
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
     if (spec instanceof Descriptor) return spec
     checkOwnCopy(spec, 'spec', 'a Descriptor of this copy of passfd')
     const { activated, address } = readActivatedSpec(spec, 'spec', '')
-    const given = activated === undefined ? undefined : passedAs(activated)
+    const given = activated === undefined ? undefined : passedAs(activated, isServed)
     if (given !== undefined) return own(given.take())
     if (address === undefined) throw new PassfdError('ACTIVATED_NONE', { name: activated! })
     return own((await bindSocket(address)).fd)

@@ -74,8 +74,8 @@ export function isProbe(name: string): boolean {
 }
 
 let all: Passed[] | undefined
-/** The names of all that were given, also of what was taken since. */
-let given: readonly string[] = []
+/** All that were given, also what was taken since. `kind`: as the shim gives it. */
+let given: readonly { readonly name: string; readonly kind: number }[] = []
 
 /** Returns those that nobody has taken. `keep`: as in `takePassed()`. Empty where the shim is missing. */
 export function passed(keep = false): readonly Passed[] {
@@ -84,7 +84,7 @@ export function passed(keep = false): readonly Passed[] {
     const taken = takePassed(keep)
     for (const { name, fd } of taken) if (isProbe(name)) native.close(fd)
     all = taken.filter(({ name }) => !isProbe(name)).map(entryOf)
-    given = all.map(({ name }) => name)
+    given = all.map(({ name, fd }) => ({ name, kind: native.kind(fd) }))
   }
   all = all.filter(each => !each.isGone())
   return all
@@ -100,20 +100,19 @@ function entryOf({ name, fd }: { name: string; fd: number }): Passed {
 }
 
 /**
- * Returns the one of this name. Undefined if the manager has given none at all, because the program was started by hand. Throws
- * ERR_PASSFD_ACTIVATED_MISSING, ERR_PASSFD_ACTIVATED_SEVERAL, ERR_PASSFD_ACTIVATION.
+ * Returns the one of this name. Undefined if the manager has given no socket at all, because the program was started by hand, or its unit has none;
+ * `isServed`: whether a kind is that of a socket unit. Throws ERR_PASSFD_ACTIVATED_MISSING, ERR_PASSFD_ACTIVATED_SEVERAL, ERR_PASSFD_ACTIVATION.
  */
-export function passedAs(name: string): Passed | undefined {
-  const found = passed().filter(each => each.name === name)
-  if (found.length > 1) throw new PassfdError('ACTIVATED_SEVERAL', { name, count: found.length })
-  if (found.length === 0 && given.includes(name))
+export function passedAs(name: string, isServed: (kind: number) => boolean): Passed | undefined {
+  const [found, ...others] = passed().filter(each => each.name === name)
+  if (others.length > 0) throw new PassfdError('ACTIVATED_SEVERAL', { name, count: 1 + others.length })
+  if (found !== undefined) return found
+  if (given.some(each => each.name === name))
     throw new PassfdError('ACTIVATED_MISSING', { name }, { sentence: 'ACTIVATED_TAKEN' })
-  if (found.length === 0 && given.length > 0)
-    throw new PassfdError('ACTIVATED_MISSING', {
-      name,
-      names: [...new Set(given)].slice(0, MOST_NAMES).map(shown).join(', ')
-    })
-  return found[0]
+  // What systemd has stored for the service comes with every start, and says nothing of sockets
+  if (!given.some(({ kind }) => isServed(kind))) return undefined
+  const names = [...new Set(given.map(each => each.name))].slice(0, MOST_NAMES).map(shown).join(', ')
+  throw new PassfdError('ACTIVATED_MISSING', { name, names })
 }
 
 /** Whether they name this very process. A pid may be used again; a pidfd's inode number is not (LISTEN_PIDFDID, systemd 259). */

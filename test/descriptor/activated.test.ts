@@ -185,6 +185,32 @@ test('they are one thread’s: another one, with its copy of the environment, ne
     )
   }))
 
+test('what a store has kept is no socket: the address beside the name is bound, at the first start and at the next', t =>
+  withSome(async ([listener, one, two]) => {
+    const bind = `return passfd.Descriptor.bind({ activated: 'http', port: 0, host: '127.0.0.1' }).then(({ kind }) => kind)`
+    const { readable, writable } = Descriptor.pipe()
+    const [left, right] = Descriptor.socketpair()
+    const kept = [one!, two!, readable, left]
+    const names = 'a:b:c:d'
+    t.is(await run(bind, kept, { names }), 'tcp-listener')
+    t.like(await run(`return passfd.Descriptor.bind({ activated: 'http' })`, kept, { names }), {
+      code: 'ERR_PASSFD_ACTIVATED_NONE'
+    })
+    t.is(
+      await run(`const { kind } = await passfd.Descriptor.bind({ activated: 'a', port: 0 }); return kind`, kept, {
+        names
+      }),
+      'memfd'
+    )
+    const seat = `
+      const supervisor = new Supervisor({ entry: '/none', listeners: { web: { activated: 'http', port: 0, host: '127.0.0.1' } }, workers: 1, restart: () => ({ restart: false, reason: 'no' }) })
+      return supervisor.start().catch(({ code }) => code)`
+    t.not(await run(seat, kept, { names }), 'ERR_PASSFD_ACTIVATED_MISSING')
+    // A listener may be one of a socket unit whose name is another one
+    t.like(await run(bind, [...kept, listener!], { names: `${names}:e` }), { code: 'ERR_PASSFD_ACTIVATED_MISSING' })
+    for (const each of [readable, writable, left, right]) each.close()
+  }))
+
 test('what an error repeats of the environment is short, and safe to print', t =>
   withSome(async descriptors => {
     const attempt = `
