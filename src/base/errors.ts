@@ -253,6 +253,8 @@ const TABLE = {
 
 /** Alternative sentences of a code, for cases that its sentence in TABLE does not describe. */
 const OTHERS = {
+  ACTIVATED_ELSEWHERE:
+    'The service manager has given sockets to process {owner} (LISTEN_PID), and this one is process {own}; {name} is expected here. Start Node itself by ExecStart=, and not by npm or a shell.',
   ACTIVATED_TAKEN:
     'The service manager has given a socket named {name}, and another part of this program has taken it. Use what it has returned there.',
   UNKNOWN_OPTION: '{what} has the unknown option {option}{hint}'

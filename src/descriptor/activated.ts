@@ -1,9 +1,8 @@
 /** The descriptors that a service manager has given this process at its start, until the program takes them. */
 
 import { checkType } from '../base/check.ts'
-import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
-import { type Passed, passed, passedAs } from '../os/activation.ts'
+import { noneAs, type Passed, passed, passedAs } from '../os/activation.ts'
 import { type ActivatedSpec, splitActivated } from '../os/bind-spec.ts'
 import { type Descriptor, moveOut, own } from './descriptor.ts'
 import { isServed } from './kind.ts'
@@ -62,7 +61,7 @@ export function activatedOr<Address>(address: Address): Exclude<Address, Activat
   const { activated: name, rest } = splitActivated(address, 'address.')
   const found = name === undefined ? undefined : activated(name)
   if (found !== undefined) return found
-  if (name !== undefined && rest === undefined) throw new PassfdError('ACTIVATED_NONE', { name })
+  if (name !== undefined && rest === undefined) throw noneAs(name)
   return rest as Exclude<Address, ActivatedSpec>
 }
 

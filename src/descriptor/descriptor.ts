@@ -12,7 +12,7 @@ import { checked, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import { passedAs } from '../os/activation.ts'
+import { noneAs, passedAs } from '../os/activation.ts'
 import { bindSocket } from '../os/bind.ts'
 import { type BindSpec as BindSpecOf, readActivatedSpec } from '../os/bind-spec.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
@@ -158,7 +158,7 @@ export class Descriptor implements Disposable {
     const { activated, address } = readActivatedSpec(spec, 'spec', '')
     const given = activated === undefined ? undefined : passedAs(activated, isServed)
     if (given !== undefined) return own(given.take())
-    if (address === undefined) throw new PassfdError('ACTIVATED_NONE', { name: activated! })
+    if (address === undefined) throw noneAs(activated!)
     return own((await bindSocket(address)).fd)
   }
 

@@ -115,6 +115,14 @@ export function passedAs(name: string, isServed: (kind: number) => boolean): Pas
   throw new PassfdError('ACTIVATED_MISSING', { name, names })
 }
 
+/** The error of a program that needs the socket of this name, where `passedAs()` has found none. */
+export function noneAs(name: string): PassfdError {
+  const { LISTEN_FDS = '', LISTEN_PID = '' } = process.env
+  if (!/^\d*[1-9]\d*$/.test(LISTEN_FDS) || LISTEN_PID === '') return new PassfdError('ACTIVATED_NONE', { name })
+  const details = { name, owner: shown(LISTEN_PID), own: process.pid }
+  return new PassfdError('ACTIVATED_NONE', details, { sentence: 'ACTIVATED_ELSEWHERE' })
+}
+
 /** Whether they name this very process. A pid may be used again; a pidfd's inode number is not (LISTEN_PIDFDID, systemd 259). */
 function isForUs({ LISTEN_PID, LISTEN_PIDFDID }: NodeJS.ProcessEnv): boolean {
   if (!DIGITS.test(LISTEN_PID ?? '') || Number(LISTEN_PID) !== process.pid) return false

@@ -3,6 +3,7 @@ import { checkOwnCopy, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { activated } from '../descriptor/activated.ts'
 import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
+import { noneAs } from '../os/activation.ts'
 import { type CheckedSpec, checkedName, readActivatedSpec } from '../os/bind-spec.ts'
 
 /** A checked spec of a listener: an existing socket, or the address to bind. */
@@ -43,7 +44,7 @@ export function readListeners(listeners: unknown, option: string, least = 1): Ma
   for (const [name, as] of names) {
     const given = activated(as)
     if (given !== undefined) specs.set(name, given)
-    else if (!specs.has(name)) throw new PassfdError('ACTIVATED_NONE', { name: as })
+    else if (!specs.has(name)) throw noneAs(as)
   }
   return specs
 }

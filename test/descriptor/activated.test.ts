@@ -306,6 +306,12 @@ test('by name: Descriptor.bind, listen, joinSupervisor, takeOver, Supervisor; an
   t.is(await run(missing, [], { pid: '1' }), 'tcp-listener')
   const none = `return passfd.Descriptor.bind({ activated: 'web' })`
   t.like(await run(none, [], { pid: '1' }), { code: 'ERR_PASSFD_ACTIVATED_NONE' })
+  // npm, or a shell, was started in its place
+  const wrapped = await run(none, both, { pid: '1' })
+  t.is(wrapped.code, 'ERR_PASSFD_ACTIVATED_NONE')
+  t.regex(wrapped.message, /sockets to process 1 .*and this one is process \d+.* ExecStart=/)
+  const odd = await run(none, both, { pid: '"$(printf \'a\\033\\nb\')"' })
+  t.notRegex(odd.message, /\p{Cc}/u)
   const wrong = [
     { activated: 1 },
     { activated: 'a:b' },
