@@ -56,7 +56,10 @@ export class Holdings {
   }
 
   find(owner: number, name: string): Entry | undefined {
-    return this.#names.get(owner)?.get(name)
+    const entry = this.#names.get(owner)?.get(name)
+    if (entry === undefined || entry.lease !== undefined || !isOverdue(entry)) return entry
+    this.#remove(entry, 'expired') // its timer is late
+    return undefined
   }
 
   get(number: number): Entry | undefined {
@@ -220,7 +223,7 @@ export class Holdings {
   }
 
   #release(entry: Entry): void {
-    const { lease, over } = entry
+    const { lease, over = isOverdue(entry) ? 'expired' : undefined } = entry
     entry.lease = undefined
     lease!.client.leases.delete(entry.facts.entry)
     if (over !== undefined) this.#remove(entry, over)
@@ -260,6 +263,10 @@ export class Holdings {
     }
     return low
   }
+}
+
+function isOverdue({ deadline }: Entry): boolean {
+  return deadline !== undefined && deadline <= now()
 }
 
 /** Throws ERR_PASSFD_STORE_LEASED. */
