@@ -1,13 +1,12 @@
 /** Stores, and programs that use them: here and in processes of their own. */
 import { readdirSync } from 'node:fs'
-import type { ExecutionContext } from 'ava'
 import { Descriptor } from '../../src/index.ts'
 import { connectStore, openStore, type Store, type StoreClient, type StoreOptions } from '../../src/store/index.ts'
 import { socketPath } from './path.ts'
 import { startFixture } from './process.ts'
 
 /** Another process that does what the test says. */
-export interface Program {
+export interface Program extends AsyncDisposable {
   readonly pid: number
   /** Runs code with `store`, `passfd` and `kept`, and resolves to its JSON value. Rejects with an error that has the code of the one there. */
   run<T = any>(code: string): Promise<T>
@@ -16,14 +15,13 @@ export interface Program {
   kill(signal?: NodeJS.Signals): Promise<void>
 }
 
-/** Ends when the test does. `uid`: another user. */
-export function startProgram(t: ExecutionContext, uid?: number): Program {
+/** `uid`: another user. */
+export function startProgram(uid?: number): Program {
   const { child, line, exit } = startFixture('store-program', uid === undefined ? [] : [`${uid}`])
   const kill = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
     child.kill(signal)
     await exit
   }
-  t.teardown(() => kill())
   return {
     pid: child.pid!,
     async run(code) {
@@ -33,16 +31,22 @@ export function startProgram(t: ExecutionContext, uid?: number): Program {
       return value
     },
     open: () => readdirSync(`/proc/${child.pid}/fd`).length,
-    kill
+    kill,
+    [Symbol.asyncDispose]: () => kill()
   }
 }
 
 /** A store in a process of its own. */
-export async function startStore(t: ExecutionContext, path: string, options: object = {}): Promise<Program> {
-  const program = startProgram(t)
-  await program.run(`kept.store = await store.openStore(${JSON.stringify(path)}, ${JSON.stringify(options)})
-    kept.store.ended.then(() => { kept.ended = true })`)
-  return program
+export async function startStore(path: string, options: object = {}): Promise<Program> {
+  const program = startProgram()
+  try {
+    await program.run(`kept.store = await store.openStore(${JSON.stringify(path)}, ${JSON.stringify(options)})
+      kept.store.ended.then(() => { kept.ended = true })`)
+    return program
+  } catch (error) {
+    await program.kill()
+    throw error
+  }
 }
 
 /** A store and clients of it in this process. All are closed at the end. */
