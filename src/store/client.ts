@@ -444,8 +444,10 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
       if (isLost) lease.storeWasLost(died)
       else if (!left.has(lease.entry)) lease.isOver()
     }
-    if (isLost) for (const kept of [...this.#kept]) void this.#putAgain(kept)
-    else for (const number of gone) this.#gone(number)
+    if (isLost) {
+      // What is being put is repeated by the link
+      for (const kept of [...this.#kept]) if (kept.entry !== undefined) void this.#putAgain(kept)
+    } else for (const number of gone) this.#gone(number)
     for (const { request, changes } of this.#watches.values()) {
       changes.restart()
       this.#link.ask(request).catch(error => changes.end(asError(error)))

@@ -37,6 +37,8 @@ export class StoreLease implements AsyncDisposable {
   readonly #owner: LeaseOwner
   #state: State = 'leased'
   #value: unknown
+  /** `keep()` or `release()` is under way, and its answer decides. */
+  #isSettling = false
 
   /** @internal The descriptors in `given` are moved in. */
   constructor(given: Given, owner: LeaseOwner) {
@@ -108,8 +110,9 @@ export class StoreLease implements AsyncDisposable {
     if (this.#state === 'leased') this.#state = died ? 'own' : 'over'
   }
 
-  /** @internal The store has it back. */
+  /** @internal The store has it back, or has answered what is under way. */
   isOver(): void {
+    if (this.#isSettling) return
     if (this.#state === 'leased') this.#state = 'over'
     this.#owner.over(this)
   }
@@ -121,10 +124,13 @@ export class StoreLease implements AsyncDisposable {
 
   /** The store may be lost while it is asked: nobody else has the entry then. */
   async #unlessOwn(ask: () => Promise<void>): Promise<void> {
+    this.#isSettling = true
     try {
       await ask()
     } catch (error) {
       if ((this.#state as State) !== 'own') throw error
+    } finally {
+      this.#isSettling = false
     }
   }
 }

@@ -116,8 +116,10 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   readonly #sessions = new Map<Channel<any, any>, Session>()
   /** By the clients' own numbers: those that are connected, and those that may come back. */
   readonly #records = new Map<string, ClientState>()
-  /** Records of clients that are not connected, the oldest first, with the timer of each. */
+  /** Records of clients that are not connected, with the timer of each. */
   readonly #gone = new Map<ClientState, NodeJS.Timeout>()
+  /** Those of them that have no leases any more, the oldest first. */
+  readonly #remembered = new Set<ClientState>()
   /** Entries of answers to `take`, until the answer has left. */
   readonly #answered = new WeakMap<Message<unknown>, Entry>()
   #epoch: Buffer = randomBytes(16)
@@ -235,6 +237,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     for (const timer of this.#gone.values()) clearTimeout(timer)
     this.#gone.clear()
     this.#records.clear()
+    this.#remembered.clear()
     if (isOwner) await this.#seat?.stop()
     else await this.#seat?.ended
     this.#holdings.close()
@@ -281,7 +284,6 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       state.forget(seen)
       for (const [id, result] of done) state.note({ id, result })
       this.#records.set(state.key!, state)
-      this.#expect(state)
     }
     const restored = entries.map(({ lease, value, deadline, ...facts }) => {
       const client = lease === undefined ? undefined : this.#records.get(Buffer.from(lease.client).toString('hex'))
@@ -293,6 +295,11 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       }
     })
     this.#holdings.restore(restored, next)
+    for (const state of this.#records.values())
+      this.#after(RETURN, state, () => {
+        this.#holdings.releaseAll(state)
+        this.#remember(state)
+      })
   }
 
   #letGo(successor: Peer): void {
@@ -342,16 +349,14 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     if (state.channel !== channel) return
     state.channel = undefined
     this.#holdings.releaseAll(state)
-    if (state.key !== undefined) this.#expect(state)
+    if (state.key !== undefined) this.#remember(state)
   }
 
-  /** The client may come back: within RETURN its leases wait for it, if it still has them, and within FORGET it is known. */
-  #expect(state: ClientState): void {
-    this.#after(RETURN, state, () => {
-      this.#holdings.releaseAll(state)
-      this.#after(FORGET, state, () => this.#forget(state))
-    })
-    const others = [...this.#gone.keys()].filter(({ uid, leases }) => uid === state.uid && leases.size === 0)
+  /** The client may come back, and ask again for what it has no answer to. */
+  #remember(state: ClientState): void {
+    this.#after(FORGET, state, () => this.#forget(state))
+    this.#remembered.add(state)
+    const others = [...this.#remembered].filter(({ uid }) => uid === state.uid)
     if (others.length > MOST_GONE) this.#forget(others[0]!)
   }
 
@@ -374,6 +379,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   #return(state: ClientState): void {
     clearTimeout(this.#gone.get(state))
     this.#gone.delete(state)
+    this.#remembered.delete(state)
   }
 
   // --- requests
