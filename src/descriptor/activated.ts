@@ -1,4 +1,4 @@
-/** The descriptors that a service manager has given this process at its start, until the program takes them. */
+/** The descriptors that a service manager has given this process at its start, until a part of the program owns them. */
 
 import { checkType } from '../base/check.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
@@ -26,9 +26,9 @@ const names = new WeakMap<Descriptor, string>()
 
 /**
  * Returns the sockets and stored descriptors that systemd, or another manager with its protocol (sd_listen_fds(3)), has given this process, in the
- * manager's order; several may have one name. The caller owns them. It returns each once; what `{ activated: name }` has taken is not among them. Empty
+ * manager's order; several may have one name. The caller owns them. It returns each once, and none that `{ activated: name }` has returned. Empty
  * if there are none. Each is close-on-exec.
- * @throws `ERR_PASSFD_ACTIVATION` if the environment names descriptors that are not there. Nothing is taken then.
+ * @throws `ERR_PASSFD_ACTIVATION` if the environment names descriptors that are not there, or another thread of this process owns them.
  */
 export function activatedSockets(options: ActivationOptions = {}): ActivatedDescriptor[] {
   const { keepEnvironment = false } = readOptions(options, OPTIONS)

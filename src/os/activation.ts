@@ -8,9 +8,9 @@ import { available, native } from './native.ts'
 export interface Passed {
   readonly name: string
   readonly fd: number
-  /** Gives the number away: it is the caller's then. A Descriptor of it that was made meanwhile is used up. */
+  /** Returns the number, which the caller owns then. It uses up a Descriptor that was made of the number meanwhile. */
   take(): number
-  /** It was given away, or closed. */
+  /** Whether another part of the program owns the number, or has closed it. */
   isGone(): boolean
 }
 
@@ -28,8 +28,9 @@ const MOST_NAMES = 20
 const UNKNOWN = 'unknown'
 
 /**
- * Takes what the variables name, makes each number close-on-exec and holds it, and removes the variables unless `keep`. Empty if they are not there, or
- * are another process's (a parent's, of which they were inherited): then it leaves them. Throws ERR_PASSFD_ACTIVATION if they are wrong, and holds nothing.
+ * Holds the numbers that the variables name, makes each close-on-exec, and removes the variables unless `keep`. Returns none if there are no variables, or
+ * if they name another process, for example a parent from which this one inherited them: then it keeps them. Throws ERR_PASSFD_ACTIVATION if they are
+ * wrong, and holds nothing.
  */
 function takePassed(keep: boolean): { name: string; fd: number }[] {
   if (!isForUs(process.env)) return []
@@ -74,10 +75,10 @@ export function isProbe(name: string): boolean {
 }
 
 let all: Passed[] | undefined
-/** All that were given, also what was taken since. `kind`: as the shim gives it. */
+/** All that the manager has given, also those that have an owner by now. `kind`: as the shim gives it. */
 let given: readonly { readonly name: string; readonly kind: number }[] = []
 
-/** Returns those that nobody has taken. `keep`: as in `takePassed()`. Empty where the shim is missing. */
+/** Returns those that no part of the program owns yet. `keep`: as in `takePassed()`. Empty where the shim is missing. */
 export function passed(keep = false): readonly Passed[] {
   if (!available) return []
   if (all === undefined) {

@@ -3,11 +3,11 @@ import { checkInteger, hasLoneSurrogate, invalid } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 
-/** What a service tells its manager: any of these, in one message. */
+/** The state of a service, for its manager. One message has one or more of these. */
 export interface Notification {
-  /** The start is done, or the reload. Units with `Type=notify` wait for it. */
+  /** The start, or the reload, is done. systemd waits for it if the unit has `Type=notify`. */
   ready?: true
-  /** A reload begins, which `ready` ends. It carries the time by CLOCK_MONOTONIC, which `Type=notify-reload` wants (systemd 253). */
+  /** A reload begins; `ready` ends it. passfd adds the time by CLOCK_MONOTONIC, which `Type=notify-reload` needs (systemd 253). */
   reloading?: true
   /** The service begins to stop. */
   stopping?: true
@@ -15,15 +15,15 @@ export interface Notification {
   status?: string
   /** An errno(3), above 0, of a service that fails. */
   errno?: number
-  /** The service's main process from now on. systemd accepts a process of the unit, or any one if root says so. */
+  /** The service's main process from now on. systemd accepts a process of the unit, or any process if root notifies. */
   mainPid?: number
-  /** `true`: the service lives. `'trigger'`: it does not, and the manager acts as if pings had failed to come. */
+  /** `true`: a ping. `'trigger'`: the manager acts as if no ping had come. */
   watchdog?: true | 'trigger'
-  /** From now on a ping must come in each so many ms (WATCHDOG_USEC). */
+  /** The manager expects a ping within each so many ms from now on (WATCHDOG_USEC). */
   watchdogInterval?: number
-  /** The start, reload or stop under way may take so many ms from now on, whatever the unit's limit is. Repeat it before the time is over. */
+  /** Extends the limit of the start, reload or stop under way: it ends so many ms from now. Send it again before that time is over. */
   extendTimeout?: number
-  /** Who may notify from now on, within what the unit allows. */
+  /** Which processes may notify from now on, within what the unit allows. */
   notifyAccess?: 'none' | 'all' | 'main' | 'exec'
   /** Further fields, which begin with `X_`. */
   fields?: Readonly<Record<string, string>>
@@ -50,7 +50,7 @@ const LONGEST_TIME = 0x7fffffff
 const ACCESS = ['none', 'all', 'main', 'exec']
 const OWN_FIELD = /^X_[A-Z0-9_]{1,62}$/
 
-/** The text of a notification that the user has given. Throws ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_NOTIFICATION_TOO_LONG. */
+/** Returns the text of a notification as the program gives it. Throws ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_NOTIFICATION_TOO_LONG. */
 export function textOf(given: Notification): string {
   const what = 'notification'
   const all = readOptions(given, OPTIONS, what)
@@ -94,7 +94,7 @@ function integer(value: number, what: string, least: number, most: number): numb
   return value
 }
 
-/** systemd drops a status that is no UTF-8, and takes a second line for a field. */
+/** systemd ignores a status that is no UTF-8, and reads a second line as a field. */
 function line(value: unknown, what: string): string {
   if (typeof value !== 'string' || /[\0\n\r]/.test(value) || hasLoneSurrogate(value))
     throw invalid(what, 'one line of text', value)
@@ -115,8 +115,8 @@ const KEY = /^[A-Z][A-Z0-9_]{0,63}$/
 const CONTROL = /[\0-\x1f\x7f-\x9f]/g
 
 /**
- * The assignments in a notification: lines of NAME=value. Of a name that stands there twice the first one counts, as for systemd. What
- * is no assignment, and what is more than 64 KiB or 64 fields, is left out; bytes that are not UTF-8 and control characters become U+FFFD.
+ * Returns the assignments in a notification: lines of NAME=value. If a name is there twice, the first one counts, as for systemd. passfd ignores lines
+ * that assign nothing, and what exceeds 64 KiB or 64 fields. It replaces bytes that are not UTF-8, and control characters, by U+FFFD.
  */
 export function parseNotification(bytes: Uint8Array): Map<string, string> {
   const fields = new Map<string, string>()

@@ -1,11 +1,11 @@
-/** The supervisor's end of systemd's notification protocol (sd_notify(3)): how workers in any language say that they are ready. */
+/** The supervisor's end of systemd's notification protocol (sd_notify(3)): workers in any language report by it that they are ready. */
 import { bind } from '../datagram/open.ts'
 import type { DatagramSocket } from '../datagram/socket.ts'
 import { MAX_NOTIFICATION, parseNotification } from './notification.ts'
 
 export type NotificationListener = (fields: ReadonlyMap<string, string>) => void
 
-/** What only systemd can do: another main process, a store of descriptors. Their descriptors are closed, which is what BARRIER waits for. */
+/** Fields for what only systemd can do: another main process, a store of descriptors. passfd closes the descriptors that come with them, which ends the wait of BARRIER. */
 const NOT_OURS = ['MAINPID', 'MAINPIDFDID', 'FDSTORE', 'FDSTOREREMOVE', 'FDNAME', 'FDPOLL', 'BARRIER', 'NOTIFYACCESS']
 
 /**
@@ -48,7 +48,7 @@ export class NotifySocket implements AsyncDisposable {
     this.#listeners.set(pid, listener)
   }
 
-  /** To be called when the process has ended: its number may become another one's. */
+  /** Call it when the process has ended, because another process may get its pid. */
   unwatch(pid: number): void {
     this.#listeners.delete(pid)
   }

@@ -84,24 +84,27 @@ export function storeDescriptor(name: string, descriptor: Descriptor, options: S
     checkType(poll, 'poll', 'true or false', value => typeof value === 'boolean')
     checkName(name)
     if (!(descriptor instanceof Descriptor)) throw invalid('descriptor', 'a Descriptor', descriptor)
-    const copy = descriptor.dup()
-    const store = async (signal: AbortSignal): Promise<boolean> => {
-      await checkRoom(name, signal)
-      // epoll(7) refuses an O_PATH descriptor, and systemd refuses what it can't poll for that reason
-      const polls = poll && !copy.flags.path
-      await inTurn(() => send(`FDSTORE=1\nFDNAME=${name}${polls ? '' : '\nFDPOLL=0'}`, { descriptors: [copy], signal }))
-      return handled(signal)
-    }
-    return async () => {
-      try {
-        return await within(timeout, signal =>
-          inStoreTurn(() => (signal.aborted ? false : addressOf() === undefined ? false : store(signal)))
-        )
-      } finally {
-        if (!copy.closed) copy.close()
-      }
-    }
+    void descriptor.kind // throws what became of it
+    return () => storeCopy(name, descriptor.dup(), timeout, poll)
   })
+}
+
+/** passfd uses the copy up. */
+async function storeCopy(name: string, copy: Descriptor, timeout: number, poll: boolean): Promise<boolean> {
+  const store = async (signal: AbortSignal): Promise<boolean> => {
+    signal.throwIfAborted()
+    if (addressOf() === undefined) return false
+    await checkRoom(name, signal)
+    // systemd keeps what it can't poll only if it need not: epoll(7) refuses an O_PATH descriptor
+    const polls = poll && !copy.flags.path
+    await inTurn(() => send(`FDSTORE=1\nFDNAME=${name}${polls ? '' : '\nFDPOLL=0'}`, { descriptors: [copy], signal }))
+    return handled(signal)
+  }
+  try {
+    return await within(timeout, signal => inStoreTurn(() => store(signal)))
+  } finally {
+    if (!copy.closed) copy.close()
+  }
 }
 
 /**
@@ -119,10 +122,14 @@ function checkName(name: unknown): void {
   if (isProbe(checkedName(name, 'name'))) throw invalid('name', `a name that does not begin with ${PROBE}`, name)
 }
 
-/** `prepare` checks arguments: a rejection for one of them must be caught, as it is an error of the program. Others need not. */
+/**
+ * `prepare` checks arguments: what it throws is an error of the program, and Node reports that if nobody catches the rejection. What it returns begins
+ * at once; nobody needs to catch a rejection of that.
+ */
 function unawaited<T>(prepare: () => () => Promise<T>): Promise<T> {
   try {
-    return quiet(prepare()())
+    const work = prepare()
+    return quiet((async () => work())())
   } catch (error) {
     return Promise.reject(error)
   }

@@ -79,6 +79,13 @@ testInCiIf(withoutManager, 'activated: the port and the counter outlive the proc
     await manager.systemctl('restart', 'activated.service')
     t.regex(await ask(), /^request 10,/)
     await manager.systemctl('stop', 'activated.socket', 'activated.service')
+    // A service that is started by its own name would bind the port itself, if its socket were not there
+    for (const name of ['activated', 'takeover']) {
+      await manager.systemctl('start', `${name}.service`)
+      t.is(await manager.show(`${name}.socket`, 'ActiveState'), 'active', name)
+      t.is(await manager.show(`${name}.service`, 'ActiveState'), 'active', name)
+      await manager.systemctl('stop', `${name}.socket`, `${name}.service`)
+    }
   })
 )
 

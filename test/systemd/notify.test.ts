@@ -6,6 +6,7 @@ import { Descriptor } from '../../src/index.ts'
 import { barrier, type Notification, notify, removeStored, storeDescriptor, watchdog } from '../../src/systemd/index.ts'
 import { parseNotification, textOf } from '../../src/systemd/notification.ts'
 import { socketPath } from '../helpers/path.ts'
+import { limitOpenFiles, start } from '../helpers/process.ts'
 import { test, until } from '../helpers/test.ts'
 
 const VARIABLES = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']
@@ -179,6 +180,28 @@ test('a program need not await them: a failure to send is no unhandled rejection
       memory.close()
     }
   }))
+
+test('at the limit of open files: a rejection that nobody needs to catch, too', async t => {
+  const doors = ['systemd/index.js', 'index.js'].map(door => new URL(`../../build/dist/${door}`, import.meta.url).href)
+  const source = `
+    const [{ barrier, storeDescriptor }, { Descriptor }] = await Promise.all(${JSON.stringify(doors)}.map(door => import(door)))
+    const memory = Descriptor.memfd('x')
+    console.log('here')
+    process.stdin.once('data', async () => {
+      void storeDescriptor('x', memory)
+      void barrier()
+      console.log(await storeDescriptor('x', memory).catch(({ code }) => code), await barrier().catch(({ code }) => code))
+      setImmediate(() => process.exit())
+    })`
+  const { child, line, exit } = start(process.execPath, ['--input-type=module', '-e', source], {
+    env: { ...process.env, NOTIFY_SOCKET: '/nowhere/notify' }
+  })
+  t.is(await line(), 'here')
+  limitOpenFiles(child.pid!, 3)
+  child.stdin!.write('x')
+  t.is(await line(), 'EMFILE EMFILE')
+  t.is((await exit).code, 0)
+})
 
 test('an address that is none: its variable is named', async t => {
   const memory = Descriptor.memfd('x')
