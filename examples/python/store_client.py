@@ -26,7 +26,7 @@ class Store:
         self.watches[number] = selection
         while True:
             while self.events: yield self.events.pop(0)
-            self.retry(lambda: self.channel.message(self.told))
+            self.retry(lambda: self.events or self.channel.message(self.told))
     def told(self, message):
         if message['event'] == 'gone': [os.close(file) for file in self.kept.pop(message['entry'], (0, ()))[1]]
         else: self.events.append(message)
