@@ -119,7 +119,9 @@ export function unitOf(
   const place = perUser ? '~/.config/systemd/user' : '/etc/systemd/system'
   const systemctl = perUser ? 'systemctl --user' : 'systemctl'
   const lines = [
-    `# ${place}/${name}.service: start it, now and at boot, by "${systemctl} enable --now ${name}".`,
+    `# ${place}/${name}.service: start it, now and at ${perUser ? 'login' : 'boot'}, by "${systemctl} enable --now ${name}".`,
+    // A user's manager runs from the first login to the last logout
+    ...(perUser ? ['# At boot, and without a login: "loginctl enable-linger".'] : []),
     `# Its commands, in your shell: passfd status ${perUser ? '$XDG_RUNTIME_DIR' : '/run'}/${name}/${name}.sock`,
     '[Unit]',
     `Description=${specifiers(name)}, served by passfd`,

@@ -31,6 +31,11 @@ test('what it has: the command, the user, the folder, and time for what the serv
   t.is(settingIn(own, 'After'), undefined)
   t.is(settingIn(own, 'WorkingDirectory'), '/srv/50%%')
   t.is(settingIn(own, 'WantedBy'), 'default.target')
+  t.regex(
+    unit,
+    /^# \/etc\/systemd\/system\/shop\.service: start it, now and at boot, by "systemctl enable --now shop"\.$/m
+  )
+  t.regex(own, /now and at login, by "systemctl --user enable --now shop"\.\n# .*loginctl enable-linger/)
 })
 
 test('words are quoted as systemd reads them', t => {
