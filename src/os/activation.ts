@@ -21,6 +21,8 @@ const VARIABLES = ['LISTEN_PID', 'LISTEN_PIDFDID', 'LISTEN_FDS', 'LISTEN_FDNAMES
 const MOST = 1 << 20
 /** statfs(2) of a pidfd, from Linux 6.9 on: its inode number is the process's for ever. */
 const PIDFS_MAGIC = 0x50494446
+/** Copies of passfd whose native parts are different files know it. */
+const GIVEN: unique symbol = Symbol.for('passfd.activation') as never
 const DIGITS = /^\d+$/
 /** As many names as an error lists. */
 const MOST_NAMES = 20
@@ -34,10 +36,13 @@ const UNKNOWN = 'unknown'
  */
 function takePassed(keep: boolean): { name: string; fd: number }[] {
   if (!isForUs(process.env)) return []
-  // A worker thread has a copy of the environment. The numbers in it may be other files' by now
-  if (native.activation(true) < 0) throw wrong('another thread of this process, or another part of it, has got them')
+  // A worker thread has a copy of the environment, and `keep` leaves it to another copy of passfd. The numbers in it may be other files' by now
+  const owner = process as { [GIVEN]?: true }
+  if (owner[GIVEN] === true || native.activation(true) < 0)
+    throw wrong('another thread of this process, or another copy of passfd in it, has got them')
   try {
     const passed = hold(process.env)
+    owner[GIVEN] = true
     if (!keep) for (const variable of VARIABLES) delete process.env[variable]
     return passed
   } catch (error) {

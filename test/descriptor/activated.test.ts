@@ -185,6 +185,27 @@ test('they are one thread’s: another one, with its copy of the environment, ne
     )
   }))
 
+test('another copy of passfd, with a native part of its own, gets none of them', t =>
+  withSome(async descriptors => {
+    const other = new URL('../../dist/systemd/index.js', import.meta.url).href
+    const shim = fileURLToPath(new URL('../../native/build/Release/passfd.node', import.meta.url))
+    const found = await run(
+      `
+      const { copyFileSync, openSync, fstatSync } = await import('node:fs')
+      copyFileSync(${JSON.stringify(shim)}, process.env.PASSFD_SHIM = ${JSON.stringify(`${socketPath()}.node`)})
+      const copy = await import(${JSON.stringify(other)})
+      const attempt = ({ activatedSockets }) => { try { return activatedSockets({ keepEnvironment: true }) } catch ({ code }) { return code } }
+      const own = attempt(systemd)
+      const held = attempt(copy)
+      for (const { descriptor } of own) descriptor.close()
+      const again = [openSync('/dev/null'), openSync('/dev/null'), openSync('/dev/null')]
+      return [own.length, held, again, attempt(copy), again.map(fd => fstatSync(fd).isCharacterDevice())]`,
+      descriptors
+    )
+    const code = 'ERR_PASSFD_ACTIVATION'
+    t.deepEqual(found, [3, code, [3, 4, 5], code, [true, true, true]])
+  }))
+
 test('what a store has kept is no socket: the address beside the name is bound, at the first start and at the next', t =>
   withSome(async ([listener, one, two]) => {
     const bind = `return passfd.Descriptor.bind({ activated: 'http', port: 0, host: '127.0.0.1' }).then(({ kind }) => kind)`
