@@ -30,7 +30,7 @@ export interface StoreOptions {
   quotas?: Readonly<Record<string, StoreQuota>>
   /** Limits the open connections. Default 1,024, or a quarter of the limit of open files. */
   maxConnections?: number
-  /** Limits the open connections of one user but root and this process's. Default: a quarter of `maxConnections`. */
+  /** Limits the open connections of one user. Default: half of `maxConnections`. */
   maxConnectionsPerUser?: number
   /** Decides who may connect. Default: everybody whom the mode of the socket file lets in, because `rules` decide what each may do. */
   authorize?(peer: Peer): boolean | Promise<boolean>
@@ -81,7 +81,7 @@ export function storeSettings(given: StoreAddress, options: StoreOptions): Store
     authorize = () => true,
     signal
   } = readOptions(options, STORE_OPTIONS)
-  const { maxConnectionsPerUser = Math.max(1, Math.floor(maxConnections / 4)) } = options
+  const { maxConnectionsPerUser = Math.max(1, Math.floor(maxConnections / 2)) } = options
   checkType(authorize, 'authorize', 'a function', value => typeof value === 'function')
   checkType(signal, 'signal', 'an AbortSignal', isAbortSignal)
   checkInteger(maxConnections, 'options.maxConnections', 1, 0x7fffffff)
