@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Supervisor } from '../../prefork/index.ts'
-import type { Report } from './events.ts'
+import type { Report } from '../report.ts'
 import type { ServeOptions } from './options.ts'
 import { OUTDATED, type Patience, reloader, Watch } from './watch.ts'
 

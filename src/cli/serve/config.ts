@@ -17,7 +17,7 @@ export async function loadConfiguration(cwd: string, file?: string): Promise<Ser
   if (path !== undefined && !existsSync(path))
     throw new CommandError(EXIT.noInput, `${path} does not exist`, 'Check --config')
   const [given, name] =
-    path === undefined ? [ofPackage(cwd), '"passfd" in package.json'] : [await load(path), basename(path)]
+    path === undefined ? [ofPackage(cwd), '"passfd" in package.json'] : [await loadFile(path), basename(path)]
   if (given === undefined && path === undefined) return {}
   const known = Object.fromEntries(
     Object.entries(OPTIONS).flatMap(([key, { commandLineOnly }]) => (commandLineOnly ? [] : [[key, true]]))
@@ -42,7 +42,8 @@ export async function nameHere(cwd: string): Promise<string> {
   return (await loadConfiguration(cwd)).name ?? defaultName(cwd)
 }
 
-async function load(path: string): Promise<unknown> {
+/** What a file of JSON or a module's default export has. Throws (exit code 78). */
+export async function loadFile(path: string): Promise<unknown> {
   try {
     if (path.endsWith('.json')) return jsonIn(path)
     return await settled(import(pathToFileURL(path).href).then(module => module.default))

@@ -1,17 +1,7 @@
 /** What happens in a server, in words: for the terminal, or with `--log json` as records. */
 import type { ListenAddress, Supervisor, WorkerInfo } from '../../prefork/index.ts'
+import type { Level, Report } from '../report.ts'
 import { countOf, duration } from '../words.ts'
-
-export type Level = 'info' | 'warning' | 'error'
-
-export interface Report {
-  readonly event: string
-  readonly level: Level
-  /** A sentence without its full stop. */
-  readonly text: string
-  /** Further facts, for a record. */
-  readonly facts?: Record<string, unknown>
-}
 
 /** Begins the reason of a worker that is replaced for a limit, such as --max-rss. */
 const LIMIT = 'it was beyond a limit: '

@@ -6,11 +6,12 @@ import { foreignSystem } from '../../os/native.ts'
 import { Supervisor, type SupervisorOptions } from '../../prefork/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { defaultName, runtimeFolder, socketOf, takeoverPathOf } from '../names.ts'
+import { type Report, writeReport } from '../report.ts'
 import { examples, hasColors, Ui } from '../ui.ts'
 import { AdminLink } from './admin-link.ts'
 import { Changes } from './changes.ts'
 import { loadConfiguration } from './config.ts'
-import { type Report, reportEvents } from './events.ts'
+import { reportEvents } from './events.ts'
 import { onHangup } from './hangup.ts'
 import { type Metrics, serveMetrics } from './metrics.ts'
 import { addOptions, type ServeOptions, withPaths } from './options.ts'
@@ -92,7 +93,7 @@ export function planOf(words: readonly string[], options: ServeOptions, ui: Ui, 
     command: commandOf(program, words.length === 0 ? (options.args ?? []) : args, options, folder),
     cwd: folder,
     ui,
-    log: report => write(ui, report, options.log === 'json')
+    log: report => writeReport(ui, report, options.log === 'json')
   }
 }
 
@@ -169,14 +170,4 @@ function supervisorOf(options: SupervisorOptions): Supervisor {
     const what = `In the configuration ${message.replace(/^options\./, '').replace(/^listeners\b/, 'listen')}`
     throw new CommandError(EXIT.config, what.replace(/\.$/, ''), undefined, { code, cause: error })
   }
-}
-
-function write(ui: Ui, { event, level, text, facts }: Report, json: boolean): void {
-  if (json) {
-    ui.note(JSON.stringify({ time: new Date().toISOString(), level, event, text, ...facts }))
-    return
-  }
-  const { red, yellow } = ui.err
-  const color = level === 'error' ? red : level === 'warning' ? yellow : (text: string) => text
-  ui.note(`passfd: ${color(text)}.`)
 }

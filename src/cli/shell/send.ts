@@ -1,22 +1,12 @@
 /** `passfd send`: opens descriptors, and sends them with a value to a program at a Unix socket. */
-import { lstatSync, readlinkSync, rmSync, statSync } from 'node:fs'
-import { text } from 'node:stream/consumers'
 import { setTimeout as later } from 'node:timers/promises'
 import { type Command, InvalidArgumentError } from 'commander'
-import {
-  type Address,
-  type BindSpec,
-  type Channel,
-  connect,
-  Descriptor,
-  type PassfdError,
-  type Returned
-} from '../../index.ts'
+import { type Address, type Channel, connect, type Descriptor, type PassfdError, type Returned } from '../../index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { printableJson } from '../printable.ts'
-import { addressOf as bindSpecOf } from '../serve/read.ts'
 import { examples, Ui } from '../ui.ts'
 import { addressOf, addressText } from './address.ts'
+import { fdOpening, fileOpening, listenOpening, type Opening, readValue } from './openings.ts'
 import { describeAll } from './received.ts'
 import { arrivedIn, plain, withDescriptors } from './values.ts'
 
@@ -24,12 +14,8 @@ import { arrivedIn, plain, withDescriptors } from './values.ts'
 const PAUSE = 100
 
 /** How a descriptor is made, and its name. */
-interface Source {
-  name: string
-  open(): Promise<Descriptor>
-  isStdin?: boolean
-  /** Removes the file that it has made, if nothing was sent. */
-  undo?(): void
+interface Source extends Opening {
+  readonly name: string
 }
 
 interface SendOptions {
@@ -54,13 +40,13 @@ export function registerSend(program: Command): void {
     .option(
       '--file <name=path[:flags]>',
       'send an open file; flags: r, r+, w, w+, a, a+, wx, ax (default: r)',
-      sources(fileSource)
+      sources(fileOpening)
     )
-    .option('--fd <name=number>', 'send a descriptor that passfd has inherited', sources(fdSource))
+    .option('--fd <name=number>', 'send a descriptor that passfd has inherited', sources(fdOpening))
     .option(
       '--listen <name=address>',
       'send a listening socket: PORT, HOST:PORT, or a path with a "/"',
-      sources(listenSource)
+      sources(listenOpening)
     )
     .option('--request', 'wait for the answer, and print it as JSON')
     .option('--wait', 'if nobody listens there yet, wait for it')
@@ -81,7 +67,7 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
   const all = [...file, ...fd, ...listen]
   const twice = all.find(({ name }, index) => all.findIndex(one => one.name === name) !== index)
   if (twice !== undefined) throw new CommandError(EXIT.usage, `Two descriptors have the name "${twice.name}"`)
-  const value = await readValue(options, ui)
+  const value = options.value === undefined ? {} : await readValue(options.value, fd, ui)
   const timeout = options.timeout * 1000
   // First, so that nothing is created or truncated if nobody is there
   const connecting = connectTo(addressOf(socket), socket, timeout, options.wait === true)
@@ -170,20 +156,6 @@ async function connectTo(address: Address, socket: string, timeout: number, wait
   }
 }
 
-async function readValue({ value, fd = [] }: SendOptions, ui: Ui): Promise<unknown> {
-  if (value === undefined) return {}
-  if (value === '-' && fd.some(({ isStdin }) => isStdin))
-    throw new CommandError(EXIT.usage, 'stdin can not be both the value and a descriptor')
-  const json = value === '-' ? await text(ui.streams.stdin) : value
-  try {
-    return JSON.parse(json)
-  } catch (cause) {
-    throw new CommandError(EXIT.data, `The value is not JSON: ${(cause as Error).message}`, 'Quote it for the shell', {
-      cause
-    })
-  }
-}
-
 function seconds(given: string): number {
   const value = Number(given)
   if (!(value > 0 && value <= 2_000_000)) throw new InvalidArgumentError('It is a number of seconds.')
@@ -191,87 +163,10 @@ function seconds(given: string): number {
 }
 
 /** An option that may be given several times, each time as name=value. */
-function sources(make: (name: string, value: string) => Source): (given: string, before?: Source[]) => Source[] {
+function sources(make: (value: string) => Opening): (given: string, before?: Source[]) => Source[] {
   return (given, before = []) => {
     const [, name, value] = /^([^=]+)=(.+)$/s.exec(given) ?? []
     if (name === undefined || name === '__proto__') throw new InvalidArgumentError('It is name=value.')
-    return [...before, make(name, value!)]
-  }
-}
-
-const FLAGS = /:(r|r\+|rs|rs\+|w|w\+|wx|wx\+|a|a\+|ax|ax\+|as|as\+)$/
-
-function fileSource(name: string, value: string): Source {
-  const [, flags = 'r'] = FLAGS.exec(value) ?? []
-  const path = value.replace(FLAGS, '')
-  return { name, open: () => Descriptor.open(path, flags) }
-}
-
-function fdSource(name: string, value: string): Source {
-  const fd = Number(value)
-  if (!/^\d+$/.test(value) || fd > 0x7fffffff) throw new InvalidArgumentError('A descriptor is a number.')
-  return {
-    name,
-    isStdin: fd === 0,
-    open: async () => {
-      checkInherited(fd)
-      return Descriptor.from(fd)
-    }
-  }
-}
-
-/** Node opens some descriptors for itself, which an inherited one can't be told from by its number. */
-function checkInherited(fd: number): void {
-  let link = ''
-  try {
-    link = readlinkSync(`/proc/self/fd/${fd}`)
-  } catch (cause) {
-    throw notInherited(fd, `${fd} is not open`, cause)
-  }
-  if (/^anon_inode:(\[eventpoll\]|\[eventfd\]|\[io_uring\])$/.test(link))
-    throw notInherited(fd, `${fd} is passfd's own`)
-  if (fd < 3 || !link.startsWith('pipe:')) return
-  // libuv holds both ends of a pipe to itself
-  for (let other = 3; other < 64; other++) {
-    try {
-      if (other !== fd && readlinkSync(`/proc/self/fd/${other}`) === link)
-        throw notInherited(fd, `${fd} is passfd's own`)
-    } catch (error) {
-      if (error instanceof CommandError) throw error
-    }
-  }
-}
-
-function notInherited(fd: number, why: string, cause?: unknown): CommandError {
-  const remedy = `Redirect it in the shell, as in ${fd}<file`
-  return new CommandError(EXIT.noInput, `No descriptor ${fd} was inherited: ${why}`, remedy, { code: 'EBADF', cause })
-}
-
-function listenSource(name: string, value: string): Source {
-  const spec = specOf(value)
-  const path = 'path' in spec ? spec.path : undefined
-  let file: number | undefined
-  return {
-    name,
-    open: async () => {
-      const descriptor = await Descriptor.bind(spec)
-      if (path !== undefined) file = statSync(path).ino
-      return descriptor
-    },
-    ...(path === undefined
-      ? {}
-      : {
-          undo: () => {
-            if (file !== undefined && lstatSync(path, { throwIfNoEntry: false })?.ino === file) rmSync(path)
-          }
-        })
-  }
-}
-
-function specOf(value: string): Exclude<BindSpec, Descriptor> {
-  try {
-    return bindSpecOf(value) as Exclude<BindSpec, Descriptor>
-  } catch (error) {
-    throw new InvalidArgumentError(`It is ${(error as Error).message}.`)
+    return [...before, { name, ...make(value!) }]
   }
 }

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
-import { type Report, reportEvents } from '../../../src/cli/serve/events.ts'
+import type { Report } from '../../../src/cli/report.ts'
+import { reportEvents } from '../../../src/cli/serve/events.ts'
 import type { Supervisor, SupervisorEvents } from '../../../src/prefork/index.ts'
 import { test } from '../../helpers/test.ts'
 
