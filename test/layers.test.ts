@@ -37,14 +37,16 @@ const DOORS: Record<string, string> = {
 }
 /** The command is a user of passfd: it imports the doors, and these of what lies behind them. */
 const COMMAND_USES: Record<string, string[]> = {
-  'base/errors': ['cli/serve/config'],
-  'base/known-options': ['cli/serve/config'],
+  'base/errors': ['cli/serve/config', 'cli/store/service'],
+  'base/known-options': ['cli/serve/config', 'cli/store/options'],
   'connection/connection': ['cli/shell/values'],
   'os/native': ['cli/serve/serve'],
   'os/process-stat': ['cli/shell/held', 'cli/shell/holders', 'cli/shell/network'],
   'os/socket-name': ['cli/serve/metrics'],
+  'os/unit': ['cli/store/service'],
   'os/unix-sockets': ['cli/shell/inspect', 'cli/shell/network'],
-  'prefork/launch/launch': ['cli/serve/supervisor-options']
+  'prefork/launch/launch': ['cli/serve/supervisor-options'],
+  'prefork/supervisor/upgrade': ['cli/store/daemon']
 }
 /** The packages that are bundled into the command: scripts/build-cli.mjs. */
 const COMMAND_PACKAGES = ['ansi-escapes', 'chokidar', 'cli-truncate', 'commander', 'picocolors', 'string-width']

@@ -48,10 +48,13 @@ export class CommandError extends Error {
 /** Ends a command with an exit code. Everything was written already. */
 export class ExitWith extends Error {
   readonly exitCode: number
+  /** The signal by which this process is to end, because the command that it ran has ended by it. */
+  readonly signal: NodeJS.Signals | undefined
 
-  constructor(exitCode: number) {
+  constructor(exitCode: number, signal?: NodeJS.Signals) {
     super(`exit code ${exitCode}`)
     this.exitCode = exitCode
+    this.signal = signal
   }
 }
 
@@ -80,6 +83,15 @@ const CODES: Record<string, ExitCode> = {
   BAD_FRAME: EXIT.data,
   UNDECODABLE: EXIT.data,
   MESSAGE_TOO_LARGE: EXIT.data,
+  STORE_EXISTS: EXIT.cantCreate,
+  STORE_LEASED: EXIT.temporary,
+  STORE_LEASE_OVER: EXIT.temporary,
+  STORE_FULL: EXIT.temporary,
+  STORE_DENIED: EXIT.noPermission,
+  STORE_POLL: EXIT.usage,
+  STORE_MOVED: EXIT.unavailable,
+  STORE_UNREACHABLE: EXIT.unavailable,
+  STORE_REQUEST: EXIT.data,
   TOO_MANY_DESCRIPTORS: EXIT.data,
   ENOENT: EXIT.noInput,
   ENOTDIR: EXIT.noInput,

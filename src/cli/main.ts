@@ -8,11 +8,12 @@ import { EXIT, type ExitCode, ExitWith, failureOf } from './exit.ts'
 import { register as serve } from './serve/serve.ts'
 import { register as unit } from './serve/unit.ts'
 import { register as shell } from './shell/shell.ts'
+import { register as store } from './store/store.ts'
 import { register as top } from './top/top.ts'
 import { examples, type Streams, useStreams } from './ui.ts'
 
 /** Each adds its commands to the program. */
-const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell, unit, completions]
+const MODULES: readonly ((program: Command) => void)[] = [serve, command, logs, top, shell, store, unit, completions]
 
 /** The program with all its commands. */
 export function passfd(streams: Streams = process, modules = MODULES): Command {
@@ -41,8 +42,16 @@ export function passfd(streams: Streams = process, modules = MODULES): Command {
   return program
 }
 
-/** Runs a command line, without Node and the script. Resolves with its exit code; errors are written to stderr. */
-export async function main(args: readonly string[], streams: Streams = process, modules = MODULES): Promise<number> {
+/**
+ * Runs a command line, without Node and the script. Resolves with its exit code; errors are written to stderr. `endBy`: called if the process is to end by a
+ * signal; where it returns, the exit code is 128 and the signal's number.
+ */
+export async function main(
+  args: readonly string[],
+  streams: Streams = process,
+  modules = MODULES,
+  endBy: (signal: NodeJS.Signals) => void = () => {}
+): Promise<number> {
   const program = passfd(streams, modules)
   let running: Command | undefined
   program.hook('preAction', (_, action) => {
@@ -52,7 +61,10 @@ export async function main(args: readonly string[], streams: Streams = process, 
     await program.parseAsync(args, { from: 'user' })
     return Number(process.exitCode ?? EXIT.ok)
   } catch (error) {
-    if (error instanceof ExitWith) return error.exitCode
+    if (error instanceof ExitWith) {
+      if (error.signal !== undefined) endBy(error.signal)
+      return error.exitCode
+    }
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok
     // It has printed the help, because no command was named
     if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage

@@ -12,4 +12,5 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (!isReported) process.stderr.write(`passfd: stdout: ${failureOf(error).message}\n`)
   isReported = true
 })
-process.exitCode = await main(process.argv.slice(2))
+// PID 1 of a container gets no signal of its own, and ends by the exit code
+process.exitCode = await main(process.argv.slice(2), process, undefined, signal => process.kill(process.pid, signal))

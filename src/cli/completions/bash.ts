@@ -1,5 +1,5 @@
 /** Completions for bash, without the package of completions that a distribution may have. */
-import { RUNTIME_FOLDER } from './folder.ts'
+import { ENTRIES, RUNTIME_FOLDER } from './folder.ts'
 import { type Node, nodesOf, type Value } from './tree.ts'
 
 export function bashScript(tree: Node): string {
@@ -46,6 +46,12 @@ _passfd_value() {
   case $1 in
     'choices '*) COMPREPLY=($(compgen -W "\${1#choices }" -- "$cur")) ;;
     name) COMPREPLY=($(compgen -W "$(_passfd_names)" -- "$cur")) ;;
+    entry)
+      local name
+      while read -r name; do
+        [[ $name == "$cur"* ]] && COMPREPLY+=("$(printf %q "$name")")
+      done < <(${ENTRIES})
+      ;;
     server)
       if [[ $cur == */* ]]; then _passfd_value file; else _passfd_value name; fi
       ;;

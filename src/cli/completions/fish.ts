@@ -1,5 +1,5 @@
 /** Completions for fish. */
-import { RUNTIME_FOLDER_FISH } from './folder.ts'
+import { ENTRIES, RUNTIME_FOLDER_FISH } from './folder.ts'
 import { type Node, nodesOf, type Value } from './tree.ts'
 
 export function fishScript(tree: Node): string {
@@ -23,6 +23,10 @@ function __passfd_servers
     else
         __passfd_names
     end
+end
+
+function __passfd_entries
+    ${ENTRIES}
 end
 
 # The words before the cursor, without options and their values
@@ -93,6 +97,8 @@ function candidates({ kind, choices }: Value): string {
       return `-f -a '(__passfd_names)'`
     case 'server':
       return `-f -a '(__passfd_servers)'`
+    case 'entry':
+      return `-f -a '(__passfd_entries)'`
     case 'folder':
       return `-f -a '(__fish_complete_directories)'`
     case 'file':

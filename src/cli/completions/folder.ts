@@ -1,4 +1,4 @@
-/** The runtime folder in the language of shells: runtimeFolder() of ../names.ts. */
+/** What the shells ask the machine: the runtime folder, as runtimeFolder() of ../names.ts, and the names in the store. */
 
 /** For bash and zsh: sets `folder`. */
 export const RUNTIME_FOLDER = `local folder=\${PASSFD_RUNTIME_DIR:-}
@@ -18,3 +18,6 @@ export const RUNTIME_FOLDER_FISH = `set -l folder $PASSFD_RUNTIME_DIR
         set -l temporary $TMPDIR $TMP $TEMP /tmp
         set folder $temporary[1]/passfd-(id -u)
     end`
+
+/** Prints the names in the store that PASSFD_STORE or the runtime folder leads to, if it answers. A name may have spaces. */
+export const ENTRIES = 'command passfd store list --names --timeout 1s 2>/dev/null'

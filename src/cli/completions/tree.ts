@@ -29,13 +29,14 @@ export interface Value {
   variadic: boolean
 }
 
-/** 'server': its name, or the path of its socket, which has a '/'. */
-export type Kind = 'choices' | 'server' | 'name' | 'file' | 'folder' | 'other'
+/** 'server': its name, or the path of its socket, which has a '/'. 'entry': a name in the store. */
+export type Kind = 'choices' | 'server' | 'name' | 'entry' | 'file' | 'folder' | 'other'
 
 /** What a value is, by the name that it has in the help. */
 const KINDS: readonly (readonly [RegExp, Kind])[] = [
   [/^(server|target)$/, 'server'],
   [/^name$/, 'name'],
+  [/^(entry|pattern)$/, 'entry'],
   [/folder|dir/, 'folder'],
   [/file|path|socket|program|module|command|cmd|args/, 'file']
 ]

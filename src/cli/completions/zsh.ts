@@ -1,5 +1,5 @@
 /** Completions for zsh, by its _arguments. */
-import { RUNTIME_FOLDER } from './folder.ts'
+import { ENTRIES, RUNTIME_FOLDER } from './folder.ts'
 import { type Flag, type Node, nodesOf, type Value } from './tree.ts'
 
 export function zshScript(tree: Node): string {
@@ -10,6 +10,11 @@ export function zshScript(tree: Node): string {
 _passfd_names() {
   ${RUNTIME_FOLDER}
   local -a names=("$folder"/*.sock(N=:t:r))
+  compadd "$@" -a names
+}
+
+_passfd_entries() {
+  local -a names=("\${(@f)$(${ENTRIES})}")
   compadd "$@" -a names
 }
 
@@ -79,7 +84,14 @@ function operandSpec(value: Value, index: number): string {
 }
 
 function action({ kind, choices }: Value): string {
-  const actions = { name: '_passfd_names', server: '_passfd_server', file: '_files', folder: '_files -/', other: ' ' }
+  const actions = {
+    name: '_passfd_names',
+    server: '_passfd_server',
+    entry: '_passfd_entries',
+    file: '_files',
+    folder: '_files -/',
+    other: ' '
+  }
   return kind === 'choices' ? `(${choices.map(escaped).join(' ')})` : actions[kind]
 }
 

@@ -7,7 +7,7 @@ import { examples, Ui } from '../ui.ts'
 import { addressOf } from './address.ts'
 import { commandOf } from './holders.ts'
 import { describeAll } from './received.ts'
-import { runWith } from './run-with.ts'
+import { keepArguments, runWith } from './run-with.ts'
 import { Folder } from './save.ts'
 import { type Arrived, arrivedIn, plain } from './values.ts'
 
@@ -63,7 +63,7 @@ export function registerReceive(program: Command): void {
     )
     .option('--json', 'print one line for each message: { from, value }')
     .action(async (socket: string, options: ReceiveOptions) => runReceive(socket, options, new Ui(receive)))
-  keepArguments(receive)
+  keepArguments(receive, ['--exec'])
   examples(
     receive,
     ['passfd receive ./app.sock', 'print the next message'],
@@ -71,19 +71,6 @@ export function registerReceive(program: Command): void {
     ["passfd receive ./app.sock --exec sh -c 'cat <&3'", 'a command that reads the first descriptor'],
     ['passfd receive ./app.sock --forever --exec ./worker.sh', 'a command for each message']
   )
-}
-
-/** All that stands behind --exec is the command's, with its options. */
-function keepArguments(command: Command): void {
-  const parse = command.parseOptions.bind(command)
-  command.parseOptions = args => {
-    const at = args.indexOf('--exec')
-    if (at < 0) return parse(args)
-    const given = args.slice(at + 1)
-    if (given[0] === '--') given.shift()
-    if (given.length > 0) command.setOptionValueWithSource('exec', given, 'cli')
-    return parse(given.length > 0 ? args.slice(0, at) : args)
-  }
 }
 
 async function runReceive(socket: string, options: ReceiveOptions, ui: Ui): Promise<void> {
@@ -199,7 +186,7 @@ function workOf({ force = false, exec }: ReceiveOptions, folder: Folder | undefi
   }
   if (exec !== undefined)
     return async ({ value }, arrived) => {
-      const exitCode = await runWith(exec, value, arrived, ui)
+      const { exitCode } = await runWith(exec, value, arrived, ui)
       return { answer: { exitCode }, exitCode }
     }
   if (folder !== undefined)

@@ -1,4 +1,4 @@
-/** Descriptors in the shell. `passfd store` will be registered here, too. */
+/** Descriptors in the shell. `passfd store` is in ../store/. */
 import type { Command } from 'commander'
 import { registerInspect } from './inspect.ts'
 import { registerReceive } from './receive.ts'

@@ -1,4 +1,4 @@
-/** USR2: the command line of this supervisor again, as its successor. */
+/** USR2: the command line of this process again, as its successor. */
 import { asError } from '../../base/errors.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { Watcher } from '../../os/loop.ts'
@@ -15,24 +15,24 @@ export interface Upgraded {
 }
 
 /** Starts a successor at each SIGUSR2, unless one is starting. Returns a function that stops listening; a successor that is starting goes on. */
-export function upgradeOnSignal(supervisor: Upgraded): () => void {
+export function upgradeOnSignal(program: Upgraded): () => void {
   let isStarting = false
   let forget = (): void => {}
   let failed = (): void => {}
   const over = (what: string, pid?: number): void => {
     forget()
     isStarting = false
-    if (supervisor.isSuperseded()) return
+    if (program.isSuperseded()) return
     failed()
-    supervisor.onFailure(`${what}. This supervisor goes on.`, pid)
+    program.onFailure(`${what}. This process goes on.`, pid)
   }
   const start = async (): Promise<void> => {
-    if (isStarting || supervisor.isSuperseded()) return
+    if (isStarting || program.isSuperseded()) return
     isStarting = true
-    failed = supervisor.onBegin()
+    failed = program.onBegin()
     let pid: number | undefined
     try {
-      pid = await launchAgain(supervisor.sockets())
+      pid = await launchAgain(program.sockets())
       forget = onEnd(pid, () => over(`The successor, process ${pid}, has ended before it served`, pid))
     } catch (error) {
       over(`The successor could not be started, or has ended at once: ${asError(error).message}`, pid)

@@ -69,7 +69,7 @@ test('a successor that fails is reported, and another one can follow', async t =
   const first = running.child.pid!
   writeFileSync(program, 'process.exit(3)')
   running.child.kill('SIGUSR2')
-  await until(() => /successor.* This supervisor goes on\./.test(stderr()), 'the report')
+  await until(() => /successor.* This process goes on\./.test(stderr()), 'the report')
   t.is(await ask(), `${first}`)
   writeFileSync(program, good)
   running.child.kill('SIGUSR2')

@@ -1,0 +1,114 @@
+/** `passfd store`: the store itself, in the foreground. */
+import { upgradeOnSignal } from '../../prefork/supervisor/upgrade.ts'
+import { openStore, type Store } from '../../store/index.ts'
+import { takeoverStatus } from '../../takeover/index.ts'
+import { CommandError, EXIT, ExitWith } from '../exit.ts'
+import { type Level, writeReport } from '../report.ts'
+import type { Ui } from '../ui.ts'
+import { explained, type Given, type Settings, settingsOf } from './options.ts'
+import { ownStorePath } from './place.ts'
+import { ServiceReports, statusText } from './service.ts'
+
+const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
+
+type Tell = (event: string, level: Level, text: string, facts?: Record<string, unknown>) => void
+
+/** Holds descriptors until a signal ends it, or another process has the store. */
+export async function runStore(given: Given, ui: Ui, cwd = process.cwd()): Promise<void> {
+  const settings = await settingsOf(given, cwd)
+  const path = ownStorePath(settings.socket, ui.streams.env)
+  const tell: Tell = (event, level, text, facts) =>
+    writeReport(ui, { event, level, text, ...(facts === undefined ? {} : { facts }) }, ui.json)
+  const stop = new AbortController()
+  let signalNumber = 0
+  // A second one ends it at once
+  const forget = (): void => {
+    for (const signal of SIGNALS) process.off(signal, onSignal)
+  }
+  const onSignal = (_: NodeJS.Signals, number: number): void => {
+    signalNumber = number
+    forget()
+    stop.abort()
+  }
+  for (const signal of SIGNALS) process.on(signal, onSignal)
+  try {
+    const store = await open(path, settings, given.takeover === true, stop.signal)
+    await run(store, path, given.takeover === true, stop.signal, tell)
+  } catch (error) {
+    // It was waiting for its predecessor
+    if (stop.signal.aborted && (error as Error).name === 'AbortError') throw new ExitWith(128 + signalNumber)
+    throw error
+  } finally {
+    forget()
+  }
+}
+
+async function open(path: string, settings: Settings, mayReplace: boolean, signal: AbortSignal): Promise<Store> {
+  const takeover = `${path}.takeover`
+  if (!mayReplace) await checkFree(path, takeover)
+  try {
+    // Every store has a takeover path, so that each can be replaced
+    return await openStore({ path, ...settings.file }, { ...settings.options, takeover, signal })
+  } catch (error) {
+    throw explained(error, settings)
+  }
+}
+
+/** Throws (exit code 75) if a store runs there. */
+async function checkFree(path: string, takeover: string): Promise<void> {
+  const found = await takeoverStatus(takeover)
+  if (found === undefined) return
+  const remedy = `Replace it with --takeover, stop it with "kill ${found.owner.pid}", or choose another --socket`
+  const what = `Process ${found.owner.pid} is the store at ${path} already`
+  throw new CommandError(EXIT.temporary, what, remedy, { code: 'EADDRINUSE' })
+}
+
+async function run(store: Store, path: string, upgrades: boolean, signal: AbortSignal, tell: Tell): Promise<void> {
+  const service = ServiceReports.begin(store, text => tell('service', 'warning', text.replace(/\.$/, '')))
+  store.on('refused', ({ pid, uid }, { message }) =>
+    tell('refused', 'warning', `Process ${pid} of user ${uid} was refused: ${message.replace(/\.$/, '')}`, { pid, uid })
+  )
+  store.on('report', ({ code, message }) => tell('takeover', 'warning', message.replace(/\.$/, ''), { code }))
+  store.on('superseded', ({ pid }) => {
+    service?.supersededBy(pid)
+    tell('superseded', 'info', `Process ${pid} is the store now, with all that it held`, { successor: pid })
+  })
+  const end = (): void => {
+    service?.stopping()
+    tell('stopping', 'info', `The store ends, and closes what it holds: ${statusText(store)}`, { ...store.status })
+    void store.close()
+  }
+  const forget = upgradeOn(store, upgrades, service, tell)
+  try {
+    const from = store.predecessor === undefined ? '' : `, in the place of process ${store.predecessor.pid}`
+    tell('started', 'info', `the store listens at ${path}, process ${process.pid}${from}: ${statusText(store)}`, {
+      socket: path,
+      pid: process.pid,
+      ...(store.predecessor === undefined ? {} : { predecessor: store.predecessor.pid }),
+      ...store.status
+    })
+    if (signal.aborted) end()
+    else signal.addEventListener('abort', end)
+    await store.ended
+  } finally {
+    signal.removeEventListener('abort', end)
+    forget()
+    await service?.end()
+  }
+}
+
+/** USR2 starts the command line again. Without `--takeover` that one could not replace this one, and the signal must not end this one. */
+function upgradeOn(store: Store, upgrades: boolean, service: ServiceReports | undefined, tell: Tell): () => void {
+  if (upgrades)
+    return upgradeOnSignal({
+      sockets: () => [],
+      isSuperseded: () => store.superseded,
+      onBegin: () => service?.upgrading() ?? (() => {}),
+      onFailure: (message, pid) =>
+        tell('upgrade', 'error', message.replace(/\.$/, ''), pid === undefined ? {} : { pid })
+    })
+  const onSignal = (): void =>
+    tell('upgrade', 'warning', 'USR2 starts a successor only if the command line has --takeover')
+  process.on('SIGUSR2', onSignal)
+  return () => void process.off('SIGUSR2', onSignal)
+}
