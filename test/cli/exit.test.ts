@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { PassfdError } from '../../src/base/errors.ts'
 import { CommandError, EXIT, failureOf } from '../../src/cli/exit.ts'
 import { connect } from '../../src/index.ts'
 import { test } from '../helpers/test.ts'
@@ -44,3 +45,16 @@ test('all else is a fault of passfd', t => {
   t.is(failureOf(new RangeError('no')).exitCode, EXIT.internal)
   t.is(failureOf(undefined).exitCode, EXIT.internal)
 })
+
+test('errors of a store', t => {
+  const codeOf = (key: Parameters<typeof storeError>[0]): number => failureOf(storeError(key)).exitCode
+  t.is(codeOf('STORE_EXISTS'), EXIT.cantCreate)
+  t.is(codeOf('STORE_FULL'), EXIT.temporary)
+  t.is(codeOf('STORE_LEASED'), EXIT.temporary)
+  t.is(codeOf('STORE_DENIED'), EXIT.noPermission)
+  t.is(codeOf('STORE_UNREACHABLE'), EXIT.unavailable)
+})
+
+function storeError(key: 'STORE_EXISTS' | 'STORE_FULL' | 'STORE_LEASED' | 'STORE_DENIED' | 'STORE_UNREACHABLE'): Error {
+  return new PassfdError(key, {})
+}

@@ -76,6 +76,7 @@ export async function runWith(
   try {
     const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
     const starting = child.pid === undefined || onStart === undefined ? undefined : reportStart(child, onStart)
+    starting?.catch(() => {}) // it is awaited when the command has ended
     const [code, signal] = await ended
     await starting
     return { exitCode: code ?? 128 + constants.signals[signal!], signal: signal ?? undefined }
