@@ -93,7 +93,7 @@ test('a second store is refused, and names the first; --takeover replaces it wit
     (await client.list()).map(({ name }) => name),
     ['a']
   )
-  t.is<unknown>(client.peer!.pid, successor)
+  t.is(client.peer!.pid, successor as number)
   process.kill(client.peer!.pid, 'SIGTERM')
   // The successor has its stderr, too
   t.like(await second.exit, { code: 0 })
