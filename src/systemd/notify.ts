@@ -45,9 +45,9 @@ export function notify(notification: Notification): Promise<boolean> {
   })
 }
 
-/** Sends a ping of the watchdog. While it waits for room at the manager, it does not keep the process running. */
+/** Sends a ping of the watchdog, in no order with other messages. While it waits for room at the manager, it does not keep the process running. */
 export function ping(): Promise<boolean> {
-  return inTurn(() => send('WATCHDOG=1', { holds: false }))
+  return send('WATCHDOG=1', { holds: false })
 }
 
 /**

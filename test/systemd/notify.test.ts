@@ -1,7 +1,7 @@
 /** What a service says, to a socket of passfd's own and to none; test/systemd/manager.test.ts says it to systemd. */
 import { setTimeout as later } from 'node:timers/promises'
 import fc from 'fast-check'
-import { bind, type DatagramSocket } from '../../src/datagram/index.ts'
+import { bind, connect, type DatagramSocket } from '../../src/datagram/index.ts'
 import { Descriptor } from '../../src/index.ts'
 import { barrier, type Notification, notify, removeStored, storeDescriptor, watchdog } from '../../src/systemd/index.ts'
 import { parseNotification, textOf } from '../../src/systemd/notification.ts'
@@ -279,6 +279,39 @@ test('what waits for the manager delays nothing else: neither pings nor notifica
   })
   for (const descriptor of kept) descriptor.close()
   memory.close()
+})
+
+test('a ping that waits for the manager keeps no process running, and lets no other message fall', async t => {
+  const full = await bind(undefined)
+  const { abstract } = full.address as { abstract: string }
+  const filler = await connect({ abstract })
+  for (let count = 0; count < 600; count++) void filler.send('x')
+  const door = new URL('../../build/dist/systemd/index.js', import.meta.url).href
+  const run = (last: string) =>
+    start(
+      process.execPath,
+      [
+        '--input-type=module',
+        '-e',
+        `
+      import { notify, watchdog } from ${JSON.stringify(door)}
+      watchdog()
+      await new Promise(resolve => setTimeout(resolve, 20))
+      console.log('here')
+      ${last}`
+      ],
+      { env: { ...process.env, NOTIFY_SOCKET: `@${abstract}`, WATCHDOG_USEC: '2000' } }
+    )
+  t.like(await run('').exit, { code: 0, stderr: '' })
+  const waits = run(`await notify({ stopping: true }); console.log('sent')`)
+  t.is(await waits.line(), 'here')
+  const texts: string[] = []
+  full.on('message', ({ data }) => texts.push(Buffer.from(data).toString()))
+  t.is(await waits.line(), 'sent')
+  t.like(await waits.exit, { code: 0, stderr: '' })
+  await until(() => texts.includes('STOPPING=1'), 'the message')
+  await filler.close()
+  await full.close()
 })
 
 test('the watchdog pings in each half of the interval, until it is stopped; not for another process', async t => {
