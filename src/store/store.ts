@@ -1,6 +1,7 @@
 /** `openStore()` and `Store`: a holder of descriptors by name. */
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
+import { setTimeout as later } from 'node:timers/promises'
 import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
 import { abortError, asError, type Failure, PassfdError } from '../base/errors.ts'
@@ -10,6 +11,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
 import { type ChannelServer, listen } from '../channel/server.ts'
+import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { type Report, type Seat, takeOver } from '../takeover/index.ts'
 import { warnOf } from '../takeover/place.ts'
@@ -18,7 +20,7 @@ import { now } from './deadlines.ts'
 import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
 import { type EntryEvent, MAX_WATCHES, type Put, type Request, readRequest, type Told, VERSION } from './messages.ts'
-import { matches } from './names.ts'
+import { isName, matches } from './names.ts'
 import { type StoreAddress, type StoreOptions, type StoreSettings, storeSettings } from './options.ts'
 import type { Right } from './rules.ts'
 import { Turns } from './turns.ts'
@@ -31,6 +33,10 @@ const FORGET = 600_000
 const MOST_GONE = 32
 /** A timer that is so much late, in ms: this process was stopped, and so perhaps the client. */
 const STALL = 1000
+/** How long a takeover may keep clients waiting, in ms: 10,000 descriptors take half a second. */
+const TAKEOVER = 20_000
+/** The time to the next try to listen, in ms. */
+const AGAIN = 50
 /** The name of the store's socket among the listeners of a takeover. */
 const LISTENER = 'store'
 /** What a client may have sent and the store has not begun to do, in bytes. */
@@ -120,8 +126,6 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   readonly #gone = new Map<ClientState, NodeJS.Timeout>()
   /** Those of them that have no leases any more, the oldest first. */
   readonly #remembered = new Set<ClientState>()
-  /** Entries of answers to `take`, until the answer has left. */
-  readonly #answered = new WeakMap<Message<unknown>, Entry>()
   #epoch: Buffer = randomBytes(16)
   #server: ChannelServer<unknown, Told> | undefined
   #seat: Seat<State> | undefined
@@ -182,28 +186,32 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       listeners: { [LISTENER]: address },
       signals: false,
       exit: false,
+      freezeTimeout: TAKEOVER,
+      inheritTimeout: TAKEOVER,
       ...(signal === undefined ? {} : { signal })
     })
     this.#seat = seat
     seat.on('report', report => this.#report(report))
     seat.on('superseded', successor => this.#letGo(successor))
-    let isReady = false
     try {
-      const state = await seat.inherit({ accepts: { version: VERSION } })
-      const descriptor = seat.descriptor(LISTENER)
-      try {
-        await seat.ready({ freeze: () => this.#freeze(), thaw: () => this.#thaw() })
-        isReady = true
-        if (state !== undefined) this.#restore(state)
-      } catch (error) {
-        descriptor[Symbol.dispose]()
-        throw error
-      }
-      await this.#listen(descriptor, {})
+      const given = await seat.inherit({ accepts: { version: VERSION } })
+      const state = given === undefined ? undefined : readState(given)
+      await seat.ready({ freeze: () => this.#freeze(), thaw: () => this.#thaw() })
+      if (state !== undefined) this.#restore(state)
     } catch (error) {
-      if (isReady) this.#holdings.close()
       await seat[Symbol.asyncDispose]()
       throw error
+    }
+    // This process has everything now, so it does not give up
+    for (let isReported = false; this.#closing === undefined; isReported = true) {
+      try {
+        await this.#listen(seat.descriptor(LISTENER), {})
+        return
+      } catch (error) {
+        if (!isReported)
+          this.#report({ code: 'path', message: `The store can't answer yet: ${asError(error).message}` })
+        await later(AGAIN)
+      }
     }
   }
 
@@ -223,7 +231,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     server.on('channel', channel => this.#sessionOf(channel))
     server.serve(message => this.#serve(message), {
       concurrency: 1, // in order, and the rest waits within the window
-      onError: (_, message) => this.#unanswered(message as Message<unknown>)
+      onError: () => {}
     })
     void server.closed.then(() => this.close())
   }
@@ -389,11 +397,11 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     const session = this.#sessionOf(message.channel)
     const { uid } = session
     if (this.#frozen === undefined && this.#turns.isFree(uid))
-      return this.#turns.now(uid, () => this.#perform(message, session))
+      return this.#turns.now(uid, () => this.#answer(message, session))
     return new Promise((resolve, fail) => {
       const perform = (): void => {
         try {
-          resolve(this.#perform(message, session))
+          resolve(this.#answer(message, session))
         } catch (error) {
           fail(error)
         }
@@ -406,6 +414,18 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     })
   }
 
+  /** Resolves when the client reads its answers: the next request of its channel waits until then. */
+  #answer(message: Message<unknown>, session: Session): Promise<void> {
+    const answer = this.#perform(message, session)
+    try {
+      return message.reply(answer)
+    } catch (error) {
+      this.#comeBack(answer, session)
+      closeAll(answer)
+      throw error
+    }
+  }
+
   #perform(message: Message<unknown>, session: Session): unknown {
     const request = readRequest(message.value)
     // Nobody would get the answer. What was to be put is put
@@ -413,7 +433,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     if (request.do === 'hello') return this.#hello(request, session)
     session.begun = true
     const isNumbered = 'id' in request && request.id !== undefined && session.state.key !== undefined
-    if (!isNumbered) return this.#do(request, message, session)
+    if (!isNumbered) return this.#do(request, session)
     const { state } = session
     const { id, seen } = request as { id: number; seen: number }
     state.forget(seen)
@@ -421,13 +441,13 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     const before = state.doneBefore(id)
     if (before !== undefined)
       return request.do === 'put' ? this.#putBefore(request, before.result, state) : before.result
-    const result = this.#do(request, message, session)
+    const result = this.#do(request, session)
     // A take is known by its lease
     if (request.do !== 'take') state.note({ id, result })
     return result
   }
 
-  #do(request: Exclude<Request, { do: 'hello' }>, message: Message<unknown>, session: Session): unknown {
+  #do(request: Exclude<Request, { do: 'hello' }>, session: Session): unknown {
     const { state, channel } = session
     switch (request.do) {
       case 'put':
@@ -437,11 +457,10 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
         if (entry === undefined) return null
         const isRepeated = request.id !== undefined && entry.lease?.client === state && entry.lease.id === request.id
         if (!isRepeated) this.#holdings.lease(entry, { client: state, id: request.id, pid: channel.peer.pid })
-        this.#answered.set(message, entry)
         try {
           return entry.given()
         } catch (error) {
-          this.#unanswered(message)
+          if (!isRepeated) this.#holdings.release(entry.facts.entry, state)
           throw error
         }
       }
@@ -584,14 +603,6 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     if (!this.#settings.rules.allow(right, uid, owner, name)) throw denied(right, uid, owner, name)
   }
 
-  /** The answer could not be sent. */
-  #unanswered(message: Message<unknown>): void {
-    const entry = this.#answered.get(message)
-    const session = this.#sessions.get(message.channel)
-    if (entry === undefined || session === undefined || entry.lease?.client !== session.state) return
-    this.#holdings.release(entry.facts.entry, session.state)
-  }
-
   /** An answer has not arrived. */
   #comeBack(value: unknown, { state }: Session): void {
     const { entry: number } = (value ?? {}) as { entry?: unknown }
@@ -629,6 +640,30 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   }
 }
 mark(Store, 'Store')
+
+/** What a predecessor gives. Throws ERR_PASSFD_STORE_REQUEST for a state that this version does not understand: the predecessor goes on then. */
+function readState(given: State): State {
+  const { version, epoch, next, entries, clients } = given ?? {}
+  const isState =
+    version === VERSION &&
+    epoch instanceof Uint8Array &&
+    Number.isSafeInteger(next) &&
+    Array.isArray(entries) &&
+    entries.every(({ entry, name, owner, descriptors }) => {
+      const isList = Array.isArray(descriptors) && descriptors.every(one => one instanceof Descriptor)
+      return isList && isName(name) && Number.isSafeInteger(entry) && Number.isSafeInteger(owner)
+    }) &&
+    Array.isArray(clients) &&
+    clients.every(({ client, done }) => client instanceof Uint8Array && Array.isArray(done))
+  if (!isState) throw badRequest(`the state of the predecessor is not of version ${VERSION}`)
+  return given
+}
+
+/** Closes the descriptors of an answer that was not sent. */
+function closeAll(answer: unknown): void {
+  const { descriptors = [] } = (answer ?? {}) as { descriptors?: readonly Descriptor[] }
+  for (const descriptor of descriptors) descriptor[Symbol.dispose]()
+}
 
 function anonymous(uid: number, channel: Channel<unknown, Told>): ClientState {
   const state = new ClientState(uid, undefined)
