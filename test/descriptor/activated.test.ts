@@ -188,11 +188,11 @@ test('they are one thread’s: another one, with its copy of the environment, ne
 test('another copy of passfd, with a native part of its own, gets none of them', t =>
   withSome(async descriptors => {
     const other = new URL('../../dist/systemd/index.js', import.meta.url).href
-    const shim = fileURLToPath(new URL('../../native/build/Release/passfd.node', import.meta.url))
     const found = await run(
       `
-      const { copyFileSync, openSync, fstatSync } = await import('node:fs')
-      copyFileSync(${JSON.stringify(shim)}, process.env.PASSFD_SHIM = ${JSON.stringify(`${socketPath()}.node`)})
+      const { copyFileSync, openSync, fstatSync, readFileSync } = await import('node:fs')
+      const [shim] = /\\/\\S+\\.node$/m.exec(readFileSync('/proc/self/maps', 'utf8'))
+      copyFileSync(shim, process.env.PASSFD_SHIM = ${JSON.stringify(`${socketPath()}.node`)})
       const copy = await import(${JSON.stringify(other)})
       const attempt = ({ activatedSockets }) => { try { return activatedSockets({ keepEnvironment: true }) } catch ({ code }) { return code } }
       const own = attempt(systemd)

@@ -251,7 +251,7 @@ managed(
     const services = new Map<string, Awaited<ReturnType<typeof started>>>()
     for (const name of Object.keys(waits)) {
       manager.unit(`${name}.service`, {
-        Service: { Type: 'notify', WatchdogSec: '1s', FileDescriptorStoreMax: '2', LimitCORE: '0' }
+        Service: { Type: 'notify', WatchdogSec: '2s', FileDescriptorStoreMax: '2', LimitCORE: '0' }
       })
       const service = await started(manager, `${name}.service`)
       await service.run('systemd.watchdog(); await systemd.notify({ ready: true }); await systemd.barrier()')
@@ -260,13 +260,13 @@ managed(
     process.kill(manager.pid, 'SIGSTOP')
     try {
       for (const [name, source] of Object.entries(waits)) await services.get(name)!.run(`kept.waits = ${source}`)
-      await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 2000))')
+      await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 3000))')
     } finally {
       process.kill(manager.pid, 'SIGCONT')
     }
     const answers = await Promise.all([...services.values()].map(service => service.run('return kept.waits')))
     t.deepEqual(answers, [null, true, true, 'ERR_PASSFD_NOTIFY_TIMEOUT'])
-    await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 1500))')
+    await services.get('idle')!.run('return new Promise(resolve => setTimeout(resolve, 2500))')
     for (const name of services.keys()) t.is(await stateOf(manager, `${name}.service`), 'active success', name)
   }
 )
