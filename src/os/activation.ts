@@ -1,5 +1,5 @@
 /** Descriptors that a service manager has given this process at its start: systemd's socket activation, sd_listen_fds(3). */
-import { closeSync, fstatSync, statfsSync } from 'node:fs'
+import { closeSync, fstatSync, readlinkSync, statfsSync } from 'node:fs'
 import { shown } from '../base/check.ts'
 import { PassfdError } from '../base/errors.ts'
 import { available, native } from './native.ts'
@@ -59,13 +59,24 @@ function hold({ LISTEN_FDS = '', LISTEN_FDNAMES: given }: NodeJS.ProcessEnv): { 
   const passed: { name: string; fd: number }[] = []
   for (const [index, name] of names.entries()) {
     const fd = FIRST + index
-    if (native.hold(fd) < 0) {
+    const isFree = native.hold(fd) >= 0
+    if (isFree) passed.push({ name, fd })
+    if (!isFree || isLoop(fd)) {
       for (const { fd } of passed) native.release(fd)
-      throw wrong(`LISTEN_FDS is ${count}, but descriptor ${fd} is not open, or something else in this process owns it`)
+      const what = isFree ? "is Node's own" : 'is not open, or something else in this process owns it'
+      throw wrong(`LISTEN_FDS is ${count}, but descriptor ${fd} ${what}`)
     }
-    passed.push({ name, fd })
   }
   return passed
+}
+
+/** Node's event loop is the first descriptor that it opens: it comes next if LISTEN_FDS is too large. Nobody gives epoll(7) to another program. */
+function isLoop(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventpoll]'
+  } catch {
+    return false // no /proc
+  }
 }
 
 function wrong(detail: string): PassfdError {

@@ -92,7 +92,8 @@ test('those of another process are left alone, with the variables', t =>
 test('wrong variables are an error, and nothing is taken', t =>
   withSome(async descriptors => {
     const wrong: [Given, RegExp][] = [
-      [{ fds: '400' }, /descriptor \d+ is not open/],
+      [{ fds: '400' }, /descriptor \d+ is Node's own/],
+      [{ fds: '4' }, /LISTEN_FDS is 4, but descriptor 6 is Node's own/],
       [{ fds: 'three' }, /LISTEN_FDS is "three", and not a number/],
       [{ fds: '-1' }, /LISTEN_FDS is "-1"/],
       [{ fds: '99999999999' }, /not a number/],

@@ -7,7 +7,7 @@ import { barrier, type Notification, notify, removeStored, storeDescriptor, watc
 import { parseNotification, textOf } from '../../src/systemd/notification.ts'
 import { socketPath } from '../helpers/path.ts'
 import { limitOpenFiles, start } from '../helpers/process.ts'
-import { test, until } from '../helpers/test.ts'
+import { openDescriptors, test, until } from '../helpers/test.ts'
 
 const VARIABLES = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']
 
@@ -82,6 +82,11 @@ test('without a manager all answer false, at once and without a try; wrong argum
     }
     await t.throwsAsync(storeDescriptor('x', 3 as never), { code })
     await t.throwsAsync(storeDescriptor('x', memory, { poll: 1 as never }), { code })
+    // An event loop's, which the next process would take for its own
+    const [loop] = [...openDescriptors()].find(([, name]) => name === 'anon_inode:[eventpoll]')!
+    const copy = Descriptor.from(loop)
+    await t.throwsAsync(storeDescriptor('x', copy), { code, message: /epoll/ })
+    copy.close()
     await t.throwsAsync(barrier({ timeout: -1 }), { code })
     await t.throwsAsync(notify({ status: 'x'.repeat(4090) }), { code: 'ERR_PASSFD_NOTIFICATION_TOO_LONG' })
     memory.close()
