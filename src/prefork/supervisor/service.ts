@@ -22,6 +22,7 @@ export class ServiceReports {
   /** What was said last. */
   #status = ''
   #isPlanned = false
+  #hasStarted = false
   /** Another process serves. The manager is told nothing more: a stop would have its time limit, while requests may take longer. */
   #superseded = false
   #ended = false
@@ -42,6 +43,7 @@ export class ServiceReports {
 
   /** All workers are ready. `replaces`: another supervisor, which was the service's main process. */
   started(replaces: boolean): void {
+    this.#hasStarted = true
     clearInterval(this.#extending)
     this.#status = this.#text()
     this.#say({ ready: true, status: this.#status, ...(replaces && { mainPid: process.pid }) })
@@ -64,10 +66,15 @@ export class ServiceReports {
     }
   }
 
-  /** The workers are about to stop. */
+  /**
+   * The workers are about to stop. Before the start is done that is no stop of the service: this may be the successor of a main process that serves on, and
+   * STOPPING=1 would end that.
+   */
   stopping(): void {
-    this.#status = this.#text()
-    this.#say({ stopping: true, status: this.#status })
+    if (this.#hasStarted) {
+      this.#status = this.#text()
+      this.#say({ stopping: true, status: this.#status })
+    }
     this.#extend()
   }
 

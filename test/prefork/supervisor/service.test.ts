@@ -64,6 +64,18 @@ test('run() after start() says at once that it is ready; a lame duck has a statu
     t.is(heard.filter(text => text.startsWith('STOPPING')).length, 1)
   }))
 
+test('a start that fails is no stop of the service, because the main process may be another one', t =>
+  managed(async heard => {
+    await supervising(t, { entry: program('process.exit(3)'), workers: 1 }, async supervisor => {
+      await t.throwsAsync(supervisor.run({ signals: false }), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+    })
+    t.deepEqual(
+      heard.filter(text => /STOPPING|READY/.test(text)),
+      []
+    )
+    t.is(heard.at(-1), 'BARRIER=1')
+  }))
+
 test('a manager that is gone is one warning, and the supervisor serves', async t => {
   const warnings: Error[] = []
   const { emitWarning } = process
