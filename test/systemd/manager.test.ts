@@ -507,6 +507,65 @@ managed(
 )
 
 managed(
+  'a unit of passfd with --takeover: systemctl reload replaces passfd serve, HUP its workers; a successor that fails leaves it',
+  async (t, manager) => {
+    const folder = join(manager.folder, 'shop')
+    const path = join(manager.folder, 'web.sock')
+    mkdirSync(folder)
+    const server = (version: string): void =>
+      writeFileSync(
+        join(folder, 'server.js'),
+        `require('http').createServer((_, response) => response.end('${version}')).listen(${JSON.stringify(path)})`
+      )
+    server('one')
+    const passfd = fileURLToPath(new URL('../../dist/cli/passfd.mjs', import.meta.url))
+    const words = ['--per-user', '--name', 'shop', '-w', '2', '--takeover', '--ready-timeout', '10s', 'server.js']
+    const unit = execFileSync(process.execPath, [passfd, 'unit', ...words], { cwd: folder, encoding: 'utf8' })
+    writeFileSync(join(manager.folder, 'config/systemd/user/shop.service'), unit)
+    await manager.systemctl('start', 'shop.service')
+    let pid = await manager.show('shop.service', 'MainPID')
+    t.is(await ask(path), 'one')
+    for (const version of ['two', 'three']) {
+      server(version)
+      await manager.systemctl('reload', 'shop.service')
+      await untilOther(manager, 'shop.service', 'MainPID', pid)
+      await gone(Number(pid))
+      pid = await manager.show('shop.service', 'MainPID')
+      t.is(await ask(path), version)
+      await untilShown(manager, 'shop.service', 'StatusText', '2 of 2 workers ready')
+      t.is(await stateOf(manager, 'shop.service'), 'active success')
+    }
+    const before = childrenOf(Number(pid))
+    server('four')
+    await manager.systemctl('kill', '-s', 'HUP', '--kill-whom=main', 'shop.service')
+    await until(() => childrenOf(Number(pid)).every(child => !before.includes(child)), 'new workers only')
+    t.is(await ask(path), 'four')
+    // Of the main process: the successor has its name, too
+    const runtime = join(manager.folder, 'run/shop')
+    const status = execFileSync(process.execPath, [passfd, 'status', 'shop', '--json'], {
+      env: { ...process.env, PASSFD_RUNTIME_DIR: runtime },
+      uid: USER,
+      encoding: 'utf8'
+    })
+    t.is(`${JSON.parse(status).pid}`, pid)
+    writeFileSync(join(folder, 'server.js'), 'process.exit(3)')
+    await manager.systemctl('reload', 'shop.service')
+    await untilShown(manager, 'shop.service', 'ActiveState', 'active')
+    t.is(await manager.show('shop.service', 'MainPID'), pid)
+    t.is(await ask(path), 'four')
+    // It crashes: the next one finds nobody
+    server('five')
+    process.kill(Number(pid), 'SIGKILL')
+    await untilShown(manager, 'shop.service', 'NRestarts', '1')
+    await untilShown(manager, 'shop.service', 'ActiveState', 'active')
+    t.is(await ask(path), 'five')
+    await manager.systemctl('stop', 'shop.service')
+    t.is(await stateOf(manager, 'shop.service'), 'inactive success')
+  },
+  { uid: USER }
+)
+
+managed(
   'a takeover in a service is a reload until the successor serves, or has failed; also if only the main process may notify',
   async (t, manager) => {
     const path = join(manager.folder, 'web.sock')

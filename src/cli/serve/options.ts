@@ -110,9 +110,12 @@ const GROUPS = {
   },
   'Name and place:': {
     name: option('--name <name>', "the server's name (default: that of package.json, else of the folder)", serverName),
-    takeover: option('--takeover', 'replace the running server of this name, without losing a request', flag, {
-      commandLineOnly: true
-    }),
+    takeover: option(
+      '--takeover',
+      'replace the running server of this name, without losing a request; USR2 replaces this one in the same way',
+      flag,
+      { commandLineOnly: true }
+    ),
     admin: option(
       '--admin <path>',
       'the socket at which it is commanded (default: NAME.sock in the runtime folder)',

@@ -138,6 +138,10 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
     log({ event: 'hangup', level: 'warning', text: `The terminal of ${name} was closed, so it stops` })
     void supervisor.stop()
   })
+  // Otherwise it would end this process, and a unit may send it
+  const onUpgrade = (): void =>
+    log({ event: 'upgrade', level: 'warning', text: 'USR2 starts a successor only if the command line has --takeover' })
+  if (options.takeover !== true) process.on('SIGUSR2', onUpgrade)
   try {
     if (options.metrics !== undefined)
       metrics = await serveMetrics({
@@ -150,10 +154,11 @@ async function serveOnce({ name, options, command, cwd, ui, log }: Plan, changes
         if (error.code === 'EADDRINUSE') await seat.look(takeoverPath)
         throw error
       })
-    await supervisor.run()
+    await supervisor.run({ upgrade: options.takeover === true })
   } catch (error) {
     throw seat.explain(error as PassfdError, name)
   } finally {
+    process.off('SIGUSR2', onUpgrade)
     ignoreHangup()
     await metrics?.close()
     await output.close()

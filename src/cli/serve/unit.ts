@@ -55,6 +55,7 @@ export function register(program: Command): void {
       'passfd unit --run-as shop -w 4 --max-rss 300M server.js --port 3000',
       'with options of passfd serve and of the program'
     ],
+    ['passfd unit --takeover server.js', 'systemctl reload replaces passfd and Node, too'],
     ['passfd unit --per-user server.js', 'for ~/.config/systemd/user/NAME.service']
   )
 }
@@ -66,8 +67,6 @@ async function printUnit(
   ui: Ui
 ): Promise<void> {
   const { perUser = false, runAs, ...serve } = given
-  if (serve.takeover === true)
-    throw new CommandError(EXIT.usage, 'A unit starts a server in nobody’s place', 'Leave out --takeover')
   if (perUser && runAs !== undefined)
     throw new CommandError(EXIT.usage, "A user's own manager has no other users", 'Give --per-user or --run-as')
   const cwd = process.cwd()
@@ -113,7 +112,7 @@ export function unitOf(
   { name, options, cwd, words, perUser, user, path = PATH }: Unit,
   passfd = resolve(process.argv[1] ?? 'passfd')
 ): string {
-  const { lameDuck = 0, stopTimeout = STOP_TIMEOUT, killTimeout = KILL_TIMEOUT } = options
+  const { takeover = false, lameDuck = 0, stopTimeout = STOP_TIMEOUT, killTimeout = KILL_TIMEOUT } = options
   // systemd expands no variables in the path of the program (systemd.service(5))
   const command = [quoted(process.execPath, false), ...[passfd, 'serve', ...words].map(word => quoted(word))].join(' ')
   const place = perUser ? '~/.config/systemd/user' : '/etc/systemd/system'
@@ -129,6 +128,8 @@ export function unitOf(
     '',
     '[Service]',
     'Type=notify',
+    // A successor notifies before it is the main process
+    ...(takeover ? ['NotifyAccess=all'] : []),
     ...(user === undefined ? [] : [`User=${user}`]),
     `WorkingDirectory=${folderText(cwd)}`,
     `RuntimeDirectory=${name}`,
@@ -136,7 +137,7 @@ export function unitOf(
     `Environment=${quoted(`PATH=${path.join(':')}`, false)}`,
     `Environment=PASSFD_RUNTIME_DIR=%t/${name}`,
     `ExecStart=${command}`,
-    'ExecReload=/bin/kill -HUP $MAINPID',
+    `ExecReload=/bin/kill -${takeover ? 'USR2' : 'HUP'} $MAINPID`,
     'KillMode=mixed',
     'Restart=on-failure',
     `TimeoutStopSec=${Math.ceil((lameDuck + stopTimeout + killTimeout) / 1000) + SLACK}`,

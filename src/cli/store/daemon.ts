@@ -1,5 +1,5 @@
 /** `passfd store`: the store itself, in the foreground. */
-import { upgradeOnSignal } from '../../prefork/supervisor/upgrade.ts'
+import { Upgrades } from '../../prefork/supervisor/upgrade.ts'
 import { openStore, type Store } from '../../store/index.ts'
 import { takeoverStatus } from '../../takeover/index.ts'
 import { CommandError, EXIT, ExitWith } from '../exit.ts'
@@ -73,12 +73,13 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
     service?.supersededBy(pid)
     tell('superseded', 'info', `Process ${pid} is the store now, with all that it held`, { successor: pid })
   })
+  const onUpgrade = upgradeOn(store, upgrades, service, tell)
   const end = (): void => {
+    onUpgrade.stop()
     service?.stopping()
     tell('stopping', 'info', `The store ends, and closes what it holds: ${statusText(store)}`, { ...store.status })
     void store.close()
   }
-  const forget = upgradeOn(store, upgrades, service, tell)
   try {
     const from = store.predecessor === undefined ? '' : `, in the place of process ${store.predecessor.pid}`
     tell('started', 'info', `the store listens at ${path}, process ${process.pid}${from}: ${statusText(store)}`, {
@@ -92,15 +93,20 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
     await store.ended
   } finally {
     signal.removeEventListener('abort', end)
-    forget()
+    onUpgrade.end()
     await service?.end()
   }
 }
 
 /** USR2 starts the command line again. Without `--takeover` that one could not replace this one, and the signal must not end this one. */
-function upgradeOn(store: Store, upgrades: boolean, service: ServiceReports | undefined, tell: Tell): () => void {
+function upgradeOn(
+  store: Store,
+  upgrades: boolean,
+  service: ServiceReports | undefined,
+  tell: Tell
+): Pick<Upgrades, 'stop' | 'end'> {
   if (upgrades)
-    return upgradeOnSignal({
+    return new Upgrades({
       sockets: () => [],
       isSuperseded: () => store.superseded,
       onBegin: () => service?.upgrading() ?? (() => {}),
@@ -110,5 +116,5 @@ function upgradeOn(store: Store, upgrades: boolean, service: ServiceReports | un
   const onSignal = (): void =>
     tell('upgrade', 'warning', 'USR2 starts a successor only if the command line has --takeover')
   process.on('SIGUSR2', onSignal)
-  return () => void process.off('SIGUSR2', onSignal)
+  return { stop: () => {}, end: () => void process.off('SIGUSR2', onSignal) }
 }

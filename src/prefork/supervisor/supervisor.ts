@@ -37,7 +37,7 @@ import { obeySignals } from './signals.ts'
 import { type Slot, Slots } from './slots.ts'
 import { checkStart } from './start-worker.ts'
 import { Takeover } from './takeover.ts'
-import { upgradeOnSignal } from './upgrade.ts'
+import { Upgrades } from './upgrade.ts'
 import { type WorkerOwner, WorkerProcess, type WorkerSetup } from './worker-process.ts'
 import { Workers } from './workers.ts'
 
@@ -104,6 +104,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   #failure: Error | undefined
   /** Undefined: no service manager listens, or `run()` was not called. */
   #service: ServiceReports | undefined
+  /** Undefined: USR2 is the program's. */
+  #upgrades: Upgrades | undefined
 
   /** Checks the options. It opens and starts nothing yet. @throws `ERR_PASSFD_INVALID_ARGUMENT` */
   constructor(options: SupervisorOptions) {
@@ -283,12 +285,14 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
    * before for that time; a further call ends it. From the first call on `reload()` and `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE.
    */
   stop(): Promise<void> {
+    this.#upgrades?.stop()
     if (this.#phase === 'lame duck') this.#lameDuckOver.resolve()
     return this.#stop(false, this.#settings.lameDuck)
   }
 
   /** Stops at once: sends KILL to every worker. */
   kill(): Promise<void> {
+    this.#upgrades?.stop()
     return this.#stop(true)
   }
 
@@ -315,15 +319,21 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#service ??= ServiceReports.begin(this)
     if (this.#phase === 'running') this.#service?.started(takeover?.hasPredecessor === true)
     const ignore = signals ? obeySignals(this, error => this.#reports.warn('reloadFailed', error)) : () => {}
-    const endUpgrades = upgrade
-      ? upgradeOnSignal({
+    const upgrades = upgrade
+      ? new Upgrades({
           sockets: () => this.#listeners.activated(),
           isSuperseded: () => takeover!.superseded,
+          whenStarted: start => {
+            if (this.#phase !== 'new' && this.#phase !== 'starting') start()
+            else if (!this.listeners('started').includes(start)) this.once('started', start)
+          },
           onBegin: () => this.#service?.reloading() ?? (() => {}),
           onFailure: (message, pid) =>
             this.#reports.takeover({ code: 'upgrade', message, ...(pid === undefined ? {} : { pid }) })
         })
-      : () => {}
+      : undefined
+    this.#upgrades = upgrades
+    if (this.#stopping !== undefined) upgrades?.stop()
     this.#passSignals = init => {
       ignore()
       if (signals) init.passSignals()
@@ -335,7 +345,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if ((error as PassfdError).code !== 'ERR_PASSFD_SUPERVISOR_STOPPED') throw error
     } finally {
       ignore()
-      endUpgrades()
+      upgrades?.end()
       await this.#service?.end()
     }
     if (this.#failure !== undefined) throw this.#failure

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -361,6 +362,64 @@ testInCi('with --takeover a second server replaces the first, and no request fai
     t.is(new Set(seen.out.match(/"pid":\d+/g)).size, 2)
   })
 })
+
+testInCi(
+  'with --takeover USR2 starts the same command line in its place, HUP reloads it, and no request fails',
+  async t => {
+    await inPlace(async place => {
+      const { folder, env } = place
+      const passfd = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
+      const port = await freePort()
+      env.PORT = String(port)
+      const args = ['serve', '-w', '2', '--name', 'app', '--takeover', join(folder, '1', 'server.js'), 'an argument']
+      const child = spawn(passfd, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+      let err = ''
+      child.stderr.on('data', chunk => {
+        err += chunk
+      })
+      const closed = once(child, 'close')
+      await until(() => / serves at /.test(err), 'passfd serves', 60)
+      let done = false
+      let answered = 0
+      const clients = Array.from({ length: 4 }, async () => {
+        for (; !done; answered++) await ask(port)
+      })
+      const ended = once(child, 'exit')
+      child.kill('SIGUSR2')
+      t.deepEqual(await ended, [0, null])
+      t.regex(err, /Process \d+ serves app now; /)
+      const { pid, workers } = await statusOf('app', place)
+      t.not(pid, child.pid!)
+      t.deepEqual(
+        readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+          .split('\0')
+          .slice(-args.length - 1),
+        [...args, '']
+      )
+      process.kill(pid, 'SIGHUP')
+      const old = workers.map(worker => worker.pid)
+      while ((await statusOf('app', place)).workers.some(worker => old.includes(worker.pid))) await ask(port)
+      done = true
+      await Promise.all(clients)
+      t.true(answered > 0)
+      t.is((await statusOf('app', place)).pid, pid)
+      t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
+      await closed // the successor has ended, too, which had its stderr
+      t.is(err.match(/ serves at /g)!.length, 2)
+      // Without the option it ends nobody
+      const streams = captured(env)
+      const serves = runPassfd(['serve', '-w', '1', '--name', 'app', join(folder, '1', 'server.js')], streams)
+      await until(() => / serves at /.test(streams.err), 'passfd serves')
+      process.kill(process.pid, 'SIGUSR2')
+      await until(
+        () => /USR2 starts a successor only if the command line has --takeover\.\n/.test(streams.err),
+        'a warning'
+      )
+      t.is((await runPassfd(['stop', 'app'], captured(env))).code, 0)
+      t.is((await serves).code, 0)
+    })
+  }
+)
 
 testInCi('a package’s own command is served: npm start', async t => {
   await inPlace(async place => {

@@ -24,6 +24,8 @@ test('what it has: the command, the user, the folder, and time for what the serv
   t.is(settingIn(unit, 'TimeoutStopSec'), '45')
   t.is(settingIn(unit, 'WantedBy'), 'multi-user.target')
   t.is(settingIn(unit, 'Type'), 'notify')
+  t.is(settingIn(unit, 'NotifyAccess'), undefined)
+  t.is(settingIn(unit, 'ExecReload'), '/bin/kill -HUP $MAINPID')
   const limits = { lameDuck: 1500, stopTimeout: 600_000, killTimeout: 1 }
   t.is(settingIn(unitOf({ ...BASE, options: limits }), 'TimeoutStopSec'), '612')
   const own = unitOf({ ...BASE, cwd: '/srv/50%', perUser: true, user: undefined })
@@ -169,10 +171,13 @@ test('the options of passfd serve go on, in their order; its own do not; those o
     const own = await runPassfd(['unit', '-w', '2', '--per-user', '--', 'server.js', '--per-user'])
     t.regex(settingIn(own.out, 'ExecStart')!, / serve -w 2 -- server\.js --per-user$/)
     t.is(settingIn(own.out, 'WantedBy'), 'default.target')
+    const taking = await runPassfd(['unit', '--takeover', '-w', '2', 'server.js'])
+    t.regex(settingIn(taking.out, 'ExecStart')!, / serve --takeover -w 2 server\.js$/)
+    t.is(settingIn(taking.out, 'ExecReload'), '/bin/kill -USR2 $MAINPID')
+    t.is(settingIn(taking.out, 'NotifyAccess'), 'all')
     const wrong: [string[], number, RegExp][] = [
       [['unit'], EXIT.usage, /No program is named/],
       [['unit', 'none.js'], EXIT.noInput, /There is no program/],
-      [['unit', '--takeover', 'server.js'], EXIT.usage, /Leave out --takeover/],
       [['unit', '--per-user', '--run-as', 'shop', 'server.js'], EXIT.usage, /no other users/],
       [['unit', '--max-rss', 'much', 'server.js'], EXIT.usage, /a size with its unit/]
     ]

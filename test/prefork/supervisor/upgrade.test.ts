@@ -1,14 +1,14 @@
 /** USR2 starts the command line anew as a successor; test/systemd/manager.test.ts does it under systemd. */
 
 import { once } from 'node:events'
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { Supervisor } from '../../../src/prefork/index.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { type Running, start } from '../../helpers/process.ts'
-import { childrenOf, lives } from '../../helpers/processes.ts'
+import { childrenOf, gone, lives } from '../../helpers/processes.ts'
 import { test, until } from '../../helpers/test.ts'
 
 const fixture = fileURLToPath(new URL('../../fixtures/systemd-prefork.mjs', import.meta.url))
@@ -20,9 +20,16 @@ interface Served {
 }
 
 async function served(program: string, ...more: string[]): Promise<Served> {
+  const served = begun(program, {}, ...more)
+  if ((await served.running.line()) !== 'started') throw new Error('it did not start')
+  return served
+}
+
+/** Does not wait until it serves. */
+function begun(program: string, variables: NodeJS.ProcessEnv, ...more: string[]): Served {
   const path = socketPath()
   const options = JSON.stringify({ takeover: socketPath(), readyTimeout: 10_000 })
-  const env = { ...process.env, NODE_NO_WARNINGS: undefined }
+  const env = { ...process.env, NODE_NO_WARNINGS: undefined, ...variables }
   const running = start(process.execPath, [program, path, options, '{"upgrade":true}', ...more], { env })
   let stderr = ''
   running.child.stderr!.on('data', part => {
@@ -35,7 +42,6 @@ async function served(program: string, ...more: string[]): Promise<Served> {
         reject
       )
     })
-  if ((await running.line()) !== 'started') throw new Error('it did not start')
   return { running, ask, stderr: () => stderr }
 }
 
@@ -80,6 +86,60 @@ test('a successor that fails is reported, and another one can follow', async t =
   await until(() => !lives(second), 'the successor ends')
   await running.exit
 })
+
+test('a signal during the start counts when it serves', async t => {
+  const gate = temporaryPath('gate')
+  const { running, ask } = begun(fixture, { GATE: gate })
+  const first = running.child.pid!
+  await until(() => childrenOf(first).length === 2, 'the workers')
+  running.child.kill('SIGUSR2')
+  running.child.kill('SIGUSR2')
+  writeFileSync(gate, '')
+  t.is(await running.line(), 'started')
+  t.deepEqual(await once(running.child, 'exit'), [0, null])
+  const second = Number(await ask())
+  t.not(second, first)
+  process.kill(second, 'SIGTERM')
+  await gone(second)
+  await running.exit
+})
+
+test('a stop ends a successor that is starting, and no other one starts', async t => {
+  const gate = temporaryPath('gate')
+  writeFileSync(gate, '')
+  const { running, ask } = begun(fixture, { GATE: gate })
+  t.is(await running.line(), 'started')
+  const first = running.child.pid!
+  t.is(await ask(), `${first}`)
+  rmSync(gate)
+  running.child.kill('SIGUSR2')
+  const second = (): number | undefined => successorOf(first, running.child.spawnargs)
+  await until(() => second() !== undefined, 'the successor')
+  const successor = second()!
+  await until(() => childrenOf(successor).length === 2, 'its workers')
+  running.child.kill('SIGTERM')
+  running.child.kill('SIGUSR2')
+  // Nobody else has its output then
+  t.is((await running.exit).code, 0)
+  t.false(lives(successor))
+  t.is(second(), undefined)
+})
+
+/** Another process with its command line, after the shells that start it. */
+function successorOf(first: number, command: readonly string[]): number | undefined {
+  const wanted = [...command.slice(1), ''].join('\0')
+  return readdirSync('/proc')
+    .map(Number)
+    .find(pid => pid > 0 && pid !== first && commandOf(pid) === `${process.execPath}\0${wanted}`)
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return '' // it has ended
+  }
+}
 
 test('it takes the option takeover', async t => {
   const supervisor = new Supervisor({ entry: fixture, listeners: { http: { port: 0 } } })
