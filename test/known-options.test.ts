@@ -347,7 +347,7 @@ const TAKERS: Record<string, Taker | Taker[]> = {
     call: options => withSeat(seat => seat.ready(options))
   },
   'store/store.ts openStore': [
-    { options: [['StoreOptions', 'store/options.ts']], call: options => openStore(path, options) },
+    { options: [['OpenStoreOptions', 'store/options.ts']], call: options => openStore(path, options) },
     {
       options: ['path', 'mode', 'owner', 'group', 'activated'],
       what: 'address',

@@ -14,7 +14,7 @@ export {
 export type { StoreLease } from './lease.ts'
 export type { LinkAddress as StoreClientAddress } from './link.ts'
 export type { EntryEvent, StoredEntry } from './messages.ts'
-export type { StoreAddress, StoreOptions } from './options.ts'
+export type { OpenStoreOptions, StoreAddress } from './options.ts'
 export type { StoreQuota } from './quota.ts'
 export { defaultRules, type StoreRule } from './rules.ts'
 export { openStore, type Store, type StoreEvents, type StoreStatus } from './store.ts'

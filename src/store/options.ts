@@ -14,7 +14,7 @@ export type StoreAddress =
   | { path: string; mode?: number; owner?: number | string; group?: number | string; activated?: string }
   | { activated: string }
 
-export interface StoreOptions {
+export interface OpenStoreOptions {
   /**
    * Takes the place of the process that has this store, with all that it holds, and lets a successor do so: at this path, or with `true` at the path of the
    * store and `.takeover`. That socket has mode 0600. Default: off; then a second store at the same path is refused.
@@ -48,7 +48,7 @@ export const STORE_OPTIONS = {
   maxConnectionsPerUser: true,
   authorize: 'method',
   signal: true
-} as const satisfies KnownOptions<StoreOptions>
+} as const satisfies KnownOptions<OpenStoreOptions>
 
 const ADDRESS = { path: true, mode: true, owner: true, group: true, activated: true } as const
 
@@ -68,7 +68,7 @@ const NAMES = 65_536
 const BYTES = 64 * 1024 * 1024
 
 /** Throws ERR_PASSFD_INVALID_ARGUMENT, and does nothing. */
-export function storeSettings(given: StoreAddress, options: StoreOptions): StoreSettings {
+export function storeSettings(given: StoreAddress, options: OpenStoreOptions): StoreSettings {
   const address = addressOf(given)
   const files = native.limit()
   const {

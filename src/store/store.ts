@@ -21,7 +21,7 @@ import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
 import { type EntryEvent, MAX_WATCHES, type Put, type Request, readRequest, type Told, VERSION } from './messages.ts'
 import { isName, matches } from './names.ts'
-import { type StoreAddress, type StoreOptions, type StoreSettings, storeSettings } from './options.ts'
+import { type OpenStoreOptions, type StoreAddress, type StoreSettings, storeSettings } from './options.ts'
 import type { Right } from './rules.ts'
 import { Turns } from './turns.ts'
 import { Watch } from './watch.ts'
@@ -101,7 +101,7 @@ interface Frozen {
  * holds; if that is not there, it is empty. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_ACTIVATED_…,
  * an AbortError, or as `takeOver()`. The store of the predecessor goes on then.
  */
-export async function openStore(address: StoreAddress, options: StoreOptions = {}): Promise<Store> {
+export async function openStore(address: StoreAddress, options: OpenStoreOptions = {}): Promise<Store> {
   const store = makeStore(storeSettings(address, options))
   await open(store)
   return store

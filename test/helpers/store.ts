@@ -1,7 +1,7 @@
 /** Stores, and programs that use them: here and in processes of their own. */
 import { readdirSync } from 'node:fs'
 import { Descriptor } from '../../src/index.ts'
-import { connectStore, openStore, type Store, type StoreClient, type StoreOptions } from '../../src/store/index.ts'
+import { connectStore, type OpenStoreOptions, openStore, type Store, type StoreClient } from '../../src/store/index.ts'
 import { socketPath } from './path.ts'
 import { startFixture } from './process.ts'
 
@@ -52,7 +52,7 @@ export async function startStore(path: string, options: object = {}): Promise<Pr
 /** A store and clients of it in this process. All are closed at the end. */
 export async function withStore(
   work: (path: string, clients: StoreClient[], store: Store) => Promise<void>,
-  options: StoreOptions & { clients?: number } = {}
+  options: OpenStoreOptions & { clients?: number } = {}
 ): Promise<void> {
   const { clients: count = 1, ...rest } = options
   const path = socketPath()

@@ -2,7 +2,7 @@
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { type Channel, connect, Descriptor } from '../../src/index.ts'
-import { connectStore, openStore, type StoreOptions } from '../../src/store/index.ts'
+import { connectStore, type OpenStoreOptions, openStore } from '../../src/store/index.ts'
 import { anyValue } from '../helpers/any-value.ts'
 import { identity } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
@@ -16,7 +16,7 @@ const remote = (key: string) => ({ code: 'ERR_PASSFD_REMOTE', remote: { code: `E
 async function withChannels(
   work: (channels: Channel<any, any>[], store: Awaited<ReturnType<typeof openStore>>, path: string) => Promise<void>,
   count = 1,
-  options: StoreOptions = {}
+  options: OpenStoreOptions = {}
 ): Promise<void> {
   const path = socketPath()
   const store = await openStore(path, options)

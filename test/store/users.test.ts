@@ -1,7 +1,7 @@
 /** Other users: what they see, what they may, and what their floods do. */
 import { chmodSync } from 'node:fs'
 import { Descriptor } from '../../src/index.ts'
-import { connectStore, defaultRules, openStore, type StoreOptions } from '../../src/store/index.ts'
+import { connectStore, defaultRules, type OpenStoreOptions, openStore } from '../../src/store/index.ts'
 import { identity } from '../helpers/facts.ts'
 import { NOBODY, publicPath } from '../helpers/public.ts'
 import { memory, type Program, startProgram, textIn } from '../helpers/store.ts'
@@ -17,7 +17,7 @@ async function withUsers(
     other: (uid?: number) => Promise<Program>,
     root: Awaited<ReturnType<typeof connectStore>>
   ) => Promise<void>,
-  options: StoreOptions = {}
+  options: OpenStoreOptions = {}
 ): Promise<void> {
   const path = publicPath()
   const store = await openStore({ path, mode: 0o666 }, options)
