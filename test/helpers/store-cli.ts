@@ -1,6 +1,6 @@
 /** `passfd store` in this process, with a store in this process. */
 import { register } from '../../src/cli/store/store.ts'
-import { connectStore, openStore, type Store, type StoreClient, type StoreOptions } from '../../src/store/index.ts'
+import { connectStore, type OpenStoreOptions, openStore, type Store, type StoreClient } from '../../src/store/index.ts'
 import { type Captured, captured, runPassfd } from './cli.ts'
 import { socketPath } from './path.ts'
 import type { Ended } from './shell.ts'
@@ -20,7 +20,10 @@ export function storeCommand(args: readonly string[], streams?: Captured): Promi
 }
 
 /** An empty store, while `body` runs. */
-export async function withStore(body: (place: StorePlace) => Promise<void>, options: StoreOptions = {}): Promise<void> {
+export async function withStore(
+  body: (place: StorePlace) => Promise<void>,
+  options: OpenStoreOptions = {}
+): Promise<void> {
   const path = socketPath()
   await using store = await openStore(path, options)
   await using client = await connectStore(path)

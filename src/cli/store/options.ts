@@ -4,7 +4,7 @@ import { basename, dirname, resolve } from 'node:path'
 import { inspect } from 'node:util'
 import { type Command, InvalidArgumentError } from 'commander'
 import { checkOptions, isOptions } from '../../base/known-options.ts'
-import type { StoreOptions, StoreQuota } from '../../store/index.ts'
+import type { OpenStoreOptions, StoreQuota } from '../../store/index.ts'
 import { CommandError, EXIT } from '../exit.ts'
 import { loadFile } from '../serve/config.ts'
 import { count, Expected, type Reader, size, text } from '../serve/read.ts'
@@ -28,7 +28,7 @@ export interface Settings {
   readonly socket: string | undefined
   /** The mode, owner and group of the socket file. */
   readonly file: { mode?: number; owner?: number | string; group?: number | string }
-  readonly options: StoreOptions
+  readonly options: OpenStoreOptions
   /** What errors call the configuration. Undefined: there is none. */
   readonly config: string | undefined
   /** Which of mode, owner and group come from the command line. */
@@ -151,7 +151,8 @@ export async function settingsOf(given: Given, cwd: string): Promise<Settings> {
   }
 }
 
-type Configuration = Omit<StoreOptions, 'takeover' | 'authorize' | 'signal'> & Settings['file'] & { socket?: string }
+type Configuration = Omit<OpenStoreOptions, 'takeover' | 'authorize' | 'signal'> &
+  Settings['file'] & { socket?: string }
 
 async function readConfiguration(path: string): Promise<Configuration> {
   if (!existsSync(path)) throw new CommandError(EXIT.noInput, `${path} does not exist`, 'Check --config')
