@@ -1,5 +1,6 @@
 /** What a store holds under a name. */
 import type { Descriptor } from '../descriptor/descriptor.ts'
+import type { Kind } from '../descriptor/kind.ts'
 import type { ClientState } from './client-state.ts'
 import { type Expiring, now } from './deadlines.ts'
 import type { Given, StoredEntry } from './messages.ts'
@@ -32,6 +33,8 @@ export interface Lease {
 
 export class Entry implements Expiring {
   readonly facts: EntryFacts
+  /** Read once: while the descriptors are given to a successor they can't be asked. */
+  readonly kinds: readonly Kind[]
   readonly amount: Amount
   lease: Lease | undefined
   /** Has copies, and is told when this is gone. */
@@ -41,6 +44,7 @@ export class Entry implements Expiring {
 
   constructor(facts: EntryFacts) {
     this.facts = facts
+    this.kinds = facts.descriptors.map(({ kind }) => kind)
     this.amount = amountOf(facts)
   }
 
@@ -50,12 +54,12 @@ export class Entry implements Expiring {
 
   /** Without descriptors and value. */
   shown(): StoredEntry {
-    const { entry, name, owner, descriptors, value, uid, pid, since, deadline, poll } = this.facts
+    const { entry, name, owner, value, uid, pid, since, deadline, poll } = this.facts
     return {
       entry,
       name,
       owner,
-      kinds: descriptors.map(({ kind }) => kind),
+      kinds: this.kinds,
       bytes: value?.length ?? 0,
       uid,
       pid,

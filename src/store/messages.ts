@@ -14,6 +14,8 @@ export const MAX_DESCRIPTORS = 253
 const ID = 16
 /** Numbers of watches that one client may have at a time. */
 export const MAX_WATCHES = 16
+/** The watches of all clients of one user. */
+export const MAX_WATCHES_PER_USER = 1024
 /** Numbers of kept entries in one hello. */
 const MAX_KEPT = 65_536
 const MAX_UID = 0xfffffffe

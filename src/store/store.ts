@@ -19,12 +19,21 @@ import { ClientState } from './client-state.ts'
 import { now } from './deadlines.ts'
 import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
-import { type EntryEvent, MAX_WATCHES, type Put, type Request, readRequest, type Told, VERSION } from './messages.ts'
+import {
+  type EntryEvent,
+  MAX_WATCHES,
+  MAX_WATCHES_PER_USER,
+  type Put,
+  type Request,
+  readRequest,
+  type Told,
+  VERSION
+} from './messages.ts'
 import { isName, matches } from './names.ts'
 import { type OpenStoreOptions, type StoreAddress, type StoreSettings, storeSettings } from './options.ts'
 import type { Right } from './rules.ts'
 import { Turns } from './turns.ts'
-import { Watch } from './watch.ts'
+import { type Occurrence, Watch } from './watch.ts'
 
 /** How long the leases of a client of the predecessor wait until it connects again, in ms. */
 const RETURN = 10_000
@@ -114,7 +123,8 @@ let open: (store: Store) => Promise<void>
 export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable {
   readonly #settings: StoreSettings
   readonly #holdings: Holdings
-  readonly #watches = new Set<Watch>()
+  /** By the users of the clients. */
+  readonly #watches = new Map<number, Set<Watch>>()
   readonly #turns = new Turns()
   readonly #context = new AsyncContext('PASSFD_STORE')
   readonly #ended = deferred()
@@ -543,44 +553,41 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     session.channel.destroy()
   }
 
-  #endWatches({ watches }: Session): void {
-    for (const watch of watches.values()) {
-      watch.end()
-      this.#watches.delete(watch)
-    }
-    watches.clear()
+  #endWatches(session: Session): void {
+    for (const number of [...session.watches.keys()]) this.#unwatch(number, session)
   }
 
   #watch({ watch: number, ...selection }: Request & { do: 'watch' }, session: Session): void {
-    const { watches, state, channel } = session
+    const { watches, state, channel, uid } = session
     if (watches.has(number)) throw badRequest(`watch ${number} is there`)
-    if (watches.size >= MAX_WATCHES) {
-      const data = { what: 'watches of a client', limit: MAX_WATCHES }
-      throw new PassfdError('STORE_FULL', data, { data })
-    }
-    const shows = this.#shown(selection, state)
+    const others = this.#watches.get(uid) ?? new Set()
+    checkRoom(watches.size, 'watches of a client', MAX_WATCHES)
+    checkRoom(others.size, `watches of user ${uid}`, MAX_WATCHES_PER_USER)
     const watch = new Watch(number, {
       part: (after, shown) => this.#holdings.part(after, shown),
-      shows,
-      send: async told => channel.send(told)
+      shows: this.#shown(selection, state),
+      send: told => send(channel, told),
+      later: work => this.#turns.later(uid, work)
     })
     watches.set(number, watch)
-    this.#watches.add(watch)
+    this.#watches.set(uid, others.add(watch))
   }
 
-  #unwatch(number: number, { watches }: Session): void {
+  #unwatch(number: number, { watches, uid }: Session): void {
     const watch = watches.get(number)
     if (watch === undefined) return
     watch.end()
     watches.delete(number)
-    this.#watches.delete(watch)
+    const others = this.#watches.get(uid)!
+    others.delete(watch)
+    if (others.size === 0) this.#watches.delete(uid)
   }
 
   /** The entries that a client selects and may read. Throws ERR_PASSFD_STORE_DENIED if it may read nothing of the owner that it names. */
   #shown(
     { names, owner }: { names: string | undefined; owner: number | undefined },
     { uid }: ClientState
-  ): (entry: Entry) => boolean {
+  ): (entry: { readonly facts: EntryFacts }) => boolean {
     const { rules } = this.#settings
     if (owner !== undefined && !rules.allowSome('read', uid, owner)) throw denied('read', uid, owner, names ?? '*')
     return ({ facts }) =>
@@ -612,10 +619,15 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   }
 
   #onEvent(event: EntryEvent, entry: Entry): void {
-    for (const watch of this.#watches) watch.onEvent(event, entry)
+    let occurrence: Occurrence | undefined
+    for (const [uid, watches] of this.#watches) {
+      if (!this.#settings.rules.allowSome('read', uid, entry.facts.owner)) continue
+      occurrence ??= { event, facts: entry.facts, entry: entry.shown() }
+      for (const watch of watches) watch.onEvent(occurrence)
+    }
     if (event === 'put' || event === 'leased' || event === 'returned') return
     const channel = entry.keeper?.channel
-    if (channel !== undefined) void tell(channel, { event: 'gone', entry: entry.facts.entry })
+    if (channel !== undefined) void send(channel, { event: 'gone', entry: entry.facts.entry })
   }
 
   // --- its program
@@ -671,11 +683,19 @@ function anonymous(uid: number, channel: Channel<unknown, Told>): ClientState {
   return state
 }
 
-/** A client that is gone, or reads nothing, need not know. */
-async function tell(channel: Channel<unknown, Told>, told: Told): Promise<void> {
+/** Resolves when the queue is short again, or the channel has ended. A client that can't be told ends: when it connects again, it learns what it has missed. */
+async function send(channel: Channel<unknown, Told>, told: Told): Promise<void> {
   try {
     await channel.send(told)
-  } catch {}
+  } catch (error) {
+    channel.destroy(asError(error))
+  }
+}
+
+/** Throws ERR_PASSFD_STORE_FULL. */
+function checkRoom(used: number, what: string, limit: number): void {
+  const data = { what, limit }
+  if (used >= limit) throw new PassfdError('STORE_FULL', data, { data })
 }
 
 function stateOf({ facts, lease }: Entry): State['entries'][number] {

@@ -340,3 +340,18 @@ test('peers that authorize refuses are told, and the program hears of them', asy
   t.deepEqual(refused, ['ERR_PASSFD_UNAUTHORIZED'])
   await store.close()
 })
+
+test('watches are bounded for each client and for each user; ended ones make room', t =>
+  withChannels(async channels => {
+    const watch = (channel: Channel<any, any>, number: number) => channel.request({ do: 'watch', watch: number })
+    for (let i = 0; i < 64; i++) for (let number = 0; number < 16; number++) await watch(channels[i]!, number)
+    const [first, last] = [channels[0]!, channels[64]!]
+    await refuses(t, first, { do: 'watch', watch: 16 }, 'FULL')
+    await refuses(t, first, { do: 'watch', watch: 1 }, 'REQUEST')
+    await refuses(t, last, { do: 'watch', watch: 0 }, 'FULL')
+    await first.request({ do: 'unwatch', watch: 3 })
+    t.is(await watch(last, 0), null)
+    await refuses(t, last, { do: 'watch', watch: 1 }, 'FULL')
+    await channels[1]!.close()
+    await watch(last, 1)
+  }, 65))
