@@ -15,7 +15,7 @@ import { settingsOf } from '../src/prefork/options.ts'
 import { settingsOf as takeOverSettings } from '../src/takeover/options.ts'
 import { isFull } from './helpers/full.ts'
 import { temporaryPath } from './helpers/path.ts'
-import { type Running, start, startFixture } from './helpers/process.ts'
+import { outputOf, type Running, start, startFixture } from './helpers/process.ts'
 import { test, until } from './helpers/test.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -327,15 +327,6 @@ function workspace(): string {
   for (const dependency of ['zod', 'bindings', 'file-uri-to-path'])
     symlinkSync(join(root, 'node_modules', dependency), join(folder, 'node_modules', dependency))
   return folder
-}
-
-async function outputOf(running: Running): Promise<string[]> {
-  const lines: string[] = []
-  try {
-    for (;;) lines.push(await running.line())
-  } catch {
-    return lines // it has ended
-  }
 }
 
 function withoutPids(line: string): string {

@@ -70,6 +70,16 @@ export function start(command: string, args: string[], options: SpawnOptions = {
   }
 }
 
+/** The lines that it prints from now on, until it ends. */
+export async function outputOf(running: Running): Promise<string[]> {
+  const lines: string[] = []
+  try {
+    for (;;) lines.push(await running.line())
+  } catch {
+    return lines // it has ended
+  }
+}
+
 /** Limits the numbers of open files that a process of ours may get: below 3 there is none. What is open stays so. */
 export function limitOpenFiles(pid: number, limit: number): void {
   execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${limit}:`]) // the soft limit; prlimit(1) of util-linux

@@ -6,10 +6,15 @@ import { join } from 'node:path'
 /** The user without rights that tests run as, besides root. */
 export const NOBODY = 65534
 
+const directories: string[] = []
+process.on('exit', () => {
+  for (const directory of directories) rmSync(directory, { recursive: true, force: true })
+})
+
 /** A fresh directory of `NOBODY`'s, gone when the test process is. */
 export function publicDirectory(mode = 0o755): string {
   const directory = mkdtempSync(join(tmpdir(), 'passfd-public-'))
-  process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
+  directories.push(directory)
   chownSync(directory, NOBODY, NOBODY)
   chmodSync(directory, mode)
   return directory

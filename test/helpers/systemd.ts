@@ -4,7 +4,17 @@
  */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync
+} from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -15,7 +25,7 @@ import type { ExecutionContext } from 'ava'
 import { NotifySocket } from '../../src/systemd/notify-socket.ts'
 import { isFull, isInCi } from './full.ts'
 import { missing } from './programs.ts'
-import { testIf } from './test.ts'
+import { testIf, until } from './test.ts'
 
 const run = promisify(execFile)
 const MANAGER = '/usr/bin/systemd'
@@ -119,6 +129,7 @@ export class Manager implements AsyncDisposable {
   /** What the manager has logged. */
   log = ''
   #ended!: Promise<unknown>
+  #isKilled = false
   /** Of the manager's process. */
   pid = 0
 
@@ -204,6 +215,25 @@ export class Manager implements AsyncDisposable {
     return this.systemctl('show', '--property=Version', '--value')
   }
 
+  /** Runs a program of the manager's systemd, as its user: resolves to what it prints. */
+  async inside(command: string, ...args: string[]): Promise<string> {
+    const where = [`--target=${this.pid}`, '--mount', `--setuid=${this.#uid}`, `--setgid=${this.#uid}`]
+    const { stdout } = await run('nsenter', [...where, command, ...args], { env: this.#env, timeout: 60_000 })
+    return stdout.trim()
+  }
+
+  /** What the bus has of an interface `org.freedesktop.systemd1.…`, in the XML of D-Bus's introspection. */
+  async described(name: string): Promise<string> {
+    return this.inside(MANAGER, `--bus-introspect=org.freedesktop.systemd1.${name}`)
+  }
+
+  /** Ends the manager by KILL: its services go on. */
+  async kill(): Promise<void> {
+    process.kill(this.pid, 'SIGKILL')
+    await this.#ended
+    this.#isKilled = true
+  }
+
   /** The next start of the service with the fixture, which waits for `Service.run()`. */
   async service(name: string): Promise<Service> {
     const at = this.#waiting.findIndex(service => service.name === name)
@@ -221,12 +251,25 @@ export class Manager implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    process.kill(this.pid, 'SIGTERM')
+    if (!this.#isKilled) process.kill(this.pid, 'SIGTERM')
     await this.#ended
     this.#server.close()
     await once(this.#server, 'close')
-    for (const folder of this.#cgroups) await run('find', [folder, '-depth', '-type', 'd', '-delete'])
+    for (const folder of this.#cgroups) await until(() => isRemoved(folder), `${folder} has no processes`)
     rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** Removes a control group, unless there are processes in it: those of a manager that was killed may be ending. */
+function isRemoved(folder: string): boolean {
+  try {
+    for (const entry of readdirSync(folder, { withFileTypes: true }))
+      if (entry.isDirectory() && !isRemoved(join(folder, entry.name))) return false
+    rmdirSync(folder)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
+    return false
   }
 }
 
