@@ -104,8 +104,8 @@ function asRefusal(error: unknown, pid: number): unknown {
     return new PassfdError('TAKEOVER_BUSY', { pid: candidate }, extra)
   }
   if (remote.code === 'ERR_PASSFD_TAKEOVER_UNIT') {
-    const { unit = '' } = (remote.data ?? {}) as { unit?: string }
-    return new PassfdError('TAKEOVER_UNIT', { pid, unit }, extra)
+    const { unit = '', where = 'has none of its own' } = (remote.data ?? {}) as { unit?: string; where?: string }
+    return new PassfdError('TAKEOVER_UNIT', { pid, unit, where }, extra)
   }
   if (remote.code === 'ERR_PASSFD_TAKEOVER_VERSION')
     return new PassfdError('TAKEOVER_VERSION', { pid, detail: `it answers "${remote.message}"` }, extra)

@@ -2,6 +2,7 @@
 import { PassfdError } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
+import type { OwnUnit } from '../os/unit.ts'
 
 /** The version of the takeover protocol. Both sides use the lower one of the two. */
 export const VERSION = 1
@@ -32,6 +33,8 @@ export interface Begin {
   program: Program
   /** Names of the listeners that the candidate serves. Absent: all, unless `drops` says otherwise later. */
   wants?: string[]
+  /** Its unit of systemd. Absent: the owner looks for itself. */
+  service?: OwnUnit
   life: Descriptor
 }
 
@@ -128,6 +131,7 @@ export function readAsked(value: unknown): Asked {
         needs: names(asked, 'needs'),
         program: readProgram(asked.program),
         ...(asked.wants === undefined ? {} : { wants: names(asked, 'wants') }),
+        ...(asked.service === undefined ? {} : { service: readService(asked.service) }),
         life: descriptor(asked, 'life')
       }
     case 'more':
@@ -206,6 +210,13 @@ export function readStatePart(value: unknown): StatePart {
   if (!(bytes instanceof Uint8Array)) return wrong('bytes is not binary')
   if (!Array.isArray(descriptors)) return wrong('descriptors is no array')
   return { bytes, descriptors: descriptors.map(one => descriptor({ one }, 'one')) }
+}
+
+function readService(value: unknown): OwnUnit {
+  const { unit, own } = record(value, 'service')
+  if (typeof own !== 'boolean') return wrong('own is no boolean')
+  if (unit === undefined) return { own }
+  return typeof unit === 'string' ? { unit, own } : wrong('unit is no string')
 }
 
 /** The two sides have a version that both speak, and each knows what the other one needs. @throws ERR_PASSFD_TAKEOVER_VERSION. */

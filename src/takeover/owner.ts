@@ -6,7 +6,7 @@ import { type ChannelServer, listenOwn } from '../channel/server.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
-import { unitOf } from '../os/unit.ts'
+import { isSeen, type OwnUnit, unitOf } from '../os/unit.ts'
 import { Attempt } from './attempt.ts'
 import { type Copy, copying } from './copies.ts'
 import {
@@ -257,20 +257,21 @@ export class Owner {
 
   // --- whose turn it is
 
-  /** Returns the unit of this service if the candidate belongs to no service. */
-  #unitWithout(candidate: number): string | undefined {
-    if (this.#setup.path === undefined || !process.env.NOTIFY_SOCKET) return undefined
-    const own = unitOf(process.pid)
-    if (own?.endsWith('.service') !== true) return undefined
-    return unitOf(candidate)?.endsWith('.service') === true ? undefined : own
+  /** Throws if systemd would not take the candidate for the main process of a service, as it does this one. */
+  #checkUnit(candidate: number, service: OwnUnit | undefined): void {
+    if (this.#setup.path === undefined || !process.env.NOTIFY_SOCKET) return
+    const unit = unitOf('self')
+    if (unit?.endsWith('.service') !== true) return
+    const where = service === undefined ? seenOutside(candidate) : outside(unit, service)
+    if (where !== undefined)
+      throw new PassfdError('TAKEOVER_UNIT', { pid: process.pid, unit, where }, { data: { unit, where } })
   }
 
   #begin(channel: Channel<unknown, Told>, begin: Begin): Promise<Offer> {
     checkVersion(begin)
     const { peer } = channel
     if (this.#over) throw new PassfdError('TAKEOVER_MOVED')
-    const unit = this.#unitWithout(peer.pid)
-    if (unit !== undefined) throw new PassfdError('TAKEOVER_UNIT', { pid: process.pid, unit }, { data: { unit } })
+    this.#checkUnit(peer.pid, begin.service)
     const all = [...this.#waiting, ...(this.#turn === undefined ? [] : [this.#turn.candidate])]
     if (all.some(one => one.channel === channel))
       throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'this channel has begun already' })
@@ -501,3 +502,18 @@ export class Owner {
 function sum<T>(values: readonly T[], of: (value: T) => number): number {
   return values.reduce((total, value) => total + of(value), 0)
 }
+
+/** What is wrong with a candidate, after "this candidate". Undefined: it is in the unit, or is the process of another service. */
+function outside(unit: string, service: OwnUnit): string | undefined {
+  if (service.unit === unit) return undefined
+  if (service.unit?.endsWith('.service') !== true) return OUTSIDE
+  return service.own ? undefined : `was started by another process of the service ${service.unit}`
+}
+
+/** The same of one that does not report its unit: the owner can't see whose process it is there. */
+function seenOutside(pid: number): string | undefined {
+  if (unitOf(pid)?.endsWith('.service') === true) return undefined
+  return isSeen(pid) ? OUTSIDE : 'does not report its service, and is hidden from that process'
+}
+
+const OUTSIDE = 'was started outside of any service'

@@ -6,6 +6,7 @@ import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
+import { ownUnit } from '../os/unit.ts'
 import { Candidacy, type Defeat } from './candidacy.ts'
 import {
   type Asked,
@@ -149,6 +150,7 @@ export class Succession {
         needs: [...FEATURES],
         program,
         ...(wants === undefined ? {} : { wants: [...wants] }),
+        service: ownUnit(),
         life: this.life.readEnd()
       },
       this.#setup.limits.turnTimeout,

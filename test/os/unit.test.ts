@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { unitIn, unitOf } from '../../src/os/unit.ts'
+import { isSeen, ownUnit, unitIn, unitOf } from '../../src/os/unit.ts'
 import { test } from '../helpers/test.ts'
 
 test('the unit of a process, as its control groups have it', t => {
@@ -23,4 +23,17 @@ test('the unit of a process, as its control groups have it', t => {
   for (const [text, unit] of texts) t.is(unitIn(text), unit, text)
   t.is(unitOf(process.pid), unitIn(readFileSync('/proc/self/cgroup', 'utf8')))
   t.is(unitOf(0x7fffffff), undefined)
+})
+
+test('whose process this one is: what systemd has started, or what notifies', t => {
+  const unit = unitOf('self')
+  t.is(unit, unitOf(process.pid))
+  t.is(ownUnit({}).unit, unit)
+  t.false(ownUnit({}).own)
+  t.false(ownUnit({ NOTIFY_SOCKET: '', SYSTEMD_EXEC_PID: `${process.ppid}`, INVOCATION_ID: 'x' }).own)
+  t.true(ownUnit({ NOTIFY_SOCKET: '/run/systemd/notify' }).own)
+  t.true(ownUnit({ SYSTEMD_EXEC_PID: `${process.pid}` }).own)
+  t.true(isSeen(process.pid))
+  t.false(isSeen(0x7fffffff))
+  t.false(isSeen(0)) // of another PID namespace
 })
