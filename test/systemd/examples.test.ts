@@ -5,9 +5,11 @@ import { get } from 'node:http'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { Descriptor } from '../../src/index.ts'
+import { connectStore } from '../../src/store/index.ts'
 import { freePort } from '../helpers/port.ts'
 import { childrenOf, lives } from '../helpers/processes.ts'
-import { Manager, withoutManager } from '../helpers/systemd.ts'
+import { Manager, untilShown, withoutManager } from '../helpers/systemd.ts'
 import { test, testInCiIf, until } from '../helpers/test.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -46,9 +48,10 @@ test('every unit is in the table, and names a program that is there', t => {
   const readme = readFileSync(join(examples, 'README.md'), 'utf8')
   for (const name of units) {
     t.true(readme.includes(`\`${name}\``), name)
-    const [, program] = /^ExecStart=\/usr\/bin\/node (\S+)$/m.exec(readFileSync(join(examples, name), 'utf8')) ?? []
+    const [, program] = /^ExecStart=\/usr\/bin\/node (\S+)/m.exec(readFileSync(join(examples, name), 'utf8')) ?? []
     t.is(name.endsWith('.service'), program !== undefined, name)
-    if (program !== undefined) t.true(readdirSync(examples).includes(program), name)
+    // That of store.service is the command
+    if (program !== undefined) t.true(readdirSync(examples).includes(program) || program.endsWith('/passfd.mjs'), name)
   }
 })
 
@@ -119,5 +122,31 @@ testInCiIf(withoutManager, 'prefork: a reload replaces the workers; takeover: th
     await manager.systemctl('stop', 'takeover.socket', 'takeover.service')
     t.is(await manager.show('takeover.service', 'Result'), 'success')
     await until(() => !lives(second), 'the successor ends')
+  })
+)
+
+testInCiIf(withoutManager, 'store: a status, a reload that keeps what it holds, and a restart that does not', t =>
+  withUnits(async manager => {
+    const { systemctl, show } = { systemctl: manager.systemctl.bind(manager), show: manager.show.bind(manager) }
+    await systemctl('start', 'store.service')
+    t.is(await show('store.service', 'StatusText'), '0 names, 0 descriptors')
+    const first = Number(await show('store.service', 'MainPID'))
+    await using client = await connectStore(join(manager.folder, 'run/store/store.socket'))
+    t.is(client.peer!.pid, first)
+    await client.put('files', [Descriptor.openSync('/dev/null'), Descriptor.openSync('/dev/null')])
+    await untilShown(manager, 'store.service', 'StatusText', '1 name, 2 descriptors')
+    await systemctl('reload', 'store.service')
+    await until(() => !lives(first), 'the predecessor ends')
+    const second = Number(await show('store.service', 'MainPID'))
+    t.not(second, first)
+    t.like(await client.list(), [{ name: 'files' }])
+    t.is(client.peer!.pid, second)
+    await untilShown(manager, 'store.service', 'StatusText', '1 name, 2 descriptors')
+    t.is(await show('store.service', 'ActiveState'), 'active')
+    await systemctl('restart', 'store.service')
+    t.deepEqual(await client.list(), [])
+    await systemctl('stop', 'store.service')
+    t.is(await show('store.service', 'Result'), 'success')
+    t.is(await show('store.service', 'NRestarts'), '0')
   })
 )
