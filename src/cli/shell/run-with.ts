@@ -60,20 +60,22 @@ export async function runWith(
       'Send large data in a file or pipe'
     )
   const env = Object.fromEntries(Object.entries(ui.streams.env).filter(([name]) => !OURS.test(name)))
-  const child = spawn(SHELL, ['-c', SCRIPT, 'sh', ...command], {
-    env: {
-      ...env,
-      LISTEN_FDS: String(all.length),
-      LISTEN_FDNAMES: listenNames(all.map(({ name }) => name)).join(':'),
-      PASSFD_VALUE: json
-    },
-    stdio: ['inherit', 'inherit', 'inherit', ...all.map(({ descriptor }) => descriptor.borrow())]
-  })
+  let child: ChildProcess | undefined
   const pass = (signal: NodeJS.Signals): void => {
-    if (!comesFromTerminal(signal)) child.kill(signal)
+    if (!comesFromTerminal(signal)) child?.kill(signal)
   }
+  // Before the command runs, because somebody may send a signal as soon as it does
   for (const signal of signals) process.on(signal, pass)
   try {
+    child = spawn(SHELL, ['-c', SCRIPT, 'sh', ...command], {
+      env: {
+        ...env,
+        LISTEN_FDS: String(all.length),
+        LISTEN_FDNAMES: listenNames(all.map(({ name }) => name)).join(':'),
+        PASSFD_VALUE: json
+      },
+      stdio: ['inherit', 'inherit', 'inherit', ...all.map(({ descriptor }) => descriptor.borrow())]
+    })
     const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
     const starting = child.pid === undefined || onStart === undefined ? undefined : reportStart(child, onStart)
     starting?.catch(() => {}) // it is awaited when the command has ended

@@ -20,9 +20,10 @@ async function names({ client }: StorePlace): Promise<string[]> {
   return (await client.list()).map(({ name, leased }) => (leased === undefined ? name : `${name} (taken)`))
 }
 
-/** A process of its own. */
+/** A process of its own, without the terminal in which the tests may run. */
 function started({ path }: StorePlace, ...args: string[]): Running {
-  return start(process.execPath, [command, 'store', ...args], { env: { ...process.env, PASSFD_STORE: path } })
+  const env = { ...process.env, PASSFD_STORE: path }
+  return start(process.execPath, [command, 'store', ...args], { env, detached: true })
 }
 
 test('copy: a command has the descriptors, their names and the value; the entry stays', t =>
