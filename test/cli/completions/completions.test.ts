@@ -1,18 +1,23 @@
 /** The scripts for shells, in these shells. */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Command, Option } from 'commander'
 import { treeOf } from '../../../src/cli/completions/tree.ts'
 import { EXIT } from '../../../src/cli/exit.ts'
 import { runtimeFolder } from '../../../src/cli/names.ts'
+import { Descriptor } from '../../../src/index.ts'
+import { connectStore } from '../../../src/store/index.ts'
 import { runPassfd } from '../../helpers/cli.ts'
 import { temporaryPath } from '../../helpers/path.ts'
+import { start } from '../../helpers/process.ts'
 import { missing } from '../../helpers/programs.ts'
 import { startInTerminal } from '../../helpers/pty.ts'
-import { test, testIf, testInCi, testInCiIf } from '../../helpers/test.ts'
+import { test, testIf, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
+const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 const NOBODY = 65_534
 const missingZsh = missing('/usr/bin/zsh', 'zsh')
 const missingFish = missing('/usr/bin/fish', 'fish')
@@ -48,6 +53,14 @@ const CASES: readonly (readonly [typed: string[], words: string[]])[] = [
   ],
   [['serve', '--balance', 'l'], ['least-connections']],
   [['takeover', 'st'], ['status']],
+  [['store', 'c'], ['copy']],
+  [['store', '--ta'], ['--takeover']],
+  [['store', 'list', '--na'], ['--names']],
+  [['store', 'copy', 'ht'], ['http']],
+  [
+    ['store', 'remove', 'http', ''],
+    ['http', 'log']
+  ],
   [['takeover', 'status', 'shop-'], ['shop-2']],
   [
     ['completions', ''],
@@ -74,9 +87,24 @@ async function inPlace(body: (place: Place) => void | Promise<void>): Promise<vo
   const runtime = mkdtempSync(temporaryPath('runtime'))
   writeFileSync(join(runtime, 'file.sock'), '')
   const servers = await Promise.all(['shop', 'shop-2'].map(name => listening(join(runtime, `${name}.sock`))))
+  // In a process of its own, because the shells run while this one waits
+  const store = start(process.execPath, [command, 'store', '--socket', join(runtime, 'store.socket')])
+  let said = ''
+  store.child.stderr!.on('data', text => {
+    said += text
+  })
+  await until(() => said.includes('the store listens at'), 'the store')
+  const client = await connectStore(join(runtime, 'store.socket'))
+  for (const name of ['http', 'log']) await client.put(name, Descriptor.openSync('/dev/null'))
+  await client.close()
+  mkdirSync(join(runtime, 'bin'))
+  symlinkSync(command, join(runtime, 'bin/passfd'))
+  const PATH = `${join(runtime, 'bin')}:${process.env.PATH}`
   try {
-    await body({ folder, env: { ...process.env, PASSFD_RUNTIME_DIR: runtime, HOME: folder } })
+    await body({ folder, env: { ...process.env, PATH, PASSFD_RUNTIME_DIR: runtime, HOME: folder } })
   } finally {
+    store.child.kill()
+    await store.exit
     for (const server of servers) server.close()
     for (const each of [folder, runtime]) rmSync(each, { recursive: true })
   }
@@ -151,7 +179,8 @@ const TYPED = {
   'top ./fol': '<top><\\./folder/?>',
   'serve --wait': '<serve><--wait-ready>',
   'serve -w 2 serv': '<serve><-w><2><server\\.js>',
-  'takeover st': '<takeover><status>'
+  'takeover st': '<takeover><status>',
+  'store copy ht': '<store><copy><http>'
 }
 
 testInCi('bash: a Tab in a terminal', async t => {
