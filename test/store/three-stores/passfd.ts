@@ -294,6 +294,25 @@ export const cases: Cases<Body> = {
         t.deepEqual(copy.value, { a: 1 })
         t.is(await textIn(copy.descriptor), 'text')
       })
+      // The program dies before the second store has an entry, or when both have it
+      for (const [death, held] of [
+        ['to.put', [1, 0]],
+        ['lease.keep', [1, 1]]
+      ] as const)
+        await withStore(async (path, [one], first) => {
+          await one!.put('x', Descriptor.memfd())
+          await withStore(async (other, _, second) => {
+            await using mover = startProgram()
+            await mover.run(
+              `kept.stores = [await store.connectStore(${JSON.stringify(path)}), await store.connectStore(${JSON.stringify(other)})]`
+            )
+            const dying = source!.replace(`await ${death}(`, `process.kill(process.pid, 'SIGKILL'); await ${death}(`)
+            await t.throwsAsync(mover.run(`${dying}; await moveAll(...kept.stores)`))
+            await until(() => first.status.clients === 1, 'the store sees that the program has died')
+            t.deepEqual([first.status.names, second.status.names], held)
+            t.is((await one!.list())[0]!.leased, undefined)
+          })
+        })
     }
   },
 
