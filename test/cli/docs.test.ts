@@ -37,11 +37,14 @@ test('docs/serve.md lists all options, as the help does', t => {
 test('the command lines of the documentation name commands and options that there are', t => {
   const commands = allCommands()
   let count = 0
-  for (const document of ['README.md', 'docs/serve.md', 'docs/shell.md'])
+  for (const document of ['README.md', 'docs/serve.md', 'docs/shell.md', 'docs/store.md'])
     for (const [, block] of read(document).matchAll(/^```(?:sh|console)\n(.*?)^```$/gms))
-      for (const [line, text] of block!.matchAll(/^(?:\$ )?(?:npx )?passfd (.*?)(?: #.*| &)?$/gm)) {
+      for (const [line, text] of block!.matchAll(
+        /^(?:\$ |while true; do )?(?:npx )?passfd (.*?)(?: #.*| &|; done)?$/gm
+      )) {
         const [name, ...words] = text!.split(' ')
-        const command = commands.get(name === 'takeover' ? `takeover ${words.shift()}` : name!)
+        const hasCommands = name === 'takeover' || commands.has(`${name} ${words[0]}`)
+        const command = commands.get(hasCommands ? `${name} ${words.shift()}` : name!)
         if (command === undefined) t.fail(line)
         // What stands behind these is another program's
         const end = words.findIndex(word => word === '--' || word === '--exec' || /\.[jt]s$/.test(word))

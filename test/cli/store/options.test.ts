@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { CommandError } from '../../../src/cli/exit.ts'
 import { explained, settingsOf } from '../../../src/cli/store/options.ts'
@@ -79,6 +79,22 @@ test('a wrong configuration: the place, what is expected, and exit code 78', asy
     t.regex(error.message, what)
   }
   t.like(await t.throwsAsync(settingsOf({ config: '/no/such.json' }, '/')), { exitCode: 66 })
+})
+
+test('the configuration in docs/store.md', async t => {
+  const text = readFileSync(new URL('../../../docs/store.md', import.meta.url), 'utf8')
+  const [, block] = /^```\n(\{.*?^\}\n)```/ms.exec(text)!
+  // Two users that this machine need not have
+  const settings = await settingsOf(
+    { config: file(block!.replaceAll('deploy', 'root').replace('www-data', 'root')) },
+    '/'
+  )
+  await using store = await openStore(socketPath(), settings.options)
+  t.is(store.status.names, 0)
+  t.is(settings.file.mode, 0o666)
+  const [, names] = /^Its names are (.*)\. The command line wins\./m.exec(text)!
+  for (const [, name] of names!.matchAll(/`(\w+)`/g))
+    await t.notThrowsAsync(settingsOf({ config: file({ [name!]: null }) }, '/'), name)
 })
 
 test('a wrong command line', async t => {
