@@ -1,10 +1,13 @@
 /** What `npm run bench` may be asked for. */
 import { parseArgs } from 'node:util'
-import { RUNS } from './measure.ts'
+import { type Effort, QUICK, WHOLE } from './measure.ts'
 
 export interface Asked {
   json: boolean
-  runs: number
+  quick: boolean
+  effort: Effort
+  /** How many times all rows are measured. */
+  repeat: number
   /** None: all of them. */
   rows: string[]
 }
@@ -12,21 +15,33 @@ export interface Asked {
 /** Throws with what may be said instead. */
 export function parseArguments(args: string[], names: readonly string[]): Asked {
   const { values, positionals: rows } = parsed(args)
-  const runs = Number(values.runs)
-  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs takes a whole number from 1 on, not ${values.runs}`)
+  const { json, quick } = values
+  const effort = quick ? QUICK : WHOLE
+  const runs = values.runs === undefined ? effort.runs : count('--runs', values.runs)
   const unknown = rows.filter(name => !names.includes(name))
   if (unknown.length > 0) throw new Error(`unknown row: ${unknown.join(', ')}. Rows: ${names.join(', ')}`)
-  return { json: values.json, runs, rows }
+  return { json, quick, effort: { ...effort, runs }, repeat: count('--repeat', values.repeat), rows }
+}
+
+function count(option: string, text: string): number {
+  const number = Number(text)
+  if (!Number.isInteger(number) || number < 1) throw new Error(`${option} takes a whole number from 1 on, not ${text}`)
+  return number
 }
 
 function parsed(args: string[]) {
   try {
     return parseArgs({
       args,
-      options: { json: { type: 'boolean', default: false }, runs: { type: 'string', default: String(RUNS) } },
+      options: {
+        json: { type: 'boolean', default: false },
+        quick: { type: 'boolean', default: false },
+        runs: { type: 'string' },
+        repeat: { type: 'string', default: '1' }
+      },
       allowPositionals: true
     })
   } catch (error) {
-    throw new Error(`${(error as Error).message}\nnpm run bench [-- [--json] [--runs N] [ROW…]]`)
+    throw new Error(`${(error as Error).message}\nnpm run bench [-- [--json] [--quick] [--runs N] [--repeat N] [ROW…]]`)
   }
 }

@@ -12,7 +12,8 @@ function allowedCores(): number[] {
   })
 }
 
-const cores = allowedCores()
+/** The numbers of the cores that the bench may use. */
+export const cores = allowedCores()
 
 /** A line for people: processor, cores, kernel, Node, and how busy it is with other things. */
 export function describeMachine(): string {
@@ -29,4 +30,39 @@ export function placementOf(placement: Placement): { prefix: string[]; environme
     return { prefix: ['taskset', '-c', cores.slice(0, 2).join(',')], environment: {} }
   const far = placement === 'one core' ? near : (cores[1] ?? near)
   return { prefix: ['taskset', '-c', String(near)], environment: { BENCH_FAR_CPU: String(far) } }
+}
+
+/** In ms: seldom, because it takes a core for a moment. */
+const LOOK = 25
+
+/** Looks from time to time whether a process and its first child are on one core. */
+export function watchCores(pid: number): { stop(): void; share(): number | undefined } {
+  let looks = 0
+  let same = 0
+  const look = () => {
+    const [far] = childrenOf(pid)
+    const [here, there] = [pid, far].map(coreOf)
+    if (here === undefined || there === undefined) return // its far end is a thread, or has ended
+    looks++
+    if (here === there) same++
+  }
+  const timer = setInterval(look, LOOK)
+  return { stop: () => clearInterval(timer), share: () => (looks === 0 ? undefined : (same / looks) * 100) }
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+  } catch {
+    return []
+  }
+}
+
+/** Where it has run last: field 39 of proc_pid_stat(5), the 37th after the name. */
+function coreOf(pid: number | undefined): number | undefined {
+  try {
+    return Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ')[36])
+  } catch {
+    return undefined
+  }
 }

@@ -11,12 +11,15 @@ const folder = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 export const floorProgram = join(folder, 'floor')
 export const loadProgram = join(folder, 'load')
+export const conditionsProgram = join(folder, 'conditions')
 const require = createRequire(import.meta.url)
 
 /** Compiles floor.c into `floorProgram`. */
 export const floorMissing = once(() => compile('floor.c', floorProgram))
 /** Compiles load.c into `loadProgram`. */
 export const loadMissing = once(() => compile('load.c', loadProgram))
+/** Compiles conditions.c into `conditionsProgram`. */
+export const conditionsMissing = once(() => compile('conditions.c', conditionsProgram))
 
 function compile(source: string, program: string): string | undefined {
   const path = fileURLToPath(new URL(source, import.meta.url))

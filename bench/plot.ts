@@ -6,10 +6,15 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { describeConditions } from './conditions.ts'
 import type { Result } from './measure.ts'
 import { install } from './packages.ts'
 import type { Panel } from './plots.ts'
+import type { Report } from './run.ts'
 import { serverTable, shortTable, targetTable, valueTable } from './tables.ts'
+
+/** Results of an older bench have less. */
+type Published = Pick<Report, 'machine' | 'results'> & Partial<Report>
 
 const missing = install()
 if (missing !== undefined) throw new Error(`vega: ${missing}`)
@@ -17,7 +22,10 @@ const { bars, growth, points } = await import('./plots.ts')
 
 const docs = fileURLToPath(new URL('../docs', import.meta.url))
 const [source = join(docs, 'bench.json'), folder = docs] = process.argv.slice(2)
-const { machine, results } = JSON.parse(readFileSync(source, 'utf8')) as { machine: string; results: Result[] }
+const { machine, results: all, conditions, quick, spread, runs } = JSON.parse(readFileSync(source, 'utf8')) as Published
+if (quick) throw new Error(`${source} is of --quick, whose figures are too uncertain to be published`)
+// What passfd has failed in has no figure of its own
+const results = all.filter(({ ours }) => ours !== null)
 const byName = new Map(results.map(result => [result.name, result]))
 
 await plot('throughput.svg', points, [
@@ -43,19 +51,34 @@ const servers = await plot('prefork.svg', bars, [
   ['dispatch-bare', 'connections passed on to workers that close them, a second']
 ])
 fillIn('performance.md', {
-  machine: `Measured on: ${machine}.`,
-  targets: targetTable(results),
-  layers: valueTable(results.filter(({ name }) => name.startsWith('layer-'))),
-  spin: valueTable(named('request-unpinned', 'request-two-cores', 'request-spin')),
-  memory: valueTable(named('memory-channel', 'memory-flat')),
-  growth: valueTable(named('growth-channels', 'growth-descriptors')),
-  fairness: valueTable(named('fairness')),
-  takeover: valueTable(named('takeover', 'takeover-queued', 'takeover-p99')),
+  machine: aboutTheRun(),
+  targets: targetTable(results, spread),
+  layers: valueTable(
+    results.filter(({ name }) => name.startsWith('layer-')),
+    spread
+  ),
+  spin: valueTable(named('request-unpinned', 'request-two-cores', 'request-spin'), spread),
+  memory: valueTable(named('memory-channel', 'memory-flat'), spread),
+  growth: valueTable(named('growth-channels', 'growth-descriptors'), spread),
+  fairness: valueTable(named('fairness'), spread),
+  takeover: valueTable(named('takeover', 'takeover-queued', 'takeover-p99'), spread),
   prefork: serverTable(results),
-  dispatch: valueTable(named('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu')),
+  dispatch: valueTable(named('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu'), spread),
   ...(servers ? { 'prefork plot': '![Servers with two workers](prefork.svg)' } : {})
 })
 fillIn('../README.md', { bench: shortTable(results) })
+
+/** The machine, the date and what the figures depend on; and how often all was measured. */
+function aboutTheRun(): string {
+  if (conditions === undefined) return `Measured on: ${machine}.`
+  const lines = describeConditions(conditions).split('\n')
+  const several = `The figures are of the last of ${runs} whole runs; the column *all runs* has the smallest and the largest median of all.`
+  return [
+    `Measured on ${conditions.date.slice(0, 10)} on: ${machine}.`,
+    ...lines.map(line => `${line[0]!.toUpperCase()}${line.slice(1)}.`),
+    ...(spread === undefined ? [] : [several])
+  ].join('\n\n')
+}
 
 function named(...names: string[]): Result[] {
   return names.flatMap(name => byName.get(name) ?? [])

@@ -1,7 +1,7 @@
 /** A contender that runs. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { placementOf } from './machine.ts'
+import { placementOf, watchCores } from './machine.ts'
 import type { Contender, Placement } from './measure.ts'
 
 export interface Measured {
@@ -10,6 +10,8 @@ export interface Measured {
   lost: number | undefined
   /** What else it says of the same time, by name. */
   sides: Record<string, number>
+  /** For how much of the time its two ends were on one core, in percent, if the kernel has chosen the cores. */
+  sameCore: number | undefined
 }
 
 export interface Running {
@@ -94,12 +96,14 @@ export async function start(
   }
   return {
     async measure() {
+      const sameCore = placement === 'unpinned' ? watchCores(child.pid!) : undefined
       child.stdin.write('\n')
-      const words = (await line()).split(' ')
+      const words = (await line().finally(() => sameCore?.stop())).split(' ')
       const [value, lost] = words.filter(word => !word.includes('=')).map(Number.parseFloat) as [number, number?]
       if (!Number.isFinite(value)) throw failed(`measured ${value}`)
       const named = words.map(word => word.split('=')).filter(({ length }) => length === 2) as [string, string][]
-      return { value, lost, sides: Object.fromEntries(named.map(([name, side]) => [name, Number.parseFloat(side)])) }
+      const sides = Object.fromEntries(named.map(([name, side]) => [name, Number.parseFloat(side)]))
+      return { value, lost, sides, sameCore: sameCore?.share() }
     },
     async end() {
       child.stdin.end()

@@ -1,30 +1,47 @@
 /** Results as Markdown tables. */
-import { keeps, type Result } from './measure.ts'
+import { keeps, type Range, type Result } from './measure.ts'
 import { figure } from './report.ts'
+import type { Spread, Spreads } from './spread.ts'
 
-/** What was asked for and what came out. */
-export function targetTable(results: readonly Result[]): string {
+/** What was asked for and what came out; the last column is of several whole runs, if there were any. */
+export function targetTable(results: readonly Result[], spreads?: Spreads): string {
   const rows = results.flatMap(({ name, unit, ours, ratios, targets, bound, better }) => {
-    const verdict = (value: number, asked: number): string[] => [
+    const verdict = (value: number, asked: number, spread: Spread | undefined): string[] => [
       `${better === 'more' ? '≥' : '≤'} ${figure(asked)}`,
       figure(value),
-      keeps(value, asked, better) ? 'kept' : '**missed**'
+      keeps(value, asked, better) ? 'kept' : '**missed**',
+      ...(spreads === undefined ? [] : [spread === undefined ? '' : rangeOf(spread)])
     ]
+    const spread = spreads?.[name]
     const compared = Object.entries(targets).filter(([peer]) => ratios[peer] !== undefined)
-    const all = compared.map(([peer, asked]) => [`× ${peer}`, ...verdict(ratios[peer]!, asked)])
-    if (bound !== undefined) all.push([unit, ...verdict(ours, bound)])
+    const all = compared.map(([peer, asked]) => [`× ${peer}`, ...verdict(ratios[peer]!, asked, spread?.ratios[peer])])
+    if (bound !== undefined) all.push([unit, ...verdict(ours, bound, spread?.ours)])
     return all.map(cells => [`\`${name}\``, ...cells])
   })
-  return table(['row', 'measured as', 'asked', 'measured', ''], rows)
+  return table(['row', 'measured as', 'asked', 'measured', '', ...(spreads === undefined ? [] : ['all runs'])], rows)
 }
 
-/** passfd and its peers, a line each. */
-export function valueTable(results: readonly Result[]): string {
-  const rows = results.flatMap(({ name, unit, ours, min, max, peers, ratios }) => [
-    [`\`${name}\``, 'passfd', `${figure(ours)} ${unit} (${figure(min)} – ${figure(max)})`, ''],
-    ...Object.entries(peers).map(([peer, value]) => ['', peer, `${figure(value)} ${unit}`, figure(ratios[peer]!)])
-  ])
-  return table(['row', 'who', 'median', 'passfd / this'], rows)
+/** passfd and its peers, a line each; the last column is of several whole runs, if there were any. */
+export function valueTable(results: readonly Result[], spreads?: Spreads): string {
+  const rows = results.flatMap(({ name, unit, ours, min, max, peers, ranges, ratios }) => {
+    const spread = spreads?.[name]
+    const last = (of: Spread | undefined) => (spreads === undefined ? [] : [of === undefined ? '' : rangeOf(of)])
+    const theirs = Object.entries(peers).map(([peer, value]) => {
+      // Results of an older bench have none
+      const range = ranges?.[peer]
+      const median = `${figure(value)} ${unit}${range === undefined ? '' : ` (${rangeOf(range)})`}`
+      return ['', peer, median, figure(ratios[peer]!), ...last(spread?.ratios[peer])]
+    })
+    return [
+      [`\`${name}\``, 'passfd', `${figure(ours)} ${unit} (${rangeOf({ min, max })})`, '', ...last(spread?.ours)],
+      ...theirs
+    ]
+  })
+  return table(['row', 'who', 'median', 'passfd / this', ...(spreads === undefined ? [] : ['all runs'])], rows)
+}
+
+function rangeOf({ min, max }: Range): string {
+  return `${figure(min)} – ${figure(max)}`
 }
 
 /** Who serves with two workers how well: the rows of the prefork server side by side, a line for each contender. */

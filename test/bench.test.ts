@@ -1,16 +1,19 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArguments } from '../bench/arguments.ts'
-import { type Contender, measure, type Result, type Row, type SideRow } from '../bench/measure.ts'
-import { usocketMissing } from '../bench/missing.ts'
+import { describeConditions, readConditions } from '../bench/conditions.ts'
+import { type Contender, measure, QUICK, type Result, type Row, type SideRow, WHOLE } from '../bench/measure.ts'
+import { conditionsMissing, usocketMissing } from '../bench/missing.ts'
 import { start as startContender } from '../bench/process.ts'
-import { table } from '../bench/report.ts'
+import { spreadTable, table } from '../bench/report.ts'
+import type { Report } from '../bench/run.ts'
+import { spreadOf } from '../bench/spread.ts'
 import { compiled } from './helpers/compiled.ts'
 import { isFull } from './helpers/full.ts'
 import { start } from './helpers/process.ts'
-import { test, testFull, testInCi } from './helpers/test.ts'
+import { test, testFull, testIf, testInCi } from './helpers/test.ts'
 
 const SHORT = { BENCH_WARM_UP: '5', BENCH_FLOOR_WARM_UP: '5', BENCH_MEASURED: '5' }
 const bench = (path: string) => fileURLToPath(new URL(`../bench/${path}`, import.meta.url))
@@ -41,6 +44,8 @@ async function measuredBy(program: string, workload: string): Promise<string> {
   if (code !== 0) throw new Error(stderr)
   return value
 }
+
+const runsOf = (runs: number) => ({ ...WHOLE, runs })
 
 /** A contender that says the same for each line on its stdin. */
 const saying = (answer: string): Contender => ({
@@ -75,6 +80,7 @@ for (const [option, said] of [
   ['--runs=2.5', /^--runs takes a whole number from 1 on, not 2\.5$/],
   ['--runs=many', /^--runs takes a whole number from 1 on, not many$/],
   ['--runs', /'--runs <value>' argument missing\n.*\[--runs N\]/],
+  ['--repeat=0', /^--repeat takes a whole number from 1 on, not 0$/],
   ['--jsom', /Unknown option '--jsom'.*\n.*\[--json\]/]
 ] as const)
   test(`${option}: what may be said instead`, t => {
@@ -103,27 +109,44 @@ testInCi(
       symlinkSync(join(folder!, 'taskset'), join(path, 'taskset'))
       const asked = ['layer-frame', 'descriptors-many', 'prefork-dispatch', 'prefork-dispatch-cpu']
       const { line, exit } = runBench(['--json', '--runs', '2', ...asked], { PATH: path })
-      const { machine, results, ...rest } = JSON.parse(await line()) as { machine: string; results: Result[] }
+      const { machine, results, conditions, stolen, seconds, rowSeconds, ...rest } = JSON.parse(await line()) as Report
       t.regex(machine, /Node v\d+/)
       t.deepEqual(rest, {})
+      t.true(Math.abs(Date.now() - Date.parse(conditions.date)) < 600_000)
+      t.true(conditions.load >= 0 && conditions.busy >= 0 && conditions.busy <= 100)
+      t.deepEqual(conditions.costs, {}, 'there is no compiler')
+      t.true(stolen >= 0 && stolen <= 100)
+      t.deepEqual(Object.keys(rowSeconds), ['layer-frame', 'descriptors-many'])
+      t.true(seconds >= rowSeconds['layer-frame']! && rowSeconds['layer-frame']! > 0)
       t.deepEqual(
         results.map(({ name }) => name),
         ['layer-frame', 'descriptors-many']
       )
-      const [{ unit, ours, min, max, peers, ratios, runs, lost }, many] = results as [Result, Result]
+      const [{ unit, ours, min, max, peers, ranges, ratios, ratioRanges, runs, lost }, many] = results as [
+        Result,
+        Result
+      ]
       t.is(unit, 'ns')
       t.is(runs, 2)
       t.true(min > 0 && min <= ours && ours <= max)
       t.deepEqual(Object.keys(peers), ['without records', 'with a descriptor'])
       t.deepEqual(Object.keys(ratios), Object.keys(peers))
       for (const value of [...Object.values(peers), ...Object.values(ratios)]) t.true(value > 0)
+      for (const [medians, all] of [
+        [peers, ranges],
+        [ratios, ratioRanges]
+      ] as const)
+        for (const [peer, { min, max }] of Object.entries(all)) t.true(min <= medians[peer]! && medians[peer]! <= max)
+      t.deepEqual(Object.keys(ranges), Object.keys(peers))
       t.is(lost, undefined)
 
       t.true(many.ours > 0)
       for (const peer of Object.keys(many.peers)) t.notRegex(peer, /^C |^Python$/)
       const { code, stderr } = await exit
       t.is(code, 0, stderr)
-      const lines = stderr.split('\n').filter(text => !/usocket|^npm ci in bench/.test(text) && text !== '')
+      const lines = stderr
+        .split('\n')
+        .filter(text => !/usocket|^npm ci in bench|^not quiet: /.test(text) && text !== '')
       t.is(lines.length, 2, stderr)
       t.regex(lines[0]!, /^left out: C: gcc can't be run .*ENOENT.*apt-get install build-essential$/)
       t.regex(lines[1]!, /^left out: Python: python3 can't be run .*ENOENT.*apt-get install python3$/)
@@ -136,7 +159,7 @@ testInCi(
 
 test('what a peer loses is added up and told', async t => {
   const asked = row(saying('8'), { lossy: saying('4 3'), careful: saying('2 0'), safe: saying('16') })
-  const [result] = await measure('some', asked, 3)
+  const [result] = await measure('some', asked, runsOf(3))
   t.is(result.ours, 8)
   t.deepEqual(result.peers, { lossy: 4, careful: 2, safe: 16 })
   t.deepEqual(result.ratios, { lossy: 2, careful: 4, safe: 0.5 })
@@ -159,7 +182,7 @@ test('what contenders measure besides is a row of its own', async t => {
     targets: { two: 0.2 },
     bound: 5
   }
-  const [result, beside, ...rest] = await measure('some', asked, 3, { 'some-cpu': side })
+  const [result, beside, ...rest] = await measure('some', asked, runsOf(3), { 'some-cpu': side })
   t.deepEqual(result.peers, { one: 4, two: 2 })
   t.deepEqual(result.lost, { two: 0 })
   t.deepEqual(beside, {
@@ -169,7 +192,9 @@ test('what contenders measure besides is a row of its own', async t => {
     min: 6,
     max: 6,
     peers: { two: 12 },
+    ranges: { two: { min: 12, max: 12 } },
     ratios: { two: 0.5 },
+    ratioRanges: { two: { min: 0.5, max: 0.5 } },
     targets: { two: 0.2 },
     bound: 5,
     better: 'less',
@@ -178,14 +203,155 @@ test('what contenders measure besides is a row of its own', async t => {
   t.deepEqual(rest, [])
   const [ours, two] = table(beside!).split('\n') as [string, string]
   t.regex(ours, /passfd +6 .*bound ≤ 5, missed/)
-  t.regex(two, /two +12 .*= 0\.5, bound ≤ 0\.2, missed/)
+  t.regex(two, /two +12 .*= 0\.5 \(0\.5 – 0\.5\), bound ≤ 0\.2, missed/)
 })
 
-test('a contender that fails ends the run, and says why', async t => {
-  const failing: Contender = { command: ['sh', '-c', 'echo ready; read line; echo "two are missing" >&2; exit 3'] }
-  await t.throwsAsync(measure('some', row(saying('8'), { failing }), 1), {
-    message: /ended with 3\n.*two are missing/s
+/** Contenders that fail at each step. */
+const FAILING: Readonly<Record<string, Contender>> = {
+  'at the start': { command: ['sh', '-c', 'echo "no port" >&2; exit 3'] },
+  'while it is measured': { command: ['sh', '-c', 'echo ready; read line; echo "two are missing" >&2; exit 3'] },
+  'the second time': {
+    command: ['sh', '-c', 'echo ready; read line; echo 5; read line; echo "two are missing" >&2; exit 3']
+  },
+  'at the end': { command: ['sh', '-c', 'echo ready; while read line; do echo 5; done; echo "left open" >&2; exit 3'] }
+}
+
+for (const [when, failing] of Object.entries(FAILING))
+  test(`a contender that fails ${when}: the others are measured, and its reason is reported`, async t => {
+    const [result] = await measure('some', row(saying('8'), { failing, safe: saying('16') }), runsOf(2))
+    t.is(result.ours, 8)
+    t.is(result.runs, 2)
+    t.deepEqual(result.peers, { safe: 16 })
+    t.deepEqual(result.ratios, { safe: 0.5 })
+    t.deepEqual(Object.keys(result.failed!), ['failing'])
+    t.regex(result.failed!.failing!, /ended with 3\n.*(no port|two are missing|left open)/s)
+    const [ours, safe, failed, end] = table(result).split('\n')
+    t.regex(ours!, /passfd +8 /)
+    t.regex(safe!, /safe +16 /)
+    t.regex(failed!, /failing +failed +.*(no port|missing|left open|ended with 3)/)
+    t.is(end, '')
   })
+
+test('passfd fails: its peers have figures, and there is no ratio', async t => {
+  const asked: Row = {
+    ...row(FAILING['the second time']!, { safe: saying('16 cpu=3') }),
+    targets: { safe: 1 },
+    bound: 3
+  }
+  const side: SideRow = { of: 'some', side: 'cpu', what: 'CPU', unit: 'µs', better: 'less', peers: ['safe'], bound: 5 }
+  const [result, beside] = await measure('some', asked, runsOf(3), { 'some-cpu': side })
+  t.deepEqual([result.ours, result.min, result.max], [Number.NaN, Number.NaN, Number.NaN])
+  t.is(JSON.parse(JSON.stringify(result)).ours, null)
+  t.deepEqual(result.peers, { safe: 16 })
+  t.deepEqual(result.ratios, {})
+  t.deepEqual(Object.keys(result.failed!), ['passfd'])
+  t.deepEqual(beside!.peers, { safe: 3 })
+  t.is(beside!.failed, undefined, 'it is said once')
+  const lines = table(result).split('\n')
+  t.regex(lines[0]!, /safe +16 +16 – 16$/)
+  t.regex(lines[1]!, /passfd +failed /)
+  t.regex(table(beside!), /^ +safe +3 +3 – 3\n$/)
+})
+
+testInCi(
+  'a contender that fails: everything is printed all the same, and the exit status says so at the end',
+  async t => {
+    const path = mkdtempSync(join(tmpdir(), 'passfd-test-'))
+    try {
+      const script = `#!/bin/sh\nPATH='${process.env.PATH}'\ncase "$*" in *floor*) echo 'no floor' >&2; exit 7 ;; esac\nexec taskset "$@"\n`
+      writeFileSync(join(path, 'taskset'), script, { mode: 0o755 })
+      const asked = ['--json', '--runs', '1', 'messages-awaited', 'layer-frame']
+      const { line, exit } = runBench(asked, { PATH: `${path}:${process.env.PATH}` })
+      const { results } = JSON.parse(await line()) as Report
+      const [awaited, frame] = results as [Result, Result]
+      t.true(awaited.ours > 0)
+      t.deepEqual(Object.keys(awaited.failed!), ['C one a call'])
+      t.deepEqual(awaited.peers, {})
+      t.true(frame.ours > 0)
+      const { code, stderr } = await exit
+      t.is(code, 1)
+      t.regex(stderr, /failed: messages-awaited: C one a call: .*ended with 7\nno floor/)
+    } finally {
+      rmSync(path, { recursive: true })
+    }
+  }
+)
+
+test('--quick: fewer peers, those that a target names', async t => {
+  const absent: Contender = { command: ['/no/such/program'] }
+  const asked: Row = {
+    ...row(saying('8'), { one: absent, two: saying('4 cpu=2'), three: saying('2 cpu=1') }),
+    targets: { two: 1 }
+  }
+  const side: SideRow = {
+    of: 'some',
+    side: 'cpu',
+    what: 'CPU',
+    unit: 'µs',
+    better: 'less',
+    peers: ['three'],
+    targets: { three: 2 }
+  }
+  t.deepEqual((await measure('some', asked, QUICK))[0].peers, { two: 4 })
+  t.deepEqual((await measure('some', asked, QUICK, { side }))[0].peers, { two: 4, three: 2 })
+  t.deepEqual((await measure('some', { ...asked, targets: {} }, { ...QUICK, runs: 1 }))[0].failed, {
+    one: "/no/such/program can't be run (spawn /no/such/program ENOENT)"
+  })
+  const { effort, quick } = parseArguments(['--quick'], names)
+  t.true(quick)
+  t.deepEqual(effort, QUICK)
+  t.is(parseArguments(['--quick', '--runs', '7'], names).effort.runs, 7)
+})
+
+test('a row may say how many runs are enough', async t => {
+  const few: Row = { ...row(saying('8'), {}), runs: 2 }
+  t.is((await measure('some', few, runsOf(3)))[0].runs, 2)
+  t.is((await measure('some', few, runsOf(1)))[0].runs, 1)
+})
+
+test('both ends where the kernel likes: for how much of the time they were on one core', async t => {
+  const pinned = (far: string): Contender => ({
+    command: [
+      'taskset',
+      '-c',
+      '0',
+      'sh',
+      '-c',
+      `taskset -c ${far} sleep 100 & echo ready; while read line; do sleep 0.2; echo 5; done; kill $!`
+    ]
+  })
+  const [result] = await measure('some', row(pinned('0'), { alone: saying('4') }), runsOf(1))
+  t.is(result.sameCore?.passfd, 100)
+  t.regex(table(result), /100 % of the time on one core/)
+  const [elsewhere] = await measure('some', { ...row(pinned('0'), {}), placement: 'sharing two cores' }, runsOf(1))
+  t.is(elsewhere.sameCore, undefined, 'that is known')
+})
+
+test('the spread of several whole runs', t => {
+  const result = (name: string, ours: number, ratios: Record<string, number>) =>
+    ({ name, ours, ratios }) as unknown as Result
+  const spread = spreadOf([
+    [result('one', 10, { c: 2, gone: 1 }), result('two', 5, {}), result('failed', Number.NaN, {})],
+    [result('one', 11, { c: 3 }), result('failed', 4, {})],
+    [result('one', 12, { c: 2.5 }), result('two', 5, {}), result('failed', 4, {})]
+  ])
+  t.deepEqual(spread, {
+    one: {
+      ours: { min: 10, max: 12, median: 11, spread: 9.09 },
+      ratios: { c: { min: 2, max: 3, median: 2.5, spread: 20 } }
+    }
+  })
+  t.regex(spreadTable(spread, 3), /3 whole runs.*\none: passfd ± 9\.09 %\n +× c +2 – 3 +± 20 %$/s)
+})
+
+testIf(conditionsMissing(), 'what the figures depend on', async t => {
+  const { costs, kernel, load, busy, ...rest } = await readConditions()
+  t.true(load >= 0 && busy >= 0 && busy <= 100)
+  for (const name of ['wakeOneCore', 'futexOneCore', 'pageFault', 'hugePageFault', 'systemCall'])
+    t.true(costs[name]! > 0, name)
+  t.true(costs.systemCall! / 1000 < costs.wakeOneCore!, 'a wake-up is more than a system call')
+  const text = describeConditions({ costs, kernel, load, busy, ...rest, warning: 'much else' })
+  t.regex(text, /a wake-up by eventfd on one core [\d.,]+ µs.*a page fault [\d.,]+ ns.*\nNOT QUIET: much else$/s)
 })
 
 test('a contender that says nothing any more is ended', async t => {
@@ -202,14 +368,14 @@ test('a contender that does not end, likewise', async t => {
 
 test('a contender whose program is not there', async t => {
   const absent: Contender = { command: ['/no/such/program'] }
-  await t.throwsAsync(measure('some', row(absent, {}), 1), {
-    message: /^\/no\/such\/program can't be run \(.*ENOENT\)$/
-  })
+  const [{ failed }] = await measure('some', row(absent, {}), runsOf(1))
+  t.regex(failed!.passfd!, /^\/no\/such\/program can't be run \(.*ENOENT\)$/)
 })
 
 test('a contender that is not ready, likewise', async t => {
   const talking: Contender = { command: ['sh', '-c', 'echo hello; read line'] }
-  await t.throwsAsync(measure('some', row(saying('8'), { talking }), 1), { message: /is not ready but says hello/ })
+  const [{ failed }] = await measure('some', row(saying('8'), { talking }), runsOf(1))
+  t.regex(failed!.talking!, /is not ready but says hello/)
 })
 
 testFull('usocket: descriptors a second, and how many of them were lost', async t => {

@@ -2,7 +2,7 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'nod
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Result } from '../bench/measure.ts'
-import { serverTable, shortTable, targetTable } from '../bench/tables.ts'
+import { serverTable, shortTable, targetTable, valueTable } from '../bench/tables.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
 import { test, testFull } from './helpers/test.ts'
@@ -45,7 +45,15 @@ async function plot(): Promise<Record<string, string>> {
   cpSync(join(root, 'README.md'), join(above, 'README.md'))
   cpSync(join(root, 'docs/performance.md'), join(folder, 'performance.md'))
   const source = join(folder, 'results.json')
-  writeFileSync(source, JSON.stringify({ machine: 'a machine', results }))
+  const failed = { ...result('bulk', 1, { 'C copy': 2 }), ours: null, ratios: {} }
+  const conditions = {
+    date: '2030-04-05T10:00:00.000Z',
+    load: 0,
+    busy: 0,
+    kernel: { governor: 'fast' },
+    costs: { pageFault: 500 }
+  }
+  writeFileSync(source, JSON.stringify({ machine: 'a machine', conditions, results: [...results, failed] }))
   const { code, stderr } = await start(process.execPath, [
     // Not as it is compiled: what draws is found beside the source
     ...['--import', import.meta.resolve('tsx'), join(root, 'bench/plot.ts')],
@@ -71,6 +79,20 @@ test('the tables: what was asked for, and who serves how well', t => {
   )
 })
 
+test('the tables of several whole runs say how much these differ', t => {
+  const of = (min: number, max: number) => ({ min, max, median: min, spread: 10 })
+  const spread = { request: { ours: of(11, 14), ratios: { 'C epoll': of(1.25, 1.75) } } }
+  t.regex(
+    targetTable(rows, spread),
+    /\| `request` +\| × C epoll +\| ≤ 1\.4 +\| 1\.5 +\| \*\*missed\*\* +\| 1\.25 – 1\.75 \|/
+  )
+  const values = valueTable(rows, spread)
+  t.regex(values, /\| `request` +\| passfd +\| 12 things \(12 – 12\) +\| +\| 11 – 14 +\|/)
+  t.regex(values, /\| C epoll +\| 8 things +\| 1\.5 +\| 1\.25 – 1\.75 +\|/)
+  const ranged = [{ ...rows[1]!, ranges: { 'C epoll': { min: 7, max: 9 } } }]
+  t.regex(valueTable(ranged), /\| C epoll +\| 8 things \(7 – 9\) +\| 1\.5 +\|\n?$/)
+})
+
 testFull('bench:plot draws what was measured, always the same, and fills in the tables', async t => {
   const files = await plot()
   t.deepEqual(Object.keys(files).sort(), [
@@ -92,7 +114,7 @@ testFull('bench:plot draws what was measured, always the same, and fills in the 
   t.regex(files['throughput.svg']!, /one a message \(more is better; logarithmic\)</)
   t.regex(files['round-trips.svg']!, /one core, µs \(less is better\)</)
   const page = files['performance.md']!
-  t.regex(page, /Measured on: a machine\./)
+  t.regex(page, /Measured on 2030-04-05 on: a machine\.\n\nGovernor fast\.\n\nA page fault 500 ns\.\n/)
   t.regex(page, /\| `descriptors` +\| × usocket +\| ≥ 500 +\| 400 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `request` +\| × C epoll +\| ≤ 1\.4 +\| 1\.5 +\| \*\*missed\*\* +\|/)
   t.regex(page, /\| `fairness` +\| things +\| ≤ 2,000 +\| 900 +\| kept +\|/)

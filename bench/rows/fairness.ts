@@ -5,7 +5,7 @@ export default {
   what: 'round trip on one channel while another process floods the same server through another one, 99th percentile',
   unit: 'µs',
   better: 'less',
-  placement: 'unpinned',
+  placement: 'sharing two cores',
   ours: fairness('passfd'),
   peers: {
     'net.Socket + msgpackr': fairness('socket'),
