@@ -69,14 +69,17 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
   if (twice !== undefined) throw new CommandError(EXIT.usage, `Two descriptors have the name "${twice.name}"`)
   const value = options.value === undefined ? {} : await readValue(options.value, fd, ui)
   const timeout = options.timeout * 1000
-  // First, so that nothing is created or truncated if nobody is there
-  const connecting = connectTo(addressOf(socket), socket, timeout, options.wait === true)
-  const channel = await ui.progress(`waiting for ${socket}`, connecting)
   const opened = new Map<string, Descriptor>()
+  let channel: Channel | undefined
   let isHandedOver = false
   try {
-    for (const { name, open } of all) opened.set(name, await open())
-    const message = withDescriptors(value, opened)
+    // Before this process opens descriptors that could be taken for inherited ones
+    for (const { name, open } of fd) opened.set(name, await open())
+    // Before the others, so that nothing is created or truncated if nobody is there
+    const connecting = connectTo(addressOf(socket), socket, timeout, options.wait === true)
+    channel = await ui.progress(`waiting for ${socket}`, connecting)
+    for (const { name, open } of all) if (!opened.has(name)) opened.set(name, await open())
+    const message = withDescriptors(value, new Map(all.map(({ name }) => [name, opened.get(name)!])))
     const listeners = listen.map(({ name }) => [name, addressText(opened.get(name)!)] as const)
     isHandedOver = true
     const transferring = transfer(channel, message, options.request === true, timeout)
@@ -92,7 +95,7 @@ async function runSend(socket: string, options: SendOptions, ui: Ui): Promise<vo
         })
       )
   } finally {
-    channel.destroy()
+    channel?.destroy()
     for (const descriptor of opened.values()) descriptor[Symbol.dispose]()
     if (!isHandedOver) for (const { undo } of all) undo?.()
   }

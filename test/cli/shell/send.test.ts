@@ -10,7 +10,7 @@ import { captured } from '../../helpers/cli.ts'
 import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { start } from '../../helpers/process.ts'
 import { type Ended, listens, shell } from '../../helpers/shell.ts'
-import { test, testInCi, until } from '../../helpers/test.ts'
+import { openDescriptors, test, testInCi, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
 
@@ -171,6 +171,20 @@ test("Node's own descriptors are not taken for inherited ones", async t => {
     t.regex(ended.err, /passfd's own\. Redirect it in the shell, as in \d+<file\.\n$/)
   }
   for (const each of [readable, writable]) each.close()
+})
+
+test('what passfd opens to send is not taken for an inherited descriptor', async t => {
+  const path = socketPath()
+  const server = await listen(path)
+  server.serve(() => t.fail())
+  // The connection gets one of these
+  for (let count = 0; count < 4; count++) {
+    const open = openDescriptors()
+    const free = Array.from({ length: 256 }, (_, fd) => fd).filter(fd => !open.has(fd))
+    const { code, err } = await shell(['send', path, '--fd', `x=${free[count]}`])
+    t.is(code, 66, err)
+  }
+  await server.close()
 })
 
 test('a program that ends, hangs, or refuses', async t => {
