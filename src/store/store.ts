@@ -203,26 +203,31 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     this.#seat = seat
     seat.on('report', report => this.#report(report))
     seat.on('superseded', successor => this.#letGo(successor))
+    let listener: Descriptor | undefined
     try {
       const given = await seat.inherit({ accepts: { version: VERSION } })
       const state = given === undefined ? undefined : readState(given)
+      listener = seat.descriptor(LISTENER) // now, so that the seat does not miss a server of it
       await seat.ready({ freeze: () => this.#freeze(), thaw: () => this.#thaw() })
       if (state !== undefined) this.#restore(state)
     } catch (error) {
+      listener?.[Symbol.dispose]()
       await seat[Symbol.asyncDispose]()
       throw error
     }
     // This process has everything now, so it does not give up
     for (let isReported = false; this.#closing === undefined; isReported = true) {
       try {
-        await this.#listen(seat.descriptor(LISTENER), {})
+        await this.#listen(listener ?? seat.descriptor(LISTENER), {})
         return
       } catch (error) {
+        listener = undefined // closed
         if (!isReported)
           this.#report({ code: 'path', message: `The store can't answer yet: ${asError(error).message}` })
         await later(AGAIN)
       }
     }
+    listener?.[Symbol.dispose]()
   }
 
   async #listen(address: StoreListenAddress, more: object): Promise<void> {

@@ -13,6 +13,8 @@ export interface Program extends AsyncDisposable {
   /** How many descriptors it has open. */
   open(): number
   kill(signal?: NodeJS.Signals): Promise<void>
+  /** Lets it end, and returns what it has written there. */
+  stderr(): Promise<string>
 }
 
 /** `uid`: another user. */
@@ -32,6 +34,10 @@ export function startProgram(uid?: number): Program {
     },
     open: () => readdirSync(`/proc/${child.pid}/fd`).length,
     kill,
+    async stderr() {
+      child.stdin!.end()
+      return (await exit).stderr
+    },
     [Symbol.asyncDispose]: () => kill()
   }
 }

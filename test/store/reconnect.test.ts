@@ -188,6 +188,13 @@ test('requests wait for a store that is gone, and are done when there is one; or
   await second.run('await kept.store.close()')
 })
 
+test('a store that is taken over says nothing on stderr', async t => {
+  const path = socketPath()
+  const ends = [await startStore(path, TAKEOVER), await startStore(path, TAKEOVER)]
+  await ends[1]!.run('await kept.store.close()')
+  for (const program of ends) t.is(await program.stderr(), '')
+})
+
 test('a watch goes on over a takeover and over a lost store, with a list each time', async t => {
   const path = socketPath()
   await using first = await startStore(path, TAKEOVER)
