@@ -59,10 +59,10 @@ export interface Mutation {
   noGoneAtHello?: boolean
   /** The client repeats its requests also if the store does not know it any more. */
   repeatsToStranger?: boolean
+  /** `leases` in the answer to `hello` also decides about what the client is just keeping. */
+  helloDecides?: boolean
   /** After a crash whatever was leased is the client's own. */
   ownsAlways?: boolean
-  /** After a crash nothing that was leased is the client's own: a rule without these exceptions. */
-  ownsNever?: boolean
   /** The store forgets a client when its channel ends. */
   forgetsAtEnd?: boolean
   /** A frozen store answers. */
@@ -110,7 +110,7 @@ interface Request {
 
 type Up = { hello: number[] } | Request
 type Down =
-  | { hello: number; known: boolean; gone: number[] }
+  | { hello: number; known: boolean; gone: number[]; leases: number[] }
   | { id: number; is: Result }
   | { id: number; moved: true }
   | { gone: number }
@@ -664,7 +664,8 @@ class Step {
     const known = memory!.clients[client] !== null
     memory!.clients[client] ??= { seen: 0, done: [] }
     const gone = kept.filter(n => !memory!.entries.some(entry => entry.n === n && entry.keeper === client))
-    channel.down.push({ hello: memory!.epoch, known, gone: this.#mutation.noGoneAtHello ? [] : gone })
+    const leases = memory!.entries.filter(({ lease }) => lease?.client === client).map(({ n }) => n)
+    channel.down.push({ hello: memory!.epoch, known, gone: this.#mutation.noGoneAtHello ? [] : gone, leases })
   }
 
   #answer(i: number, channel: Channel, request: Request): unknown {
@@ -862,7 +863,9 @@ class Step {
   #receive(i: number, client: Client, channel: Channel, message: Down): unknown {
     if ('bye' in message) {
       channel.c = false
-      return this.#without(client, message.bye === 'cut')
+      this.#without(client, message.bye === 'cut')
+      client.ended ??= 'cut'
+      return undefined
     }
     if ('hello' in message) return this.#greeted(i, client, channel, message)
     if ('gone' in message) {
@@ -912,7 +915,7 @@ class Step {
     i: number,
     client: Client,
     channel: Channel,
-    { hello, known, gone }: Extract<Down, { known: boolean }>
+    { hello, known, gone, leases }: Extract<Down, { known: boolean }>
   ): void {
     const { epoch } = client
     client.epoch = hello
@@ -928,15 +931,32 @@ class Step {
         client.pending = []
         client.early = []
       }
+      for (const [n] of [...client.held]) if (!leases.includes(n)) this.#leaseOver(i, client, n)
     }
     if (this.#isFresh(channel)) delete client.ended
     if (this.#mutation.repeatsWithoutIds) for (const one of client.pending) one.id = client.id++
     for (const one of client.pending) this.#send(i, one)
   }
 
+  /** It is not among the leases that the store knows of: over, or settled by a request whose answer was lost. */
+  #leaseOver(i: number, client: Client, n: number): void {
+    const settles = ({ do: what, entry }: Pending): boolean => (what === 'keep' || what === 'release') && entry === n
+    if (client.pending.some(settles)) {
+      if (!this.#mutation.helloDecides) return
+      client.pending = client.pending.filter(one => !settles(one))
+    }
+    const [[, d]] = client.held.splice(
+      client.held.findIndex(([one]) => one === n),
+      1
+    ) as [[number, number]]
+    const { is, by } = this.#world.fates[d]!
+    if (is === 'kept' && by === i) this.#bad(`${i} has kept descriptor ${d} and hears that it has not`)
+    else if (!client.hurt) this.#bad(`${i} has lost its lease for no reason`)
+  }
+
   /** The store was lost with everything in it. */
   #crashed(client: Client): void {
-    const owns = this.#mutation.ownsAlways || (client.ended === undefined && !this.#mutation.ownsNever)
+    const owns = this.#mutation.ownsAlways || client.ended === undefined
     const released = new Set(client.pending.filter(({ do: what }) => what === 'release').map(({ entry }) => entry))
     client.pending = client.pending.filter(({ do: what }) => what !== 'keep' && what !== 'release')
     if (owns) for (const [n, d] of client.held) if (!released.has(n)) client.owns.push(d)
