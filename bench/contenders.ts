@@ -34,6 +34,12 @@ export const takeover = (workload: string): Contender => node('takeover', worklo
 export const usocket = (workload: string): Contender => ({ ...node('usocket', workload), missing: usocketMissing })
 export const nodeIpc = (workload: string): Contender => ({ ...node('node-ipc', workload), missing: nodeIpcMissing })
 export const unixDgram = (workload: string): Contender => ({ ...node('unix-dgram', workload), missing: dgramMissing })
+export const datagrams = (carrier: 'passfd' | 'unix-dgram'): Contender => ({
+  ...node('datagrams', `${carrier}:one-way`),
+  ...(carrier === 'unix-dgram' ? { missing: dgramMissing } : {})
+})
+export const stream = (carrier: 'passfd' | 'socket'): Contender => node('stream', carrier)
+export const take = (carrier: 'passfd' | 'process-send'): Contender => node('take', carrier)
 export const python = (workload: string): Contender => ({
   command: ['python3', path('peers/python.py'), workload],
   missing: pythonMissing

@@ -1,10 +1,11 @@
 /*
- * What the kernel allows: two processes over one Unix stream socket, with nothing but system calls.
+ * What the kernel allows: two processes over one Unix socket, a stream unless something else is said, with nothing but system calls.
  *   floor messages            one small message a sendmsg, one a recvmsg: messages/s
+ *   floor datagrams           the same over a datagram socket: datagrams/s
  *   floor descriptors N       N descriptors and a small message a sendmsg, each received and closed: descriptors/s
  *   floor round-trip [1]      a small message there and back, epoll on both ends [with a descriptor there]: µs, median
  *   floor spinning            the same round trip, both ends asking the socket again and again
- *   floor copy                1 MiB blocks: GB/s
+ *   floor copy [BYTES]        blocks of 1 MiB, or of so many bytes: GB/s
  *   floor takeover N          asked by a byte, the far end sends N descriptors of a TCP socket, 253 a sendmsg, and writes a byte to a pipe;
  *                             until the near end has received and closed them all and has read that byte: ms, median
  * The process it was started as is the near end, which sends; its child, pinned to $BENCH_FAR_CPU if that is set, is the far one.
@@ -137,17 +138,22 @@ static size_t receive_all(int socket, char *bytes, size_t length)
 	return at;
 }
 
-/* --- one way: messages and blocks. The far end answers the mark (a message that begins with 1) with its count. */
+/*
+ * --- one way: messages and blocks. The far end answers the mark (a message that begins with MARK) with its count, and ends at the stream's
+ * end or at END, because a datagram socket has no end.
+ */
 
-static void one_way_far(int socket, size_t size, int per_message)
+enum { MARK = 1, END = 2 };
+
+static void one_way_far(int socket, size_t size, bool copy, int per_message)
 {
 	char *bytes = malloc(size);
 	int64_t descriptors = 0;
 	int before = open_descriptors();
 	for (int64_t count = 0;; count++) {
-		ssize_t received = size == BLOCK ? (ssize_t) receive_all(socket, bytes, size)
+		ssize_t received = copy ? (ssize_t) receive_all(socket, bytes, size)
 			: receive_with(socket, bytes, size, per_message, &descriptors);
-		if (received == 0)
+		if (received == 0 || bytes[0] == END)
 			exit(0);
 		expect(received == (ssize_t) size, "a short read");
 		if (bytes[0] == 0)
@@ -160,19 +166,19 @@ static void one_way_far(int socket, size_t size, int per_message)
 	}
 }
 
-static double one_way_phase(int socket, size_t size, int per_message, double seconds)
+static double one_way_phase(int socket, size_t size, bool copy, int per_message, double seconds)
 {
 	char *bytes = calloc(1, size);
 	double start = now(), end;
-	int64_t count = 0, arrived = 0, burst = size == BLOCK ? 4 : 256 / (per_message + 1) + 1;
+	int64_t count = 0, arrived = 0, burst = copy ? 4 : 256 / (per_message + 1) + 1;
 	do {
 		for (int64_t i = 0; i < burst; i++, count++)
-			if (size == BLOCK)
+			if (copy)
 				send_all(socket, bytes, size);
 			else
 				send_with(socket, bytes, size, STDERR_FILENO, per_message);
 	} while (now() - start < seconds);
-	bytes[0] = 1;
+	bytes[0] = MARK;
 	send_all(socket, bytes, size);
 	receive_all(socket, (char *) &arrived, sizeof arrived);
 	end = now();
@@ -299,7 +305,7 @@ static double takeover_near(int socket, int descriptors, double seconds)
 }
 
 struct workload {
-	bool round_trip, spinning, takeover;
+	bool round_trip, spinning, takeover, datagrams, copy;
 	size_t size;
 	int descriptors; /* a message */
 };
@@ -310,9 +316,9 @@ static double measure(int socket, const struct workload *workload, double second
 		return takeover_near(socket, workload->descriptors, seconds);
 	if (workload->round_trip)
 		return round_trip_near(socket, workload->descriptors, workload->spinning, seconds);
-	double messages = one_way_phase(socket, workload->size, workload->descriptors, seconds);
-	if (workload->size == BLOCK)
-		return messages * BLOCK / 1e9;
+	double messages = one_way_phase(socket, workload->size, workload->copy, workload->descriptors, seconds);
+	if (workload->copy)
+		return messages * (double) workload->size / 1e9;
 	return workload->descriptors > 0 ? messages * workload->descriptors : messages;
 }
 
@@ -329,7 +335,7 @@ static void far(int socket, const struct workload *workload)
 		takeover_far(socket, workload->descriptors);
 	if (workload->round_trip)
 		round_trip_far(socket, workload->descriptors, workload->spinning);
-	one_way_far(socket, workload->size, workload->descriptors);
+	one_way_far(socket, workload->size, workload->copy, workload->descriptors);
 }
 
 int main(int argument_count, char **argument)
@@ -337,21 +343,24 @@ int main(int argument_count, char **argument)
 	const char *name = argument_count > 1 ? argument[1] : "";
 	bool spinning = strcmp(name, "spinning") == 0, copy = strcmp(name, "copy") == 0;
 	bool round_trip = spinning || strcmp(name, "round-trip") == 0;
-	bool takeover = strcmp(name, "takeover") == 0;
+	bool takeover = strcmp(name, "takeover") == 0, datagrams = strcmp(name, "datagrams") == 0;
+	int number = argument_count > 2 ? atoi(argument[2]) : 0;
 	struct workload workload = {
 		.round_trip = round_trip,
 		.spinning = spinning,
 		.takeover = takeover,
-		.size = copy ? BLOCK : MESSAGE,
-		.descriptors = argument_count > 2 ? atoi(argument[2]) : 0
+		.datagrams = datagrams,
+		.copy = copy,
+		.size = !copy ? MESSAGE : number > 0 ? (size_t) number : BLOCK,
+		.descriptors = copy ? 0 : number
 	};
-	expect(round_trip || copy || takeover || strcmp(name, "messages") == 0 || strcmp(name, "descriptors") == 0,
-		"messages, descriptors N, round-trip [1], spinning, copy or takeover N?");
+	expect(round_trip || copy || takeover || datagrams || strcmp(name, "messages") == 0 || strcmp(name, "descriptors") == 0,
+		"messages, datagrams, descriptors N, round-trip [1], spinning, copy or takeover N?");
 	expect(workload.descriptors >= 0 && (takeover || workload.descriptors <= MAX_FDS), "0 to 253 descriptors");
 	int ends[2], status;
 	if (pipe2(decision, O_CLOEXEC) < 0)
 		fail("pipe2");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+	if (socketpair(AF_UNIX, (datagrams ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0, ends) < 0)
 		fail("socketpair");
 	pid_t child = fork();
 	if (child == 0) {
@@ -367,6 +376,10 @@ int main(int argument_count, char **argument)
 			continue;
 		printf("%f\n", measure(ends[0], &workload, seconds_of("BENCH_MEASURED", 0.3)));
 		fflush(stdout);
+	}
+	if (datagrams) {
+		char end[MESSAGE] = {END};
+		send_all(ends[0], end, sizeof end);
 	}
 	close(ends[0]);
 	waitpid(child, &status, 0);

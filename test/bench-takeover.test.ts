@@ -62,3 +62,12 @@ for (const count of [1, 600])
     const { code, stderr } = await exit
     t.is(code, 0, stderr)
   })
+
+for (const [workload, ...args] of [['datagrams'], ['copy', '65536']] as const)
+  testIf(floorMissing(), `the floor: ${[workload, ...args].join(' ')}`, async t => {
+    const { child, exit, said } = await measured(t, floorProgram, [workload, ...args])
+    t.true(Number(said) > 0, said)
+    child.stdin!.end()
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+  })

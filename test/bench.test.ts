@@ -68,6 +68,24 @@ for (const layer of ['channel', ...(isFull ? ['codec', 'transport'] : [])])
     t.true(Number(value) > 0)
   })
 
+for (const [peer, workload, said = /^\d+(\.\d+)?(e-\d+)?$/] of [
+  ['datagrams', 'passfd:one-way'],
+  ['stream', 'passfd'],
+  ['take', 'passfd', /^[\d.]+ take=[\d.]+ inject=[\d.]+$/],
+  ...(isFull
+    ? ([
+        ['datagrams', 'unix-dgram:one-way'],
+        ['stream', 'socket'],
+        ['take', 'process-send']
+      ] as const)
+    : [])
+] as const)
+  testInCi(`${peer} ${workload}: what it measures, and it ends well`, async t => {
+    const value = await measuredBy(`peers/${peer}.mjs`, workload)
+    t.regex(value, said)
+    t.true(Number.parseFloat(value) > 0)
+  })
+
 test('a row that does not exist: those that do', async t => {
   const { exit } = runBench(['no-such-row'])
   const { code, stderr } = await exit
