@@ -127,6 +127,10 @@ const MUTATIONS: Record<string, [Mutation, Partial<Limits>]> = {
   'hello does not say what is gone': [{ noGoneAtHello: true }, { ...KEPT, losses: 1 }],
   'the answer to hello decides about what is just being kept': [{ helloDecides: true }, { ...TWO, losses: 1 }],
   'after a crash all leases are owned': [{ ownsAlways: true }, { ...TAKEN, losses: 1, killStores: 1 }],
+  'a try to connect that ends is the death of the store': [
+    { triesCount: true },
+    { ...TAKEN, losses: 1, killStores: 1 }
+  ],
   'a store cuts a channel without a goodbye': [{}, { ...TAKEN, silent: 1, killStores: 1 }],
   'the leases of the dead stay': [{ leasesStay: true }, { ...TWO, takeovers: 1, killClients: 1 }]
 }

@@ -63,6 +63,8 @@ export interface Mutation {
   helloDecides?: boolean
   /** After a crash whatever was leased is the client's own. */
   ownsAlways?: boolean
+  /** A channel without an answer to hello that ends is the death of the store for a client. */
+  triesCount?: boolean
   /** The store forgets a client when its channel ends. */
   forgetsAtEnd?: boolean
   /** A frozen store answers. */
@@ -853,11 +855,13 @@ class Step {
 
   /** Its channel is over. */
   #without(client: Client, cut: boolean): void {
+    const wasOpen = client.phase === 'open'
     client.phase = 'off'
     if (cut) client.hurt = true
     if (client.ended === 'late') return
     if (cut) client.ended = 'cut'
-    else delete client.ended
+    // How a try to connect has ended says nothing of the leases
+    else if (wasOpen || this.#mutation.triesCount) delete client.ended
   }
 
   #receive(i: number, client: Client, channel: Channel, message: Down): unknown {
