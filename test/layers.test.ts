@@ -41,6 +41,7 @@ const COMMAND_USES: Record<string, string[]> = {
   'base/known-options': ['cli/serve/config', 'cli/store/options'],
   'connection/connection': ['cli/shell/values'],
   'os/native': ['cli/serve/serve'],
+  'os/orphans': ['cli/store/run'],
   'os/process-stat': ['cli/shell/held', 'cli/shell/holders', 'cli/shell/network'],
   'os/socket-name': ['cli/serve/metrics'],
   'os/unit': ['cli/store/service'],

@@ -1,6 +1,7 @@
 /** `passfd store copy` and `take`: run a command with what the store holds. */
 import type { Command } from 'commander'
 import type { Descriptor } from '../../index.ts'
+import { collectOrphans } from '../../os/orphans.ts'
 import type { StoredCopy, StoreLease } from '../../store/index.ts'
 import { CommandError, EXIT, ExitWith } from '../exit.ts'
 import { printableJson } from '../printable.ts'
@@ -145,7 +146,11 @@ async function run(
 ): Promise<void> {
   const values = entries.map(({ name, value }) => [name, value ?? null] as const)
   const value = values.length === 1 ? values[0]![1] : Object.fromEntries(values)
-  const { exitCode, signal } = await runWith(command, value, named(entries), ui, { signals: PASSED, onStart })
+  // As PID 1 of a container
+  const endCollecting = collectOrphans()
+  const { exitCode, signal } = await runWith(command, value, named(entries), ui, { signals: PASSED, onStart }).finally(
+    endCollecting
+  )
   if (exitCode !== 0) throw new ExitWith(exitCode, ENDS_BY.includes(signal) ? signal : undefined)
 }
 

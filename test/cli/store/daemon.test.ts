@@ -67,6 +67,10 @@ test('it says where it listens, and a signal ends it with all that it holds', as
   store.child.kill('SIGHUP')
   t.like(await store.said('stopping'), { names: 1, descriptors: 1 })
   t.like(await store.exit, { code: 0 })
+  t.deepEqual(
+    store.events().map(({ event, level }) => `${event} ${level}`),
+    ['started info', 'stopping info']
+  )
 })
 
 test('a second store is refused, and names the first; --takeover replaces it with all that it holds', async t => {

@@ -4,10 +4,13 @@ import { fileURLToPath } from 'node:url'
 import { Descriptor } from '../../../src/index.ts'
 import { temporaryPath } from '../../helpers/path.ts'
 import { type Running, start } from '../../helpers/process.ts'
+import { childrenOf, zombies } from '../../helpers/processes.ts'
+import { missing } from '../../helpers/programs.ts'
 import { type StorePlace, withStore } from '../../helpers/store-cli.ts'
-import { test, testInCi } from '../../helpers/test.ts'
+import { test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
+const UNSHARE = '/usr/bin/unshare'
 const WRITES = 'echo "$LISTEN_FDS $LISTEN_FDNAMES $((LISTEN_PID == $$)) $PASSFD_VALUE" >"$0"; exit 7'
 
 function fileWith(contents: string): Descriptor {
@@ -159,4 +162,31 @@ testInCi('signals: passfd passes them on, and ends by the signal that has ended 
     handles.child.kill('SIGHUP')
     t.like(await handles.exit, { code: 3 })
   })
+)
+
+testInCiIf(
+  missing(UNSHARE, 'util-linux'),
+  'as PID 1 of a container: it reaps orphans, passes TERM on, and ends with the exit code',
+  t =>
+    withStore(async ({ path, client }) => {
+      await client.put('a', fileWith(''))
+      const namespace = ['--pid', '--fork', '--mount-proc', '--kill-child']
+      const script = 'trap "echo got TERM; exit 5" TERM; (sleep 0.01 & echo started); while :; do sleep 0.1; done'
+      for (const [line, code] of [
+        [script, 5],
+        ['(sleep 0.01 & echo started); exec sleep 100', 143]
+      ] as const) {
+        const running = start(
+          UNSHARE,
+          [...namespace, process.execPath, command, 'store', 'copy', 'a', '--', 'sh', '-c', line],
+          { env: { ...process.env, PASSFD_STORE: path } }
+        )
+        t.is(await running.line(), 'started')
+        const [init] = childrenOf(running.child.pid!)
+        await until(() => childrenOf(init!).length === 1 && zombies(init!).length === 0, 'the orphan is reaped')
+        process.kill(init!, 'SIGTERM')
+        if (code === 5) t.is(await running.line(), 'got TERM')
+        t.like(await running.exit, { code })
+      }
+    })
 )
