@@ -53,7 +53,7 @@ export const layer = (name: string, variant: string): Contender => ({
 /** Serves connections to load.c: a program of peers/, the variant of it, and what the load does. */
 const serving =
   (name: string, variant: string) =>
-  (mode: 'close' | 'keep-alive' | 'bare'): Contender => ({
+  (mode: 'close' | 'keep-alive' | 'bare' | 'reload' | 'quiet'): Contender => ({
     command: [process.execPath, path(`peers/${name}.mjs`), `${variant}:${mode}`, 'near', loadProgram],
     missing: loadMissing
   })

@@ -3,6 +3,8 @@
  * cores that it shares with them.
  *   load close N ADDRESS PORT PID       N requests under way, a connection for each (`Connection: close`)
  *   load keep-alive N ADDRESS PORT PID  N connections, a request under way on each
+ *   load paced N ADDRESS PORT PID       a request each $BENCH_PAUSE ms (2), a connection for each, N under way at most; it goes on until a further
+ *                                       line has come, too. `p99` and `slowest` are ms from the time at which a request was due
  *   load bare N PATH 0 PID              N connections to a Unix socket under way, each until the server closes it
  * PID is the process whose CPU time is to be told besides, or 0. For each line on stdin, a number of ms, it goes on for so long (and
  * until something was answered and PID's CPU time has grown, but $BENCH_PATIENCE ms at most, or 5 s), waits for what is under way, and
@@ -14,6 +16,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,14 +28,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CONNECTIONS = 1024, MAX_WORKERS = 64, ANSWER = 1024 };
-enum mode { CLOSE, KEEP_ALIVE, BARE };
+enum { MAX_CONNECTIONS = 1024, MAX_WORKERS = 256, ANSWER = 1024, MAX_TIMES = 1 << 18 };
+enum mode { CLOSE, KEEP_ALIVE, PACED, BARE };
 enum failure { REFUSED, RESET, CUT_SHORT, WRONG, TOO_LATE, FAILURES };
 static const char *const failure_names[] = {"refused", "reset", "cutShort", "wrong", "tooLate"};
 
 struct connection {
 	int socket; /* -1: none */
 	bool asked; /* an answer is awaited */
+	double due; /* if paced */
 	size_t length;
 	char answer[ANSWER + 1];
 };
@@ -47,7 +51,9 @@ static struct connection connections[MAX_CONNECTIONS];
 static struct { long pid; int64_t answers; } workers[MAX_WORKERS];
 static int64_t completed, failed[FAILURES];
 static int under_way;
-static double patience = 5; /* seconds */
+static double patience = 5, pause_between = 0.002; /* seconds */
+static double times[MAX_TIMES];
+static int64_t time_count;
 
 static void fail(const char *what)
 {
@@ -165,11 +171,11 @@ static bool is_answered(struct connection *connection)
 			continue;
 		}
 		connection->answer[connection->length] = '\0';
-		if (mode == CLOSE && !read_answer(connection->answer, connection->length, &length)) {
+		if (mode != BARE && !read_answer(connection->answer, connection->length, &length)) {
 			give_up(connection, WRONG);
 			return false;
 		}
-		if (mode == CLOSE && length == 0) {
+		if (mode != BARE && length == 0) {
 			give_up(connection, CUT_SHORT);
 			return false;
 		}
@@ -188,6 +194,8 @@ static void turn(bool again, int milliseconds)
 		struct connection *connection = events[i].data.ptr;
 		if (is_answered(connection)) {
 			completed++;
+			if (mode == PACED && time_count < MAX_TIMES)
+				times[time_count++] = seconds_on(CLOCK_MONOTONIC) - connection->due;
 			if (mode == KEEP_ALIVE) {
 				under_way--;
 				connection->asked = false;
@@ -206,6 +214,31 @@ static void ask_idle(int count)
 	for (int i = 0; i < count && under_way < count; i++)
 		if (!connections[i].asked)
 			ask(&connections[i]);
+}
+
+/* Asks for all that is due by now; what finds no free place is late, and stays due. Returns when the next one is due. */
+static double ask_due(int count, double due)
+{
+	double time = seconds_on(CLOCK_MONOTONIC);
+	for (int i = 0; i < count && due <= time; i++)
+		if (!connections[i].asked) {
+			connections[i].due = due;
+			due += pause_between;
+			ask(&connections[i]);
+		}
+	return due;
+}
+
+static bool has_come(int fd)
+{
+	struct pollfd readable = {.fd = fd, .events = POLLIN};
+	return poll(&readable, 1, 0) > 0;
+}
+
+static int compare(const void *left, const void *right)
+{
+	double a = *(const double *) left, b = *(const double *) right;
+	return (a > b) - (a < b);
 }
 
 static void drain(void)
@@ -237,14 +270,19 @@ static void phase(int count, double seconds, clockid_t clock)
 		drain();
 	}
 	int64_t before = completed;
+	time_count = 0;
 	if (clock != CLOCK_MONOTONIC)
 		cpu = seconds_on(clock);
 	start = seconds_on(CLOCK_MONOTONIC);
+	double due = start;
 	do {
-		ask_idle(count);
-		turn(true, 1);
+		if (mode == PACED)
+			due = ask_due(count, due);
+		else
+			ask_idle(count);
+		turn(mode != PACED, 1);
 		end = seconds_on(CLOCK_MONOTONIC);
-	} while (end - start < seconds || (end - start < patience && !measurable(completed - before, clock, cpu)));
+	} while (end - start < seconds || (mode == PACED && !has_come(STDIN_FILENO)) || (mode != PACED && end - start < patience && !measurable(completed - before, clock, cpu)));
 	within = completed - before;
 	if (clock != CLOCK_MONOTONIC)
 		cpu = seconds_on(clock) - cpu;
@@ -257,21 +295,26 @@ static void phase(int count, double seconds, clockid_t clock)
 	printf("},\"workers\":{");
 	for (int i = 0; i < MAX_WORKERS && workers[i].pid > 0; i++)
 		printf("%s\"%ld\":%ld", i == 0 ? "" : ",", workers[i].pid, (long) workers[i].answers);
-	puts("}}");
+	putchar('}');
+	if (mode == PACED && time_count > 0) {
+		qsort(times, (size_t) time_count, sizeof *times, compare);
+		printf(",\"p99\":%f,\"slowest\":%f", times[time_count * 99 / 100] * 1e3, times[time_count - 1] * 1e3);
+	}
+	puts("}");
 	fflush(stdout);
 }
 
 static void parse(char **argument)
 {
 	const char *name = argument[1];
-	mode = strcmp(name, "bare") == 0 ? BARE : strcmp(name, "keep-alive") == 0 ? KEEP_ALIVE : CLOSE;
+	mode = strcmp(name, "bare") == 0 ? BARE : strcmp(name, "keep-alive") == 0 ? KEEP_ALIVE : strcmp(name, "paced") == 0 ? PACED : CLOSE;
 	if (mode == BARE) {
 		address.path.sun_family = AF_UNIX;
 		strncpy(address.path.sun_path, argument[3], sizeof address.path.sun_path - 1);
 		address_length = sizeof address.path;
 		return;
 	}
-	request = mode == CLOSE ? "GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n" : "GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
+	request = mode != KEEP_ALIVE ? "GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n" : "GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 	request_length = strlen(request);
 	address.in.sin_family = AF_INET;
 	address.in.sin_port = htons((uint16_t) atoi(argument[4]));
@@ -286,12 +329,16 @@ int main(int argument_count, char **argument)
 	double milliseconds;
 	const char *given = getenv("BENCH_PATIENCE");
 	if (argument_count != 6) {
-		fputs("load close|keep-alive|bare N ADDRESS PORT PID\n", stderr);
+		fputs("load close|keep-alive|paced|bare N ADDRESS PORT PID\n", stderr);
 		return 1;
 	}
 	parse(argument);
 	if (given != NULL)
 		patience = atof(given) / 1000;
+	given = getenv("BENCH_PAUSE");
+	if (given != NULL)
+		pause_between = atof(given) / 1000;
+	setvbuf(stdin, NULL, _IONBF, 0); /* has_come() sees what no buffer has */
 	int count = atoi(argument[2]), pid = atoi(argument[5]);
 	if (count < 1 || count > MAX_CONNECTIONS || (pid > 0 && clock_getcpuclockid(pid, &clock) != 0)) {
 		fputs("load: connections or process?\n", stderr);

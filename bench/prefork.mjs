@@ -1,7 +1,7 @@
 /**
  * What all that serve connections have in common: the server, how it is started and stopped, the load and the book-keeping. A contender
- * of this kind is one program in three roles: `near` (drives load.c), `parent`, `worker`. Its workload is `VARIANT:MODE`, MODE one of
- * load.c's.
+ * of this kind is one program in three roles: `near` (drives load.c), `parent`, `worker`. Its workload is `VARIANT:MODE[:WORKERS]`, MODE one
+ * of load.c's, or `reload`: paced requests while the parent replaces all workers; or `quiet`: the same requests, and it doesn't.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,21 +14,26 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const [workload, named = 'near', loadProgram] = process.argv.slice(2)
-export const [variant, mode] = workload.split(':')
+export const [variant, mode, workers = '2'] = workload.split(':')
 export const role = process.env.BENCH_ROLE ?? named
 /** Where the server listens, and the file in which each worker leaves how many it has served. */
 const { address, counts } = role === 'near' ? newPlace() : JSON.parse(process.env.BENCH_PLACE)
 export const listenAt = address
 export const folder = join(counts, '..')
-export const WORKERS = 2
+export const WORKERS = Number(workers)
 
 /** In ms. */
 const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 1200)
 const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
 /** Connections of the load. */
 const CONNECTIONS = 64
+/** Without a reload, the requests go on for so much longer than those of other rows. */
+const LONGER = 3
 const PATIENCE = Number(process.env.BENCH_PATIENCE ?? 5000)
 const SERVES = 'serves'
+const RELOADED = 'reloaded'
+/** Whether requests are answered when a worker is told to stop. */
+const GRACEFUL = mode === 'reload' || mode === 'quiet'
 
 /** A loopback address of one's own, by the process id, so that all contenders of a row can wait at once; none is written to. */
 function newPlace() {
@@ -44,6 +49,8 @@ function newPlace() {
 
 // --- The worker
 
+const SIGNALS = ['SIGINT', 'SIGTERM']
+
 /** Of everybody the same: answers with its process id, or, in the mode bare, closes the connection. */
 export function newServer() {
   const count = counter()
@@ -53,10 +60,12 @@ export function newServer() {
       socket.destroy()
     })
   const body = `${process.pid}\n`
-  return createHttpServer((_, response) => {
+  const server = createHttpServer((_, response) => {
     count()
     response.end(body)
   })
+  if (GRACEFUL) for (const signal of SIGNALS) process.once(signal, () => server.close(() => process.exit()))
+  return server
 }
 
 /** In the mode bare, of those whose workers get the connection as a Descriptor: closes it. */
@@ -74,7 +83,7 @@ function counter() {
   process.on('exit', () => {
     if (existsSync(folder)) appendFileSync(counts, `${process.pid} ${served}\n`) // else nobody asks any more
   })
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit())
+  if (!GRACEFUL) for (const signal of SIGNALS) process.once(signal, () => process.exit())
   return () => {
     served++
   }
@@ -82,10 +91,13 @@ function counter() {
 
 // --- The parent
 
-/** Says that it serves, and calls `stop` when its stdin ends. */
-export async function untilEnd(stop) {
+/** Says that it serves, calls `reload` for each line on its stdin, and `stop` when that ends. */
+export async function untilEnd(stop, reload) {
   process.stdout.write(`${SERVES}\n`) // pm2 takes console.log for its own
-  for await (const _ of createInterface({ input: process.stdin }));
+  for await (const _ of createInterface({ input: process.stdin })) {
+    await reload()
+    process.stdout.write(`${RELOADED}\n`)
+  }
   await stop()
 }
 
@@ -100,22 +112,46 @@ export async function near({ strict = false } = {}) {
   const exited = once(parent, 'exit')
   process.once('exit', () => parent.kill('SIGKILL')) // its workers end by themselves then
   process.once('SIGTERM', () => process.exit(1))
-  await serves(parent)
+  const said = hearing(parent)
+  await said(SERVES)
   const load = startLoad(parent.pid)
   const all = new Map()
   let total = 0
-  const phase = async time => {
-    const { completed, besides, seconds, cpu, failed, workers } = await load.run(time)
+  /** What the load has counted, once it is known to be whole. */
+  const checked = ({ completed, besides, failed, workers }) => {
     if (completed === 0) throw new Error(`nothing was answered: ${JSON.stringify(failed)}`)
     total += completed + besides
     for (const [pid, count] of Object.entries(workers)) all.set(pid, (all.get(pid) ?? 0) + count)
     const lost = Object.values(failed).reduce((sum, count) => sum + count)
     if (strict && lost > 0) throw new Error(`requests failed: ${JSON.stringify(failed)}`)
+    return lost
+  }
+  const phase = GRACEFUL ? paced : closedLoop
+  async function closedLoop(time) {
+    const told = await load.run(time)
+    const { completed, seconds, cpu, workers } = told
+    const lost = checked(told)
     const rest = { cpu: (cpu / completed) * 1e6, ...(mode === 'bare' ? {} : { busiest: busiest(workers) }) }
     return [completed / seconds, lost, ...Object.entries(rest).map(([name, value]) => `${name}=${value}`)].join(' ')
   }
+  async function paced(time) {
+    const done = load.run(time)
+    const start = performance.now()
+    if (mode === 'reload') {
+      parent.stdin.write('\n')
+      await said(RELOADED)
+    } else await sleep(LONGER * time)
+    const took = performance.now() - start
+    load.go()
+    const told = await done
+    const lost = checked(told)
+    if (mode === 'reload' && Object.keys(told.workers).length <= WORKERS)
+      throw new Error('no other worker has answered')
+    return `${told.p99} ${lost} slowest=${told.slowest} took=${took}`
+  }
   await phase(WARM_UP)
-  const processes = [parent.pid, ...childrenOf(parent.pid)]
+  // If it replaces its workers these don't stay, and pm2 itself keeps descriptors of those that have ended
+  const processes = mode === 'reload' ? (strict ? [parent.pid] : []) : [parent.pid, ...childrenOf(parent.pid)]
   const before = processes.map(openDescriptors)
   console.log('ready')
   for await (const _ of createInterface({ input: process.stdin })) console.log(await phase(MEASURED))
@@ -131,18 +167,24 @@ export async function near({ strict = false } = {}) {
   checkCounts(total, all)
 }
 
-/** It may have more to say, such as pm2 has. */
-async function serves(parent) {
-  const lines = createInterface({ input: parent.stdout })
-  await new Promise((resolve, reject) => {
-    lines.on('line', line => line.endsWith(SERVES) && resolve())
-    parent.once('exit', () => reject(new Error('the parent has ended')))
-  })
+/** A function that resolves when `child` says a word. It may have more to say, such as pm2 has. */
+function hearing(child) {
+  const lines = createInterface({ input: child.stdout })
+  const ended = new Promise((_, reject) => child.once('exit', () => reject(new Error('the parent has ended'))))
+  ended.catch(() => {}) // whoever waits for a word hears of it
+  return word => {
+    let listener
+    const heard = new Promise(resolve => {
+      listener = line => line.endsWith(word) && resolve()
+      lines.on('line', listener)
+    })
+    return Promise.race([heard, ended]).finally(() => lines.off('line', listener))
+  }
 }
 
 function startLoad(pid) {
   const { path = address.host, port = 0 } = address
-  const load = spawn(loadProgram, [mode, CONNECTIONS, path, port, pid].map(String), {
+  const load = spawn(loadProgram, [GRACEFUL ? 'paced' : mode, CONNECTIONS, path, port, pid].map(String), {
     stdio: ['pipe', 'pipe', 'inherit']
   })
   const exited = once(load, 'exit')
@@ -155,6 +197,8 @@ function startLoad(pid) {
       if (done) throw new Error('the load has ended')
       return JSON.parse(value)
     },
+    /** It has paced requests until this is called. */
+    go: () => load.stdin.write('\n'),
     async end() {
       load.stdin.end()
       const [code, signal] = await exited

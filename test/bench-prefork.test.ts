@@ -74,6 +74,32 @@ for (const [name, variant, modes, absent] of asked)
     }
   })
 
+for (const [name, variant, mode, absent] of [
+  ['passfd-prefork', 'per-worker', 'reload'],
+  ...(isFull
+    ? ([
+        ['passfd-prefork', 'per-worker', 'quiet'],
+        ['cluster', 'round-robin', 'reload'],
+        ['cluster', 'none', 'reload'],
+        ['pm2', 'cluster', 'reload', pm2Missing()]
+      ] as const)
+    : [])
+] as const)
+  testInCiIf(missing ?? absent, `${name} ${variant}, ${mode}: how long requests take meanwhile`, async t => {
+    const { child, line, exit, alive } = contender(name, `${variant}:${mode}`, { BENCH_PAUSE: '10' })
+    t.is(await line(), 'ready')
+    child.stdin!.write('\n')
+    const said = await line()
+    const [, p99, lost, slowest, took] =
+      /^(\d+(?:\.\d+)?) (\d+) slowest=(\d+(?:\.\d+)?) took=(\d+(?:\.\d+)?)$/.exec(said) ?? []
+    t.true(Number(p99) > 0 && Number(slowest) >= Number(p99) && Number(took) > 0, said)
+    if (name === 'passfd-prefork') t.is(lost, '0')
+    child.stdin!.end()
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+    t.deepEqual(alive(), [])
+  })
+
 // That nothing is left of passfd's a normal run sees below, where a request is lost: it is ended in the same way
 for (const [name, variant, , absent] of CONTENDERS.filter(
   ([, variant]) => variant !== 'none' && variant !== 'process-send' && (isFull || variant === 'round-robin')
@@ -137,6 +163,9 @@ interface Told {
   cpu: number
   failed: Record<string, number>
   workers: Record<string, number>
+  /** In ms, if paced. */
+  p99?: number
+  slowest?: number
 }
 
 /** What it says of 20 ms with a server, which is closed. `patience` ms is how long it waits for any answer. */
@@ -176,7 +205,7 @@ const greeting = (text: string) =>
     setTimeout(() => socket.end(text), PAUSE)
   })
 
-for (const mode of ['close', 'keep-alive', 'bare'])
+for (const mode of ['close', 'keep-alive', 'paced', 'bare'])
   testIf(missing, `load ${mode}: counts what the server counts`, async t => {
     let served = 0
     const server =
@@ -192,6 +221,7 @@ for (const mode of ['close', 'keep-alive', 'bare'])
     const told = await load(mode, server)
     t.deepEqual(failures(told), [])
     t.is(told.completed + told.besides, served)
+    if (mode === 'paced') t.true(told.p99! > 0 && told.slowest! >= told.p99!)
     if (mode === 'keep-alive') t.true(told.besides >= 4, 'the first on each connection goes unclocked')
     for (const [what, enough] of [
       ['completed', told.completed > 0],
@@ -214,6 +244,7 @@ for (const [what, kind, mode, server] of [
   ['the end', 'reset', 'keep-alive', answering('', 'end')],
   ['the end', 'cutShort', 'close', answering('', 'end')],
   ['half an answer', 'cutShort', 'close', answering(`${ANSWER}12`, 'end')],
+  ['half an answer', 'cutShort', 'paced', answering(`${ANSWER}12`, 'end')],
   ['another status', 'wrong', 'close', answering('HTTP/1.1 503 Busy\r\n\r\n', 'end')],
   ['another status', 'wrong', 'keep-alive', answering('HTTP/1.1 503 Busy\r\n\r\n', undefined)],
   ['no process id', 'wrong', 'close', answering(`${ANSWER}who?\n`, 'end')],

@@ -13,7 +13,10 @@ async function parent() {
     balance: variant === 'dispatch' ? { dispatch: 'round-robin' } : variant
   })
   await supervisor.start()
-  await untilEnd(() => supervisor.stop())
+  await untilEnd(
+    () => supervisor.stop(),
+    () => supervisor.reload()
+  )
 }
 
 async function worker() {

@@ -25,10 +25,13 @@ async function parent() {
     vizion: false,
     env: { ...process.env, BENCH_ROLE: 'worker' }
   })
-  await untilEnd(async () => {
-    await call('delete')('bench')
-    process.exit()
-  })
+  await untilEnd(
+    async () => {
+      await call('delete')('bench')
+      process.exit()
+    },
+    () => call('reload')('bench')
+  )
 }
 
 await { near, parent, worker: () => newServer().listen(listenAt, () => process.send('ready')) }[role]()
