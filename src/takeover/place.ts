@@ -88,6 +88,8 @@ export class Place {
   #alone: readonly string[] = []
   #successor: Successor | undefined
   #givenUp = false
+  /** The superseded predecessor, until its channel ends. */
+  #followed: number | undefined
   #init: ContainerInit | undefined
 
   constructor(settings: PlaceSettings, hooks: PlaceHooks) {
@@ -118,6 +120,12 @@ export class Place {
   /** The superseded processes that still have connections, with their last reported numbers. */
   get draining(): readonly Draining[] {
     return this.#drainers.list
+  }
+
+  /** The superseded processes that have not ended. A predecessor that has reported nothing yet is one of them. */
+  get remaining(): readonly number[] {
+    const pids = this.draining.map(({ pid }) => pid)
+    return this.#followed === undefined ? pids : [...new Set([this.#followed, ...pids])]
   }
 
   /**
@@ -246,6 +254,7 @@ export class Place {
 
   #follow(succession: Succession): void {
     const { pid } = succession.predecessor
+    this.#followed = pid
     succession.listenTo({
       onLeft: (connections, chain) => this.#drainers.told(pid, connections, chain),
       onConnections: (name, connections, slot) => this.#hooks.onConnections(name, connections, slot),
@@ -253,7 +262,10 @@ export class Place {
         if (this.#hooks.onWorker === undefined) end.close()
         else this.#hooks.onWorker(slot, end)
       },
-      onEnd: () => this.#drainers.ended()
+      onEnd: () => {
+        this.#followed = undefined
+        this.#drainers.ended()
+      }
     })
   }
 

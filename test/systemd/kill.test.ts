@@ -91,6 +91,40 @@ managed(
   }
 )
 
+managed('a stop lets a superseded supervisor of the same service finish its requests', async (t, manager) => {
+  const path = join(manager.folder, 'web.sock')
+  const options = JSON.stringify({ takeover: join(manager.folder, 'takeover') })
+  const command = `${process.execPath} ${fixture('systemd-prefork.mjs')} ${path} '${options}' '{"upgrade":true}'`
+  manager.unit('web.service', {
+    Service: { Type: 'notify', NotifyAccess: 'all', ExecStart: command, KillMode: 'mixed' }
+  })
+  for (const signal of [undefined, 'SIGTERM'] as const) {
+    await manager.systemctl('start', 'web.service')
+    const first = await manager.show('web.service', 'MainPID')
+    const old = [Number(first), ...childrenOf(Number(first))]
+    const end = await begun(path)
+    await manager.systemctl('kill', '-s', 'USR2', '--kill-whom=main', 'web.service')
+    await untilOther(manager, 'web.service', 'MainPID', first)
+    await untilShown(manager, 'web.service', 'StatusText', '2 of 2 workers ready')
+    const second = Number(await ask({ socketPath: path }))
+    const workers = childrenOf(second)
+    const stopped = manager.systemctl('stop', 'web.service')
+    for (const worker of workers) await gone(worker)
+    const status = `stopping, waits until the requests of process ${first} are answered`
+    await untilShown(manager, 'web.service', 'StatusText', status)
+    if (signal === undefined) t.is(await end(), 'first second')
+    else {
+      // A second signal stops at once
+      process.kill(second, signal)
+      for (const pid of old) await gone(pid)
+      await t.throwsAsync(end)
+    }
+    await stopped
+    await gone(Number(first))
+    t.is(await stateOf(manager, 'web.service'), 'inactive success')
+  }
+})
+
 managed(
   'KILL again and again, under load, with the listener in the store: no client is refused, and only accepted ones are reset',
   async (t, manager) => {

@@ -89,6 +89,23 @@ export class ServiceReports {
     this.#superseded = true
   }
 
+  /**
+   * Whether superseded processes of this service finish their requests, which the status says. With KillMode=mixed the manager kills what is left of the
+   * service when the main process ends.
+   */
+  drains(superseded: readonly number[]): boolean {
+    if (this.#superseded) return false
+    const unit = unitOf('self')
+    const pids = unit === undefined ? [] : superseded.filter(pid => unitOf(pid) === unit)
+    if (pids.length === 0) return false
+    // From here on the unit's own limit counts: they have limits, too, which began earlier
+    clearInterval(this.#extending)
+    const status = `stopping, waits until the requests of process ${pids.join(', ')} are answered`
+    if (status !== this.#status) this.#say({ status })
+    this.#status = status
+    return true
+  }
+
   /** Resolves when the manager has heard the last notification, so that this process may end. */
   async end(): Promise<void> {
     this.#ended = true

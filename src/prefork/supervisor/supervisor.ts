@@ -43,6 +43,8 @@ import { Workers } from './workers.ts'
 
 /** How many ms later than the last serving worker this process may get the same signal. */
 const TOGETHER = 200
+/** How often it looks whether superseded supervisors have ended, in ms. */
+const LOOK = 1000
 const RUN_OPTIONS = { signals: true, upgrade: true } as const satisfies KnownOptions<RunOptions>
 
 /** How `run()` runs. */
@@ -81,6 +83,8 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   readonly #lameDuckOver: Deferred = deferred()
   readonly #stopBegun: Deferred = deferred()
   readonly #killed: Deferred = deferred()
+  /** The next change of `draining`. */
+  #drains: Deferred = deferred()
   #phase: SupervisorPhase = 'new'
   /** Settles when all changes of the set of workers are done: they run one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
@@ -134,7 +138,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
           else void this.#returned.pass({ slot }, name, connections)
         },
         inherit: (slot, end) => this.#inherit(slot, end),
-        onDraining: processes => this.#reports.emit('draining', processes),
+        onDraining: processes => {
+          this.#drains.resolve()
+          this.#reports.emit('draining', processes)
+        },
         report: report => this.#reports.takeover(report)
       })
     this.#slots = new Slots(settings, this.#context, this.#workers, this.#reports, {
@@ -534,10 +541,22 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     await this.#desk?.close()
     await this.#takeover?.removePath()
     await this.#admin?.close()
+    await this.#drained()
     await this.#takeover?.leave()
     this.#phase = 'stopped'
     if (began !== 'new') this.#reports.emit('stopped')
     this.#stopped.resolve()
+  }
+
+  /** Waits for superseded supervisors that the service manager would kill when this process ends. */
+  async #drained(): Promise<void> {
+    if (this.#service === undefined || this.#takeover === undefined) return
+    const look = setInterval(() => this.#drains.resolve(), LOOK) // also keeps the process running
+    while (!this.#killing && this.#service.drains(this.#takeover.remaining)) {
+      this.#drains = deferred()
+      await Promise.race([this.#drains.promise, this.#killed.promise])
+    }
+    clearInterval(look)
   }
 
   /** `last`: the workers serve the connections that wait in the queues. */

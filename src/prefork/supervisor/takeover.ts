@@ -82,6 +82,11 @@ export class Takeover {
     return this.#place.draining
   }
 
+  /** The superseded processes that have not ended. */
+  get remaining(): readonly number[] {
+    return this.#place.remaining
+  }
+
   /** Set if this process is PID 1: ends the process some time after it was superseded. */
   get init(): ContainerInit | undefined {
     return this.#place.init
