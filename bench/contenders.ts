@@ -53,8 +53,8 @@ export const layer = (name: string, variant: string): Contender => ({
 /** Serves connections to load.c: a program of peers/, the variant of it, and what the load does. */
 const serving =
   (name: string, variant: string) =>
-  (mode: 'close' | 'keep-alive' | 'bare' | 'reload' | 'quiet'): Contender => ({
-    command: [process.execPath, path(`peers/${name}.mjs`), `${variant}:${mode}`, 'near', loadProgram],
+  (mode: 'close' | 'keep-alive' | 'bare' | 'reload' | 'quiet' | 'idle', workers = 2): Contender => ({
+    command: [process.execPath, path(`peers/${name}.mjs`), `${variant}:${mode}:${workers}`, 'near', loadProgram],
     missing: loadMissing
   })
 
@@ -66,8 +66,8 @@ export const clusterNone = serving('cluster', 'none')
 export const oneProcess = serving('one-process', 'one')
 export const netServerSend = serving('net-server', 'passfd')
 export const netServerProcessSend = serving('net-server', 'process-send')
-export const pm2: ReturnType<typeof serving> = mode => ({
-  ...serving('pm2', 'cluster')(mode),
+export const pm2: ReturnType<typeof serving> = (mode, workers) => ({
+  ...serving('pm2', 'cluster')(mode, workers),
   missing: () => loadMissing() ?? pm2Missing()
 })
 

@@ -184,7 +184,8 @@ function resultOf(
     const values = theirs.map(figureOf)
     peers[peer] = rounded(median(values))
     ranges[peer] = rangeOf(values)
-    if (ours.length === 0) continue
+    // Of nothing there is no ratio
+    if (ours.length === 0 || values.includes(0)) continue
     const own = ours.map((value, run) => value / values[run]!)
     ratios[peer] = rounded(median(own))
     ratioRanges[peer] = rangeOf(own)

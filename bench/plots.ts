@@ -92,8 +92,11 @@ function draw(panels: Panel[], mark: object, scale: Scale): Promise<string> {
 
 function marksOf({ title, result }: Panel): Mark[] {
   const marks: Mark[] = [{ panel: title, who: 'passfd', value: result.ours, label: figure(result.ours) }]
-  for (const [who, value] of Object.entries(result.peers))
-    marks.push({ panel: title, who, value, label: `${figure(value)}  (passfd ${figure(result.ratios[who]!)} ×)` })
+  for (const [who, value] of Object.entries(result.peers)) {
+    const ratio = result.ratios[who]
+    const label = ratio === undefined ? figure(value) : `${figure(value)}  (passfd ${figure(ratio)} ×)`
+    marks.push({ panel: title, who, value, label })
+  }
   return marks.sort((a, b) => (result.better === 'more' ? b.value - a.value : a.value - b.value))
 }
 

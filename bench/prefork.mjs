@@ -1,7 +1,8 @@
 /**
  * What all that serve connections have in common: the server, how it is started and stopped, the load and the book-keeping. A contender
  * of this kind is one program in three roles: `near` (drives load.c), `parent`, `worker`. Its workload is `VARIANT:MODE[:WORKERS]`, MODE one
- * of load.c's, or `reload`: paced requests while the parent replaces all workers; or `quiet`: the same requests, and it doesn't.
+ * of load.c's, or `reload`: paced requests while the parent replaces all workers; or `quiet`: the same requests, and it doesn't; or `idle`: no
+ * requests at all.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -114,7 +115,7 @@ export async function near({ strict = false } = {}) {
   process.once('SIGTERM', () => process.exit(1))
   const said = hearing(parent)
   await said(SERVES)
-  const load = startLoad(parent.pid)
+  const load = mode === 'idle' ? undefined : startLoad(parent.pid)
   const all = new Map()
   let total = 0
   /** What the load has counted, once it is known to be whole. */
@@ -126,7 +127,7 @@ export async function near({ strict = false } = {}) {
     if (strict && lost > 0) throw new Error(`requests failed: ${JSON.stringify(failed)}`)
     return lost
   }
-  const phase = GRACEFUL ? paced : closedLoop
+  const phase = GRACEFUL ? paced : mode === 'idle' ? idle(parent.pid) : closedLoop
   async function closedLoop(time) {
     const told = await load.run(time)
     const { completed, seconds, cpu, workers } = told
@@ -155,7 +156,7 @@ export async function near({ strict = false } = {}) {
   const before = processes.map(openDescriptors)
   console.log('ready')
   for await (const _ of createInterface({ input: process.stdin })) console.log(await phase(MEASURED))
-  await load.end()
+  await load?.end()
   const deadline = performance.now() + PATIENCE
   while (processes.some((pid, index) => openDescriptors(pid) > before[index])) {
     if (performance.now() > deadline) throw new Error('descriptors are left open')
@@ -166,6 +167,35 @@ export async function near({ strict = false } = {}) {
   if (code !== 0) throw new Error(`the parent exited with ${code ?? signal}`)
   checkCounts(total, all)
 }
+
+/** Measures since the last time, at least for `time`: others have measured, and it has been idle, meanwhile. */
+function idle(pid) {
+  const all = [pid, ...childrenOf(pid)]
+  const cpu = () => [pid, all].map(pids => [pids].flat().reduce((sum, one) => sum + cpuTime(one), 0))
+  let last = { time: performance.now(), cpu: cpu() }
+  return async time => {
+    if (childrenOf(pid).length !== WORKERS) throw new Error(`${childrenOf(pid).length} workers, and not ${WORKERS}`)
+    const left = last.time + LONGER * time - performance.now()
+    if (left > 0) await sleep(left)
+    const now = { time: performance.now(), cpu: cpu() }
+    const seconds = (now.time - last.time) / 1000
+    const [own, everybody] = now.cpu.map((used, index) => (used - last.cpu[index]) / seconds)
+    last = now
+    const memory = all.reduce((sum, one) => sum + proportionalSet(one), 0)
+    return `${memory / WORKERS / 1e6} 0 cpu=${own} all=${everybody}`
+  }
+}
+
+/** In µs, of all its threads: the kernel's documentation of /proc/PID/schedstat (scheduler/sched-stats). */
+const cpuTime = pid =>
+  readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]) / 1000,
+    0
+  )
+
+/** In bytes; of a page that several processes have mapped, a share: proc_pid_smaps(5). */
+const proportionalSet = pid =>
+  Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]) * 1024
 
 /** A function that resolves when `child` says a word. It may have more to say, such as pm2 has. */
 function hearing(child) {

@@ -30,7 +30,7 @@ export function valueTable(results: readonly Result[], spreads?: Spreads): strin
       // Results of an older bench have none
       const range = ranges?.[peer]
       const median = `${figure(value)} ${unit}${range === undefined ? '' : ` (${rangeOf(range)})`}`
-      return ['', peer, median, figure(ratios[peer]!), ...last(spread?.ratios[peer])]
+      return ['', peer, median, ratios[peer] === undefined ? '–' : figure(ratios[peer]), ...last(spread?.ratios[peer])]
     })
     return [
       [`\`${name}\``, 'passfd', `${figure(ours)} ${unit} (${rangeOf({ min, max })})`, '', ...last(spread?.ours)],

@@ -100,6 +100,25 @@ for (const [name, variant, mode, absent] of [
     t.deepEqual(alive(), [])
   })
 
+for (const [name, variant] of [
+  ['passfd-prefork', 'per-worker'],
+  ...(isFull ? ([['cluster', 'round-robin']] as const) : [])
+] as const)
+  testInCiIf(missing, `${name} ${variant}: three workers that are idle`, async t => {
+    const { child, line, exit, alive } = contender(name, `${variant}:idle:3`)
+    t.is(await line(), 'ready')
+    child.stdin!.write('\n')
+    const said = await line()
+    const [, memory, cpu, all] = /^(\d+\.\d+) 0 cpu=(\d+(?:\.\d+)?) all=(\d+(?:\.\d+)?)$/.exec(said) ?? []
+    t.true(Number(memory) > 1 && Number(memory) < 1000, said)
+    t.true(Number(all) >= Number(cpu), said)
+    t.is(alive().length, 5)
+    child.stdin!.end()
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+    t.deepEqual(alive(), [])
+  })
+
 // That nothing is left of passfd's a normal run sees below, where a request is lost: it is ended in the same way
 for (const [name, variant, , absent] of CONTENDERS.filter(
   ([, variant]) => variant !== 'none' && variant !== 'process-send' && (isFull || variant === 'round-robin')

@@ -295,6 +295,13 @@ testInCi(
   }
 )
 
+test('a peer whose value is 0 has no ratio', async t => {
+  const [result] = await measure('some', row(saying('8'), { nothing: saying('0'), one: saying('4') }), runsOf(1))
+  t.deepEqual(result.peers, { nothing: 0, one: 4 })
+  t.deepEqual(result.ratios, { one: 2 })
+  t.regex(table(result), /nothing +0 +0 – 0\n/)
+})
+
 test('--quick: fewer peers, those that a target names', async t => {
   const absent: Contender = { command: ['/no/such/program'] }
   const asked: Row = {
