@@ -543,7 +543,7 @@ testIf(reason, 'random sequences of all that clients and stores do', async t => 
       }
     }),
     {
-      numRuns: isInCi ? times(6, 100) : 3,
+      numRuns: isInCi ? times(6, 60) : 3,
       endOnFailure: true,
       includeErrorInReport: true
     }
