@@ -131,6 +131,8 @@ export interface Limits {
   readonly highWaterMark: number
   readonly spin: number
   readonly records: boolean
+  /** The most values of a received body, at every depth: for servers of passfd's own. */
+  readonly maxValues?: number
 }
 
 const MAX = 0xffffffff

@@ -62,18 +62,23 @@ export function listen<In = unknown, Out = unknown>(
   return listenAt(address, given, false)
 }
 
-/** @internal As `listen()`, for messages of passfd itself: see ChannelSetup. */
-export function listenOwn<In, Out>(address: Address, given: ListenOptions<In>): Promise<ChannelServer<In, Out>> {
-  return listenAt(address, given, true)
+/** @internal As `listen()`, for messages of passfd itself: see ChannelSetup. `maxValues`: see Limits. */
+export function listenOwn<In, Out>(
+  address: Address | ActivatedAddress,
+  given: ListenOptions<In>,
+  maxValues?: number
+): Promise<ChannelServer<In, Out>> {
+  return listenAt(address, given, true, maxValues)
 }
 
 async function listenAt<In, Out>(
   where: Address | ActivatedAddress,
   given: ListenOptions<In>,
-  isOwn: boolean
+  isOwn: boolean,
+  maxValues?: number
 ): Promise<ChannelServer<In, Out>> {
   const options = readOptions(given, LISTEN_OPTIONS)
-  const limits = channelLimits(options)
+  const limits = { ...channelLimits(options), ...(maxValues === undefined ? {} : { maxValues }) }
   const bounds = serverLimits(options, native.limit())
   const { signal } = options
   if (signal?.aborted) throw abortError(signal)

@@ -69,6 +69,7 @@ export class Session implements SessionCore, TransportOwner {
     this.limits = limits
     this.owner = owner
     this.codec.limit = { bytes: limits.maxQueued, whose: OWN_QUEUE }
+    if (limits.maxValues !== undefined) this.codec.maxValues = limits.maxValues
     this.transport = new Transport(wire, this)
     this.credit = new Credit(limits.window)
     this.custody = new Custody(this, pid)

@@ -13,6 +13,7 @@ import type { Descriptor } from '../descriptor/descriptor.ts'
 import { refuseNested } from './codec-in-progress.ts'
 import { type Encoded, type Limit, NO_LIMIT, type Space } from './encoded.ts'
 import { type Body, RECORDS } from './frame.ts'
+import { CONTAINER, hasMoreValues } from './items.ts'
 import { Packr } from './msgpackr/pack.js'
 import { pack } from './pack.ts'
 import { placeholdersFor } from './placeholders.ts'
@@ -47,6 +48,8 @@ export class Codec {
   records = false
   /** The longest body that can be sent. Only arrays that exceed it by themselves are refused here. */
   limit: Limit = NO_LIMIT
+  /** The most values of a received body, at every depth. */
+  maxValues = Number.POSITIVE_INFINITY
   #table: RecordTable | undefined
   #peerRecords: PeerRecords | undefined
 
@@ -104,6 +107,11 @@ export class Codec {
     if (flagged && !this.records)
       throw new PassfdError('UNDECODABLE', { detail: 'it uses records, which were not agreed on' })
     if (body.start === body.end) throw new PassfdError('UNDECODABLE', { detail: 'it is empty' })
+    if (
+      (body.end - body.start) * CONTAINER > this.maxValues &&
+      hasMoreValues(body.bytes, body.start, body.end, this.maxValues)
+    )
+      throw new PassfdError('UNDECODABLE', { detail: `it has more than ${this.maxValues} values` })
     if (!flagged) return unpackPlain(body, received)
     this.#peerRecords ??= new PeerRecords()
     return this.#peerRecords.unpack(body, received)

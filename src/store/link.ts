@@ -9,7 +9,7 @@ import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
-import { asOwn, type Told, VERSION } from './messages.ts'
+import { asOwn, MAX_KEPT, type Told, VERSION } from './messages.ts'
 
 /** Requests that are under way at a time. Further ones wait here. */
 const UNDER_WAY = 128
@@ -249,12 +249,7 @@ export class Link {
     const forget = whenAborted(signal, () => channel.destroy())
     let welcome: Welcome
     try {
-      welcome = readWelcome(
-        await channel.request(
-          { do: 'hello', store: VERSION, client: this.#client, kept: this.#owner.kept() },
-          { descriptors: 0 }
-        )
-      )
+      welcome = await this.#hello(channel)
     } catch (error) {
       void channel.close()
       if (signal?.aborted) throw abortError(signal)
@@ -269,6 +264,20 @@ export class Link {
     channel.on('message', ({ value }) => this.#owner.onTold(value))
     void channel.closed.then(error => this.#ended(channel, error))
     this.#open(channel, welcome)
+  }
+
+  /** Long lists of what is kept go in parts, before all else. */
+  async #hello(channel: Channel<Told, object>): Promise<Welcome> {
+    const kept = this.#owner.kept()
+    const hello = { do: 'hello', store: VERSION, client: this.#client, kept: kept.slice(0, MAX_KEPT) }
+    const welcome = readWelcome(await channel.request(hello, { descriptors: 0 }))
+    if (welcome.epoch !== this.#epoch) return welcome
+    const gone = [...welcome.gone]
+    for (let at = MAX_KEPT; at < kept.length; at += MAX_KEPT) {
+      const request = { do: 'kept', entries: kept.slice(at, at + MAX_KEPT) }
+      gone.push(...((await channel.request(request, { descriptors: 0 })) as { gone: number[] }).gone)
+    }
+    return { ...welcome, gone }
   }
 
   #open(channel: Channel<Told, object>, welcome: Welcome): void {

@@ -16,8 +16,14 @@ const ID = 16
 export const MAX_WATCHES = 16
 /** The watches of all clients of one user. */
 export const MAX_WATCHES_PER_USER = 1024
-/** Numbers of kept entries in one hello. */
-const MAX_KEPT = 65_536
+/** Numbers of kept entries in one request. */
+export const MAX_KEPT = 1024
+/** The longest request, in bytes: a put of the longest value and the most descriptors. */
+export const MAX_REQUEST = 81_920
+/** The most values in a request: see hasMoreValues(). */
+export const MAX_VALUES = 2048
+/** More fields than any request has. */
+const MANY_FIELDS = 16
 const MAX_UID = 0xfffffffe
 
 /** An entry, as `list` and `watch` show it. */
@@ -71,6 +77,7 @@ export type Put = { do: 'put' } & Numbered &
 
 export type Request =
   | { do: 'hello'; store: number; client: string; kept: readonly number[] }
+  | { do: 'kept'; entries: readonly number[] }
   | Put
   | ({ do: 'take' | 'remove' } & Numbered & Named)
   | ({ do: 'copy' } & Named)
@@ -90,6 +97,20 @@ export type Told =
   | { watch: number; event: EntryEvent; entry: StoredEntry }
   | { event: 'gone'; entry: number }
 
+const LISTS = ['descriptors', 'kept', 'entries']
+
+/** Whether a request has more in it than the store reads: it may have been long to decode. */
+export function isBloated(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const fields = Object.entries(value)
+  return (
+    fields.length > MANY_FIELDS ||
+    fields.some(
+      ([name, one]) => typeof one === 'object' && one !== null && !(one instanceof Uint8Array) && !LISTS.includes(name)
+    )
+  )
+}
+
 /** Reads a client's request. Throws ERR_PASSFD_STORE_REQUEST. */
 export function readRequest(value: unknown): Request {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return wrong('It is no map')
@@ -100,8 +121,10 @@ export function readRequest(value: unknown): Request {
         do: 'hello',
         store: integer(given, 'store', 1),
         client: clientOf(given.client),
-        kept: keptOf(given.kept)
+        kept: keptOf(given, 'kept')
       }
+    case 'kept':
+      return { do: 'kept', entries: keptOf(given, 'entries') }
     case 'put':
       return readPut(given)
     case 'take':
@@ -119,7 +142,7 @@ export function readRequest(value: unknown): Request {
     case 'unwatch':
       return { do: 'unwatch', watch: integer(given, 'watch', 0) }
     default:
-      return wrong('do is none of hello, put, take, keep, release, copy, remove, list, watch and unwatch')
+      return wrong('do is none of hello, kept, put, take, keep, release, copy, remove, list, watch and unwatch')
   }
 }
 
@@ -170,10 +193,10 @@ function clientOf(given: unknown): string {
   return Buffer.from(given).toString('hex')
 }
 
-function keptOf(given: unknown): readonly number[] {
-  const kept = given ?? []
+function keptOf(given: Record<string, unknown>, name: string): readonly number[] {
+  const kept = given[name] ?? []
   const isList = Array.isArray(kept) && kept.length <= MAX_KEPT && kept.every(one => Number.isSafeInteger(one))
-  return isList ? kept : wrong(`kept is no list of at most ${MAX_KEPT} numbers`)
+  return isList ? kept : wrong(`${name} is no list of at most ${MAX_KEPT} numbers`)
 }
 
 function integer(given: Record<string, unknown>, name: string, least: number, most = Number.MAX_SAFE_INTEGER): number {

@@ -10,7 +10,7 @@ import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import type { Channel } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
-import { type ChannelServer, listen } from '../channel/server.ts'
+import { type ChannelServer, type listen, listenOwn } from '../channel/server.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { type Report, type Seat, takeOver } from '../takeover/index.ts'
@@ -21,6 +21,9 @@ import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
 import {
   type EntryEvent,
+  isBloated,
+  MAX_REQUEST,
+  MAX_VALUES,
   MAX_WATCHES,
   MAX_WATCHES_PER_USER,
   type Put,
@@ -48,8 +51,9 @@ const TAKEOVER = 20_000
 const AGAIN = 50
 /** The name of the store's socket among the listeners of a takeover. */
 const LISTENER = 'store'
-/** What a client may have sent and the store has not begun to do, in bytes. */
-const WINDOW = 262_144
+/** What a client may have sent and the store has not begun to do: bytes, and requests. */
+const WINDOW = 131_072
+const MAX_PENDING = 256
 
 export interface StoreEvents {
   /** Another process has this store now, with all that it holds. This one answers no more. */
@@ -232,15 +236,17 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
 
   async #listen(address: StoreListenAddress, more: object): Promise<void> {
     const { maxConnections, maxConnectionsPerUser, maxUnclaimedTotal, authorize } = this.#settings
-    const server = await listen<unknown, Told>(address, {
-      ...more,
+    const limits = {
       authorize,
       maxConnections,
       maxConnectionsPerUser,
       maxUnclaimedTotal,
       window: WINDOW,
-      maxPending: 1024
-    })
+      maxMessage: MAX_REQUEST,
+      maxPending: MAX_PENDING,
+      records: false
+    }
+    const server = await listenOwn<unknown, Told>(address, { ...more, ...limits }, MAX_VALUES)
     this.#server = server
     server.on('refused', (peer, error) => this.#emit('refused', peer, error))
     server.on('channel', channel => this.#sessionOf(channel))
@@ -408,8 +414,11 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   // --- requests
 
   #serve(message: Message<unknown>): unknown {
-    if (!message.isRequest) return undefined
     const session = this.#sessionOf(message.channel)
+    if (!message.isRequest) {
+      session.channel.destroy(badRequest('it is no request'))
+      return undefined
+    }
     const { uid } = session
     if (this.#frozen === undefined && this.#turns.isFree(uid))
       return this.#turns.now(uid, () => this.#answer(message, session))
@@ -431,6 +440,8 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
 
   /** Resolves when the client reads its answers: the next request of its channel waits until then. */
   #answer(message: Message<unknown>, session: Session): Promise<void> {
+    // What it takes to decode is not measured
+    if (isBloated(message.value)) this.#turns.charge(session.uid)
     const answer = this.#perform(message, session)
     try {
       return message.reply(answer)
@@ -442,7 +453,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   }
 
   #perform(message: Message<unknown>, session: Session): unknown {
-    const request = readRequest(message.value)
+    const request = this.#read(message, session)
     // Nobody would get the answer. What was to be put is put
     if (session.replaced || (session.ended && request.do !== 'put')) throw new PassfdError('STORE_MOVED')
     if (request.do === 'hello') return this.#hello(request, session)
@@ -460,6 +471,15 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     // A take is known by its lease
     if (request.do !== 'take') state.note({ id, result })
     return result
+  }
+
+  #read(message: Message<unknown>, { uid }: Session): Request {
+    try {
+      return readRequest(message.value)
+    } catch (error) {
+      this.#turns.charge(uid)
+      throw error
+    }
   }
 
   #do(request: Exclude<Request, { do: 'hello' }>, session: Session): unknown {
@@ -485,6 +505,8 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
         checkFree(entry)
         return entry.given()
       }
+      case 'kept':
+        return { gone: this.#notKept(request.entries, state) }
       case 'keep':
         this.#holdings.keep(request.entry, state)
         return null
@@ -541,13 +563,18 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     this.#return(state)
     this.#records.set(client, state)
     session.state = state
-    const gone = kept.filter(number => {
+    const gone = this.#notKept(kept, state)
+    return { store: VERSION, epoch: this.#epoch, known: known !== undefined, gone, leases: [...state.leases] }
+  }
+
+  /** The client has copies of these entries. Returns those that are not there, or are another user's. */
+  #notKept(kept: readonly number[], state: ClientState): number[] {
+    return kept.filter(number => {
       const entry = this.#holdings.get(number)
-      const isMine = entry !== undefined && entry.facts.uid === uid
+      const isMine = entry !== undefined && entry.facts.uid === state.uid
       if (isMine) this.#holdings.keepFor(entry, state)
       return !isMine
     })
-    return { store: VERSION, epoch: this.#epoch, known: known !== undefined, gone, leases: [...state.leases] }
   }
 
   /** Ends an older channel of a client at once. What is unread there is not done. */

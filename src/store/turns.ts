@@ -31,6 +31,11 @@ export class Turns {
     }
   }
 
+  /** The user has used up its slice. */
+  charge(uid: number): void {
+    this.#user(uid).used += SLICE
+  }
+
   /** Calls `work`, which never throws, when it is the turn of this user. */
   later(uid: number, work: () => void): void {
     this.#user(uid).waiting.push(work)

@@ -42,7 +42,7 @@ test('a takeover: entries, values, leases, time to live, polling and what is kep
   const number = identity(text.borrow())
   await client.put('a', text, { value: [1, 2], keep: true })
   await client.put('long', Descriptor.memfd(), { ttl: 60_000 })
-  await client.put('short', Descriptor.memfd(), { ttl: 2000 })
+  await client.put('short', Descriptor.memfd(), { ttl: 5000 })
   const [left, right] = Descriptor.socketpair()
   await client.put('socket', left)
   await client.put('leased', await memory('mine'))
@@ -307,4 +307,27 @@ test('a store leaves no descriptor open, whatever was done', async t => {
   await until(() => store.open() <= before, `${store.open()} are open, and ${before} were`)
   t.is(store.open(), before)
   await store.run('await kept.store.close()')
+})
+
+test('a client that has kept thousands hears of each of them after a takeover', async t => {
+  const path = socketPath()
+  await using first = await startStore(path, TAKEOVER)
+  await using client = await connectStore(path)
+  await using other = await connectStore(path)
+  const COUNT = 2100
+  for (let i = 0; i < COUNT; i += 100)
+    await Promise.all(
+      Array.from({ length: 100 }, (_, j) => client.put(`n-${i + j}`, Descriptor.memfd(), { keep: true }))
+    )
+  const gone: string[] = []
+  client.on('gone', ({ name }) => gone.push(name))
+  const reconnected = new Promise(resolve => client.once('reconnected', resolve))
+  await using second = await startStore(path, TAKEOVER)
+  t.deepEqual(await reconnected, { lost: false })
+  const names = ['n-0', 'n-1023', 'n-1024', 'n-2047', 'n-2048', 'n-2099']
+  for (const name of names) await other.remove(name)
+  await until(() => gone.length === names.length, 'all are told')
+  t.deepEqual(gone, names)
+  await first.kill()
+  await second.run('await kept.store.close()')
 })

@@ -86,7 +86,9 @@ test('malformed requests are refused, and nothing is kept of them', t =>
       hello(1, { store: 0 }),
       hello(1, { kept: 3 }),
       hello(1, { kept: ['x'] }),
-      hello(1, { kept: Array(65_537).fill(1) })
+      hello(1, { kept: Array(1025).fill(1) }),
+      { do: 'kept', entries: Array(1025).fill(1) },
+      { do: 'kept', entries: [1.5] }
     ])
       await refuses(t, channel!, request, 'REQUEST')
     await refuses(t, channel!, put('x', { value: Buffer.alloc(65_537) }), 'FULL')
@@ -95,6 +97,7 @@ test('malformed requests are refused, and nothing is kept of them', t =>
     await until(() => openDescriptors().size <= before.size, 'all are closed')
     t.is(await channel!.request({ do: 'take', name: 'x', further: 'field' }), null)
     await channel!.send({ do: 'put', name: 'x', descriptors: [Descriptor.memfd()] })
+    t.is((await channel!.closed)!.code, 'ERR_PASSFD_PEER')
     t.is(store.status.names, 0, 'a message is no request')
   }))
 
@@ -139,7 +142,8 @@ test('any value at all is refused or answered, and the store goes on', t =>
           } catch (error) {
             const { code: key, remote: told } = error as any
             t.true(
-              key === 'ERR_PASSFD_ENCODE' || /^ERR_PASSFD_STORE_(REQUEST|FULL|DENIED|LEASE_OVER)$/.test(told?.code),
+              /^ERR_PASSFD_(ENCODE|MESSAGE_TOO_LARGE)$/.test(key) ||
+                /^ERR_PASSFD_STORE_(REQUEST|FULL|DENIED|LEASE_OVER)$/.test(told?.code),
               `${key} ${told?.code} ${told?.message}`
             )
           }
@@ -355,3 +359,26 @@ test('watches are bounded for each client and for each user; ended ones make roo
     await channels[1]!.close()
     await watch(last, 1)
   }, 65))
+
+test('a request that is long to decode ends its channel before it is decoded; what is longer than a put can’t be sent', t =>
+  withChannels(async ([one, two], store) => {
+    await one!.request({ do: 'list', further: Array(60).fill([]) })
+    t.throws(() => one!.request({ do: 'list', further: 'x'.repeat(81_920) }), code('MESSAGE_TOO_LARGE'))
+    await t.throwsAsync(one!.request({ do: 'list', further: Array(64).fill([]) }), code('CLOSED'))
+    t.is((await one!.closed)!.code, 'ERR_PASSFD_PEER')
+    const descriptors = Array.from({ length: 253 }, () => Descriptor.memfd())
+    const name = 'x'.repeat(255)
+    await two!.request({ do: 'put', name, descriptors, value: Buffer.alloc(65_536), ttl: 2 ** 40, poll: false })
+    t.like(store.status, { names: 1, descriptors: 253, bytes: 65_791 })
+  }, 2))
+
+test('what a client has kept is told in several requests', t =>
+  withChannels(async ([one, two]) => {
+    await one!.request(hello(1))
+    const { entry }: any = await one!.request(put('x', { keep: true }))
+    await two!.request(hello(2))
+    t.deepEqual(await two!.request({ do: 'kept', entries: [entry, 9, 10] }), { gone: [9, 10] })
+    const told = new Promise<any>(resolve => two!.once('message', resolve))
+    t.true(await one!.request({ do: 'remove', name: 'x' }))
+    t.deepEqual((await told).value, { event: 'gone', entry })
+  }, 2))
