@@ -61,6 +61,8 @@ const serving =
 export const preforkPerWorker = serving('passfd-prefork', 'per-worker')
 export const preforkShared = serving('passfd-prefork', 'shared')
 export const preforkDispatch = serving('passfd-prefork', 'dispatch')
+/** `passfd serve`. */
+export const underServe = serving('serve', 'passfd')
 export const clusterRoundRobin = serving('cluster', 'round-robin')
 export const clusterNone = serving('cluster', 'none')
 export const oneProcess = serving('one-process', 'one')

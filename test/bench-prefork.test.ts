@@ -42,6 +42,7 @@ const CONTENDERS: readonly Entry[] = [
   ['passfd-prefork', 'per-worker', ['close', 'keep-alive', 'bare']],
   ['passfd-prefork', 'shared', ['close']],
   ['passfd-prefork', 'dispatch', ['close', 'bare']],
+  ['serve', 'passfd', ['close', 'keep-alive']],
   ['cluster', 'round-robin', ['close', 'keep-alive', 'bare']],
   ['cluster', 'none', ['close']],
   ['net-server', 'passfd', ['close', 'bare']],
