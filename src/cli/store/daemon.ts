@@ -75,6 +75,7 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
   })
   const onUpgrade = upgradeOn(store, upgrades, service, tell)
   const end = (): void => {
+    if (store.superseded) return // it is about to end
     onUpgrade.stop()
     service?.stopping()
     tell('stopping', 'info', `The store ends, and closes what it holds: ${statusText(store)}`, { ...store.status })
@@ -94,8 +95,25 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
   } finally {
     signal.removeEventListener('abort', end)
     onUpgrade.end()
+    if (store.superseded && process.pid === 1) passSignals(`${path}.takeover`)
     await service?.end()
   }
+}
+
+/**
+ * PID 1 of a container lives as long as its successors, because the kernel would end these with it (see passfd/takeover). From now on signals are for the
+ * process that has the store.
+ */
+function passSignals(takeover: string): void {
+  const pass = async (signal: NodeJS.Signals): Promise<void> => {
+    try {
+      const found = await takeoverStatus(takeover)
+      if (found !== undefined) process.kill(found.owner.pid, signal)
+    } catch {
+      // It has ended
+    }
+  }
+  for (const signal of [...SIGNALS, 'SIGUSR2'] as const) process.on(signal, name => void pass(name))
 }
 
 /** USR2 starts the command line again. Without `--takeover` that one could not replace this one, and the signal must not end this one. */

@@ -8,9 +8,12 @@ import { connectStore } from '../../../src/store/index.ts'
 import { NotifySocket } from '../../../src/systemd/notify-socket.ts'
 import { socketPath } from '../../helpers/path.ts'
 import { type Running, start } from '../../helpers/process.ts'
+import { childrenOf } from '../../helpers/processes.ts'
+import { missing } from '../../helpers/programs.ts'
 import { test, testInCi, testInCiIf, until } from '../../helpers/test.ts'
 
 const command = fileURLToPath(new URL('../../../dist/cli/passfd.mjs', import.meta.url))
+const UNSHARE = '/usr/bin/unshare'
 const NOBODY = 65_534
 
 interface Event {
@@ -26,8 +29,14 @@ interface Daemon extends Running {
 }
 
 /** Starts a store that prints its events as JSON. */
-function daemon(path: string, args: readonly string[] = [], env: Record<string, string> = {}): Daemon {
-  const running = start(process.execPath, [command, 'store', '--json', ...args], {
+function daemon(
+  path: string,
+  args: readonly string[] = [],
+  env: Record<string, string> = {},
+  before: readonly string[] = []
+): Daemon {
+  const [program, ...words] = [...before, process.execPath, command, 'store', '--json', ...args]
+  const running = start(program!, words, {
     env: { ...process.env, PASSFD_STORE: path, ...env }
   })
   let text = ''
@@ -136,6 +145,27 @@ testInCi('a signal while it waits for its predecessor', async t => {
   first.child.kill()
   t.like(await first.exit, { code: 0 })
 })
+
+testInCiIf(
+  missing(UNSHARE, 'util-linux'),
+  'as PID 1 of a container it outlives its successor, and passes TERM on to it',
+  async t => {
+    const path = socketPath()
+    const namespace = ['--pid', '--fork', '--mount-proc', '--kill-child']
+    const first = daemon(path, ['--takeover'], {}, [UNSHARE, ...namespace])
+    t.like(await first.said('started'), { pid: 1 })
+    const [init] = childrenOf(first.child.pid!)
+    // The successor is in the container, too, and writes to the same stderr
+    process.kill(init!, 'SIGUSR2')
+    const { successor } = await first.said('superseded')
+    await using client = await connectStore(path)
+    await client.put('a', Descriptor.openSync('/dev/null'))
+    process.kill(init!, 'SIGTERM')
+    t.like(await first.said('stopping'), { names: 1 })
+    t.like(await first.exit, { code: 0 })
+    t.true((successor as number) > 1)
+  }
+)
 
 test('what the service manager hears: ready, the status, and the end of the last one only', async t => {
   await using notifications = await NotifySocket.open()
