@@ -216,7 +216,7 @@ const TABLE = {
   TAKEOVER_OVER: 'The attempt to take over from process {pid} is over: {why}. Nothing has moved: take over again.',
   TAKEOVER_TIMEOUT: 'Process {pid} has kept this candidate waiting for {whom} for {timeout} ms. Nothing has moved.',
   TAKEOVER_UNIT:
-    'Process {pid} is the service {unit}, and this candidate {where}: systemd would end it, or start the service again beside it. Send USR2 to the service (run() with its option upgrade), or start the successor as a service of its own.',
+    'Process {pid} is the service {unit}, and this candidate {where}: systemd would end it, or start the service again beside it. Send USR2 to the service (run() with its option upgrade, passfd serve with --takeover), or start the successor as a service of its own.',
   TAKEOVER_VERSION:
     'This process and process {pid} do not understand each other: {detail}. Use closer releases of passfd.',
   TAKEOVER_PROTOCOL: 'The other side of the takeover broke the protocol: {detail}.',

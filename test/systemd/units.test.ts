@@ -23,29 +23,27 @@ function ask(socketPath: string): Promise<string> {
 }
 
 /** A supervisor that others can replace, or that replaces them. */
-function argumentsIn(manager: Manager): string[] {
-  const options = JSON.stringify({ takeover: join(manager.folder, 'takeover'), workers: 1 })
+function argumentsIn(manager: Manager, folder = manager.folder): string[] {
+  const options = JSON.stringify({ takeover: join(folder, 'takeover'), workers: 1 })
   return [process.execPath, program, join(manager.folder, 'web.sock'), options, '{"upgrade":true}']
 }
 
-const commandIn = (manager: Manager): string =>
-  argumentsIn(manager)
-    .map(word => quoted(word))
-    .join(' ')
+const commandOf = (words: readonly string[]): string => words.map(word => quoted(word)).join(' ')
 
 managed(
   'services that replace each other: each ends with its own main process, whatever starts that',
   async (t, manager) => {
     const path = join(manager.folder, 'web.sock')
-    const command = commandIn(manager)
-    const inShell = ['/bin/sh', '-c', '"$@"; exit "$?"', 'sh', ...argumentsIn(manager)]
-      .map(word => quoted(word))
-      .join(' ')
-    manager.unit('web@.service', { Service: { Type: 'notify', ExecStart: command, KillMode: 'mixed' } })
+    const words = argumentsIn(manager, join(manager.folder, 'run/web'))
+    const command = commandOf(words)
+    const inShell = commandOf(['/bin/sh', '-c', '"$@"; exit "$?"', 'sh', ...words])
+    // Otherwise systemd removes the folder at the end of the first service
+    const folder = { RuntimeDirectory: 'web', RuntimeDirectoryPreserve: 'yes' }
+    manager.unit('web@.service', { Service: { Type: 'notify', ExecStart: command, KillMode: 'mixed', ...folder } })
     // The shell is the main process
-    manager.unit('wrapped.service', { Service: { Type: 'notify', NotifyAccess: 'all', ExecStart: inShell } })
+    manager.unit('wrapped.service', { Service: { Type: 'notify', NotifyAccess: 'all', ExecStart: inShell, ...folder } })
     // Without NOTIFY_SOCKET
-    manager.unit('simple.service', { Service: { Type: 'exec', ExecStart: command } })
+    manager.unit('simple.service', { Service: { Type: 'exec', ExecStart: command, ...folder } })
     await manager.systemctl('start', 'web@1.service')
     let before = 'web@1.service'
     for (const next of ['web@2.service', 'wrapped.service', 'web@3.service', 'simple.service']) {
@@ -78,7 +76,9 @@ managed(
   'a job of another service, such as cron, is refused: systemd would not know it as a main process',
   async (t, manager) => {
     const path = join(manager.folder, 'web.sock')
-    manager.unit('web.service', { Service: { Type: 'notify', ExecStart: commandIn(manager), KillMode: 'mixed' } })
+    manager.unit('web.service', {
+      Service: { Type: 'notify', ExecStart: commandOf(argumentsIn(manager)), KillMode: 'mixed' }
+    })
     manager.unit('cron.service', { Service: { Type: 'exec' } })
     await manager.systemctl('start', 'web.service')
     const pid = await manager.show('web.service', 'MainPID')
