@@ -10,7 +10,9 @@ import {
   nodeIpcMissing,
   pm2Missing,
   pythonMissing,
-  usocketMissing
+  usocketMissing,
+  websocketsMissing,
+  websocketsProgram
 } from './missing.ts'
 
 /** System calls and nothing else: floor.c, compiled when it is first asked for. */
@@ -71,6 +73,12 @@ export const netServerProcessSend = serving('net-server', 'process-send')
 export const pm2: ReturnType<typeof serving> = (mode, workers) => ({
   ...serving('pm2', 'cluster')(mode, workers),
   missing: () => loadMissing() ?? pm2Missing()
+})
+
+/** Echoes of ws, to websockets.c. */
+export const websockets = (variant: 'passfd' | 'alone'): Contender => ({
+  command: [process.execPath, path('peers/websockets.mjs'), `${variant}:websocket:1`, 'near', websocketsProgram],
+  missing: websocketsMissing
 })
 
 function path(name: string): string {

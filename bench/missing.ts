@@ -11,6 +11,7 @@ const folder = mkdtempSync(join(tmpdir(), 'passfd-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 export const floorProgram = join(folder, 'floor')
 export const loadProgram = join(folder, 'load')
+export const websocketsProgram = join(folder, 'websockets')
 export const conditionsProgram = join(folder, 'conditions')
 const require = createRequire(import.meta.url)
 
@@ -18,6 +19,8 @@ const require = createRequire(import.meta.url)
 export const floorMissing = once(() => compile('floor.c', floorProgram))
 /** Compiles load.c into `loadProgram`. */
 export const loadMissing = once(() => compile('load.c', loadProgram))
+/** Compiles websockets.c into `websocketsProgram`. */
+export const websocketsMissing = once(() => compile('websockets.c', websocketsProgram))
 /** Compiles conditions.c into `conditionsProgram`. */
 export const conditionsMissing = once(() => compile('conditions.c', conditionsProgram))
 

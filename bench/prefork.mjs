@@ -24,8 +24,8 @@ export const folder = join(counts, '..')
 export const WORKERS = Number(workers)
 
 /** In ms. */
-const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 1200)
-const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
+export const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 1200)
+export const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
 /** Connections of the load. */
 const CONNECTIONS = 64
 /** Without a reload, the requests go on for so much longer than those of other rows. */
@@ -104,8 +104,8 @@ export async function untilEnd(stop, reload) {
 
 // --- The near end
 
-/** Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. */
-export async function near({ strict = false } = {}) {
+/** Starts this program as the parent, which serves when this resolves. */
+export async function startParent() {
   const parent = spawn(process.execPath, [...process.execArgv, process.argv[1], workload, 'parent'], {
     env: { ...process.env, BENCH_PLACE: JSON.stringify({ address, counts }) },
     stdio: ['pipe', 'pipe', 'inherit']
@@ -115,6 +115,24 @@ export async function near({ strict = false } = {}) {
   process.once('SIGTERM', () => process.exit(1))
   const said = hearing(parent)
   await said(SERVES)
+  return {
+    pid: parent.pid,
+    /** Resolves when it has replaced its workers. */
+    reload() {
+      parent.stdin.write('\n')
+      return said(RELOADED)
+    },
+    async end() {
+      parent.stdin.end()
+      const [code, signal] = await exited
+      if (code !== 0) throw new Error(`the parent exited with ${code ?? signal}`)
+    }
+  }
+}
+
+/** Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. */
+export async function near({ strict = false } = {}) {
+  const parent = await startParent()
   const load = mode === 'idle' ? undefined : startLoad(parent.pid)
   const all = new Map()
   let total = 0
@@ -138,10 +156,8 @@ export async function near({ strict = false } = {}) {
   async function paced(time) {
     const done = load.run(time)
     const start = performance.now()
-    if (mode === 'reload') {
-      parent.stdin.write('\n')
-      await said(RELOADED)
-    } else await sleep(LONGER * time)
+    if (mode === 'reload') await parent.reload()
+    else await sleep(LONGER * time)
     const took = performance.now() - start
     load.go()
     const told = await done
@@ -157,14 +173,8 @@ export async function near({ strict = false } = {}) {
   console.log('ready')
   for await (const _ of createInterface({ input: process.stdin })) console.log(await phase(MEASURED))
   await load?.end()
-  const deadline = performance.now() + PATIENCE
-  while (processes.some((pid, index) => openDescriptors(pid) > before[index])) {
-    if (performance.now() > deadline) throw new Error('descriptors are left open')
-    await sleep(20)
-  }
-  parent.stdin.end()
-  const [code, signal] = await exited
-  if (code !== 0) throw new Error(`the parent exited with ${code ?? signal}`)
+  await closedAgain(processes, before)
+  await parent.end()
   checkCounts(total, all)
 }
 
@@ -194,8 +204,17 @@ const cpuTime = pid =>
   )
 
 /** In bytes; of a page that several processes have mapped, a share: proc_pid_smaps(5). */
-const proportionalSet = pid =>
+export const proportionalSet = pid =>
   Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]) * 1024
+
+/** Resolves when none of the processes has more descriptors open than before. */
+export async function closedAgain(processes, before) {
+  const deadline = performance.now() + PATIENCE
+  while (processes.some((pid, index) => openDescriptors(pid) > before[index])) {
+    if (performance.now() > deadline) throw new Error('descriptors are left open')
+    await sleep(20)
+  }
+}
 
 /** A function that resolves when `child` says a word. It may have more to say, such as pm2 has. */
 function hearing(child) {
@@ -257,9 +276,9 @@ function checkCounts(total, all) {
   }
 }
 
-const openDescriptors = pid => readdirSync(`/proc/${pid}/fd`).length
+export const openDescriptors = pid => readdirSync(`/proc/${pid}/fd`).length
 
-function childrenOf(pid) {
+export function childrenOf(pid) {
   return readdirSync(`/proc/${pid}/task`)
     .flatMap(task => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' '))
     .filter(child => child !== '')

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { loadMissing, loadProgram, pm2Missing } from '../bench/missing.ts'
+import { loadMissing, loadProgram, pm2Missing, websocketsMissing, websocketsProgram } from '../bench/missing.ts'
 import { isFull } from './helpers/full.ts'
 import { temporaryPath } from './helpers/path.ts'
 import { start } from './helpers/process.ts'
@@ -15,10 +15,10 @@ const SHORT = { BENCH_WARM_UP: '20', BENCH_MEASURED: '20' }
 const missing = loadMissing()
 
 /** A contender, with a mark in its environment that all of its processes have. */
-function contender(name: string, workload: string, more: NodeJS.ProcessEnv = {}) {
+function contender(name: string, workload: string, more: NodeJS.ProcessEnv = {}, program = loadProgram) {
   const mark = randomUUID()
   const path = fileURLToPath(new URL(`../bench/peers/${name}.mjs`, import.meta.url))
-  const running = start(process.execPath, [path, workload, 'near', loadProgram], {
+  const running = start(process.execPath, [path, workload, 'near', program], {
     env: { ...process.env, ...SHORT, ...more, BENCH_MARK: mark }
   })
   return { ...running, alive: () => marked(mark) }
@@ -119,6 +119,42 @@ for (const [name, variant] of [
     t.is(code, 0, stderr)
     t.deepEqual(alive(), [])
   })
+
+const ECHOES = /^\d+(?:\.\d+)? p99=\d+(?:\.\d+)? memory=-?\d+(?:\.\d+)?$/
+
+for (const variant of ['passfd', ...(isFull ? ['alone'] : [])])
+  testInCiIf(websocketsMissing(), `WebSockets ${variant}: echoes on some, and all are open at the end`, async t => {
+    const { child, line, exit, alive } = contender(
+      'websockets',
+      `${variant}:websocket:1`,
+      { BENCH_SOCKETS: '50' },
+      websocketsProgram
+    )
+    t.is(await line(), 'ready')
+    child.stdin!.write('\n')
+    t.regex(await line(), ECHOES)
+    child.stdin!.end()
+    const { code, stderr } = await exit
+    t.is(code, 0, stderr)
+    t.deepEqual(alive(), [])
+  })
+
+testInCiIf(websocketsMissing(), 'WebSockets: it fails when the worker has ended', async t => {
+  const { child, line, exit, alive } = contender(
+    'websockets',
+    'passfd:websocket:1',
+    { BENCH_SOCKETS: '50' },
+    websocketsProgram
+  )
+  t.is(await line(), 'ready')
+  const parent = childrenOf(child.pid!).find(pid => childrenOf(pid).length > 0)!
+  process.kill(childrenOf(parent)[0]!, 'SIGKILL')
+  child.stdin!.end()
+  const { code, stderr } = await exit
+  t.is(code, 1)
+  t.regex(stderr, /the server has closed a connection|Connection reset|Broken pipe/)
+  await until(() => alive().length === 0, 'its processes end')
+})
 
 // That nothing is left of passfd's a normal run sees below, where a request is lost: it is ended in the same way
 for (const [name, variant, , absent] of CONTENDERS.filter(
