@@ -42,6 +42,7 @@ export const datagrams = (carrier: 'passfd' | 'unix-dgram'): Contender => ({
 })
 export const stream = (carrier: 'passfd' | 'socket'): Contender => node('stream', carrier)
 export const take = (carrier: 'passfd' | 'process-send'): Contender => node('take', carrier)
+export const store = (workload: 'copy' | 'channel'): Contender => node('store', workload)
 export const python = (workload: string): Contender => ({
   command: ['python3', path('peers/python.py'), workload],
   missing: pythonMissing

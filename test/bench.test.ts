@@ -71,11 +71,13 @@ for (const layer of ['channel', ...(isFull ? ['codec', 'transport'] : [])])
 for (const [peer, workload, said = /^\d+(\.\d+)?(e-\d+)?$/] of [
   ['datagrams', 'passfd:one-way'],
   ['stream', 'passfd'],
+  ['store', 'copy'],
   ['take', 'passfd', /^[\d.]+ take=[\d.]+ inject=[\d.]+$/],
   ...(isFull
     ? ([
         ['datagrams', 'unix-dgram:one-way'],
         ['stream', 'socket'],
+        ['store', 'channel'],
         ['take', 'process-send']
       ] as const)
     : [])
