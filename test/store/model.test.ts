@@ -1,4 +1,4 @@
-import { isInCi, times } from '../helpers/full.ts'
+import { isFull, isInCi, times } from '../helpers/full.ts'
 import { test } from '../helpers/test.ts'
 import { explore, type Limits, type Mutation } from './model.ts'
 
@@ -134,6 +134,20 @@ const MUTATIONS: Record<string, [Mutation, Partial<Limits>]> = {
   'a store cuts a channel without a goodbye': [{}, { ...TAKEN, silent: 1, killStores: 1 }],
   'the leases of the dead stay': [{ leasesStay: true }, { ...TWO, takeovers: 1, killClients: 1 }]
 }
+
+// 130,000 states
+if (isFull)
+  MUTATIONS['after a crash a keep without an answer is owned, also if its lease was over'] = [
+    { ownsDoubted: true },
+    {
+      programs: [
+        ['putKeep', 'take', 'keep'],
+        ['take', 'end']
+      ],
+      losses: 1,
+      killStores: 1
+    }
+  ]
 
 for (const [name, [mutation, limits]] of Object.entries(MUTATIONS))
   test(`the model finds fault with: ${name}`, t => {

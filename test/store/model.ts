@@ -63,6 +63,8 @@ export interface Mutation {
   helloDecides?: boolean
   /** After a crash whatever was leased is the client's own. */
   ownsAlways?: boolean
+  /** After a crash a client also owns what it was keeping when the store did not know the lease any more. */
+  ownsDoubted?: boolean
   /** A channel without an answer to hello that ends is the death of the store for a client. */
   triesCount?: boolean
   /** The store forgets a client when its channel ends. */
@@ -158,6 +160,8 @@ interface Channel {
 type Pending = Omit<Request, 'seen'> & {
   /** Of the model: it has been done since the last crash. */
   done?: true
+  /** A keep of a lease that the store does not know: done, or over. */
+  doubted?: true
 }
 
 interface Client {
@@ -834,7 +838,7 @@ class Step {
     }
   }
 
-  #send(i: number, { done: _, ...request }: Pending): void {
+  #send(i: number, { done: _, doubted: __, ...request }: Pending): void {
     const { pending, id } = this.#world.clients[i]!
     const seen = Math.min(id, ...pending.map(one => one.id)) - 1
     const channel = this.#world.channels.find(one => one.client === i && one.c)!
@@ -946,7 +950,10 @@ class Step {
   #leaseOver(i: number, client: Client, n: number): void {
     const settles = ({ do: what, entry }: Pending): boolean => (what === 'keep' || what === 'release') && entry === n
     if (client.pending.some(settles)) {
-      if (!this.#mutation.helloDecides) return
+      if (!this.#mutation.helloDecides) {
+        if (!this.#mutation.ownsDoubted) for (const one of client.pending) if (settles(one)) one.doubted = true
+        return
+      }
       client.pending = client.pending.filter(one => !settles(one))
     }
     const [[, d]] = client.held.splice(
@@ -961,7 +968,10 @@ class Step {
   /** The store was lost with everything in it. */
   #crashed(client: Client): void {
     const owns = this.#mutation.ownsAlways || client.ended === undefined
-    const released = new Set(client.pending.filter(({ do: what }) => what === 'release').map(({ entry }) => entry))
+    // Of a keep without an answer nobody can tell any more whether it was done
+    const released = new Set(
+      client.pending.filter(({ do: what, doubted }) => what === 'release' || doubted).map(({ entry }) => entry)
+    )
     client.pending = client.pending.filter(({ do: what }) => what !== 'keep' && what !== 'release')
     if (owns) for (const [n, d] of client.held) if (!released.has(n)) client.owns.push(d)
     client.held = []
