@@ -7,7 +7,6 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeConditions } from './conditions.ts'
-import type { Result } from './measure.ts'
 import { install } from './packages.ts'
 import type { Panel } from './plots.ts'
 import type { Report } from './run.ts'
@@ -53,17 +52,21 @@ const servers = await plot('prefork.svg', bars, [
 fillIn('performance.md', {
   machine: aboutTheRun(),
   targets: targetTable(results, spread),
-  layers: valueTable(
-    results.filter(({ name }) => name.startsWith('layer-')),
-    spread
-  ),
-  spin: valueTable(named('request-unpinned', 'request-two-cores', 'request-spin'), spread),
-  memory: valueTable(named('memory-channel', 'memory-flat'), spread),
-  growth: valueTable(named('growth-channels', 'growth-descriptors'), spread),
-  fairness: valueTable(named('fairness'), spread),
-  takeover: valueTable(named('takeover', 'takeover-queued', 'takeover-p99'), spread),
+  layers: values(...results.flatMap(({ name }) => (name.startsWith('layer-') ? [name] : []))),
+  spin: values('request-unpinned', 'request-two-cores', 'request-spin'),
+  raw: values('stream', 'datagrams'),
+  memory: values('memory-channel', 'memory-flat'),
+  growth: values('growth-channels', 'growth-descriptors'),
+  fairness: values('fairness'),
+  take: values('take', 'take-alone', 'take-inject'),
+  store: values('store'),
+  takeover: values('takeover', 'takeover-queued', 'takeover-p99'),
   prefork: serverTable(results),
-  dispatch: valueTable(named('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu'), spread),
+  dispatch: values('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu'),
+  reload: values('prefork-reload', 'prefork-reload-slowest', 'prefork-reload-time'),
+  workers: values('prefork-many', 'prefork-many-cpu', 'prefork-many-all', 'growth-workers-rate', 'growth-workers'),
+  serve: values('serve', 'serve-keepalive'),
+  websockets: values('websockets', 'websockets-p99', 'websockets-memory'),
   ...(servers ? { 'prefork plot': '![Servers with two workers](prefork.svg)' } : {})
 })
 fillIn('../README.md', { bench: shortTable(results) })
@@ -80,8 +83,9 @@ function aboutTheRun(): string {
   ].join('\n\n')
 }
 
-function named(...names: string[]): Result[] {
-  return names.flatMap(name => byName.get(name) ?? [])
+function values(...names: string[]): string {
+  const measured = names.flatMap(name => byName.get(name) ?? [])
+  return measured.length === 0 ? '_Not measured in this run._' : valueTable(measured, spread)
 }
 
 /** Rows that were not measured are left out; false if that is all of them. */
