@@ -100,12 +100,14 @@ const OBTAIN_PAUSE = 20
 interface Kept {
   readonly name: string
   readonly owner: number | undefined
-  readonly descriptors: readonly Descriptor[]
+  descriptors: readonly Descriptor[]
   readonly fields: object
   /** In ms of `now()`. */
   readonly deadline: number | undefined
   /** Undefined: it is being put. */
   entry: number | undefined
+  /** Other clients may have copies of it, too, and put it again. */
+  readonly isShared: boolean
 }
 
 interface PutAnswer {
@@ -184,6 +186,15 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
     descriptors: Descriptor | readonly Descriptor[],
     options: PutOptions = {}
   ): Promise<{ entry: number }> {
+    return this.#putNamed(name, descriptors, options, false)
+  }
+
+  async #putNamed(
+    name: string,
+    descriptors: Descriptor | readonly Descriptor[],
+    options: PutOptions,
+    isShared: boolean
+  ): Promise<{ entry: number }> {
     checkName(name)
     const given = descriptorsOf(descriptors)
     const { owner, keep = false, ttl, value, poll, replace = false } = readOptions(options, PUT)
@@ -199,7 +210,8 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
         replace,
         keep
       },
-      deadline: ttl === undefined ? undefined : now() + ttl
+      deadline: ttl === undefined ? undefined : now() + ttl,
+      isShared
     }
     const copies = duplicates(given)
     try {
@@ -286,13 +298,21 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
     options: Omit<PutOptions, 'replace'> = {}
   ): Promise<Descriptor> {
     if (typeof make !== 'function') throw invalid('make', 'a function', make)
-    const { owner } = options
+    const { owner, keep = true } = options
     const whose = owner === undefined ? {} : { owner }
     for (const began = performance.now(); ; ) {
-      const found = await this.copy(name, whose)
+      const found = readGiven(await this.#link.ask({ do: 'copy', ...named(name, whose) }, MAX_DESCRIPTORS))
       if (found !== undefined) {
-        closeAll(found.descriptors.slice(1))
-        return found.descriptor
+        const [descriptor, ...further] = found.descriptors
+        try {
+          if (keep) await this.#keepFound(found, ownerOf(owner))
+          return descriptor!
+        } catch (error) {
+          descriptor![Symbol.dispose]()
+          throw error
+        } finally {
+          closeAll(further)
+        }
       }
       let made: Descriptor
       try {
@@ -307,7 +327,7 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
       try {
         const copy = made.dup()
         try {
-          await this.put(name, copy, { keep: true, ...options })
+          await this.#putNamed(name, copy, { keep: true, ...options }, true)
         } catch (error) {
           copy[Symbol.dispose]()
           throw error
@@ -317,6 +337,35 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
         made[Symbol.dispose]()
         if ((error as { code?: string }).code !== 'ERR_PASSFD_STORE_EXISTS') throw error
       }
+    }
+  }
+
+  /** Keeps copies of an entry that another client has put. The descriptors stay the caller's. */
+  async #keepFound({ entry, name, descriptors, value, ttl, poll }: Given, owner: number | undefined): Promise<void> {
+    if ([...this.#kept].some(kept => kept.entry === entry)) return
+    const kept: Kept = {
+      name,
+      owner,
+      descriptors: duplicates(descriptors),
+      fields: { ...(value === undefined || value === null ? {} : { value }), poll, replace: false, keep: true },
+      deadline: ttl === undefined || ttl === null ? undefined : now() + ttl,
+      entry,
+      isShared: true
+    }
+    this.#kept.add(kept)
+    if (!(await this.#isThere(kept))) this.#drop(kept)
+  }
+
+  /** Whether the store has the entry, and will tell this client when it is gone. False for one that another user has put. */
+  async #isThere(kept: Kept): Promise<boolean> {
+    try {
+      // Another store may have other entries with these numbers; what was lost is put again
+      const request = () => ({ do: 'kept', entries: kept.entry === undefined ? [] : [kept.entry] })
+      const { gone } = (await this.#link.ask(request)) as { gone: number[] }
+      return gone.length === 0
+    } catch (error) {
+      this.#drop(kept)
+      throw error
     }
   }
 
@@ -430,7 +479,7 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
     const fields = { ...(value === undefined ? {} : { value }), poll, replace: false, keep: false }
     const deadline = ttl === undefined ? undefined : now() + ttl
     try {
-      await this.#put({ name, owner, descriptors, fields, deadline, entry: undefined })
+      await this.#put({ name, owner, descriptors, fields, deadline, entry: undefined, isShared: false })
     } finally {
       closeAll(descriptors)
     }
@@ -467,9 +516,35 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
     } catch (thrown) {
       const error = asError(thrown)
       if (!this.#kept.has(kept)) return
+      if (kept.isShared && (await this.#isPutByAnother(kept, error))) return
       this.#drop(kept)
       if (!this.#emit('lost', { name, owner }, error))
         process.emitWarning(`${name} could not be put into the store again: ${error.message}`)
+    }
+  }
+
+  /** Another client has put again what both have: this one keeps what is there. */
+  async #isPutByAnother(kept: Kept, { code }: NodeJS.ErrnoException): Promise<boolean> {
+    if (code !== 'ERR_PASSFD_STORE_EXISTS') return false
+    const { name, owner } = kept
+    try {
+      const whose = owner === undefined ? {} : { owner }
+      const found = readGiven(await this.#link.ask({ do: 'copy', name, ...whose }, MAX_DESCRIPTORS))
+      if (!this.#kept.has(kept)) closeAll(found?.descriptors ?? [])
+      else if (found !== undefined) {
+        closeAll(kept.descriptors)
+        kept.descriptors = found.descriptors
+        kept.entry = found.entry
+      }
+      const isGone = this.#kept.has(kept) && !(found !== undefined && (await this.#isThere(kept)))
+      // It may be told meanwhile
+      if (isGone && this.#kept.has(kept)) {
+        this.#drop(kept)
+        this.#emit('gone', { name, owner })
+      }
+      return true
+    } catch {
+      return !this.#kept.has(kept)
     }
   }
 

@@ -37,8 +37,8 @@ export class Entry implements Expiring {
   readonly kinds: readonly Kind[]
   readonly amount: Amount
   lease: Lease | undefined
-  /** Has copies, and is told when this is gone. */
-  keeper: ClientState | undefined
+  /** They have copies, and are told when this is gone. */
+  readonly keepers = new Set<ClientState>()
   /** It has ended while it was leased, so it is removed when it comes back. */
   over: 'expired' | 'hangUp' | undefined
 
@@ -66,7 +66,7 @@ export class Entry implements Expiring {
       since,
       ...(deadline === undefined ? {} : { ttl: Math.max(0, Math.ceil(deadline - now())) }),
       poll,
-      keep: this.keeper !== undefined,
+      keep: this.keepers.size > 0,
       ...(this.lease === undefined ? {} : { leased: this.lease.pid })
     }
   }

@@ -104,8 +104,7 @@ export class Holdings {
 
   /** The client has copies of the entry, and wants to know when it is gone. */
   keepFor(entry: Entry, client: ClientState): void {
-    if (entry.keeper !== client) entry.keeper?.kept.delete(entry.facts.entry)
-    entry.keeper = client
+    entry.keepers.add(client)
     client.kept.add(entry.facts.entry)
   }
 
@@ -130,7 +129,7 @@ export class Holdings {
   /** The client is gone: what it has taken comes back. */
   releaseAll(client: ClientState): void {
     for (const number of [...client.leases]) this.#release(this.#numbers.get(number)!)
-    for (const number of client.kept) this.#numbers.get(number)!.keeper = undefined
+    for (const number of client.kept) this.#numbers.get(number)!.keepers.delete(client)
     client.kept.clear()
   }
 
@@ -249,7 +248,7 @@ export class Holdings {
     this.#hangUps.remove(descriptors)
     entry.lease?.client.leases.delete(number)
     this.#owner.onEvent(event, entry)
-    entry.keeper?.kept.delete(number)
+    for (const keeper of entry.keepers) keeper.kept.delete(number)
     closeAll(descriptors)
   }
 

@@ -119,8 +119,12 @@ export class Link {
   }
 
   /** Sends a request that changes nothing. */
-  ask(request: object, descriptors = 0): Promise<unknown> {
-    return this.#request(() => request, descriptors, undefined)
+  ask(request: object | (() => object), descriptors = 0): Promise<unknown> {
+    return this.#request(
+      typeof request === 'function' ? (request as () => object) : () => request,
+      descriptors,
+      undefined
+    )
   }
 
   /** Sends a request that the store does once, however often it is sent. */

@@ -658,8 +658,8 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       for (const watch of watches) watch.onEvent(occurrence)
     }
     if (event === 'put' || event === 'leased' || event === 'returned') return
-    const channel = entry.keeper?.channel
-    if (channel !== undefined) void send(channel, { event: 'gone', entry: entry.facts.entry })
+    for (const { channel } of entry.keepers)
+      if (channel !== undefined) void send(channel, { event: 'gone', entry: entry.facts.entry })
   }
 
   // --- its program

@@ -331,3 +331,42 @@ test('a client that has kept thousands hears of each of them after a takeover', 
   await first.kill()
   await second.run('await kept.store.close()')
 })
+
+test('obtain: each process that has got an entry keeps it, so the store gets it again from any of them', async t => {
+  const path = socketPath()
+  await using first = await startStore(path)
+  const clients = [await connectStore(path), await connectStore(path), await connectStore(path)]
+  const never = (): never => {
+    throw new Error('it is there')
+  }
+  const gone: number[] = []
+  const lost: string[] = []
+  for (const [index, client] of clients.entries()) {
+    client.on('gone', () => gone.push(index))
+    client.on('lost', ({ name }) => lost.push(name))
+  }
+  const [maker, one, two] = clients as [StoreClient, StoreClient, StoreClient]
+  const made = await maker.obtain('x', () => memory('text'), { value: 7, poll: false })
+  const number = identity(made.borrow())
+  for (const client of [one, two, two]) (await client.obtain('x', never)).close()
+  const without = await two.obtain('y', () => Descriptor.memfd(), { keep: false })
+  ;(await one.obtain('y', never, { keep: false })).close()
+  await maker.close() // the server that has put it is gone, and has left two others
+  const reconnected = [one, two].map(client => new Promise(resolve => client.once('reconnected', resolve)))
+  await first.kill()
+  await using second = await startStore(path)
+  t.deepEqual(await Promise.all(reconnected), [{ lost: true }, { lost: true }])
+  while ((await one.list()).length === 0);
+  const copy = (await two.copy('x'))!
+  t.is(identity(copy.descriptor.borrow()), number)
+  t.is(copy.value, 7)
+  t.true(copy.keep)
+  await one.remove('x')
+  await until(() => gone.length === 2, 'both hear that it is gone')
+  t.deepEqual(lost, [])
+  t.false(one.forget('x'))
+  for (const descriptor of [made, without, copy.descriptor]) descriptor.close()
+  await one.close()
+  await two.close()
+  await second.run('await kept.store.close()')
+})
