@@ -20,7 +20,13 @@ export function parseArguments(args: string[], names: readonly string[]): Asked 
   const runs = values.runs === undefined ? effort.runs : count('--runs', values.runs)
   const unknown = rows.filter(name => !names.includes(name))
   if (unknown.length > 0) throw new Error(`unknown row: ${unknown.join(', ')}. Rows: ${names.join(', ')}`)
-  return { json, quick, effort: { ...effort, runs }, repeat: count('--repeat', values.repeat), rows }
+  return {
+    json,
+    quick,
+    effort: { ...effort, runs, rowsChoose: effort.rowsChoose && values.runs === undefined },
+    repeat: count('--repeat', values.repeat),
+    rows
+  }
 }
 
 function count(option: string, text: string): number {

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { cores } from './machine.ts'
+import { cores, far, near } from './machine.ts'
 import { conditionsMissing, conditionsProgram } from './missing.ts'
 import { figure } from './report.ts'
 
@@ -29,13 +29,13 @@ const QUIET_LOAD = 0.25
 
 const SYSTEM = '/sys/devices/system'
 const FILES: Readonly<Record<string, string>> = {
-  governor: `${SYSTEM}/cpu/cpu0/cpufreq/scaling_governor`,
+  governor: `${SYSTEM}/cpu/cpu${near}/cpufreq/scaling_governor`,
   'idle driver': `${SYSTEM}/cpu/cpuidle/current_driver`,
   'idle governor': `${SYSTEM}/cpu/cpuidle/current_governor`,
   'halt polling, ns': '/sys/module/haltpoll/parameters/guest_halt_poll_ns',
   clock: `${SYSTEM}/clocksource/clocksource0/current_clocksource`,
   'huge pages': '/sys/kernel/mm/transparent_hugepage/enabled',
-  'threads of the first core': `${SYSTEM}/cpu/cpu${cores[0]}/topology/thread_siblings_list`
+  'threads of the first core': `${SYSTEM}/cpu/cpu${near}/topology/thread_siblings_list`
 }
 
 /** What each cost is for people, and its unit. */
@@ -90,7 +90,6 @@ export function describeConditions({ warning, kernel, costs }: Conditions): stri
 
 function measuredCosts(): Record<string, number> {
   if (conditionsMissing() !== undefined) return {}
-  const [near, far = near] = cores
   const { status, stdout, stderr } = spawnSync(conditionsProgram, [`${near}`, `${far}`], {
     encoding: 'utf8',
     timeout: 60_000

@@ -6,7 +6,12 @@ import type { Placement } from './measure.ts'
 /** The cores this process may use: "0-3,8" in /proc/self/status. */
 function allowedCores(): number[] {
   const [, list] = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? ['', '0']
-  return list!.split(',').flatMap(part => {
+  return listed(list!)
+}
+
+/** Such as "0-3,8". */
+function listed(list: string): number[] {
+  return list.split(',').flatMap(part => {
     const [first, last = first] = part.split('-').map(Number) as [number, number?]
     return Array.from({ length: last! - first + 1 }, (_, index) => first + index)
   })
@@ -14,6 +19,18 @@ function allowedCores(): number[] {
 
 /** The numbers of the cores that the bench may use. */
 export const cores = allowedCores()
+
+/** What the contenders run on, if a row gives them cores: not two threads of one core, if there are others. */
+export const near = cores[0]!
+export const far = cores.find(core => core !== near && !threadsOf(near).includes(core)) ?? cores[1] ?? near
+
+function threadsOf(core: number): number[] {
+  try {
+    return listed(readFileSync(`/sys/devices/system/cpu/cpu${core}/topology/thread_siblings_list`, 'utf8').trim())
+  } catch {
+    return []
+  }
+}
 
 /** A line for people: processor, cores, kernel, Node, and how busy it is with other things. */
 export function describeMachine(): string {
@@ -25,11 +42,10 @@ export function describeMachine(): string {
 /** What to put in front of a command, and the environment that tells it where its far end belongs. */
 export function placementOf(placement: Placement): { prefix: string[]; environment: Record<string, string> } {
   if (placement === 'unpinned') return { prefix: [], environment: {} }
-  const near = cores[0]!
   if (placement === 'sharing two cores')
-    return { prefix: ['taskset', '-c', cores.slice(0, 2).join(',')], environment: {} }
-  const far = placement === 'one core' ? near : (cores[1] ?? near)
-  return { prefix: ['taskset', '-c', String(near)], environment: { BENCH_FAR_CPU: String(far) } }
+    return { prefix: ['taskset', '-c', [...new Set([near, far])].join(',')], environment: {} }
+  const other = placement === 'one core' ? near : far
+  return { prefix: ['taskset', '-c', String(near)], environment: { BENCH_FAR_CPU: String(other) } }
 }
 
 /** In ms: seldom, because it takes a core for a moment. */

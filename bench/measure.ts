@@ -30,7 +30,7 @@ export interface Row {
   bound?: number
   /** In ms: how long each warms up, if there is time. Default 1,200. */
   warmUp?: number
-  /** How many runs are enough, if fewer than RUNS: of a row whose values hardly differ, or whose runs are long. */
+  /** How many runs it needs, if not RUNS: fewer if they are long, more if it is of CPU time. */
   runs?: number
 }
 
@@ -62,6 +62,8 @@ export interface Result {
   /** Ours divided by the peer's: the median of each run's own ratio, so that what slows both down cancels. */
   ratios: Record<string, number>
   ratioRanges: Record<string, Range>
+  /** In which the median of all possible runs lies with a probability of 98 %, of a row with CPU_RUNS. */
+  ratioIntervals?: Record<string, Range>
   /** What the row asks of `ratios`, by peer, and of `ours`: least if more is better, else most. */
   targets: Record<string, number>
   bound?: number
@@ -77,8 +79,9 @@ export interface Result {
 
 /** How much time there is. */
 export interface Effort {
-  /** Of each contender. */
+  /** Of each contender, unless its row has asked for another number, and `rowsChoose`. */
   runs: number
+  rowsChoose: boolean
   /** In ms: what a row of `runs` may take. Where that is too little for all, each has less of it to warm up and to be measured. */
   row: number
   warmUp: number
@@ -88,9 +91,18 @@ export interface Effort {
 }
 
 export const RUNS = 5
+/** Of CPU time, because it differs by a tenth from run to run and no hardware counts it exactly. */
+export const CPU_RUNS = 10
 const WARM_UP = 1200
-export const WHOLE: Effort = { runs: RUNS, row: 20000, warmUp: WARM_UP, measured: 300, fewPeers: false }
-export const QUICK: Effort = { runs: 3, row: 4000, warmUp: 400, measured: 100, fewPeers: true }
+export const WHOLE: Effort = {
+  runs: RUNS,
+  rowsChoose: true,
+  row: 20000,
+  warmUp: WARM_UP,
+  measured: 300,
+  fewPeers: false
+}
+export const QUICK: Effort = { runs: 3, rowsChoose: false, row: 4000, warmUp: 400, measured: 100, fewPeers: true }
 /** In ms: from the start of a contender until it begins to warm up. */
 const START = 400
 /** A contender has at least so much of its time, also in a row of many. */
@@ -108,7 +120,7 @@ export async function measure(
   sides: Readonly<Record<string, SideRow>> = {}
 ): Promise<[Result, ...Result[]]> {
   const named = Object.entries(chosenPeers(row, sides, effort)).filter(([, peer]) => takesPart(peer))
-  const runs = Math.min(effort.runs, row.runs ?? effort.runs)
+  const runs = effort.rowsChoose ? (row.runs ?? effort.runs) : effort.runs
   const all = await inTurns(
     [row.ours, ...named.map(([, peer]) => peer)],
     row.placement,
@@ -180,6 +192,7 @@ function resultOf(
   const ranges: Record<string, Range> = {}
   const ratios: Record<string, number> = {}
   const ratioRanges: Record<string, Range> = {}
+  const ratioIntervals: Record<string, Range> = {}
   for (const [peer, theirs] of Object.entries(others)) {
     const values = theirs.map(figureOf)
     peers[peer] = rounded(median(values))
@@ -189,6 +202,8 @@ function resultOf(
     const own = ours.map((value, run) => value / values[run]!)
     ratios[peer] = rounded(median(own))
     ratioRanges[peer] = rangeOf(own)
+    // By the binomial distribution; it presumes nothing of that of the values
+    if (runs === CPU_RUNS) ratioIntervals[peer] = rangeOf(own.toSorted((a, b) => a - b).slice(1, -1))
   }
   return {
     name,
@@ -199,6 +214,7 @@ function resultOf(
     ranges,
     ratios,
     ratioRanges,
+    ...(isEmpty(ratioIntervals) ? {} : { ratioIntervals }),
     targets: { ...targets },
     ...(bound === undefined ? {} : { bound }),
     better,

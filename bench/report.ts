@@ -17,6 +17,7 @@ export function table(result: Result): string {
   for (const [peer, value] of Object.entries(peers)) {
     const notes = [range(ranges[peer]!)]
     if (ratios[peer] !== undefined) notes.push(`passfd / this = ${ratios[peer]} (${range(ratioRanges[peer]!)})`)
+    if (result.ratioIntervals?.[peer] !== undefined) notes.push(`98 % interval ${range(result.ratioIntervals[peer])}`)
     const target = targets[peer]
     if (target !== undefined && ratios[peer] !== undefined) notes.push(verdict(ratios[peer], target, better))
     if (lost?.[peer] !== undefined) notes.push(`lost ${figure(lost[peer])}`)

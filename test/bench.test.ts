@@ -4,7 +4,17 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArguments } from '../bench/arguments.ts'
 import { describeConditions, readConditions } from '../bench/conditions.ts'
-import { type Contender, measure, QUICK, type Result, type Row, type SideRow, WHOLE } from '../bench/measure.ts'
+import {
+  type Contender,
+  CPU_RUNS,
+  type Effort,
+  measure,
+  QUICK,
+  type Result,
+  type Row,
+  type SideRow,
+  WHOLE
+} from '../bench/measure.ts'
 import { conditionsMissing, usocketMissing } from '../bench/missing.ts'
 import { start as startContender } from '../bench/process.ts'
 import { spreadTable, table } from '../bench/report.ts'
@@ -330,10 +340,17 @@ test('--quick: fewer peers, those that a target names', async t => {
   t.is(parseArguments(['--quick', '--runs', '7'], names).effort.runs, 7)
 })
 
-test('a row may say how many runs are enough', async t => {
-  const few: Row = { ...row(saying('8'), {}), runs: 2 }
-  t.is((await measure('some', few, runsOf(3)))[0].runs, 2)
-  t.is((await measure('some', few, runsOf(1)))[0].runs, 1)
+test('a row may say how many runs it needs, unless somebody else does', async t => {
+  const runs = async (few: number, effort: Partial<Effort>) =>
+    (await measure('some', { ...row(saying('8'), { one: saying('4') }), runs: few }, { ...WHOLE, ...effort }))[0]
+  t.is((await runs(2, {})).runs, 2)
+  t.is((await runs(2, parseArguments(['--runs=3'], names).effort)).runs, 3)
+  t.is((await runs(2, parseArguments(['--quick'], names).effort)).runs, QUICK.runs)
+  t.is((await runs(2, {})).ratioIntervals, undefined)
+  const many = await runs(CPU_RUNS, {})
+  t.is(many.runs, 10)
+  t.deepEqual(many.ratioIntervals, { one: { min: 2, max: 2 } })
+  t.regex(table(many), /98 % interval 2 – 2/)
 })
 
 test('both ends where the kernel likes: for how much of the time they were on one core', async t => {

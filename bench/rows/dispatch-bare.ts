@@ -1,5 +1,5 @@
 import { clusterNone, clusterRoundRobin, netServerProcessSend, netServerSend, preforkDispatch } from '../contenders.ts'
-import type { Row } from '../measure.ts'
+import { CPU_RUNS, type Row } from '../measure.ts'
 
 export default {
   what: 'connections to a Unix socket, 64 under way; the parent passes them on to two workers, which close them',
@@ -7,6 +7,7 @@ export default {
   better: 'more',
   placement: 'sharing two cores',
   warmUp: 2400,
+  runs: CPU_RUNS,
   ours: preforkDispatch('bare'),
   peers: {
     'net.Server + send': netServerSend('bare'),

@@ -1,11 +1,12 @@
 import { growth } from '../contenders.ts'
-import type { Row } from '../measure.ts'
+import { CPU_RUNS, type Row } from '../measure.ts'
 
 export default {
   what: 'CPU time of both ends for a small message, with 1,000 channels on one loop, 16 messages a turn on each',
   unit: 'ns',
   better: 'less',
   placement: 'two cores',
+  runs: CPU_RUNS,
   ours: growth('channels-1000'),
   peers: {
     '1 channel': growth('channels-1'),

@@ -1,5 +1,5 @@
 import { clusterRoundRobin, preforkDispatch } from '../contenders.ts'
-import type { Row } from '../measure.ts'
+import { CPU_RUNS, type Row } from '../measure.ts'
 
 export default {
   what: 'connections to a Unix socket, 64 under way; the parent passes them on to 64 workers, which close them',
@@ -7,7 +7,7 @@ export default {
   better: 'more',
   placement: 'sharing two cores',
   warmUp: 2400,
-  runs: 4,
+  runs: CPU_RUNS,
   ours: preforkDispatch('bare', 64),
   peers: {
     '2 workers': preforkDispatch('bare'),

@@ -6,6 +6,7 @@ export default {
   unit: 'bytes',
   better: 'less',
   placement: 'two cores',
+  runs: 4,
   ours: memory('passfd'),
   peers: {
     'net.Socket': memory('socket'),

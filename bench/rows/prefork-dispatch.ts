@@ -1,5 +1,5 @@
 import { clusterRoundRobin, netServerProcessSend, netServerSend, pm2, preforkDispatch } from '../contenders.ts'
-import type { Row } from '../measure.ts'
+import { CPU_RUNS, type Row } from '../measure.ts'
 
 export default {
   what: 'HTTP requests to two workers, a connection for each, 64 under way; the parent decides which worker gets each',
@@ -7,6 +7,7 @@ export default {
   better: 'more',
   placement: 'sharing two cores',
   warmUp: 2400,
+  runs: CPU_RUNS,
   ours: preforkDispatch('close'),
   peers: {
     'cluster round robin': clusterRoundRobin('close'),

@@ -6,6 +6,7 @@ export default {
   unit: 'µs',
   better: 'less',
   placement: 'sharing two cores',
+  runs: 4,
   ours: takeover('requests'),
   peers: {
     'successors that give up': takeover('requests-boot'),
