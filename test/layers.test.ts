@@ -47,7 +47,7 @@ const COMMAND_USES: Record<string, string[]> = {
   'os/unit': ['cli/store/service'],
   'os/unix-sockets': ['cli/shell/inspect', 'cli/shell/network'],
   'prefork/launch/launch': ['cli/serve/supervisor-options'],
-  'prefork/supervisor/upgrade': ['cli/store/daemon']
+  'prefork/launch/upgrade': ['cli/store/daemon']
 }
 /** The packages that are bundled into the command: scripts/build-cli.mjs. */
 const COMMAND_PACKAGES = ['ansi-escapes', 'chokidar', 'cli-truncate', 'commander', 'picocolors', 'string-width']

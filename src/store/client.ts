@@ -474,12 +474,14 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
     })
   }
 
-  /** What was leased from a store that was lost. */
+  /** What was leased from a store that was lost. A client with copies may have put it again already. */
   async #putBack({ name, owner, value, poll, ttl }: Given, descriptors: readonly Descriptor[]): Promise<void> {
     const fields = { ...(value === undefined ? {} : { value }), poll, replace: false, keep: false }
     const deadline = ttl === undefined ? undefined : now() + ttl
     try {
       await this.#put({ name, owner, descriptors, fields, deadline, entry: undefined, isShared: false })
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'ERR_PASSFD_STORE_EXISTS') throw error
     } finally {
       closeAll(descriptors)
     }

@@ -39,6 +39,8 @@ export class StoreLease implements AsyncDisposable {
   #value: unknown
   /** `keep()` or `release()` is under way, and its answer decides. */
   #isSettling = false
+  /** Meanwhile the store has said that this client does not lease it: it is kept, or was over before. */
+  #isDoubtful = false
 
   /** @internal The descriptors in `given` are moved in. */
   constructor(given: Given, owner: LeaseOwner) {
@@ -102,17 +104,20 @@ export class StoreLease implements AsyncDisposable {
 
   /** @internal Throws ERR_PASSFD_STORE_LEASE_OVER. */
   checkNotOver(): void {
-    if (this.#state !== 'leased') throw new PassfdError('STORE_LEASE_OVER')
+    if (this.#state !== 'leased') throw new PassfdError(this.#isDoubtful ? 'STORE_UNKNOWN' : 'STORE_LEASE_OVER')
   }
 
   /** @internal The store was lost. `died`: while it had this lease. */
   storeWasLost(died: boolean): void {
-    if (this.#state === 'leased') this.#state = died ? 'own' : 'over'
+    if (this.#state === 'leased') this.#state = died && !this.#isDoubtful ? 'own' : 'over'
   }
 
   /** @internal The store has it back, or has answered what is under way. */
   isOver(): void {
-    if (this.#isSettling) return
+    if (this.#isSettling) {
+      this.#isDoubtful = true
+      return
+    }
     if (this.#state === 'leased') this.#state = 'over'
     this.#owner.over(this)
   }

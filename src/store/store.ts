@@ -539,7 +539,8 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
 
   /** The answer to a put that was done: the client has not known the number of the entry until now. */
   #putBefore({ keep }: Put, result: unknown, state: ClientState): unknown {
-    const answer = result as { entry: number }
+    const answer = result as { entry: number } | null | boolean
+    if (typeof answer !== 'object' || answer === null) throw badRequest('id is that of another request')
     const entry = this.#holdings.get(answer.entry)
     if (entry === undefined) return { ...answer, gone: true }
     if (keep) this.#holdings.keepFor(entry, state)

@@ -183,6 +183,7 @@ test('a request with a number is done once, also over another channel of the sam
       'ERR_PASSFD_STORE_REQUEST',
       'it was seen'
     )
+    await refuses(t, again, put('x', { id: 5, seen: 3 }), 'REQUEST') // what that number was of was no put
     // The put whose entry is gone
     const gone: any = await again.request(put('y', { id: 7, seen: 5 }))
     t.is(await three!.request({ do: 'remove', name: 'y' }), true)

@@ -1,5 +1,5 @@
 /** `passfd store`: the store itself, in the foreground. */
-import { Upgrades } from '../../prefork/supervisor/upgrade.ts'
+import { Upgrades } from '../../prefork/launch/upgrade.ts'
 import { openStore, type Store } from '../../store/index.ts'
 import { takeoverStatus } from '../../takeover/index.ts'
 import { CommandError, EXIT, ExitWith } from '../exit.ts'

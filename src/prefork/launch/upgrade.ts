@@ -4,7 +4,7 @@ import { asError } from '../../base/errors.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { Watcher } from '../../os/loop.ts'
 import { native } from '../../os/native.ts'
-import { launchAgain } from '../launch/launch.ts'
+import { launchAgain } from './launch.ts'
 
 export interface Upgraded {
   /** Returns the sockets that the service manager has given. */
