@@ -42,7 +42,7 @@ if (spawnSync(process.execPath, [compiling], { stdio: ['ignore', 2, 2] }).status
 
 const reports: Report[] = []
 for (let run = 0; run < repeat; run++) {
-  if (run > 0) conditions = await readConditions()
+  if (run > 0) conditions = await readConditions(true)
   reports.push(await wholeRun(run))
 }
 const last = reports.at(-1)!
