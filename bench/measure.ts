@@ -88,6 +88,8 @@ export interface Effort {
   measured: number
   /** Only those peers that a target names; the first one if there is none. */
   fewPeers: boolean
+  /** What else contenders are told by the environment: how many of something. */
+  environment: NodeJS.ProcessEnv
 }
 
 export const RUNS = 5
@@ -100,9 +102,18 @@ export const WHOLE: Effort = {
   row: 20000,
   warmUp: WARM_UP,
   measured: 300,
-  fewPeers: false
+  fewPeers: false,
+  environment: {}
 }
-export const QUICK: Effort = { runs: 3, rowsChoose: false, row: 4000, warmUp: 400, measured: 100, fewPeers: true }
+export const QUICK: Effort = {
+  runs: 3,
+  rowsChoose: false,
+  row: 4000,
+  warmUp: 400,
+  measured: 100,
+  fewPeers: true,
+  environment: { BENCH_CHANNELS: '1000', BENCH_MILLION: '250000' }
+}
 /** In ms: from the start of a contender until it begins to warm up. */
 const START = 400
 /** A contender has at least so much of its time, also in a row of many. */
@@ -281,7 +292,7 @@ function timesFor(contenders: number, effort: Effort, runs: number, rowWarmUp = 
   const share = Math.min(1, Math.max(LEAST_SHARE, (row / contenders - START) / (warmUp + runs * measured)))
   const { BENCH_WARM_UP = `${Math.round(warmUp * share)}`, BENCH_MEASURED = `${Math.round(measured * share)}` } =
     process.env
-  return { BENCH_WARM_UP, BENCH_MEASURED }
+  return { ...effort.environment, BENCH_WARM_UP, BENCH_MEASURED }
 }
 
 /** Whether a value is as good as asked. */

@@ -130,10 +130,13 @@ export async function startParent() {
   }
 }
 
-/** Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. */
-export async function near({ strict = false } = {}) {
+/**
+ * Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. `dispatches`: the parent has work with
+ * each connection. Else its CPU time is not measured: the load would wait until that has grown.
+ */
+export async function near({ strict = false, dispatches = false } = {}) {
   const parent = await startParent()
-  const load = mode === 'idle' ? undefined : startLoad(parent.pid)
+  const load = mode === 'idle' ? undefined : startLoad(dispatches && mode !== 'keep-alive' ? parent.pid : 0)
   const all = new Map()
   let total = 0
   /** What the load has counted, once it is known to be whole. */

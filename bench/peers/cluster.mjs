@@ -27,4 +27,6 @@ async function parent() {
   )
 }
 
-await { near, parent, worker: () => newServer().listen(listenAt) }[role]()
+await { near: () => near({ dispatches: variant !== 'none' }), parent, worker: () => newServer().listen(listenAt) }[
+  role
+]()

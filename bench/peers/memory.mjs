@@ -9,7 +9,7 @@ import { PackrStream, UnpackrStream } from 'msgpackr'
 import { connect as connectChannel, listen } from '../../dist/index.js'
 import { address, control, isFar, rounds, settle, small, socketPath, startControlled, workload } from '../workload.mjs'
 
-const CHANNELS = 2000
+const CHANNELS = Number(process.env.BENCH_CHANNELS ?? 2000)
 const EACH = 20
 /** On one connection that is closed again: V8's new space and compiled code are there before the first figure. */
 const FIRST = 50_000

@@ -70,4 +70,4 @@ async function worker() {
   process.exit()
 }
 
-await { near, parent, worker }[role]()
+await { near: () => near({ dispatches: true }), parent, worker }[role]()

@@ -8,4 +8,4 @@ async function parent() {
   await untilEnd(() => process.exit())
 }
 
-await { near, parent }[role]()
+await { near: () => near(), parent }[role]()

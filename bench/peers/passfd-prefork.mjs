@@ -27,4 +27,4 @@ async function worker() {
   await joined.ready()
 }
 
-await { near: () => near({ strict: true }), parent, worker }[role]()
+await { near: () => near({ strict: true, dispatches: variant === 'dispatch' }), parent, worker }[role]()

@@ -34,4 +34,8 @@ async function parent() {
   )
 }
 
-await { near, parent, worker: () => newServer().listen(listenAt, () => process.send('ready')) }[role]()
+await {
+  near: () => near({ dispatches: true }),
+  parent,
+  worker: () => newServer().listen(listenAt, () => process.send('ready'))
+}[role]()
