@@ -195,7 +195,7 @@ function idle(pid) {
     const [own, everybody] = now.cpu.map((used, index) => (used - last.cpu[index]) / seconds)
     last = now
     const memory = all.reduce((sum, one) => sum + proportionalSet(one), 0)
-    return `${memory / WORKERS / 1e6} 0 cpu=${own} all=${everybody}`
+    return `${memory / WORKERS / 1e6} cpu=${own} all=${everybody}`
   }
 }
 

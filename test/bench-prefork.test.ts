@@ -110,7 +110,7 @@ for (const [name, variant] of [
     t.is(await line(), 'ready')
     child.stdin!.write('\n')
     const said = await line()
-    const [, memory, cpu, all] = /^(\d+\.\d+) 0 cpu=(\d+(?:\.\d+)?) all=(\d+(?:\.\d+)?)$/.exec(said) ?? []
+    const [, memory, cpu, all] = /^(\d+\.\d+) cpu=(\d+(?:\.\d+)?) all=(\d+(?:\.\d+)?)$/.exec(said) ?? []
     t.true(Number(memory) > 1 && Number(memory) < 1000, said)
     t.true(Number(all) >= Number(cpu), said)
     t.is(alive().length, 5)
