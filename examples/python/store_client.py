@@ -22,8 +22,7 @@ class Store:
         return part['entries'] + (self.list(part['after'], **selection) if part.get('after') else [])
     def watch(self, **selection):  # one at a time: yields what is there first, and after each reconnect; then what changes
         self.number = number = self.number + 1
-        self.ask({'do': 'watch', 'watch': number, **selection})
-        self.watches[number] = selection
+        self.watches[number] = self.ask({'do': 'watch', 'watch': number, **selection}) or selection
         while True:
             while self.events: yield self.events.pop(0)
             self.retry(lambda: self.events or self.channel.message(self.told))
@@ -56,19 +55,20 @@ class Store:
         else: [os.close(file) for file in files]
     def answer(self, id, request, of, files):
         if id <= self.forgotten: return Fault('ERR_PASSFD_STORE_UNKNOWN', 'it may be done')
-        if of not in (self.epoch, *self.died): return Fault('ERR_PASSFD_STORE_LEASE_OVER', 'the store was lost')
-        if of in self.died: return None  # the store has died with the lease: the files are this process's own
+        if of in self.died - {self.epoch}: return None  # the store has died with the lease: the files are this process's own
+        if of != self.epoch: return Fault('ERR_PASSFD_STORE_LEASE_OVER', 'the store was lost')
         self.sent = max(id, self.sent)
         try: return self.channel.request({**request, 'id': id, 'seen': id - 1}, files, self.told)
         except Fault as fault: return fault
     def connect(self):
         self.channel = channel = Channel(self.path, agent='store_client.py', maxMessage=1 << 20, maxDescriptors=253, window=1 << 20)
-        answer = channel.request({'do': 'hello', 'store': 1, 'client': self.client, 'kept': list(self.kept)}, (), self.told)
+        answer = channel.request({'do': 'hello', 'store': 1, 'client': self.client, 'kept': (kept := list(self.kept))[:1024]}, (), self.told)
         if self.epoch not in (None, answer['epoch']):  # the store was lost with everything in it
-            if not self.goodbye: self.died.add(self.epoch)
+            self.died |= set() if self.goodbye else {self.epoch}
             for self.id, put in enumerate([self.kept.pop(entry) for entry in list(self.kept)], self.id + 1): self.pending[self.id] = put
         elif not answer['known']: self.forgotten = self.sent
         self.epoch, self.goodbye = answer['epoch'], False
+        for at in range(1024, len(kept), 1024): answer['gone'] += channel.request({'do': 'kept', 'entries': kept[at:at + 1024]}, (), self.told)['gone']
         for entry in answer['gone']: self.told({'event': 'gone', 'entry': entry})
         for number, selection in self.watches.items(): channel.request({'do': 'watch', 'watch': number, **selection}, (), self.told)
 if __name__ == '__main__':

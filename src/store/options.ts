@@ -5,6 +5,7 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { userIdOf } from '../os/account.ts'
 import { native } from '../os/native.ts'
+import { MAX_DESCRIPTORS } from './messages.ts'
 import { type Amount, type Quotas, quotaOf, type StoreQuota } from './quota.ts'
 import { defaultRules, Rules, type StoreRule } from './rules.ts'
 
@@ -60,6 +61,8 @@ export interface StoreSettings {
   readonly maxConnections: number
   readonly maxConnectionsPerUser: number
   readonly maxUnclaimedTotal: number
+  /** Descriptors that the clients of one user have been sent and have not confirmed. */
+  readonly maxOnTheWay: number
   readonly authorize: (peer: Peer) => boolean | Promise<boolean>
   readonly signal: AbortSignal | undefined
 }
@@ -96,6 +99,7 @@ export function storeSettings(given: StoreAddress, options: OpenStoreOptions): S
     maxConnections,
     maxConnectionsPerUser,
     maxUnclaimedTotal: Math.max(1, Math.floor(files / 8)),
+    maxOnTheWay: Math.max(2 * MAX_DESCRIPTORS, Math.floor(files / 8)),
     authorize,
     signal
   }

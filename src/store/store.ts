@@ -8,7 +8,7 @@ import { abortError, asError, type Failure, PassfdError } from '../base/errors.t
 import { mark } from '../base/package-copy.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
-import type { Channel } from '../channel/channel.ts'
+import { type Channel, sessionOf } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
 import { type ChannelServer, type listen, listenOwn } from '../channel/server.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
@@ -21,6 +21,7 @@ import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
 import {
   type EntryEvent,
+  type Given,
   isBloated,
   MAX_REQUEST,
   MAX_VALUES,
@@ -60,6 +61,8 @@ export interface StoreEvents {
   superseded: [successor: Peer]
   /** A peer was refused: see ServerEvents. */
   refused: [peer: Peer, error: Failure]
+  /** The kernel gives the store no connection (limit of open files): see ServerEvents. Without a listener it is a process warning. */
+  acceptError: [error: Failure]
   /** What a takeover could not do. Without a listener it is a process warning. */
   report: [report: Report]
 }
@@ -107,6 +110,8 @@ interface Session {
 interface Frozen {
   readonly waiting: { perform(): void; fail(error: Error): void }[]
   readonly left: Session[]
+  /** Answers that have not arrived meanwhile. */
+  readonly returned: (() => void)[]
 }
 
 /**
@@ -129,6 +134,8 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   readonly #holdings: Holdings
   /** By the users of the clients. */
   readonly #watches = new Map<number, Set<Watch>>()
+  /** By user: descriptors of answers that may be under way. */
+  readonly #onTheWay = new Map<number, number>()
   readonly #turns = new Turns()
   readonly #context = new AsyncContext('PASSFD_STORE')
   readonly #ended = deferred()
@@ -248,6 +255,9 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     }
     const server = await listenOwn<unknown, Told>(address, { ...more, ...limits }, MAX_VALUES)
     this.#server = server
+    server.on('acceptError', error => {
+      if (!this.#emit('acceptError', error)) process.emitWarning(error)
+    })
     server.on('refused', (peer, error) => this.#emit('refused', peer, error))
     server.on('channel', channel => this.#sessionOf(channel))
     server.serve(message => this.#serve(message), {
@@ -277,7 +287,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   // --- takeover
 
   #freezeRequests(): void {
-    this.#frozen ??= { waiting: [], left: [] }
+    this.#frozen ??= { waiting: [], left: [], returned: [] }
   }
 
   #freeze(): State {
@@ -302,6 +312,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     const frozen = this.#frozen
     this.#frozen = undefined
     this.#holdings.resume()
+    for (const comeBack of frozen?.returned ?? []) comeBack()
     for (const session of frozen?.left ?? []) this.#left(session)
     for (const { perform } of frozen?.waiting ?? []) perform()
   }
@@ -361,7 +372,10 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       this.#sessions.set(channel, session)
       const ended = session
       void channel.closed.then(() => this.#leave(ended))
-      channel.on('returned', ({ value }) => this.#comeBack(value, ended))
+      channel.on('returned', ({ value }) => {
+        if (this.#frozen === undefined) this.#comeBack(value, ended)
+        else this.#frozen.returned.push(() => this.#comeBack(value, ended))
+      })
     }
     return session
   }
@@ -420,7 +434,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       return undefined
     }
     const { uid } = session
-    if (this.#frozen === undefined && this.#turns.isFree(uid))
+    if (this.#frozen === undefined && this.#turns.isFree(uid) && !this.#isCrowded(uid))
       return this.#turns.now(uid, () => this.#answer(message, session))
     return new Promise((resolve, fail) => {
       const perform = (): void => {
@@ -430,12 +444,35 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
           fail(error)
         }
       }
-      this.#turns.later(uid, () => {
-        if (this.#frozen === undefined) perform()
-        else if (this.#closing === undefined) this.#frozen.waiting.push({ perform, fail })
-        else fail(new PassfdError('STORE_MOVED'))
-      })
+      const begin = (): void =>
+        this.#turns.later(uid, () => {
+          if (this.#closing !== undefined) fail(new PassfdError('STORE_MOVED'))
+          else if (this.#frozen !== undefined) this.#frozen.waiting.push({ perform, fail })
+          else if (this.#isCrowded(uid)) setTimeout(begin, AGAIN).unref()
+          else perform()
+        })
+      begin()
     })
+  }
+
+  /**
+   * Whether the clients of a user have not confirmed so many descriptors that its requests wait. The kernel counts what is under way for the store's user, and
+   * refuses at the limit of open files (ETOOMANYREFS, unix(7)): a client that does not read must not use that up for all.
+   */
+  #isCrowded(uid: number): boolean {
+    if ((this.#onTheWay.get(uid) ?? 0) < this.#settings.maxOnTheWay) return false
+    let count = 0
+    for (const session of this.#sessions.values())
+      if (session.uid === uid) count += sessionOf(session.channel).custody.out
+    if (count === 0) this.#onTheWay.delete(uid)
+    else this.#onTheWay.set(uid, count)
+    return count >= this.#settings.maxOnTheWay
+  }
+
+  /** Counts what an answer carries, until `#isCrowded()` counts what of that is confirmed. */
+  #give(entry: Entry, { uid }: Session): Given {
+    this.#onTheWay.set(uid, (this.#onTheWay.get(uid) ?? 0) + entry.facts.descriptors.length)
+    return entry.given()
   }
 
   /** Resolves when the client reads its answers: the next request of its channel waits until then. */
@@ -493,7 +530,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
         const isRepeated = request.id !== undefined && entry.lease?.client === state && entry.lease.id === request.id
         if (!isRepeated) this.#holdings.lease(entry, { client: state, id: request.id, pid: channel.peer.pid })
         try {
-          return entry.given()
+          return this.#give(entry, session)
         } catch (error) {
           if (!isRepeated) this.#holdings.release(entry.facts.entry, state)
           throw error
@@ -503,7 +540,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
         const entry = this.#find(['read'], request, state)
         if (entry === undefined) return null
         checkFree(entry)
-        return entry.given()
+        return this.#give(entry, session)
       }
       case 'kept':
         return { gone: this.#notKept(request.entries, state) }

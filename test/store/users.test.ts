@@ -235,6 +235,36 @@ test('a user can’t take another’s place as a client, nor learn what there is
     copy.descriptor.close()
   }))
 
+test('a client that reads nothing of thousands of descriptors does not keep others from getting theirs', async t => {
+  // The kernel counts what is under way for the user of the store, unless that is privileged
+  const path = publicPath()
+  const store = startProgram(NOBODY)
+  const deaf = startProgram(OTHER)
+  await store.run(`kept.store = await store.openStore({ path: ${JSON.stringify(path)}, mode: 0o666 })`)
+  const client = await connectStore(path, { authorize: () => true })
+  await client.put(
+    'many',
+    Array.from({ length: 250 }, () => Descriptor.memfd())
+  )
+  const rights =
+    await deaf.run(`kept.client = await store.connectStore(${JSON.stringify(path)}, { authorize: () => true })
+    await kept.client.put('many', Array.from({ length: 250 }, () => passfd.Descriptor.memfd()))
+    const channels = []
+    for (let i = 0; i < 20; i++)
+      channels.push(await passfd.connect(${JSON.stringify(path)}, { authorize: () => true, maxUnclaimed: 100_000 }))
+    for (const channel of channels)
+      for (let j = 0; j < 50; j++) channel.request({ do: 'copy', name: 'many' }, { descriptors: 253 }).catch(() => {})
+    setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)) // when they have left
+    return 20 * 50 * 250`)
+  t.is(rights, 250_000)
+  for (let i = 0; i < 300; i++) for (const one of (await client.copy('many'))!.descriptors) one.close()
+  t.pass()
+  await deaf.kill()
+  for (const one of (await client.copy('many'))!.descriptors) one.close()
+  await client.close()
+  await store.kill()
+})
+
 test('connections of one user are bounded, and others still get in', t =>
   withUsers(
     async (path, other, root) => {
