@@ -14,8 +14,9 @@ export const MAX_DESCRIPTORS = 253
 const ID = 16
 /** Numbers of watches that one client may have at a time. */
 export const MAX_WATCHES = 16
-/** The watches of all clients of one user. */
-export const MAX_WATCHES_PER_USER = 1024
+/** The watches of all clients of one user; of root and of the store's user, which may have many programs. */
+export const MAX_WATCHES_PER_USER = 128
+export const MAX_WATCHES_OF_OWN = 1024
 /** Numbers of kept entries in one request. */
 export const MAX_KEPT = 1024
 /** The longest request, in bytes: a put of the longest value and the most descriptors. */

@@ -31,9 +31,9 @@ export class Turns {
     }
   }
 
-  /** The user has used up its slice. */
-  charge(uid: number): void {
-    this.#user(uid).used += SLICE
+  /** Counts time that was not measured, in ms. Default: the whole slice. */
+  charge(uid: number, time = SLICE): void {
+    this.#user(uid).used += time
   }
 
   /** Calls `work`, which never throws, when it is the turn of this user. */

@@ -280,3 +280,17 @@ test('connections of one user are bounded, and others still get in', t =>
     },
     { maxConnectionsPerUser: 8 }
   ))
+
+test('watches of one user are bounded, over all its clients', t =>
+  withUsers(async (path, other, root) => {
+    const nobody = await other()
+    const refused = await nobody.run(`
+      const clients = await Promise.all(Array.from({ length: 10 }, () => store.connectStore(${JSON.stringify(path)}, { authorize: () => true })))
+      const all = await Promise.allSettled(clients.flatMap(client => Array.from({ length: 16 }, () => client.watch().next())))
+      return all.filter(({ status }) => status === 'rejected').map(({ reason }) => reason.message)`)
+    t.is(refused.length, 32)
+    t.regex(refused[0], /watches of user 65534, at most 128/)
+    const changes = root.watch()
+    t.like(await changes.next(), { value: { event: 'list' } })
+    await changes.return!()
+  }))
