@@ -22,6 +22,7 @@ const NAMES = { [VICTIM]: 2000, [FLOODER]: 7900 }
 const CONNECTIONS = { [VICTIM]: 20, [FLOODER]: 80 }
 
 const [, , role, path, ...rest] = process.argv
+process.on('disconnect', () => process.exit(1)) // its parent has ended
 const anybody = { authorize: () => true }
 let requests = 0
 
@@ -51,7 +52,7 @@ const FLOODS: Record<string, (channel: Channel, index: number) => Promise<void>>
     }),
   list: channel => pipelined(32, () => asked(channel, { do: 'list' })),
   listNothing: channel => pipelined(32, () => asked(channel, { do: 'list', names: 'none-at-all' })),
-  listUnread: async (channel, index) => {
+  listUnread: async channel => {
     // Nobody reads the answers
     for (;;) await Promise.all(Array.from({ length: 500 }, () => asked(channel, { do: 'list' })))
   },
@@ -100,7 +101,7 @@ const FLOODS: Record<string, (channel: Channel, index: number) => Promise<void>>
       for (const one of lease?.descriptors ?? []) one.close()
       if (lease) await asked(channel, { do: 'release', entry: lease.entry })
     }),
-  async leaseMany(channel, index) {
+  async leaseMany(_channel, index) {
     // Thousands of leases come back at once
     if (index >= 2) return
     for (;;) {
@@ -241,6 +242,9 @@ async function main(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'passfd-bench-store-'))
   chmodSync(folder, 0o755)
   const names = positionals.length > 0 ? positionals : Object.keys(FLOODS)
+  const unknown = names.find(name => FLOODS[name] === undefined)
+  if (unknown !== undefined)
+    throw new Error(`there is no flood ${unknown}; there are: ${Object.keys(FLOODS).join(', ')}`)
   console.log(`copy() of another user, in ms; load ${loadavg()[0]!.toFixed(1)} at the start`)
   console.log(`${'flood'.padEnd(18)}    p50    p99    max   store's longest turn   requests/s   store RSS MB   load`)
   try {
