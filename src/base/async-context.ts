@@ -1,6 +1,7 @@
 /** The async contexts (async_hooks) in which the program's functions are called. */
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import type { EventEmitter } from 'node:events'
+import { throwLater } from './throw-later.ts'
 
 /**
  * Before AsyncContextFrame (Node 24) a resource holds the stores of AsyncLocalStorage. A store that `enterWith` sets in a callback stays in the
@@ -40,6 +41,16 @@ export class AsyncContext {
   emit(emitter: EventEmitter<any>, event: string | symbol, ...args: unknown[]): boolean {
     if (emitter.listenerCount(event) === 0) return emitter.emit(event, ...args)
     return this.run(() => emitter.emit(event, ...args))
+  }
+
+  /** As `emit()`, but what a listener throws is thrown later, so that it does not disturb the caller. */
+  tell(emitter: EventEmitter<any>, event: string | symbol, ...args: unknown[]): boolean {
+    try {
+      return this.emit(emitter, event, ...args)
+    } catch (error) {
+      throwLater(error)
+      return true
+    }
   }
 
   /** Reports to async hooks that it has ended. It can still be used; then the garbage collector reports the rest. */

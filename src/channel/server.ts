@@ -8,7 +8,6 @@ import { EINTR } from '../base/errno.ts'
 import { abortError, checked, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
-import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { activatedOr } from '../descriptor/activated.ts'
 import { authorized, holdRights, moveIn } from '../descriptor/admission.ts'
@@ -296,11 +295,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   /** Nothing that a listener throws disturbs the server. */
   #tell(event: keyof ServerEvents, ...args: unknown[]): void {
-    try {
-      this.#context.emit(this, event, ...args)
-    } catch (error) {
-      throwLater(error)
-    }
+    this.#context.tell(this, event, ...args)
   }
 
   #opened(channel: Channel<In, Out>, guest: Guest): void {

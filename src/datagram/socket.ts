@@ -8,7 +8,6 @@ import { EAGAIN } from '../base/errno.ts'
 import { abortError, asError, type Failure, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
-import { throwLater } from '../base/throw-later.ts'
 import { keepAlive } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { discard } from '../os/loop.ts'
@@ -284,11 +283,7 @@ export class DatagramSocket
 
   /** Nothing that a listener throws disturbs the socket. */
   #tell(event: keyof DatagramEvents, ...args: unknown[]): void {
-    try {
-      this.#context.emit(this, event, ...args)
-    } catch (error) {
-      throwLater(error)
-    }
+    this.#context.tell(this, event, ...args)
   }
 
   // --- the event loop

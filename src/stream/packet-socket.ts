@@ -342,13 +342,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
 
   /** Throws a listener's exception later, so that it does not stop the next packet. */
   #tell(event: keyof PacketSocketEvents, ...args: unknown[]): void {
-    try {
-      this.#context.emit(this, event, ...args)
-    } catch (error) {
-      process.nextTick(() => {
-        throw error
-      })
-    }
+    this.#context.tell(this, event, ...args)
   }
 
   static {

@@ -240,13 +240,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
 
   /** What a listener throws is the program's affair, not this server's. */
   #tell(event: keyof StreamServerEvents<Connection>, ...args: unknown[]): void {
-    try {
-      this.#context.emit(this, event, ...args)
-    } catch (error) {
-      process.nextTick(() => {
-        throw error
-      })
-    }
+    this.#context.tell(this, event, ...args)
   }
 
   #close(error: Error | undefined): Promise<void> {

@@ -7,7 +7,6 @@ import { deferred } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
-import { throwLater } from '../base/throw-later.ts'
 import { MAX_TIMEOUT } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { type BindSpec, Descriptor } from '../descriptor/descriptor.ts'
@@ -519,12 +518,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
 
   /** Nothing that a listener throws disturbs the takeover. False: there is none. */
   #emit<Name extends keyof SeatEvents>(name: Name, ...values: SeatEvents[Name]): boolean {
-    try {
-      return this.#context.emit(this, name, ...values)
-    } catch (error) {
-      throwLater(error)
-      return true
-    }
+    return this.#context.tell(this, name, ...values)
   }
 
   #reportHeld(): void {

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage, createHook, executionAsyncId } from 'node:async_hooks'
 import diagnostics from 'node:diagnostics_channel'
-import { type EventEmitter, once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { ExecutionContext } from 'ava'
 import { AsyncContext, bound } from '../../src/base/async-context.ts'
 import * as datagram from '../../src/datagram/index.ts'
@@ -673,6 +673,22 @@ for (const [title, expected, work] of rows) {
     )
   })
 }
+
+test('tell: what a listener throws comes later, and the answer is whether somebody listens', async t => {
+  const context = new AsyncContext('PASSFD_SERVER')
+  const emitter = new EventEmitter()
+  t.false(context.tell(emitter, 'news'))
+  const thrown = new Promise(resolve => process.prependOnceListener('uncaughtException', resolve))
+  const others = process.listeners('uncaughtException').slice(1)
+  for (const other of others) process.off('uncaughtException', other)
+  emitter.on('news', (...values) => {
+    throw new RangeError(values.join())
+  })
+  t.true(context.tell(emitter, 'news', 1, 2))
+  t.like(await thrown, { name: 'RangeError', message: '1,2' })
+  for (const other of others) process.on('uncaughtException', other)
+  context.end()
+})
 
 test('what one channel sets is seen by no other that wakes up with it', async t => {
   const ends = await Promise.all(Array.from({ length: 8 }, () => connected()))

@@ -2,7 +2,6 @@
 import type { EventEmitter } from 'node:events'
 import type { AsyncContext } from '../../base/async-context.ts'
 import { asError, type Failure, PassfdError } from '../../base/errors.ts'
-import { throwLater } from '../../base/throw-later.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
 import { type Report, warnOf } from '../../takeover/place.ts'
 import type { SupervisorEvents } from './commands.ts'
@@ -36,11 +35,7 @@ export class Reports {
 
   /** Nothing that a listener throws disturbs the supervisor. */
   emit<Name extends keyof SupervisorEvents>(name: Name, ...values: SupervisorEvents[Name]): void {
-    try {
-      this.#context.emit(this.#emitter, name, ...(values as unknown[]))
-    } catch (error) {
-      throwLater(error)
-    }
+    this.#context.tell(this.#emitter, name, ...(values as unknown[]))
   }
 
   /** Emits the event. If `run()` runs the supervisor, and the event has no listener, it emits a process warning. */
