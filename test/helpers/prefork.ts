@@ -274,6 +274,20 @@ export function startWrk(
   }
 }
 
+/** Of the clients of a server that was killed so often, only those were lost that it had accepted: so many. */
+export function lostOnlyAccepted(
+  t: ExecutionContext,
+  { requests, errors }: WrkOutcome,
+  { kills, accepted }: { kills: number; accepted: number }
+): void {
+  t.log(`${kills} kills: ${requests} answered, ${JSON.stringify(errors)}; ${accepted} accepted when it was killed`)
+  t.true(requests > kills)
+  const refused = { ...errors, read: 0, write: 0 }
+  t.deepEqual(refused, { connect: 0, read: 0, write: 0, status: 0, timeout: 0 }, 'nobody is refused')
+  t.true(errors.read + errors.write <= accepted, `${errors.read} + ${errors.write} of ${accepted}`)
+  t.true(accepted > 0, 'it was never killed at its work')
+}
+
 /** See the fixture prefork-killer: a connection that a worker had accepted when it was killed. */
 export interface Accepted {
   port: number
