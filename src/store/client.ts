@@ -6,7 +6,6 @@ import { checkInteger, checkOwnCopy, checkPathText, checkType, invalid } from '.
 import { asError, PassfdError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
-import { throwLater } from '../base/throw-later.ts'
 import { time } from '../base/timers.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { decodeKept, encodeKept } from '../codec/kept-value.ts'
@@ -164,7 +163,6 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
       onTold: told => this.#onTold(told)
     })
     this.#leaseOwner = {
-      epoch: () => this.#link.epoch,
       keep: lease => this.#settleLease('keep', lease),
       release: lease => this.#settleLease('release', lease),
       over: lease => void this.#leases.delete(lease),
@@ -570,12 +568,7 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
 
   /** Nothing that a listener throws disturbs the client. */
   #emit<Name extends keyof StoreClientEvents>(name: Name, ...values: StoreClientEvents[Name]): boolean {
-    try {
-      return this.#context.emit(this, name, ...values)
-    } catch (error) {
-      throwLater(asError(error))
-      return true
-    }
+    return this.#context.tell(this, name, ...values)
   }
 
   static {

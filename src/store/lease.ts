@@ -5,7 +5,6 @@ import type { Kind } from '../descriptor/kind.ts'
 import type { Given } from './messages.ts'
 
 export interface LeaseOwner {
-  epoch(): string | undefined
   keep(lease: StoreLease): Promise<void>
   release(lease: StoreLease): Promise<void>
   /** It is settled. */

@@ -82,6 +82,8 @@ export class Link {
   #holders = 0
   /** When it has lost the store, by performance.now(). */
   #lostAt: number | undefined
+  /** A try to connect, which ends with this. */
+  readonly #ending = new AbortController()
   #pause: { timer: NodeJS.Timeout; end(): void } | undefined
 
   constructor(address: LinkAddress, options: LinkOptions, owner: LinkOwner) {
@@ -90,17 +92,9 @@ export class Link {
     this.#owner = owner
   }
 
-  get isConnected(): boolean {
-    return this.#channel !== undefined
-  }
-
   /** The store's process; undefined while there is none. */
   get peer(): Peer | undefined {
     return this.#channel?.peer
-  }
-
-  get epoch(): string | undefined {
-    return this.#epoch
   }
 
   /** The first connect. Rejects as `connect()`. */
@@ -149,6 +143,7 @@ export class Link {
     const channel = this.#channel
     this.#channel = undefined
     this.#pause?.end()
+    this.#ending.abort()
     this.#failAll(new PassfdError('STORE_CLIENT_CLOSED'))
     await channel?.close()
   }
@@ -322,7 +317,7 @@ export class Link {
       if (pause > 0) await this.#wait(pause)
       if (this.#isClosed) return
       try {
-        await this.#connect(undefined)
+        await this.#connect(this.#ending.signal)
         return
       } catch (error) {
         this.#unreachable(asError(error))

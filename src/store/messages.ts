@@ -12,11 +12,6 @@ export const MAX_VALUE = 65_536
 export const MAX_DESCRIPTORS = 253
 /** Bytes of a client's number, and of an epoch. */
 const ID = 16
-/** Numbers of watches that one client may have at a time. */
-export const MAX_WATCHES = 16
-/** The watches of all clients of one user; of root and of the store's user, which may have many programs. */
-export const MAX_WATCHES_PER_USER = 128
-export const MAX_WATCHES_OF_OWN = 1024
 /** Numbers of kept entries in one request. */
 export const MAX_KEPT = 1024
 /** The longest request, in bytes: a put of the longest value and the most descriptors. */
@@ -216,8 +211,12 @@ function flag(given: Record<string, unknown>, name: string): boolean | undefined
 }
 
 function wrong(detail: string): never {
-  const data = { detail }
-  throw new PassfdError('STORE_REQUEST', data, { data })
+  throw badRequest(detail)
+}
+
+/** ERR_PASSFD_STORE_REQUEST. */
+export function badRequest(detail: string): PassfdError {
+  return new PassfdError('STORE_REQUEST', { detail }, { data: { detail } })
 }
 
 const CODES = new Map<string, ErrorKey>(

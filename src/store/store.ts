@@ -6,47 +6,39 @@ import { AsyncContext } from '../base/async-context.ts'
 import { deferred } from '../base/deferred.ts'
 import { abortError, asError, type Failure, PassfdError } from '../base/errors.ts'
 import { mark } from '../base/package-copy.ts'
-import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { type Channel, sessionOf } from '../channel/channel.ts'
 import type { Message } from '../channel/message.ts'
 import { type ChannelServer, type listen, listenOwn } from '../channel/server.ts'
-import { Descriptor } from '../descriptor/descriptor.ts'
+import type { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { type Report, type Seat, takeOver } from '../takeover/index.ts'
 import { warnOf } from '../takeover/place.ts'
 import { ClientState } from './client-state.ts'
-import { now } from './deadlines.ts'
 import type { Entry, EntryFacts } from './entry.ts'
 import { checkFree, Holdings } from './holdings.ts'
 import {
+  badRequest,
   type EntryEvent,
   type Given,
   isBloated,
   MAX_REQUEST,
   MAX_VALUES,
-  MAX_WATCHES,
-  MAX_WATCHES_OF_OWN,
-  MAX_WATCHES_PER_USER,
   type Put,
   type Request,
   readRequest,
   type Told,
   VERSION
 } from './messages.ts'
-import { isName, matches } from './names.ts'
+import { matches } from './names.ts'
 import { type OpenStoreOptions, type StoreAddress, type StoreSettings, storeSettings } from './options.ts'
+import { Records } from './records.ts'
 import type { Right } from './rules.ts'
+import { clientOf, entryOf, readState, type State, stateOfClient, stateOfEntry } from './state.ts'
 import { Turns } from './turns.ts'
-import { type Occurrence, Watch } from './watch.ts'
+import { Watch } from './watch.ts'
+import { Watches } from './watches.ts'
 
-/** How long the leases of a client of the predecessor wait until it connects again, in ms. */
-const RETURN = 10_000
-/** How long the results of a client that is gone are kept, in ms, and of how many such clients of a user. */
-const FORGET = 600_000
-const MOST_GONE = 32
-/** A timer that is so much late, in ms: this process was stopped, and so perhaps the client. */
-const STALL = 1000
 /** How long a takeover may keep clients waiting, in ms: 10,000 descriptors take half a second. */
 const TAKEOVER = 20_000
 /** The time to the next try to listen, in ms. */
@@ -77,19 +69,6 @@ export interface StoreStatus {
   /** Of all names and values. */
   readonly bytes: number
   readonly clients: number
-}
-
-/** A store's state at a takeover: docs/store-protocol.md. */
-interface State {
-  version: number
-  epoch: Uint8Array
-  next: number
-  entries: (Omit<EntryFacts, 'value' | 'deadline'> & {
-    value?: Uint8Array
-    deadline?: number
-    lease?: { client: Uint8Array; id?: number; pid: number }
-  })[]
-  clients: { client: Uint8Array; uid: number; seen: number; done: [id: number, result: unknown][] }[]
 }
 
 type StoreListenAddress = Parameters<typeof listen>[0]
@@ -135,8 +114,7 @@ let open: (store: Store) => Promise<void>
 export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable {
   readonly #settings: StoreSettings
   readonly #holdings: Holdings
-  /** By the users of the clients. */
-  readonly #watches = new Map<number, Set<Watch>>()
+  readonly #watches: Watches
   /** By user: descriptors of answers that may be under way. */
   readonly #onTheWay = new Map<number, number>()
   readonly #turns = new Turns()
@@ -144,12 +122,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   readonly #ended = deferred()
   #nextSession = 1
   readonly #sessions = new Map<Channel<any, any>, Session>()
-  /** By the clients' own numbers: those that are connected, and those that may come back. */
-  readonly #records = new Map<string, ClientState>()
-  /** Records of clients that are not connected, with the timer of each. */
-  readonly #gone = new Map<ClientState, NodeJS.Timeout>()
-  /** Those of them that have no leases any more, the oldest first. */
-  readonly #remembered = new Set<ClientState>()
+  readonly #records: Records
   #epoch: Buffer = randomBytes(16)
   #server: ChannelServer<unknown, Told> | undefined
   #seat: Seat<State> | undefined
@@ -162,6 +135,11 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     markUncloneable(this)
     this.#settings = settings
     this.#holdings = new Holdings(settings.quotas, { onEvent: (event, entry) => this.#onEvent(event, entry) })
+    this.#watches = new Watches((uid, owner) => settings.rules.allowSome('read', uid, owner))
+    this.#records = new Records({
+      isFrozen: () => this.#frozen !== undefined,
+      releaseAll: state => this.#holdings.releaseAll(state)
+    })
   }
 
   /** What it holds now. */
@@ -276,10 +254,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     this.#refuseWaiting()
     for (const session of this.#sessions.values()) this.#endWatches(session)
     await this.#server?.close()
-    for (const timer of this.#gone.values()) clearTimeout(timer)
-    this.#gone.clear()
-    this.#records.clear()
-    this.#remembered.clear()
+    this.#records.close()
     if (isOwner) await this.#seat?.stop()
     else await this.#seat?.ended
     this.#holdings.close()
@@ -296,18 +271,12 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   #freeze(): State {
     this.#freezeRequests()
     this.#holdings.pause()
-    const records = [...this.#records.values()]
     return {
       version: VERSION,
       epoch: this.#epoch,
       next: this.#holdings.next,
-      entries: [...this.#holdings.entries].map(stateOf),
-      clients: records.map(({ key, uid, seen, done }) => ({
-        client: Buffer.from(key!, 'hex'),
-        uid,
-        seen,
-        done: done.map(({ id, result }) => [id, result])
-      }))
+      entries: [...this.#holdings.entries].map(stateOfEntry),
+      clients: [...this.#records.all.values()].map(stateOfClient)
     }
   }
 
@@ -322,27 +291,13 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
 
   #restore({ epoch, next, entries, clients }: State): void {
     this.#epoch = Buffer.from(epoch)
-    for (const { client, uid, seen, done } of clients) {
-      const state = new ClientState(uid, Buffer.from(client).toString('hex'))
-      state.forget(seen)
-      for (const [id, result] of done) state.note({ id, result })
-      this.#records.set(state.key!, state)
-    }
-    const restored = entries.map(({ lease, value, deadline, ...facts }) => {
-      const client = lease === undefined ? undefined : this.#records.get(Buffer.from(lease.client).toString('hex'))
-      return {
-        ...facts,
-        value,
-        deadline,
-        lease: client === undefined ? undefined : { client, id: lease!.id, pid: lease!.pid }
-      }
-    })
-    this.#holdings.restore(restored, next)
-    for (const state of this.#records.values())
-      this.#after(RETURN, state, () => {
-        this.#holdings.releaseAll(state)
-        this.#remember(state)
-      })
+    const states = clients.map(clientOf)
+    for (const state of states) this.#records.add(state)
+    this.#holdings.restore(
+      entries.map(entry => entryOf(entry, this.#records.all)),
+      next
+    )
+    for (const state of states) this.#records.await(state)
   }
 
   #letGo(successor: Peer): void {
@@ -395,37 +350,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     if (state.channel !== channel) return
     state.channel = undefined
     this.#holdings.releaseAll(state)
-    if (state.key !== undefined) this.#remember(state)
-  }
-
-  /** The client may come back, and ask again for what it has no answer to. */
-  #remember(state: ClientState): void {
-    this.#after(FORGET, state, () => this.#forget(state))
-    this.#remembered.add(state)
-    const others = [...this.#remembered].filter(({ uid }) => uid === state.uid)
-    if (others.length > MOST_GONE) this.#forget(others[0]!)
-  }
-
-  #after(time: number, state: ClientState, work: () => void): void {
-    const due = now() + time
-    const timer = setTimeout(() => {
-      // While its state is given to a successor, nothing changes
-      if (this.#frozen === undefined && now() - due < STALL) work()
-      else this.#after(time, state, work)
-    }, time)
-    this.#gone.set(state, timer.unref())
-  }
-
-  #forget(state: ClientState): void {
-    this.#return(state)
-    this.#records.delete(state.key!)
-  }
-
-  /** It is not waited for any more. */
-  #return(state: ClientState): void {
-    clearTimeout(this.#gone.get(state))
-    this.#gone.delete(state)
-    this.#remembered.delete(state)
+    if (state.key !== undefined) this.#records.remember(state)
   }
 
   // --- requests
@@ -590,7 +515,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   #hello({ store, client, kept }: Request & { do: 'hello' }, session: Session): unknown {
     if (store < VERSION) throw badRequest('store is no version from 1 on')
     if (session.begun || session.state.key !== undefined) throw badRequest('hello is not the first request')
-    const known = this.#records.get(client)
+    const known = this.#records.all.get(client)
     const { uid } = session.state
     if (known !== undefined && known.uid !== uid) throw badRequest('client is the number of another client')
     const current = known?.channel === undefined ? undefined : this.#sessions.get(known.channel)
@@ -601,8 +526,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
     if (current !== undefined) this.#replace(current)
     const state = known ?? new ClientState(uid, client)
     state.channel = session.channel
-    this.#return(state)
-    this.#records.set(client, state)
+    this.#records.add(state)
     session.state = state
     const gone = this.#notKept(kept, state)
     return { store: VERSION, epoch: this.#epoch, known: known !== undefined, gone, leases: [...state.leases] }
@@ -633,9 +557,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   #watch({ watch: number, ...selection }: Request & { do: 'watch' }, session: Session): void {
     const { watches, state, channel, uid } = session
     if (watches.has(number)) throw badRequest(`watch ${number} is there`)
-    const others = this.#watches.get(uid) ?? new Set()
-    checkRoom(watches.size, 'watches of a client', MAX_WATCHES)
-    checkRoom(others.size, `watches of user ${uid}`, isOwn(uid) ? MAX_WATCHES_OF_OWN : MAX_WATCHES_PER_USER)
+    this.#watches.checkRoom(uid, watches.size)
     const watch = new Watch(number, {
       part: (after, shown) => this.#holdings.part(after, shown),
       shows: this.#shown(selection, state),
@@ -646,17 +568,14 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
       later: work => this.#turns.later(uid, work)
     })
     watches.set(number, watch)
-    this.#watches.set(uid, others.add(watch))
+    this.#watches.add(uid, watch)
   }
 
   #unwatch(number: number, { watches, uid }: Session): void {
     const watch = watches.get(number)
     if (watch === undefined) return
-    watch.end()
     watches.delete(number)
-    const others = this.#watches.get(uid)!
-    others.delete(watch)
-    if (others.size === 0) this.#watches.delete(uid)
+    this.#watches.end(uid, watch)
   }
 
   /** The entries that a client selects and may read. Throws ERR_PASSFD_STORE_DENIED if it may read nothing of the owner that it names. */
@@ -695,12 +614,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   }
 
   #onEvent(event: EntryEvent, entry: Entry): void {
-    let occurrence: Occurrence | undefined
-    for (const [uid, watches] of this.#watches) {
-      if (!this.#settings.rules.allowSome('read', uid, entry.facts.owner)) continue
-      occurrence ??= { event, facts: entry.facts, entry: entry.shown() }
-      for (const watch of watches) watch.onEvent(occurrence)
-    }
+    this.#watches.onEvent(event, entry)
     if (event === 'put' || event === 'leased' || event === 'returned') return
     for (const { channel } of entry.keepers)
       if (channel !== undefined) void send(channel, { event: 'gone', entry: entry.facts.entry })
@@ -714,12 +628,7 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
 
   /** Nothing that a listener throws disturbs the store. */
   #emit<Name extends keyof StoreEvents>(name: Name, ...values: StoreEvents[Name]): boolean {
-    try {
-      return this.#context.emit(this, name, ...values)
-    } catch (error) {
-      throwLater(asError(error))
-      return true
-    }
+    return this.#context.tell(this, name, ...values)
   }
 
   static {
@@ -728,24 +637,6 @@ export class Store extends EventEmitter<StoreEvents> implements AsyncDisposable 
   }
 }
 mark(Store, 'Store')
-
-/** What a predecessor gives. Throws ERR_PASSFD_STORE_REQUEST for a state that this version does not understand: the predecessor goes on then. */
-function readState(given: State): State {
-  const { version, epoch, next, entries, clients } = given ?? {}
-  const isState =
-    version === VERSION &&
-    epoch instanceof Uint8Array &&
-    Number.isSafeInteger(next) &&
-    Array.isArray(entries) &&
-    entries.every(({ entry, name, owner, descriptors }) => {
-      const isList = Array.isArray(descriptors) && descriptors.every(one => one instanceof Descriptor)
-      return isList && isName(name) && Number.isSafeInteger(entry) && Number.isSafeInteger(owner)
-    }) &&
-    Array.isArray(clients) &&
-    clients.every(({ client, done }) => client instanceof Uint8Array && Array.isArray(done))
-  if (!isState) throw badRequest(`the state of the predecessor is not of version ${VERSION}`)
-  return given
-}
 
 /** Closes the descriptors of an answer that was not sent. */
 function closeAll(answer: unknown): void {
@@ -766,40 +657,6 @@ async function send(channel: Channel<unknown, Told>, told: Told): Promise<void> 
   } catch (error) {
     channel.destroy(asError(error))
   }
-}
-
-function isOwn(uid: number): boolean {
-  return uid === 0 || uid === process.geteuid!()
-}
-
-/** Throws ERR_PASSFD_STORE_FULL. */
-function checkRoom(used: number, what: string, limit: number): void {
-  const data = { what, limit }
-  if (used >= limit) throw new PassfdError('STORE_FULL', data, { data })
-}
-
-function stateOf({ facts, lease }: Entry): State['entries'][number] {
-  const { value, deadline, ...rest } = facts
-  const client = lease?.client.key
-  return {
-    ...rest,
-    ...(value === undefined ? {} : { value }),
-    ...(deadline === undefined ? {} : { deadline }),
-    // A client that has not said who it is can't come back
-    ...(client === undefined
-      ? {}
-      : {
-          lease: {
-            client: Buffer.from(client, 'hex'),
-            ...(lease!.id === undefined ? {} : { id: lease!.id }),
-            pid: lease!.pid
-          }
-        })
-  }
-}
-
-function badRequest(detail: string): PassfdError {
-  return new PassfdError('STORE_REQUEST', { detail }, { data: { detail } })
 }
 
 function denied(right: Right, uid: number, owner: number, name: string): PassfdError {

@@ -22,7 +22,6 @@ function leased(meanwhile: (lease: StoreLease) => void = () => {}) {
     lease.checkNotOver() // as the request is sent again
   }
   const lease: StoreLease = new StoreLease(given, {
-    epoch: () => 'x',
     keep: () => settle('keep', lease),
     release: () => settle('release', lease),
     over: () => asked.push('over'),

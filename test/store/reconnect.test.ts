@@ -1,11 +1,12 @@
 /** A store that is replaced, killed, or lost for a while; and clients that die: in processes of their own. */
 import { Descriptor } from '../../src/index.ts'
+import { native } from '../../src/os/native.ts'
 import { connectStore, type StoreClient } from '../../src/store/index.ts'
 import { identity } from '../helpers/facts.ts'
 import { times } from '../helpers/full.ts'
 import { socketPath } from '../helpers/path.ts'
 import { memory, startProgram, startStore, textIn } from '../helpers/store.ts'
-import { test, testInCi, until } from '../helpers/test.ts'
+import { openDescriptors, test, testInCi, until } from '../helpers/test.ts'
 
 const code = (key: string) => ({ code: `ERR_PASSFD_${key}` })
 const TAKEOVER = { takeover: true }
@@ -193,6 +194,20 @@ test('a store that is taken over says nothing on stderr', async t => {
   const ends = [await startStore(path, TAKEOVER), await startStore(path, TAKEOVER)]
   await ends[1]!.run('await kept.store.close()')
   for (const program of ends) t.is(await program.stderr(), '')
+})
+
+test('close ends a try to connect to a store that does not answer', async t => {
+  const path = socketPath()
+  await using first = await startStore(path)
+  const client = await connectStore(path)
+  await first.kill()
+  const silent = await Descriptor.bind({ path }) // it listens, and nobody accepts
+  await until(() => native.queued(silent.borrow()) > 0, 'the client tries to connect')
+  const connecting = openDescriptors().size
+  await client.close()
+  await until(() => openDescriptors().size < connecting, 'its socket is closed', 5)
+  silent.close()
+  t.is(client.peer, undefined)
 })
 
 test('a watch goes on over a takeover and over a lost store, with a list each time', async t => {
