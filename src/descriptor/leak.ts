@@ -1,6 +1,6 @@
 /** Closes a Descriptor that is collected while open, and emits one process warning. */
 import { setImmediate } from 'node:timers'
-import { native } from '../os/native.ts'
+import { discard } from '../os/loop.ts'
 
 /** With `PASSFD_TRACE=1` in the environment the warning names the place where the Descriptor was made or claimed. */
 const tracing = process.env.PASSFD_TRACE === '1'
@@ -12,11 +12,9 @@ interface Watched {
 }
 
 let warned = false
-const one = new Int32Array(1)
 
 const registry = new FinalizationRegistry<Watched>(({ fd, what, origin }) => {
-  one[0] = fd
-  native.closeLater(one, 0, 1, 0)
+  discard([fd])
   if (warned && origin === undefined) return
   warned = true
   process.emitWarning(

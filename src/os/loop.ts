@@ -109,8 +109,16 @@ export function discard(fds: readonly number[], done?: (count: number) => void):
       nextClosing = nextClosing === 0x7fffffff ? 1 : nextClosing + 1
       closings.set(tag, done)
     }
-    native.closeLater(batch, 0, count, tag)
+    if (native.closeLater(batch, 0, count, tag) < 0) closeHere(count, tag)
   }
+}
+
+/** Closes what the helper threads can't be given, because there is no memory for it: this may block, but nothing stays open. */
+function closeHere(count: number, tag: number): void {
+  const closed = native.closeMany(batch, 0, count)
+  const done = closings.get(tag)
+  closings.delete(tag)
+  if (done !== undefined) setImmediate(done, closed).unref()
 }
 
 /** Closes numbers whose close(2) cannot block, on this thread. Returns how many were closed. */
