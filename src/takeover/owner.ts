@@ -184,7 +184,10 @@ export class Owner {
       maxConnections: 256,
       requestTimeout: 0
     })
-    const server = await opening
+    const server = await opening.catch(error => {
+      listening[Symbol.dispose]() // it is still ours, and a client would wait at it for ever
+      throw error
+    })
     this.#server = server.unref()
     if (this.#over) {
       await server.close({ channels: false })

@@ -15,6 +15,23 @@ import { answerAt, end, first, HTTP, naming, rejects, seated } from '../helpers/
 import { asked, startSeat } from '../helpers/takeover.ts'
 import { openDescriptors, test, testInCi, until } from '../helpers/test.ts'
 
+/** An owner without listeners. */
+const QUIET = {
+  program: { pid: process.pid, passfd: '', runtime: '' },
+  generation: 1,
+  limits: { attemptTimeout: 60_000, freezeTimeout: 60_000, busy: 'wait' as const },
+  authorize: undefined,
+  chain: () => [],
+  hooks: {
+    offer: () => [],
+    drops: () => {},
+    freeze: async () => [],
+    rollBack: () => {},
+    letGo: () => {},
+    report: () => {}
+  }
+}
+
 testInCi('without descriptors the predecessor does not freeze, and the successor does not commit', async t => {
   const path = temporaryPath('seat')
   const options = { listeners: HTTP }
@@ -86,13 +103,10 @@ test('what is served after ready() is accepted from in every lane', async t => {
   const life = new Life()
   const { accepting } = Owner.begin(
     {
+      ...QUIET,
       path: takeoverPath,
-      program: { pid: process.pid, passfd: '', runtime: '' },
-      generation: 1,
-      limits: { attemptTimeout: 60_000, freezeTimeout: 60_000, busy: 'wait' },
-      authorize: undefined,
-      chain: () => [],
       hooks: {
+        ...QUIET.hooks,
         offer: () =>
           [listener, further].map((one, lane) => ({
             name: 'http',
@@ -101,11 +115,7 @@ test('what is served after ready() is accepted from in every lane', async t => {
             options: {},
             listener: one.dup()
           })),
-        drops: () => {},
-        freeze: async () => [],
-        rollBack: () => {},
-        letGo: (_, successor) => void successor.end().then(letGo.resolve),
-        report: () => {}
+        letGo: (_, successor) => void successor.end().then(letGo.resolve)
       }
     },
     life,
@@ -121,6 +131,16 @@ test('what is served after ready() is accepted from in every lane', async t => {
   for (const one of [listener, further]) one.close()
   life.end()
   await end(seat)
+})
+
+test('the copy of a path’s socket that can’t be listened on is closed', async t => {
+  const { readable, writable } = Descriptor.pipe()
+  const life = new Life()
+  const { accepting } = Owner.begin({ ...QUIET, path: readable }, life, writable)
+  t.is((await t.throwsAsync<NodeJS.ErrnoException>(accepting)).code, 'ERR_PASSFD_DESCRIPTOR_KIND')
+  t.true(writable.closed)
+  life.end()
+  if (!readable.closed) readable.close()
 })
 
 test('an offer that can’t be read leaves nothing open', async t => {
