@@ -6,7 +6,7 @@ export async function resolve(specifier, context, next) {
   const [, door] = /^passfd(\/\w+|)$/.exec(specifier) ?? []
   if (door !== undefined) return { url: `${root}build/dist${door}/index.js`, format: 'module', shortCircuit: true }
   const found = await next(specifier, context)
-  if (!found.url.startsWith(root) || !/^(?:src|test|bench|examples)\/.*\.ts$/.test(found.url.slice(root.length)))
+  if (!found.url.startsWith(root) || !/^(?:src|test|bench|examples|attack)\/.*\.ts$/.test(found.url.slice(root.length)))
     return found
   return { url: `${root}build/${found.url.slice(root.length, -3)}.js`, format: 'module', shortCircuit: true }
 }

@@ -1,0 +1,83 @@
+/** What an attack is, and what it tells. */
+
+export interface Settings {
+  /** Chooses what is tried, and in which order: the same seed tries the same. */
+  readonly seed: number
+  /** How many things are tried, at most. */
+  readonly count: number
+  /** Ends the attack after so many ms, whatever it has tried by then. */
+  readonly time: number
+  /** Parts of the attack; none: all. */
+  readonly only: readonly string[]
+  /** A line for whoever watches. */
+  log(line: string): void
+}
+
+export interface Outcome {
+  /** What was done, and how often. */
+  readonly counts: Record<string, number>
+  /** Each a fault of passfd's, with what repeats it. */
+  readonly found: string[]
+}
+
+export interface Attack {
+  /** What must hold, as docs/reliability.md says it. */
+  readonly promise: string
+  /** What the attack does to it. */
+  readonly what: string
+  /** What `only` may name. */
+  readonly parts: readonly string[]
+  /** How many things a run tries if nobody says so; and a sample of it, as CI runs it. */
+  readonly count: number
+  readonly sample: number
+  /** For how long, in ms, unless all is tried before. */
+  readonly time: number
+  run(settings: Settings): Promise<Outcome>
+}
+
+/** What one part of an attack may do, and where it reports. */
+export interface Share {
+  readonly seed: number
+  readonly count: number
+  /** A time of performance.now(). */
+  readonly until: number
+  log(line: string): void
+  tell(what: string, more: number): void
+  found(fault: string): void
+}
+
+/** The parts that are asked for. */
+export function chosenOf(parts: readonly string[], { only }: Settings): readonly string[] {
+  const unknown = only.filter(name => !parts.includes(name))
+  if (unknown.length > 0) throw new Error(`unknown: ${unknown.join(', ')}. There are ${parts.join(', ')}`)
+  return only.length === 0 ? parts : only
+}
+
+/** Shares count and time out among the parts, one after the other: what one leaves the next ones have. `counts` says what is counted, the first of it by `count`. */
+export async function shareOut(
+  { seed, count, time, log }: Settings,
+  parts: readonly string[],
+  counts: Readonly<Record<string, number>>,
+  attack: (part: string, share: Share) => Promise<void>
+): Promise<Outcome> {
+  const outcome = { counts: { ...counts }, found: [] as string[] }
+  const [unit] = Object.keys(counts) as [string]
+  const end = performance.now() + time
+  for (const [at, part] of parts.entries()) {
+    const left = parts.length - at
+    await attack(part, {
+      seed,
+      count: Math.ceil((count - outcome.counts[unit]!) / left),
+      until: performance.now() + (end - performance.now()) / left,
+      log,
+      tell(what, more) {
+        outcome.counts[what]! += more
+      },
+      found(fault) {
+        outcome.found.push(fault)
+        log(fault)
+      }
+    })
+  }
+  return outcome
+}

@@ -1,0 +1,102 @@
+/** One of two processes is killed or stopped at any moment while they pass descriptors to each other. */
+import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
+import { Ends, problemsOf, SCENARIOS, SIDES, type Side } from '../pairs/ends.ts'
+import { randomBy } from '../random.ts'
+
+/** How long a stopped process stays so, in ms. */
+const STOPPED = 30
+
+const counts = { rounds: 0, kills: 0, stops: 0, 'promises that were settled': 0, 'with an error': 0 }
+
+export const kills: Attack = {
+  promise:
+    'If one process is killed, every promise of the other one is settled, it leaves nothing open, and goes on with the next one. A process that was stopped for a moment loses nothing.',
+  what: 'One of two processes gets KILL or STOP, at any moment of a round. The survivor is checked, then a round with a new process must succeed.',
+  parts: SCENARIOS,
+  count: 5000,
+  sample: 60,
+  time: 3_600_000,
+  run
+}
+
+function run(settings: Settings): Promise<Outcome> {
+  return shareOut(settings, chosenOf(SCENARIOS, settings), counts, attackScenario)
+}
+
+async function attackScenario(scenario: string, { seed, count, until, log, tell, found }: Share): Promise<void> {
+  const random = randomBy(seed)
+  let ends = await Ends.start(scenario)
+  try {
+    const usual = await timeOf(ends)
+    log(`${scenario}: a round takes ${usual.toFixed(1)} ms`)
+    for (let round = 0; round < count && performance.now() < until; round++) {
+      const side = SIDES[Math.floor(random() * SIDES.length)]!
+      const kills = random() < 0.7
+      // Beyond its usual time, too: the ends of a channel are a part of it
+      const moment = random() * usual * 1.3
+      const problems = kills ? await killAt(ends, side, moment, tell) : await stopAt(ends, side, moment, tell)
+      tell('rounds', 1)
+      tell(kills ? 'kills' : 'stops', 1)
+      if (problems.length === 0) continue
+      found(
+        `${scenario}, ${kills ? 'KILL' : 'STOP'} of ${side} after ${moment.toFixed(2)} ms (round ${round} of seed ${seed}): ${problems.join('; ')}`
+      )
+      await ends.close()
+      ends = await Ends.start(scenario)
+    }
+  } finally {
+    await ends.close()
+  }
+}
+
+async function timeOf(ends: Ends): Promise<number> {
+  const times: number[] = []
+  for (let turn = 0; turn < 5; turn++) {
+    let begun = 0
+    await ends.round({
+      begin() {
+        begun = performance.now()
+      },
+      end() {
+        times.push(performance.now() - begun)
+      }
+    })
+  }
+  return times.sort((a, b) => a - b)[2]!
+}
+
+async function killAt(ends: Ends, side: Side, moment: number, tell: Share['tell']): Promise<string[]> {
+  const { problems, outcomes } = await ends.round({ begin: () => at(moment, () => ends.signal(side, 'SIGKILL')) })
+  tell('promises that were settled', outcomes.length)
+  tell('with an error', outcomes.filter(([, outcome]) => outcome !== 'ok').length)
+  const survivor = side === 'near' ? 'far' : 'near'
+  const of = problems.filter(each => each.startsWith(survivor))
+  try {
+    await ends.restart(side)
+  } catch (error) {
+    of.push(`with a new process, ${(error as Error).message}`)
+  }
+  return of
+}
+
+async function stopAt(ends: Ends, side: Side, moment: number, tell: Share['tell']): Promise<string[]> {
+  const result = await ends.round({
+    begin: () =>
+      at(moment, () => {
+        ends.signal(side, 'SIGSTOP')
+        setTimeout(() => ends.signal(side, 'SIGCONT'), STOPPED)
+      })
+  })
+  tell('promises that were settled', result.outcomes.length)
+  return problemsOf(result)
+}
+
+/** More exact than a timer. */
+function at(moment: number, work: () => void): void {
+  const due = performance.now() + moment
+  const look = (): void => {
+    if (performance.now() >= due) work()
+    else setImmediate(look)
+  }
+  look()
+}

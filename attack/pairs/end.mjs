@@ -1,0 +1,64 @@
+// One of the two processes of a scenario: node end.mjs SCENARIO near|far FOLDER. It does what its parent says by Node's own channel, and reports.
+import { readdirSync } from 'node:fs'
+import { setTimeout as nap } from 'node:timers/promises'
+import { native } from '../../build/dist/os/native.js'
+import { PATIENCE, Round } from './round.mjs'
+import { announceShim } from './shim.mjs'
+
+const [, , name, side, folder] = process.argv
+const scenario = await import(`./scenarios/${name}.mjs`)
+/** What nobody caught, since the last round. */
+let uncaught = []
+process.on('uncaughtException', error => uncaught.push(`uncaught: ${error?.stack ?? error}`))
+process.on('unhandledRejection', error => uncaught.push(`unhandled: ${error?.stack ?? error}`))
+process.on('disconnect', () => process.exit())
+
+if (process.env.FAULTS !== undefined) announceShim()
+const mine = side === 'far' ? await scenario.far(folder) : await scenario.near(folder)
+let round
+const commands = {
+  async prepare() {
+    round = new Round()
+    await mine.prepare?.(round)
+  },
+  async run() {
+    await mine.run(round)
+  },
+  /** `alone`: the process at the far end has been killed. */
+  async check({ alone }) {
+    round.alone = alone
+    await mine.check?.(round)
+  },
+  async finish() {
+    await round.finish()
+    return { outcomes: round.outcomes, problems: round.problems }
+  },
+  facts: () => facts(),
+  /** Until as much is open as `before`; says what else is. */
+  async settle(before) {
+    const until = performance.now() + PATIENCE
+    for (let turns = 0; ; turns++) {
+      const now = native.pendingCloses() === 0 ? facts() : undefined
+      if (now?.open === before.open && now.held === before.held) break
+      if (performance.now() > until) return { leak: `${JSON.stringify(now)} instead of ${JSON.stringify(before)}` }
+      await (turns < 20 ? new Promise(setImmediate) : nap(1))
+    }
+    return {}
+  }
+}
+process.on('message', async ({ command, given }) => {
+  const report = {}
+  try {
+    Object.assign(report, await commands[command](given))
+  } catch (error) {
+    report.thrown = `${error?.stack ?? error}`
+  }
+  report.uncaught = uncaught
+  uncaught = []
+  process.send(report)
+})
+process.send({ ready: true })
+
+function facts() {
+  return { open: readdirSync('/proc/self/fd').length, held: native.held() }
+}

@@ -1,0 +1,205 @@
+/** The two processes of a scenario, and how they go through it, again and again. */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export type Side = 'near' | 'far'
+export const SIDES = ['near', 'far'] as const
+
+/** All scenarios: programs of two processes that pass descriptors to each other, or share something that passes them. */
+export const SCENARIOS: readonly string[] = readdirSync(here('scenarios'))
+  .map(file => basename(file, '.mjs'))
+  .sort()
+
+/** What a process reports after a command; end.mjs. */
+interface Report {
+  outcomes?: Outcomes
+  problems?: string[]
+  uncaught?: string[]
+  thrown?: string
+  leak?: string
+  open?: number
+  held?: number
+}
+
+/** What was promised in a round, and 'ok' or the code of the error. */
+export type Outcomes = [what: string, outcome: string][]
+
+export interface Result {
+  readonly problems: string[]
+  readonly outcomes: Outcomes
+}
+
+/** What happens to a round. */
+export interface Spoiler {
+  /** Called when all is prepared, as `near` begins. */
+  begin?(): void
+  /** Called when `near` is through, before anything is checked. */
+  end?(): void | Promise<void>
+}
+
+/** Rounds without a fault, before the open files of both processes are counted: what is opened once is open then. */
+const WARM_UP = 5
+/** How long an answer may take, in ms: every single promise of a round has its own, shorter limit. */
+const ANSWER = 60_000
+
+function here(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url))
+}
+
+class End {
+  readonly #child: ChildProcess
+  readonly #side: Side
+  #stderr = ''
+  #ended: string | undefined
+
+  constructor(scenario: string, side: Side, folder: string, env: NodeJS.ProcessEnv) {
+    this.#side = side
+    this.#child = fork(here('end.mjs'), [scenario, side, folder], {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'inherit', process.env.DBG ? 'inherit' : 'pipe', 'ipc'],
+      execArgv: []
+    })
+    this.#child.stderr?.setEncoding('utf8').on('data', text => {
+      this.#stderr += text
+    })
+    this.#child.once('exit', (code, signal) => {
+      this.#ended = `its process has ended with ${signal ?? code}: ${this.#stderr}`
+    })
+  }
+
+  get ended(): boolean {
+    return this.#ended !== undefined
+  }
+
+  async ready(): Promise<void> {
+    const { thrown } = await this.#next()
+    if (thrown !== undefined) throw new Error(thrown)
+  }
+
+  async ask(command: string, given?: unknown): Promise<Report> {
+    if (this.#ended !== undefined) return { thrown: this.#ended }
+    const answer = this.#next()
+    this.#child.send({ command, given }, () => {})
+    return answer
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name)
+  }
+
+  async close(): Promise<void> {
+    const over = this.ended ? undefined : once(this.#child, 'exit')
+    this.#child.kill('SIGKILL')
+    await over
+  }
+
+  #next(): Promise<Report> {
+    return new Promise(resolve => {
+      const done = (report: Report): void => {
+        clearTimeout(timer)
+        this.#child.off('message', done as never).off('exit', onExit)
+        resolve(report)
+      }
+      const onExit = (): void => done({ thrown: this.#ended! })
+      const timer = setTimeout(() => {
+        this.#child.kill('SIGKILL')
+        done({ thrown: `${this.#side} says nothing for ${ANSWER / 1000} s` })
+      }, ANSWER)
+      this.#child.once('message', done as never).once('exit', onExit)
+    })
+  }
+}
+
+export class Ends {
+  /** What both have in common: sockets, and what an attack puts there. */
+  readonly folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
+  readonly #scenario: string
+  readonly #environment: (side: Side, folder: string) => NodeJS.ProcessEnv
+  readonly #ends: Record<Side, End>
+  readonly #before: Partial<Record<Side, Report>> = {}
+
+  private constructor(scenario: string, environment: (side: Side, folder: string) => NodeJS.ProcessEnv) {
+    this.#scenario = scenario
+    this.#environment = environment
+    this.#ends = { far: this.#make('far'), near: this.#make('near') }
+  }
+
+  /** Starts both, and lets them go through some rounds. Rejects if one fails. `environment` is added to that of a process. */
+  static async start(
+    scenario: string,
+    environment: (side: Side, folder: string) => NodeJS.ProcessEnv = () => ({})
+  ): Promise<Ends> {
+    const ends = new Ends(scenario, environment)
+    try {
+      await Promise.all([ends.#ends.near.ready(), ends.#ends.far.ready()])
+      await ends.#warmUp(...SIDES)
+    } catch (error) {
+      await ends.close()
+      throw error
+    }
+    return ends
+  }
+
+  /** A round: it is prepared, `near` does what the scenario is about, and what is left is checked. */
+  async round({ begin, end }: Spoiler = {}): Promise<Result> {
+    const problems: string[] = []
+    const ask = async (side: Side, command: string, given?: unknown): Promise<Report> => {
+      const report = await this.#ends[side].ask(command, given)
+      const { problems: found = [], uncaught = [], thrown, leak } = report
+      for (const each of [...found, ...uncaught]) problems.push(`${side}: ${each}`)
+      if (thrown !== undefined) problems.push(`${side}: ${thrown}`)
+      if (leak !== undefined) problems.push(`${side} leaves open ${leak}`)
+      return report
+    }
+    const both = (command: string): Promise<Report[]> => Promise.all(SIDES.map(side => ask(side, command)))
+    await both('prepare')
+    begin?.()
+    await ask('near', 'run')
+    await end?.()
+    await ask('near', 'check', { alone: this.#ends.far.ended })
+    const [near] = await both('finish')
+    for (const side of SIDES) if (this.#before[side] !== undefined) await ask(side, 'settle', this.#before[side])
+    return { problems, outcomes: near!.outcomes ?? [] }
+  }
+
+  signal(side: Side, name: NodeJS.Signals): void {
+    this.#ends[side].signal(name)
+  }
+
+  /** Starts one again, in place of the one that has ended or ends now. */
+  async restart(side: Side): Promise<void> {
+    await this.#ends[side].close()
+    this.#ends[side] = this.#make(side)
+    await this.#ends[side].ready()
+    delete this.#before[side]
+    await this.#warmUp(side)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(SIDES.map(side => this.#ends[side].close()))
+    rmSync(this.folder, { recursive: true })
+  }
+
+  #make(side: Side): End {
+    return new End(this.#scenario, side, this.folder, this.#environment(side, this.folder))
+  }
+
+  /** Rounds that must succeed; afterwards every round of these processes must end with as much open as now. */
+  async #warmUp(...sides: Side[]): Promise<void> {
+    for (let turn = 0; turn < WARM_UP; turn++) {
+      const problems = problemsOf(await this.round())
+      if (problems.length > 0) throw new Error(`${this.#scenario} fails without a fault: ${problems.join('; ')}`)
+    }
+    for (const side of sides) this.#before[side] = await this.#ends[side].ask('facts')
+  }
+}
+
+/** Of a round in which nothing may fail. */
+export function problemsOf({ problems, outcomes }: Result): string[] {
+  const failed = outcomes.filter(([, outcome]) => outcome !== 'ok').map(([what, outcome]) => `${what}: ${outcome}`)
+  return failed.length === 0 ? problems : [...problems, `it fails: ${failed.join(', ')}`]
+}

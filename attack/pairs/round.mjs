@@ -1,0 +1,91 @@
+/** What one round of a scenario has promised, and whether it was kept. */
+import { writeSync } from 'node:fs'
+import { Descriptor } from '../../build/dist/index.js'
+
+/** How long anything may take, in ms. Calls that fail a thousand times in a row, and the waits of accept loops, are within it. */
+export const PATIENCE = Number(process.env.PATIENCE ?? 10_000)
+
+/** Errors that a program may get: passfd's own, the system's, and Node's for a stream or a request that has ended. */
+const isNamed = error =>
+  error instanceof Error &&
+  (/^(ERR_PASSFD_|E[A-Z0-9]+$|ERR_STREAM_|ERR_SOCKET_)/.test(error.code ?? '') || error.name === 'AbortError')
+
+let ids = 0
+
+export class Round {
+  /** [what, 'ok' or the error's code] */
+  outcomes = []
+  problems = []
+  /** The process at the far end has been killed. */
+  alone = false
+  #pipes = []
+  #closers = []
+
+  /** Waits until `promise` is settled, as it must be; gives its value, or undefined if it was rejected by an error that has a code. */
+  async settled(what, promise) {
+    let timer
+    const late = new Promise(resolve => {
+      timer = setTimeout(resolve, PATIENCE, 'late')
+    })
+    try {
+      const first = await Promise.race([promise.then(value => ({ value })), late])
+      if (first === 'late') {
+        this.problems.push(`${what} is not settled`)
+        promise.catch?.(() => {})
+        return undefined
+      }
+      this.outcomes.push([what, 'ok'])
+      return first.value
+    } catch (error) {
+      this.failed(what, error)
+      return undefined
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** As `settled`, for what may also throw at once. */
+  attempt(what, work) {
+    return this.settled(what, (async () => work())())
+  }
+
+  failed(what, error) {
+    this.outcomes.push([what, error?.code ?? error?.name ?? 'an error'])
+    if (!isNamed(error)) this.problems.push(`${what} fails without a code: ${error?.stack ?? error}`)
+  }
+
+  /** A pipe whose writing end is to be sent: whoever gets it writes its number and closes it. */
+  pipe() {
+    const { readable, writable } = Descriptor.pipe()
+    const pipe = { id: ++ids, readable, writable, writtenBy: '' }
+    this.#pipes.push(pipe)
+    return pipe
+  }
+
+  /** Something that the round must have closed at its end. */
+  later(close) {
+    this.#closers.push(close)
+  }
+
+  /** Closes what is left, and checks that nobody holds a pipe's end any more, and that each was written to by its own receiver, once at most. */
+  async finish() {
+    for (const close of this.#closers.splice(0).reverse()) await this.attempt('the end', close)
+    for (const { id, readable, writable } of this.#pipes.splice(0)) {
+      if (!writable.closed) writable.close()
+      const text = await this.settled('the end of a pipe', textOf(readable))
+      if (text === undefined) this.problems.push(`somebody holds the pipe of ${id}`)
+      else if (text !== '' && text !== `${id}\n`) this.problems.push(`the pipe of ${id} says ${JSON.stringify(text)}`)
+    }
+  }
+}
+
+/** What receivers do with a pipe's end: write the number that came with it. */
+export function writeId(descriptor, id) {
+  writeSync(descriptor.borrow(), `${id}\n`)
+}
+
+async function textOf(readable) {
+  let text = ''
+  for await (const chunk of readable.toReadable()) text += chunk
+  return text
+}

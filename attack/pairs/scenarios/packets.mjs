@@ -1,0 +1,52 @@
+/** A seqpacket socket: packets with descriptors, and their echo. */
+import { join } from 'node:path'
+import { connectPackets, listenPackets } from '../../../build/dist/stream/index.js'
+import { writeId } from '../round.mjs'
+
+export async function far(folder) {
+  const server = await listenPackets(join(folder, 'socket'), { handshakeTimeout: 1000 })
+  server.on('acceptError', () => {})
+  server.on('connection', socket => {
+    socket.on('message', ({ bytes, descriptors }) => {
+      for (const each of descriptors) {
+        writeId(each, Number(bytes))
+        each.close()
+      }
+      socket.send(bytes).catch(() => {})
+    })
+    socket.on('end', () => socket.end().catch(() => {}))
+  })
+  return {}
+}
+
+export function near(folder) {
+  let pipes
+  return {
+    prepare(round) {
+      pipes = Array.from({ length: 5 }, () => round.pipe())
+    },
+    async run(round) {
+      const socket = await round.settled('connect', connectPackets(join(folder, 'socket')))
+      if (socket === undefined) return
+      const sent = pipes.map(({ id }) => `${id}`)
+      const echoes = []
+      const complete = new Promise(resolve => {
+        socket.on('message', ({ bytes }) => {
+          echoes.push(`${bytes}`)
+          if (echoes.length === sent.length) resolve()
+        })
+      })
+      const results = await Promise.all(
+        pipes.map(({ id, writable }) => round.attempt('send', () => socket.send(`${id}`, [writable]).then(() => true)))
+      )
+      if (results.every(Boolean))
+        await Promise.race([round.settled('echoes or the end', Promise.race([complete, socket.closed]))])
+      await round.attempt('end', () => socket.end())
+      const closed = round.settled('closed', socket.closed)
+      if (results.some(result => result !== true)) socket.destroy()
+      await closed
+      if (echoes.some((echo, at) => sent.indexOf(echo) < at))
+        round.problems.push(`of ${sent} these came back: ${echoes}`)
+    }
+  }
+}

@@ -1,0 +1,71 @@
+/** A server in one process is replaced by that in the other one, with its state. */
+import { createServer, connect as dial } from 'node:net'
+import { join } from 'node:path'
+import { takeOver } from '../../../build/dist/takeover/index.js'
+
+const OPTIONS = { exit: false, signals: false, idleGrace: 0, freezeTimeout: 2000 }
+
+async function seated(folder) {
+  const seat = await takeOver({
+    ...OPTIONS,
+    path: join(folder, 'seat'),
+    listeners: { web: { path: join(folder, 'web') } }
+  })
+  seat.on('report', () => {})
+  return seat
+}
+
+const naming = name => createServer(socket => socket.on('error', () => {}).end(name))
+
+export function far(folder) {
+  return {
+    async prepare(round) {
+      const seat = await seated(folder)
+      await seat.listen('web', naming('far'))
+      await seat.ready({ freeze: () => ({ visits: 7 }) })
+      round.later(() => seat.stop())
+    }
+  }
+}
+
+export function near(folder) {
+  let serves
+  return {
+    async run(round) {
+      serves = false
+      const seat = await round.settled('seat', seated(folder))
+      if (seat === undefined) return
+      round.later(() => seat.stop())
+      const listening = await round.attempt('listen', async () => {
+        await seat.listen('web', naming('near'))
+        return true
+      })
+      if (!listening) return
+      let state
+      const inherited = await round.attempt('inherit', async () => {
+        state = await seat.inherit()
+        return true
+      })
+      if (!inherited) return
+      // There is none if the predecessor has ended meanwhile: then this is the first program
+      if (state !== undefined && state.visits !== 7) round.problems.push(`it has inherited ${JSON.stringify(state)}`)
+      serves = await round.attempt('ready', async () => {
+        await seat.ready()
+        return true
+      })
+    },
+    /** A client is answered, by the successor once `ready()` has resolved. */
+    async check(round) {
+      if (round.alone && !serves) return // its predecessor was killed, and it has not taken over
+      const answer = await round.attempt('a client', () => answerAt(join(folder, 'web')))
+      if (serves ? answer !== 'near' : !['near', 'far'].includes(answer))
+        round.problems.push(`the client was answered ${JSON.stringify(answer)}, serves: ${serves}`)
+    }
+  }
+}
+
+async function answerAt(path) {
+  let text = ''
+  for await (const part of dial(path)) text += part
+  return text
+}

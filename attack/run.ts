@@ -1,0 +1,57 @@
+/** `npm run attack -- NAME…`: see README.md here. */
+import { parseArgs } from 'node:util'
+import type { Attack, Outcome } from './attack.ts'
+import { faults } from './faults/attack.ts'
+import { kills } from './kills/attack.ts'
+
+const ATTACKS: Record<string, Attack> = { faults, kills }
+const USAGE = 'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] NAME…'
+
+const { values, positionals } = parseArgs({
+  options: {
+    sample: { type: 'boolean', default: false },
+    seed: { type: 'string', default: '1' },
+    count: { type: 'string' },
+    minutes: { type: 'string' },
+    only: { type: 'string', multiple: true, default: [] },
+    json: { type: 'boolean', default: false }
+  },
+  allowPositionals: true
+})
+const unknown = positionals.filter(name => !(name in ATTACKS))
+if (positionals.length === 0 || unknown.length > 0) {
+  if (unknown.length > 0) console.error(`unknown attack: ${unknown.join(', ')}`)
+  console.error(`${USAGE}\nAttacks: ${Object.keys(ATTACKS).join(', ')}`)
+  process.exit(2)
+}
+
+const outcomes: Record<string, Outcome & { seconds: number; seed: number }> = {}
+const seed = number('--seed', values.seed)
+for (const name of positionals) {
+  const attack = ATTACKS[name]!
+  console.error(`${name}: ${attack.what}`)
+  const begun = performance.now()
+  const outcome = await attack.run({
+    seed,
+    count:
+      values.count === undefined ? (values.sample ? attack.sample : attack.count) : number('--count', values.count),
+    time: values.minutes === undefined ? attack.time : number('--minutes', values.minutes) * 60_000,
+    only: values.only,
+    log: line => console.error(`  ${line}`)
+  })
+  const seconds = Math.round((performance.now() - begun) / 1000)
+  outcomes[name] = { ...outcome, seconds, seed }
+  const counts = Object.entries(outcome.counts).map(([what, count]) => `${count.toLocaleString('en')} ${what}`)
+  console.error(`${name}: ${counts.join(', ')}; found ${outcome.found.length}; seed ${seed}, ${seconds} s`)
+}
+if (values.json) console.log(JSON.stringify(outcomes, undefined, 2))
+process.exitCode = Object.values(outcomes).some(({ found }) => found.length > 0) ? 1 : 0
+
+function number(option: string, text: string): number {
+  const value = Number(text)
+  if (!Number.isFinite(value) || value < 0 || text === '') {
+    console.error(`${option} takes a number, not ${text}\n${USAGE}`)
+    process.exit(2)
+  }
+  return value
+}
