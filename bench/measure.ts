@@ -93,7 +93,7 @@ export interface Effort {
 }
 
 export const RUNS = 5
-/** Of CPU time, because it differs by a tenth from run to run and no hardware counts it exactly. */
+/** Of CPU time, which nothing counts exactly, and of several processes on two cores, which the kernel places: both differ by a tenth from run to run. */
 export const CPU_RUNS = 10
 const WARM_UP = 1200
 export const WHOLE: Effort = {

@@ -7,7 +7,7 @@ import {
   preforkPerWorker,
   preforkShared
 } from '../contenders.ts'
-import type { Row } from '../measure.ts'
+import { CPU_RUNS, type Row } from '../measure.ts'
 
 export default {
   what: 'HTTP requests to two workers on 64 connections that are kept alive, a request under way on each',
@@ -15,6 +15,7 @@ export default {
   better: 'more',
   placement: 'sharing two cores',
   warmUp: 2400,
+  runs: CPU_RUNS,
   ours: preforkPerWorker('keep-alive'),
   peers: {
     'passfd shared': preforkShared('keep-alive'),
