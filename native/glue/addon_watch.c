@@ -4,6 +4,7 @@
 #include "../waist/os.h"
 #include "function.h"
 #include "spinning.h"
+#include "turns.h"
 #include "watcher.h"
 
 /* What setup() was given lives as long as the binding: nothing here holds the realm that it came from. */
@@ -79,7 +80,14 @@ FUNCTION_OF_INT(ref, id, watcher_keep_alive(environment, id, true))
 FUNCTION_OF_INT(unref, id, watcher_keep_alive(environment, id, false))
 FUNCTION_OF_INT(spin, microseconds, spinning_prolong(environment, microseconds))
 
+FUNCTION(longest_turn)
+{
+	(void) argument;
+	return turns_longest(environment);
+}
+
 const struct function watch_functions[] = {
 	{"setup", call_setup}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
-	{"receive", call_receive}, {"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref}, {"spin", call_spin}, {NULL, NULL}
+	{"receive", call_receive}, {"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref}, {"spin", call_spin},
+	{"longestTurn", call_longest_turn}, {NULL, NULL}
 };

@@ -36,6 +36,10 @@ struct environment {
 	struct closed_batches *closed_batches; /* where they come back */
 	uv_idle_t spinning;    /* active: the loop doesn't sleep */
 	uint64_t spin_until;   /* in ns of uv_hrtime() */
+	uv_prepare_t turns;    /* active: turns of the loop are measured */
+	uint64_t turn_since;   /* when this turn began, in ns of uv_hrtime() */
+	uint64_t turn_idle;    /* how long the loop had slept until then, in ns */
+	uint64_t longest_turn; /* since it was asked for, in ns */
 
 	/* Since setup(): JavaScript's memory, kept by the binding. */
 	uint8_t *area;

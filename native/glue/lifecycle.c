@@ -4,6 +4,7 @@
 
 #include "closed_batches.h"
 #include "spinning.h"
+#include "turns.h"
 #include "watcher.h"
 
 static void end(struct environment *environment)
@@ -15,6 +16,7 @@ static void end(struct environment *environment)
 	if (environment->context != NULL)
 		napi_async_destroy(environment->env, environment->context);
 	spinning_end(environment);
+	turns_end(environment);
 	closed_batches_end(environment->closed_batches);
 }
 
@@ -52,6 +54,7 @@ struct environment *environment_create(napi_env env, napi_value binding)
 		return NULL;
 	}
 	spinning_create(environment);
+	turns_create(environment);
 	if (napi_add_async_cleanup_hook(env, on_end, environment, &environment->hook) != napi_ok
 		|| napi_wrap(env, binding, environment, on_collected, NULL, &environment->binding) != napi_ok) {
 		environment->collected = true; /* so that it is freed when its handles are closed */

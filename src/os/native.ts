@@ -259,6 +259,11 @@ export interface Native {
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
   /** For this many µs the loop polls for events and doesn't sleep. It does not keep the process running. */
   spin(microseconds: number): number
+  /**
+   * The longest turn of the loop since the last call, in µs, the present one included: so late its events were. The first call begins to measure, and
+   * returns 0. -ENOTSUP: this loop does not measure its sleep.
+   */
+  longestTurn(): number
   unwatch(id: number): number // leaves the loop at once (before any close: epoll(7)); the descriptor stays open
   ref(id: number): void
   unref(id: number): void

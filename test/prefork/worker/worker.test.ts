@@ -1,5 +1,6 @@
 /** What a worker's program can do, and its graceful end. */
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { WebSocket } from 'ws'
@@ -78,3 +79,32 @@ test('worker.stop() before it is ready: it has not got ready', async t => {
     await only(supervisor)
   })
 })
+
+test('the lag is how long the program has blocked the event loop; a worker that has nothing to do sleeps between its reports', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    worker.channel.serve(({ value }) => {
+      const until = performance.now() + value
+      while (performance.now() < until);
+    })
+    await worker.ready()`)
+  await supervising(t, { entry, heartbeat: 500 }, async supervisor => {
+    await supervisor.start()
+    const [worker] = supervisor.workers
+    const lag = (): number => supervisor.workers[0]!.lag
+    await worker!.channel.request(120)
+    await until(() => lag() >= 120, 'the lag')
+    t.true(lag() < 30_000, `${lag()}`)
+    await until(() => lag() < 120, 'a report without lag')
+    const before = wakeUps(worker!.pid!)
+    const over = performance.now() + 1000
+    await until(() => performance.now() > over, 'a second')
+    const count = wakeUps(worker!.pid!) - before
+    t.true(count < 12, `${count} wake-ups`)
+  })
+})
+
+/** How often the main thread of a process has slept. */
+function wakeUps(pid: number): number {
+  return Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1])
+}
