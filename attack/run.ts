@@ -2,9 +2,10 @@
 import { parseArgs } from 'node:util'
 import type { Attack, Outcome } from './attack.ts'
 import { faults } from './faults/attack.ts'
+import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
 
-const ATTACKS: Record<string, Attack> = { faults, kills }
+const ATTACKS: Record<string, Attack> = { faults, fuzz, kills }
 const USAGE = 'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] NAME…'
 
 const { values, positionals } = parseArgs({

@@ -5,7 +5,11 @@ import { testInCi } from '../helpers/test.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 /** How much each tries at least in its time. */
-const LEAST: Record<string, [what: string, count: number]> = { faults: ['combinations', 150], kills: ['rounds', 25] }
+const LEAST: Record<string, [what: string, count: number]> = {
+  faults: ['combinations', 150],
+  fuzz: ['executions', 20_000],
+  kills: ['rounds', 25]
+}
 
 for (const [name, [what, least]] of Object.entries(LEAST))
   testInCi(`a sample of the attack ${name} finds nothing`, async t => {
