@@ -97,6 +97,7 @@ FUNCTION(diagnosis)
 
 FUNCTION_OF_INT(handshakes, fd, os_handshakes(fd))
 FUNCTION_OF_INT(queued, fd, os_queued(fd))
+FUNCTION_OF_INT(quiet, fd, os_quiet(fd))
 
 FUNCTION_OF_TWO(die_after_parent, seconds, int, parent, os_die_after_parent(parent, seconds))
 FUNCTION_OF_TWO(signal_process, pidfd, int, number, os_signal(pidfd, number))
@@ -120,7 +121,7 @@ const struct function accept_functions[] = {
 	{"acceptMany", call_accept_many}, {"peek", call_peek}, {"edgeSet", call_edge_set}, {"edgeAdd", call_edge_add}, {"edgeAddEnd", call_edge_add_end},
 	{"edgeRemove", call_edge_remove}, {"edgeReady", call_edge_ready}, {"inetName", call_inet_name},
 	{"closeQueue", call_close_queue}, {"sharePort", call_share_port}, {"diagnosis", call_diagnosis},
-	{"handshakes", call_handshakes}, {"queued", call_queued},
+	{"handshakes", call_handshakes}, {"queued", call_queued}, {"quiet", call_quiet},
 	{"dieAfterParent", call_die_after_parent}, {"signal", call_signal_process}, {"isReaper", call_is_reaper},
 	{"endedChild", call_ended_child}, {"collect", call_collect}, {NULL, NULL}
 };

@@ -378,3 +378,14 @@ int os_queued(int fd)
 		return -errno;
 	return (one.revents & POLLIN) != 0 ? -EAGAIN : 0;
 }
+
+int os_quiet(int fd)
+{
+	struct tcp_info facts;
+	socklen_t size = sizeof facts;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &facts, &size) < 0)
+		return -errno;
+	/* Both count from the handshake as long as there was no byte. */
+	uint32_t quiet = facts.tcpi_last_data_sent < facts.tcpi_last_data_recv ? facts.tcpi_last_data_sent : facts.tcpi_last_data_recv;
+	return quiet > INT32_MAX ? INT32_MAX : (int) quiet;
+}

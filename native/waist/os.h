@@ -112,6 +112,12 @@ int os_handshakes(int fd);
  */
 int os_queued(int fd);
 
+/*
+ * Borrows a TCP connection; gives the time since its last byte was sent or has arrived, or since its handshake if there was none, in ms (TCP_INFO,
+ * tcp(7)). The kernel counts in ticks, of at most 10 ms. -EOPNOTSUPP: it is no TCP socket.
+ */
+int os_quiet(int fd);
+
 /* Borrows the socket. -EAGAIN: the backlog is full, and no event reports when there is room. */
 int os_connect(int fd, const uint8_t *name, size_t length);
 

@@ -96,6 +96,11 @@ export interface Native {
   handshakes(fd: number): number
   /** Connections in a listener's queue. -EAGAIN: `acceptMany` would give some, but the kernel does not say how many wait. */
   queued(fd: number): number
+  /**
+   * Milliseconds since the last byte of a TCP connection was sent or has arrived, or since its handshake if there was none. The kernel counts in
+   * ticks, of at most 10 ms. -EOPNOTSUPP: it is no TCP socket.
+   */
+  quiet(fd: number): number
   connect(fd: number, name: Uint8Array): number
   /**
    * TCP ('listens' with backlog) or UDP; `host` is numeric. `flags`: 1 IPv6 only, 2 SO_REUSEPORT, 4 SO_REUSEPORT once it listens alone:

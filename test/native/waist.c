@@ -151,6 +151,7 @@ static void counts_and_accepts_who_waits(void)
 	while (length == -EAGAIN)
 		length = os_peek(accepted[0], head, sizeof head);
 	CHECK(length == 1 && head[0] == 'x' && os_pending(accepted[0]) == 1);
+	CHECK(os_quiet(accepted[0]) >= 0 && os_quiet(set) < 0);
 	CHECK(os_edge_remove(set, listener) == 0);
 	for (int i = 0; i < 3; i++)
 		CHECK(os_close(clients[i]) == 0 && os_close(accepted[i]) == 0);
