@@ -74,17 +74,30 @@ export function giveTo(server: Accepting, socket: Socket): void {
     socket.destroy()
     return
   }
+  count(server, socket)
+  // An http.Server sets up its time-outs when it hears 'listening', which a listen() just now has put into this queue
+  process.nextTick(() => {
+    if (!socket.destroyed) announce(server, socket)
+  })
+}
+
+/** As `giveTo()`, but at once, for a socket that the server has just accepted, and that its limits allow. */
+export function giveNow(server: Accepting, socket: Socket): void {
+  count(server, socket)
+  announce(server, socket)
+}
+
+function count(server: Accepting, socket: Socket): void {
   if (server.noDelay) socket.setNoDelay(true)
   if (server.keepAlive) socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000)
   server._connections++
   const given = socket as Given
   given.server = given._server = server
-  // An http.Server sets up its time-outs when it hears 'listening', which a listen() just now has put into this queue
-  process.nextTick(() => {
-    if (socket.destroyed) return
-    server.emit('connection', socket)
-    if (accepted.hasSubscribers) accepted.publish({ socket })
-  })
+}
+
+function announce(server: Accepting, socket: Socket): void {
+  server.emit('connection', socket)
+  if (accepted.hasSubscribers) accepted.publish({ socket })
 }
 
 /** What a server asks of the sockets that it accepts, as net.Socket takes it. */
