@@ -1,6 +1,6 @@
 /** One connection of an http, https or http2 server: knows whether a request is under way, and ends the connection gracefully. */
 import diagnostics from 'node:diagnostics_channel'
-import type { ServerResponse } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers'
@@ -23,25 +23,34 @@ export interface ObservedSocket extends Socket {
   [CONNECTION]?: HttpConnection
   parser?: Parser | null
   _httpMessage?: ServerResponse | null
-  _handle?: { readonly fd?: number } | null
+  _handle?: { readonly fd?: number; readonly setNoDelay?: unknown } | null
   /** The stream under a TLSSocket. */
   _parent?: ObservedSocket
 }
 /** Node's parser. `getCurrentBuffer()`: a copy of the bytes that it is parsing now, empty at other times. */
 interface Parser {
   getCurrentBuffer?(): Buffer
+  /** The newest request, until it has come whole and is answered. */
+  incoming?: unknown
+}
+interface Counted extends Server {
+  [TRAFFIC]?: Traffic
 }
 interface Response extends ServerResponse {
   _removedConnection?: boolean
 }
 
 const CONNECTION: unique symbol = Symbol('passfd.connection')
+const TRAFFIC: unique symbol = Symbol('passfd.traffic')
+/** The longest tick of a kernel, in ms. */
+const TICK = 10
 /** The highest stream id: it does not say yet which streams are still served. */
 const LAST_STREAM = 2 ** 31 - 1
 const HEAD_END = '\r\n\r\n'
 const CR = 13
 const LF = 10
-let observing = false
+let countsStarts = false
+let seesEnds = false
 
 export class HttpConnection {
   readonly raw: ObservedSocket
@@ -58,6 +67,8 @@ export class HttpConnection {
   #warned = false
   /** The response of the newest request, until it is sent. */
   #response: Response | undefined
+  /** Responses wait behind the one that is being sent, and only Node knows the newest one. */
+  #pipelined = false
   /** While it drains: how many requests have begun in one read, and the bytes read with it. */
   #parsed = 0
   #parsedAt = 0
@@ -66,12 +77,31 @@ export class HttpConnection {
   /** The bytes read at that time. With TLS, HTTP does not notice the beginning of a record. */
   #read = 0
 
-  constructor(raw: ObservedSocket, secure: boolean, traffic: Traffic) {
-    observe()
+  /** `wasOpen`: it may have had requests before; then it is HTTP/1 over TCP. */
+  constructor(raw: ObservedSocket, secure: boolean, traffic: Traffic, wasOpen = false) {
+    observeStarts()
+    observeEnds()
     this.raw = raw
     this.#traffic = traffic
     raw[CONNECTION] = this
     if (!secure) this.#stream = raw
+    if (wasOpen) this.#lookUp()
+  }
+
+  /** Looks up what happened before this object was made. */
+  #lookUp(): void {
+    const { raw } = this
+    this.#used = raw.bytesRead > 0
+    this.#active -= quietTime(raw)
+    this.#findResponse()
+  }
+
+  /** The newest request's response is the one that is being sent, unless others wait behind it. Node does not show these. */
+  #findResponse(): void {
+    const { _httpMessage: response, parser } = this.raw
+    if (response == null) return
+    this.#pipelined = parser?.incoming !== response.req
+    if (!this.#pipelined) this.#response = response
   }
 
   /** It was upgraded: the application handles its protocol. */
@@ -103,6 +133,7 @@ export class HttpConnection {
     this.#traffic.requests++
     this.#used = true
     this.#response = response
+    this.#pipelined = false
     if (!this.#traffic.draining) return
     this.#parsed = this.#parsedInRead() + 1
     this.#closeAfter(response)
@@ -112,12 +143,23 @@ export class HttpConnection {
     if (this.#response === response) this.#response = undefined
     this.#active = performance.now()
     if (this.#stream !== this.raw) this.#read = this.raw.bytesRead
+    if (this.#pipelined) process.nextTick(() => this.#nextBegins()) // by then Node sends the next one
+  }
+
+  #nextBegins(): void {
+    if (!this.#pipelined) return
+    this.#findResponse()
+    this.#closeNewest()
+  }
+
+  #closeNewest(): void {
+    if (this.#response !== undefined && !this.#response.headersSent) this.#closeAfter(this.#response)
   }
 
   /** The draining has begun. */
   drain(): void {
     if (this.#session !== undefined && this.#streams > 0) this.#warn(this.#session)
-    if (this.#response !== undefined && !this.#response.headersSent) this.#closeAfter(this.#response)
+    this.#closeNewest()
   }
 
   /**
@@ -241,17 +283,48 @@ export function connectionOn(socket: ObservedSocket): HttpConnection | undefined
 }
 
 /**
+ * Milliseconds since the last byte in either direction, or since the handshake. At most the true value, because an idle connection must not be closed
+ * too early.
+ */
+function quietTime(socket: ObservedSocket): number {
+  const fd = socket._handle?.fd ?? -1
+  return available && fd >= 0 ? Math.max(0, native.quiet(fd) - TICK) : 0
+}
+
+/** Counts the requests of the server's connections without an HttpConnection. */
+export function countRequests(server: object, traffic: Traffic): void {
+  observeStarts()
+  ;(server as Counted)[TRAFFIC] = traffic
+}
+
+interface Exchange {
+  readonly socket: ObservedSocket
+  readonly response: ServerResponse
+  readonly server: Counted
+}
+
+/**
  * Counts requests by Node's diagnostics channels, which report each request of the process. A 'request' listener would change how the server
  * behaves. These channels also report requests with `Expect`, and requests that Node itself answers.
  */
-function observe(): void {
-  if (observing) return
-  observing = true
-  type Exchange = { socket: ObservedSocket; response: ServerResponse }
+function observeStarts(): void {
+  if (countsStarts) return
+  countsStarts = true
   diagnostics.subscribe('http.server.request.start', message => {
-    const { socket, response } = message as Exchange
-    socket[CONNECTION]?.begun(response)
+    const { socket, response, server } = message as Exchange
+    const connection = socket[CONNECTION]
+    if (connection !== undefined) {
+      connection.begun(response)
+      return
+    }
+    const traffic = server[TRAFFIC]
+    if (traffic !== undefined) traffic.requests++
   })
+}
+
+function observeEnds(): void {
+  if (seesEnds) return
+  seesEnds = true
   diagnostics.subscribe('http.server.response.finish', message => {
     const { socket, response } = message as Exchange
     socket[CONNECTION]?.finished(response)

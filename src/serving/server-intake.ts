@@ -10,10 +10,12 @@ import { checkInteger } from '../base/check.ts'
 import { deferred } from '../base/deferred.ts'
 import { type Accepting, checkServer, giveTo } from '../connection/inject.ts'
 import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
+import { available } from '../os/native.ts'
 import { type AcceptSource, AcceptSources, BACKLOG, type Begun, socketOf } from './accept-sources.ts'
-import { connectionOn, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
+import { connectionOn, countRequests, HttpConnection, type ObservedSocket, type Traffic } from './http-connection.ts'
 import { IdleConnections } from './idle-connections.ts'
 import { type DrainOptions, type Intake, NEW_GRACE_FACTOR, type PassOn } from './intake.ts'
+import { areListed, isNodesListener, type NodeConnections, nodeConnections, socketsOf } from './node-connections.ts'
 
 export type { AcceptSource } from './accept-sources.ts'
 
@@ -33,7 +35,13 @@ export class ServerIntake implements Intake {
   readonly #sources: AcceptSources
   /** The async context of the `listen` call. Connections are in it, as if the server listened itself. */
   readonly #context = new AsyncContext('PASSFD_SERVE')
+  /** The tracked connections: all, or with `#relies` only those that are not in Node's list. */
   readonly #open = new Set<Socket>()
+  /** Connections over TCP are only in Node's list, so that passfd does nothing for each, until the end begins. */
+  #relies = false
+  /** Node counts the server's connections and lists those that its parser reads. */
+  #isListed = false
+  #list: NodeConnections | undefined
   readonly #idle = new IdleConnections()
   readonly #connections = new Set<HttpConnection>()
   readonly #forget: (this: Socket) => void
@@ -55,12 +63,17 @@ export class ServerIntake implements Intake {
       for (const settle of [...waiting]) settle()
     }
     if (!isHttp(server)) server.prependListener('connection', socket => this.#keep(socket, true))
+    else if (available && areListed(server)) this.#rely(server)
     else this.#observe(server)
   }
 
   /** The number of open connections. */
   get connections(): number {
-    return this.#open.size + this.#idle.size
+    const tracked = this.#open.size
+    const listed = this.#relies ? this.#listed().length : 0
+    // A connection that the program has taken from Node's parser is in no list. Node still counts it if the server has accepted it
+    const counted = this.#isListed ? this.#server._connections : 0
+    return Math.max(tracked + listed, counted) + this.#idle.size
   }
 
   /** The number of HTTP requests since the start, with upgrades and CONNECT; for a net or tls server the number of connections. */
@@ -70,6 +83,7 @@ export class ServerIntake implements Intake {
 
   /** Calls `idle` when no connection is open: now, or when the last one has ended. */
   whenIdle(idle: () => void): void {
+    this.#trackAll()
     const look = (): void => {
       if (this.connections > 0) return
       this.#waiting.delete(look)
@@ -164,6 +178,7 @@ export class ServerIntake implements Intake {
    */
   drain({ idleGrace, newGrace = NEW_GRACE_FACTOR * idleGrace, signal, pass }: DrainOptions): Promise<void> {
     checkInteger(idleGrace, 'idleGrace', 0, 0x7fffffff)
+    this.#trackAll()
     this.#traffic.idleGrace = idleGrace
     this.#traffic.newGrace = newGrace
     this.#traffic.draining = true
@@ -192,28 +207,72 @@ export class ServerIntake implements Intake {
 
   /** Destroys the remaining connections. */
   destroyAll(): void {
+    this.#trackAll()
     this.#idle.close()
     for (const socket of this.#open) socket.destroy()
   }
 
   #receive(socket: Socket): void {
     giveTo(this.#server, socket)
-    if (!socket.destroyed) this.#keep(socket, false) // its 'connection' comes in the next tick
+    if (!this.#relies && !socket.destroyed) this.#keep(socket, false) // its 'connection' comes in the next tick
   }
 
-  #keep(socket: Socket, counts: boolean): void {
+  /** Returns false if it is destroyed. */
+  #keep(socket: Socket, counts: boolean): boolean {
     if (counts) this.#traffic.requests++
-    if (this.#open.has(socket) || socket.closed) return
+    if (this.#open.has(socket)) return true
+    if (socket.closed) return false
     this.#open.add(socket)
     socket.on('close', this.#forget)
+    return true
+  }
+
+  /** Leaves the connections over TCP to Node's list until `#trackAll()`. Of others the kernel does not know for how long they have been idle. */
+  #rely(server: Server): void {
+    this.#isListed = this.#relies = true
+    countRequests(server, this.#traffic)
+    server.prependListener('connection', (socket: ObservedSocket) => {
+      if (!this.#relies || !isTcp(socket) || this.#nodesList === undefined) this.#track(socket)
+    })
+    server.on('removeListener', (name, removed) => {
+      if (name === 'connection' && isNodesListener(removed)) this.#trackAll()
+    })
+    for (const event of HANDOVERS)
+      besideOthers(server, event, ({ socket }) => {
+        this.#traffic.requests++
+        this.#track(socket, true)
+      })
+  }
+
+  /** Node's list, which it makes before the first connection, unless the program emits 'connection' itself. */
+  get #nodesList(): NodeConnections | undefined {
+    this.#list ??= nodeConnections(this.#server)
+    return this.#list
+  }
+
+  /** The connections in Node's list that are not tracked. */
+  #listed(): ObservedSocket[] {
+    return socketsOf(this.#nodesList?.all()).filter(socket => !this.#open.has(socket))
+  }
+
+  /** From now on each connection is tracked. */
+  #trackAll(): void {
+    if (!this.#relies) return
+    for (const socket of this.#listed()) this.#track(socket, true)
+    this.#relies = false
+  }
+
+  /** `wasOpen`: it may have had requests before. */
+  #track(socket: ObservedSocket, wasOpen = false): void {
+    if (this.#keep(socket, false) && connectionOn(socket) === undefined)
+      this.#connections.add(new HttpConnection(socket, false, this.#traffic, wasOpen))
   }
 
   #observe(server: Server): void {
     const secure = server instanceof tls.Server
     let current: HttpConnection | undefined
     server.prependListener('connection', (socket: ObservedSocket) => {
-      this.#keep(socket, false)
-      if (connectionOn(socket) !== undefined) return
+      if (!this.#keep(socket, false) || connectionOn(socket) !== undefined) return
       current = new HttpConnection(socket, secure, this.#traffic)
       this.#connections.add(current)
     })
@@ -240,7 +299,7 @@ export class ServerIntake implements Intake {
     const now = performance.now()
     let between: ReadonlySet<unknown> | undefined
     const lookUp = (): ReadonlySet<unknown> => {
-      between ??= betweenRequests(this.#server)
+      between ??= new Set(socketsOf(nodeConnections(this.#server)?.idle()))
       return between
     }
     const foreign = this.#server.listenerCount('unknownProtocol') > 0
@@ -254,13 +313,18 @@ function isHttp(server: Server): boolean {
   return server instanceof http.Server || server instanceof https.Server || isHttp2(server)
 }
 
+/** Only handles of TCP connections have it. */
+function isTcp(socket: ObservedSocket): boolean {
+  return socket._handle?.setNoDelay !== undefined
+}
+
 /** The classes of http2 are not exported. */
 function isHttp2(server: Server): boolean {
   return 'updateSettings' in server
 }
 
 /** Calls `listener` for `event` as long as `event` has another listener. */
-function besideOthers(server: Server, event: string, listener: () => void): void {
+function besideOthers(server: Server, event: string, listener: (request: http.IncomingMessage) => void): void {
   let there = false
   const settle = (others: boolean): void => {
     if (others === there) return
@@ -277,12 +341,4 @@ function besideOthers(server: Server, event: string, listener: () => void): void
     if (removed === listener) there = false
     else settle(server.listenerCount(event) > (there ? 1 : 0))
   })
-}
-
-/** The sockets whose parser has got no byte since the last request, by the list that Node's `closeIdleConnections()` uses. */
-function betweenRequests(server: Server): ReadonlySet<unknown> {
-  type Connections = { idle(): readonly { readonly socket?: unknown }[] }
-  const key = Object.getOwnPropertySymbols(server).find(({ description }) => description === 'http.server.connections')
-  const connections = key === undefined ? undefined : (server as unknown as Record<symbol, Connections>)[key]
-  return new Set(connections?.idle().map(({ socket }) => socket))
 }

@@ -102,7 +102,7 @@ test('a new connection is waited for longer: its client may be slow to send its 
 
 test('the idle time counts from the last activity, not from the start of the draining', async t => {
   const server = http.createServer(echo)
-  const served = await serve(server)
+  const served = await serve(server, socketPath())
   const pass = movableTime(t)
   const idle = await Client.of(server)
   const silent = await Client.of(server)
