@@ -69,6 +69,9 @@ export const underServe = serving('serve', 'passfd')
 export const clusterRoundRobin = serving('cluster', 'round-robin')
 export const clusterNone = serving('cluster', 'none')
 export const oneProcess = serving('one-process', 'one')
+/** The CPU time of a server for a request: of a worker without a supervisor, and of the same server without passfd. */
+export const standaloneWorker = serving('standalone', 'passfd')
+export const byItself = serving('one-process', 'price')
 export const netServerSend = serving('net-server', 'passfd')
 export const netServerProcessSend = serving('net-server', 'process-send')
 export const pm2: ReturnType<typeof serving> = (mode, workers) => ({

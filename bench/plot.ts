@@ -64,6 +64,7 @@ fillIn('performance.md', {
   prefork: serverTable(results),
   dispatch: values('prefork-dispatch', 'prefork-dispatch-cpu', 'dispatch-bare', 'dispatch-bare-cpu'),
   reload: values('prefork-reload', 'prefork-reload-slowest', 'prefork-reload-time'),
+  worker: values('worker-cpu', 'worker-cpu-keepalive'),
   workers: values('prefork-many', 'prefork-many-cpu', 'prefork-many-all', 'growth-workers-rate', 'growth-workers'),
   serve: values('serve', 'serve-keepalive'),
   websockets: values('websockets', 'websockets-p99', 'websockets-memory'),

@@ -28,8 +28,10 @@ export const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 1200)
 export const MEASURED = Number(process.env.BENCH_MEASURED ?? 300)
 /** Connections of the load. */
 const CONNECTIONS = 64
-/** Without a reload, the requests go on for so much longer than those of other rows. */
+/** Without a reload, and for CPU time, the requests go on for so much longer than those of other rows. */
 const LONGER = 3
+/** Where the load is to run, if a row gives it a core of its own. */
+const FAR_CPU = process.env.BENCH_FAR_CPU
 const PATIENCE = Number(process.env.BENCH_PATIENCE ?? 5000)
 const SERVES = 'serves'
 const RELOADED = 'reloaded'
@@ -132,11 +134,13 @@ export async function startParent() {
 
 /**
  * Measures once for each line on stdin. `strict`: fails if a request does, otherwise tells how many were lost. `dispatches`: the parent has work with
- * each connection. Else its CPU time is not measured: the load would wait until that has grown.
+ * each connection. Else its CPU time is not measured: the load would wait until that has grown. `price`: the parent serves, and its CPU time for a
+ * request, in µs, is the value.
  */
-export async function near({ strict = false, dispatches = false } = {}) {
+export async function near({ strict = false, dispatches = false, price = false } = {}) {
   const parent = await startParent()
-  const load = mode === 'idle' ? undefined : startLoad(dispatches && mode !== 'keep-alive' ? parent.pid : 0)
+  const clocked = price || (dispatches && mode !== 'keep-alive')
+  const load = mode === 'idle' ? undefined : startLoad(clocked ? parent.pid : 0)
   const all = new Map()
   let total = 0
   /** What the load has counted, once it is known to be whole. */
@@ -150,9 +154,10 @@ export async function near({ strict = false, dispatches = false } = {}) {
   }
   const phase = GRACEFUL ? paced : mode === 'idle' ? idle(parent.pid) : closedLoop
   async function closedLoop(time) {
-    const told = await load.run(time)
+    const told = await load.run(price ? LONGER * time : time)
     const { completed, seconds, cpu, workers } = told
     const lost = checked(told)
+    if (price) return `${(cpu / completed) * 1e6} ${lost} rate=${completed / seconds}`
     const rest = { cpu: (cpu / completed) * 1e6, ...(mode === 'bare' ? {} : { busiest: busiest(workers) }) }
     return [completed / seconds, lost, ...Object.entries(rest).map(([name, value]) => `${name}=${value}`)].join(' ')
   }
@@ -236,9 +241,12 @@ function hearing(child) {
 
 function startLoad(pid) {
   const { path = address.host, port = 0 } = address
-  const load = spawn(loadProgram, [GRACEFUL ? 'paced' : mode, CONNECTIONS, path, port, pid].map(String), {
-    stdio: ['pipe', 'pipe', 'inherit']
-  })
+  const [command, ...args] = [
+    ...(FAR_CPU === undefined ? [] : ['taskset', '-c', FAR_CPU]),
+    loadProgram,
+    ...[GRACEFUL ? 'paced' : mode, CONNECTIONS, path, port, pid].map(String)
+  ]
+  const load = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const exited = once(load, 'exit')
   process.once('exit', () => load.kill())
   const lines = createInterface({ input: load.stdout })[Symbol.asyncIterator]()

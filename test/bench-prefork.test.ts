@@ -75,6 +75,25 @@ for (const [name, variant, modes, absent] of asked)
     }
   })
 
+for (const [name, variant] of [
+  ['standalone', 'passfd'],
+  ...(isFull ? [['one-process', 'price'] as const] : [])
+] as const)
+  testInCiIf(missing, `${name} ${variant}: the CPU time of a request, and nothing is left of it`, async t => {
+    for (const mode of ['close', 'keep-alive']) {
+      const { child, line, exit, alive } = contender(name, `${variant}:${mode}:1`)
+      t.is(await line(), 'ready')
+      child.stdin!.write('\n')
+      const said = await line()
+      const [, price, rate] = /^(\d+(?:\.\d+)?) 0 rate=(\d+(?:\.\d+)?)$/.exec(said) ?? []
+      t.true(Number(price) > 0 && Number(rate) > 0, said)
+      child.stdin!.end()
+      const { code, stderr } = await exit
+      t.is(code, 0, stderr)
+      t.deepEqual(alive(), [])
+    }
+  })
+
 for (const [name, variant, mode, absent] of [
   ['passfd-prefork', 'per-worker', 'reload'],
   ...(isFull

@@ -1,6 +1,6 @@
-/** One plain process that serves alone. */
+/** One plain process that serves alone. The variant `price`: what is measured is its CPU time. */
 import { once } from 'node:events'
-import { listenAt, near, newServer, role, untilEnd } from '../prefork.mjs'
+import { listenAt, near, newServer, role, untilEnd, variant } from '../prefork.mjs'
 
 async function parent() {
   const server = newServer().listen(listenAt)
@@ -8,4 +8,4 @@ async function parent() {
   await untilEnd(() => process.exit())
 }
 
-await { near: () => near(), parent }[role]()
+await { near: () => near({ price: variant === 'price' }), parent }[role]()
