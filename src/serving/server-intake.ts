@@ -257,9 +257,9 @@ export class ServerIntake implements Intake {
 
   /** From now on each connection is tracked. */
   #trackAll(): void {
-    if (!this.#relies) return
-    for (const socket of this.#listed()) this.#track(socket, true)
+    if (!this.#isListed) return
     this.#relies = false
+    for (const socket of this.#listed()) this.#track(socket, true)
   }
 
   /** `wasOpen`: it may have had requests before. */
@@ -296,6 +296,7 @@ export class ServerIntake implements Intake {
   }
 
   #sweep(pass: PassOn | undefined): void {
+    this.#trackAll() // one that came while the end began: another listener for 'connection' may have begun it
     const now = performance.now()
     let between: ReadonlySet<unknown> | undefined
     const lookUp = (): ReadonlySet<unknown> => {

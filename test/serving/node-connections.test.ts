@@ -232,6 +232,22 @@ test('the end begins within the handler of a request', async t => {
   await ending!.done
 })
 
+test("the end begins within a listener for 'connection', before Node's own", async t => {
+  let ending: { done: Promise<void> } | undefined
+  const server = http.createServer(echo)
+  const served = await serve(server)
+  server.prependOnceListener('connection', () => {
+    ending = drain(served, 100)
+  })
+  const client = await Client.of(server)
+  await until(() => ending !== undefined, 'it is accepted')
+  const { head, body } = await client.get('/late').answer()
+  t.is(body, 'GET /late')
+  t.regex(head, CLOSE)
+  await client.close()
+  await ending!.done
+})
+
 test('an upgrade whose head is on its way when the end begins; and connections that were upgraded before', async t => {
   const server = http.createServer(echo)
   const upgraded: net.Socket[] = []
