@@ -365,12 +365,10 @@ static int tcp_queue(int fd)
 
 int os_queued(int fd)
 {
-	int domain;
-	socklen_t size = sizeof domain;
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
-		return -errno;
-	int count = domain == AF_UNIX ? unix_queue(fd) : tcp_queue(fd);
-	if (count > 0)
+	int count = tcp_queue(fd);
+	if (count == -EOPNOTSUPP) /* AF_UNIX has no such option */
+		count = unix_queue(fd);
+	if (count > 0 || count == -EBADF || count == -ENOTSOCK)
 		return count;
 	/* Without sock_diag, or in a kernel that does not count, poll(2) still knows whether somebody waits. */
 	struct pollfd one = {.fd = fd, .events = POLLIN};

@@ -48,6 +48,11 @@ const DISPATCH_OPTIONS = {
 const MAX_HEAD = 1024 * 1024
 const RULES = ['round-robin', 'least-connections', 'address']
 
+/** Whether the supervisor counts the waiting connections, and tells workers how many to accept. */
+export function areCounted(balance: Balance): boolean {
+  return typeof balance === 'object' && (balance.dispatch === 'round-robin' || balance.dispatch === 'least-connections')
+}
+
 /** Throws ERR_PASSFD_INVALID_ARGUMENT. `foreign`: the workers run a command. */
 export function balanceOf(balance: unknown, foreign: boolean): Balance {
   if (balance === undefined) return foreign ? 'shared' : 'per-worker'

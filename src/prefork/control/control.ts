@@ -10,7 +10,7 @@ import type { Descriptor } from '../../descriptor/descriptor.ts'
 import type { Lane, ListenerGrant } from '../../serving/listener-grant.ts'
 
 export const LEAST = 1
-export const NEWEST = 5
+export const NEWEST = 6
 /** The messages that a worker of version 1 knows. It would stop at any other. */
 export const TO_FIRST_WORKERS: readonly string[] = ['lend', 'takeBack', 'stop', 'connections']
 /** The worker's end of the control channel and of the application's. */
@@ -114,11 +114,14 @@ export interface Recovered {
   type: 'recovered'
 }
 
-/** The worker has handled an `accept`. It accepted `taken` connections; `error` (-errno): why it could not accept more. Since version 3. */
+/**
+ * The worker has handled an `accept`, or several that had a `place`, and wants more. It accepted `taken` connections; `error` (-errno): why it could not
+ * accept more. Since version 3.
+ */
 export interface Accepted {
   type: 'accepted'
   name: string
-  /** As in the `accept`. */
+  /** As in the `accept`, or the sum of them. */
   count: number
   taken: number
   error?: number | undefined
@@ -189,6 +192,14 @@ export interface Accept {
   type: 'accept'
   name: string
   count: number
+  /** Where it counts the permits that it has used: then it may answer when it has begun to serve the connections. Since version 6. */
+  place?: number
+}
+
+/** Memory in which the worker counts the permits that it has used: see accept-counts.ts. The worker owns it. Without it, it answers at once. Since version 6. */
+export interface Counts {
+  type: 'counts'
+  memory: Descriptor
 }
 
 /** A request: the worker accepts from its listeners when it answers. Since version 4. */
@@ -218,4 +229,15 @@ export interface Inherit {
   timeout: number
 }
 
-export type FromSupervisor = Go | Share | Give | Inherit | Lend | TakeBack | Stop | LameDuck | Connections | Accept
+export type FromSupervisor =
+  | Go
+  | Share
+  | Give
+  | Inherit
+  | Lend
+  | TakeBack
+  | Stop
+  | LameDuck
+  | Connections
+  | Accept
+  | Counts

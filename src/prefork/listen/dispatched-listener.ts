@@ -16,7 +16,7 @@ import { ADDRESS, native } from '../../os/native.ts'
 import { addressOf, type Bound, closeBound, type ListenAddress } from '../../serving/bound-socket.ts'
 import { endListeners } from '../../serving/last-accept.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
-import type { Dispatch, Route } from '../balance.ts'
+import { areCounted, type Dispatch, type Route } from '../balance.ts'
 import { type Accepted, MAX_PERMITS, MAX_UNCONFIRMED } from '../control/control.ts'
 import { AcceptPermits } from './accept-permits.ts'
 import { FirstBytes } from './first-bytes.ts'
@@ -35,6 +35,8 @@ interface Share {
   readonly fds: number[]
 }
 
+/** It looks again if a worker has counted meanwhile, so often at most: a worker that changes its count all the time must not keep it. */
+const MOST_LOOKS = 8
 const accepted = new Int32Array(ACCEPT_BATCH)
 const addresses = Buffer.alloc(ACCEPT_BATCH * ADDRESS)
 
@@ -84,8 +86,10 @@ export class DispatchedListener implements Listener {
         take: (fd, place) => this.#give(fd, place)
       })
     const fd = bound.descriptor.borrow()
-    if (dispatch === 'round-robin' || dispatch === 'least-connections') {
-      this.#permits = new AcceptPermits(fd, () => this.#tellToAccept())
+    if (areCounted({ dispatch })) {
+      this.#permits = new AcceptPermits(bound.name, fd, () => {
+        if (this.#accepting) this.#tellToAccept()
+      })
       return
     }
     try {
@@ -202,8 +206,9 @@ export class DispatchedListener implements Listener {
   /** Gives out the waiting connections, and accepts more if some worker has taken all that it was sent. */
   #resume(): void {
     if (this.#waiting.length > 0) this.#place(this.#waiting.splice(0))
-    this.#want(this.#waiting.length === 0 && this.#isAwaited())
-    if (this.#permits !== undefined) this.#tellToAccept()
+    const wanted = this.#waiting.length === 0 && this.#isAwaited()
+    if (wanted && this.#permits !== undefined) this.#tellToAccept()
+    else this.#want(wanted)
   }
 
   /**
@@ -225,12 +230,22 @@ export class DispatchedListener implements Listener {
     for (const { acceptor } of this.#further) acceptor?.want(accepting)
   }
 
-  /** Tells workers to accept the waiting connections that no worker was told to accept yet. */
+  /** Tells workers to accept the waiting connections that no worker was told to accept yet. Some worker wants more. */
   #tellToAccept(): void {
-    if (!this.#accepting || this.#ending) return
+    if (this.#ending) return
     const permits = this.#permits!
-    let { waiting } = permits
-    if (waiting === 0) return
+    for (let looks = 0; looks < MOST_LOOKS; looks++) {
+      this.#giveOut(permits)
+      if (!this.#accepting || permits.areCertain()) return
+    }
+  }
+
+  #giveOut(permits: AcceptPermits): void {
+    let waiting = permits.countWaiting()
+    if (waiting === 0) {
+      this.#want(true)
+      return
+    }
     const shares = this.#shares().map(share => ({ ...share, room: this.#permitsFor(share) }))
     let able = shares.filter(({ room }) => room > 0)
     if (waiting === undefined) {
@@ -245,22 +260,24 @@ export class DispatchedListener implements Listener {
       share.count++
       share.room--
     }
-    for (const share of able) this.#permit(share)
-    if (waiting > 0 || !this.#isAwaited()) this.#want(false)
+    let rests = false
+    for (const share of able) rests = !this.#permit(share) || rests
+    if (!rests) this.#want(waiting === 0 && this.#isAwaited())
   }
 
   #permitsFor({ worker, room }: Share): number {
     if (this.#unable.has(worker)) return 0
-    return worker.knowsAccept ? MAX_PERMITS - this.#permits!.of(worker) : Math.min(room, ACCEPT_BATCH)
+    return worker.knowsAccept ? MAX_PERMITS - this.#permits!.unused(worker) : Math.min(room, ACCEPT_BATCH)
   }
 
-  #permit(share: Share): void {
+  /** Returns false if this process had to accept, and rests because it can't. */
+  #permit(share: Share): boolean {
     const { worker, count } = share
-    if (count === 0) return
+    if (count === 0) return true
     if (worker.knowsAccept) {
       this.#permits!.add(worker, count)
       worker.accept(this.name, count)
-      return
+      return true
     }
     const taken = native.acceptMany(this.#bound.descriptor.borrow(), accepted, count, null)
     if (taken < 0) {
@@ -271,6 +288,7 @@ export class DispatchedListener implements Listener {
       this.#exhausted.delete(undefined)
       this.#send([{ ...share, fds: Array.from(accepted.subarray(0, taken)) }])
     }
+    return taken >= 0
   }
 
   /** Accepts all connections that wait in a lane now. Returns false if some are left. */

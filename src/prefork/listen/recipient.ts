@@ -12,6 +12,10 @@ export interface Recipient {
   readonly unconfirmed: number
   /** It understands the message that tells it to accept. */
   readonly knowsAccept: boolean
+  /** How many permits of the listener it has not used, if it counts them in shared memory: any number >= 0. Its messages may come later. */
+  unusedPermits(name: string): number | undefined
+  /** It sends its next message for the listener as soon as it has used a permit, if it counts them in shared memory. */
+  wantMessage(name: string): void
   /** Its own process has ended. */
   readonly ended: boolean
   info(): WorkerInfo

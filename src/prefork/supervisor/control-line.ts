@@ -109,6 +109,7 @@ export class ControlLine {
           message.idle === true
         )
       else if (message.type === 'lend') message.listener[Symbol.dispose]()
+      else if (message.type === 'counts') message.memory[Symbol.dispose]()
       else if (message.type === 'give' || message.type === 'inherit') message.end[Symbol.dispose]()
       else if ((error as PassfdError).code !== 'ERR_PASSFD_CHANNEL_CLOSED') this.#owner.onBroken(error)
     }

@@ -9,6 +9,8 @@ import { native } from '../../os/native.ts'
 import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { NotifySocket } from '../../systemd/notify-socket.ts'
+import { areCounted } from '../balance.ts'
+import { AcceptCounts } from '../control/accept-counts.ts'
 import type { Accepted, FromSupervisor, Join, Welcome } from '../control/control.ts'
 import type { WorkerInfo, WorkerState } from '../control/worker-info.ts'
 import { isStop } from '../launch/exit-status.ts'
@@ -148,6 +150,8 @@ export class WorkerProcess implements Recipient {
   #waits = false
   /** A `program` has said by sd_notify(3) that it is ready. */
   #saidReady = false
+  /** How many permits it has used. */
+  #counts: AcceptCounts | undefined
   /** Idle connections that it got since its last report. */
   #passed = 0
 
@@ -243,7 +247,27 @@ export class WorkerProcess implements Recipient {
   /** Tells it to accept so many connections of a dispatched listener. */
   accept(name: string, count: number): void {
     this.sent += count
-    void this.send({ type: 'accept', name, count })
+    const place = this.#counts?.tell(name, count)
+    void this.send({ type: 'accept', name, count, ...(place !== undefined && { place }) })
+  }
+
+  unusedPermits(name: string): number | undefined {
+    return this.#counts?.unused(name)
+  }
+
+  wantMessage(name: string): void {
+    this.#counts?.wantMessage(name)
+  }
+
+  /** Gives it memory to count in as early as listeners: later it might have no descriptor left, and a channel that loses descriptors ends. */
+  #giveCounts(): void {
+    try {
+      const [counts, memory] = AcceptCounts.create()
+      this.#counts = counts
+      void this.send({ type: 'counts', memory })
+    } catch {
+      // No descriptor is free: it confirms each order at once
+    }
   }
 
   /** Whether it can take so many more connections, and keep half of its descriptors for other purposes. */
@@ -512,6 +536,7 @@ export class WorkerProcess implements Recipient {
       const { heartbeat, idleGrace, stopTimeout, killTimeout, passIdle: takesIdle } = settings
       const { slot, id } = this
       const listeners = Object.fromEntries(grants)
+      if (areCounted(settings.balance) && this.#version >= 6) process.nextTick(() => this.#giveCounts())
       const hold = this.#waits
       const limits = { idleGrace, stopTimeout, killTimeout }
       return { slot, id, heartbeat, ...limits, tellClosed, takesIdle, hold, shared, listeners }

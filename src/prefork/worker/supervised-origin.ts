@@ -10,7 +10,8 @@ import { statOf } from '../../os/process-stat.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import type { SendIdle } from '../../serving/passed-on.ts'
 import type { ListenerSource, ServedListeners } from '../../serving/served-listeners.ts'
-import type { Accept, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
+import { UsedPermits } from '../control/accept-counts.ts'
+import type { Accept, Accepted, FromSupervisor, FromWorker, Give, Welcome } from '../control/control.ts'
 import { give, inherit, type Worker } from './worker.ts'
 import type { Standing, WorkerOrigin } from './worker-origin.ts'
 
@@ -44,6 +45,11 @@ export class SupervisedOrigin implements WorkerOrigin, ListenerSource {
   readonly #hold: boolean
   readonly #shared: boolean
   #closed = 0
+  #used: UsedPermits | undefined
+  /** How many connections it has accepted and not confirmed by a message, by the listener's name. */
+  readonly #unconfirmed = new Map<string, number>()
+  /** Turns of the event loop until it confirms them. */
+  #turnsLeft = 0
   #leaving = false
 
   constructor(welcome: Welcome, parent: number, control: Channel<FromSupervisor, FromWorker>, channel: Channel) {
@@ -82,6 +88,7 @@ export class SupervisedOrigin implements WorkerOrigin, ListenerSource {
       else if (value?.type === 'inherit') void inherit(worker, value.slot, value.end.claim(), value.timeout)
       else if (value?.type === 'connections') listeners.give(value.name, value.connections, value.idle === true)
       else if (value?.type === 'accept') this.#accept(listeners, value)
+      else if (value?.type === 'counts') this.#used = usedPermits(value.memory)
       else if (value?.type === 'lend') listeners.lend(value)
       else if (value?.type === 'takeBack') listeners.takeBack(value.name, value.lane)
       else if (value?.type === 'lameDuck') worker.becomeLameDuck()
@@ -114,12 +121,41 @@ export class SupervisedOrigin implements WorkerOrigin, ListenerSource {
     void message.reply()
   }
 
-  #accept(listeners: ServedListeners, { name, count }: Accept): void {
+  #accept(listeners: ServedListeners, { name, count, place }: Accept): void {
     const { connections, error } = listeners.accept(name, count)
-    // First, because the program's code may take long
-    this.#say({ type: 'accepted', name, count, taken: connections.length, ...(error < 0 && { error }) })
-    sessionOf(this.#control).flush()
+    const taken = connections.length
+    const before = this.#unconfirmed.get(name) ?? 0
+    // All before the connections are given, because the program's code may take long
+    const later = place !== undefined && this.#used?.add(place, count) === false && taken === count
+    if (later) {
+      this.#unconfirmed.set(name, before + count)
+      this.#confirmLater()
+    } else {
+      this.#unconfirmed.delete(name)
+      this.#confirm({ name, count: before + count, taken: before + taken, ...(error < 0 && { error }) })
+    }
     listeners.give(name, connections)
+  }
+
+  /** Confirms when what has come with the connections is handled: in this turn of the event loop it gets them, and in the next one their first bytes. */
+  #confirmLater(): void {
+    if (this.#turnsLeft === 0) setImmediate(this.#turnOver)
+    this.#turnsLeft = 2
+  }
+
+  readonly #turnOver = (): void => {
+    this.#turnsLeft--
+    if (this.#turnsLeft > 0) {
+      setImmediate(this.#turnOver)
+      return
+    }
+    for (const [name, count] of this.#unconfirmed) this.#confirm({ name, count, taken: count })
+    this.#unconfirmed.clear()
+  }
+
+  #confirm(accepted: Omit<Accepted, 'type'>): void {
+    this.#say({ type: 'accepted', ...accepted })
+    sessionOf(this.#control).flush()
   }
 
   /** Resolves to whether the supervisor's process has ended. It waits, because the kernel closes descriptors a moment before it re-parents children. */
@@ -228,6 +264,15 @@ export class SupervisedOrigin implements WorkerOrigin, ListenerSource {
       const { connections, requests } = worker
       this.#say({ type: 'beat', connections, requests, lag: Math.round(late), inspector: this.#inspector?.url() })
     }, this.#heartbeat).unref()
+  }
+}
+
+/** Undefined: it can't be mapped here, so each `accept` is confirmed at once. */
+function usedPermits(memory: Descriptor): UsedPermits | undefined {
+  try {
+    return new UsedPermits(memory.claim())
+  } catch {
+    return undefined
   }
 }
 

@@ -156,6 +156,37 @@ testInCi(
   }
 )
 
+testInCi(
+  'dispatch: a worker of this version gets memory to count in, and orders with a place there; one of version 5 is told nothing of it',
+  async t => {
+    for (const newest of [NEWEST, 5]) {
+      // It finds no connection the first two times, whatever waits, and keeps the third order
+      const entry = fake(
+        { type: 'join', version: 1, newest },
+        `let orders = 0
+        control.on('message', ({ value: { type, name, count, place, memory } }) => {
+          if (type === 'stop') process.exit(0)
+          heard.push([type, type === 'accept' ? [count, place ?? 'none'] : memory?.kind])
+          if (type === 'accept' && ++orders < 3) void control.send({ type: 'accepted', name, count, taken: 0 })
+        })
+        await control.send({ type: 'uses', name: 'http', adopts: true })
+        await control.request({ type: 'ready' }, { descriptors: 0 })
+        setInterval(() => control.send({ type: 'beat', connections: 0, requests: orders, lag: 0 }), 20)`
+      )
+      await supervising(t, { entry, balance: { dispatch: 'round-robin' } }, async supervisor => {
+        await supervisor.start()
+        const { port } = supervisor.address('http') as { port: number }
+        const client = connect(port, '127.0.0.1').on('error', () => {})
+        await until(() => supervisor.workers[0]!.requests === 3, 'three orders')
+        const orders = Array(3).fill(['accept', [1, newest === 5 ? 'none' : 0]])
+        const expected = newest === 5 ? orders : [['counts', 'memfd'], ...orders]
+        t.deepEqual(await supervisor.workers[0]!.channel.request({}), expected)
+        client.destroy()
+      })
+    }
+  }
+)
+
 const REFUSAL = new RegExp(`versions 1 to ${NEWEST} of the control protocol, and the worker `)
 const TOO_NEW = { version: NEWEST + 1, newest: NEWEST + 2 }
 

@@ -1,6 +1,6 @@
 /** The dispatch policy: who gets a connection, by which rule, and what becomes of it when nobody takes it. */
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import * as http from 'node:http'
 import { connect, type Socket } from 'node:net'
 import * as tls from 'node:tls'
@@ -14,7 +14,7 @@ import { connect as connectStream } from '../../../src/stream/index.ts'
 import { patched } from '../../helpers/channels.ts'
 import { serverName } from '../../helpers/client-hello.ts'
 import { isFull, times } from '../../helpers/full.ts'
-import { socketPath } from '../../helpers/path.ts'
+import { socketPath, temporaryPath } from '../../helpers/path.ts'
 import { startFixture, start as startProgram } from '../../helpers/process.ts'
 import { fixture, only, program, supervising } from '../../helpers/supervising.ts'
 import { test, testInCi, until } from '../../helpers/test.ts'
@@ -113,6 +113,10 @@ function answered(answers: readonly string[]): number {
 
 function pidOf(supervisor: Supervisor, slot: number): number {
   return supervisor.workers.find(worker => worker.slot === slot)!.pid!
+}
+
+function descriptorsOf(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
 }
 
 /** Suspends workers: all, or that of a slot. */
@@ -577,6 +581,49 @@ for (const rule of ['round-robin', 'least-connections'] as const)
       }
     )
   }
+
+testInCi(
+  'round-robin: a worker whose program blocks before it confirms what it has accepted keeps nobody else waiting; killed, it loses only these',
+  async t => {
+    const mark = temporaryPath('blocks')
+    const entry = program(`
+      import { existsSync } from 'node:fs'
+      import { createServer } from 'node:net'
+      const worker = await joinSupervisor()
+      const nap = new Int32Array(new SharedArrayBuffer(4))
+      let served = 0
+      await worker.listen('lines', createServer(socket => {
+        served++
+        while (worker.slot === 0 && served > 1 && existsSync('${mark}')) Atomics.wait(nap, 0, 0, 5)
+        socket.on('error', () => {}).resume().end(worker.slot + '/' + worker.id + ' hi\\n')
+      }))
+      worker.channel.serve(() => served)
+      await worker.ready()`)
+    const restart = () => ({ restart: true, delay: 60_000 }) as const
+    const balance = { dispatch: 'round-robin' } as const
+    const options = { entry, listeners: { lines: TCP }, workers: 2, balance, hangTimeout: 0, restart }
+    await supervising(t, options, async supervisor => {
+      await supervisor.start()
+      const counted = await counter(supervisor, [1])
+      writeFileSync(mark, '')
+      const [first, second] = [suspend(supervisor, 0), suspend(supervisor, 1)]
+      // Each is told to accept one, and when the first one has confirmed its own, 4 more. It blocks with these
+      const blocked = pidOf(supervisor, 0)
+      const before = descriptorsOf(blocked)
+      const asking = await crowd(supervisor, 10)
+      first.resume()
+      await until(() => descriptorsOf(blocked) >= before + 4, 'it has accepted them')
+      second.resume()
+      await reaches(t, counted, 5)
+      asking.push(...(await crowd(supervisor, 30)))
+      await reaches(t, counted, 5 + 15)
+      process.kill(blocked, 'SIGKILL')
+      const answers = await Promise.all(asking)
+      t.deepEqual([...bySlot(answers, 2), answers.filter(text => text === '').length], [1, 20 + 15, 4])
+    })
+    rmSync(mark)
+  }
+)
 
 /** If none accepts anything all wait in the kernel, and are served afterwards. */
 async function noneAccepts(t: ExecutionContext, supervisor: Supervisor): Promise<void> {
