@@ -78,7 +78,7 @@ FUNCTION(target)
 FUNCTION_OF_INT(unwatch, id, watcher_unwatch(environment, id))
 FUNCTION_OF_INT(ref, id, watcher_keep_alive(environment, id, true))
 FUNCTION_OF_INT(unref, id, watcher_keep_alive(environment, id, false))
-FUNCTION_OF_INT(spin, microseconds, spinning_prolong(environment, microseconds))
+FUNCTION_OF_TWO(spin, id, int, microseconds, spinning_prolong(&environment->spinning, id, microseconds))
 
 FUNCTION(longest_turn)
 {

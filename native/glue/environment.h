@@ -17,6 +17,9 @@ enum { READABLE = 1, WRITABLE = 2, FAILED = 8, CLOSED = 16 };
 enum { RESULT_BYTES, RESULT_DESCRIPTORS, RESULT_FLAGS, RESULT_FIRST };
 enum { TRUNCATED = 1 };
 
+/* Of how many sockets a spinning loop reads directly. With more of them epoll is cheaper. */
+enum { MAX_SPINNING = 4 };
+
 struct environment {
 	napi_env env;
 	uv_loop_t *loop;
@@ -34,8 +37,13 @@ struct environment {
 	napi_ref binding;      /* the object with the functions, which keep it; weak while nothing is under way */
 	size_t under_way;      /* watchers, and batches that dispatch will report */
 	struct closed_batches *closed_batches; /* where they come back */
-	uv_idle_t spinning;    /* active: the loop doesn't sleep */
-	uint64_t spin_until;   /* in ns of uv_hrtime() */
+	struct spinning {
+		uv_idle_t idle; /* active: the loop doesn't sleep */
+		struct environment *environment;
+		uint64_t until; /* in ns of uv_hrtime() */
+		struct spinning_watcher { int id; uint64_t until; } of[MAX_SPINNING];
+		size_t count;
+	} spinning;
 	uv_prepare_t turns;    /* active: turns of the loop are measured */
 	uint64_t turn_since;   /* when this turn began, in ns of uv_hrtime() */
 	uint64_t turn_idle;    /* how long the loop had slept until then, in ns */

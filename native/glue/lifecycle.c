@@ -15,7 +15,7 @@ static void end(struct environment *environment)
 		napi_delete_reference(environment->env, environment->dispatch_reference);
 	if (environment->context != NULL)
 		napi_async_destroy(environment->env, environment->context);
-	spinning_end(environment);
+	spinning_end(&environment->spinning);
 	turns_end(environment);
 	closed_batches_end(environment->closed_batches);
 }

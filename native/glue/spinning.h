@@ -6,9 +6,9 @@
 
 void spinning_create(struct environment *environment);
 
-/* For so long from now on, at least. */
-int spinning_prolong(struct environment *environment, int microseconds);
+/* For so long from now on, at least. What comes on the watcher's socket is read without a wake-up, if not too many spin. */
+int spinning_prolong(struct spinning *spinning, int id, int microseconds);
 
-void spinning_end(struct environment *environment);
+void spinning_end(struct spinning *spinning);
 
 #endif

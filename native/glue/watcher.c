@@ -143,6 +143,18 @@ static void tell_and_read_on(struct watcher *watcher, int events)
 	}
 }
 
+bool watcher_read_now(struct environment *environment, int id)
+{
+	struct watcher *watcher = find(environment, id);
+	if (watcher == NULL || !watcher->reads || watcher->interest != READABLE)
+		return false;
+	if (receive(watcher, LARGE_A_WAKEUP) == -EAGAIN)
+		return false;
+	watcher->failed_before = false;
+	tell_and_read_on(watcher, READABLE);
+	return true;
+}
+
 static void on_ready(uv_poll_t *poll, int status, int ready)
 {
 	struct watcher *watcher = (struct watcher *) poll;

@@ -16,6 +16,9 @@ int watcher_target(struct environment *environment, int id, napi_ref reference, 
 /* One read into the results. The descriptors that come are held before anybody sees them. */
 int watcher_receive(struct environment *environment, int id);
 
+/* Reads what is there without waiting for a wake-up, and tells it. False: there is nothing, or nobody wants it now. */
+bool watcher_read_now(struct environment *environment, int id);
+
 /* A descriptor is about to be closed although it is watched: its id remains, but tells nothing any more. */
 void watcher_forget(struct environment *environment, int fd);
 

@@ -260,8 +260,8 @@ export class Session implements SessionCore, TransportOwner {
     if (this.state === 'ended') return
     const { credit, custody } = this
     if (this.#scheduled || custody.unconfirmed > 0 || credit.due || custody.hasDiscarded) this.flush()
+    else this.#spin()
     this.#watchForStall()
-    this.#spin()
   }
 
   onViolation(error: PassfdError): void {

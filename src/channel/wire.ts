@@ -141,7 +141,7 @@ export class SocketWire implements Wire, WatchListener {
   }
 
   spin(microseconds: number): void {
-    native.spin(microseconds)
+    if (this.#id !== 0) native.spin(this.#id, microseconds)
   }
 
   ref(): void {

@@ -262,8 +262,11 @@ export interface Native {
   interest(id: number, events: number): number
   /** Receives bytes into `buffer` [start, end) first, and further ones into the area; null ends that. */
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
-  /** For this many µs the loop polls for events and doesn't sleep. It does not keep the process running. */
-  spin(microseconds: number): number
+  /**
+   * For this many µs the loop polls for events and doesn't sleep. Of up to four watchers it reads what arrives without a wake-up. It does not keep
+   * the process running.
+   */
+  spin(id: number, microseconds: number): number
   /**
    * The longest turn of the loop since the last call, in µs, the present one included: so late its events were. The first call begins to measure, and
    * returns 0. -ENOTSUP: this loop does not measure its sleep.

@@ -1,4 +1,6 @@
-import { closeAll, connected } from '../helpers/channels.ts'
+import { Watcher } from '../../src/os/loop.ts'
+import { native } from '../../src/os/native.ts'
+import { closeAll, connected, file } from '../helpers/channels.ts'
 import { test } from '../helpers/test.ts'
 
 /** How long the loop has slept, in ms, until a timer of `time` ms. Without spinning that is most of it. */
@@ -54,4 +56,69 @@ test('while it spins, timers, immediates and other channels go on', async t => {
   }
   t.is(immediates, 100)
   await closeAll(left, right, otherLeft, otherRight)
+})
+
+test('more channels than are read directly, with descriptors, large bodies and ends in between', async t => {
+  const spin = { spin: 10_000 }
+  const pairs = await Promise.all(Array.from({ length: 7 }, () => connected(spin, spin)))
+  const large = Buffer.alloc(300_000, 7)
+  for (const [, right] of pairs)
+    right.serve(({ value }) => {
+      value.file?.close()
+      return { id: value.id, large: value.large }
+    })
+  for (let round = 0; round < 20; round++) {
+    const answers = pairs.map(([left], at) =>
+      left.request<any>({
+        id: round * at,
+        ...(at % 3 === 0 ? { file: file() } : {}),
+        ...(at % 3 === 1 ? { large } : {})
+      })
+    )
+    for (const [at, answer] of (await Promise.all(answers)).entries()) {
+      t.is(answer.id, round * at)
+      if (at % 3 === 1) t.true(large.equals(answer.large))
+    }
+    // The ids of watchers that end while the loop spins are used again
+    if (round % 5 === 4) await closeAll(...pairs.shift()!)
+  }
+  const [left, right] = await connected()
+  right.serve(({ value }) => value)
+  t.is(await left.request('not spinning'), 'not spinning')
+  await closeAll(left, right, ...pairs.flat())
+})
+
+test('a handler that ends its channel while the loop spins', async t => {
+  const spin = { spin: 10_000 }
+  for (let round = 0; round < 20; round++) {
+    const [left, right] = await connected(spin, spin)
+    right.serve(() => right.destroy())
+    const error = await t.throwsAsync(left.request(round))
+    t.like(error, { code: 'ERR_PASSFD_CLOSED' })
+    await left.closed
+  }
+})
+
+test('what is not read by the shim is not read by spinning either', async t => {
+  const [left, right] = await connected({ spin: 10_000 })
+  const out = new Int32Array(2)
+  t.is(native.socketpair(1, out), 0)
+  const [ours, theirs] = [...out] as [number, number]
+  let reported = 0
+  const watcher = new Watcher(ours, () => {
+    reported++
+    watcher.want(false, false)
+  })
+  const id = native.watch(theirs, false)
+  t.is(native.spin(id, 10_000), 0)
+  t.is(native.spin(1_000_000, 10_000), 0, 'an id that there is not')
+  t.is(native.send(theirs, Buffer.from('kept'), 0, 4, new Int32Array(0), 0, 0), 4)
+  await left.send('spin')
+  while (reported === 0) await new Promise(resolve => setImmediate(resolve))
+  t.is(native.pending(ours), 4)
+  watcher.end()
+  native.unwatch(id)
+  native.close(ours)
+  native.close(theirs)
+  await closeAll(left, right)
 })
