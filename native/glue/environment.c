@@ -8,12 +8,11 @@ void environment_dispatch(struct environment *environment, int id, int events)
 	napi_handle_scope scope;
 	if (environment->ending || environment->dispatch_reference == NULL || napi_open_handle_scope(env, &scope) != napi_ok)
 		return;
-	napi_value receiver, dispatch, arguments[2], error;
-	if (napi_get_global(env, &receiver) == napi_ok
-		&& napi_get_reference_value(env, environment->dispatch_reference, &dispatch) == napi_ok
+	napi_value dispatch, arguments[2], error;
+	if (napi_get_reference_value(env, environment->dispatch_reference, &dispatch) == napi_ok
 		&& napi_create_int32(env, id, &arguments[0]) == napi_ok
 		&& napi_create_int32(env, events, &arguments[1]) == napi_ok
-		&& napi_make_callback(env, environment->context, receiver, dispatch, 2, arguments, NULL) == napi_pending_exception
+		&& napi_make_callback(env, environment->context, dispatch, dispatch, 2, arguments, NULL) == napi_pending_exception
 		&& napi_get_and_clear_last_exception(env, &error) == napi_ok)
 		napi_fatal_exception(env, error); /* refused, rightly, when a terminated worker is why the call failed */
 	napi_close_handle_scope(env, scope);

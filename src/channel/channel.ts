@@ -52,6 +52,9 @@ const REQUEST_OPTIONS = {
   schema: true
 } as const satisfies KnownOptions<RequestOptions>
 
+/** Stands for options that the program has not passed. */
+const NO_OPTIONS: RequestOptions<any> = {}
+
 export interface ChannelEvents<In = unknown, Out = unknown> {
   message: [Message<In>]
   returned: [Returned<Out>]
@@ -163,7 +166,7 @@ export class Channel<In = unknown, Out = unknown>
    * as in `send`, also ERR_PASSFD_TOO_MANY_REQUESTS. Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA,
    * ERR_PASSFD_CLOSED or an AbortError.
    */
-  request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = {}): Promise<Reply> {
+  request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = NO_OPTIONS): Promise<Reply> {
     if (requests.hasSubscribers && !this.#isOwn)
       return traceRequest(this, value, given => this.#request(given, options))
     return this.#request(value, options)
@@ -171,7 +174,7 @@ export class Channel<In = unknown, Out = unknown>
 
   #request<Reply>(value: Out, options: RequestOptions<Reply>): Promise<Reply> {
     this.#notClosedByUs()
-    checkOptions(options, REQUEST_OPTIONS)
+    if (options !== NO_OPTIONS) checkOptions(options, REQUEST_OPTIONS)
     const { descriptors = 1, signal, timeout = this.#session.limits.requestTimeout, schema } = options
     checkInteger(descriptors, 'options.descriptors', 0, MAX_RIGHTS)
     checkInteger(timeout, 'options.timeout', 0, 0x7fffffff)

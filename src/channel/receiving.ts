@@ -75,7 +75,7 @@ export class Receiving {
       this.#custody.unconfirmed += fds.length
       core.requests.settle(id)
     } else {
-      const descriptors = fds.map(received)
+      const descriptors = fds.length === 0 ? NO_DESCRIPTORS : fds.map(received)
       const value = this.#decode(reply, descriptors)
       this.#custody.unconfirmed += fds.length
       core.requests.settle(id)
