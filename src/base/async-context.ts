@@ -20,14 +20,14 @@ export class AsyncContext {
   /** No code has run in it, so it holds the stores of the context in which this object was made. */
   #untouched: AsyncResource
   readonly #type: string
-  readonly #following: { triggerAsyncId: number }
+  /** #untouched is no longer the first resource, which the later ones name as their trigger. */
+  #renewed = false
   #ended: AsyncResource | undefined
 
   /** `type`: the resource type that async hooks report. */
   constructor(type: string) {
     this.#type = type
     this.#untouched = new AsyncResource(type)
-    this.#following = { triggerAsyncId: this.#untouched.asyncId() }
   }
 
   /** Calls `callback` with `self` as `this` and one argument; gives what it returns, or throws what it throws. */
@@ -63,7 +63,9 @@ export class AsyncContext {
   static {
     renew = context => {
       const resource = context.#untouched
-      context.#untouched = new AsyncResource(context.#type, context.#following)
+      const trigger = context.#renewed ? resource.triggerAsyncId() : resource.asyncId()
+      context.#renewed = true
+      context.#untouched = new AsyncResource(context.#type, trigger)
       return resource === context.#ended ? undefined : resource
     }
   }

@@ -33,6 +33,12 @@ export class IdTable<Value> {
     } else this.#others?.delete(id)
   }
 
+  clear(): void {
+    this.#id = -1
+    this.#first = undefined
+    this.#others = undefined
+  }
+
   values(): Value[] {
     const others = this.#others === undefined ? [] : [...this.#others.values()]
     return this.#first === undefined ? others : [this.#first, ...others]

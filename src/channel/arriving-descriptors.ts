@@ -3,8 +3,8 @@
 /** The queue is cut when so many entries at its front are used up. */
 const COMPACT_AT = 512
 
-/** Most channels never receive any descriptor, so all share this empty array. */
-const NO_FDS: number[] = []
+/** Shared by all that have none at the moment, and always empty. */
+export const NO_FDS: number[] = []
 
 export class ArrivingDescriptors {
   /** The numbers before #given belong to frames already. */
@@ -24,7 +24,6 @@ export class ArrivingDescriptors {
 
   /** Takes the next `count`, or fewer if fewer wait. The caller owns them. */
   take(count: number): number[] {
-    if (count === 0) return NO_FDS
     const { waiting } = this
     const fds = count === 1 ? [this.#arrived[this.#given]!] : this.#arrived.slice(this.#given, this.#given + count)
     this.#given += count

@@ -6,12 +6,12 @@ import { setImmediate } from 'node:timers'
 import type { AsyncContext } from '../base/async-context.ts'
 import { isAbortSignal } from '../base/brand.ts'
 import { checkInteger, checkType } from '../base/check.ts'
-import { addNotices } from '../base/consumer.ts'
 import { quiet } from '../base/deferred.ts'
 import { abortError, asError, type Failure, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { checkOptions, type KnownOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
+import { SharedListeners } from '../base/shared-listeners.ts'
 import { throwLater } from '../base/throw-later.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { type Descriptor, guardLoan } from '../descriptor/descriptor.ts'
@@ -97,6 +97,13 @@ export let startChannel: (channel: Channel<any, any>, handshakeTimeout: number) 
 export let sessionOf: (channel: Channel<any, any>) => Session
 /** @internal Messages have come that no consumer was given. */
 export let hasUnread: (channel: Channel<any, any>) => boolean
+/** @internal As `channel.serve()`, with checked options. The handler runs in `context`, which its server ends. */
+export let serveIn: <In>(
+  channel: Channel<In, any>,
+  handler: Handler<In>,
+  options: ServeOptions<In>,
+  context: AsyncContext
+) => void
 let listened: (channel: Channel<any, any>) => void
 
 /** A connection to another process. It carries messages and requests with descriptors in both directions, in order. */
@@ -126,7 +133,7 @@ export class Channel<In = unknown, Out = unknown>
     this.#peer = peer
     this.#session = new Session(wire, limits, new Channel.#Listener(this), peer.pid, description)
     this.#inbox = new Inbox(this, this.#session, options.schema, isOwn)
-    this.#noticeListeners()
+    listeners.give(this)
   }
 
   /** The process at the other end, as the kernel reports it. Its hello gives `agent`. */
@@ -227,7 +234,8 @@ export class Channel<In = unknown, Out = unknown>
 
   override removeAllListeners(...name: Parameters<EventEmitter<ChannelEvents<In, Out>>['removeAllListeners']>): this {
     super.removeAllListeners(...name)
-    return this.#noticeListeners()
+    listeners.giveAgain(this)
+    return this
   }
 
   /** Iterates over the messages, until the channel has ended (`closed` has the reason). `break` stops reading and closes nothing. */
@@ -248,12 +256,6 @@ export class Channel<In = unknown, Out = unknown>
 
   #notClosedByUs(): void {
     if (this.#closedByUs) throw new PassfdError('CHANNEL_CLOSED')
-  }
-
-  /** Called by the EventEmitter when the program adds a listener. */
-  #noticeListeners(): this {
-    addNotices(this, NOTICES)
-    return this
   }
 
   // --- callbacks of the session
@@ -304,7 +306,7 @@ export class Channel<In = unknown, Out = unknown>
         throwLater(failure)
       }
       this.#context.end()
-      this.#inbox.handlers?.context.end()
+      this.#inbox.handlers?.end()
       this.#keeper?.onClosed()
     })
   }
@@ -348,13 +350,12 @@ export class Channel<In = unknown, Out = unknown>
     startChannel = (channel, timeout) => channel.#session.start(timeout)
     sessionOf = channel => channel.#session
     hasUnread = channel => channel.#inbox.hasUnread
+    serveIn = (channel, handler, options, context) => channel.#inbox.serve(handler, options, context)
     listened = channel => channel.#inbox.listen()
   }
 }
 mark(Channel, 'Channel')
 
-const NOTICES = [['newListener', onNewListener]] as const
-
-function onNewListener(this: Channel, name: string | symbol): void {
+const listeners = new SharedListeners(function (this: Channel, name) {
   if (name === 'message') listened(this)
-}
+})

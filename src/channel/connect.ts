@@ -51,7 +51,7 @@ async function openTo<In, Out>(address: Address, given: ChannelOptions<In>, isOw
   const wire = new SocketWire(fd)
   try {
     if (isGiven) holdRights(fd)
-    const peer = peerOf(fd, () => (wire.ended ? -1 : fd))
+    const peer = peerOf(fd, wire)
     await authorized(peer, options, limits.handshakeTimeout, signal).catch(error => {
       if (!signal?.aborted) refuse(wire, error)
       throw error
@@ -128,7 +128,7 @@ function begunOn<In, Out>(
 ): Channel<In, Out> {
   const { wire, limits } = setup
   try {
-    const peer = peerOf(wire.fd, () => (wire.ended ? -1 : wire.fd))
+    const peer = peerOf(wire.fd, wire)
     const channel = createChannel({ ...setup, peer }) as Channel<In, Out>
     startChannel(channel, limits.handshakeTimeout)
     return channel

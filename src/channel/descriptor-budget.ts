@@ -8,6 +8,8 @@ export class DescriptorBudget {
   readonly #base: number
   #reserve: number
   #extra: number
+  /** The last part. Most channels get the same, so they share the object. */
+  #last: Part = { total: 0, base: 0, extra: 0 }
 
   constructor(total: number, connections: number) {
     this.#base = Math.max(1, Math.floor(total / 2 / connections))
@@ -22,7 +24,8 @@ export class DescriptorBudget {
     const extra = Math.min(wanted - base, more)
     this.#reserve -= base
     this.#extra -= extra
-    return { total: base + extra, base, extra }
+    if (this.#last.base !== base || this.#last.extra !== extra) this.#last = { total: base + extra, base, extra }
+    return this.#last
   }
 
   giveBack({ base, extra }: Part): void {

@@ -35,7 +35,8 @@ export interface HandlersOwner {
 
 export class Handlers<In> {
   /** The async context of the `serve` call. */
-  readonly context = new AsyncContext('PASSFD_SERVE')
+  readonly context: AsyncContext
+  readonly #ownsContext: boolean
   readonly #session: Session
   readonly #owner: HandlersOwner
   readonly #handler: Handler<In>
@@ -46,9 +47,18 @@ export class Handlers<In> {
   /** Messages with descriptors whose handlers are running. */
   #handled: Set<Message<In>> | undefined
 
-  /** `isOwn`: see ChannelSetup. */
-  constructor(session: Session, owner: HandlersOwner, handler: Handler<In>, options: ServeOptions<In>, isOwn: boolean) {
+  /** `isOwn`: see ChannelSetup. `context`: that of a server's `serve` call, which ends it. */
+  constructor(
+    session: Session,
+    owner: HandlersOwner,
+    handler: Handler<In>,
+    options: ServeOptions<In>,
+    isOwn: boolean,
+    context?: AsyncContext
+  ) {
     const { concurrency = CONCURRENCY, onError } = options // read once, as a getter may fail later
+    this.context = context ?? new AsyncContext('PASSFD_SERVE')
+    this.#ownsContext = context === undefined
     this.#session = session
     this.#owner = owner
     this.#handler = handler
@@ -65,6 +75,11 @@ export class Handlers<In> {
   /** Messages with descriptors whose handlers have not settled. */
   get handled(): Iterable<Message<In>> {
     return this.#handled ?? []
+  }
+
+  /** Called when the channel has ended. */
+  end(): void {
+    if (this.#ownsContext) this.context.end()
   }
 
   /** Calls the handler, and answers with what it returns or what its promise resolves to. */

@@ -2,6 +2,7 @@
 
 import diagnostics from 'node:diagnostics_channel'
 import type { EventEmitter } from 'node:events'
+import type { AsyncContext } from '../base/async-context.ts'
 import { Consumer, type ConsumerOwner, LISTENERS, LOOP } from '../base/consumer.ts'
 import type { PassfdError } from '../base/errors.ts'
 import { validate } from '../base/schema.ts'
@@ -67,10 +68,10 @@ export class Inbox<In> implements ConsumerOwner<Message<In>> {
     ]
   }
 
-  /** Sets the handler for every message. Throws ERR_PASSFD_CONSUMED if there is another consumer. */
-  serve(handler: Handler<In>, options: ServeOptions<In>): void {
+  /** Sets the handler for every message. Throws ERR_PASSFD_CONSUMED if there is another consumer. `context`: see Handlers. */
+  serve(handler: Handler<In>, options: ServeOptions<In>, context?: AsyncContext): void {
     this.consumer.claim(SERVE)
-    this.#handlers = new Handlers(this.#session, this, handler, options, this.#isOwn)
+    this.#handlers = new Handlers(this.#session, this, handler, options, this.#isOwn, context)
     this.pumpSoon()
   }
 

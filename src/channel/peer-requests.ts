@@ -38,35 +38,16 @@ export class PeerRequest {
   }
 }
 
-export class PeerRequests {
-  #pending = new IdTable<PeerRequest>()
-
-  get size(): number {
-    return this.#pending.size
-  }
-
-  get(id: number): PeerRequest | undefined {
-    return this.#pending.get(id)
-  }
-
-  add(request: PeerRequest): void {
-    this.#pending.add(request.id, request)
-  }
-
+export class PeerRequests extends IdTable<PeerRequest> {
   /** True while it has no answer. */
   has(request: PeerRequest): boolean {
-    return this.#pending.get(request.id) === request
-  }
-
-  /** It is being answered. */
-  delete(request: PeerRequest): void {
-    this.#pending.delete(request.id)
+    return this.get(request.id) === request
   }
 
   /** Abort listeners run in `context`. */
   endAll(reason: Error, context: AsyncContext): void {
-    const all = this.#pending.values()
-    this.#pending = new IdTable()
+    const all = this.values()
+    this.clear()
     for (const request of all) context.run(request.end, request, reason)
   }
 }

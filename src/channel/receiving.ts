@@ -54,7 +54,7 @@ export class Receiving {
       this.#sending.faultFor(id, new PassfdError('BUSY', { detail: `${maxPending} requests are pending` }))
     } else {
       const pending = new PeerRequest(id, Math.min(flags >>> frame.ALLOWANCE_SHIFT, MAX_RIGHTS))
-      peerRequests.add(pending)
+      peerRequests.add(id, pending)
       this.#give(pending, value, descriptors, cost)
     }
   }

@@ -37,8 +37,8 @@ export class UnsentAnswer {
 const encoded = new Encoded()
 
 export class Sending {
-  /** Messages and requests that wait for credit, or for the peer's hello. */
-  readonly queue = new CreditQueue()
+  /** Messages and requests that wait for credit, or for the peer's hello: most channels have none. */
+  #queue: CreditQueue | undefined
   readonly #core: SessionCore
   readonly #custody: Custody
   readonly #description: object | undefined
@@ -53,7 +53,17 @@ export class Sending {
 
   /** Bytes that wait for credit or for the socket. */
   get backlog(): number {
-    return this.#core.transport.outgoing.waiting + this.queue.size
+    return this.#core.transport.outgoing.waiting + (this.#queue?.size ?? 0)
+  }
+
+  /** Whether messages or requests wait for credit, or for the peer's hello. */
+  get waits(): boolean {
+    return this.#queue !== undefined && this.#queue.length > 0
+  }
+
+  /** Called when everything that did not wait for credit has left: frees the memory of what has waited. The queue stays, as it will fill again. */
+  release(): void {
+    if (this.#queue?.length === 0) this.#queue.release()
   }
 
   /** Sends a message. Misuse throws and moves nothing. */
@@ -109,7 +119,7 @@ export class Sending {
       if (parcel !== undefined) this.#custody.returnParcel('refused', parcel)
       return this.whenDrained()
     }
-    peerRequests.delete(request)
+    peerRequests.delete(request.id)
     transport.append(encoded, frame.REPLY, encoded.flags, id, parcel)
     this.#core.scheduleAtMicrotask()
     return this.#whenSent(parcel)
@@ -134,7 +144,7 @@ export class Sending {
     }
     const { peerRequests } = this.#core
     if (!peerRequests.has(request)) return
-    peerRequests.delete(request)
+    peerRequests.delete(request.id)
     this.faultFor(request.id, error)
   }
 
@@ -180,8 +190,9 @@ export class Sending {
   /** Sends waiting messages, as far as the credit allows. */
   sendWaiting(): void {
     const { credit, transport } = this.#core
-    if (this.queue.length === 0) return
-    this.queue.takeWhile(
+    const queue = this.#queue
+    if (queue === undefined || queue.length === 0) return
+    queue.takeWhile(
       () => credit.available > 0,
       item => {
         this.#pay(item.encoded, item.parcel)
@@ -196,10 +207,11 @@ export class Sending {
   adaptTo(hello: Hello): void {
     const { records } = this.#core.codec
     const unfit: { item: QueuedFrame; error: Error }[] = []
-    for (const item of this.queue.takeAll()) {
+    const queue = this.#queue
+    for (const item of queue?.takeAll() ?? []) {
       try {
         item.adapt(hello, records)
-        this.queue.push(item)
+        queue!.push(item)
       } catch (error) {
         unfit.push({ item, error: error as Error })
       }
@@ -216,7 +228,7 @@ export class Sending {
       return
     }
     const core = this.#core
-    const item = this.queue.takeRequest(request.id)
+    const item = this.#queue?.takeRequest(request.id)
     if (item !== undefined) {
       core.requests.settle(request.id)
       const { parcel } = item
@@ -245,7 +257,7 @@ export class Sending {
 
   /** Called for the peer's goodbye: messages that wait for credit come back, and waiting requests fail. */
   giveUpWaiting(error: Error): void {
-    for (const { kind, id, parcel } of this.queue.takeAll()) {
+    for (const { kind, id, parcel } of this.#queue?.takeAll() ?? []) {
       parcel?.sent?.reject(error)
       if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
       if (kind === frame.REQUEST) this.#core.requests.settle(id)?.fail(error)
@@ -254,7 +266,7 @@ export class Sending {
 
   /** Called at the session's end: messages that wait for credit come back. Waiting requests fail together with all others. */
   end(error: Error): void {
-    for (const { parcel } of this.queue.takeAll()) {
+    for (const { parcel } of this.#queue?.takeAll() ?? []) {
       parcel?.sent?.reject(error)
       if (parcel !== undefined) this.#custody.returnParcel('unsent', parcel)
     }
@@ -270,9 +282,9 @@ export class Sending {
 
   #dispatch(kind: number, flags: number, id: number, value: unknown): Promise<void> {
     const { credit, peer, transport } = this.#core
-    const { queue } = this
-    const final = credit.available > 0 && queue.length === 0 && peer !== undefined
-    if (final) this.#encodeNext(value)
+    const final = credit.available > 0 && !this.waits && peer !== undefined
+    const queue = final ? undefined : (this.#queue ??= new CreditQueue())
+    if (queue === undefined) this.#encodeNext(value)
     else this.#encode(value, peer === undefined ? 'early' : 'later', queue)
     if (this.#core.isOver) return this.#comeBack(value) // a getter of the value has ended it
     const parcel = this.#checkedParcel(value, -1, undefined)
@@ -281,7 +293,7 @@ export class Sending {
       parcel.kind = kind
       parcel.id = id
     }
-    if (final) {
+    if (queue === undefined) {
       this.#pay(encoded, parcel)
       transport.append(encoded, kind, flags, id, parcel)
       if (kind === frame.REQUEST) this.#core.scheduleAtMicrotask()
@@ -295,7 +307,8 @@ export class Sending {
 
   /** For a body that is queued at once. It overtakes waiting messages, so it must not redefine the records that they use. */
   #encodeNext(value: unknown): void {
-    this.#encode(value, this.queue.streamed > 0 ? 'later' : 'next', this.#core.transport.outgoing)
+    const streamed = this.#queue !== undefined && this.#queue.streamed > 0
+    this.#encode(value, streamed ? 'later' : 'next', this.#core.transport.outgoing)
   }
 
   /** The only call of the encoder. It encodes into `encoded`, in `space` if given, and moves nothing. */

@@ -19,7 +19,7 @@ import type { ActivatedSpec } from '../os/bind-spec.ts'
 import { closeListener } from '../os/loop.ts'
 import { native } from '../os/native.ts'
 import { giveUpBound, listenOn, removeFile, type SocketFile, socketName } from '../os/socket-name.ts'
-import { type Channel, hasUnread } from './channel.ts'
+import { type Channel, hasUnread, serveIn } from './channel.ts'
 import { type Address, open } from './connect.ts'
 import { refuse } from './fault.ts'
 import { type Guest, Guests } from './guests.ts'
@@ -185,8 +185,10 @@ export class ChannelServer<In = unknown, Out = unknown>
   serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
     const options = serveOptions(handler, given)
     if (this.#serving !== undefined) throw new PassfdError('CONSUMED', { by: 'serve()' })
-    this.#serving = { handler, options, context: new AsyncContext('PASSFD_SERVE') }
-    for (const channel of new Set([...this.#channels, ...this.#unseen.keys()])) channel.serve(handler, options)
+    const context = new AsyncContext('PASSFD_SERVE')
+    this.#serving = { handler, options, context }
+    for (const channel of new Set([...this.#channels, ...this.#unseen.keys()]))
+      serveIn(channel, handler, options, context)
     for (const channel of [...this.#unseen.keys()]) this.#see(channel)
   }
 
@@ -242,7 +244,7 @@ export class ChannelServer<In = unknown, Out = unknown>
     const wire = new SocketWire(fd)
     let peer: Peer
     try {
-      peer = peerOf(fd, () => (wire.ended ? -1 : fd))
+      peer = peerOf(fd, wire)
     } catch {
       wire.end() // the client has closed it already
       return
@@ -313,7 +315,7 @@ export class ChannelServer<In = unknown, Out = unknown>
 
   #serveOn(channel: Channel<In, Out>, { handler, options, context }: Serving<In>): void {
     try {
-      context.run(() => channel.serve(handler, options))
+      serveIn(channel, handler, options, context)
     } catch {
       // A subscriber of passfd:channel:open already consumes the channel
     }

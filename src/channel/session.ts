@@ -14,6 +14,7 @@ import { PassfdError, systemError, textOf } from '../base/errors.ts'
 import { keepAlive } from '../base/timers.ts'
 import { Codec } from '../codec/codec.ts'
 import { isEncoding } from '../codec/codec-in-progress.ts'
+import { limitOf } from '../codec/encoded.ts'
 import * as frame from '../codec/frame.ts'
 import { decodePlain } from '../codec/plain.ts'
 import { Credit } from './credit.ts'
@@ -68,8 +69,8 @@ export class Session implements SessionCore, TransportOwner {
   constructor(wire: Wire, limits: Limits, owner: SessionOwner, pid: number, description?: object) {
     this.limits = limits
     this.owner = owner
-    this.codec.limit = { bytes: limits.maxQueued, whose: OWN_QUEUE }
-    if (limits.maxValues !== undefined) this.codec.maxValues = limits.maxValues
+    this.codec.limit = limitOf(limits.maxQueued, OWN_QUEUE)
+    this.codec.maxValues = limits.maxValues
     this.transport = new Transport(wire, this)
     this.credit = new Credit(limits.window)
     this.custody = new Custody(this, pid)
@@ -208,7 +209,7 @@ export class Session implements SessionCore, TransportOwner {
       process.nextTick(() => this.settle())
       return
     }
-    if (this.#requestsPending() === 0 && this.sending.queue.length === 0 && this.custody.out === 0) this.#sayGoodbye()
+    if (this.#requestsPending() === 0 && !this.sending.waits && this.custody.out === 0) this.#sayGoodbye()
   }
 
   // --- what the transport reports: TransportOwner
@@ -306,7 +307,7 @@ export class Session implements SessionCore, TransportOwner {
     const hello = checkHello(decodePlain(body))
     const { codec, limits, sending, transport } = this
     this.peer = hello
-    if (hello.maxMessage < limits.maxQueued) codec.limit = { bytes: hello.maxMessage, whose: THE_PEER }
+    if (hello.maxMessage < limits.maxQueued) codec.limit = limitOf(hello.maxMessage, THE_PEER)
     codec.records = limits.records && hello.features.includes('records')
     transport.takesDefinitions = codec.records && hello.features.includes('definitions')
     this.credit.receive(hello.window)
@@ -385,9 +386,8 @@ export class Session implements SessionCore, TransportOwner {
   // --- inside
 
   #afterWrite(): void {
-    const { queue } = this.sending
     this.sending.letGoOn()
-    if (queue.length === 0 && this.transport.outgoing.waiting === 0) queue.release()
+    if (this.transport.outgoing.waiting === 0) this.sending.release()
     if (this.state === 'leaving' && this.#peerSaidGoodbye && !this.#shutDown && this.#nothingOwed()) {
       this.#shutDown = true
       this.transport.wire.shutdown()

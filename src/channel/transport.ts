@@ -9,7 +9,7 @@ import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import type { Encoded } from '../codec/encoded.ts'
 import { type Frame, FrameReader, type FrameSink } from '../codec/frame.ts'
 import { lostError } from '../codec/lost-bytes.ts'
-import { ArrivingDescriptors } from './arriving-descriptors.ts'
+import { ArrivingDescriptors, NO_FDS } from './arriving-descriptors.ts'
 import { OutgoingBytes, type OutgoingBytesOwner } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
 import { attachedNumbers, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
@@ -51,8 +51,8 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   takesDefinitions = false
 
   readonly #owner: TransportOwner
-  readonly #arriving = new ArrivingDescriptors()
-  /** Made for the first parcel, because most channels never have any. */
+  /** Both are made for the first descriptors, because most channels never have any. */
+  #arriving: ArrivingDescriptors | undefined
   #parcels: ParcelsUnderWay | undefined
   #truncated = false
   #target: Buffer | undefined
@@ -130,8 +130,8 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     this.#retry = undefined
     const rest = this.#parcels?.end() ?? []
     this.outgoing.end()
-    const { waiting } = this.#arriving
-    if (waiting > 0) this.wire.discard(this.#arriving.take(waiting), undefined)
+    const arriving = this.#arriving
+    if (arriving !== undefined && arriving.waiting > 0) this.wire.discard(arriving.take(arriving.waiting), undefined)
     this.wire.end()
     return rest
   }
@@ -172,8 +172,10 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   // --- incoming
 
   onReadable(length: number, fds: Int32Array, first: number, count: number, truncated: boolean): void {
-    const arriving = this.#arriving
-    if (count > 0) arriving.push(fds, first, count)
+    if (count > 0) {
+      this.#arriving ??= new ArrivingDescriptors()
+      this.#arriving.push(fds, first, count)
+    }
     if (length <= 0) {
       this.#owner.onReadEnd(length)
       return
@@ -184,8 +186,9 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     try {
       this.reader.received(length)
       if (truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
-      if (arriving.waiting > MAX_RIGHTS) {
-        const ahead = arriving.waiting - this.reader.announced
+      const waiting = this.#waiting
+      if (waiting > MAX_RIGHTS) {
+        const ahead = waiting - this.reader.announced
         if (ahead > MAX_RIGHTS) throw new PassfdError('DESCRIPTORS_AHEAD', { count: ahead, limit: MAX_RIGHTS })
       }
     } catch (error) {
@@ -216,18 +219,26 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   /** Gives a whole frame the descriptors that it has announced. */
   onFrame(frame: Frame): boolean {
     const { count } = frame
-    const { waiting } = this.#arriving
-    if (waiting < count) {
-      if (this.#truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
-      throw new PassfdError('DESCRIPTORS_MISSING', { count: waiting, expected: count })
+    if (count === 0) frame.fds = NO_FDS
+    else {
+      const waiting = this.#waiting
+      if (waiting < count) {
+        if (this.#truncated) throw new PassfdError('DESCRIPTORS_TRUNCATED')
+        throw new PassfdError('DESCRIPTORS_MISSING', { count: waiting, expected: count })
+      }
+      frame.fds = this.#arriving!.take(count)
     }
-    frame.fds = this.#arriving.take(count)
     return this.#owner.onFrame(frame)
   }
 
   /** Whether a frame is incomplete, or descriptors wait for their frame. */
   get incomplete(): boolean {
-    return this.reader.partial || this.#arriving.waiting > 0
+    return this.reader.partial || this.#waiting > 0
+  }
+
+  /** How many descriptors wait for their frame. */
+  get #waiting(): number {
+    return this.#arriving === undefined ? 0 : this.#arriving.waiting
   }
 }
 

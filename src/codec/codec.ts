@@ -48,8 +48,8 @@ export class Codec {
   records = false
   /** The longest body that can be sent. Only arrays that exceed it by themselves are refused here. */
   limit: Limit = NO_LIMIT
-  /** The most values of a received body, at every depth. */
-  maxValues = Number.POSITIVE_INFINITY
+  /** The most values of a received body, at every depth; undefined: no limit. */
+  maxValues: number | undefined
   #table: RecordTable | undefined
   #peerRecords: PeerRecords | undefined
 
@@ -107,11 +107,13 @@ export class Codec {
     if (flagged && !this.records)
       throw new PassfdError('UNDECODABLE', { detail: 'it uses records, which were not agreed on' })
     if (body.start === body.end) throw new PassfdError('UNDECODABLE', { detail: 'it is empty' })
+    const { maxValues } = this
     if (
-      (body.end - body.start) * CONTAINER > this.maxValues &&
-      hasMoreValues(body.bytes, body.start, body.end, this.maxValues)
+      maxValues !== undefined &&
+      (body.end - body.start) * CONTAINER > maxValues &&
+      hasMoreValues(body.bytes, body.start, body.end, maxValues)
     )
-      throw new PassfdError('UNDECODABLE', { detail: `it has more than ${this.maxValues} values` })
+      throw new PassfdError('UNDECODABLE', { detail: `it has more than ${maxValues} values` })
     if (!flagged) return unpackPlain(body, received)
     this.#peerRecords ??= new PeerRecords()
     return this.#peerRecords.unpack(body, received)

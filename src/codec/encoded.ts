@@ -16,6 +16,19 @@ export interface Limit {
   readonly whose: string
 }
 
+export const NO_LIMIT: Limit = { bytes: Number.POSITIVE_INFINITY, whose: '' }
+/** The last limit of each owner. */
+const limits = new Map<string, Limit>()
+
+/** Most channels have the same limits, so they share the objects. `whose`: one of a few names. */
+export function limitOf(bytes: number, whose: string): Limit {
+  const last = limits.get(whose)
+  if (last?.bytes === bytes) return last
+  const limit = { bytes, whose }
+  limits.set(whose, limit)
+  return limit
+}
+
 /** Free bytes for the next body: `slab` from `slabEnd` on. To ask for `slab` may make a new one, so it is asked for first. */
 export interface Space {
   readonly slab: Buffer
@@ -24,7 +37,6 @@ export interface Space {
 
 export const NO_DESCRIPTORS: Descriptor[] = []
 export const NO_HOLES: Hole[] = []
-export const NO_LIMIT: Limit = { bytes: Number.POSITIVE_INFINITY, whose: '' }
 const EMPTY = Buffer.alloc(0)
 let scratch: Buffer | undefined
 

@@ -50,7 +50,7 @@ export interface Body {
 
 const NO_FDS: number[] = []
 
-/** One whole frame. A reader uses the same object for each: it is valid until the sink returns. */
+/** One whole frame. All readers use the same object for each: it is valid until the sink returns, or calls the program. */
 export class Frame implements Body {
   kind = 0
   /** How many descriptors it has. */
@@ -75,6 +75,9 @@ export class Frame implements Body {
     this.fds = NO_FDS
   }
 }
+
+/** One for all readers, because each one's own took 100 bytes of a channel. */
+const frame = new Frame()
 
 export interface FrameSink {
   /** Accepts one whole frame. False stops the reader for good. */
@@ -123,7 +126,6 @@ export class FrameReader {
   readonly #sink: FrameSink
   readonly #area: Buffer
   readonly #headroom: number
-  readonly #frame = new Frame()
   #kept: Buffer = NO_BYTES
   #targetHeader: Buffer = NO_BYTES
 
@@ -166,7 +168,6 @@ export class FrameReader {
   #parse(at: number, end: number): void {
     const area = this.#area
     const sink = this.#sink
-    const frame = this.#frame
     while (end - at >= HEADER) {
       const length = (area[at]! | (area[at + 1]! << 8) | (area[at + 2]! << 16) | (area[at + 3]! << 24)) >>> 0
       const kind = area[at + 4]!
@@ -223,7 +224,6 @@ export class FrameReader {
     const target = this.target!
     this.target = undefined
     this.#targetHeader = NO_BYTES
-    const frame = this.#frame
     frame.kind = header[4]!
     frame.count = header[5]!
     frame.flags = header.readUInt16LE(6)

@@ -25,10 +25,18 @@ export interface Peer {
   pidfd(): Descriptor
 }
 
-const sources = new WeakMap<object, () => number>()
+/** @internal The socket of a peer, as long as it is not `ended`. */
+export interface PeerSocket {
+  readonly fd: number
+  readonly ended: boolean
+}
 
-/** @internal The peer asks `source` for the number of its socket from now on; less than 0: it is closed. */
-export function askOf(peer: Peer, source: () => number): Peer {
+/** @internal */
+export const NO_SOCKET: PeerSocket = { fd: -1, ended: true }
+const sources = new WeakMap<object, PeerSocket>()
+
+/** @internal The peer asks `source` for the number of its socket from now on. */
+export function askOf(peer: Peer, source: PeerSocket): Peer {
   sources.set(peer, source)
   return peer
 }
@@ -46,8 +54,8 @@ function described(facts: Omit<Peer, 'pidfd'>): Peer {
 }
 
 function pidfd(this: Peer): Descriptor {
-  const fd = sources.get(this)?.() ?? -1
-  if (fd < 0) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
+  const { fd, ended } = sources.get(this) ?? NO_SOCKET
+  if (ended) throw new PassfdError('PEER_PIDFD', { detail: 'the connection is closed, or this is no peer of one' })
   const result = native.peerPidfd(fd)
   if (result >= 0) return own(result)
   throw noPidfd(result, 'getsockopt')
@@ -66,8 +74,8 @@ export function noPidfd(errno: number, syscall: string): PassfdError {
 
 let out = new Int32Array(4 + 64)
 
-/** `source`: gives the number of the socket while it is open, then less than 0. */
-export function peerOf(fd: number, source: () => number = () => fd): Peer {
+/** `source`: the socket that `pidfd()` asks; by default `fd`, which must stay open as long as it may be asked. */
+export function peerOf(fd: number, source: PeerSocket = { fd, ended: false }): Peer {
   let count = native.peer(fd, out)
   if (count === ERANGE) {
     out = new Int32Array(4 + 65536)
@@ -94,7 +102,7 @@ export function ownPeer(): Peer {
     groups: process.getgroups?.() ?? [],
     agent: ''
   }
-  return askOf(described(facts), () => -1)
+  return askOf(described(facts), NO_SOCKET)
 }
 
 let lastGroups: readonly number[] = Object.freeze([])

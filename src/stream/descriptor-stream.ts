@@ -85,7 +85,7 @@ export class DescriptorStream extends ContextDuplex {
     native.passCredentials(fd, false)
     this.#outbox = new StreamOutbox(fd)
     this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
-    askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
+    askOf(peer, this.#socket)
   }
 
   /**

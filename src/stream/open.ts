@@ -5,7 +5,7 @@ import { readOptions } from '../base/known-options.ts'
 import { authorized, moveIn } from '../descriptor/admission.ts'
 import { Descriptor, descriptionOf } from '../descriptor/descriptor.ts'
 import type { Kind } from '../descriptor/kind.ts'
-import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
+import { askOf, NO_SOCKET, type Peer, peerOf } from '../descriptor/peer.ts'
 import { checkNoOwner, type FileAccess } from '../os/account.ts'
 import { discard } from '../os/loop.ts'
 import { native } from '../os/native.ts'
@@ -124,7 +124,7 @@ async function reach(
     if (options.authorize !== undefined) await authorized(peer, options, handshakeTimeout, signal)
     return { fd, peer, description }
   } catch (error) {
-    if (peer !== undefined) askOf(peer, () => -1)
+    if (peer !== undefined) askOf(peer, NO_SOCKET)
     discard([fd])
     throw error
   }

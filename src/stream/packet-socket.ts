@@ -87,7 +87,7 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
     native.passCredentials(fd, true)
     if (scratch.length < this.#limits.maxPacket) scratch = Buffer.allocUnsafeSlow(this.#limits.maxPacket)
     this.#socket = new RawSocket(fd, { onReadable: () => this.#onReadable(), onWritable: () => this.#flush() })
-    askOf(peer, () => (this.#socket.ended ? -1 : this.#socket.fd))
+    askOf(peer, this.#socket)
     const onListener = (event: string | symbol): void => {
       if (event === 'message') queueMicrotask(() => this.#update())
     }

@@ -8,7 +8,7 @@ import { abortError, type Failure, systemError } from '../base/errors.ts'
 import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { authorized } from '../descriptor/admission.ts'
-import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
+import { askOf, NO_SOCKET, type Peer, peerOf } from '../descriptor/peer.ts'
 import { Acceptor, acceptEach, type Outcome } from '../os/acceptor.ts'
 import { closeListener, discard } from '../os/loop.ts'
 import { removeFile, type SocketFile } from '../os/socket-name.ts'
@@ -187,7 +187,7 @@ export class StreamServer<Connection extends Accepted, Address = unknown>
     try {
       await authorized(peer, options, handshakeTimeout, this.#admissions.signal, this.#context)
     } catch (error) {
-      askOf(peer, () => -1)
+      askOf(peer, NO_SOCKET)
       discard([fd])
       this.#left()
       if (this.#closing === undefined) this.#tell('refused', peer, error)
