@@ -9,7 +9,7 @@ import { changed, within } from './refusal.ts'
 
 /** A record structure that msgpackr has defined. */
 export interface Shape {
-  readonly keys: readonly string[]
+  keys: readonly string[]
   /** The byte that stands for it. */
   readonly token: number
   /** How often in sequence there was something in it that is not written here. */

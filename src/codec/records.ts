@@ -62,6 +62,9 @@ export class PeerRecords {
   }
 }
 
+/** The length of what `roomForFew` gives. */
+export const FEW = 2
+
 /** Most peers use one or two shapes, but a push into an empty array reserves room for 17. */
 export function roomForFew<T>(): (T | undefined)[] {
   return [undefined, undefined]

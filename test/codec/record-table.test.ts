@@ -48,6 +48,33 @@ test('channels share encoder and decoder, and keep their shapes apart', t => {
   t.deepEqual(decode(second.receiver, body), { only: 1 })
 })
 
+test('after a row of flat records the table is made again as it was', t => {
+  const sender = newCodec(true)
+  const receiver = newCodec(true)
+  const send = (value: unknown) => {
+    const body = encode(sender, 'streamed', value)
+    t.deepEqual(decode(receiver, body), value)
+    return definedIds(body)
+  }
+  const row = (make: (id: number) => object) => {
+    for (let id = 0; id < 40; id++) send(make(id))
+  }
+  t.deepEqual(send({ id: 0 }), [0])
+  t.deepEqual(send({ b: 0, a: '' }), [1])
+  row(id => ({ id }))
+  t.deepEqual(send({ id: [0] }), [], 'the shape keeps its id')
+  row(id => ({ b: id, a: 'x' }))
+  t.deepEqual(send({ a: 0, id: { id: 0 } }), [2], 'a new one gets the next')
+  row(id => ({ id }))
+  t.deepEqual(send([{ a: 1, id: 2 }, { b: 1, a: 2 }, { id: 1 }]), [], 'all are known')
+  // More shapes than ids, with rows in between: some replace others
+  for (let round = 0; round < 100; round++) {
+    row(id => ({ id }))
+    send({ [`key${round % 40}`]: [round] })
+    row(id => ({ [`key${round % 3}`]: id }))
+  }
+})
+
 test('a record id of two bytes is refused, and spoils the shape for nobody', t => {
   const keys = encodePlain(['once', 'twice'])
   const names = keys.bytes.subarray(keys.start + HEADER, keys.end)
