@@ -12,6 +12,11 @@ import { LENGTH, packr, unframing } from '../framing.mjs'
 import { address, farCommand, measure, role, small, socketPath, startFar, Tally, workload } from '../workload.mjs'
 
 const BATCH = 256
+/**
+ * The flooder gets the time that both ends of the measured channel leave on two cores, more than half of a core. With their priority it would
+ * keep one of them from its core for a time slice of the kernel now and then, about 2 ms, and that would be the 99th percentile.
+ */
+const YIELDING = ['chrt', '--idle', '0']
 const QUIET = workload.endsWith('quiet')
 
 /** Each end: `serve(answer)` for a server, else `{ send, ask, close }`; `send` resolves when there is room. */
@@ -120,7 +125,7 @@ async function flooder() {
 }
 
 async function startFlooder() {
-  const [command, ...args] = [...farCommand, process.argv[1], workload, 'flooder', path]
+  const [command, ...args] = [...YIELDING, ...farCommand, process.argv[1], workload, 'flooder', path]
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   await lines.next()
