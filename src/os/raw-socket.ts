@@ -7,8 +7,6 @@ import { keepAlive } from '../base/timers.ts'
 import { discard, Watcher } from './loop.ts'
 import { FAILED, MESSAGE_FIRST, native, READABLE, WRITABLE } from './native.ts'
 
-/** Reads go into this buffer and are copied out within the call. */
-export const SCRATCH = Buffer.allocUnsafeSlow(65536)
 /** The result of such a read. MESSAGE_… in native.ts defines its places and its length. */
 export const RECEIVED = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
 

@@ -13,7 +13,8 @@ import { type Cargo, cargoOf, checkCount, copiesOf, handBack } from '../descript
 import { askOf, type Peer, peerOf } from '../descriptor/peer.ts'
 import { discard } from '../os/loop.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_DESCRIPTORS, RESULT_FLAGS, TRUNCATED } from '../os/native.ts'
-import { isBackPressure, RawSocket, RECEIVED, SCRATCH } from '../os/raw-socket.ts'
+import { isBackPressure, RawSocket, RECEIVED } from '../os/raw-socket.ts'
+import { READ_BLOCK, readBlock } from '../os/read-block.ts'
 import { KeptDescriptors } from './kept-descriptors.ts'
 import { STREAM_OPTIONS, type StreamOptions, streamLimits } from './options.ts'
 import { type PartsSource, partsOf, type StreamPart } from './parts.ts'
@@ -36,6 +37,7 @@ export interface DescriptorStream {
   once(event: string | symbol, listener: Listener<any[]>): this
 }
 
+const NONE: number[] = []
 /** Several reads in one wake-up, but not so many that others wait for long. */
 const READS = 8
 
@@ -331,16 +333,17 @@ export class DescriptorStream extends ContextDuplex {
 
   #onReadable(): void {
     for (let i = 0; i < READS; i++) {
-      const result = native.receivePlaced(this.#socket.fd, SCRATCH, 0, SCRATCH.length, RECEIVED)
+      const result = native.receivePlaced(this.#socket.fd, readBlock.memory, 0, READ_BLOCK, RECEIVED)
       if (result === EINTR) continue
       if (result === EAGAIN) {
         if (this.#writeFailure !== undefined) this.destroy(this.#writeFailure)
         return
       }
       const place = RECEIVED[MESSAGE_PLACE]!
-      const fds = Array.from(RECEIVED.subarray(MESSAGE_FIRST, MESSAGE_FIRST + RECEIVED[RESULT_DESCRIPTORS]!))
+      const count = RECEIVED[RESULT_DESCRIPTORS]!
+      const fds = count === 0 ? NONE : Array.from(RECEIVED.subarray(MESSAGE_FIRST, MESSAGE_FIRST + count))
       const truncated = (RECEIVED[RESULT_FLAGS]! & TRUNCATED) !== 0
-      const wantsMore = this.#arrived(Buffer.from(SCRATCH.subarray(0, Math.max(result, 0))), place, fds, truncated)
+      const wantsMore = this.#arrived(readBlock.take(Math.max(result, 0)), place, fds, truncated)
       if (this.destroyed) return
       if (result <= 0) {
         this.#endReading(result)
@@ -351,7 +354,7 @@ export class DescriptorStream extends ContextDuplex {
         this.#socket.read(false)
         return
       }
-      if (result < SCRATCH.length && fds.length === 0) return // that was all
+      if (result < READ_BLOCK && fds.length === 0) return // that was all
     }
   }
 

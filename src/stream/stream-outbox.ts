@@ -9,6 +9,14 @@ import { isRefusal } from '../os/raw-socket.ts'
 /** As many as the shim gathers into one write. */
 const MAX_CHUNKS = 64
 
+/**
+ * The send buffer after a write of LARGE or more, in bytes: then neither end waits for the other to wake up. Linux doubles it. Other streams keep
+ * theirs, because a peer that never reads binds that memory.
+ */
+const LARGE_SEND_BUFFER = 212_992
+/** In bytes. */
+const LARGE = 65_536
+
 const attached = new Int32Array(MAX_RIGHTS)
 
 export class StreamOutbox {
@@ -19,6 +27,7 @@ export class StreamOutbox {
   readonly #fd: number
   /** By the very buffer whose first byte they leave with. */
   readonly #cargos = new Map<Uint8Array, Cargo>()
+  #sendsLarge = false
   #chunks: Uint8Array[] = []
   #at = 0
   #skip = 0
@@ -34,7 +43,10 @@ export class StreamOutbox {
   }
 
   put(chunks: readonly Uint8Array[]): void {
-    for (const chunk of chunks) if (chunk.length > 0) this.#chunks.push(chunk)
+    for (const chunk of chunks) {
+      if (chunk.length > 0) this.#chunks.push(chunk)
+      if (chunk.length >= LARGE && !this.#sendsLarge) this.#makeRoom()
+    }
   }
 
   /** Writes until nothing is left (0) or a write fails (-errno). */
@@ -66,6 +78,11 @@ export class StreamOutbox {
     for (const [bytes, cargo] of this.#cargos) this.#gone(bytes, cargo)
     this.#chunks = []
     this.#at = this.#skip = 0
+  }
+
+  #makeRoom(): void {
+    this.#sendsLarge = true
+    native.sendBuffer(this.#fd, LARGE_SEND_BUFFER)
   }
 
   /** What one write may take: descriptors belong to its first byte, so the next ones begin a new write. */

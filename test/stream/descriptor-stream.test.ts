@@ -320,6 +320,34 @@ test('trap 16: after a partial write the descriptors are not sent again', async 
   await destroyed(stream)
 })
 
+test('large writes get a larger send buffer, and small ones do not', async t => {
+  const room: number[] = []
+  for (const size of [32_768, 65_536]) {
+    const [stream, peer] = streamAndNumber()
+    for (let i = 0; i < 40; i++) stream.write(Buffer.alloc(size))
+    await turn()
+    room.push(stream.bytesWritten)
+    stream.on('error', () => {})
+    await destroyed(stream)
+    close(peer)
+  }
+  t.true(room[1]! > 1.3 * room[0]!, `${room}`)
+})
+
+test('what a program keeps of large reads is its own', async t => {
+  const [writer, reader] = streamPair()
+  const kept: Buffer[] = []
+  reader.on('data', bytes => kept.push(bytes))
+  const count = 30
+  for (let i = 0; i < count; i++) writer.write(Buffer.alloc(65_536, i))
+  writer.end()
+  await once(reader, 'end')
+  const all = Buffer.concat(kept)
+  t.is(all.length, count * 65_536)
+  for (let i = 0; i < count; i++) t.true(all.subarray(i * 65_536, (i + 1) * 65_536).every(byte => byte === i))
+  await destroyed(writer, reader)
+})
+
 test('trap 16: EAGAIN has sent none; they leave with their first byte when there is room', async t => {
   const ends = new Int32Array(2)
   native.socketpair(1, ends)
