@@ -1,7 +1,7 @@
 /** This thread's event loop: it passes a watcher's wake-ups to its listener, and closes descriptors off the loop. */
 import { systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
-import { available, CLOSED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
+import { available, CLOSED, FAILED, native, READABLE, RESULT_BYTES, RESULT_FIRST, WRITABLE } from './native.ts'
 
 /**
  * Room in AREA in front of the bytes of a read, in bytes. A frame reader copies the kept start of a frame there, so that the whole frame is
@@ -59,9 +59,15 @@ export function unwatch(id: number): void {
  */
 export class Watcher {
   #id: number
+  /** What the shim was told last. A call that changes nothing would still take the descriptor out of epoll(7) and add it again. */
+  #wanted: number = READABLE
 
   constructor(fd: number, listener: (events: number) => void) {
-    this.#id = watch(fd, false, { onEvents: listener })
+    const onEvents = (events: number): void => {
+      if (events & FAILED) this.#wanted = 0
+      listener(events)
+    }
+    this.#id = watch(fd, false, { onEvents })
   }
 
   /** False after `end`. */
@@ -70,7 +76,9 @@ export class Watcher {
   }
 
   want(readable: boolean, writable: boolean): void {
-    if (this.#id !== 0) native.interest(this.#id, (readable ? READABLE : 0) | (writable ? WRITABLE : 0))
+    const wanted = (readable ? READABLE : 0) | (writable ? WRITABLE : 0)
+    if (this.#id === 0 || wanted === this.#wanted) return
+    if (native.interest(this.#id, wanted) >= 0) this.#wanted = wanted
   }
 
   /** Removes it from the loop at once. */
