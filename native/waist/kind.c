@@ -16,9 +16,9 @@
 #define IPPROTO_MPTCP 262
 #endif
 
-static enum os_kind socket_kind(int fd)
+static enum os_kind socket_kind(int fd, int domain)
 {
-	int domain = get_option(fd, SO_DOMAIN), type = get_option(fd, SO_TYPE), protocol = get_option(fd, SO_PROTOCOL);
+	int type = get_option(fd, SO_TYPE), protocol = get_option(fd, SO_PROTOCOL);
 	bool listens = get_option(fd, SO_ACCEPTCONN) == 1;
 	if (domain == AF_UNIX && type == SOCK_STREAM)
 		return listens ? OS_UNIX_STREAM_LISTENER : OS_UNIX_STREAM;
@@ -57,6 +57,10 @@ int os_kind(int fd)
 {
 	struct statx status;
 	struct termios terminal;
+	/* Most are sockets. Others have no options, nor has a socket that was opened with O_PATH. */
+	int domain = get_option(fd, SO_DOMAIN);
+	if (domain >= 0)
+		return (int) socket_kind(fd, domain);
 	int problem = type_of(fd, &status);
 	if (problem < 0)
 		return problem;
@@ -68,7 +72,6 @@ int os_kind(int fd)
 	switch (status.stx_mode & S_IFMT) {
 	case S_IFDIR: return OS_DIRECTORY;
 	case S_IFIFO: return OS_PIPE;
-	case S_IFSOCK: return (int) socket_kind(fd);
 	case S_IFBLK: return OS_DEVICE;
 	case S_IFCHR: return tcgetattr(fd, &terminal) == 0 ? OS_TTY : OS_DEVICE;
 	default: return (int) file_kind(fd, S_ISREG(status.stx_mode));

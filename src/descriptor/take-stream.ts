@@ -30,7 +30,12 @@ const taking = new WeakSet<Live>()
 export function takeStream(stream: Duplex, head: Buffer, signal: AbortSignal | undefined): Promise<Taken> {
   const live = checkStream(stream)
   if (signal?.aborted) return Promise.reject(abortError(signal))
-  return takeLive(live, head, signal)
+  return isDrained(live) ? takeNow(live, head) : takeLive(live, head, signal)
+}
+
+/** Nothing has to be withheld from anybody: no other code runs meanwhile. */
+async function takeNow(stream: Live, head: Buffer): Promise<Taken> {
+  return taken(stream, head, [])
 }
 
 async function takeLive(stream: Live, head: Buffer, signal: AbortSignal | undefined): Promise<Taken> {
@@ -117,14 +122,9 @@ class HeldStream {
     for (; this.#stream.writableCorked > 0; this.#corked++) this.#stream.uncork()
   }
 
-  /** The one moment: nothing else runs between its lines. */
+  /** If it throws, the stream is still withheld. */
   take(head: Buffer): Taken {
-    const stream = this.#stream
-    const descriptor = own(checked(native.dup(numberIn(stream)), 'dup'))
-    const rest = [head, this.#readBuffered(), ...this.#caught].filter(chunk => chunk !== null)
-    this.#uncover()
-    stream.destroy() // this closes the stream's number; the connection lives on in the duplicate
-    return { descriptor, head: Buffer.concat(rest) }
+    return taken(this.#stream, head, this.#caught, () => this.#uncover())
   }
 
   /** The stream is as it was, and has what came meanwhile. */
@@ -148,27 +148,44 @@ class HeldStream {
     if (!this.#allowHalfOpen && stream.readableEnded && !this.#ended) stream.end()
   }
 
-  #readBuffered(): Buffer | null {
-    const stream = this.#stream
-    const { readableLength } = stream
-    if (readableLength === 0) return null
-    this.#cover('emit', () => false) // read() would give it to 'data' listeners as well
-    // Exactly so much, because further reading would reach the end of the stream and emit 'end'
-    return Readable.prototype.read.call(stream, readableLength)
-  }
-
-  #cover(name: 'read' | 'push' | 'emit', value: (...given: never[]) => unknown): void {
-    const stream = this.#stream
-    const before = Object.getOwnPropertyDescriptor(stream, name)
-    Object.defineProperty(stream, name, { value, configurable: true, writable: true })
-    this.#covers.push(() => {
-      delete (stream as Partial<Live>)[name]
-      if (before !== undefined) Object.defineProperty(stream, name, before)
-    })
+  #cover(name: 'read' | 'push', value: (...given: never[]) => unknown): void {
+    this.#covers.push(cover(this.#stream, name, value))
   }
 
   #uncover(): void {
     for (const uncover of this.#covers.splice(0).reverse()) uncover()
+  }
+}
+
+/** The one moment: nothing else runs between its lines. `caught` is what came after the stream's own bytes. */
+function taken(stream: Live, head: Buffer, caught: readonly (Buffer | null)[], uncover?: () => void): Taken {
+  const descriptor = own(checked(native.dup(numberIn(stream)), 'dup'))
+  const buffered = readBuffered(stream)
+  uncover?.()
+  stream.destroy() // this closes the stream's number; the connection lives on in the duplicate
+  if (buffered === null && caught.length === 0) return { descriptor, head }
+  return { descriptor, head: Buffer.concat([head, buffered, ...caught].filter(chunk => chunk !== null)) }
+}
+
+function readBuffered(stream: Live): Buffer | null {
+  const { readableLength } = stream
+  if (readableLength === 0) return null
+  const uncover = cover(stream, 'emit', () => false) // read() would give it to 'data' listeners as well
+  try {
+    // Exactly so much, because further reading would reach the end of the stream and emit 'end'
+    return Readable.prototype.read.call(stream, readableLength)
+  } finally {
+    uncover()
+  }
+}
+
+/** Returns what ends it. */
+function cover(stream: Live, name: 'read' | 'push' | 'emit', value: (...given: never[]) => unknown): () => void {
+  const before = Object.getOwnPropertyDescriptor(stream, name)
+  Object.defineProperty(stream, name, { value, configurable: true, writable: true })
+  return () => {
+    delete (stream as Partial<Live>)[name]
+    if (before !== undefined) Object.defineProperty(stream, name, before)
   }
 }
 
