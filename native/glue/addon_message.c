@@ -81,6 +81,7 @@ FUNCTION(receive_message)
 	struct os_rights rights = {.fds = results + MESSAGE_FIRST, .capacity = out.length - MESSAGE_FIRST};
 	int received = os_receive_message(fd, &chunk, &message, &rights, wants_pidfd);
 	put_results(environment, results, received, &rights);
+	results[RESULT_BYTES] = received < 0 ? received : (int32_t) message.size;
 	results[RESULT_FLAGS] |= (message.cut ? CUT : 0) | (message.credentials ? CREDENTIALS : 0) | (message.has_pidfd ? PIDFD : 0);
 	results[MESSAGE_NAME] = (int32_t) message.name_length;
 	results[MESSAGE_PID] = message.pid;

@@ -207,9 +207,10 @@ int os_receive_message(
 	rights->count = 0;
 	rights->truncated = false;
 	*message = (struct os_message) {0};
-	ssize_t received = receive(fd, &header, &wanted, 0);
+	ssize_t received = receive(fd, &header, &wanted, MSG_TRUNC); /* then it is the size of the datagram, also of a longer one */
 	if (received < 0)
 		return (int) received;
+	message->size = (size_t) received;
 	take_all_rights(&header, rights, wants_pidfd ? message : NULL);
 	message->cut = (header.msg_flags & MSG_TRUNC) != 0;
 	if (header.msg_namelen > 0)
@@ -224,7 +225,7 @@ int os_receive_message(
 		message->uid = (int32_t) sender.uid;
 		message->gid = (int32_t) sender.gid;
 	}
-	return (int) received;
+	return (int) (message->size < chunk->iov_len ? message->size : chunk->iov_len);
 }
 
 int os_next_size(int fd)

@@ -31,6 +31,7 @@ struct os_rights {
 /* What else recvmsg(2) reports about a datagram or packet. */
 struct os_message {
 	bool cut; /* it was longer than the buffer, and the kernel has dropped the rest */
+	size_t size; /* in bytes, with what was dropped */
 	bool credentials; /* the next three are known */
 	int32_t pid, uid, gid;
 	bool has_pidfd; /* the next one is there */

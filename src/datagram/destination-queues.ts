@@ -85,6 +85,10 @@ export class DestinationQueues {
   #gauges = 0
   /** Queues that do. */
   #waitForOwn = 0
+  /** What the port was asked last. */
+  #awaitsWritable = false
+  /** Most often a queue waits again at the end, so the port is asked only then: each change is system calls. */
+  #flushing = false
   #turn = 0
   #referenced = true
   #empty: Deferred | undefined
@@ -115,13 +119,17 @@ export class DestinationQueues {
     let queue = this.#queues.get(key)
     // The queue that waits for this socket's buffer gets it first
     if (queue === undefined && this.#waitForOwn === 0) {
-      for (const [index, descriptor] of descriptors.entries()) fds[index] = descriptor.borrow()
+      for (let index = 0; index < descriptors.length; index++) fds[index] = descriptors[index]!.borrow()
       const result = this.#port.transmit(to, bytes, fds, descriptors.length)
       if (result instanceof Error) return quiet(Promise.reject(result))
       if (result >= 0) {
-        const foreign = descriptors.some(isForeign)
-        const numbers = descriptors.map(descriptor => moveOut(descriptor, BY))
-        closeAll(numbers, foreign)
+        if (descriptors.length > 0) {
+          const foreign = descriptors.some(isForeign)
+          closeAll(
+            descriptors.map(descriptor => moveOut(descriptor, BY)),
+            foreign
+          )
+        }
         return RESOLVED
       }
       this.#checkRoom(undefined, bytes.length, descriptors.length)
@@ -141,8 +149,11 @@ export class DestinationQueues {
   /** The port says that the socket is writable. */
   writable(): void {
     const waiting = [...this.#queues.values()].filter(({ waitsFor }) => waitsFor === 'own')
+    this.#flushing = true
     for (const queue of waiting) this.#waitFor(queue, 'nothing')
     this.#flush(waiting)
+    this.#flushing = false
+    this.#askPort()
   }
 
   /** Resolves when nothing is queued. */
@@ -221,7 +232,8 @@ export class DestinationQueues {
 
   /** It leaves the queue. */
   #remove(queue: DestinationQueue, datagram: QueuedDatagram): void {
-    queue.datagrams.splice(queue.datagrams.indexOf(datagram), 1)
+    if (queue.datagrams[0] === datagram) queue.datagrams.shift()
+    else queue.datagrams.splice(queue.datagrams.indexOf(datagram), 1)
     datagram.release()
     this.#count(queue, datagram, -1)
     if (queue.datagrams.length > 0) return
@@ -251,6 +263,10 @@ export class DestinationQueues {
   /** One of each queue in turn, while they have any and there is room for it. */
   #flush(queues: DestinationQueue[]): void {
     const first = queues.length === 0 ? 0 : this.#turn++ % queues.length
+    if (queues.length === 1) {
+      while (this.#sendOne(queues[0]!));
+      return
+    }
     let active = [...queues.slice(first), ...queues.slice(0, first)]
     while (active.length > 0) active = active.filter(queue => this.#sendOne(queue))
   }
@@ -289,11 +305,17 @@ export class DestinationQueues {
   }
 
   #waitFor(queue: DestinationQueue, what: DestinationQueue['waitsFor']): void {
-    const before = this.#waitForOwn
     if (queue.waitsFor === 'own') this.#waitForOwn--
     if (what === 'own') this.#waitForOwn++
     queue.waitsFor = what
-    if (before > 0 !== this.#waitForOwn > 0) this.#port.awaitWritable?.(before === 0)
+    if (!this.#flushing) this.#askPort()
+  }
+
+  #askPort(): void {
+    const on = this.#waitForOwn > 0
+    if (on === this.#awaitsWritable) return
+    this.#awaitsWritable = on
+    this.#port.awaitWritable?.(on)
   }
 
   #awaitTimer(queue: DestinationQueue, delay: number): void {
@@ -331,8 +353,11 @@ export class DestinationQueues {
   }
 
   #goOn(queue: DestinationQueue): void {
-    this.#stopWaiting(queue)
+    clearTimeout(queue.timer)
+    queue.timer = undefined
+    this.#waitFor(queue, 'nothing')
     this.#flush([queue])
+    if (queue.waitsFor !== 'gauge') queue.gauge?.await(false) // most often it waits for it again
   }
 }
 

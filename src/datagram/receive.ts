@@ -12,6 +12,7 @@ import {
   MESSAGE_UID,
   native,
   PIDFD,
+  RESULT_BYTES,
   RESULT_DESCRIPTORS,
   RESULT_FLAGS,
   TRUNCATED
@@ -41,8 +42,10 @@ export interface Received {
 const results = new Int32Array(MESSAGE_FIRST + 2 * MAX_RIGHTS)
 const name = Buffer.allocUnsafeSlow(108)
 const NOTHING = Buffer.alloc(0)
-/** In bytes: more than a datagram has by default (net.core.wmem_default is 212,992). */
-const SCRATCH = 262_144
+/** In bytes: the default of `maxMessage`. The kernel gives memory only to the part that a datagram has reached. */
+const SCRATCH = 2_097_152
+/** A larger datagram gets the scratch buffer itself, so that a thread keeps no more memory than this for it. In bytes. */
+const COPIED = 262_144
 let scratch: Buffer | undefined
 /** What the kernel says of a user that it can't name (/proc/sys/kernel/overflowuid). */
 const NOBODY = 65534
@@ -53,8 +56,9 @@ const NOBODY = 65534
  * if the socket asks the kernel for it.
  */
 export function receiveDatagram(fd: number, limit: number, wantsPidfd = false): Received | number {
-  // The size of a datagram that is there: FIONREAD answers 0 for an empty queue too, and what came after it would be cut
-  const next = native.nextSize(fd)
+  // Only a limit beyond the scratch buffer needs the size of the datagram that is there. FIONREAD answers 0 for an empty queue, too, and what came
+  // after it would be cut
+  const next = limit > SCRATCH ? native.nextSize(fd) : 0
   if (next < 0) return next
   // Another reader may receive that datagram first, so that a longer one is received here: the scratch buffer has room for it
   const large = next > SCRATCH && next <= limit
@@ -73,15 +77,28 @@ export function receiveDatagram(fd: number, limit: number, wantsPidfd = false): 
   const flags = results[RESULT_FLAGS]!
   const pin = wantsPidfd ? pinned(flags) : undefined
   return {
-    data: large ? buffer.subarray(0, length) : length === 0 ? NOTHING : Buffer.from(buffer.subarray(0, length)),
-    size: flags & CUT ? Math.max(next, length) : length,
-    from: addressOf(name.subarray(0, results[MESSAGE_NAME])),
+    data: large ? buffer.subarray(0, length) : takeOut(buffer, length),
+    size: results[RESULT_BYTES]!,
+    from: addressOf(name, results[MESSAGE_NAME]),
     sender: flags & CREDENTIALS ? knownSender(pin) : undefined,
     pin,
-    fds: Array.from(results.subarray(MESSAGE_FIRST, MESSAGE_FIRST + results[RESULT_DESCRIPTORS]!)),
+    fds: numbers(results[RESULT_DESCRIPTORS]!),
     cut: (flags & CUT) !== 0,
     truncated: (flags & TRUNCATED) !== 0
   }
+}
+
+/** The first bytes of the scratch buffer. They are the caller's. */
+function takeOut(buffer: Buffer, length: number): Buffer {
+  if (length === 0) return NOTHING
+  const bytes = buffer.subarray(0, length)
+  if (length <= COPIED) return Buffer.from(bytes)
+  scratch = undefined
+  return bytes
+}
+
+function numbers(count: number): number[] {
+  return count === 0 ? [] : Array.from(results.subarray(MESSAGE_FIRST, MESSAGE_FIRST + count))
 }
 
 function pinned(flags: number): PinnedSender | null {

@@ -37,16 +37,17 @@ export interface Parcel {
 }
 
 const NOTHING = Buffer.alloc(0)
+const NONE: readonly Descriptor[] = []
 
 /** Checks all that the caller can get wrong. */
 export function parcelOf(data: DatagramData, options: SendOptions, connected: boolean): Parcel {
   checkOptions(options, SEND_OPTIONS)
-  const { to, descriptors = [], signal } = options
+  const { to, descriptors = NONE, signal } = options
   const bytes = bytesOf(data)
   checkSignal(signal)
   if (connected && to !== undefined) throw invalid('options.to', 'left out, as the socket is connected', to)
   if (!connected && to === undefined) throw invalid('options.to', 'an address, as the socket is not connected', to)
-  checkDescriptors(descriptors)
+  if (descriptors !== NONE) checkDescriptors(descriptors)
   return { to: to === undefined ? undefined : destinationOf(to), bytes, descriptors, signal }
 }
 

@@ -7,7 +7,10 @@ import type { Lender } from '../descriptor/lender.ts'
 import { noPidfd } from '../descriptor/peer.ts'
 import { native } from '../os/native.ts'
 
-/** The process that sent a datagram, as the kernel reports it (`SCM_CREDENTIALS`, unix(7)). Root may name another process. */
+/**
+ * The process that sent a datagram, as the kernel reports it (`SCM_CREDENTIALS`, unix(7)). Root may name another process. The object is frozen,
+ * and several datagrams may share it.
+ */
 export interface Sender {
   /** 0 if it is not in this process's pid namespace. */
   readonly pid: number
@@ -67,10 +70,15 @@ const pins = new WeakMap<object, PinnedSender | null>()
 
 /** @internal `pin`: undefined if the socket did not ask for it, null if the kernel gave none. */
 export function senderOf(pid: number, uid: number, gid: number, pin: PinnedSender | null | undefined): Sender {
-  const sender = Object.defineProperty({ pid, uid, gid }, 'pidfd', PIDFD) as Sender
-  if (pin !== undefined) pins.set(sender, pin)
+  if (pin === undefined && last?.pid === pid && last.uid === uid && last.gid === gid) return last
+  const sender = Object.freeze(Object.defineProperty({ pid, uid, gid }, 'pidfd', PIDFD)) as Sender
+  if (pin === undefined) last = sender
+  else pins.set(sender, pin)
   return sender
 }
+
+/** The last one without a pidfd. Datagrams share it, because most sockets receive several from one sender. */
+let last: Sender | undefined
 
 function pidfd(this: Sender): Descriptor {
   const pin = pins.get(this)

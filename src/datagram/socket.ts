@@ -106,7 +106,7 @@ export class DatagramSocket
     const { limits, options, peer } = setup
     this.#queues = new DestinationQueues(
       {
-        transmit: (to, ...datagram) => transmit(this.#fd, to, peer ?? undefined, ...datagram),
+        transmit: (to, bytes, fds, count) => transmit(this.#fd, to, peer ?? undefined, bytes, fds, count),
         gaugeFor: to => to, // a connected socket's own readiness reports room in its peer's queue
         awaitWritable: on => this.#awaitWritable(on)
       },

@@ -170,7 +170,10 @@ export interface Native {
    * PLACED bytes stand before it, else that or a later one of this read. SO_PASSCRED must be off.
    */
   receivePlaced(fd: number, bytes: Uint8Array, start: number, end: number, results: Int32Array): number
-  /** One datagram or packet, with the sender's address in `name` (at least 108 bytes). A pidfd that is not wanted is closed. */
+  /**
+   * Receives one datagram or packet, with the sender's address in `name` (at least 108 bytes). `results[RESULT_BYTES]` is its whole size, also if
+   * it was cut. A pidfd that is not wanted is closed.
+   */
   receiveMessage(
     fd: number,
     bytes: Uint8Array,

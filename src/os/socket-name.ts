@@ -191,6 +191,13 @@ export function withNameBytes<T>(name: SocketName, use: (bytes: Buffer) => T): T
   return 'path' in name ? withPathBytes(name.path, use) : use(abstractBytes(name))
 }
 
+/** The bytes of sun_path for `name` if they are always the same; undefined if its path is too long, and needs a descriptor of its directory. */
+export function lastingBytes(name: SocketName): Buffer | undefined {
+  if (!('path' in name)) return abstractBytes(name)
+  const bytes = Buffer.from(name.path)
+  return bytes.length <= MAX_NAME ? bytes : undefined
+}
+
 /** Removes the file if it is still the one that was created: never a successor's. Its folder may be gone, too. */
 export async function removeFile({ path, dev, ino }: SocketFile): Promise<void> {
   try {

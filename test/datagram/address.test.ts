@@ -39,6 +39,23 @@ test('a name that leads somewhere else from here is none', t => {
   t.deepEqual(addressOf(Buffer.from('/proc/selfish')), { path: '/proc/selfish' })
 })
 
+test('one name is one object, and no other name is', t => {
+  const first = addressOf(Buffer.from('\0first'))
+  t.is(addressOf(Buffer.from('..\0first').subarray(2)), first)
+  t.is(addressOf(Buffer.from('\0first, and what was there before'), 6), first)
+  for (const other of ['\0firsT', '\0firs', '\0first!']) t.not(addressOf(Buffer.from(other)), first)
+  t.deepEqual(addressOf(Buffer.from('\0first')), first)
+})
+
+test('an address that the program changes leads to the new place', t => {
+  const address = { abstract: 'first' }
+  t.is(bytesOf(address), '\0first')
+  address.abstract = 'second'
+  t.is(bytesOf(address), '\0second')
+  for (const path of ['/run/x', '/run/y', '/run/x']) t.is(bytesOf(path), path)
+  t.is(destinationOf('/run/x'), destinationOf('/run/x'), 'a string is read once')
+})
+
 test('the bytes of a name are a copy', t => {
   const shared = Buffer.from('\0first')
   const address = addressOf(shared)

@@ -358,3 +358,32 @@ test("trap 21: the descriptor is the socket's own from the call on, even while i
   await sent
   await closeSockets(receiver, sender)
 })
+
+for (const [what, make] of [
+  ['a gauge', async () => unnamed()],
+  ['the socket itself', (to: { abstract: string }) => connect(to)]
+] as const)
+  test(`a queue that waits for ${what} again has not left the loop meanwhile`, async t => {
+    const name = abstractName()
+    const receiver = await bind(name)
+    const sender = await make(name)
+    const to = what === 'a gauge' ? { to: name } : {}
+    const count = 100
+    const seen: string[] = []
+    receiver.on('message', ({ data }) => seen.push(data.toString()))
+    let asked = 0
+    await patched(
+      'interest',
+      original => (id, events) => {
+        asked++
+        return original(id, events)
+      },
+      async () => {
+        for (const text of numbers(count)) void sender.send(text, to)
+        await until(() => seen.length === count, 'all of them')
+      }
+    )
+    t.deepEqual(seen, numbers(count))
+    t.true(asked < count / 5, `${asked} calls`)
+    await closeSockets(receiver, sender)
+  })

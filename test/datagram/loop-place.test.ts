@@ -44,11 +44,12 @@ test('a socket that another owner has shut down does not keep the loop busy', as
   const socket = await connect(left)
   let looks = 0
   await patched(
-    'nextSize',
-    nextSize => fd => {
-      looks++
-      return nextSize(fd)
-    },
+    'receiveMessage',
+    receiveMessage =>
+      (...given) => {
+        looks++
+        return receiveMessage(...given)
+      },
     async () => {
       socket.on('message', () => {})
       native.shutdown(copy.borrow(), 0)

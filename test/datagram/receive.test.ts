@@ -56,15 +56,15 @@ test('another reader was faster: what comes instead arrives whole, however long 
     [2, 'abc'],
     [0, 'abc'],
     [0, 'x'.repeat(200_000)],
-    [2000, 'abc'] // what the other reader took was over the limit
+    [3_000_000, 'abc'], // larger than the scratch buffer
+    [9_000_000, 'abc'] // what the other reader took was over the limit
   ] as const) {
     send(text)
     await patched(
       'nextSize',
       () => () => other,
       () => {
-        const limit = other === 2000 ? 1000 : 200_000
-        const received = receiveDatagram(fd, limit)
+        const received = receiveDatagram(fd, 4_000_000) // a lower limit needs no size beforehand
         t.like(received, { size: text.length, cut: false })
         t.true((received as { data: Buffer }).data.equals(Buffer.from(text)))
       }
@@ -73,15 +73,27 @@ test('another reader was faster: what comes instead arrives whole, however long 
   native.close(fd)
 })
 
-test('one that is longer than the scratch buffer arrives whole', t => {
-  const [receiver, , name] = bound()
+test('one that is so long that it gets the scratch buffer itself is not overwritten', t => {
+  const [receiver, send, name] = bound()
   const [sender, bytes] = [native.socket(2), Buffer.alloc(300_000, 'y')]
   t.is(native.sendBuffer(sender, 212_992), 0)
   t.is(native.sendMessage(sender, bytes, 0, bytes.length, new Int32Array(0), 0, 0, name), bytes.length)
   const received = receiveDatagram(receiver, bytes.length)
   t.like(received, { size: bytes.length, cut: false })
+  for (const text of ['short', 'z'.repeat(200_000)]) {
+    send(text)
+    t.is((receiveDatagram(receiver, 1_000_000) as { data: Buffer }).data.toString(), text)
+  }
   t.true((received as { data: Buffer }).data.equals(bytes))
   for (const one of [receiver, sender]) native.close(one)
+})
+
+test('the size is that of the whole datagram, and the numbers of the next one are its own', t => {
+  const [receiver, send] = bound()
+  for (const text of ['123456', '12']) send(text)
+  t.like(receiveDatagram(receiver, 4), { size: 6, cut: true })
+  t.like(receiveDatagram(receiver, 4), { size: 2, cut: false })
+  native.close(receiver)
 })
 
 const COUNT = times(5000, 200_000)

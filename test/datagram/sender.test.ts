@@ -49,6 +49,19 @@ sys.stdin.readline()`
   return start(first!, rest)
 }
 
+test('datagrams of one process share their sender, which nobody can change', async t => {
+  const [receiver, sender] = await boundPair()
+  const senders: (Sender | undefined)[] = []
+  for (const text of ['one', 'two']) {
+    await sender.send(text, { to: receiver.address! })
+    senders.push((await nextDatagram(receiver)).sender)
+  }
+  t.is(senders[0], senders[1])
+  t.deepEqual({ ...senders[0] }, { pid: process.pid, uid: process.getuid!(), gid: process.getgid!() })
+  t.throws(() => Object.assign(senders[0]!, { uid: 1 }), { instanceOf: TypeError })
+  await closeSockets(receiver, sender)
+})
+
 test('two processes: authorize and the message have the pidfd of the very process that sent', async t => {
   const path = socketPath()
   const seen: number[] = []
