@@ -36,7 +36,7 @@ export const takeover = (workload: string): Contender => node('takeover', worklo
 export const usocket = (workload: string): Contender => ({ ...node('usocket', workload), missing: usocketMissing })
 export const nodeIpc = (workload: string): Contender => ({ ...node('node-ipc', workload), missing: nodeIpcMissing })
 export const unixDgram = (workload: string): Contender => ({ ...node('unix-dgram', workload), missing: dgramMissing })
-export const datagrams = (carrier: 'passfd' | 'unix-dgram'): Contender => ({
+export const datagrams = (carrier: 'passfd' | 'passfd-by-name' | 'unix-dgram'): Contender => ({
   ...node('datagrams', `${carrier}:one-way`),
   ...(carrier === 'unix-dgram' ? { missing: dgramMissing } : {})
 })

@@ -1,5 +1,6 @@
 /**
- * 64 bytes a datagram, nothing encoded, between two sockets: `passfd` (passfd/datagram), `unix-dgram`. The first four bytes count, so that the far
+ * 64 bytes a datagram, nothing encoded, between two sockets: `passfd` (passfd/datagram), `unix-dgram`, both connected at the near end, and
+ * `passfd-by-name`, which names its destination in each send. The first four bytes count, so that the far
  * end sees what is lost or out of order; a datagram that begins with MARK is answered with what has come.
  */
 import { once } from 'node:events'
@@ -14,6 +15,13 @@ const nearPath = farPath => `${farPath}-near`
 /** Each: `{ send, close }` of a socket that is bound to `from`, sends to `to`, and calls `receive`. `send` resolves when the kernel has the bytes. */
 const carriers = {
   async passfd(from, to, receive) {
+    if (isFar) return carriers['passfd-by-name'](from, to, receive)
+    const { connect } = await import('../../dist/datagram/index.js')
+    const socket = await connect(to, { from })
+    socket.on('message', ({ data }) => receive(data))
+    return { send: bytes => socket.send(bytes), close: () => socket.close() }
+  },
+  async 'passfd-by-name'(from, to, receive) {
     const { bind } = await import('../../dist/datagram/index.js')
     const socket = await bind(from)
     socket.on('message', ({ data }) => receive(data))
@@ -86,7 +94,7 @@ async function near() {
     let last
     for (let id = first; id < first + count; id++) {
       last = socket.send(datagram(id))
-      if (carrier !== 'passfd' && last !== undefined) await last
+      if (carrier === 'unix-dgram' && last !== undefined) await last
     }
     await last
   }

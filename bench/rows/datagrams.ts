@@ -9,7 +9,8 @@ export default {
   ours: datagrams('passfd'),
   peers: {
     'C one a call': floor('datagrams'),
-    'unix-dgram': datagrams('unix-dgram')
+    'unix-dgram': datagrams('unix-dgram'),
+    'passfd, by name': datagrams('passfd-by-name')
   },
   targets: { 'unix-dgram': 1 }
 } satisfies Row
