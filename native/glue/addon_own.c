@@ -157,6 +157,7 @@ FUNCTION(make_socketpair)
 }
 
 FUNCTION_OF_INT(kind, fd, os_kind(fd))
+FUNCTION_OF_INT(is_pipe, fd, os_is_pipe(fd))
 
 FUNCTION(resize)
 {
@@ -206,7 +207,7 @@ const struct function own_functions[] = {
 	{"hold", call_hold}, {"release", call_release}, {"share", call_share}, {"separate", call_separate},
 	{"close", call_close_number}, {"closeMany", call_close_many}, {"closeLater", call_close_later},
 	{"pendingCloses", call_pending_closes}, {"held", call_held}, {"dup", call_duplicate}, {"pipe", call_make_pipe},
-	{"socketpair", call_make_socketpair}, {"kind", call_kind}, {"resize", call_resize}, {"pidfd", call_pidfd},
+	{"socketpair", call_make_socketpair}, {"kind", call_kind}, {"isPipe", call_is_pipe}, {"resize", call_resize}, {"pidfd", call_pidfd},
 	{"terminalSide", call_terminal_side}, {"statusFlags", call_status_flags}, {"nonblocking", call_nonblocking},
 	{"reopen", call_reopen}, {"lock", call_lock}, {"limit", call_limit},
 	{"activation", call_activation}, {NULL, NULL}

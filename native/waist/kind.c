@@ -33,6 +33,37 @@ static enum os_kind socket_kind(int fd, int domain)
 	return type == SOCK_DGRAM && protocol == IPPROTO_UDP ? OS_UDP : OS_OTHER;
 }
 
+/* What the kernel calls a descriptor: the path of a file, or for example pipe:[4711]. */
+static void read_name(int fd, char *name, size_t size)
+{
+	char path[32];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	ssize_t length = readlink(path, name, size - 1);
+	name[length < 0 ? 0 : length] = '\0';
+}
+
+/* The device that all pipes have and no FIFO of a file system has, once a pipe was seen; 0 before. */
+static _Atomic uint64_t pipe_device;
+
+int os_is_pipe(int fd)
+{
+	struct statx status;
+	char name[32];
+	int problem = type_of(fd, &status);
+	if (problem < 0)
+		return problem;
+	uint64_t device = (uint64_t) status.stx_dev_major << 32 | status.stx_dev_minor;
+	if (!S_ISFIFO(status.stx_mode))
+		return 0;
+	if (device == pipe_device)
+		return 1;
+	read_name(fd, name, sizeof name);
+	if (strncmp(name, "pipe:[", 6) != 0)
+		return 0;
+	pipe_device = device;
+	return 1;
+}
+
 /* A regular file, or one of the kernel's own: those have no type, or (newer pidfds) say that they are regular. */
 static enum os_kind file_kind(int fd, bool regular)
 {
@@ -40,16 +71,15 @@ static enum os_kind file_kind(int fd, bool regular)
 		{"anon_inode:[eventfd]", OS_EVENTFD}, {"anon_inode:[eventpoll]", OS_EPOLL},
 		{"anon_inode:[pidfd]", OS_PIDFD}, {"pidfd:[", OS_PIDFD}, {"/memfd:", OS_MEMFD}
 	};
-	char path[32], name[32] = "";
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	if (readlink(path, name, sizeof name - 1) > 0)
-		for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-			if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)
-				continue;
-			/* Anybody may call a file /memfd:…, but only memory files have seals. */
-			if (names[i].kind != OS_MEMFD || (regular && fcntl(fd, F_GET_SEALS) >= 0))
-				return names[i].kind;
-		}
+	char name[32];
+	read_name(fd, name, sizeof name);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)
+			continue;
+		/* Anybody may call a file /memfd:…, but only memory files have seals. */
+		if (names[i].kind != OS_MEMFD || (regular && fcntl(fd, F_GET_SEALS) >= 0))
+			return names[i].kind;
+	}
 	return regular ? OS_FILE : OS_OTHER;
 }
 

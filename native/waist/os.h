@@ -140,6 +140,8 @@ int os_inet_name(int fd, bool peer, struct os_inet_name *name);
 
 /* Borrows; returns an os_kind. */
 int os_kind(int fd);
+/* Borrows; 1: a pipe of pipe(2), 0: something else, also a FIFO of a file system. Never waits for the server of one. */
+int os_is_pipe(int fd);
 
 /* Borrows; fills pid, uid, gid, n and n groups, and returns n. -ENOTCONN: the socket has no peer that it knows. */
 int os_peer(int fd, int32_t *out, size_t length);

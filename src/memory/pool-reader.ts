@@ -1,6 +1,5 @@
 /** `PoolReader`: the receiving side of a MemoryPool. */
 
-import { readlinkSync } from 'node:fs'
 import { checkInteger, checkOwnCopy, describe } from '../base/check.ts'
 import { EINVAL } from '../base/errno.ts'
 import { checked, PassfdError } from '../base/errors.ts'
@@ -201,7 +200,7 @@ function isSize(value: unknown): value is number {
 
 /** Whether it is a pipe(7), not a FIFO on a file system of the peer: closing it and writing to it can't block. */
 function isPipe(token: Descriptor): boolean {
-  return readlinkSync(`/proc/self/fd/${token.borrow()}`).startsWith('pipe:')
+  return native.isPipe(token.borrow()) === 1
 }
 
 function say(token: Descriptor, what: number): void {

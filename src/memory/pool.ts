@@ -4,14 +4,13 @@ import { randomBytes } from 'node:crypto'
 import { whenAborted } from '../base/abort-signals.ts'
 import { isAbortSignal } from '../base/brand.ts'
 import { checkInteger, checkType, describe } from '../base/check.ts'
-import { EAGAIN } from '../base/errno.ts'
 import { abortError, checked, PassfdError } from '../base/errors.ts'
 import { checkOptions, type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { markUncloneable } from '../base/uncloneable.ts'
 import { own } from '../descriptor/descriptor.ts'
-import { Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
+import { LoanEnds } from './loan-ends.ts'
 import { SharedMemory } from './shared-memory.ts'
 import { type Loan, MAPPED } from './slot-loan.ts'
 
@@ -30,12 +29,8 @@ const ACQUIRE_OPTIONS = { signal: true } as const satisfies KnownOptions<{ signa
 /** A lent slot. */
 interface Out {
   readonly index: number
-  /** The pipe's read end. */
-  readonly fd: number
   /** The channel whose peer reads it. */
   readonly to: object
-  /** Made when an `acquire()` waits for the first time. */
-  watcher: Watcher | undefined
 }
 
 interface Waiter {
@@ -46,12 +41,12 @@ interface Waiter {
 const PAGE = 4096
 
 const ends = new Int32Array(2)
-const words = new Uint8Array(64)
 
 /** Closes the read ends of a pool that is collected while slots are lent. The collector unmaps the memory. */
-const pools = new FinalizationRegistry<Set<number>>(fds => {
-  for (const fd of fds) native.close(fd)
-})
+const pools = new FinalizationRegistry<LoanEnds>(ends => ends.close())
+
+/** Pools that the collector must leave alone, because the event loop holds them weakly. */
+const awaited = new Set<MemoryPool>()
 
 let warned = false
 const lost = new FinalizationRegistry<{ pool: WeakRef<MemoryPool>; index: number }>(({ pool, index }) => {
@@ -87,9 +82,9 @@ export class MemoryPool implements Disposable {
   /** The distance between the beginnings of two slots, in bytes. */
   readonly #stride: number
   readonly #free: number[]
-  /** Lent slots by index, in the order of lending. */
+  /** Lent slots, by the read ends of their pipes. */
   readonly #out = new Map<number, Out>()
-  readonly #readEnds = new Set<number>()
+  readonly #ends: LoanEnds
   readonly #waiting = new Set<Waiter>()
   /** The channels whose readers have confirmed that they have mapped the memory. */
   readonly #mapped = new WeakSet<object>()
@@ -106,12 +101,22 @@ export class MemoryPool implements Disposable {
     checkInteger(slots * this.#stride, 'options.slots × options.slotSize', 1, 2 ** 32)
     this.#memory = SharedMemory.create(slots * this.#stride, { name, peersWrite: false })
     this.#free = Array.from({ length: slots }, (_, index) => slots - 1 - index)
-    pools.register(this, this.#readEnds, this)
+    const pool = new WeakRef(this) // the event loop holds the ends
+    try {
+      this.#ends = new LoanEnds((fd, word) => {
+        const owner = pool.deref()
+        if (owner !== undefined) owner.#loanEnded(fd, word)
+      })
+    } catch (error) {
+      this.#memory.close()
+      throw error
+    }
+    pools.register(this, this.#ends, this)
   }
 
   /** Reports the number of free slots. */
   get free(): number {
-    this.#collect(true)
+    this.#ends.collect()
     return this.#free.length
   }
 
@@ -150,7 +155,7 @@ export class MemoryPool implements Disposable {
     if (this.closed) throw new PassfdError('POOL_CLOSED')
     this.#memory.close()
     pools.unregister(this)
-    for (const out of this.#out.values()) this.#forget(out)
+    this.#ends.close()
     this.#out.clear()
     this.#free.length = 0
     const waiting = [...this.#waiting]
@@ -165,7 +170,7 @@ export class MemoryPool implements Disposable {
 
   /** Returns none while an `acquire()` waits, because the next free slot belongs to that call. */
   #take(): Slot | undefined {
-    if (this.#free.length === 0) this.#collect(false)
+    if (this.#free.length === 0) this.#ends.collect()
     const index = this.#free.pop()
     return index === undefined ? undefined : this.#slot(index)
   }
@@ -180,7 +185,7 @@ export class MemoryPool implements Disposable {
       const leave = () => {
         this.#waiting.delete(waiter)
         forget()
-        if (this.#waiting.size === 0) for (const { watcher } of this.#out.values()) watcher?.unref()
+        if (this.#waiting.size === 0) this.#await(false)
       }
       const waiter: Waiter = {
         resolve: slot => {
@@ -194,18 +199,15 @@ export class MemoryPool implements Disposable {
       }
       const forget = whenAborted(signal, () => waiter.reject(abortError(signal!)))
       this.#waiting.add(waiter)
-      for (const out of this.#out.values()) this.#watch(out)
+      if (this.#out.size > 0) this.#await(true)
     })
   }
 
-  /** Makes the event loop report when the slot is back, because an acquire() waits. */
-  #watch(out: Out): void {
-    try {
-      out.watcher ??= new Watcher(out.fd, () => this.#look(out))
-      out.watcher.ref()
-    } catch (error) {
-      for (const { reject } of [...this.#waiting]) reject(error as Error) // otherwise they might wait for ever
-    }
+  /** Whether a lent slot is waited for: then the process goes on, and the pool lives, though only the waiting calls may know it. */
+  #await(on: boolean): void {
+    if (on) awaited.add(this)
+    else awaited.delete(this)
+    this.#ends.keepRunning(on)
   }
 
   #lend(slot: Slot, index: number, to: object, length: number): Loan {
@@ -222,51 +224,28 @@ export class MemoryPool implements Disposable {
     if (result < 0) memory?.close()
     checked(result, 'pipe')
     const [fd, token] = ends as unknown as [number, number]
-    const out: Out = { index, fd, to, watcher: undefined }
+    try {
+      this.#ends.add(fd)
+    } catch (error) {
+      for (const end of [fd, token]) native.close(end)
+      memory?.close()
+      throw error
+    }
     lost.unregister(slot)
-    this.#readEnds.add(fd)
-    this.#out.set(index, out)
-    if (this.#waiting.size > 0) this.#watch(out)
+    this.#out.set(fd, { index, to })
+    if (this.#waiting.size > 0) this.#await(true)
     const loan = { pool: this.#id, offset: index * this.#stride, length, token: own(token) }
     return memory === undefined ? loan : { ...loan, memory }
   }
 
-  /** Checks which slots have come back, the oldest first. Without `all` it stops when it has found one. */
-  #collect(all: boolean): void {
-    for (const out of this.#out.values()) if (!this.#look(out) && !all && this.#free.length > 0) return
-  }
-
-  /** Reads the reader's confirmation. True if the slot is back: no process holds the token any more. */
-  #look(out: Out): boolean {
-    const length = native.readNow(out.fd, words, 0, words.length)
-    if (length > 0) {
-      if (words[length - 1] === MAPPED) this.#mapped.add(out.to)
-      else this.#mapped.delete(out.to)
-      // Honest readers send one byte. Further bytes wait for the next call, so that they can't keep this loop running
-      return length === words.length ? false : this.#isBack(out)
-    }
-    if (length === EAGAIN) return false
-    this.#return(out)
-    return true
-  }
-
-  /** Checks for the end of the pipe, after a confirmation was read. */
-  #isBack(out: Out): boolean {
-    if (native.readNow(out.fd, words, 0, 1) !== 0) return false
-    this.#return(out)
-    return true
-  }
-
-  #return(out: Out): void {
-    this.#out.delete(out.index)
-    this.#forget(out)
-    this.#bringBack(out.index)
-  }
-
-  #forget({ watcher, fd }: Out): void {
-    watcher?.end()
-    this.#readEnds.delete(fd)
-    native.close(fd)
+  /** No process holds the token any more. `word`: what the reader has written to it. */
+  #loanEnded(fd: number, word: number): void {
+    const { index, to } = this.#out.get(fd)!
+    this.#out.delete(fd)
+    if (word === MAPPED) this.#mapped.add(to)
+    else if (word !== 0) this.#mapped.delete(to)
+    this.#bringBack(index)
+    if (this.#out.size === 0) this.#await(false)
   }
 
   #bringBack(index: number): void {

@@ -115,6 +115,7 @@ export interface Native {
 
   // Facts and settings
   kind(fd: number): number // index into KINDS of descriptor.ts
+  isPipe(fd: number): number // 1: of pipe(2); 0: something else, also a FIFO of a file system
   peer(fd: number, out: Int32Array): number // pid, uid, gid, n, n groups; returns n (-ERANGE: out is too short)
   passRights(fd: number, on: boolean): number // SO_PASSRIGHTS, Linux >= 6.16; -ENOPROTOOPT before
   sendBuffer(fd: number, bytes: number): number // raises SO_SNDBUF (socket(7)): to net.core.wmem_max at most, then doubled

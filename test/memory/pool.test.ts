@@ -193,15 +193,21 @@ test('lend: without descriptors to be had it fails, and the slot is still there'
   pool.close()
 })
 
-test('acquire: a wake-up that can’t be had rejects who waits, instead of leaving him', async t => {
-  const pool = new MemoryPool({ slots: 1, slotSize: 10 })
-  const slot = await pool.acquire()
-  slot.lend(TO).memory!.close()
+test('a pool whose loans can’t be watched is not made, and a loan that can’t be is not lent', async t => {
   await patched(
     'watch',
     () => () => -28,
-    async () => void (await t.throwsAsync(pool.acquire(), { code: 'ENOSPC' }))
+    () => void t.throws(() => new MemoryPool({ slots: 1, slotSize: 10, name: 'passfd-unwatched' }), { code: 'ENOSPC' })
   )
+  await until(() => mapsOf('passfd-unwatched') === 0, 'the map to go')
+  const pool = new MemoryPool({ slots: 1, slotSize: 10 })
+  const slot = await pool.acquire()
+  await patched(
+    'edgeAddEnd',
+    () => () => -28,
+    () => void t.throws(() => slot.lend(TO), { code: 'ENOSPC' })
+  )
+  slot.lend(TO)
   slot.release()
   t.is(pool.free, 1)
   pool.close()
@@ -234,6 +240,28 @@ test('while its bytes are in use a slot is not forgotten', async t => {
   t.is(pool.free, 0)
   bytes[0] = 1
   pool.close()
+})
+
+test('a pool is not forgotten while an acquire() waits', async t => {
+  let loan: Loan | undefined
+  let got = false
+  void (async () => {
+    const pool = new MemoryPool({ slots: 1, slotSize: 10 })
+    loan = (await pool.acquire()).lend(TO)
+    const slot = await pool.acquire()
+    got = true
+    slot.release()
+    pool.close()
+  })()
+  await until(() => loan !== undefined, 'the loan')
+  for (let i = 0; i < 5; i++) {
+    await turn()
+    collect()
+  }
+  loan!.memory!.close()
+  loan!.token.close()
+  await until(() => got, 'the slot', 10)
+  t.pass()
 })
 
 test('a pool that is forgotten with slots out is unmapped, and its pipes are closed', async t => {
