@@ -57,6 +57,9 @@ FUNCTION_OF_INT(receive, id, watcher_receive(environment, id))
 FUNCTION_OF_TWO(watch, fd, bool, reads, watcher_watch(environment, fd, reads))
 FUNCTION_OF_TWO(interest, id, int, events, watcher_interest(environment, id, events))
 
+/* As in src/os/heap.ts. */
+enum { LARGE_TARGET = 16384 };
+
 FUNCTION(target)
 {
 	int id;
@@ -72,7 +75,17 @@ FUNCTION(target)
 	int result = watcher_target(environment, id, reference, bytes.data, bytes.length);
 	if (result < 0)
 		CHECK(napi_delete_reference(environment->env, reference));
+	else if (bytes.length >= LARGE_TARGET)
+		environment->heap_pin = os_prepare_heap(environment->heap_pin, bytes.data, bytes.length);
 	return result;
+}
+
+FUNCTION(release_heap)
+{
+	(void) argument;
+	os_release_heap(environment->heap_pin);
+	environment->heap_pin = NULL;
+	return 0;
 }
 
 FUNCTION_OF_INT(unwatch, id, watcher_unwatch(environment, id))
@@ -89,5 +102,5 @@ FUNCTION(longest_turn)
 const struct function watch_functions[] = {
 	{"setup", call_setup}, {"watch", call_watch}, {"interest", call_interest}, {"target", call_target},
 	{"receive", call_receive}, {"unwatch", call_unwatch}, {"ref", call_ref}, {"unref", call_unref}, {"spin", call_spin},
-	{"longestTurn", call_longest_turn}, {NULL, NULL}
+	{"longestTurn", call_longest_turn}, {"releaseHeap", call_release_heap}, {NULL, NULL}
 };

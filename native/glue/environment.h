@@ -48,6 +48,7 @@ struct environment {
 	uint64_t turn_since;   /* when this turn began, in ns of uv_hrtime() */
 	uint64_t turn_idle;    /* how long the loop had slept until then, in ns */
 	uint64_t longest_turn; /* since it was asked for, in ns */
+	void *heap_pin;        /* of os_prepare_heap(), or NULL */
 
 	/* Since setup(): JavaScript's memory, kept by the binding. */
 	uint8_t *area;

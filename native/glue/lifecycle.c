@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "../waist/os.h"
 #include "closed_batches.h"
 #include "spinning.h"
 #include "turns.h"
@@ -17,6 +18,8 @@ static void end(struct environment *environment)
 		napi_async_destroy(environment->env, environment->context);
 	spinning_end(&environment->spinning);
 	turns_end(environment);
+	os_release_heap(environment->heap_pin);
+	environment->heap_pin = NULL;
 	closed_batches_end(environment->closed_batches);
 }
 

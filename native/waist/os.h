@@ -243,4 +243,13 @@ int os_seal(int fd, int seals);
 int os_map(int fd, size_t size, bool writable, void **address);
 void os_unmap(void *address, size_t size);
 
+/*
+ * Prepares `block`, memory of malloc(), for bytes that are about to fill it. glibc returns the free end of its heap to the kernel, and then each
+ * page of the next block costs a page fault. A small allocation above the block, the pin, prevents that. Returns the pin that the caller then
+ * owns in place of `pin`; NULL: none. From 32 MiB on the block gets huge pages instead.
+ */
+void *os_prepare_heap(void *pin, void *block, size_t length);
+/* Frees the pin, if there is one: glibc returns what is free at the end of its heap by then. */
+void os_release_heap(void *pin);
+
 #endif

@@ -1,4 +1,5 @@
 /** The seam between a channel and the operating system: one connected socket on this thread's loop. Tests put a fake one here. */
+import { LARGE_TARGET, largeBodyComes } from '../os/heap.ts'
 import { AREA, closeNow, discard, HEADROOM, RESULTS, unwatch, type WatchListener, watch } from '../os/loop.ts'
 import {
   native,
@@ -116,7 +117,9 @@ export class SocketWire implements Wire, WatchListener {
   }
 
   target(buffer: Buffer | null, start: number, end: number): void {
-    if (this.#id !== 0) native.target(this.#id, buffer, start, end)
+    if (this.#id === 0) return
+    native.target(this.#id, buffer, start, end)
+    if (buffer !== null && end - start >= LARGE_TARGET) largeBodyComes()
   }
 
   shutdown(): void {

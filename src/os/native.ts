@@ -267,6 +267,10 @@ export interface Native {
   /** Receives bytes into `buffer` [start, end) first, and further ones into the area; null ends that. */
   target(id: number, buffer: Uint8Array | null, start: number, end: number): number
   /**
+   * Lets the C library return the free end of its heap to the kernel again, which `target` prevents when it is given 16 KiB or more.
+   */
+  releaseHeap(): number
+  /**
    * For this many µs the loop polls for events and doesn't sleep. Of up to four watchers it reads what arrives without a wake-up. It does not keep
    * the process running.
    */

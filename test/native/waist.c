@@ -22,6 +22,14 @@
 #include "../../native/waist/held.h"
 #include "../../native/waist/os.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED
+#elif defined __has_feature
+#if __has_feature(address_sanitizer)
+#define SANITIZED /* by clang: malloc() is not glibc's */
+#endif
+#endif
+
 static int failures;
 
 static void check_(bool holds, const char *what, const char *function, int line)
@@ -201,6 +209,59 @@ static void maps_memory(void)
 	CHECK(os_close(fd) == 0);
 }
 
+static void keeps_the_heap(void)
+{
+	void *pin = NULL;
+#if defined __GLIBC__ && !defined SANITIZED
+	enum { BLOCKS = 32, BLOCK = (1 << 20) + 20 };
+	char *blocks[BLOCKS];
+	void *volatile mapped = malloc(4 << 20); /* once it is free, blocks of this size come from the heap (M_MMAP_THRESHOLD, mallopt(3)) */
+	free(mapped);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < BLOCKS; i++) {
+			blocks[i] = malloc(BLOCK);
+			pin = os_prepare_heap(pin, blocks[i], BLOCK);
+			memset(blocks[i], round, BLOCK);
+			CHECK((char *) pin > blocks[i]);
+		}
+		char *top = sbrk(0);
+		for (int i = 0; i < BLOCKS; i++)
+			free(blocks[i]);
+		CHECK(sbrk(0) == top);
+	}
+	char *top = sbrk(0);
+	os_release_heap(pin);
+	CHECK((char *) sbrk(0) <= top - BLOCKS / 2 * BLOCK);
+#endif
+	enum { HUGE = 64 << 20 };
+	char *huge = malloc(HUGE);
+	pin = os_prepare_heap(NULL, huge, HUGE);
+	memset(huge, 1, HUGE);
+	free(huge);
+	os_release_heap(pin);
+	os_release_heap(NULL);
+}
+
+static void tells_pipes_from_fifos(void)
+{
+	char folder[] = "/tmp/waist-XXXXXX", path[64];
+	int32_t ends[2];
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CHECK(mkdtemp(folder) != NULL);
+	snprintf(path, sizeof path, "%s/pipe:[1]", folder);
+	CHECK(mkfifo(path, 0600) == 0);
+	int fifo = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	for (int round = 0; round < 2; round++) {
+		CHECK(os_is_pipe(fifo) == 0 && os_is_pipe(null) == 0 && os_is_pipe(-1) == -EBADF);
+		CHECK(os_pipe(ends) == 0 && os_is_pipe(ends[0]) == 1 && os_is_pipe(ends[1]) == 1);
+		os_close(ends[0]);
+		os_close(ends[1]);
+	}
+	os_close(fifo);
+	os_close(null);
+	CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+}
+
 static void counts_owners(void)
 {
 	struct held held = {.identity = held_identity()}, other = {.identity = held_identity()};
@@ -254,6 +315,8 @@ int main(void)
 		{"counts and accepts who waits", counts_and_accepts_who_waits},
 		{"binds names", binds_names},
 		{"maps memory", maps_memory},
+		{"keeps the heap", keeps_the_heap},
+		{"tells pipes from FIFOs", tells_pipes_from_fifos},
 		{"counts owners", counts_owners},
 		{"closes aside", closes_aside},
 		{"collects children", collects_children},

@@ -14,7 +14,7 @@ const KERNEL = ['/usr/include', `/usr/include/${process.arch === 'arm64' ? 'aarc
 const waist = fileURLToPath(new URL('../../native/waist/', import.meta.url))
 const program = fileURLToPath(new URL('waist.c', import.meta.url))
 const STRICT = ['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-pthread', '-g']
-const CASES = 8
+const CASES = 10
 
 async function run(
   command: string,
