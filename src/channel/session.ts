@@ -135,6 +135,7 @@ export class Session implements SessionCore, TransportOwner {
     this.error = error
     for (const timer of [this.#handshakeTimer, this.#closeTimer, this.#stallTimer]) clearTimeout(timer)
     if (tell) this.#sayLastWords(saidGoodbye, error)
+    custody.readDone()
     if (custody.hasDiscarded) custody.discardNow()
     for (const parcel of transport.takeRefused()) sending.takeBack(parcel)
     for (const { parcel, left } of transport.end()) custody.returnParcel(left ? 'unconfirmed' : 'unsent', parcel)
@@ -260,6 +261,7 @@ export class Session implements SessionCore, TransportOwner {
   onReadDone(): void {
     if (this.state === 'ended') return
     const { credit, custody } = this
+    custody.readDone()
     if (this.#scheduled || custody.unconfirmed > 0 || credit.due || custody.hasDiscarded) this.flush()
     else this.#spin()
     this.#watchForStall()

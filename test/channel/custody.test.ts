@@ -1,5 +1,9 @@
 import { benchTest } from '../helpers/bench.ts'
-import { message, Place, taken } from '../helpers/raw-peer.ts'
+import { file, patched } from '../helpers/channels.ts'
+import { deafPair, message, Place, taken } from '../helpers/raw-peer.ts'
+import { test, until } from '../helpers/test.ts'
+
+const MESSAGE = 1
 
 benchTest('our copies stay until all of their message are taken', {}, async (t, bench) => {
   const files = [bench.files(2), bench.files(1), bench.files(3)]
@@ -40,3 +44,30 @@ benchTest('destroy() in a handler leaves the other handlers their descriptors', 
   await bench.settle()
   t.deepEqual(open, [true, true])
 })
+
+for (const end of ['', 'a violation', 'destroy()'] as const)
+  test(`copies that several confirmations of one read have freed are closed together${end === '' ? '' : `, also before ${end}`}`, async t => {
+    const { channel, peer } = await deafPair<any, any>()
+    for (let i = 0; i < 5; i++) void channel.send(file())
+    await peer.start().next(MESSAGE)
+    const batches: number[] = []
+    const confirmations = [taken(1), taken(1), taken(2), taken(1)]
+    if (end === 'a violation') confirmations.push(taken(9))
+    if (end === 'destroy()') channel.on('message', () => channel.destroy())
+    await patched(
+      'closeLater',
+      original => (fds, start, count, tag) => {
+        batches.push(count)
+        return original(fds, start, count, tag)
+      },
+      async () => {
+        peer.send(Buffer.concat([...confirmations, message('last')]))
+        if (end === '') await until(() => batches.length > 0, 'the closes')
+        else await channel.closed
+      }
+    )
+    t.is(batches[0], 5)
+    channel.destroy()
+    await channel.closed
+    peer.close()
+  })
