@@ -17,7 +17,11 @@ import {
   workload
 } from '../workload.mjs'
 
-const options = { records: workload !== 'messages', spin: workload === 'request-spin' ? 50 : 0 }
+const options = {
+  records: workload !== 'messages',
+  spin: workload === 'request-spin' ? 50 : 0,
+  lendBuffers: workload === 'bulk-lent'
+}
 const descriptorsEach = { descriptors: 1, 'request-descriptor': 1, 'descriptors-many': 64 }[workload] ?? 0
 
 async function far() {
@@ -81,7 +85,8 @@ const workloads = {
     pipelined({ inFlight: 100, mark, request: id => channel.request(small(id)) }),
   'requests-one-at-a-time': (channel, mark) =>
     pipelined({ inFlight: 1, mark, request: id => channel.request(small(id)) }),
-  bulk: (channel, mark) => bulk({ mark, send: value => channel.send(value) })
+  bulk: (channel, mark) => bulk({ mark, send: value => channel.send(value) }),
+  'bulk-lent': (channel, mark) => bulk({ mark, send: value => channel.send(value) })
 }
 
 await (isFar ? far() : near())

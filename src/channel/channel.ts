@@ -277,9 +277,10 @@ export class Channel<In = unknown, Out = unknown>
     request: PeerRequest | undefined,
     value: unknown,
     descriptors: readonly Descriptor[],
-    cost: number
+    cost: number,
+    lent: ArrayBuffer | undefined
   ): boolean {
-    return this.#inbox.receive(new Message(value as In, descriptors, this, this.#session, request), cost)
+    return this.#inbox.receive(new Message(value as In, descriptors, this, this.#session, request, lent), cost)
   }
 
   #returned(state: ReturnState, parcel: Parcel): void {
@@ -327,9 +328,10 @@ export class Channel<In = unknown, Out = unknown>
       request: PeerRequest | undefined,
       value: unknown,
       descriptors: readonly Descriptor[],
-      cost: number
+      cost: number,
+      lent: ArrayBuffer | undefined
     ): boolean {
-      return this.#channel.#arrived(request, value, descriptors, cost)
+      return this.#channel.#arrived(request, value, descriptors, cost, lent)
     }
 
     onReturned(state: ReturnState, parcel: Parcel): void {

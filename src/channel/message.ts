@@ -2,6 +2,7 @@
 
 import { PassfdError } from '../base/errors.ts'
 import { mark } from '../base/package-copy.ts'
+import { endBodyLoan, giveBody } from '../codec/lent-bodies.ts'
 import { isInside } from '../connection/connection.ts'
 import { type Descriptor, endLoan } from '../descriptor/descriptor.ts'
 import type { Channel } from './channel.ts'
@@ -20,7 +21,8 @@ export const ALL: unique symbol = Symbol('all')
 /**
  * A message or request. passfd lends its descriptors until its scope ends, and then closes those that were not claimed. The scope ends, in
  * `serve`, when the handler's result has settled. In `for await` it ends when the program asks for the next message. In `'message'` listeners it
- * ends when they have returned.
+ * ends when they have returned. With the option `lendBuffers` the binary values of a large message are lent likewise, and have length 0
+ * afterwards.
  */
 export class Message<In = unknown> implements Disposable {
   readonly value: In
@@ -30,6 +32,8 @@ export class Message<In = unknown> implements Disposable {
   readonly [ALL]: readonly Descriptor[]
   readonly #session: Session
   readonly #request: PeerRequest | undefined
+  /** The memory of its binary values, if passfd lends it. */
+  #lent: ArrayBuffer | undefined
   #answered = false
   #claimed = false
   #signal: AbortSignal | undefined
@@ -40,13 +44,15 @@ export class Message<In = unknown> implements Disposable {
     descriptors: readonly Descriptor[],
     channel: Channel<any, any>,
     session: Session,
-    request: PeerRequest | undefined
+    request: PeerRequest | undefined,
+    lent: ArrayBuffer | undefined
   ) {
     this.value = value
     this[ALL] = descriptors
     this.channel = channel
     this.#session = session
     this.#request = request
+    this.#lent = lent
   }
 
   /**
@@ -94,14 +100,16 @@ export class Message<In = unknown> implements Disposable {
     return this.#session.sending.whenDrained()
   }
 
-  /** Keeps all descriptors beyond the scope, and lets the program answer the request after it. */
+  /** Keeps all descriptors and lent binary values beyond the scope, and lets the program answer the request after it. */
   claim(): this {
     this.#claimed = true
+    if (this.#lent !== undefined) giveBody(this.#lent)
+    this.#lent = undefined
     for (const descriptor of this[ALL]) if (!descriptor.closed) descriptor.claim()
     return this
   }
 
-  /** Ends the scope: closes unclaimed descriptors, and answers an unanswered request with ERR_PASSFD_UNANSWERED. */
+  /** Ends the scope: closes unclaimed descriptors, ends the loan of binary values, and answers an unanswered request with ERR_PASSFD_UNANSWERED. */
   [Symbol.dispose](): void {
     this[END]('the message was disposed of', true)
   }
@@ -112,6 +120,8 @@ export class Message<In = unknown> implements Disposable {
       const fd = endLoan(descriptor, ended)
       if (fd >= 0) this.#session.custody.discard(fd)
     }
+    if (this.#lent !== undefined) endBodyLoan(this.#lent)
+    this.#lent = undefined
     if (answer && !this.#answered && !this.#claimed && this.#request !== undefined) {
       this.#answered = true
       this.#session.sending.fault(this.#request, new PassfdError('UNANSWERED'))

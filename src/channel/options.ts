@@ -61,6 +61,11 @@ export interface ChannelOptions<In = unknown> {
   spin?: number
   /** Uses msgpackr's record structures if the peer supports them. They also carry Map, Set, BigInt and typed arrays. Default true. */
   records?: boolean
+  /**
+   * Lends binary values of messages and requests of 16 KiB and more. After the message's scope passfd uses their memory again, and they have length
+   * 0, unless the program has called `message.claim()`. Default false: they are the program's.
+   */
+  lendBuffers?: boolean
 }
 
 export const CHANNEL_OPTIONS = {
@@ -80,7 +85,8 @@ export const CHANNEL_OPTIONS = {
   maxInFlight: true,
   highWaterMark: true,
   spin: true,
-  records: true
+  records: true,
+  lendBuffers: true
 } as const satisfies KnownOptions<ChannelOptions>
 
 export interface ListenOptions<In = unknown> extends ChannelOptions<In> {
@@ -131,6 +137,7 @@ export interface Limits {
   readonly highWaterMark: number
   readonly spin: number
   readonly records: boolean
+  readonly lendBuffers: boolean
   /** The most values of a received body, at every depth: for servers of passfd's own. */
   readonly maxValues?: number
 }
@@ -174,8 +181,10 @@ export function channelLimits(options: ChannelOptions<any>, defaults: { handshak
   )
   checkType(options.authorize, 'authorize', 'a function', value => typeof value === 'function')
   checkType(options.signal, 'signal', 'an AbortSignal', isAbortSignal)
-  checkType(options.records, 'records', 'true or false', value => typeof value === 'boolean')
-  const limits = { ...numbers, records: options.records ?? true } as Omit<Limits, 'descriptorCost'>
+  const { records = true, lendBuffers = false } = options
+  checkType(records, 'records', 'true or false', value => typeof value === 'boolean')
+  checkType(lendBuffers, 'lendBuffers', 'true or false', value => typeof value === 'boolean')
+  const limits = { ...numbers, records, lendBuffers } as Omit<Limits, 'descriptorCost'>
   return withUnclaimed(limits, limits.maxUnclaimed)
 }
 

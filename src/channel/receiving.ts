@@ -47,7 +47,7 @@ export class Receiving {
     const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#custody.lend(fds, request)
     const value = this.#decode(received, descriptors)
     this.#custody.unconfirmed += fds.length
-    if (!request) this.#give(undefined, value, descriptors, cost)
+    if (!request) this.#give(undefined, value, descriptors, cost, received.lent)
     else if (peerRequests.size >= maxPending) {
       for (const descriptor of descriptors) descriptor.close()
       credit.owe(cost)
@@ -55,7 +55,7 @@ export class Receiving {
     } else {
       const pending = new PeerRequest(id, Math.min(flags >>> frame.ALLOWANCE_SHIFT, MAX_RIGHTS))
       peerRequests.add(id, pending)
-      this.#give(pending, value, descriptors, cost)
+      this.#give(pending, value, descriptors, cost, received.lent)
     }
   }
 
@@ -117,8 +117,14 @@ export class Receiving {
     throw error
   }
 
-  #give(request: PeerRequest | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): void {
-    if (this.#core.owner.onMessage(request, value, descriptors, cost)) this.#core.consumed(cost)
+  #give(
+    request: PeerRequest | undefined,
+    value: unknown,
+    descriptors: readonly Descriptor[],
+    cost: number,
+    lent: ArrayBuffer | undefined
+  ): void {
+    if (this.#core.owner.onMessage(request, value, descriptors, cost, lent)) this.#core.consumed(cost)
   }
 
   #decode(body: Frame, descriptors: readonly Descriptor[]): unknown {

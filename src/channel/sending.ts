@@ -6,6 +6,7 @@ import type { Timing } from '../codec/codec.ts'
 import { isEncoding } from '../codec/codec-in-progress.ts'
 import { Encoded, type Space } from '../codec/encoded.ts'
 import * as frame from '../codec/frame.ts'
+import { keepLent } from '../codec/lent-bodies.ts'
 import { encodePlain } from '../codec/plain.ts'
 import { assertOpen, type Descriptor, isDescription } from '../descriptor/descriptor.ts'
 import { CreditQueue, QueuedFrame } from './credit-queue.ts'
@@ -333,7 +334,10 @@ export class Sending {
     if (descriptors.length === 0 && holes.length === 0) return undefined
     const parcel = this.#custody.toParcel(descriptors, value, replyTo)
     parcel.defines = encoded.defines
-    if (holes.length > 0) parcel.sent = deferred()
+    if (holes.length > 0) {
+      parcel.sent = deferred()
+      keepLent(holes, parcel.sent.promise)
+    }
     return parcel
   }
 

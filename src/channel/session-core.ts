@@ -24,9 +24,15 @@ export interface SessionOwner {
   onOpen(hello: Hello): void
   /**
    * Gets a message or request, with descriptors lent to the program. Returns true if the program has it. False: it waits, and the owner calls
-   * `consumed` with its `cost` when the program gets it.
+   * `consumed` with its `cost` when the program gets it. `lent`: the memory of its binary values, if that is lent, too.
    */
-  onMessage(request: PeerRequest | undefined, value: unknown, descriptors: readonly Descriptor[], cost: number): boolean
+  onMessage(
+    request: PeerRequest | undefined,
+    value: unknown,
+    descriptors: readonly Descriptor[],
+    cost: number,
+    lent: ArrayBuffer | undefined
+  ): boolean
   /** Gets moved descriptors that the peer did not take. */
   onReturned(state: ReturnState, parcel: Parcel): void
   /** The session has ended. `error` undefined: both sides have sent a goodbye. */

@@ -72,6 +72,7 @@ export class Session implements SessionCore, TransportOwner {
     this.codec.limit = limitOf(limits.maxQueued, OWN_QUEUE)
     this.codec.maxValues = limits.maxValues
     this.transport = new Transport(wire, this)
+    this.transport.reader.lends = limits.lendBuffers
     this.credit = new Credit(limits.window)
     this.custody = new Custody(this, pid)
     this.sending = new Sending(this, this.custody, description)

@@ -1,6 +1,7 @@
 /** Frames of the wire, version 1: bytes in, frames out. Pure: no socket, no descriptor, no clock. `docs/protocol.md` describes it. */
 import { PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
+import { lendBody } from './lent-bodies.ts'
 
 export const HEADER = 12
 
@@ -61,6 +62,8 @@ export class Frame implements Body {
   start = 0
   end = 0
   owned = false
+  /** The body is lent: the sink ends the loan of this memory. */
+  lent: ArrayBuffer | undefined
   /** Its descriptors, which the sink owns. The transport fills them in. */
   fds = NO_FDS
 
@@ -72,6 +75,7 @@ export class Frame implements Body {
   /** Lets a buffer go that is the message's alone. */
   release(): void {
     this.bytes = NO_BYTES
+    this.lent = undefined
     this.fds = NO_FDS
   }
 }
@@ -118,6 +122,8 @@ export function writeHeader(
 export class FrameReader {
   /** The limit for bodies, in bytes; the session raises it after the hello. */
   maxBody = MAX_HELLO
+  /** Lends the large bodies of messages and requests. */
+  lends = false
   /** A large body being filled: the next bytes belong to `target` [filled, targetEnd). */
   target: Buffer | undefined
   filled = 0
@@ -128,6 +134,7 @@ export class FrameReader {
   readonly #headroom: number
   #kept: Buffer = NO_BYTES
   #targetHeader: Buffer = NO_BYTES
+  #targetLent = false
 
   constructor(sink: FrameSink, area: Buffer, headroom: number) {
     this.#sink = sink
@@ -177,7 +184,7 @@ export class FrameReader {
       const start = at + HEADER
       const next = start + length + (flags & SKIP_MASK)
       if (next > end) {
-        if (length >= LARGE) this.#startTarget(at, end, length, flags)
+        if (length >= LARGE) this.#startTarget(at, end, length, kind, flags)
         else this.#keep(at, end)
         return
       }
@@ -210,9 +217,11 @@ export class FrameReader {
     this.#kept = Buffer.from(this.#area.subarray(at, end))
   }
 
-  #startTarget(at: number, end: number, length: number, flags: number): void {
+  #startTarget(at: number, end: number, length: number, kind: number, flags: number): void {
     const start = at + HEADER
-    const target = Buffer.allocUnsafeSlow(length + (flags & SKIP_MASK))
+    const size = length + (flags & SKIP_MASK)
+    this.#targetLent = this.lends && (kind === MESSAGE || kind === REQUEST)
+    const target = this.#targetLent ? lendBody(size) : Buffer.allocUnsafeSlow(size)
     this.#targetHeader = Buffer.from(this.#area.subarray(at, start))
     this.filled = this.#area.copy(target, 0, start, end)
     this.target = target
@@ -232,6 +241,7 @@ export class FrameReader {
     frame.start = 0
     frame.end = header.readUInt32LE(0)
     frame.owned = true
+    frame.lent = this.#targetLent ? (target.buffer as ArrayBuffer) : undefined
     try {
       return this.#sink.onFrame(frame)
     } finally {

@@ -35,7 +35,7 @@ const NO_NUMBERS = [null, '5', 5n, true, {}, [5], () => 5, Symbol('5'), Number.N
 const DESCRIPTOR_LIMIT = 1001
 
 test('the defaults of a channel are the documented ones', t => {
-  const { descriptorCost, records, ...limits } = channelLimits({})
+  const { descriptorCost, records, lendBuffers, ...limits } = channelLimits({})
   t.deepEqual({ ...limits }, Object.fromEntries(Object.entries(CHANNEL).map(([name, [fallback]]) => [name, fallback])))
   t.true(records)
   t.is(descriptorCost, (4 * MIB) / 1024)
@@ -76,7 +76,8 @@ test('options that are no numbers are checked too', t => {
     ['schema', [schema, { '~standard': { validate() {} } }], [null, {}, { '~standard': {} }, () => {}, 'x', 1]],
     ['authorize', [() => true, async () => false], [null, true, {}, 'root']],
     ['signal', [new AbortController().signal], [null, new AbortController(), {}, true]],
-    ['records', [true, false], [null, 0, 1, 'true', {}]]
+    ['records', [true, false], [null, 0, 1, 'true', {}]],
+    ['lendBuffers', [true, false], [null, 0, 1, 'true', {}]]
   ] as const) {
     for (const value of [...good, undefined]) t.notThrows(() => channelLimits({ [name]: value }), name)
     for (const value of wrong) {
@@ -85,6 +86,8 @@ test('options that are no numbers are checked too', t => {
     }
   }
   t.is(channelLimits({ records: false }).records, false)
+  t.is(channelLimits({}).lendBuffers, false)
+  t.is(channelLimits({ lendBuffers: true }).lendBuffers, true)
 })
 
 test('options are an object', t => {
