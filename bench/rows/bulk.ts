@@ -13,5 +13,5 @@ export default {
     'net.Socket + msgpackr': socketMsgpackr('bulk'),
     MessagePort: messagePort('bulk')
   },
-  targets: { 'C copy': 0.55, 'net.Socket + msgpackr': 2 }
+  targets: { 'C copy': 0.55, 'net.Socket + msgpackr': 2.5 }
 } satisfies Row

@@ -13,5 +13,5 @@ export default {
     '10 channels': growth('channels-10'),
     '100 channels': growth('channels-100')
   },
-  targets: { '1 channel': 1.5, '10 channels': 1.5, '100 channels': 1.5 }
+  targets: { '1 channel': 1.3, '10 channels': 1.3, '100 channels': 1.3 }
 } satisfies Row

@@ -12,5 +12,5 @@ export default {
     'net.Socket': memory('socket'),
     'net.Socket + PackrStream': memory('socket-packr')
   },
-  targets: { 'net.Socket': 1.5, 'net.Socket + PackrStream': 0.5 }
+  targets: { 'net.Socket': 1.2, 'net.Socket + PackrStream': 0.5 }
 } satisfies Row

@@ -17,5 +17,5 @@ export default {
     'node-ipc': nodeIpc('request'),
     'unix-dgram': unixDgram('request')
   },
-  targets: { 'C epoll': 1.9, 'net.Socket + msgpackr': 0.9, 'process.send': 0.8 }
+  targets: { 'C epoll': 1.9, 'net.Socket + msgpackr': 0.9, 'process.send': 0.7 }
 } satisfies Row
