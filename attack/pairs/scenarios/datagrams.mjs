@@ -17,8 +17,10 @@ export async function far(folder) {
   await open()
   return {
     // A datagram socket has no connections: if its own socket fails for good, the program opens it again
-    async prepare() {
-      if (await isClosed(socket)) await open()
+    prepare(round) {
+      round.later(async () => {
+        if (await isClosed(socket)) await open()
+      })
     }
   }
 }
