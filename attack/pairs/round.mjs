@@ -81,7 +81,11 @@ export class Round {
 
 /** What receivers do with a pipe's end: write the number that came with it. */
 export function writeId(descriptor, id) {
-  writeSync(descriptor.borrow(), `${id}\n`)
+  try {
+    writeSync(descriptor.borrow(), `${id}\n`)
+  } catch (error) {
+    if (error.code !== 'EPIPE') throw error // the process that reads it was killed
+  }
 }
 
 async function textOf(readable) {

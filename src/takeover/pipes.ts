@@ -1,5 +1,4 @@
 /** The pipes that decide a takeover: one byte that one side gets, and the life of each side. See docs/takeover-protocol.md. */
-import { EAGAIN } from '../base/errno.ts'
 import { checked } from '../base/errors.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { Watcher } from '../os/loop.ts'
@@ -22,9 +21,12 @@ export function makeDecision(): Descriptor {
   }
 }
 
-/** Reads the byte of a decision pipe, and never blocks. Returns false if the other side has read it. */
+/**
+ * Reads the byte of a decision pipe, and never blocks. Returns false if the other side has read it. Also if the read fails: then this side does not
+ * have the byte, so it must act as if the other one had it.
+ */
 export function takeByte(decision: Descriptor): boolean {
-  return checked(native.readNow(decision.borrow(), room, 0, 1), 'read') === 1
+  return native.readNow(decision.borrow(), room, 0, 1) === 1
 }
 
 /** This process's life pipe. Only this process has the write end, so the kernel ends the pipe when this process ends, in whatever way. */
@@ -79,7 +81,7 @@ export class OtherLife {
   look(): void {
     while (!this.#end.closed) {
       const count = native.readNow(this.#end.borrow(), room, 0, 1)
-      if (count === EAGAIN) return
+      if (count < 0) return // nothing has come, or the read has failed, which proves nothing: the loop calls again
       if (count === 1) this.#listener.onMark()
       else {
         this.close()
