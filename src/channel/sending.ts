@@ -117,6 +117,7 @@ export class Sending {
     if (cancelled) {
       // The requester has cancelled: the descriptors come back unsent
       this.fault(request, new PassfdError('CANCELLED'))
+      parcel?.sent?.resolve() // its binary values are not read
       if (parcel !== undefined) this.#custody.returnParcel('refused', parcel)
       return this.whenDrained()
     }

@@ -239,6 +239,24 @@ test('lent bytes under way come back when the channel that they were sent to end
   await closeAll(left, right)
 })
 
+test('an answer of lent bytes to a request that was cancelled ends the loan', async t => {
+  const [left, right] = await lending()
+  let kept: Buffer | undefined
+  right.serve(async ({ value, signal }) => {
+    if (!value.block) return
+    kept = value.block
+    await once(signal, 'abort')
+    return { block: value.block }
+  })
+  const cancel = new AbortController()
+  const cancelled = left.request({ block: block(1) }, { signal: cancel.signal })
+  await until(() => kept !== undefined, 'the block')
+  cancel.abort()
+  await t.throwsAsync(cancelled, { name: 'AbortError' })
+  await until(() => kept!.length === 0, 'the end of the loan')
+  await closeAll(left, right)
+})
+
 test('the channel ends while a handler has lent bytes: they stay until the handler has settled', async t => {
   for (const end of ['destroy', 'close', 'peer'] as const) {
     const [left, right] = await lending()
