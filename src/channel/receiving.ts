@@ -4,6 +4,7 @@ import { PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import type { Frame } from '../codec/frame.ts'
 import * as frame from '../codec/frame.ts'
+import { endBodyLoan } from '../codec/lent-bodies.ts'
 import { type Descriptor, moveOutShared, own, received } from '../descriptor/descriptor.ts'
 import type { Custody } from './custody.ts'
 import { decodeError } from './fault.ts'
@@ -42,6 +43,7 @@ export class Receiving {
     if (core.state === 'leaving') {
       // It came after this side's goodbye. passfd does not confirm it, so the sender gets its descriptors back
       for (const fd of this.#drop(received)) this.#custody.discardLater(fd)
+      if (received.lent !== undefined) endBodyLoan(received.lent)
       return
     }
     const descriptors = fds.length === 0 ? NO_DESCRIPTORS : this.#custody.lend(fds, request)
@@ -50,6 +52,7 @@ export class Receiving {
     if (!request) this.#give(undefined, value, descriptors, cost, received.lent)
     else if (peerRequests.size >= maxPending) {
       for (const descriptor of descriptors) descriptor.close()
+      if (received.lent !== undefined) endBodyLoan(received.lent)
       credit.owe(cost)
       this.#sending.faultFor(id, new PassfdError('BUSY', { detail: `${maxPending} requests are pending` }))
     } else {

@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
+import { idleBlocks } from '../../src/codec/lent-bodies.ts'
 import { type Channel, connect, pair } from '../../src/index.ts'
 import { closeAll, connected, file } from '../helpers/channels.ts'
 import { deafPair } from '../helpers/raw-peer.ts'
@@ -254,6 +255,25 @@ test('an answer of lent bytes to a request that was cancelled ends the loan', as
   cancel.abort()
   await t.throwsAsync(cancelled, { name: 'AbortError' })
   await until(() => kept!.length === 0, 'the end of the loan')
+  await closeAll(left, right)
+})
+
+test('the memory of a request that is refused is used again', async t => {
+  const [left, right] = await connected({}, { ...LENT, maxPending: 1 })
+  let release = () => {}
+  right.serve(
+    () =>
+      new Promise<void>(resolve => {
+        release = resolve
+      })
+  )
+  await until(() => idleBlocks().count === 0, 'idle blocks are freed')
+  const first = left.request({ block: block(1) })
+  const error: any = await t.throwsAsync(left.request({ block: block(2) }), { code: 'ERR_PASSFD_REMOTE' })
+  t.is(error.remote.code, 'ERR_PASSFD_BUSY')
+  t.is(idleBlocks().count, 1)
+  release()
+  await first
   await closeAll(left, right)
 })
 
