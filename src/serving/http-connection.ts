@@ -24,6 +24,10 @@ export interface ObservedSocket extends Socket {
   parser?: Parser | null
   _httpMessage?: ServerResponse | null
   _handle?: { readonly fd?: number; readonly setNoDelay?: unknown } | null
+  /** The server that has accepted it. Its `server` is the one that speaks HTTP on it. */
+  readonly _server?: unknown
+  /** Only a TLSSocket has it. */
+  encrypted?: true
   /** The stream under a TLSSocket. */
   _parent?: ObservedSocket
 }
@@ -188,7 +192,7 @@ export class HttpConnection {
     this.#arriving = false
     if (pass !== undefined && stream === raw && this.#passOn(pass) !== false) return
     if (!this.#isQuiet(now)) return
-    if (stream === undefined || stream === raw) raw.destroy()
+    if (stream === undefined || (stream === raw && raw.encrypted !== true)) raw.destroy()
     else stream.destroySoon() // TLS says goodbye, or the client takes it for cut off
   }
 

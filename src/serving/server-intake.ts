@@ -295,6 +295,11 @@ export class ServerIntake implements Intake {
     return this.#idle.size === 0
   }
 
+  /** False if the program has emitted its 'connection': no listener of the server leads to it, and it may be TLS, or carry state of the program's. */
+  #isOwn({ _server }: ObservedSocket): boolean {
+    return _server === this.#server
+  }
+
   #sweep(pass: PassOn | undefined): void {
     this.#trackAll() // one that came while the end began: another listener for 'connection' may have begun it
     const now = performance.now()
@@ -304,7 +309,8 @@ export class ServerIntake implements Intake {
       return between
     }
     const foreign = this.#server.listenerCount('unknownProtocol') > 0
-    for (const connection of this.#connections) connection.sweep(now, lookUp, foreign, pass)
+    for (const connection of this.#connections)
+      connection.sweep(now, lookUp, foreign, this.#isOwn(connection.raw) ? pass : undefined)
     this.#idle.drain(this.#traffic.idleGrace, pass)
   }
 }
