@@ -24,6 +24,16 @@ const HANDOVERS = ['upgrade', 'connect']
 /** How often a draining server checks for idle connections, in ms. */
 const SHORTEST = 10
 const LONGEST = 100
+/**
+ * Node adds so many ms to keepAliveTimeout, which it tells the client: a request that the client begins in the last moment must still arrive. Later
+ * versions have a property for it.
+ */
+const KEEP_ALIVE_BUFFER = 1000
+
+interface KeepingAlive extends Server {
+  readonly keepAliveTimeout?: number
+  readonly keepAliveTimeoutBuffer?: number
+}
 
 /**
  * One server (net, tls, http, https or http2, of any framework). To its user it looks as if it listened itself. passfd only adds listeners for
@@ -143,15 +153,15 @@ export class ServerIntake implements Intake {
    * Serves a connection that was accepted elsewhere, as if the server had accepted it, and uses it up. It also works after `stopAccepting()`, for
    * connections that were on their way. It does not check the kind (tcp or unix-stream), which takes five system calls. It calls `onClosed` when
    * the connection has closed, even if the server refused it. `idle`: another process has served requests of it before, so it may stay without one
-   * for the server's `keepAliveTimeout`, and the server gets it when one begins.
+   * for the server's `keepAliveTimeout` and Node's buffer, and the server gets it when one begins.
    * @throws ERR_PASSFD_SERVER_CLOSED as `add()`.
    */
   give(connection: Descriptor, onClosed?: () => void, idle = false): void {
     this.#context.run(() => this.#sources.prepare())
     const fd = moveOut(connection, 'give()')
-    const { keepAliveTimeout } = this.#server as { keepAliveTimeout?: number }
-    if (!idle || keepAliveTimeout === undefined) this.#serve(fd, onClosed)
-    else this.#idle.add(fd, keepAliveTimeout, { serve: () => this.#serve(fd, onClosed), gone: () => onClosed?.() })
+    const timeout = idle ? keepAliveOf(this.#server) : undefined
+    if (timeout === undefined) this.#serve(fd, onClosed)
+    else this.#idle.add(fd, timeout, { serve: () => this.#serve(fd, onClosed), gone: () => onClosed?.() })
   }
 
   /** Owns the number. */
@@ -313,6 +323,14 @@ export class ServerIntake implements Intake {
       connection.sweep(now, lookUp, foreign, this.#isOwn(connection.raw) ? pass : undefined)
     this.#idle.drain(this.#traffic.idleGrace, pass)
   }
+}
+
+/** Returns how long a connection may be idle, in ms; 0: no limit; undefined: it is no server of HTTP/1. */
+function keepAliveOf(server: Server): number | undefined {
+  const { keepAliveTimeout, keepAliveTimeoutBuffer = KEEP_ALIVE_BUFFER } = server as KeepingAlive
+  return keepAliveTimeout === undefined || keepAliveTimeout === 0
+    ? keepAliveTimeout
+    : keepAliveTimeout + keepAliveTimeoutBuffer
 }
 
 /** Anything that speaks HTTP/1 or 2. */

@@ -45,3 +45,17 @@ for (const secure of [false, true])
     }
   })
 
+test('an idle connection from another process is kept beyond keepAliveTimeout for a request of the last moment, as by Node', async t => {
+  const server = http.createServer(echo)
+  server.keepAliveTimeout = 1
+  const served = await serve(server)
+  const [here, there] = Descriptor.socketpair()
+  served.give(here, undefined, true)
+  const client = new Client(there.toSocket())
+  const began = performance.now()
+  await client.ended
+  t.true(performance.now() - began > 900)
+  await client.close()
+  await served.stopAccepting({ last: false })
+  await served.drain({ idleGrace: 0 })
+})
