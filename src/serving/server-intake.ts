@@ -63,14 +63,12 @@ export class ServerIntake implements Intake {
   constructor(server: Server, within = false) {
     this.#server = checkServer(server)
     this.#sources = new AcceptSources(this.#server, socket => this.#receive(socket), within)
-    const open = this.#open
-    const connections = this.#connections
-    const waiting = this.#waiting
+    const forget = (socket: Socket): void => {
+      this.#remove(socket)
+      this.#settle()
+    }
     this.#forget = function () {
-      open.delete(this)
-      const connection = connectionOn(this)
-      if (connection !== undefined) connections.delete(connection)
-      for (const settle of [...waiting]) settle()
+      forget(this)
     }
     if (!isHttp(server)) server.prependListener('connection', socket => this.#keep(socket, true))
     else if (available && areListed(server)) this.#rely(server)
@@ -79,6 +77,11 @@ export class ServerIntake implements Intake {
 
   /** The number of open connections. */
   get connections(): number {
+    this.#forgetClosed()
+    return this.#count()
+  }
+
+  #count(): number {
     const tracked = this.#open.size
     const listed = this.#relies ? this.#listed().length : 0
     // A connection that the program has taken from Node's parser is in no list. Node still counts it if the server has accepted it
@@ -95,7 +98,7 @@ export class ServerIntake implements Intake {
   whenIdle(idle: () => void): void {
     this.#trackAll()
     const look = (): void => {
-      if (this.connections > 0) return
+      if (this.#count() > 0) return
       this.#waiting.delete(look)
       idle()
     }
@@ -194,16 +197,15 @@ export class ServerIntake implements Intake {
     this.#traffic.draining = true
     for (const connection of this.#connections) connection.drain()
     return new Promise(resolve => {
-      const timer = isHttp(this.#server)
-        ? setInterval(() => sweep(), Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
-        : undefined
+      const timer = setInterval(() => sweep(), Math.min(LONGEST, Math.max(SHORTEST, idleGrace / 10)))
       const sweep = (): void => {
         this.#sweep(pass)
         done()
       }
       const done = (): void => {
-        if (signal?.aborted === true || this.#areUpgraded()) this.#requestsDone.resolve()
-        if (this.connections > 0 && signal?.aborted !== true) return
+        const isOver = this.#count() === 0 || signal?.aborted === true
+        if (isOver || this.#areUpgraded()) this.#requestsDone.resolve()
+        if (!isOver) return
         clearInterval(timer)
         forget()
         this.#waiting.delete(done)
@@ -225,6 +227,24 @@ export class ServerIntake implements Intake {
   #receive(socket: Socket): void {
     giveTo(this.#server, socket)
     if (!this.#relies && !socket.destroyed) this.#keep(socket, false) // its 'connection' comes in the next tick
+  }
+
+  #settle(): void {
+    for (const settle of [...this.#waiting]) settle()
+  }
+
+  #remove(socket: Socket): void {
+    this.#open.delete(socket)
+    const connection = connectionOn(socket)
+    if (connection !== undefined) this.#connections.delete(connection)
+  }
+
+  /** Forgets sockets that have closed without passfd's listener, because the program has removed all listeners. */
+  #forgetClosed(): void {
+    const { size } = this.#open
+    if (size <= this.#server._connections) return // the usual case, for which no socket is looked at
+    for (const socket of this.#open) if (socket.closed) this.#remove(socket)
+    if (this.#open.size < size) process.nextTick(() => this.#settle())
   }
 
   /** Returns false if it is destroyed. */
@@ -262,7 +282,8 @@ export class ServerIntake implements Intake {
 
   /** The connections in Node's list that are not tracked. */
   #listed(): ObservedSocket[] {
-    return socketsOf(this.#nodesList?.all()).filter(socket => !this.#open.has(socket))
+    // A socket without Node's listener for 'close', which the program has removed, stays in the list
+    return socketsOf(this.#nodesList?.all()).filter(socket => !socket.closed && !this.#open.has(socket))
   }
 
   /** From now on each connection is tracked. */
@@ -311,6 +332,7 @@ export class ServerIntake implements Intake {
   }
 
   #sweep(pass: PassOn | undefined): void {
+    this.#forgetClosed()
     this.#trackAll() // one that came while the end began: another listener for 'connection' may have begun it
     const now = performance.now()
     let between: ReadonlySet<unknown> | undefined

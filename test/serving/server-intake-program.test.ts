@@ -45,6 +45,66 @@ for (const secure of [false, true])
     }
   })
 
+test('a socket whose listeners the program has removed is not counted once it has closed', async t => {
+  const sockets: net.Socket[] = []
+  const server = http.createServer((request, response) => {
+    sockets.push(request.socket)
+    response.end()
+    request.socket.removeAllListeners('close')
+  })
+  const served = await serve(server)
+  const client = await Client.of(server)
+  await client.get().answer()
+  t.is(served.connections, 1)
+  await client.close()
+  await until(() => sockets[0]!.closed, 'its end')
+  t.is(served.connections, 0)
+  void served.stopAccepting({ last: false })
+  await served.drain({ idleGrace: 0 })
+})
+
+test('the same during the end', async t => {
+  const come: http.ServerResponse[] = []
+  const server = http.createServer((_, response) => void come.push(response))
+  const served = await serve(server)
+  const client = (await Client.of(server)).get()
+  await until(() => come.length === 1, 'the request')
+  void served.stopAccepting({ last: false })
+  const drained = served.drain({ idleGrace: 0 })
+  const socket = come[0]!.socket!
+  socket.removeAllListeners()
+  socket.destroy()
+  await drained
+  await served.requestsDone
+  t.is(served.connections, 0)
+  await client.close()
+})
+
+test('the same of a net server: before and during the end, and for who waits until none is open', async t => {
+  const sockets: net.Socket[] = []
+  const server = net.createServer(socket => void sockets.push(socket))
+  const served = await serve(server)
+  const clients = [await Client.of(server), await Client.of(server)] as const
+  await until(() => sockets.length === 2, 'both')
+  for (const socket of sockets) {
+    socket.removeAllListeners()
+    socket.resume().once('end', () => socket.end())
+  }
+  let idle = false
+  served.whenIdle(() => {
+    idle = true
+  })
+  await clients[0].close()
+  await until(() => sockets.some(({ closed }) => closed), 'the first')
+  t.is(served.connections, 1)
+  t.false(idle)
+  void served.stopAccepting({ last: false })
+  const drained = served.drain({ idleGrace: 0 })
+  await clients[1].close()
+  await drained
+  await until(() => idle, 'none is open')
+})
+
 test('an idle connection from another process is kept beyond keepAliveTimeout for a request of the last moment, as by Node', async t => {
   const server = http.createServer(echo)
   server.keepAliveTimeout = 1
