@@ -58,6 +58,8 @@ export class ServerIntake implements Intake {
   readonly #traffic: Traffic = { requests: 0, draining: false, idleGrace: 0, newGrace: 0 }
   readonly #waiting = new Set<() => void>()
   readonly #requestsDone = deferred()
+  /** Connections that the server has got, and whose 'connection' comes in the next tick. */
+  #coming = 0
 
   /** `within`: the server's own `listen()` calls it. @throws ERR_PASSFD_INVALID_ARGUMENT if it is not a Node server. */
   constructor(server: Server, within = false) {
@@ -226,7 +228,12 @@ export class ServerIntake implements Intake {
 
   #receive(socket: Socket): void {
     giveTo(this.#server, socket)
-    if (!this.#relies && !socket.destroyed) this.#keep(socket, false) // its 'connection' comes in the next tick
+    if (!this.#relies && !socket.destroyed) this.#keep(socket, false)
+    this.#coming++
+    process.nextTick(() => {
+      this.#coming--
+      this.#settle()
+    })
   }
 
   #settle(): void {
@@ -323,7 +330,7 @@ export class ServerIntake implements Intake {
   /** Whether all are upgraded. It stops at the first one that is not, because it runs at the end of each connection. */
   #areUpgraded(): boolean {
     for (const { upgraded } of this.#connections) if (!upgraded) return false
-    return this.#idle.size === 0
+    return this.#idle.size + this.#coming === 0
   }
 
   /** False if the program has emitted its 'connection': no listener of the server leads to it, and it may be TLS, or carry state of the program's. */

@@ -105,6 +105,25 @@ test('the same of a net server: before and during the end, and for who waits unt
   await until(() => idle, 'none is open')
 })
 
+test('the last connections of the queue are served before requestsDone resolves', async t => {
+  const order: string[] = []
+  const server = http.createServer((request, response) => {
+    order.push('request')
+    echo(request, response)
+  })
+  const served = await serve(server)
+  const { port } = server.address() as net.AddressInfo
+  const client = new Client(net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })).get()
+  await new Promise<void>(resolve => process.nextTick(resolve)) // then the kernel has it; nobody accepts before the turn ends
+  await served.stopAccepting({ last: true })
+  const drained = served.drain({ idleGrace: 20_000 })
+  const done = served.requestsDone.then(() => order.push('done'))
+  t.is((await client.answer()).body, 'GET /')
+  await Promise.all([drained, done])
+  t.deepEqual(order, ['request', 'done'])
+  await client.close()
+})
+
 test('an idle connection from another process is kept beyond keepAliveTimeout for a request of the last moment, as by Node', async t => {
   const server = http.createServer(echo)
   server.keepAliveTimeout = 1
