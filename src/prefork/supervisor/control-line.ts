@@ -1,4 +1,5 @@
 /** The control channel of one worker: the messages from it and to it. */
+import { describe } from '../../base/check.ts'
 import type { PassfdError } from '../../base/errors.ts'
 import { type Channel, sessionOf } from '../../channel/channel.ts'
 import { ownPair } from '../../channel/connect.ts'
@@ -166,8 +167,9 @@ export class ControlLine {
       case 'beat':
         return owner.onBeat(value)
       case 'closed':
-        return owner.onClosed(value.count)
+        return owner.onClosed(checkedCount(value.count))
       case 'accepted':
+        checkedCount(value.taken, checkedCount(value.count))
         return owner.onAccepted(value)
       case 'stopping':
         return owner.onStopping()
@@ -181,8 +183,9 @@ export class ControlLine {
     }
   }
 
-  /** The worker joins: returns the answer. Throws if the two have no version in common. */
+  /** The worker joins: returns the answer. Throws if the two have no version in common, or if it has joined before: each join takes memory. */
   join(join: Join): Welcome {
+    if (this.#joined) throw new Error('a second join')
     const { version: least, newest = least } = join
     const version = Math.min(NEWEST, newest)
     if (!(version >= Math.max(LEAST, least))) {
@@ -201,6 +204,13 @@ function claimAll(connections: readonly Descriptor[]): Descriptor[] {
   const odd = connections.find(connection => !SOCKETS.includes(connection.kind))
   if (odd !== undefined) throw new Error(`an idle connection that is a ${odd.kind}`)
   return connections.map(connection => connection.claim())
+}
+
+/** A wrong count of one worker would be subtracted from what all workers get. */
+function checkedCount(count: unknown, most: number = Number.MAX_SAFE_INTEGER): number {
+  if (!Number.isInteger(count) || (count as number) < 0 || (count as number) > most)
+    throw new Error(`a count that is ${describe(count)}`)
+  return count as number
 }
 
 /** Resolves when the channel of an ended process has ended, too. */

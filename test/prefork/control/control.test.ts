@@ -242,3 +242,35 @@ test('a newer supervisor: a worker passes over what it does not know', async t =
     }
   })
 })
+
+test('a worker that joins twice, or counts what cannot be, is refused: each join takes memory, and a count changes what other workers get', async t => {
+  const odd = [
+    { type: 'join', version: NEWEST },
+    ...[-1e9, 0.5, Number.NaN, '1', undefined].map(count => ({ type: 'accepted', name: 'http', count, taken: 0 })),
+    ...[-1, 2, null].map(taken => ({ type: 'accepted', name: 'http', count: 1, taken })),
+    ...[-1, Number.POSITIVE_INFINITY, '1'].map(count => ({ type: 'closed', count }))
+  ]
+  const heard: string[] = []
+  const owner: Partial<LineOwner> = { onHeard: () => {}, onException: () => {}, onEnd: () => {} }
+  owner.onJoin = () => {
+    heard.push('join')
+    return {} as never
+  }
+  owner.onClosed = count => void heard.push(`closed ${count}`)
+  owner.onAccepted = ({ count, taken }) => void heard.push(`accepted ${count} ${taken}`)
+  owner.onNonsense = reason => void heard.push(reason)
+  const [line, theirs] = ControlLine.open(true, owner as LineOwner)
+  const worker = await connectChannel(theirs, { authorize: () => true })
+  await worker.request({ type: 'join', version: 1, newest: NEWEST })
+  for (const message of odd) await worker.send(message)
+  await t.throwsAsync(worker.request({ type: 'join', version: 1 }), { message: /a second join$/ })
+  t.is(line.version, NEWEST)
+  t.is(heard.length, 1 + odd.length, heard.join())
+  for (const reason of heard.slice(1)) t.regex(reason, /^it said something that is not understood: a /)
+  await worker.send({ type: 'closed', count: 0 })
+  await worker.send({ type: 'accepted', name: 'http', count: 3, taken: 3 })
+  await worker.request({ type: 'nothing' })
+  t.deepEqual(heard.slice(1 + odd.length), ['closed 0', 'accepted 3 3'])
+  await worker.close()
+  await line.lastWords()
+})
