@@ -4,6 +4,8 @@ import { isFull, times } from '../../helpers/full.ts'
 import {
   type Accepted,
   BALANCES,
+  type Balance,
+  fixture,
   nameOf,
   type Supervised,
   startClient,
@@ -13,10 +15,17 @@ import {
 } from '../../helpers/prefork.ts'
 import { testInCi } from '../../helpers/test.ts'
 
-for (const balance of BALANCES) {
+const DISPATCH: Balance = { dispatch: 'round-robin' }
+const ANSWERS = fixture('prefork-answers.mjs')
+const variants: [what: string, Balance, entry: string][] = [
+  ...BALANCES.map((balance): [string, Balance, string] => [nameOf(balance), balance, ANSWERS]),
+  [`${nameOf(DISPATCH)}, wrong counts in the shared memory`, DISPATCH, fixture('prefork-scribbles.mjs')]
+]
+
+for (const [what, balance, entry] of variants) {
   const kills = balance === 'per-worker' ? times(2, 50) : times(1, 15)
-  testInCi(`${nameOf(balance)}: ${kills} workers killed under load: only what they had accepted fails`, async t => {
-    const supervisor = await supervise(t, { workers: times(2, 4), balance, restartDelay: 5 })
+  testInCi(`${what}: ${kills} workers killed under load: only what they had accepted fails`, async t => {
+    const supervisor = await supervise(t, { workers: times(2, 4), balance, entry, restartDelay: 5 })
     const killer = startKiller(t)
     const options = { close: true, connections: 12 }
     // A normal run does not keep the processors busy: its answers come late, so that workers have connections whenever they are killed
