@@ -105,11 +105,11 @@ export class Candidacy {
     return false
   }
 
-  /** All servers accept: writes the mark. */
+  /** All servers accept: writes the mark. Throws the system's error if that fails; then call `giveUp()`. */
   attached(): void {
     if (this.state !== 'won') return
-    this.facts.state = 'owner'
     this.#effects.mark()
+    this.facts.state = 'owner'
   }
 
   /** The program gives up, or has failed. After the commit it could not attach its servers, and the predecessor goes on. */

@@ -199,7 +199,12 @@ export class Place {
     }
   }
 
-  /** Called when every server accepts: answers on the path, and writes the mark. Resolves when candidates are admitted. Reports a failure. */
+  /** Called when every server accepts: the predecessor lets go. @throws the system's error; then call `fail()`. */
+  mark(): void {
+    this.#succession?.mark()
+  }
+
+  /** Called in the turn of `mark()`: answers on the path. Resolves when candidates are admitted. Reports a failure. */
   async serve(): Promise<void> {
     const { attemptTimeout, freezeTimeout, busy, authorize } = this.#settings
     const hooks = this.#hooks
@@ -237,16 +242,13 @@ export class Place {
       this.#listening!
     )
     this.#owner = owner
-    if (succession !== undefined) {
-      succession.mark()
-      this.#follow(succession)
-    }
+    if (succession !== undefined) this.#follow(succession)
     await accepting.catch(error =>
       hooks.report({ code: 'path', message: `The takeover path can't be served: ${asError(error).message}` })
     )
   }
 
-  /** Called if it could not accept after the byte: the predecessor goes on. */
+  /** Called if it could not accept, or write the mark, after the byte: the predecessor goes on. */
   fail(): void {
     this.#listening!.close()
     this.#succession?.giveUp()

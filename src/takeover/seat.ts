@@ -364,6 +364,7 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
     try {
       this.#listeners.listen()
       this.#served.attach(this.#listeners.lanes)
+      this.#place.mark()
     } catch (error) {
       this.#place.fail()
       void this.#giveUp()

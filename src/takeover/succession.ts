@@ -271,10 +271,10 @@ export class Succession {
     publishStep('attach', this.predecessor.pid)
   }
 
-  /** Called when this process serves. */
+  /** Called when this process serves. @throws the system's error; then call `giveUp()`. */
   mark(): void {
-    publishStep('mark', this.predecessor.pid)
     this.#candidacy.attached()
+    publishStep('mark', this.predecessor.pid)
     this.#decision?.close()
     this.#predecessorLife?.close()
     this.#channel.unref()
@@ -285,11 +285,11 @@ export class Succession {
     this.win()
     try {
       attach()
+      this.mark()
     } catch (error) {
       this.#candidacy.giveUp()
       throw error
     }
-    this.mark()
   }
 
   /** Receives the predecessor's messages after the commit, while it drains. */

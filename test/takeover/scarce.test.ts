@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { deferred } from '../../src/base/deferred.ts'
 import { listen } from '../../src/channel/server.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
+import { native } from '../../src/os/native.ts'
 import { addressOf } from '../../src/serving/bound-socket.ts'
 import { Owner } from '../../src/takeover/owner.ts'
 import { Life } from '../../src/takeover/pipes.ts'
@@ -14,6 +15,8 @@ import { limitOpenFiles } from '../helpers/process.ts'
 import { answerAt, end, first, HTTP, naming, rejects, seated } from '../helpers/seats.ts'
 import { asked, startSeat } from '../helpers/takeover.ts'
 import { openDescriptors, test, testInCi, until } from '../helpers/test.ts'
+
+const ENOMEM = -12
 
 /** An owner without listeners. */
 const QUIET = {
@@ -131,6 +134,28 @@ test('what is served after ready() is accepted from in every lane', async t => {
   for (const one of [listener, further]) one.close()
   life.end()
   await end(seat)
+})
+
+test('a successor that can’t write its mark gives up, and the predecessor goes on', async t => {
+  const path = temporaryPath('seat')
+  const old = await first(path)
+  const { seat } = await seated({ path, listeners: HTTP })
+  await seat.listen('http', naming('second'))
+  await seat.inherit()
+  const { writeNow } = native
+  native.writeNow = () => ENOMEM
+  try {
+    t.is((await t.throwsAsync<NodeJS.ErrnoException>(seat.ready())).code, 'ENOMEM')
+  } finally {
+    native.writeNow = writeNow
+  }
+  await seat.ended
+  t.is(await answerAt(old.port), 'first')
+  const third = await seated({ path, listeners: HTTP })
+  await third.seat.listen('http', naming('third'))
+  await third.seat.ready()
+  t.is(await answerAt(old.port), 'third')
+  await end(third.seat, old.seat)
 })
 
 test('the copy of a path’s socket that can’t be listened on is closed', async t => {

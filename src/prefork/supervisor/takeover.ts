@@ -166,6 +166,7 @@ export class Takeover {
     try {
       this.#listeners.listen()
       await accept()
+      this.#place.mark()
     } catch (error) {
       // The predecessor goes on, and no process ends its listeners
       this.#phase = 'over'
