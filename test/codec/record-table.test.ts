@@ -1,7 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { Timing } from '../../src/codec/codec.ts'
+import { Encoded } from '../../src/codec/encoded.ts'
 import { HEADER } from '../../src/codec/frame.ts'
 import { encodePlain } from '../../src/codec/plain.ts'
-import { type Body, codeOf, decode, encode, MODES, newCodec, objectOf, UNDECODABLE } from '../helpers/bodies.ts'
+import { type Body, bodyOf, codeOf, decode, encode, MODES, newCodec, objectOf, UNDECODABLE } from '../helpers/bodies.ts'
+import { asClone } from '../helpers/clone.ts'
+import { Random } from '../helpers/random.ts'
 import { test } from '../helpers/test.ts'
 
 test('more shapes than there are ids, in one body and over many', t => {
@@ -144,3 +148,63 @@ test('a shape too big to keep is seen among as many others as there are ids', t 
     }
   }
 })
+
+test('random rows of flat records, other values, failures, and bodies that overtake waiting ones', t => {
+  for (let seed = 1; seed <= 150; seed++) randomSequence(new Random(seed), `seed ${seed}`)
+  t.pass()
+})
+
+const KEYS = ['id', 'a', 'b', 'c', '0', '7', '10', 'constructor', 'toJSON', 'length', '__proto__', 'é', '', '-1', '1.5']
+
+/** One channel: most bodies arrive at once; some wait, meanwhile others overtake them; some are never sent. */
+function randomSequence(random: Random, name: string): void {
+  const sender = newCodec(true)
+  const receiver = newCodec(true)
+  const slab = Buffer.alloc(65536)
+  const waiting: { body: Body; streamed: boolean; expected: unknown }[] = []
+  const shapes = Array.from({ length: random.pick([2, 4, 6, 40]) }, (_, index) => randomShape(random, index))
+  const flat = () =>
+    random.pick([random.integer(-70_000, 70_000), 'x'.repeat(random.integer(0, 63)), null, true, 0.5, -0])
+  const record = (item: () => unknown) => withKeys(random.pick(shapes), item)
+  const nested = () =>
+    random.pick([flat, () => record(flat), () => [record(flat), record(flat)], () => 'é'.repeat(9)])()
+  const pack = (value: unknown, timing: Timing) => sender.encode(value, timing, new Encoded(), { slab, slabEnd: 0 })
+  const arrives = (body: Body, expected: unknown) => {
+    if (!isDeepStrictEqual(asClone(decode(receiver, body)), expected)) throw new Error(`${name}: another value arrives`)
+  }
+  let row = 0
+  for (let step = 0; step < 150; step++) {
+    if (row === 0 && random.chance(0.1)) row = random.integer(10, 40)
+    const value = row > 0 ? record(flat) : random.pick([record, nested])(nested)
+    row = Math.max(0, row - 1)
+    const expected = asClone(structuredClone(value))
+    const timing = waiting.some(({ streamed }) => streamed) ? 'later' : 'next'
+    const what = random.weighted([
+      [12, 'sent'],
+      [2, 'waits'],
+      [2, 'goes on'],
+      [1, 'forgotten'],
+      [1, 'fails']
+    ] as const)
+    if (what === 'sent') arrives(bodyOf(pack(value, timing)), expected)
+    else if (what === 'forgotten') sender.forget(pack(value, timing))
+    else if (what === 'fails') codeOf(() => pack([value, { ...record(flat), no: () => {} }], timing))
+    else if (what === 'waits') {
+      const encoded = pack(value, 'later')
+      waiting.push({ body: bodyOf(encoded), streamed: encoded.streamed, expected })
+    } else for (const item of waiting.splice(0, random.integer(0, 4))) arrives(item.body, item.expected)
+  }
+}
+
+function randomShape(random: Random, index: number): string[] {
+  if (random.chance(0.03)) return Object.keys(objectOf(random.pick([25, 33, 257]), 5))
+  const own = random.chance(0.5)
+  return Array.from({ length: random.integer(0, 4) }, (_, at) => (own ? `${index}_${at}` : random.pick(KEYS)))
+}
+
+function withKeys(keys: readonly string[], item: () => unknown): object {
+  const record = {}
+  for (const key of keys)
+    Object.defineProperty(record, key, { value: item(), writable: true, enumerable: true, configurable: true })
+  return record
+}
