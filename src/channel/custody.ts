@@ -46,14 +46,18 @@ export class Custody {
   /** Called when the peer has confirmed `count` more. Closes the copies here, and gives back replies whose requests the peer had cancelled. */
   onTaken(count: number): void {
     const core = this.#core
-    const { cancelled, closing } = core.transport.onTaken(count)
-    // Off the loop: if the peer has closed its copies, these are the last ones, and the peer may have made their close block
+    const { cancelled, closing, foreign } = core.transport.onTaken(count)
+    // If the peer has closed its copies, these are the last ones, and the peer may have made their close block
     if (closing.length > 0)
-      this.#closeAside(closing, () => {
-        this.out -= closing.length
-        core.settle()
-        if (this.out === 0) core.allTaken()
-      })
+      this.#closeAside(
+        closing,
+        () => {
+          this.out -= closing.length
+          core.settle()
+          if (this.out === 0) core.allTaken()
+        },
+        !foreign
+      )
     for (const parcel of cancelled) this.returnParcel('refused', parcel)
     core.settle()
   }
@@ -154,11 +158,16 @@ export class Custody {
 
   /**
    * Calls `done` when they are closed; at once while few closes are under way, because on one core a helper thread waits for this thread. During a
-   * read it collects the numbers, because one wake-up of a helper costs as much as ten closes.
+   * read it collects the numbers, because one wake-up of a helper costs as much as ten closes. `isOwn`: they are copies of this process's own descriptors,
+   * none of which came from a peer.
    */
-  #closeAside(fds: readonly number[], done: () => void): void {
+  #closeAside(fds: readonly number[], done: () => void, isOwn = false): void {
     const { isOver, transport } = this.#core
     const { reading, wire } = transport
+    if (isOwn && wire.closeHere(fds)) {
+      done()
+      return
+    }
     const few = wire.closing + this.#atReadDone.length < FEW_CLOSES
     if (few && reading && !isOver) {
       if (this.#atReadDone === NO_FDS) this.#atReadDone = []

@@ -77,6 +77,10 @@ export class LoopbackWire implements Wire {
     done?.(fds.length)
   }
 
+  closeHere(): boolean {
+    return false
+  }
+
   spin(): void {}
 
   ref(): void {

@@ -6,6 +6,7 @@
 import { PassfdError, systemError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { isLost, lostError } from '../codec/lost-bytes.ts'
+import { isForeign } from '../descriptor/descriptor.ts'
 import type { OutgoingBytes } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
 
@@ -16,6 +17,18 @@ const COMPACT_AT = 512
 
 /** Most channels never have any parcels, so all share this empty array. */
 const NO_PARCELS: Parcel[] = []
+
+/** What the peer has confirmed. */
+export interface Taken {
+  /** The numbers to close here. */
+  readonly closing: readonly number[]
+  /** Some of them came from a peer, so their close may block. */
+  readonly foreign: boolean
+  /** Replies whose requests the peer had cancelled. */
+  readonly cancelled: readonly Parcel[]
+}
+
+export const NOTHING_TAKEN: Taken = { closing: [], foreign: false, cancelled: [] }
 
 /** The descriptors of the write in progress. */
 export const attachedNumbers = new Int32Array(MAX_RIGHTS)
@@ -110,12 +123,13 @@ export class ParcelsUnderWay {
 
   // --- confirmed by the peer
 
-  /** Called when the peer has confirmed `count` more. Returns the numbers to close here, and replies whose requests the peer had cancelled. */
-  onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
+  /** Called when the peer has confirmed `count` more. */
+  onTaken(count: number): Taken {
     this.#checkTaken(count)
     let left = count
     const closing: number[] = []
     const cancelled: Parcel[] = []
+    let foreign = false
     while (left > 0) {
       const parcel = this.#parcels[this.#taking]!
       const here = Math.min(left, parcel.fds.length - parcel.taken)
@@ -125,10 +139,13 @@ export class ParcelsUnderWay {
       this.#taking++
       this.#forgetReply(parcel)
       if (parcel.cancelled) cancelled.push(parcel)
-      else for (const fd of parcel.fds) closing.push(fd)
+      else {
+        for (const fd of parcel.fds) closing.push(fd)
+        foreign ||= parcel.descriptors.some(isForeign)
+      }
     }
     this.#compact()
-    return { closing, cancelled }
+    return { closing, foreign, cancelled }
   }
 
   /** Called when the peer has cancelled request `id`. Unconfirmed descriptors of its reply come back when the peer confirms them. */

@@ -12,7 +12,7 @@ import { lostError } from '../codec/lost-bytes.ts'
 import { ArrivingDescriptors, NO_FDS } from './arriving-descriptors.ts'
 import { OutgoingBytes, type OutgoingBytesOwner } from './outgoing-bytes.ts'
 import type { Parcel } from './parcel.ts'
-import { attachedNumbers, badTaken, ParcelsUnderWay } from './parcels-under-way.ts'
+import { attachedNumbers, badTaken, NOTHING_TAKEN, ParcelsUnderWay, type Taken } from './parcels-under-way.ts'
 import type { Wire, WireOwner } from './wire.ts'
 
 /** From so many waiting bytes on it writes at once, and does not wait for the end of the turn. */
@@ -105,10 +105,10 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
     }
   }
 
-  /** Called when the peer has confirmed `count` more. Returns the numbers to close here, and replies whose requests the peer had cancelled. */
-  onTaken(count: number): { closing: number[]; cancelled: Parcel[] } {
+  /** Called when the peer has confirmed `count` more: see `ParcelsUnderWay`. */
+  onTaken(count: number): Taken {
     if (this.#parcels === undefined && count > 0) throw badTaken(count, 0)
-    const result = this.#parcels?.onTaken(count) ?? { closing: [], cancelled: [] }
+    const result = this.#parcels?.onTaken(count) ?? NOTHING_TAKEN
     if (this.#retry !== undefined) this.#tryAgain()
     return result
   }

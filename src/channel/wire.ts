@@ -31,6 +31,8 @@ export interface Wire {
   end(): void
   /** Closes descriptors that a peer has chosen or has held, off the loop, and then reports how many. */
   discard(fds: readonly number[], done: ((count: number) => void) | undefined): void
+  /** Closes copies of this process's own descriptors on the loop, if their close never waits. False: it has closed none. */
+  closeHere(fds: readonly number[]): boolean
   /** The number of descriptors of this process that are being closed off the loop. */
   readonly closing: number
   /** Keeps the loop from sleeping for this many µs. */
@@ -139,6 +141,10 @@ export class SocketWire implements Wire, WatchListener {
     discard(fds, done)
   }
 
+  closeHere(_fds: readonly number[]): boolean {
+    return false
+  }
+
   get closing(): number {
     return native.pendingCloses()
   }
@@ -163,10 +169,13 @@ export class SocketWire implements Wire, WatchListener {
   }
 }
 
-/** A wire to a process that is trusted not to make close(2) block: it closes copies on the loop, which takes a third of the time. */
+/**
+ * A wire for descriptors of this process whose close(2) never blocks, whatever the peer has done with them: it closes copies of these on the loop, which
+ * takes a third of the time. What the peer has sent is closed off the loop all the same.
+ */
 export class TrustedWire extends SocketWire {
-  override discard(fds: readonly number[], done: ((count: number) => void) | undefined): void {
-    const count = closeNow(fds)
-    done?.(count)
+  override closeHere(fds: readonly number[]): boolean {
+    closeNow(fds)
+    return true
   }
 }

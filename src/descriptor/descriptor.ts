@@ -15,6 +15,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { noneAs, passedAs } from '../os/activation.ts'
 import { bindSocket } from '../os/bind.ts'
 import { type BindSpec as BindSpecOf, readActivatedSpec } from '../os/bind-spec.ts'
+import { discard } from '../os/loop.ts'
 import { createMemory, type MemfdOptions } from '../os/memfd.ts'
 import { checkUsable, native } from '../os/native.ts'
 import { type Access, accessOf, flagsOf, type OpenFlags } from './access.ts'
@@ -510,6 +511,11 @@ mark(Descriptor, 'Descriptor')
 /** @internal Makes a Descriptor, which the caller owns, for a number that the shim holds already. */
 export function own(fd: number): Descriptor {
   return new Descriptor(fd, HELD, undefined)
+}
+
+/** @internal Closes Descriptors that came from another process, on a helper thread, because close(2) of them may block. */
+export function closeOffLoop(descriptors: readonly Descriptor[]): void {
+  discard(descriptors.map(descriptor => moveOut(descriptor, 'its close')))
 }
 
 /** @internal One for a number that the shim holds already, lent by `lender`. */

@@ -5,7 +5,7 @@
 import { setTimeout as later } from 'node:timers/promises'
 import { deferred } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
-import { type Descriptor, own } from '../descriptor/descriptor.ts'
+import { closeOffLoop, type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
 import { apply } from './apply.ts'
@@ -292,7 +292,7 @@ export class Place {
 
   /** Sends connections to the successor that this superseded process accepted and that none of its servers takes: see `Successor.give`. Moves them. */
   async give(name: string, connections: Descriptor[], slot?: number): Promise<void> {
-    if (this.#successor === undefined) for (const connection of connections) connection.close()
+    if (this.#successor === undefined) closeOffLoop(connections)
     else await this.#successor.give(name, connections, slot)
   }
 

@@ -127,6 +127,10 @@ export class FakeSocket implements Wire {
     this.closings.push({ fds, done })
   }
 
+  closeHere(): boolean {
+    return false
+  }
+
   /** What the program is told of closes under way; by default so many that it waits for its own. */
   closing = Number.POSITIVE_INFINITY
 

@@ -19,6 +19,7 @@ export function overSocket(results: number[]): { transport: Transport; asked: bo
     shutdown: nothing,
     end: nothing,
     discard: nothing,
+    closeHere: () => false,
     start: nothing,
     ref: nothing,
     closing: 0,
