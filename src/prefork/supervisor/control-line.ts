@@ -12,6 +12,7 @@ import {
   type FromSupervisor,
   type FromWorker,
   type HandsOver,
+  type Idle,
   type Join,
   LEAST,
   type Leaves,
@@ -21,6 +22,10 @@ import {
   type Uses,
   type Welcome
 } from '../control/control.ts'
+import { faultIn, MAX_BODY, wordsOf } from '../control/from-worker.ts'
+
+/** The most messages `idle` of one worker that wait for other workers. A worker of passfd sends one after the other. */
+const MAX_IDLE = 2
 
 /** The time in ms to read the last messages of a dead process. It is limited, because children of that process may keep the channel open. */
 const LAST_WORDS = 1000
@@ -50,6 +55,8 @@ export interface LineOwner {
   onRefused(reason: string): void
   /** It has sent a message that is not valid. */
   onNonsense(reason: string): void
+  /** Whether it may pass idle connections on now. */
+  mayPass(): boolean
   /** It stops, and others go on with these idle connections. The callee owns them. Resolves when it may send more. */
   onIdle(name: string, connections: readonly Descriptor[]): Promise<void>
   /** It has taken all connections that it was sent. */
@@ -67,6 +74,8 @@ export class ControlLine {
   readonly #owner: LineOwner
   #version = 1
   #joined = false
+  /** The number of messages `idle` that wait for other workers. */
+  #idle = 0
 
   private constructor(channel: Channel<FromWorker, FromSupervisor>, owner: LineOwner) {
     this.#channel = channel
@@ -74,9 +83,15 @@ export class ControlLine {
     this.#hear()
   }
 
-  /** Makes a line, and the worker's end of it, which the caller owns. `closesAtOnce`: closing copies of what the worker has taken never blocks. */
+  /**
+   * Makes a line, and the worker's end of it, which the caller owns. `closesAtOnce`: closing copies of connections that the supervisor has accepted, and
+   * the worker has taken, never blocks.
+   */
   static open(closesAtOnce: boolean, owner: LineOwner): [ControlLine, Descriptor] {
-    const [channel, theirs] = ownPair<FromWorker, FromSupervisor>({ maxInFlight: 2 * MAX_UNCONFIRMED }, closesAtOnce)
+    const [channel, theirs] = ownPair<FromWorker, FromSupervisor>(
+      { maxInFlight: 2 * MAX_UNCONFIRMED, maxMessage: MAX_BODY },
+      closesAtOnce
+    )
     return [new ControlLine(channel.unref(), owner), theirs]
   }
 
@@ -148,11 +163,17 @@ export class ControlLine {
     channel.once('close', error => this.#owner.onEnd(error))
   }
 
-  #onMessage({ value }: Message<FromWorker>): unknown {
+  #onMessage({ value, isRequest }: Message<FromWorker>): unknown {
     const owner = this.#owner
     owner.onHeard()
     // A worker of version 1 does not report that it has handled an exception, but any further message shows it
     if (this.#version < 2) owner.onException(undefined)
+    const fault = typeof value?.type === 'string' ? faultIn(value) : undefined
+    if (fault !== undefined) {
+      owner.onNonsense(fault)
+      if (isRequest) throw new Error(fault)
+      return
+    }
     switch (value?.type) {
       case 'join':
         return this.join(value)
@@ -167,19 +188,30 @@ export class ControlLine {
       case 'beat':
         return owner.onBeat(value)
       case 'closed':
-        return owner.onClosed(checkedCount(value.count))
+        return owner.onClosed(value.count)
       case 'accepted':
-        checkedCount(value.taken, checkedCount(value.count))
         return owner.onAccepted(value)
       case 'stopping':
         return owner.onStopping()
       case 'idle':
-        return owner.onIdle(`${value.name}`, claimAll(value.connections))
+        return this.#passOn(value)
       case 'failed':
-        return owner.onException(`it failed with ${value.name}: ${value.message}`)
+        return owner.onException(`it failed with ${wordsOf(value.name)}: ${wordsOf(value.message)}`)
       case 'recovered':
         return owner.onException(undefined)
       default: // of a newer version: see control.ts
+    }
+  }
+
+  /** Gives idle connections of the worker to the owner. Throws if the worker may not pass them on. */
+  async #passOn({ name, connections }: Idle): Promise<void> {
+    if (!this.#owner.mayPass() || this.#idle >= MAX_IDLE) throw new Error('this worker may not pass connections on now')
+    const claimed = claimAll(connections)
+    this.#idle++
+    try {
+      await this.#owner.onIdle(`${name}`, claimed)
+    } finally {
+      this.#idle--
     }
   }
 
@@ -187,9 +219,11 @@ export class ControlLine {
   join(join: Join): Welcome {
     if (this.#joined) throw new Error('a second join')
     const { version: least, newest = least } = join
-    const version = Math.min(NEWEST, newest)
-    if (!(version >= Math.max(LEAST, least))) {
-      const reason = `the supervisor speaks versions ${LEAST} to ${NEWEST} of the control protocol, and the worker ${least} to ${newest}: use closer releases of passfd`
+    const speaks = Number.isInteger(least) && Number.isInteger(newest)
+    const version = speaks ? Math.min(NEWEST, newest) : 0
+    if (!speaks || version < Math.max(LEAST, least)) {
+      const range = `${describe(least)} to ${describe(newest)}`
+      const reason = `the supervisor speaks versions ${LEAST} to ${NEWEST} of the control protocol, and the worker ${range}: use closer releases of passfd`
       this.#owner.onRefused(reason)
       throw new Error(reason)
     }
@@ -204,13 +238,6 @@ function claimAll(connections: readonly Descriptor[]): Descriptor[] {
   const odd = connections.find(connection => !SOCKETS.includes(connection.kind))
   if (odd !== undefined) throw new Error(`an idle connection that is a ${odd.kind}`)
   return connections.map(connection => connection.claim())
-}
-
-/** A wrong count of one worker would be subtracted from what all workers get. */
-function checkedCount(count: unknown, most: number = Number.MAX_SAFE_INTEGER): number {
-  if (!Number.isInteger(count) || (count as number) < 0 || (count as number) > most)
-    throw new Error(`a count that is ${describe(count)}`)
-  return count as number
 }
 
 /** Resolves when the channel of an ended process has ended, too. */

@@ -8,8 +8,8 @@ const WAITING = /^--inspect-(brk|wait)\b/
 
 export class Debugger {
   readonly #spawn: SpawnSettings
-  /** Ports of loopback or elsewhere where the worker's inspector may listen. */
-  #ports: number[] = [DEBUG_PORT]
+  /** Ports of loopback or elsewhere where the worker's inspector may listen: when it is opened, and where it said that it is open. */
+  #ports: readonly number[] = [DEBUG_PORT]
 
   constructor(spawn: SpawnSettings) {
     this.#spawn = spawn
@@ -23,7 +23,8 @@ export class Debugger {
   /** The worker's inspector is open at this URL. */
   opened(url: string): void {
     const port = Number(/:(\d+)\//.exec(url)?.[1])
-    if (!this.#ports.includes(port)) this.#ports.push(port)
+    const [first = DEBUG_PORT] = this.#ports
+    this.#ports = first === port ? [first] : [first, port] // a hostile worker may report another one at each heartbeat
   }
 
   /** `booted`: the worker's program runs, so Node does not wait for a debugger any more. */

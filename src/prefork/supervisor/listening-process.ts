@@ -62,7 +62,7 @@ export class ListeningProcess {
 
   /** Whether what it says of this grant is not late. */
   isCurrent(name: string, grant: number | undefined): boolean {
-    return this.#granted.get(name) === grant
+    return grant !== undefined && this.#granted.get(name) === grant
   }
 
   left(name: string): void {

@@ -9,7 +9,7 @@ import { PassfdError } from '../../base/errors.ts'
 import { type KnownOptions, readOptions } from '../../base/known-options.ts'
 import { mark } from '../../base/package-copy.ts'
 import { markUncloneable } from '../../base/uncloneable.ts'
-import type { Descriptor } from '../../descriptor/descriptor.ts'
+import { closeOffLoop, type Descriptor } from '../../descriptor/descriptor.ts'
 import type { Peer } from '../../descriptor/peer.ts'
 import { collectOrphans } from '../../os/orphans.ts'
 import type { ListenAddress } from '../../serving/bound-socket.ts'
@@ -481,7 +481,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
 
   /** Handles connections that no worker takes. */
   async #giveAway(name: string, connections: readonly Descriptor[], slot: number | undefined): Promise<void> {
-    if (this.#takeover === undefined) for (const connection of connections) connection.close()
+    if (this.#takeover === undefined) closeOffLoop(connections)
     else await this.#takeover.give(name, connections, slot)
   }
 

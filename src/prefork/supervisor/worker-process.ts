@@ -583,6 +583,8 @@ export class WorkerProcess implements Recipient {
       this.#cause.refused = reason
       this.kill(reason)
     },
+    // A worker that serves has no connections for others
+    mayPass: () => this.#setup.settings.passIdle && this.state !== 'ready',
     onIdle: (name, connections) => this.#setup.owner.onIdle(this, name, connections),
     onAllTaken: () => this.#setup.owner.onAllTaken(this),
     onReturned: (name, connections, idle) => this.#setup.owner.onReturned(this, name, connections, idle),

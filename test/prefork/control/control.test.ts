@@ -77,11 +77,11 @@ testInCi('what a worker passes on and is no connection is refused, and no other 
   const entry = fake(
     { type: 'join', version: 1, newest: NEWEST },
     `await control.send({ type: 'uses', name: 'http', adopts: true })
-    await control.request({ type: 'ready' }, { descriptors: 0 })
     listening(value => { if (value.type === 'stop') process.exit(0) })
-    if (welcome.slot === 1)
+    if (welcome.slot === 1) // a worker that is ready may pass nothing on
       for (const connections of [[Descriptor.openSync('/dev/null')], 'none', [7], undefined, [Descriptor.socketpair()[0], Descriptor.openSync('/dev/null')]])
         await control.request({ type: 'idle', name: 'http', connections }, { descriptors: 0 }).catch(({ code }) => heard.push(code))
+    await control.request({ type: 'ready' }, { descriptors: 0 })
     setInterval(() => control.send({ type: 'beat', connections: 1, requests: heard.length, lag: 3 }), 20)`
   )
   await supervising(t, { entry, workers: 2, balance: 'shared' }, async supervisor => {
