@@ -1,5 +1,5 @@
 /** The memory in which a worker counts the permits that it has used. */
-
+import { ftruncateSync } from 'node:fs'
 import { Descriptor } from '../../../src/index.ts'
 import { AcceptCounts, UsedPermits } from '../../../src/prefork/control/accept-counts.ts'
 import { patched } from '../../helpers/channels.ts'
@@ -48,6 +48,14 @@ test('after 2³² permits it still counts; what a worker writes too much is neve
   t.is(counts.unused('a'), 2)
   used.add(place, 3)
   t.is(counts.unused('a'), 2 ** 32 - 1)
+})
+
+test('a worker can not truncate the memory: reading it would end the supervisor', t => {
+  const [counts, memory] = AcceptCounts.create()
+  counts.tell('a', 3)
+  for (const size of [0, 100, 8192]) t.throws(() => ftruncateSync(memory.borrow(), size), { code: 'EPERM' })
+  t.is(counts.unused('a'), 3)
+  memory.close()
 })
 
 test('there are 512 places; a listener without one is not counted', t => {

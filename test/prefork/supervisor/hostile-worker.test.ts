@@ -1,7 +1,7 @@
 /** A worker that runs the code of an attacker, against its supervisor, the other workers and foreign processes. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import type { ExecutionContext } from 'ava'
 import type { Descriptor } from '../../../src/descriptor/descriptor.ts'
 import type { Supervisor, SupervisorOptions } from '../../../src/prefork/index.ts'
@@ -262,15 +262,32 @@ except BlockingIOError: pass\`
     return copy
   }`
 
+/** The loop does not turn until the file is there: what is sent meanwhile waits, and the sender can close its own copies first. */
+function standUntil(path: string): void {
+  const cell = new Int32Array(new SharedArrayBuffer(4))
+  for (let waits = 0; waits < 1000 && !existsSync(path); waits++) Atomics.wait(cell, 0, 0, 20)
+}
+
 test('sockets whose close waits do not hold up the supervisor, whatever a worker sends them with', async t => {
-  const attack = `${LINGERS}
-    await say({ type: 'beat', connections: 0, requests: 1, lag: 0, more: await make() })
-    await say({ type: 'new kind', more: await make() })
-    const connections = [await make()]
+  const [begun, sent] = [temporaryPath('begun'), temporaryPath('sent')]
+  const attack = `writeFileSync('${begun}', '')
+    ${LINGERS}
+    const { closeSync } = await import('node:fs')
+    const all = [await make(), await make(), await make()]
+    const numbers = all.map(copy => copy.borrow())
+    await say({ type: 'beat', connections: 0, requests: 1, lag: 0, more: all[0] })
+    await say({ type: 'new kind', more: all[1] })
     await say({ type: 'stopping' })
-    await ask({ type: 'idle', name: 'nobody uses it', connections })`
+    const asked = ask({ type: 'idle', name: 'nobody uses it', connections: [all[2]] })
+    for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate) // all has left
+    for (const number of numbers) closeSync(number)
+    writeFileSync('${sent}', '')
+    await asked`
   await attacked(t, [attack], { hangTimeout: 0, stopTimeout: 3000, killTimeout: 200 }, async ({ attack, reasons }) => {
     const done = attack()
+    await until(() => existsSync(begun), 'the attack')
+    standUntil(sent)
+    t.true(existsSync(sent))
     let longest = 0
     let last = performance.now()
     const look = setInterval(() => {
