@@ -273,8 +273,8 @@ export class Succession {
 
   /** Called when this process serves. @throws the system's error; then call `giveUp()`. */
   mark(): void {
-    this.#candidacy.attached()
     publishStep('mark', this.predecessor.pid)
+    this.#candidacy.attached()
     this.#decision?.close()
     this.#predecessorLife?.close()
     this.#channel.unref()
