@@ -149,7 +149,7 @@ test('a successor that can’t write its mark gives up, and the predecessor goes
   } finally {
     native.writeNow = writeNow
   }
-  await seat.ended
+  await seat[Symbol.asyncDispose]()
   t.is(await answerAt(old.port), 'first')
   const third = await seated({ path, listeners: HTTP })
   await third.seat.listen('http', naming('third'))
