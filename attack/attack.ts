@@ -21,7 +21,7 @@ export interface Outcome {
 }
 
 export interface Attack {
-  /** What must hold, as docs/reliability.md says it. */
+  /** What must hold. A run prints it. */
   readonly promise: string
   /** What the attack does to it. */
   readonly what: string

@@ -30,7 +30,7 @@ const outcomes: Record<string, Outcome & { seconds: number; seed: number }> = {}
 const seed = number('--seed', values.seed)
 for (const name of positionals) {
   const attack = ATTACKS[name]!
-  console.error(`${name}: ${attack.what}`)
+  console.error(`${name}: ${attack.promise}\n  ${attack.what}`)
   const begun = performance.now()
   const outcome = await attack.run({
     seed,

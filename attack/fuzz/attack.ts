@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Random } from '../../test/helpers/random.ts'
 import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
-import { randomBy } from '../random.ts'
 import { Coverage } from './coverage.ts'
 import { mutant } from './mutate.ts'
 import { TARGETS, type Target } from './targets.ts'
@@ -29,7 +29,7 @@ export const fuzz: Attack = {
   what: 'Inputs are changed at random; those that reach new code are changed further.',
   parts: NAMES,
   count: 10_000_000,
-  sample: 100_000,
+  sample: 12_000,
   time: 3_600_000,
   run
 }
@@ -41,7 +41,7 @@ function run(settings: Settings): Promise<Outcome> {
 }
 
 function attackTarget(name: string, target: Target, { seed, count, until, log, tell, found }: Share): void {
-  const random = randomBy(seed)
+  const random = new Random(seed)
   const coverage = new Coverage(target.sources)
   const corpus = [...target.seeds(), ...kept(name)]
   let faults = 0

@@ -1,4 +1,5 @@
 /** Changes bytes at random, in the ways that have found most faults in parsers: American Fuzzy Lop's, in a shorter list. */
+import type { Random } from '../../test/helpers/random.ts'
 
 const BYTES = [0, 1, 0x7f, 0x80, 0xff, 0xc0, 0xc1, 0xd4, 0xdc, 0xdf, 0xc7, 0xc9, 0x20, 0x0a, 0x3d]
 const NUMBERS = [0, 1, 0x7f, 0xff, 0x100, 0x7fff, 0xffff, 0x10000, 0x7fffffff, 0xffffffff]
@@ -6,11 +7,8 @@ const LONGEST = 4096
 
 type Change = (bytes: Buffer, random: Random, others: readonly Buffer[]) => Buffer
 
-/** Gives a number from 0 up to 1. */
-export type Random = () => number
-
-export function below(random: Random, limit: number): number {
-  return Math.floor(random() * limit)
+function below(random: Random, limit: number): number {
+  return random.integer(0, limit - 1)
 }
 
 const changes: Change[] = [
@@ -37,11 +35,11 @@ const changes: Change[] = [
   },
   // A number of two or four bytes, in both orders
   (bytes, random) => {
-    const size = random() < 0.5 ? 2 : 4
+    const size = random.chance(0.5) ? 2 : 4
     if (bytes.length < size) return bytes
     const at = below(random, bytes.length - size + 1)
     const number = NUMBERS[below(random, NUMBERS.length)]! & (2 ** (8 * size) - 1)
-    if (random() < 0.5) bytes.writeUIntLE(number >>> 0, at, size)
+    if (random.chance(0.5)) bytes.writeUIntLE(number >>> 0, at, size)
     else bytes.writeUIntBE(number >>> 0, at, size)
     return bytes
   },
@@ -75,7 +73,7 @@ const changes: Change[] = [
 /** One of `others`, changed once or some times. */
 export function mutant(others: readonly Buffer[], random: Random): Buffer {
   let bytes = Buffer.from(others[below(random, others.length)]!)
-  const count = 1 + below(random, random() < 0.1 ? 24 : 4)
+  const count = 1 + below(random, random.chance(0.1) ? 24 : 4)
   for (let turn = 0; turn < count; turn++) {
     if (bytes.length === 0) return Buffer.of(below(random, 256))
     bytes = changes[below(random, changes.length)]!(bytes, random, others) as typeof bytes

@@ -1,7 +1,8 @@
 /** One of two processes is killed or stopped at any moment while they pass descriptors to each other. */
+
+import { Random } from '../../test/helpers/random.ts'
 import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
 import { Ends, problemsOf, SCENARIOS, SIDES, type Side } from '../pairs/ends.ts'
-import { randomBy } from '../random.ts'
 
 /** How long a stopped process stays so, in ms. */
 const STOPPED = 30
@@ -24,16 +25,16 @@ function run(settings: Settings): Promise<Outcome> {
 }
 
 async function attackScenario(scenario: string, { seed, count, until, log, tell, found }: Share): Promise<void> {
-  const random = randomBy(seed)
+  const random = new Random(seed)
   let ends = await Ends.start(scenario)
   try {
     const usual = await timeOf(ends)
     log(`${scenario}: a round takes ${usual.toFixed(1)} ms`)
     for (let round = 0; round < count && performance.now() < until; round++) {
-      const side = SIDES[Math.floor(random() * SIDES.length)]!
-      const kills = random() < 0.7
+      const side = random.pick(SIDES)
+      const kills = random.chance(0.7)
       // Beyond its usual time, too: the ends of a channel are a part of it
-      const moment = random() * usual * 1.3
+      const moment = random.next() * usual * 1.3
       const problems = kills ? await killAt(ends, side, moment, tell) : await stopAt(ends, side, moment, tell)
       tell('rounds', 1)
       tell(kills ? 'kills' : 'stops', 1)
