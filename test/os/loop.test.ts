@@ -8,17 +8,6 @@ import { test, until } from '../helpers/test.ts'
 
 const ENOMEM = -12
 
-/** Runs `work` in a process that has no memory for a batch of descriptors to be closed on a helper thread. */
-function withoutMemory(work: () => void): void {
-  const { closeLater } = native
-  native.closeLater = () => ENOMEM
-  try {
-    work()
-  } finally {
-    native.closeLater = closeLater
-  }
-}
-
 function held(): number {
   const fd = openSync('/dev/null', 'r')
   native.hold(fd)
@@ -31,16 +20,17 @@ test('descriptors that no helper thread can be given are closed at once', async 
   const before = native.held()
   const counts: number[] = []
   let isDone = false
-  withoutMemory(() => {
+  const withoutMemory = () => () => ENOMEM
+  await patched('closeLater', withoutMemory, async () => {
     discard(fds, count => counts.push(count))
     discard([held()])
     closeAside([one], () => {
       isDone = true
     })
+    t.is(native.held(), before - 3)
+    t.deepEqual([...fds, one].map(isOpen), [false, false, false])
+    t.deepEqual([counts, isDone], [[], false], 'callbacks come later, as always')
   })
-  t.is(native.held(), before - 3)
-  t.deepEqual([...fds, one].map(isOpen), [false, false, false])
-  t.deepEqual([counts, isDone], [[], false], 'callbacks come later, as always')
   while (!isDone) await turn()
   t.deepEqual(counts, [2])
 })

@@ -1,37 +1,35 @@
 import type { Descriptor } from '../../src/descriptor/descriptor.ts'
-import { native } from '../../src/os/native.ts'
 import { Life, makeDecision, OtherLife, takeByte } from '../../src/takeover/pipes.ts'
+import { patched } from '../helpers/channels.ts'
 import { test } from '../helpers/test.ts'
 
 const EIO = -5
 
 /** Runs `work` while no pipe can be read. */
-function whileReadsFail(work: () => void): void {
-  const { readNow } = native
-  native.readNow = () => EIO
-  try {
-    work()
-  } finally {
-    native.readNow = readNow
-  }
+function whileReadsFail(work: () => void): Promise<void> {
+  return patched(
+    'readNow',
+    () => () => EIO,
+    async () => work()
+  )
 }
 
-test('a read that fails takes no byte: one side gets it later, and the other one never', t => {
+test('a read that fails takes no byte: one side gets it later, and the other one never', async t => {
   const decision = makeDecision()
   const other = decision.dup()
-  whileReadsFail(() => t.false(takeByte(decision)))
+  await whileReadsFail(() => t.false(takeByte(decision)))
   t.true(takeByte(other))
   t.false(takeByte(decision))
   decision.close()
   other.close()
 })
 
-test('a read that fails is neither the mark of the other side nor its end', t => {
+test('a read that fails is neither the mark of the other side nor its end', async t => {
   const life = new Life()
   const events: string[] = []
   const other = new OtherLife(life.readEnd(), { onMark: () => events.push('mark'), onEnd: () => events.push('end') })
   life.mark()
-  whileReadsFail(() => other.look())
+  await whileReadsFail(() => other.look())
   t.deepEqual(events, [])
   other.look()
   life.end()

@@ -6,10 +6,10 @@ import { join } from 'node:path'
 import { deferred } from '../../src/base/deferred.ts'
 import { listen } from '../../src/channel/server.ts'
 import { Descriptor } from '../../src/descriptor/descriptor.ts'
-import { native } from '../../src/os/native.ts'
 import { addressOf } from '../../src/serving/bound-socket.ts'
 import { Owner } from '../../src/takeover/owner.ts'
 import { Life } from '../../src/takeover/pipes.ts'
+import { patched } from '../helpers/channels.ts'
 import { temporaryPath } from '../helpers/path.ts'
 import { limitOpenFiles } from '../helpers/process.ts'
 import { answerAt, end, first, HTTP, naming, rejects, seated } from '../helpers/seats.ts'
@@ -142,13 +142,8 @@ test('a successor that can’t write its mark gives up, and the predecessor goes
   const { seat } = await seated({ path, listeners: HTTP })
   await seat.listen('http', naming('second'))
   await seat.inherit()
-  const { writeNow } = native
-  native.writeNow = () => ENOMEM
-  try {
-    t.is((await t.throwsAsync<NodeJS.ErrnoException>(seat.ready())).code, 'ENOMEM')
-  } finally {
-    native.writeNow = writeNow
-  }
+  const withoutMemory = () => () => ENOMEM
+  await patched('writeNow', withoutMemory, async () => void (await rejects(t, seat.ready(), 'ENOMEM')))
   await seat[Symbol.asyncDispose]()
   t.is(await answerAt(old.port), 'first')
   const third = await seated({ path, listeners: HTTP })
