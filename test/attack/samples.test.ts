@@ -23,8 +23,9 @@ for (const [name, [what, count]] of Object.entries(SAMPLES))
       output += text
     })
     const { code, stderr } = await exit
-    t.is(code, 0, stderr)
+    t.not(output, '', stderr)
     const { counts, found } = JSON.parse(output)[name]
     t.deepEqual(found, [])
+    t.is(code, 0, stderr)
     t.true(counts[what] >= count, JSON.stringify(counts))
   })
