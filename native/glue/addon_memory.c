@@ -42,7 +42,7 @@ static void on_collected(napi_env env, void *data, void *hint)
 
 static int map_into(struct environment *environment, int fd, size_t size, bool writable, napi_value holder)
 {
-	napi_value buffer;
+	napi_value buffer = NULL;
 	struct mapping *mapping = malloc(sizeof *mapping);
 	if (mapping == NULL)
 		return -ENOMEM;

@@ -33,7 +33,7 @@ int inner_epoll_create(int fd, bool reads, int *inner)
 int inner_epoll_interest(int inner, int fd, int interest)
 {
 	struct epoll_event event = {
-		.events = (interest & READABLE ? EPOLLIN : 0u) | (interest & WRITABLE ? EPOLLOUT : 0u)
+		.events = ((interest & READABLE) != 0 ? EPOLLIN : 0u) | ((interest & WRITABLE) != 0 ? EPOLLOUT : 0u)
 	};
 	return epoll_ctl(inner, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
 }
@@ -45,6 +45,6 @@ int inner_epoll_events(int inner, int interest)
 		return 0;
 	if ((event.events & EPOLLERR) != 0)
 		return -1;
-	int events = (event.events & EPOLLIN ? READABLE : 0) | (event.events & EPOLLOUT ? WRITABLE : 0);
-	return (event.events & EPOLLHUP ? READABLE | WRITABLE : events) & interest;
+	int events = ((event.events & EPOLLIN) != 0 ? READABLE : 0) | ((event.events & EPOLLOUT) != 0 ? WRITABLE : 0);
+	return ((event.events & EPOLLHUP) != 0 ? READABLE | WRITABLE : events) & interest;
 }

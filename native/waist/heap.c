@@ -34,9 +34,11 @@ void *os_prepare_heap(void *pin, void *block, size_t length)
 		free(next);
 		return pin;
 	}
-	void *small = realloc(next, PIN);
 	free(pin);
-	return small == NULL ? next : small;
+	void *small = realloc(next, PIN);
+	if (small == NULL)
+		return next;
+	return small;
 #else
 	return pin;
 #endif

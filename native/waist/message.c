@@ -36,7 +36,9 @@ static int send_message(int fd, struct msghdr *header, const int32_t *fds, size_
 	do {
 		sent = send_whole(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
-	return outcome(sent);
+	int result = outcome(sent);
+	header->msg_control = NULL;
+	return result;
 }
 
 /* Without a header and a list of chunks, which the kernel would copy: a tenth less for a small message. */

@@ -28,7 +28,7 @@ int os_set_cloexec(int fd)
 	int flags = fcntl(fd, F_GETFD);
 	if (flags < 0)
 		return -errno;
-	return flags & FD_CLOEXEC ? 0 : outcome(fcntl(fd, F_SETFD, flags | FD_CLOEXEC));
+	return (flags & FD_CLOEXEC) != 0 ? 0 : outcome(fcntl(fd, F_SETFD, flags | FD_CLOEXEC));
 }
 
 int os_dup(int fd)

@@ -109,7 +109,7 @@ static int ready_now(int fd, short events)
 	int ready = poll(&poller, 1, 0);
 	if (ready < 0)
 		return -errno;
-	return ready == 0 ? -EAGAIN : poller.revents & POLLNVAL ? -EBADF : 0;
+	return ready == 0 ? -EAGAIN : (poller.revents & POLLNVAL) != 0 ? -EBADF : 0;
 }
 
 int os_read(int fd, uint8_t *bytes, size_t length)
