@@ -13,9 +13,9 @@
     'cflags': ['-std=c11', '-Wall', '-Wextra', '-Werror', '-O2', '-fvisibility=hidden', '-pthread'],
     # nodelete: the closer's threads outlive the worker thread whose end unloads the addon
     'ldflags': ['-Wl,-z,nodelete', '-pthread'],
-    'conditions': [['sanitize==1', {
-      'cflags': ['-g', '-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-fno-sanitize-recover=undefined'],
-      'ldflags': ['-fsanitize=address,undefined']
+    'conditions': [['sanitize!=""', {
+      'cflags': ['-g', '-fsanitize=<(sanitize)', '-fno-omit-frame-pointer', '-fno-sanitize-recover=undefined'],
+      'ldflags': ['-fsanitize=<(sanitize)']
     }]]
   }]
 }
