@@ -2,10 +2,11 @@
 import { parseArgs } from 'node:util'
 import type { Attack, Outcome } from './attack.ts'
 import { faults } from './faults/attack.ts'
+import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
 
-const ATTACKS: Record<string, Attack> = { faults, fuzz, kills }
+const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills }
 const USAGE = 'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] NAME…'
 
 const { values, positionals } = parseArgs({

@@ -22,7 +22,7 @@ const SANITIZERS = {
     sign: '__asan_init',
     command: [],
     options: common => ({
-      ASAN_OPTIONS: `detect_leaks=0:abort_on_error=1:${common}`,
+      ASAN_OPTIONS: `detect_leaks=0:handle_segv=0:abort_on_error=1:${common}`,
       UBSAN_OPTIONS: `halt_on_error=1:print_stacktrace=1:abort_on_error=1:${common}`
     })
   },

@@ -1,6 +1,7 @@
 // In CI only: each attack runs as `npm run attack` runs it, on a sample.
 import { fileURLToPath } from 'node:url'
 import { faults } from '../../attack/faults/attack.ts'
+import { flat } from '../../attack/flat/attack.ts'
 import { fuzz } from '../../attack/fuzz/attack.ts'
 import { kills } from '../../attack/kills/attack.ts'
 import { start } from '../helpers/process.ts'
@@ -10,6 +11,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 /** What a sample counts, and how much of it. */
 const SAMPLES: Record<string, [what: string, count: number]> = {
   faults: ['combinations', faults.sample],
+  flat: ['hundredths', flat.sample],
   fuzz: ['executions', fuzz.sample],
   kills: ['rounds', kills.sample]
 }

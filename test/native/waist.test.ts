@@ -23,7 +23,9 @@ async function run(
   command: string,
   parameters: string[]
 ): Promise<{ code: number | null; output: string; stderr: string }> {
-  const running = start(command, parameters)
+  // A sanitizer that this process runs under is not theirs
+  const { LD_PRELOAD: _, ...env } = process.env
+  const running = start(command, parameters, { env })
   let output = ''
   running.child.stdout!.on('data', text => {
     output += text

@@ -197,7 +197,11 @@ test('trap: a file that this user may not read', async t => {
   fs.chmodSync(path, 0o600)
   const program = `${temporaryPath('use')}.mjs`
   fs.copyFileSync(fixture, program)
-  const { stdout } = await run(process.execPath, [program, url], { uid: 65534, cwd: '/' })
+  const { stdout } = await run(process.execPath, [program, url], {
+    uid: 65534,
+    cwd: '/',
+    env: { ...process.env, PASSFD_SHIM: undefined }
+  })
   const told: Told = JSON.parse(stdout)
   t.is(told.code, 'ERR_PASSFD_NATIVE_UNREADABLE', told.message)
   t.regex(told.message!, /Give this user the right/)

@@ -142,7 +142,7 @@ test('a connection that is closed between two requests is no failure; it ends at
   const server = serverOf('http')
   server.on('request', ({ socket }, response) => void response.once('finish', () => socket.end()))
   const target = await listen(server)
-  const clients = startLoad(t, { ...target, mix: [{ kind: 'keepAlive', clients: 2, think: 60 }] })
+  const clients = startLoad(t, { ...target, mix: [{ kind: 'keepAlive', clients: 2, think: 300 }] })
   await clients.more(10)
   const { total } = await clients.end()
   t.true(total.answered >= 10)
