@@ -5,8 +5,9 @@ import { faults } from './faults/attack.ts'
 import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
+import { suites } from './suites/attack.ts'
 
-const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills }
+const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites }
 const USAGE = 'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] NAME…'
 
 const { values, positionals } = parseArgs({

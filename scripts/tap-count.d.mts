@@ -1,0 +1,7 @@
+export function countTap(text: string): {
+  passed: number
+  failed: number
+  skipped: number
+  names: string[]
+  fault: string | undefined
+}
