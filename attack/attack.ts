@@ -18,7 +18,11 @@ export interface Outcome {
   readonly counts: Record<string, number>
   /** Each a fault of passfd's, with what repeats it. */
   readonly found: string[]
+  /** A table, if what was done differs: its rows have the same columns. */
+  readonly rows?: readonly Row[]
 }
+
+export type Row = Record<string, string | number>
 
 export interface Attack {
   /** What must hold. A run prints it. */

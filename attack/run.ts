@@ -1,14 +1,10 @@
 /** `npm run attack -- NAME…`: see README.md here. */
 import { parseArgs } from 'node:util'
-import type { Attack, Outcome } from './attack.ts'
-import { faults } from './faults/attack.ts'
-import { flat } from './flat/attack.ts'
-import { fuzz } from './fuzz/attack.ts'
-import { kills } from './kills/attack.ts'
-import { suites } from './suites/attack.ts'
+import { ATTACKS } from './attacks.ts'
+import { type Run, record } from './records.ts'
 
-const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites }
-const USAGE = 'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] NAME…'
+const USAGE =
+  'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] [--record] NAME…'
 
 const { values, positionals } = parseArgs({
   options: {
@@ -17,7 +13,8 @@ const { values, positionals } = parseArgs({
     count: { type: 'string' },
     minutes: { type: 'string' },
     only: { type: 'string', multiple: true, default: [] },
-    json: { type: 'boolean', default: false }
+    json: { type: 'boolean', default: false },
+    record: { type: 'boolean', default: false }
   },
   allowPositionals: true
 })
@@ -28,7 +25,7 @@ if (positionals.length === 0 || unknown.length > 0) {
   process.exit(2)
 }
 
-const outcomes: Record<string, Outcome & { seconds: number; seed: number }> = {}
+const outcomes: Record<string, Run> = {}
 const seed = number('--seed', values.seed)
 for (const name of positionals) {
   const attack = ATTACKS[name]!
@@ -44,6 +41,7 @@ for (const name of positionals) {
   })
   const seconds = Math.round((performance.now() - begun) / 1000)
   outcomes[name] = { ...outcome, seconds, seed }
+  if (values.record) record(name, values.only, outcomes[name])
   const counts = Object.entries(outcome.counts).map(([what, count]) => `${count.toLocaleString('en')} ${what}`)
   console.error(`${name}: ${counts.join(', ')}; found ${outcome.found.length}; seed ${seed}, ${seconds} s`)
 }

@@ -6,6 +6,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { fillIn } from '../scripts/fill-in.mjs'
 import { describeConditions } from './conditions.ts'
 import { install } from './packages.ts'
 import type { Panel } from './plots.ts'
@@ -49,7 +50,7 @@ const servers = await plot('prefork.svg', bars, [
   ['prefork-keepalive', 'HTTP, connections kept alive, requests/s'],
   ['dispatch-bare', 'connections passed on to workers that close them, a second']
 ])
-fillIn('performance.md', {
+fill('performance.md', {
   machine: aboutTheRun(),
   targets: targetTable(results, spread),
   layers: values(...results.flatMap(({ name }) => (name.startsWith('layer-') ? [name] : []))),
@@ -70,7 +71,7 @@ fillIn('performance.md', {
   websockets: values('websockets', 'websockets-p99', 'websockets-memory'),
   ...(servers ? { 'prefork plot': '![Servers with two workers](prefork.svg)' } : {})
 })
-fillIn('../README.md', { bench: shortTable(results) })
+fill('../README.md', { bench: shortTable(results) })
 
 /** The machine, the date and what the figures depend on; and how often all was measured. */
 function aboutTheRun(): string {
@@ -104,14 +105,7 @@ async function plot(
   return true
 }
 
-function fillIn(file: string, parts: Record<string, string>): void {
+function fill(file: string, parts: Record<string, string>): void {
   const path = join(folder, file)
-  if (!existsSync(path)) return
-  let text = readFileSync(path, 'utf8')
-  for (const [name, content] of Object.entries(parts)) {
-    const place = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(<!-- /${name} -->)`)
-    if (!place.test(text)) throw new Error(`${path} has no place for ${name}`)
-    text = text.replace(place, (_, begin, end) => `${begin}\n${content}\n\n${end}`)
-  }
-  writeFileSync(path, text)
+  if (existsSync(path)) fillIn(path, parts)
 }

@@ -99,7 +99,7 @@ function short(value: number, unit: string): string {
 }
 
 /** Aligned as the formatter of this repository's Markdown does it. */
-function table(head: string[], rows: string[][]): string {
+export function table(head: string[], rows: string[][]): string {
   const all = [head, ...rows]
   const widths = head.map((_, column) => Math.max(3, ...all.map(row => row[column]!.length)))
   const line = (cells: string[]): string => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(' | ')} |`

@@ -1,0 +1,9 @@
+/** All attacks, by the names that `npm run attack` takes. */
+import type { Attack } from './attack.ts'
+import { faults } from './faults/attack.ts'
+import { flat } from './flat/attack.ts'
+import { fuzz } from './fuzz/attack.ts'
+import { kills } from './kills/attack.ts'
+import { suites } from './suites/attack.ts'
+
+export const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites }

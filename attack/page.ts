@@ -1,0 +1,55 @@
+/** `npm run attack:page [-- FOLDER]`: writes the tables of FOLDER/reliability.md (default docs) from FOLDER/reliability.json. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { table } from '../bench/tables.ts'
+import { fillIn } from '../scripts/fill-in.mjs'
+import type { Row } from './attack.ts'
+import { ATTACKS } from './attacks.ts'
+import type { Record } from './records.ts'
+
+const [folder = fileURLToPath(new URL('../docs', import.meta.url))] = process.argv.slice(2)
+const records = JSON.parse(readFileSync(join(folder, 'reliability.json'), 'utf8')) as Record[]
+
+fillIn(join(folder, 'reliability.md'), {
+  attacks: table(['promise', 'attack', 'how often', 'found', 'repeat it with'], records.map(lineOf)),
+  runs: [...new Set(records.map(({ date, machine }) => `${date}: ${machine}`))]
+    .sort()
+    .map(line => `- ${line}`)
+    .join('\n'),
+  ...Object.fromEntries(
+    records.flatMap(({ attack, rows }) => (rows === undefined ? [] : [[attack, rowsTable(rows)] as const]))
+  )
+})
+
+function lineOf({ attack, only, counts, found, seed, seconds }: Record): string[] {
+  const done = Object.entries(counts).flatMap(([what, count]) => (count === 0 ? [] : [`${figure(count)} ${what}`]))
+  const parts = only.map(part => ` --only ${/\s/.test(part) ? `'${part}'` : part}`).join('')
+  return [
+    ATTACKS[attack]!.promise,
+    `${attack}${only.length > 0 ? `: ${only.join(', ')}` : ''}`,
+    `${done.join(', ')} in ${duration(seconds)}`,
+    found.length === 0 ? 'nothing' : `**${found.length}**: ${found.join('; ')}`,
+    `\`npm run attack --${parts} --seed ${seed} ${attack}\``
+  ]
+}
+
+function rowsTable(rows: readonly Row[]): string {
+  const head = [...new Set(rows.flatMap(Object.keys))]
+  return table(
+    head,
+    rows.map(row => head.map(name => cell(row[name])))
+  )
+}
+
+function cell(value: string | number | undefined): string {
+  return typeof value === 'number' ? figure(value) : (value ?? '')
+}
+
+function figure(value: number): string {
+  return value.toLocaleString('en', { maximumFractionDigits: 1 })
+}
+
+function duration(seconds: number): string {
+  return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`
+}

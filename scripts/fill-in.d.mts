@@ -1,0 +1,1 @@
+export function fillIn(path: string, parts: Record<string, string>): void
