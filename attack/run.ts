@@ -4,7 +4,7 @@ import { ATTACKS } from './attacks.ts'
 import { type Run, record } from './records.ts'
 
 const USAGE =
-  'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] [--record] NAME…'
+  'npm run attack -- [--sample] [--seed N] [--count N] [--minutes M] [--only PART]… [--json] [--record] NAME… | --list'
 
 const { values, positionals } = parseArgs({
   options: {
@@ -14,10 +14,15 @@ const { values, positionals } = parseArgs({
     minutes: { type: 'string' },
     only: { type: 'string', multiple: true, default: [] },
     json: { type: 'boolean', default: false },
-    record: { type: 'boolean', default: false }
+    record: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false }
   },
   allowPositionals: true
 })
+if (values.list) {
+  console.log(Object.keys(ATTACKS).join('\n'))
+  process.exit()
+}
 const unknown = positionals.filter(name => !(name in ATTACKS))
 if (positionals.length === 0 || unknown.length > 0) {
   if (unknown.length > 0) console.error(`unknown attack: ${unknown.join(', ')}`)

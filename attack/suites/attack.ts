@@ -1,7 +1,7 @@
 /** The whole test suite, where it finds more than in an ordinary run: under sanitizers, and on other versions of Node. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -58,6 +58,7 @@ async function run(settings: Settings): Promise<Outcome> {
   const end = performance.now() + settings.time
   for (const part of chosenOf(suites.parts, settings)) {
     const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
+    chmodSync(folder, 0o755) // tests start this Node as another user
     try {
       const { command, node } = SUITES[part]!
       const env: NodeJS.ProcessEnv = { ...process.env, CI: 'true' }
