@@ -41,7 +41,7 @@ function takePassed(keep: boolean): { name: string; fd: number }[] {
   if (owner[GIVEN] === true || native.activation(true) < 0)
     throw wrong('another thread of this process, or another copy of passfd in it, has got them')
   try {
-    const passed = hold(process.env)
+    const passed = hold(namesIn(process.env))
     owner[GIVEN] = true
     if (!keep) for (const variable of VARIABLES) delete process.env[variable]
     return passed
@@ -51,11 +51,16 @@ function takePassed(keep: boolean): { name: string; fd: number }[] {
   }
 }
 
-function hold({ LISTEN_FDS = '', LISTEN_FDNAMES: given }: NodeJS.ProcessEnv): { name: string; fd: number }[] {
+/** Returns a name for each descriptor. Throws ERR_PASSFD_ACTIVATION. */
+export function namesIn({ LISTEN_FDS = '', LISTEN_FDNAMES: given }: NodeJS.ProcessEnv): string[] {
   const count = Number(LISTEN_FDS)
   if (!DIGITS.test(LISTEN_FDS) || count > MOST) throw wrong(`LISTEN_FDS is "${shown(LISTEN_FDS)}", and not a number`)
   const names = given === undefined ? Array<string>(count).fill(UNKNOWN) : count === 0 ? [] : given.split(':')
   if (names.length !== count) throw wrong(`LISTEN_FDS is ${count}, but LISTEN_FDNAMES has ${names.length} names`)
+  return names
+}
+
+function hold(names: readonly string[]): { name: string; fd: number }[] {
   const passed: { name: string; fd: number }[] = []
   for (const [index, name] of names.entries()) {
     const fd = FIRST + index
@@ -64,7 +69,7 @@ function hold({ LISTEN_FDS = '', LISTEN_FDNAMES: given }: NodeJS.ProcessEnv): { 
     if (!isFree || isLoop(fd)) {
       for (const { fd } of passed) native.release(fd)
       const what = isFree ? "is Node's own" : 'is not open, or something else in this process owns it'
-      throw wrong(`LISTEN_FDS is ${count}, but descriptor ${fd} ${what}`)
+      throw wrong(`LISTEN_FDS is ${names.length}, but descriptor ${fd} ${what}`)
     }
   }
   return passed
@@ -141,7 +146,7 @@ export function noneAs(name: string): PassfdError {
 }
 
 /** Whether they name this very process. A pid may be used again; a pidfd's inode number is not (LISTEN_PIDFDID, systemd 259). */
-function isForUs({ LISTEN_PID, LISTEN_PIDFDID }: NodeJS.ProcessEnv): boolean {
+export function isForUs({ LISTEN_PID, LISTEN_PIDFDID }: NodeJS.ProcessEnv): boolean {
   if (!DIGITS.test(LISTEN_PID ?? '') || Number(LISTEN_PID) !== process.pid) return false
   const own = LISTEN_PIDFDID === undefined ? undefined : pidfdId()
   return own === undefined || own === LISTEN_PIDFDID

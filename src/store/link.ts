@@ -371,7 +371,8 @@ function closeAnswer(answer: unknown): void {
   if (Array.isArray(descriptors)) for (const one of descriptors) if (one instanceof Descriptor) one[Symbol.dispose]()
 }
 
-function readWelcome(answer: unknown): Welcome {
+/** Throws ERR_PASSFD_STORE_REQUEST. */
+export function readWelcome(answer: unknown): Welcome {
   const { epoch, known, gone, leases } = (answer ?? {}) as Record<string, unknown>
   if (!(epoch instanceof Uint8Array) || !Array.isArray(gone) || !Array.isArray(leases))
     throw new PassfdError('STORE_REQUEST', { detail: 'the peer is no store' })

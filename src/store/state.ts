@@ -27,14 +27,36 @@ export function readState(given: State): State {
     epoch instanceof Uint8Array &&
     Number.isSafeInteger(next) &&
     Array.isArray(entries) &&
-    entries.every(({ entry, name, owner, descriptors }) => {
-      const isList = Array.isArray(descriptors) && descriptors.every(one => one instanceof Descriptor)
-      return isList && isName(name) && Number.isSafeInteger(entry) && Number.isSafeInteger(owner)
-    }) &&
+    entries.every(isEntry) &&
     Array.isArray(clients) &&
-    clients.every(({ client, done }) => client instanceof Uint8Array && Array.isArray(done))
+    clients.every(isClient)
   if (!isState) throw badRequest(`the state of the predecessor is not of version ${VERSION}`)
   return given
+}
+
+function isEntry(given: State['entries'][number] | null): boolean {
+  const { entry, name, owner, descriptors, value, deadline, lease } = given ?? {}
+  return (
+    Array.isArray(descriptors) &&
+    descriptors.every(one => one instanceof Descriptor) &&
+    isName(name) &&
+    Number.isSafeInteger(entry) &&
+    Number.isSafeInteger(owner) &&
+    (value === undefined || value instanceof Uint8Array) &&
+    (deadline === undefined || Number.isFinite(deadline)) &&
+    (lease === undefined || (lease?.client instanceof Uint8Array && Number.isSafeInteger(lease.pid)))
+  )
+}
+
+function isClient(given: GivenClient | null): boolean {
+  const { client, done, seen, uid } = given ?? {}
+  return (
+    client instanceof Uint8Array &&
+    Number.isSafeInteger(uid) &&
+    Number.isSafeInteger(seen) &&
+    Array.isArray(done) &&
+    done.every(one => Array.isArray(one) && Number.isSafeInteger(one[0]))
+  )
 }
 
 /** The descriptors stay the entry's. */

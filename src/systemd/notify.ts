@@ -196,7 +196,11 @@ async function send(text: string, { descriptors = [], signal, holds = true }: Se
 }
 
 function addressOf(): string | { abstract: string } | undefined {
-  const { NOTIFY_SOCKET: given } = process.env
+  return addressIn(process.env)
+}
+
+/** Throws ERR_PASSFD_NOTIFY_SOCKET. */
+export function addressIn({ NOTIFY_SOCKET: given }: NodeJS.ProcessEnv): string | { abstract: string } | undefined {
   if (given === undefined || given === '') return undefined
   const abstract = given.startsWith('@') ? given.slice(1) : ''
   if (abstract !== '' && Buffer.byteLength(abstract) <= LONGEST_NAME) return { abstract }

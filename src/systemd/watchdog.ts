@@ -16,11 +16,8 @@ export interface Watchdog extends Disposable {
  * false where the manager wants no pings of this process (no WATCHDOG_USEC, or a WATCHDOG_PID of another one).
  */
 export function watchdog(): Watchdog | false {
-  const { WATCHDOG_USEC, WATCHDOG_PID, NOTIFY_SOCKET } = process.env
-  const microseconds = /^\d+$/.test(WATCHDOG_USEC ?? '') ? Number(WATCHDOG_USEC) : 0
-  if (!NOTIFY_SOCKET || !Number.isSafeInteger(microseconds) || microseconds === 0) return false
-  if (WATCHDOG_PID !== undefined && Number(WATCHDOG_PID) !== process.pid) return false
-  const interval = microseconds / 1000
+  const interval = intervalIn(process.env)
+  if (interval === undefined) return false
   let failed = false
   let isUnderWay = false
   // While the manager does not read, one ping waits for it
@@ -40,4 +37,12 @@ export function watchdog(): Watchdog | false {
   const timer = setInterval(send, Math.min(interval / 2, MAX_TIMEOUT)).unref()
   const stop = (): void => clearInterval(timer)
   return { interval, stop, [Symbol.dispose]: stop }
+}
+
+/** The time in ms that the variables of a service give this process; undefined if its manager wants no pings. */
+export function intervalIn({ WATCHDOG_USEC, WATCHDOG_PID, NOTIFY_SOCKET }: NodeJS.ProcessEnv): number | undefined {
+  const microseconds = /^\d+$/.test(WATCHDOG_USEC ?? '') ? Number(WATCHDOG_USEC) : 0
+  if (!NOTIFY_SOCKET || !Number.isSafeInteger(microseconds) || microseconds === 0) return undefined
+  if (WATCHDOG_PID !== undefined && Number(WATCHDOG_PID) !== process.pid) return undefined
+  return microseconds / 1000
 }

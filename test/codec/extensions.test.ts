@@ -1,4 +1,4 @@
-import { codeOf, decodeHex, UNDECODABLE } from '../helpers/bodies.ts'
+import { codeOf, decode, decodeHex, encode, newCodec, UNDECODABLE } from '../helpers/bodies.ts'
 import { test } from '../helpers/test.ts'
 
 test("a flagged body holds none of msgpackr's types that stand for code or identity", t => {
@@ -24,3 +24,41 @@ test("a flagged body holds none of msgpackr's types that stand for code or ident
   ] as const)
     t.is(codeOf(decodeHex(hex, 0)), UNDECODABLE, what)
 })
+
+test('bigints of every length arrive as they were sent', t => {
+  for (let bits = 0; bits < 200; bits++)
+    for (const near of [-1n, 0n, 1n])
+      for (const sign of [1n, -1n]) {
+        const value = sign * (2n ** BigInt(bits) + near)
+        t.is(roundTrip(value), value)
+      }
+})
+
+test('a BigInt may have more bytes than it needs', t => {
+  t.is(decodeHex('d5 42 ff 80', 0)(), -128n)
+  t.is(decodeHex('c7 06 42 ffffffffff80', 0)(), -128n)
+  t.is(decodeHex('c7 07 42 ffffffffffff80', 0)(), -128n)
+  t.is(decodeHex('c7 06 42 7fffffffffff', 0)(), 2n ** 47n - 1n)
+})
+
+test('each form of a timestamp is read, wherever it stands', t => {
+  const times = [
+    0,
+    1,
+    999,
+    2 ** 32 * 1000 - 1,
+    2 ** 32 * 1000,
+    2 ** 34 * 1000 - 1,
+    2 ** 34 * 1000,
+    -1,
+    -8.64e15,
+    8.64e15
+  ]
+  for (const time of times) t.deepEqual(roundTrip(['ab', new Date(time), 1]), ['ab', new Date(time), 1])
+  t.is(String(roundTrip(new Date(Number.NaN))), 'Invalid Date')
+})
+
+function roundTrip(value: unknown): unknown {
+  const codec = newCodec(true)
+  return decode(codec, encode(codec, 'detached', value))
+}

@@ -189,7 +189,8 @@ export async function openAdmin(
   }
 }
 
-function answer(
+/** Does what a message asks. Throws ERR_PASSFD_INVALID_ARGUMENT; what it returns is the answer, or rejects as the method of that name does. */
+export function answer(
   { value, channel }: Message<AdminCommand>,
   supervisor: Commands,
   subject: AdminSubject,

@@ -92,7 +92,7 @@ export class Desk {
 }
 
 /** Undefined: any process of the workers' user may write here, and this is no question. */
-function readAsk(bytes: Buffer): Ask | undefined {
+export function readAsk(bytes: Buffer): Ask | undefined {
   try {
     const { token, wanted, nth, join, left = [] } = JSON.parse(bytes.toString()) as Ask
     const isAsk = typeof token === 'string' && Number.isSafeInteger(nth) && typeof join === 'object' && join !== null

@@ -1,0 +1,79 @@
+/** What a target is, and what several of them need. */
+import { inspect, isDeepStrictEqual } from 'node:util'
+import { addExtension, Packr, Unpackr } from 'msgpackr'
+import { Descriptor } from '../../src/descriptor/descriptor.ts'
+
+export interface Target {
+  /** The sources whose coverage shows that an input is new. */
+  readonly sources: RegExp
+  /** Where to begin. */
+  seeds(): Buffer[]
+  /** Throws if an input does what it must not do. */
+  attempt(input: Buffer): void
+}
+
+export type Targets = Record<string, Target>
+
+/** Runs what may fail by an error of passfd's with one of these codes only. Undefined: it has failed. */
+export function allowed<Result>(codes: readonly string[], work: () => Result): Result | undefined {
+  try {
+    return work()
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === undefined || !codes.includes(code)) throw error
+    return undefined
+  }
+}
+
+export function must(holds: boolean, what: string): void {
+  if (!holds) throw new Error(what)
+}
+
+/** Node 20 takes two invalid Dates for different. */
+export function isSame(one: unknown, other: unknown): boolean {
+  return isDeepStrictEqual(one, other) || whole(one) === whole(other)
+}
+
+function whole(value: unknown): string {
+  return inspect(value, { depth: Infinity, maxArrayLength: Infinity, maxStringLength: Infinity })
+}
+
+export const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
+
+/** Stands for a descriptor in a value of an input. It has no number: readers look only whether it is one. */
+export const DESCRIPTOR: Descriptor = Object.create(Descriptor.prototype)
+addExtension({ Class: Descriptor as never, type: 70, pack: () => Buffer.of(0), unpack: () => DESCRIPTOR })
+
+const packr = new Packr({ useRecords: false })
+const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
+
+export function pack(value: unknown): Buffer {
+  return Buffer.from(packr.pack(value))
+}
+
+export function packed(...values: unknown[]): Buffer[] {
+  return values.map(pack)
+}
+
+export function texts(...all: string[]): Buffer[] {
+  return all.map(text => Buffer.from(text))
+}
+
+/** The value in an input of MessagePack; none if another library can't read it either. */
+export function valueIn(input: Buffer): { value: unknown } | undefined {
+  try {
+    return { value: unpackr.unpack(input) }
+  } catch {
+    return undefined
+  }
+}
+
+/** Lines NAME=value, as the environment of a process. */
+export function environmentIn(input: Buffer): NodeJS.ProcessEnv {
+  const env: NodeJS.ProcessEnv = {}
+  for (const line of input.toString('latin1').split('\n')) {
+    const at = line.indexOf('=')
+    if (at > 0) env[line.slice(0, at)] = line.slice(at + 1).replaceAll('\0', '')
+  }
+  return env
+}
