@@ -173,6 +173,7 @@ class Server:
                 self.listeners.append({**one, 'socket': socket.socket(fileno=one.pop('listener'))})
         self.seat = socket.socket(fileno=offer['path'])
         self.generation = offer['generation'] + 1
+        own = os.pipe()  # before the byte, because no descriptor may be free
         if os.read(decision, 1) == b'':
             sys.exit('too late: the predecessor has gone on')
         # From here on this process owns, and nothing waits before the mark
@@ -180,6 +181,7 @@ class Server:
             one['socket'].listen(one['options'].get('backlog') or BACKLOG)
         self.seat.listen(BACKLOG)
         os.write(self.life[1], b'\1')
+        self.marked, self.life = self.life, own  # a stopped predecessor has not read the mark yet: nobody else may get it
         os.close(decision)
         os.close(offer['life'])
         self.watch(channel.socket, lambda: self.drain(channel))

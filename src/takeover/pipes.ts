@@ -31,28 +31,26 @@ export function takeByte(decision: Descriptor): boolean {
 
 /** This process's life pipe. Only this process has the write end, so the kernel ends the pipe when this process ends, in whatever way. */
 export class Life {
-  readonly #readable: Descriptor
-  readonly #writable: Descriptor
+  readonly #pipe = Descriptor.pipe()
+  /** For successors, once the first pipe has the mark: only the predecessor may read that, and it may not have read it yet. */
+  #unmarked: ReturnType<typeof Descriptor.pipe> | undefined = this.#pipe
 
-  constructor() {
-    const { readable, writable } = Descriptor.pipe()
-    this.#readable = readable
-    this.#writable = writable
-  }
-
-  /** Returns a read end for the other side, which the caller owns. `copy` makes it. */
+  /** Returns a read end for the other side, which the caller owns. `copy` makes it. Throws the system's error if no descriptor is free. */
   readEnd(copy = (readable: Descriptor): Descriptor => readable.dup()): Descriptor {
-    return copy(this.#readable)
+    this.#unmarked ??= Descriptor.pipe()
+    return copy(this.#unmarked.readable)
   }
 
   /** Writes the mark: "I serve". This side holds a read end, so the write can't fail with EPIPE. */
   mark(): void {
-    checked(native.writeNow(this.#writable.borrow(), BYTE, 0, 1), 'write')
+    checked(native.writeNow(this.#pipe.writable.borrow(), BYTE, 0, 1), 'write')
+    this.#unmarked = undefined
   }
 
   /** Ends the pipe. Without a mark that means that this process has changed nothing. */
   end(): void {
-    for (const descriptor of [this.#readable, this.#writable]) if (!descriptor.closed) descriptor.close()
+    for (const { readable, writable } of [this.#pipe, this.#unmarked ?? this.#pipe])
+      for (const descriptor of [readable, writable]) if (!descriptor.closed) descriptor.close()
   }
 }
 

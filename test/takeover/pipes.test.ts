@@ -38,6 +38,24 @@ test('a read that fails is neither the mark of the other side nor its end', asyn
   other.close()
 })
 
+test('the mark is for the predecessor alone: a later candidate that looks first leaves it there', t => {
+  const life = new Life()
+  const events: string[] = []
+  const listener = (who: string) => ({
+    onMark: () => events.push(`${who}: mark`),
+    onEnd: () => events.push(`${who}: end`)
+  })
+  const predecessor = new OtherLife(life.readEnd(), listener('predecessor'))
+  life.mark()
+  const candidate = new OtherLife(life.readEnd(), listener('candidate'))
+  candidate.look()
+  t.deepEqual(events, [])
+  life.end()
+  candidate.look()
+  predecessor.look()
+  t.deepEqual(events, ['candidate: end', 'predecessor: mark', 'predecessor: end'])
+})
+
 test('without a mark the end of a life pipe is all that the other side sees', t => {
   const life = new Life()
   const events: string[] = []
