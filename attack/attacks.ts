@@ -5,5 +5,6 @@ import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
 import { suites } from './suites/attack.ts'
+import { threads } from './threads/attack.ts'
 
-export const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites }
+export const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites, threads }

@@ -13,6 +13,8 @@ import type { Target } from './target.ts'
 
 /** After so many inputs it is looked at which code has run. */
 const BATCH = 1000
+/** So many times in a row nothing new has run: from then on V8 does not count, and inputs are tried several times as fast. */
+const BARREN = 20
 /** The most CPU time for an input, in ms: this, and as much for each MiB. Measured again before it counts, because this machine does other things, too. */
 const TIME = 20
 const TIME_PER_MIB = 100
@@ -82,10 +84,16 @@ function attackTarget(
   tell('executions', corpus.length)
   coverage.take()
   let tried = 0
+  let barren = 0
+  const isGuided = (): boolean => barren < BARREN && tried < count / 2
   for (; tried < count && performance.now() < until && faults < MOST; tried += BATCH) {
     const batch = Array.from({ length: Math.min(BATCH, count - tried) }, () => mutant(corpus, random))
     for (const input of batch) attempt(input)
-    if (coverage.take(true)) keepNew(batch)
+    if (!isGuided()) profiler.stop()
+    else if (coverage.take(true)) {
+      keepNew(batch)
+      barren = 0
+    } else barren++
   }
   tell('executions', Math.min(tried, count))
   tell('blocks of code that ran', coverage.size)

@@ -43,6 +43,8 @@ export interface Spoiler {
 
 /** Rounds without a fault, before the open files of both processes are counted: what is opened once is open then. */
 const WARM_UP = 5
+/** With one new process. */
+const AGAIN = 2
 /** How long an answer may take, in ms: every single promise of a round has its own, shorter limit. */
 const ANSWER = 60_000
 
@@ -91,6 +93,14 @@ class End {
     this.#child.kill(name)
   }
 
+  /** The process ends itself, in the midst of a turn of its loop. Resolves to how it has ended: 0. */
+  async exit(): Promise<string | number | null> {
+    const over = this.ended ? undefined : once(this.#child, 'exit')
+    this.#child.send({ command: 'exit' }, () => {})
+    await over
+    return this.#child.signalCode ?? this.#child.exitCode
+  }
+
   async close(): Promise<void> {
     const over = this.ended ? undefined : once(this.#child, 'exit')
     this.#child.kill('SIGKILL')
@@ -136,7 +146,7 @@ export class Ends {
     const ends = new Ends(scenario, environment)
     try {
       await Promise.all([ends.#ends.near.ready(), ends.#ends.far.ready()])
-      await ends.#warmUp(...SIDES)
+      await ends.#warmUp(WARM_UP, ...SIDES)
     } catch (error) {
       await ends.close()
       throw error
@@ -162,12 +172,22 @@ export class Ends {
     await end?.()
     await ask('near', 'check', { alone: this.#ends.far.ended })
     const [near] = await both('finish')
-    for (const side of SIDES) if (this.#before[side] !== undefined) await ask(side, 'settle', this.#before[side])
+    for (const side of SIDES) {
+      const before = this.#before[side]
+      if (before === undefined) continue
+      const { open } = await ask(side, 'settle', before)
+      this.#before[side] = open === undefined ? before : { ...before, open }
+    }
     return { problems, outcomes: near!.outcomes ?? [] }
   }
 
   signal(side: Side, name: NodeJS.Signals): void {
     this.#ends[side].signal(name)
+  }
+
+  /** Lets one call process.exit(). Resolves to its exit code, or the signal that has ended it. */
+  exit(side: Side): Promise<string | number | null> {
+    return this.#ends[side].exit()
   }
 
   /** Starts one again, in place of the one that has ended or ends now. */
@@ -176,7 +196,7 @@ export class Ends {
     this.#ends[side] = this.#make(side)
     await this.#ends[side].ready()
     delete this.#before[side]
-    await this.#warmUp(side)
+    await this.#warmUp(AGAIN, side)
   }
 
   async close(): Promise<void> {
@@ -189,8 +209,8 @@ export class Ends {
   }
 
   /** Rounds that must succeed; afterwards every round of these processes must end with as much open as now. */
-  async #warmUp(...sides: Side[]): Promise<void> {
-    for (let turn = 0; turn < WARM_UP; turn++) {
+  async #warmUp(rounds: number, ...sides: Side[]): Promise<void> {
+    for (let turn = 0; turn < rounds; turn++) {
       const problems = problemsOf(await this.round())
       if (problems.length > 0) throw new Error(`${this.#scenario} fails without a fault: ${problems.join('; ')}`)
     }

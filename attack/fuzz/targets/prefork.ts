@@ -1,8 +1,10 @@
 /** What workers, clients of the served port and commands say to a supervisor. */
 import { EventEmitter } from 'node:events'
+import { checkInteger } from '../../../src/base/check.ts'
 import { stickyBalance } from '../../../src/cli/serve/sticky.ts'
 import { readSpec } from '../../../src/os/bind-spec.ts'
 import { faultIn, wordsOf } from '../../../src/prefork/control/from-worker.ts'
+import { checkWorkers } from '../../../src/prefork/options.ts'
 import { answer } from '../../../src/prefork/supervisor/admin.ts'
 import { readAsk } from '../../../src/prefork/supervisor/desk.ts'
 import { LineSplitter } from '../../../src/prefork/supervisor/output-lines.ts'
@@ -78,7 +80,7 @@ const supervisor = Object.assign(new EventEmitter(), {
   workers: [],
   reload: () => 'reload',
   scale(workers: unknown) {
-    must(Number.isInteger(workers), 'it scales to no number')
+    checkWorkers(workers)
     return 'scale'
   },
   metrics: () => 'metrics',
@@ -88,7 +90,7 @@ const supervisor = Object.assign(new EventEmitter(), {
 const subject = { since: 0, foreign: false, lastLines: undefined, emptySlots: () => [] }
 const lines = {
   add(_: unknown, last: unknown) {
-    must(isCount(last), 'it wants no number of lines')
+    checkInteger(last, 'last', 0, 1000)
     return 0
   }
 }

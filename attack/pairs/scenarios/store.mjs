@@ -6,7 +6,18 @@ import { connectStore, openStore } from '../../../build/dist/store/index.js'
 export async function far(folder) {
   const store = await openStore(join(folder, 'socket'))
   store.on('acceptError', () => {})
-  return {}
+  return {
+    /** Removes what clients have left that did not come to an end: a store keeps it. Those that a client had taken come back a moment after its end. */
+    async tidy() {
+      const client = await connectStore(join(folder, 'socket'))
+      for (let entries = await client.list(); entries.length > 0; entries = await client.list())
+        for (const { name } of entries)
+          await client.remove(name).catch(error => {
+            if (error.code !== 'ERR_PASSFD_STORE_LEASED') throw error
+          })
+      await client.close()
+    }
+  }
 }
 
 let names = 0
