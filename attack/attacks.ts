@@ -1,10 +1,12 @@
 /** All attacks, by the names that `npm run attack` takes. */
 import type { Attack } from './attack.ts'
+import { chaos } from './chaos/attack.ts'
 import { faults } from './faults/attack.ts'
 import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
+import { soak } from './soak/attack.ts'
 import { suites } from './suites/attack.ts'
 import { threads } from './threads/attack.ts'
 
-export const ATTACKS: Record<string, Attack> = { faults, flat, fuzz, kills, suites, threads }
+export const ATTACKS: Record<string, Attack> = { chaos, faults, flat, fuzz, kills, soak, suites, threads }

@@ -291,7 +291,10 @@ export function lostOnlyAccepted(
 /** See the fixture prefork-killer: a connection that a worker had accepted when it was killed. */
 export interface Accepted {
   port: number
+  address: string
   read: boolean
+  /** Of a Unix socket, instead of the others. */
+  path?: string
 }
 
 export interface Killer {
@@ -302,9 +305,9 @@ export interface Killer {
   end(): Promise<unknown>
 }
 
-/** To be ended. */
-export function startKiller(t: ExecutionContext): Killer {
-  const killer = endWith(t, start(systemPython, [fixture('prefork-killer.py')]))
+/** To be ended. `more`: 'unix', connections of Unix sockets, too. */
+export function startKiller(t: Pick<ExecutionContext, 'teardown'>, ...more: 'unix'[]): Killer {
+  const killer = endWith(t, start(systemPython, [fixture('prefork-killer.py'), ...more]))
   const ask = async (words: string): Promise<Accepted[]> => {
     killer.child.stdin?.write(`${words}\n`)
     return JSON.parse(await killer.line())
@@ -325,7 +328,7 @@ function startNice(command: string, args: readonly string[]): Running {
 }
 
 /** A test that fails leaves nothing running. */
-function endWith(t: ExecutionContext, running: Running): Running {
+function endWith(t: Pick<ExecutionContext, 'teardown'>, running: Running): Running {
   t.teardown(() => void running.child.kill('SIGKILL'))
   return running
 }

@@ -15,6 +15,10 @@ function handler(ending) {
     const { pathname, searchParams } = new URL(request.url, 'http://here')
     const id = pathname.slice(1)
     if (searchParams.has('events')) return tell(response, id, searchParams, ending)
+    if (searchParams.has('size'))
+      return response.end(
+        id.repeat(Number(searchParams.get('size')) / id.length + 1).slice(0, Number(searchParams.get('size')))
+      )
     if (request.method !== 'POST') return response.end(id)
     const hash = createHash('sha256')
     let size = 0

@@ -4,13 +4,17 @@
 //   host, port, or path   where the server listens
 //   tls                   true: TLS, certificates are not checked; 'psk': TLS with the tests' known key
 //   timeout               ms after which a request counts as timed out; default 20,000
-//   mix                   [{ kind, name, clients, think, pause, size, events, most, expect, requests }]: see KINDS and DEFAULTS; each may have
+//   from                  'several': each client has an address of its own, of 127.0.1.0/24
+//   most                  how many failures it lists; default 100
+//   mix                   [{ kind, name, clients, think, pause, size, events, most, expect, requests, query }]: see KINDS and DEFAULTS; each may have
 //                         host, port, path, tls and timeout of its own
 //   seconds               when it ends by itself; otherwise when all clients have made their requests, or at the line `end` on stdin
-// On stdin: a number N: it prints a line once N more requests were answered; `refused N`: once N more were refused; `end`.
-// At the end it prints one line of JSON: { total, kinds, failures }; `total` and each kind (or name) are counts of OUTCOMES, `failures` the first that
-// are neither answered nor refused.
+// On stdin: a number N: it prints a line once N more requests were answered; `refused N`: once N more were refused; `wake`: clients that think until
+// they are woken go on; `count`: it prints { total, failures }, those since the last time; `end`.
+// At the end it prints one line of JSON: { total, kinds, failures, idle }; `total` and each kind (or name) are counts of OUTCOMES, `failures` the first that
+// are neither answered nor refused, `idle` how many connections of clients that were woken were there then, `kept`, or had ended, `ended`.
 import { createHash, randomUUID } from 'node:crypto'
+import { createSocket } from 'node:dgram'
 import * as http2 from 'node:http2'
 import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -23,7 +27,7 @@ const DEFAULTS = {
   tls: false,
   timeout: 20_000,
   clients: 1,
-  /** ms between an answer and the next request. */
+  /** ms between an answer and the next request; 'wake': until it is woken. */
   think: 0,
   /** ms between the parts of a request. */
   pause: 15,
@@ -36,15 +40,16 @@ const DEFAULTS = {
   /** Requests of a client. */
   requests: Infinity,
   /** The body: 'echo', the id that the request's path names (an upload: and its size and SHA-256); 'any'. */
-  expect: 'echo'
+  expect: 'echo',
+  /** Behind the path of a `close` or `keepAlive` request. */
+  query: ''
 }
-const MOST_FAILURES = 100
 /** After a refusal a client waits so long, in ms. */
 const REST = 20
 const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EAGAIN'])
 const RESET = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED'])
 
-const { mix, seconds, ...target } = JSON.parse(process.argv[2])
+const { mix, seconds, most: mostFailures = 100, from, ...target } = JSON.parse(process.argv[2])
 // Loading it costs as much as to start Node
 const { WebSocket } = mix.some(({ kind }) => kind === 'webSocket') ? await import('ws') : {}
 const nameOf = ({ kind, name = kind }) => name
@@ -52,7 +57,13 @@ const counts = new Map(mix.map(one => [nameOf(one), none()]))
 const total = none()
 const failures = []
 const goals = []
+const idle = { kept: 0, ended: 0 }
+let counted = 0
 let ending = false
+let wake
+const woken = new Promise(resolve => {
+  wake = resolve
+})
 
 function none() {
   return Object.fromEntries(OUTCOMES.map(outcome => [outcome, 0]))
@@ -83,10 +94,15 @@ class Connection {
   end = undefined
   #waiting = () => {}
 
-  static async open({ host, port, path, tls }, alpn) {
+  static async open({ host, port, path, tls, localAddress }, alpn) {
     const connection = new Connection()
-    const raw = connect(path === undefined ? { host, port } : { path })
+    connection.opened = Date.now()
+    const raw = connect(path === undefined ? { host, port, ...(localAddress && { localAddress }) } : { path })
     connection.raw = raw
+    // It has one from the next tick on, and none any more when it has failed
+    process.nextTick(() => {
+      connection.port = raw.localPort
+    })
     raw.on('error', error => connection.#over(endOf(error)))
     raw.on('end', () => setImmediate(() => connection.#over(new Ended('empty', 'FIN'))))
     raw.on('close', () => setImmediate(() => connection.#over(new Ended('empty', 'closed'))))
@@ -132,7 +148,7 @@ class Connection {
   }
 
   #over(end) {
-    this.end ??= end
+    this.end ??= Object.assign(end, { connection: this })
     this.#waiting()
   }
 
@@ -222,8 +238,25 @@ function http1(say, { close = false, expected = id => id } = {}) {
   }
 }
 
-const get = (connection, id, header) =>
-  void connection.stream.write(`GET /${id} HTTP/1.1\r\nHost: here\r\n${header}\r\n`)
+const get = (connection, id, header, { query }) =>
+  void connection.stream.write(`GET /${id}${query} HTTP/1.1\r\nHost: here\r\n${header}\r\n`)
+
+/** It sends its end with its request, and reads on. */
+const halfClosed = (connection, id, header) =>
+  void connection.stream.end(`GET /${id} HTTP/1.1\r\nHost: here\r\n${header}\r\n`)
+
+/** Some bytes at a time, and as slowly it reads the answer. */
+async function slowly({ stream }, id, header, { pause, size }) {
+  stream.on('data', () => {
+    stream.pause()
+    setTimeout(() => stream.resume(), pause)
+  })
+  const head = `GET /${id}?size=${size} HTTP/1.1\r\nHost: here\r\n${header}\r\n`
+  for (let at = 0; at < head.length; at += 20) {
+    stream.write(head.slice(at, at + 20))
+    await later(pause)
+  }
+}
 
 /** In two parts; the first ends within the head. */
 async function inParts({ stream }, id, header, { pause }) {
@@ -354,6 +387,22 @@ async function raw(state, options) {
   check(line, `${id}\n`, options)
 }
 
+/** A datagram, which comes back. */
+async function udp(state, { host, port, localAddress }) {
+  const id = randomUUID()
+  const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+  state.over = true
+  state.connection = { opened: Date.now(), destroy: () => socket.close() }
+  await new Promise((resolve, reject) => {
+    socket.on('error', error => reject(endOf(error)))
+    socket.on('message', data => {
+      if (String(data) === id) resolve()
+      else reject(new Ended('wrong', 'not its own'))
+    })
+    socket.bind(0, localAddress, () => socket.connect(port, host, () => socket.send(id)))
+  })
+}
+
 /** What one client does, again and again; `state` lives as long as its connection. */
 const KINDS = {
   /** A connection for each request. */
@@ -363,22 +412,31 @@ const KINDS = {
   /** A connection for each request, which comes in two parts. */
   parts: http1(inParts, { close: true }),
   upload: http1(upload, { close: true, expected: uploaded }),
+  halfClosed: http1(halfClosed, { close: true }),
+  slow: http1(slowly, {
+    close: true,
+    expected: (id, { size }) => id.repeat(Math.ceil(size / id.length)).slice(0, size)
+  }),
   events: eventStream,
   webSocket,
   http2: stream2,
-  raw
+  raw,
+  udp
 }
 
 function count(name, outcome, detail) {
   counts.get(name)[outcome]++
   total[outcome]++
-  if (outcome !== 'answered' && outcome !== 'refused' && failures.length < MOST_FAILURES)
+  if (outcome !== 'answered' && outcome !== 'refused' && failures.length < mostFailures)
     failures.push({ kind: name, outcome, ...detail })
   while (goals.length > 0 && total[goals[0].of] >= goals[0].at) console.log(goals.shift().line)
 }
 
+let clients = 0
+
 async function client({ kind, ...given }) {
   const options = { ...DEFAULTS, ...target, ...given }
+  if (from === 'several' && options.host?.startsWith('127.')) options.localAddress = `127.0.1.${(clients++ % 250) + 1}`
   const name = nameOf({ kind, ...given })
   let state = {}
   let used = 0
@@ -407,14 +465,20 @@ async function client({ kind, ...given }) {
       const end = endOf(error)
       outcome = end.outcome
       const ms = Math.round(performance.now() - began)
-      count(name, outcome, { code: end.code, at: Date.now(), ms, used, port: own.connection?.raw.localPort })
+      const { port, opened } = own.connection ?? end.connection ?? {}
+      count(name, outcome, { code: end.code, at: Date.now(), ms, used, port, opened, address: options.localAddress })
       renew()
     } finally {
       clearTimeout(timer)
     }
     if (outcome === 'answered') count(name, outcome)
     if (outcome === 'refused') await later(REST)
-    else if (options.think > 0) await later(options.think * (0.5 + Math.random()))
+    else if (options.think === 'wake') {
+      if (!ending) await woken
+      if (outcome === 'answered') idle[state.over || state.connection?.end !== undefined ? 'ended' : 'kept']++
+      options.think = 0
+      options.requests = asked + 2
+    } else if (options.think > 0) await later(options.think * (0.5 + Math.random()))
   }
   renew()
 }
@@ -422,8 +486,14 @@ async function client({ kind, ...given }) {
 for (const { kind } of mix) if (KINDS[kind] === undefined) throw new Error(`there is no kind ${kind}`)
 createInterface(process.stdin).on('line', line => {
   const [word, number = word] = line.split(' ')
-  if (word === 'end') ending = true
-  else {
+  if (word === 'end') {
+    ending = true
+    wake()
+  } else if (word === 'wake') wake()
+  else if (word === 'count') {
+    console.log(JSON.stringify({ total, failures: failures.slice(counted) }))
+    counted = failures.length
+  } else {
     const of = word === 'refused' ? 'refused' : 'answered'
     goals.push({ of, at: total[of] + Number(number), line })
   }
@@ -431,7 +501,8 @@ createInterface(process.stdin).on('line', line => {
 if (seconds !== undefined)
   setTimeout(() => {
     ending = true
+    wake()
   }, seconds * 1000).unref()
 await Promise.all(mix.flatMap(one => Array.from({ length: one.clients ?? 1 }, () => client(one))))
-console.log(JSON.stringify({ total, kinds: Object.fromEntries(counts), failures }))
-process.exit(0)
+const result = JSON.stringify({ total, kinds: Object.fromEntries(counts), failures, idle })
+process.stdout.write(`${result}\n`, () => process.exit(0))

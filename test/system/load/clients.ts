@@ -3,15 +3,26 @@ import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { start } from '../../helpers/process.ts'
 
-export type Kind = 'close' | 'keepAlive' | 'parts' | 'upload' | 'events' | 'webSocket' | 'http2' | 'raw'
+export type Kind =
+  | 'close'
+  | 'keepAlive'
+  | 'parts'
+  | 'upload'
+  | 'halfClosed'
+  | 'slow'
+  | 'events'
+  | 'webSocket'
+  | 'http2'
+  | 'raw'
+  | 'udp'
 
 export interface Mix extends Partial<Place> {
   kind: Kind
   /** What it is counted as: its kind, unless it has a name. */
   name?: string
   clients?: number
-  /** ms between an answer and the next request. */
-  think?: number
+  /** ms between an answer and the next request; 'wake': until `wake()`. */
+  think?: number | 'wake'
   /** ms between the parts of a request, or of an event stream. */
   pause?: number
   size?: number
@@ -21,6 +32,8 @@ export interface Mix extends Partial<Place> {
   expect?: 'echo' | 'any'
   /** Requests of each client. */
   requests?: number
+  /** Behind the path of a `close` or `keepAlive` request. */
+  query?: string
 }
 
 export type Target = { port: number; host?: string } | { path: string }
@@ -38,6 +51,10 @@ export interface LoadOptions extends Partial<Place> {
   mix: Mix[]
   /** It ends by itself after so many seconds. */
   seconds?: number
+  /** How many failures it lists; default 100. */
+  most?: number
+  /** Each client has an address of its own, of 127.0.1.0/24. */
+  from?: 'several'
 }
 
 export type Counts = Record<'answered' | 'refused' | 'reset' | 'empty' | 'timedOut' | 'wrong', number>
@@ -45,13 +62,34 @@ export type Counts = Record<'answered' | 'refused' | 'reset' | 'empty' | 'timedO
 export interface Counted {
   total: Counts
   kinds: Record<string, Counts>
-  /** The first 100 that are neither answered nor refused. */
-  failures: { kind: string; outcome: keyof Counts; code: string; at: number; ms: number; used: number; port?: number }[]
+  /** The first that are neither answered nor refused. */
+  failures: Failure[]
+  /** Connections of clients that were woken: those that were there then, and those that had ended. */
+  idle: { kept: number; ended: number }
+}
+
+export interface Failure {
+  kind: string
+  outcome: keyof Counts
+  code: string
+  /** A Date.now(). */
+  at: number
+  ms: number
+  used: number
+  /** The client's own. */
+  port?: number
+  address?: string
+  /** When it began to connect: a Date.now(). */
+  opened?: number
 }
 
 export interface Load {
   /** Resolves when so many more requests were answered, or refused. */
   more(count: number, outcome?: 'answered' | 'refused'): Promise<void>
+  /** What they have counted, and the failures since the last time. Not while `more()` waits. */
+  count(): Promise<Pick<Counted, 'total' | 'failures'>>
+  /** Those that think until they are woken. */
+  wake(): void
   /** Ends them. */
   end(): Promise<Counted>
   /** Waits until they have ended by themselves. */
@@ -59,7 +97,7 @@ export interface Load {
 }
 
 /** Clients that ask all the time. They go with the test. */
-export function startLoad(t: ExecutionContext, options: LoadOptions): Load {
+export function startLoad(t: Pick<ExecutionContext, 'teardown'>, options: LoadOptions): Load {
   const program = fileURLToPath(new URL('client.mjs', import.meta.url))
   const running = start(process.execPath, [program, JSON.stringify(options)])
   t.teardown(() => void running.child.kill('SIGKILL'))
@@ -73,6 +111,11 @@ export function startLoad(t: ExecutionContext, options: LoadOptions): Load {
       running.child.stdin?.write(`${outcome} ${count}\n`)
       await running.line()
     },
+    count: async () => {
+      running.child.stdin?.write('count\n')
+      return JSON.parse(await running.line())
+    },
+    wake: () => void running.child.stdin?.write('wake\n'),
     end: () => {
       running.child.stdin?.write('end\n')
       return ended()

@@ -1,0 +1,83 @@
+/** What processes had in their hands when they were killed: only that may fail. */
+
+import type { startKiller } from '../../test/helpers/prefork.ts'
+import type { Failure } from '../../test/system/load/clients.ts'
+import type { Server } from './servers.ts'
+
+interface Kill {
+  /** Times of Date.now(): it had been stopped in between. */
+  from: number
+  until: number
+  /** Clients of TCP: address and port. */
+  clients: Set<string>
+  unix: number
+  datagrams: number
+}
+
+type Killer = ReturnType<typeof startKiller>
+
+export class Hands {
+  readonly #killer: Killer
+  readonly #kills: Kill[] = []
+
+  constructor(killer: Killer) {
+    this.#killer = killer
+  }
+
+  get kills(): number {
+    return this.#kills.length
+  }
+
+  /** Connections and datagrams that killed processes had. */
+  get count(): number {
+    return this.#kills.reduce(
+      (sum, { clients, unix, datagrams }) => sum + clients.size + unix + Math.max(0, datagrams - 1),
+      0
+    )
+  }
+
+  /** Stops a process, looks at what it has, and kills it. */
+  async kill(server: Server, pid: number): Promise<void> {
+    await this.#take(server, pid, () => this.#killer.kill(pid))
+  }
+
+  /** The same for one that its supervisor is going to kill, because it says nothing any more. */
+  async stop(server: Server, pid: number): Promise<void> {
+    await this.#take(server, pid, () => this.#killer.stop(pid))
+  }
+
+  async #take(server: Server, pid: number, how: () => ReturnType<Killer['kill']>): Promise<void> {
+    const from = Date.now()
+    const accepted: { port?: number; address?: string; path?: string }[] = await how()
+    const clients = accepted.flatMap(({ port, address }) => (port === undefined ? [] : [`${address} ${port}`]))
+    this.#kills.push({
+      from,
+      until: Date.now(),
+      clients: new Set(clients),
+      unix: accepted.filter(({ path }) => path === server.place.unix.path).length,
+      datagrams: server.datagramsOf(pid)
+    })
+  }
+
+  /**
+   * Failures that no killed process explains. Each Unix connection and each datagram that one had explains one: these clients have no name. `ends`: all
+   * processes have ended, and with them the sockets in which datagrams waited.
+   */
+  unexplained(failures: readonly Failure[], ends: boolean): Failure[] {
+    let unix = this.#sum('unix')
+    let datagrams = this.#sum('datagrams')
+    return failures.filter(failure => {
+      const { kind, address, port, opened = 0, at, outcome } = failure
+      if (kind.endsWith('unix')) return unix-- <= 0
+      if (kind.startsWith('udp')) return outcome !== 'timedOut' || !(ends || datagrams-- > 0)
+      if (port === undefined) return true
+      const client = `${kind.endsWith('IPv6') ? '::1' : (address ?? '127.0.0.1')} ${port}`
+      // The connection was there before the kill, and failed after it
+      return !this.#kills.some(kill => kill.clients.has(client) && opened <= kill.until && at >= kill.from)
+    })
+  }
+
+  #sum(what: 'unix' | 'datagrams'): number {
+    return this.#kills.reduce((sum, kill) => sum + kill[what], 0)
+  }
+}

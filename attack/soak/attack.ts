@@ -1,0 +1,263 @@
+/** One server for a long time, under everything that may happen to it in turn. Each second it is looked at. */
+import { readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { startKiller } from '../../test/helpers/prefork.ts'
+import { type Running, start } from '../../test/helpers/process.ts'
+import { Random } from '../../test/helpers/random.ts'
+import { type Failure, type Mix, startLoad } from '../../test/system/load/clients.ts'
+import { type Attack, chosenOf, type Outcome, type Row, type Settings } from '../attack.ts'
+import { mixOf } from '../chaos/attack.ts'
+import { FAULTS } from '../chaos/faults.ts'
+import { Hands } from '../chaos/hands.ts'
+import { newPlace, Server, within } from '../chaos/servers.ts'
+import { type Facts, kindsOf, look } from './processes.ts'
+
+/** What is done in turn, and how often in comparison. */
+const OPERATIONS: readonly (readonly [weight: number, name: string])[] = [
+  [6, 'reload'],
+  [3, 'replace'],
+  [4, 'scale'],
+  [4, 'kill'],
+  [4, 'freeze'],
+  [4, 'block'],
+  [1, 'boot']
+]
+const USES = ['channel', 'memory', 'shared', 'store', 'stream', 'datagram']
+/** At most, whatever the load: what a process has open at rest, its connections, and two generations of workers. */
+const MOST_OPEN: Record<Facts['role'], number> = { supervisor: 250, worker: 200, peer: 250, store: 200 }
+/** MiB. */
+const MOST_RSS = 250
+/** MiB that processes that live as long as the run may have more at its end than after its warm-up. */
+const MOST_GROWTH = 24
+/** ms. No operation blocks a process for longer than 1,500 ms, and a busy machine adds to that. */
+const MOST_DELAY = 10_000
+/** One fault is told each second. */
+const MOST_FOUND = 30
+/** The part of the run that warms up. */
+const WARM_UP = 0.2
+
+export const soak: Attack = {
+  promise:
+    'A server that is reloaded, replaced, scaled, killed, frozen and blocked for an hour loses no request, and keeps descriptors, memory, processes and socket files within their bounds.',
+  what: 'passfd/prefork, whose workers use channels, streams, datagrams, memory and a store for their answers. Each second all its processes are looked at.',
+  parts: OPERATIONS.map(([, name]) => name),
+  count: 1_000_000,
+  sample: 8,
+  time: 3_600_000,
+  run
+}
+
+async function run(settings: Settings): Promise<Outcome> {
+  const { seed, count, time, log } = settings
+  const chosen = chosenOf(soak.parts, settings)
+  const operations = OPERATIONS.filter(([, name]) => chosen.includes(name))
+  const random = new Random(seed)
+  const end = performance.now() + time
+  const counts = {
+    operations: 0,
+    seconds: 0,
+    checks: 0,
+    requests: 0,
+    served: 0,
+    'in the hands of killed processes': 0,
+    'lost of these': 0,
+    'lost otherwise': 0
+  }
+  const found: string[] = []
+  const cleanups: (() => void)[] = []
+  const t = { teardown: (cleanup: () => void) => void cleanups.push(cleanup) } as never as Parameters<
+    typeof startKiller
+  >[0]
+  const report = (what: string): void => {
+    if (found.includes(what) || found.length >= MOST_FOUND) return
+    found.push(what)
+    log(`${counts.operations} operations, ${counts.seconds} s: ${what}`)
+  }
+
+  const place = await newPlace()
+  const hands = new Hands(startKiller(t, 'unix'))
+  const peers = await Promise.all((['peer', 'store'] as const).map(role => startPeer(place.folder, role)))
+  const kind = { name: 'soak', program: 'prefork', balance: 'per-worker', worker: '../../soak/worker.mjs' } as const
+  const options = { hangTimeout: 30_000, heartbeat: 500, readyTimeout: 10_000, balance: random.pick(BALANCES) }
+  let server: Server | undefined
+  const watch = new Watch(place.folder, report)
+  try {
+    server = await Server.start(kind, options, place)
+    const uses: Mix[] = USES.map(use => ({
+      kind: 'keepAlive',
+      name: use,
+      query: `?use=${use}`,
+      think: 40,
+      ...place.listeners.http
+    }))
+    const load = startLoad(t, { mix: [...mixOf(place), ...uses], most: 1_000_000 })
+    await load.more(100)
+    const failures: Failure[] = []
+    let isOver = false
+    /** Each second. */
+    const watching = (async () => {
+      for (let due = performance.now(); !isOver; due += 1000) {
+        await new Promise(resolve => setTimeout(resolve, Math.max(0, due - performance.now())))
+        const { total, failures: more } = await load.count()
+        failures.push(...more)
+        const lost = hands.unexplained(failures, false)
+        for (const failure of lost.slice(0, 20))
+          report(`a request is lost that no killed process had: ${JSON.stringify(failure)}`)
+        if (total.refused > 0) report('clients are refused')
+        counts.checks += watch.check()
+        counts.seconds++
+        if (counts.seconds % 60 === 0)
+          log(
+            `${counts.seconds} s, ${counts.operations} operations, ${total.answered} served, ${failures.length} failed, ${lost.length} lost`
+          )
+      }
+    })()
+    watching.catch(error => report(error.message))
+    // What waits for requests in `chaos` does not here: the load goes on
+    const scene = { server, hands, random, load: { ...load, more: async () => {} } }
+    watch.warmUntil(performance.now() + WARM_UP * (end - performance.now()))
+    while (counts.operations < count && performance.now() < end) {
+      const name = random.weighted(operations)
+      await FAULTS.find(fault => fault.name === name)!
+        .once(scene, counts.operations)
+        .catch(error => report(`${name}: ${error.message}`))
+      counts.operations++
+      await new Promise(resolve => setTimeout(resolve, random.magnitude(10, 2000)))
+    }
+    isOver = true
+    await watching
+    const { total, failures: all } = await load.end()
+    const lost = hands.unexplained(all, false)
+    for (const failure of lost.slice(0, 20))
+      report(`a request is lost that no killed process had: ${JSON.stringify(failure)}`)
+    counts.requests = Object.values(total).reduce((sum, value) => sum + value, 0)
+    counts.served = total.answered
+    counts['in the hands of killed processes'] = hands.count
+    counts['lost of these'] = all.length - lost.length
+    counts['lost otherwise'] = lost.length
+    for (const left of await server.end()) report(left)
+    watch.end()
+    for (const { child, exit } of peers) {
+      child.stdin!.end()
+      const { code, stderr } = await within(exit, 'the end of a peer')
+      if (code !== 0 || stderr !== '') report(`a peer ends with ${code}: ${stderr.slice(0, 1000)}`)
+    }
+    const left = readdirSync(place.folder).filter(name => !/^(?:boot|block|delay-\d+|datagrams-\d+)$/.test(name))
+    if (left.length > 0) report(`files are left: ${left}`)
+  } catch (error) {
+    report((error as Error).message)
+  } finally {
+    for (const { child } of peers) child.kill('SIGKILL')
+    await server?.close()
+    for (const cleanup of cleanups) cleanup()
+  }
+  return { counts, found, rows: watch.rows }
+}
+
+const BALANCES = ['per-worker', 'shared', { dispatch: 'round-robin' }, { dispatch: 'least-connections' }]
+
+async function startPeer(folder: string, role: 'peer' | 'store'): Promise<Running> {
+  const running = start(process.execPath, [
+    fileURLToPath(new URL('peer.mjs', import.meta.url)),
+    JSON.stringify({ folder, role })
+  ])
+  await within(running.line(), `the start of the ${role}`)
+  return running
+}
+
+interface Extremes {
+  processes: Set<number>
+  descriptors: number
+  rss: number
+  delays: number[]
+}
+
+/** What was seen each second, and what of it must not be. */
+class Watch {
+  readonly #folder: string
+  readonly #report: (what: string) => void
+  readonly #roles = new Map<Facts['role'], Extremes>()
+  /** RSS of processes that live as long as the run: of each second since the warm-up. */
+  readonly #memory = new Map<Facts['role'], number[]>()
+  /** What peer and store have open at the beginning. */
+  #zombies: readonly number[] = []
+  #strays: readonly number[] = []
+  #files: Set<string> | undefined
+  #warmUntil = Infinity
+
+  constructor(folder: string, report: (what: string) => void) {
+    this.#folder = folder
+    this.#report = report
+  }
+
+  warmUntil(time: number): void {
+    this.#warmUntil = time
+  }
+
+  /** How many things it has checked. */
+  check(): number {
+    const { processes, zombies } = look(this.#folder)
+    for (const facts of processes) this.#checkProcess(facts)
+    // A second later they must be gone
+    for (const pid of zombies) if (this.#zombies.includes(pid)) this.#report(`process ${pid} is a zombie for a second`)
+    this.#zombies = zombies
+    const pids = new Set([process.pid, ...processes.map(({ pid }) => pid)])
+    const strays = processes.filter(({ parent }) => !pids.has(parent)).map(({ pid }) => pid)
+    for (const pid of strays) if (this.#strays.includes(pid)) this.#report(`process ${pid} has lost its supervisor`)
+    this.#strays = strays
+    const files = readdirSync(this.#folder).filter(name => !/^(?:boot|block|delay-\d+|datagrams-\d+)$/.test(name))
+    this.#files ??= new Set(files)
+    for (const name of files) if (!this.#files.has(name)) this.#report(`there is a new file ${name}`)
+    return processes.length * 3 + 3
+  }
+
+  #checkProcess({ pid, role, descriptors, rss, delay }: Facts): void {
+    const known = this.#roles.get(role) ?? { processes: new Set(), descriptors: 0, rss: 0, delays: [] }
+    this.#roles.set(role, known)
+    known.processes.add(pid)
+    known.descriptors = Math.max(known.descriptors, descriptors)
+    known.rss = Math.max(known.rss, rss)
+    if (delay !== undefined) known.delays.push(delay)
+    if (descriptors > MOST_OPEN[role])
+      this.#report(`a ${role} has more than ${MOST_OPEN[role]} descriptors: ${kindsOf(pid)}`)
+    if (rss > MOST_RSS) this.#report(`a ${role} has more than ${MOST_RSS} MiB`)
+    if (delay !== undefined && delay > MOST_DELAY) this.#report(`the event loop of a ${role} is delayed by ${delay} ms`)
+    if ((role === 'peer' || role === 'store') && performance.now() > this.#warmUntil)
+      this.#memory.set(role, [...(this.#memory.get(role) ?? []), rss])
+  }
+
+  /** When nobody uses peer and store any more. */
+  end(): void {
+    for (const { role, pid, descriptors } of look(this.#folder).processes) {
+      if (role === 'supervisor' || role === 'worker') this.#report(`a ${role} is left`)
+      else if (descriptors > 60) this.#report(`the ${role} leaves open ${kindsOf(pid)}`)
+    }
+    for (const [role, growth] of this.#growth())
+      if (growth > MOST_GROWTH) this.#report(`the ${role} has grown by ${growth} MiB`)
+  }
+
+  /** The median of the last fifth less that of the first one. */
+  #growth(): [Facts['role'], number][] {
+    return [...this.#memory].map(([role, values]) => {
+      const fifth = Math.ceil(values.length / 5)
+      return [role, Math.round(median(values.slice(-fifth)) - median(values.slice(0, fifth)))]
+    })
+  }
+
+  get rows(): Row[] {
+    const growth = new Map(this.#growth())
+    return [...this.#roles].map(([role, { processes, descriptors, rss, delays }]) => ({
+      process: role,
+      processes: processes.size,
+      'descriptors at most': descriptors,
+      'MiB at most': Math.round(rss),
+      'grown by MiB': growth.get(role) ?? '',
+      'delay in ms, median': median(delays),
+      'delay in ms, at most': Math.max(0, ...delays)
+    }))
+  }
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
+}
