@@ -1,5 +1,6 @@
 /**
- * Compiles src/, test/, bench/, examples/ and attack/ into build/, from where the tests run; nothing if that is up to date. Types are not checked.
+ * Compiles src/, test/, bench/, examples/ and attack/ into build/, from where the tests run, beside scripts/; nothing if that is up to date. Types are
+ * not checked.
  * build/dist/ has bundles of what many test programs import, build/programs/ the examples as Node alone can run them.
  * Imports lead to what is compiled, but `import.meta.url` is the source's: what lies beside a source is found there.
  */
@@ -43,7 +44,7 @@ const BUNDLED = [
 
 /** Two runs at once are harmless: each file is replaced in one step, and by the same. */
 export async function compileTests() {
-  const sources = ['src', 'test', 'bench', 'examples', 'attack']
+  const sources = ['src', 'test', 'bench', 'examples', 'attack', 'scripts']
     .flatMap(folder => filesIn(join(root, folder)).map(name => join(folder, name)))
     .filter(name => !name.startsWith(`test${sep}runners${sep}`) && !name.includes(`node_modules${sep}`))
   const compiled = sources.filter(name => /\.c?ts$/.test(name))
