@@ -108,6 +108,8 @@ export class WorkerProcess implements Recipient {
   booted = false
   /** The supervisor has told it to end. */
   told = false
+  /** Its control channel has ended, so it gets no message any more. */
+  unreachable = false
   /** Its main process has ended by a stop signal that was not the supervisor's. Other processes of its session still serve. */
   drains = false
   /** Its slot has a successor, or will get one. */
@@ -590,6 +592,7 @@ export class WorkerProcess implements Recipient {
     onReturned: (name, connections, idle) => this.#setup.owner.onReturned(this, name, connections, idle),
     onBroken: error => this.kill(`it can't be told: ${error}`),
     onEnd: error => {
+      this.unreachable = true
       // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
       if (this.ended || this.state === 'stopping') return
       const kill = (): void => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`)

@@ -69,7 +69,9 @@ export class Workers implements Iterable<WorkerProcess> {
 
   /** Returns the workers that take connections of a listener: the ready ones, or without these the ones that stop. */
   servers(name: string): WorkerProcess[] {
-    const able = this.filter(({ uses, ended }) => !ended && uses.get(name)?.adopts === true)
+    const able = this.filter(
+      ({ uses, ended, unreachable }) => !ended && !unreachable && uses.get(name)?.adopts === true
+    )
     const ready = able.filter(({ state }) => state === 'ready')
     if (ready.length > 0) return ready
     const stopping = able.filter(({ state }) => state === 'stopping')
