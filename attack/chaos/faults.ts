@@ -23,7 +23,7 @@ export interface Fault {
   once(scene: Scene, turn: number): Promise<void>
   /** Nobody serves meanwhile: clients may be refused. */
   readonly refuses?: boolean
-  /** What the documentation says of it, where more than what killed processes had may fail. */
+  /** What the documentation says of connections that were there while a process got no descriptors, if they may fail. */
   readonly documented?: (kind: Kind) => string | undefined
   /** Clients beside those of every row, and all that connections of the first kind do is wait until the end. */
   readonly clients?: readonly Mix[]
@@ -42,14 +42,16 @@ async function anyWorker({ server, random }: Scene): Promise<number> {
 }
 
 /** It gets no more descriptors for a moment. */
-async function starve({ server, random }: Scene, pid: number): Promise<void> {
-  try {
-    limitOpenFiles(pid, 3)
-    await sleep(random.integer(20, 300))
-    limitOpenFiles(pid, 20_000)
-  } catch {
-    // it has ended
-  }
+async function starve({ server, hands, random }: Scene, pid: number): Promise<void> {
+  await hands.starve(async () => {
+    try {
+      limitOpenFiles(pid, 3)
+      await sleep(random.integer(20, 300))
+      limitOpenFiles(pid, 20_000)
+    } catch {
+      // it has ended
+    }
+  })
   await server.ask('ready', server.workerCount, 0)
 }
 
@@ -190,7 +192,7 @@ export const FAULTS: readonly Fault[] = [
       server.write('boot', '')
       await server.ask('ready', server.workerCount, pid)
     },
-    options: { readyTimeout: 10_000 }
+    options: { readyTimeout: 15_000 }
   },
   {
     name: 'supervisor',

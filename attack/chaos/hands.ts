@@ -24,6 +24,9 @@ export class Hands {
     this.#killer = killer
   }
 
+  /** Times of Date.now() in which a process got no descriptors. */
+  readonly #starved: { from: number; until: number }[] = []
+
   get kills(): number {
     return this.#kills.length
   }
@@ -44,6 +47,18 @@ export class Hands {
   /** The same for one that its supervisor is going to kill, because it says nothing any more. */
   async stop(server: Server, pid: number): Promise<void> {
     await this.#take(server, pid, () => this.#killer.stop(pid))
+  }
+
+  /** A process gets no descriptors while `work` runs. */
+  async starve(work: () => Promise<void>): Promise<void> {
+    const from = Date.now()
+    await work()
+    this.#starved.push({ from, until: Date.now() })
+  }
+
+  /** Whether a connection was there while a process got no descriptors. */
+  wasStarved({ opened, at }: Failure): boolean {
+    return opened !== undefined && this.#starved.some(({ from, until }) => opened <= until && at >= from)
   }
 
   async #take(server: Server, pid: number, how: () => ReturnType<Killer['kill']>): Promise<void> {

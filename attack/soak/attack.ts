@@ -78,7 +78,7 @@ async function run(settings: Settings): Promise<Outcome> {
   const hands = new Hands(startKiller(t, 'unix'))
   const peers = await Promise.all((['peer', 'store'] as const).map(role => startPeer(place.folder, role)))
   const kind = { name: 'soak', program: 'prefork', balance: 'per-worker', worker: '../../soak/worker.mjs' } as const
-  const options = { hangTimeout: 30_000, heartbeat: 500, readyTimeout: 10_000, balance: random.pick(BALANCES) }
+  const options = { hangTimeout: 30_000, heartbeat: 500, readyTimeout: 30_000, balance: random.pick(BALANCES) }
   let server: Server | undefined
   const watch = new Watch(place.folder, report)
   try {
@@ -96,7 +96,7 @@ async function run(settings: Settings): Promise<Outcome> {
     let isOver = false
     /** Each second. */
     const watching = (async () => {
-      for (let due = performance.now(); !isOver; due += 1000) {
+      for (let due = performance.now(); !isOver; due = Math.max(due + 1000, performance.now())) {
         await new Promise(resolve => setTimeout(resolve, Math.max(0, due - performance.now())))
         const { total, failures: more } = await load.count()
         failures.push(...more)
@@ -179,7 +179,6 @@ class Watch {
   readonly #roles = new Map<Facts['role'], Extremes>()
   /** RSS of processes that live as long as the run: of each second since the warm-up. */
   readonly #memory = new Map<Facts['role'], number[]>()
-  /** What peer and store have open at the beginning. */
   #zombies: readonly number[] = []
   #strays: readonly number[] = []
   #files: Set<string> | undefined
