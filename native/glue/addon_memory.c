@@ -23,6 +23,7 @@ FUNCTION(memfd)
 	return held_take(&environment->held, os_memfd(name, size));
 }
 
+FUNCTION_OF_TWO(set_mode, fd, int, mode, os_chmod(fd, mode))
 FUNCTION_OF_INT(seals, fd, os_seals(fd))
 FUNCTION_OF_TWO(seal, fd, int, seals, os_seal(fd, seals))
 
@@ -85,6 +86,6 @@ FUNCTION(unmap)
 }
 
 const struct function memory_functions[] = {
-	{"memfd", call_memfd}, {"seals", call_seals}, {"seal", call_seal}, {"map", call_map}, {"unmap", call_unmap},
+	{"memfd", call_memfd}, {"setMode", call_set_mode}, {"seals", call_seals}, {"seal", call_seal}, {"map", call_map}, {"unmap", call_unmap},
 	{NULL, NULL}
 };

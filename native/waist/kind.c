@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -73,6 +74,10 @@ static enum os_kind file_kind(int fd, bool regular)
 	};
 	char name[32];
 	read_name(fd, name, sizeof name);
+	/* Without /proc: of memory files there is no name in a folder, either. */
+	struct stat status;
+	if (name[0] == '\0' && regular && fcntl(fd, F_GET_SEALS) >= 0 && fstat(fd, &status) == 0 && status.st_nlink == 0)
+		return OS_MEMFD;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)
 			continue;

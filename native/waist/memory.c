@@ -28,6 +28,11 @@ int os_memfd(const char *name, int64_t size)
 	return error;
 }
 
+int os_chmod(int fd, int mode)
+{
+	return fchmod(fd, (mode_t) mode) < 0 ? -errno : 0;
+}
+
 int os_seals(int fd)
 {
 	int seals = fcntl(fd, F_GET_SEALS);

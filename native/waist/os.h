@@ -231,6 +231,8 @@ int os_write(int fd, const uint8_t *bytes, size_t length);
 /* Anonymous memory of that size, the caller's: close-on-exec, sealable, not executable (memfd_create(2)). */
 int os_memfd(const char *name, int64_t size);
 
+/* Borrows `fd`. Node's own fchmod() is forbidden under its permission model, also for a process's own memory. */
+int os_chmod(int fd, int mode);
 /* They borrow `fd`. F_SEAL_… (fcntl(2)); -EINVAL: this file can't be sealed. */
 int os_seals(int fd);
 int os_seal(int fd, int seals);

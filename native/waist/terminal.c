@@ -117,7 +117,7 @@ int os_read(int fd, uint8_t *bytes, size_t length)
 	ssize_t result;
 	do {
 		result = read_now(fd, bytes, length);
-		if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+		if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM)) { /* EPERM: of a container's filter */
 			int problem = ready_now(fd, POLLIN);
 			if (problem < 0)
 				return problem;
@@ -132,13 +132,14 @@ int os_write(int fd, const uint8_t *bytes, size_t length)
 	ssize_t result;
 	do {
 		result = write_now(fd, bytes, length);
-		if (result >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+		if (result >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM))
 			continue;
+		int refused = errno == EPERM ? -EPERM : -EOPNOTSUPP; /* EPERM: of a container's filter, or a seal (memfd_create(2)) */
 		int flags = fcntl(fd, F_GETFL), problem = flags < 0 ? -errno : 0;
 		if (problem == 0 && (flags & O_NONBLOCK) == 0) {
 			struct stat status;
 			if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode))
-				return -EOPNOTSUPP;
+				return refused;
 			/* A pipe that is writable takes a page (pipe(7)). */
 			problem = ready_now(fd, POLLOUT);
 			length = length < PIPE_BUF ? length : PIPE_BUF;

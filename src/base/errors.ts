@@ -25,6 +25,9 @@ const TABLE = {
     '{operation} needs a descriptor that is open for {expected}; this {kind} is open for {actual}. Open it for both, or use the other direction.',
   DESCRIPTOR_SHARED:
     'This {kind} would have to become non-blocking for every process that shares it, because this process may not open it a second time. Have the sender open it with O_NONBLOCK, and pass that.',
+  SOCKET_FILE_LEFT:
+    "The socket file {path} can't be removed: {detail}. It stays there, and the next process that binds the path replaces it.",
+  PROC: '{operation} needs /proc, which is not mounted here. Mount it: mount -t proc proc /proc.',
   DESCRIPTOR_REPEATED:
     'The same Descriptor or Connection is in two places of the value. Sending moves it, so it can be sent once: use the dup() of a Descriptor for the second place.',
   DESCRIPTOR_SOURCE:

@@ -1,4 +1,5 @@
 /** Gives a connection to a server of Node's as if that had accepted it. */
+import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
 import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { isIP, Server, type Socket } from 'node:net'
@@ -121,15 +122,40 @@ function isFull({ maxConnections, _connections }: Accepting): boolean {
 /**
  * Makes a server listen on a Unix socket that no process can reach: in a directory of mode 0700 that is removed before the server has the
  * socket. The reason: a server that does not listen enforces no headersTimeout and can't be closed. The server does not keep the process
- * running.
+ * running. Without a folder for temporary files, or without /proc, the socket has a name by which other processes can reach it: then the server closes
+ * each connection from it at once, unseen by the program.
  */
 export function listenUnreachably(server: Accepting): void {
-  listenOnNumber(server, unreachableListener())
+  const { fd, isReachable } = unreachableListener()
+  listenOnNumber(server, fd)
   server.unref()
+  const { _handle: handle } = server as { _handle?: AcceptingHandle | null }
+  if (isReachable && handle) handle.onconnection = (_, connection) => connection?.close()
 }
 
-function unreachableListener(): number {
+/** Of Node's: what its server calls with each connection. */
+interface AcceptingHandle {
+  onconnection(status: number, connection: { close(): void } | undefined): void
+}
+
+function unreachableListener(): { fd: number; isReachable: boolean } {
   const fd = checked(native.socket(1), 'socket')
+  try {
+    const isReachable = !bindInFolder(fd)
+    if (isReachable) checked(native.bind(fd, Buffer.from(`\0passfd-${randomUUID()}`), -1), 'bind')
+    checked(native.listen(fd, 1), 'listen')
+    return { fd, isReachable }
+  } catch (error) {
+    native.close(fd)
+    throw error
+  }
+}
+
+/** What a container may lack: a folder for temporary files that exists, is writable and has room. */
+const NO_FOLDER = ['ENOENT', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ERR_ACCESS_DENIED']
+
+/** False: this system has no folder for it, or no /proc. */
+function bindInFolder(fd: number): boolean {
   try {
     const directory = mkdtempSync(join(tmpdir(), 'passfd-'))
     try {
@@ -137,10 +163,9 @@ function unreachableListener(): number {
     } finally {
       rmSync(directory, { recursive: true })
     }
-    checked(native.listen(fd, 1), 'listen')
-    return fd
+    return true
   } catch (error) {
-    native.close(fd)
+    if (NO_FOLDER.includes((error as NodeJS.ErrnoException).code ?? '')) return false
     throw error
   }
 }

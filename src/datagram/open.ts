@@ -8,7 +8,7 @@ import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { assertOpen, Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { checkNoOwner } from '../os/account.ts'
 import { native } from '../os/native.ts'
-import { bindOn, DATAGRAM, removeFile, socketName } from '../os/socket-name.ts'
+import { bindOn, DATAGRAM, removeOrWarn, socketName } from '../os/socket-name.ts'
 import { addressOf, type DatagramAddress, type Destination, destinationOf } from './address.ts'
 import {
   BIND_OPTIONS,
@@ -89,7 +89,7 @@ async function made(setup: Setup): Promise<DatagramSocket> {
 
 async function undo({ fd, file }: Base): Promise<void> {
   native.close(fd)
-  if (file !== undefined) await removeFile(file)
+  if (file !== undefined) await removeOrWarn(file)
 }
 
 async function named(

@@ -11,6 +11,7 @@ import { markUncloneable } from '../base/uncloneable.ts'
 import { assertOpen, Descriptor, moveOut, own } from '../descriptor/descriptor.ts'
 import { createMemory } from '../os/memfd.ts'
 import { native } from '../os/native.ts'
+import { procPath } from '../os/proc.ts'
 
 export interface CreateMemoryOptions {
   /** Names the memory in /proc/PID/maps, in at most 249 bytes. Default 'passfd'. */
@@ -83,7 +84,7 @@ export class SharedMemory implements Disposable {
     checkType(peersWrite, 'peersWrite', 'true or false', value => typeof value === 'boolean')
     const fd = createMemory(name, { size, seals: ['shrink', 'grow'] })
     try {
-      fs.fchmodSync(fd, 0o600)
+      checked(native.setMode(fd, 0o600), 'fchmod')
       const buffer = mapped(fd, size, true)
       checked(native.seal(fd, peersWrite ? F_SEAL_SEAL : F_SEAL_SEAL | F_SEAL_FUTURE_WRITE), 'fcntl') // the existing map stays writable
       return new SharedMemory(fd, buffer)
@@ -132,7 +133,9 @@ export class SharedMemory implements Disposable {
     const { writable = true } = readOptions(options, DESCRIPTOR_OPTIONS)
     const fd = this.#open()
     checkType(writable, 'writable', 'true or false', value => typeof value === 'boolean')
-    return writable ? own(checked(native.dup(fd), 'dup')) : Descriptor.openSync(`/proc/self/fd/${fd}`, 'r')
+    return writable
+      ? own(checked(native.dup(fd), 'dup'))
+      : Descriptor.openSync(procPath(fd, 'A read-only descriptor of memory'), 'r')
   }
 
   /**

@@ -49,6 +49,7 @@ function resize(fd: number, name: string, size: number): void {
   try {
     ftruncateSync(fd, size)
   } catch (error) {
-    throw systemError((error as NodeJS.ErrnoException).errno!, 'ftruncate', `${name}, ${size} bytes`)
+    const { errno } = error as NodeJS.ErrnoException
+    throw errno === undefined ? error : systemError(errno, 'ftruncate', `${name}, ${size} bytes`)
   }
 }

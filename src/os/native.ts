@@ -250,6 +250,7 @@ export interface Native {
   collect(pid: number): number
 
   // Memory
+  setMode(fd: number, mode: number): number // fchmod(2), which Node's permission model forbids
   seals(fd: number): number // F_GET_SEALS, fcntl(2); -EINVAL: it has none
   seal(fd: number, seals: number): number // F_ADD_SEALS
   /**

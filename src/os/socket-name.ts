@@ -10,6 +10,7 @@ import { abortError, checked, PassfdError, systemError } from '../base/errors.ts
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { checkNoOwner, type FileAccess } from './account.ts'
 import { native } from './native.ts'
+import { procPath } from './proc.ts'
 
 /** A path, or a name in Linux' abstract namespace, which has no permissions at all: there `authorize` is the only door. */
 export type SocketName = { path: string } | { abstract: string }
@@ -173,13 +174,13 @@ function giveTo(
   try {
     const now = fs.fstatSync(file)
     if (now.dev !== dev || now.ino !== ino) throw systemError(ENOENT, 'chown', path) // another one stands there by now
-    const own = `/proc/self/fd/${file}`
+    const own = procPath(file, 'The owner of a socket file')
     try {
       fs.chownSync(own, owner, group)
       fs.chmodSync(own, mode)
     } catch (error) {
       const { errno, syscall } = error as NodeJS.ErrnoException
-      throw systemError(errno!, syscall!, path)
+      throw errno === undefined ? error : systemError(errno, syscall!, path) // without: Node's permission model
     }
   } finally {
     fs.closeSync(file)
@@ -207,6 +208,16 @@ export async function removeFile({ path, dev, ino }: SocketFile): Promise<void> 
     })
   } catch (error) {
     if (!GONE.includes((error as NodeJS.ErrnoException).code)) throw error
+  }
+}
+
+/** As `removeFile()`, where no program waits for an error. A process warning reports a file that stays. Never rejects. */
+export async function removeOrWarn(file: SocketFile): Promise<void> {
+  try {
+    await removeFile(file)
+  } catch (cause) {
+    const { message } = cause as Error
+    process.emitWarning(new PassfdError('SOCKET_FILE_LEFT', { path: file.path, detail: message }, { cause }))
   }
 }
 
@@ -288,7 +299,7 @@ function withPathBytes<T>(path: string, use: (bytes: Buffer) => T): T {
   if (bytes.length <= MAX_NAME) return use(bytes)
   const directory = fs.openSync(dirname(path), O_PATH | fs.constants.O_DIRECTORY)
   try {
-    const short = Buffer.from(`/proc/self/fd/${directory}/${basename(path)}`)
+    const short = Buffer.from(`${procPath(directory, `A path of more than ${MAX_NAME} bytes`)}/${basename(path)}`)
     if (short.length > MAX_NAME)
       throw new PassfdError('ADDRESS_TOO_LONG', {
         address: printable(path),

@@ -5,7 +5,7 @@ import { Descriptor, own } from '../descriptor/descriptor.ts'
 import { type Kind, LISTENERS } from '../descriptor/kind.ts'
 import { bindSocket } from '../os/bind.ts'
 import { native } from '../os/native.ts'
-import { removeFile, type SocketFile } from '../os/socket-name.ts'
+import { removeOrWarn, type SocketFile } from '../os/socket-name.ts'
 import type { ListenerSpec } from './specs.ts'
 
 /** The address of a listener. An abstract name begins with `@`. */
@@ -68,7 +68,7 @@ export function isPrivate(mode: unknown): boolean {
 /** Removes the socket's file if it is still the same one, calls `before`, and closes the socket. */
 export async function closeBound({ descriptor, file }: Bound, before?: () => Promise<void>): Promise<void> {
   try {
-    if (file !== undefined) await removeFile(file) // first, because a client that still finds it gets into a queue that is reset
+    if (file !== undefined) await removeOrWarn(file) // first, because a client that still finds it gets into a queue that is reset
   } finally {
     await before?.()
     if (!descriptor.closed) descriptor.close()

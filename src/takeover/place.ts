@@ -7,7 +7,7 @@ import { deferred } from '../base/deferred.ts'
 import { asError, PassfdError } from '../base/errors.ts'
 import { closeOffLoop, type Descriptor, own } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
-import { listenOn, removeFile, type SocketFile } from '../os/socket-name.ts'
+import { listenOn, removeOrWarn, type SocketFile } from '../os/socket-name.ts'
 import { apply } from './apply.ts'
 import { ContainerInit } from './container-init.ts'
 import { Drainers } from './drainers.ts'
@@ -309,7 +309,7 @@ export class Place {
       this.#succession.giveUp()
       return
     }
-    if (this.#file !== undefined) await removeFile(this.#file)
+    if (this.#file !== undefined) await removeOrWarn(this.#file)
     this.#file = undefined
     if (this.#path?.closed === false) this.#path.close()
     this.#life?.end()

@@ -3,7 +3,7 @@ import { quiet, RESOLVED } from '../base/deferred.ts'
 import { PassfdError } from '../base/errors.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import { type Kind, LISTENERS } from '../descriptor/kind.ts'
-import { removeFile, type SocketFile } from '../os/socket-name.ts'
+import { removeOrWarn, type SocketFile } from '../os/socket-name.ts'
 import { bind } from '../serving/bound-socket.ts'
 import type { Lane, ListenerGrant } from '../serving/listener-grant.ts'
 import type { ListenerSpec } from '../serving/specs.ts'
@@ -140,7 +140,7 @@ export class SeatListeners {
 
   /** Closes all. `remove`: no other process has the sockets that were bound here, so it removes their files, too. */
   async close(remove: boolean): Promise<void> {
-    if (remove) await Promise.all(this.#files.map(file => removeFile(file)))
+    if (remove) await Promise.all(this.#files.map(removeOrWarn))
     this.closeLeft()
     for (const { listener } of this.lanes) if (!listener.closed) listener.close()
   }

@@ -1,6 +1,7 @@
 /** Trap 38 among others: a server that did not accept a connection itself looks after it all the same. */
 import diagnostics from 'node:diagnostics_channel'
 import { once } from 'node:events'
+import { readFileSync, readlinkSync } from 'node:fs'
 import * as http from 'node:http'
 import * as http2 from 'node:http2'
 import * as https from 'node:https'
@@ -8,6 +9,7 @@ import * as net from 'node:net'
 import { text } from 'node:stream/consumers'
 import * as tls from 'node:tls'
 import { Connection, Descriptor } from '../../src/index.ts'
+import { connect } from '../../src/stream/index.ts'
 import { patched } from '../helpers/channels.ts'
 import { accepted, buffered, bytes, contents, destroyed } from '../helpers/sockets.ts'
 import { openDescriptors, test, until } from '../helpers/test.ts'
@@ -281,6 +283,37 @@ test('the unreachable socket: nothing in the file system, nothing kept running, 
   await bytes(again.there, 10)
   t.is(events, 1)
   await destroyed(there, again.there)
+  await closed(server)
+})
+
+test('without a folder for temporary files: whoever finds the socket is closed, and the program sees nothing of it', async t => {
+  const server = http.createServer(echo)
+  const accepted: net.Socket[] = []
+  server.on('connection', socket => accepted.push(socket))
+  const { connection, there } = await taken(REQUEST)
+  const { TMPDIR } = process.env
+  process.env.TMPDIR = '/does/not/exist'
+  try {
+    connection.injectInto(server)
+  } finally {
+    if (TMPDIR === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = TMPDIR
+  }
+  await bytes(there, 10)
+  const { fd } = (server as unknown as { _handle: { fd: number } })._handle
+  const [, inode] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))!
+  const [, name] = new RegExp(` ${inode} @(\\S+)$`, 'm').exec(readFileSync('/proc/self/net/unix', 'latin1'))!
+  const stranger = await connect({ abstract: name! })
+  let answer = ''
+  stranger.on('data', part => {
+    answer += part
+  })
+  stranger.on('error', () => {}) // EPIPE or ECONNRESET, if it comes before the end
+  stranger.write(REQUEST)
+  await new Promise(resolve => stranger.once('close', resolve))
+  t.is(answer, '')
+  t.is(accepted.length, 1)
+  await destroyed(there)
   await closed(server)
 })
 

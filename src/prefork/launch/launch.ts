@@ -10,6 +10,7 @@ import { ENOENT, ENOTDIR } from '../../base/errno.ts'
 import { PassfdError, systemError } from '../../base/errors.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
 import { native } from '../../os/native.ts'
+import { isMissing } from '../../os/proc.ts'
 import { isSingleExecutable } from '../../os/single-executable.ts'
 
 interface Surroundings {
@@ -49,12 +50,12 @@ export function launchNode(options: NodeLaunch, numbers: readonly number[]): Chi
   const { entry, args = [], execArgv = ownArguments() } = options
   const path = pathOf(entry)
   // Its program is in it, and it takes no options of Node's
-  if (isSingleExecutable()) return spawn(executable(), args, spawnOptions(options, numbers))
+  if (isSingleExecutable()) return start(executable(), args, spawnOptions(options, numbers))
   const whole = resolve(baseOf(options.cwd) ?? '/', path)
   const cwd = directoryFor(options.cwd, dirname(whole))
   // Unresolved if that names the same file, so that each new process follows a symbolic link again
   const program = cwd === options.cwd ? path : whole
-  return spawn(executable(), [...execArgv, '--', program, ...args], spawnOptions({ ...options, cwd }, numbers))
+  return start(executable(), [...execArgv, '--', program, ...args], spawnOptions({ ...options, cwd }, numbers))
 }
 
 /**
@@ -81,12 +82,12 @@ export function launchCommand(
   const spawning = spawnOptions({ ...options, cwd, env: environment }, numbers)
   const found = findProgram(name, env.PATH, cwd ?? base)
   // This spawn fails, and Node reports the failure
-  if (found === undefined) return spawn(name, args, spawning)
+  if (found === undefined) return start(name, args, spawning)
   const trampoline = [SHELL, '-c', script(environment), 'sh', `${process.pid}`]
   // A name that begins with a dash would be an option of bash's exec
   const program = [...unspeakable(environment, name), name.startsWith('-') ? found : name, ...args]
   const [first, ...rest] = [...(deathSignal ? [setpriv(), ...DEATH_SIGNAL] : []), ...trampoline, ...program] as [string]
-  return spawn(first, rest, spawning)
+  return start(first, rest, spawning)
 }
 
 /**
@@ -104,7 +105,7 @@ export function launchProgram(
   const cwd = directoryFor(options.cwd, dirname(resolve(base ?? '/', name.includes('/') ? name : '/')))
   const nodeOptions = [...(env.NODE_OPTIONS ? [env.NODE_OPTIONS] : []), `--require ${quoted(preload)}`].join(' ')
   const spawning = spawnOptions({ ...options, cwd, env: { ...env, ...variables, NODE_OPTIONS: nodeOptions } }, [])
-  return spawn(
+  return start(
     name === 'node' && findProgram(name, env.PATH, cwd ?? base) === undefined ? executable() : name,
     args,
     spawning
@@ -131,7 +132,7 @@ export async function launchAgain(sockets: readonly { readonly name: string; rea
   const { readable, writable } = Descriptor.pipe()
   const stdio = [writable.borrow(), 'inherit', 'inherit', ...sockets.map(({ fd }) => fd)] as const
   try {
-    const shell = spawn(SHELL, args, { env, stdio: [...stdio], ...(cwd === undefined ? {} : { cwd }) })
+    const shell = start(SHELL, args, { env, stdio: [...stdio], ...(cwd === undefined ? {} : { cwd }) })
     writable.close()
     const [pid] = await Promise.all([text(readable.toReadable()), once(shell, 'exit')])
     return Number(pid)
@@ -165,6 +166,8 @@ export function inheritable(env: NodeJS.ProcessEnv = process.env): NodeJS.Proces
 }
 
 const FIRST = 3
+/** Each is a call of the system. */
+const MOST_WITHOUT_PROC = 65_536
 /** A shell starts a command in the background, with /dev/null as stdin, and writes its pid to its own stdin. */
 const BESIDE = '"$@" & echo "$!" >&0'
 /** The same for one that wants its own pid in LISTEN_PID. */
@@ -207,6 +210,8 @@ function withoutSource(given: readonly string[], source: string | undefined): re
 function spawnOptions(surroundings: Surroundings, numbers: readonly number[]): SpawnOptions {
   const { cwd, env = inheritable(), uid, gid, output = ['inherit', 'inherit'] } = surroundings
   if (cwd !== undefined) checkDirectory(cwd)
+  // The stdin of a worker. Node's error would name the program instead
+  if (isMissing('/dev/null')) throw systemError(ENOENT, 'open', '/dev/null')
   keepInherited()
   return {
     env,
@@ -222,9 +227,28 @@ function spawnOptions(surroundings: Surroundings, numbers: readonly number[]): S
 function keepInherited(): void {
   if (kept) return
   kept = true
-  for (const name of readdirSync('/proc/self/fd')) {
-    const fd = Number(name)
-    if (fd >= FIRST && native.hold(fd) >= 0) native.release(fd)
+  for (const fd of openNumbers()) if (fd >= FIRST && native.hold(fd) >= 0) native.release(fd)
+}
+
+/** Without /proc all those that may be open. */
+function openNumbers(): Iterable<number> {
+  try {
+    return readdirSync('/proc/self/fd').map(Number)
+  } catch (error) {
+    if (!['ENOENT', 'ERR_ACCESS_DENIED'].includes((error as NodeJS.ErrnoException).code!)) throw error
+    return Array(Math.min(native.limit(), MOST_WITHOUT_PROC)).keys()
+  }
+}
+
+/** As spawn(2). If Node's permission model forbids it, the error names the flag that allows it. Older versions of Node do not. */
+function start(command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+  try {
+    return spawn(command, args, options)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ERR_ACCESS_DENIED' && !message.includes('--allow'))
+      (error as Error).message = `${message}. Run node with --allow-child-process, too`
+    throw error
   }
 }
 
@@ -297,9 +321,10 @@ function isSameDirectory(one: string, other: string): boolean {
   }
 }
 
-/** The file of Node may have been removed with an old release; /proc/self/exe still starts it. */
+/** The file of Node may have been removed with an old release; /proc/self/exe still starts it. Without /proc Node knows only the name that it was started by. */
 function executable(): string {
-  return existsSync(process.execPath) ? process.execPath : '/proc/self/exe'
+  if (existsSync(process.execPath)) return process.execPath
+  return isMissing('/proc/self/exe') ? process.argv0 : '/proc/self/exe'
 }
 
 /** Throws in a single executable application, if `launchNode` would not start what the options name: it starts the executable again. */

@@ -3,7 +3,7 @@ import { PassfdError } from '../../base/errors.ts'
 import type { Channel } from '../../channel/channel.ts'
 import { connect, pair, pairWithin } from '../../channel/connect.ts'
 import { Descriptor } from '../../descriptor/descriptor.ts'
-import { removeFile } from '../../os/socket-name.ts'
+import { removeOrWarn } from '../../os/socket-name.ts'
 import { type Bound, bind, closeBound } from '../../serving/bound-socket.ts'
 import type { ListenerGrant } from '../../serving/listener-grant.ts'
 import { PlainListeners } from '../../serving/plain-listeners.ts'
@@ -24,7 +24,7 @@ export async function standaloneWorker(specs: ReadonlyMap<string, ListenerSpec>,
   const [channel, theirs] = pair()
   const served = new ServedListeners({ listeners, isShared: () => false })
   const leave = async (): Promise<void> => {
-    await Promise.all(bound.map(({ file }) => file && removeFile(file)))
+    await Promise.all(bound.map(({ file }) => file && removeOrWarn(file)))
   }
   return new Worker({ ...origin(lameDuck), channel: idle(channel, await connect(theirs)), leave }, served)
 }
