@@ -5,8 +5,9 @@ import { faults } from './faults/attack.ts'
 import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
 import { kills } from './kills/attack.ts'
+import { limits } from './limits/attack.ts'
 import { soak } from './soak/attack.ts'
 import { suites } from './suites/attack.ts'
 import { threads } from './threads/attack.ts'
 
-export const ATTACKS: Record<string, Attack> = { chaos, faults, flat, fuzz, kills, soak, suites, threads }
+export const ATTACKS: Record<string, Attack> = { chaos, faults, flat, fuzz, kills, limits, soak, suites, threads }

@@ -1,5 +1,5 @@
 // One of the two processes of a scenario: node end.mjs SCENARIO near|far FOLDER. It does what its parent says by Node's own channel, and reports.
-import { readdirSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as nap } from 'node:timers/promises'
 import { native } from '../../build/dist/os/native.js'
 import { PATIENCE, Round } from './round.mjs'
@@ -41,7 +41,8 @@ const commands = {
       const now = native.pendingCloses() === 0 ? facts() : undefined
       // Less is open if Node was about to close a socket when it was counted
       if (now !== undefined && now.open <= before.open && now.held === before.held) return { open: now.open }
-      if (performance.now() > until) return { leak: `${JSON.stringify(now)} instead of ${JSON.stringify(before)}` }
+      if (performance.now() > until)
+        return { leak: `${JSON.stringify(now)} instead of ${JSON.stringify(before)}: ${targets().join(', ')}` }
       await (turns < 20 ? new Promise(setImmediate) : nap(1))
     }
   }
@@ -62,4 +63,15 @@ process.send({ ready: true })
 
 function facts() {
   return { open: readdirSync('/proc/self/fd').length, held: native.held() }
+}
+
+/** What is open. */
+function targets() {
+  return readdirSync('/proc/self/fd').map(number => {
+    try {
+      return `${number} ${readlinkSync(`/proc/self/fd/${number}`)}`
+    } catch {
+      return number // that of the folder
+    }
+  })
 }

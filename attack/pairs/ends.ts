@@ -36,7 +36,7 @@ export interface Result {
 /** What happens to a round. */
 export interface Spoiler {
   /** Called when all is prepared, as `near` begins. */
-  begin?(): void
+  begin?(): void | Promise<void>
   /** Called when `near` is through, before anything is checked. */
   end?(): void | Promise<void>
 }
@@ -45,8 +45,8 @@ export interface Spoiler {
 const WARM_UP = 5
 /** With one new process. */
 const AGAIN = 2
-/** How long an answer may take, in ms: every single promise of a round has its own, shorter limit. */
-const ANSWER = 60_000
+/** How long an answer may take, in ms: every single promise of a round has its own, shorter limit. A process may be stopped for a minute. */
+const ANSWER = 180_000
 
 function here(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url))
@@ -58,12 +58,14 @@ class End {
   #stderr = ''
   #ended: string | undefined
 
-  constructor(scenario: string, side: Side, folder: string, env: NodeJS.ProcessEnv) {
+  constructor(scenario: string, side: Side, folder: string, env: NodeJS.ProcessEnv, command: readonly string[]) {
     this.#side = side
+    const [execPath = process.execPath, ...execArgv] = [...command, process.execPath]
     this.#child = fork(here('end.mjs'), [scenario, side, folder], {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'inherit', process.env.DBG ? 'inherit' : 'pipe', 'ipc'],
-      execArgv: []
+      execPath,
+      execArgv
     })
     this.#child.stderr?.setEncoding('utf8').on('data', text => {
       this.#stderr += text
@@ -75,6 +77,10 @@ class End {
 
   get ended(): boolean {
     return this.#ended !== undefined
+  }
+
+  get pid(): number {
+    return this.#child.pid!
   }
 
   async ready(): Promise<void> {
@@ -124,26 +130,41 @@ class End {
   }
 }
 
+/** Where the two processes live. */
+export interface Place {
+  /** What both have in common: sockets, and what an attack puts there. Default: a new one. */
+  readonly folder?: string
+  /** Starts Node, which follows it: a program that execs the rest, and its arguments. */
+  readonly command?: readonly string[]
+}
+
 export class Ends {
-  /** What both have in common: sockets, and what an attack puts there. */
-  readonly folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
+  readonly folder: string
   readonly #scenario: string
   readonly #environment: (side: Side, folder: string) => NodeJS.ProcessEnv
+  readonly #command: readonly string[]
   readonly #ends: Record<Side, End>
   readonly #before: Partial<Record<Side, Report>> = {}
 
-  private constructor(scenario: string, environment: (side: Side, folder: string) => NodeJS.ProcessEnv) {
+  private constructor(
+    scenario: string,
+    environment: (side: Side, folder: string) => NodeJS.ProcessEnv,
+    { folder = mkdtempSync(join(tmpdir(), 'passfd-attack-')), command = [] }: Place
+  ) {
+    this.folder = folder
     this.#scenario = scenario
     this.#environment = environment
+    this.#command = command
     this.#ends = { far: this.#make('far'), near: this.#make('near') }
   }
 
   /** Starts both, and lets them go through some rounds. Rejects if one fails. `environment` is added to that of a process. */
   static async start(
     scenario: string,
-    environment: (side: Side, folder: string) => NodeJS.ProcessEnv = () => ({})
+    environment: (side: Side, folder: string) => NodeJS.ProcessEnv = () => ({}),
+    place: Place = {}
   ): Promise<Ends> {
-    const ends = new Ends(scenario, environment)
+    const ends = new Ends(scenario, environment, place)
     try {
       await Promise.all([ends.#ends.near.ready(), ends.#ends.far.ready()])
       await ends.#warmUp(WARM_UP, ...SIDES)
@@ -167,7 +188,7 @@ export class Ends {
     }
     const both = (command: string): Promise<Report[]> => Promise.all(SIDES.map(side => ask(side, command)))
     await both('prepare')
-    begin?.()
+    await begin?.()
     await ask('near', 'run')
     await end?.()
     await ask('near', 'check', { alone: this.#ends.far.ended })
@@ -190,6 +211,14 @@ export class Ends {
     return this.#ends[side].exit()
   }
 
+  pid(side: Side): number {
+    return this.#ends[side].pid
+  }
+
+  ended(side: Side): boolean {
+    return this.#ends[side].ended
+  }
+
   /** Starts one again, in place of the one that has ended or ends now. */
   async restart(side: Side): Promise<void> {
     await this.#ends[side].close()
@@ -205,7 +234,7 @@ export class Ends {
   }
 
   #make(side: Side): End {
-    return new End(this.#scenario, side, this.folder, this.#environment(side, this.folder))
+    return new End(this.#scenario, side, this.folder, this.#environment(side, this.folder), this.#command)
   }
 
   /** Rounds that must succeed; afterwards every round of these processes must end with as much open as now. */
