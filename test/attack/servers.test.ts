@@ -1,0 +1,4 @@
+// In CI only: it runs samples of attacks.
+import { testSamples } from './sample.ts'
+
+testSamples('servers')
