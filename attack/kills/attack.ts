@@ -23,7 +23,7 @@ export const kills: Attack = {
   what: 'One of two processes gets KILL or STOP, or calls process.exit(), at any moment of a round. The survivor is checked, then a round with a new process must succeed.',
   parts: SCENARIOS,
   count: 5000,
-  sample: 60,
+  sample: 30,
   time: 3_600_000,
   run
 }
