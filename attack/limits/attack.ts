@@ -58,7 +58,7 @@ async function run(settings: Settings): Promise<Outcome> {
 
 async function attackScenario(scenario: string, harms: HarmName[], tools: Tools, share: Share): Promise<void> {
   const { seed, count, until, log, tell, found } = share
-  const random = new Random(seed)
+  const random = new Random(seed * 100 + SCENARIOS.indexOf(scenario)) // a sample has other harms in each
   const pair = new Limited(scenario, tools, random)
   await pair.start()
   try {
@@ -74,15 +74,6 @@ async function attackScenario(scenario: string, harms: HarmName[], tools: Tools,
       if (isMissing) tell('with something missing', 1)
       tell('promises that were settled', outcomes.length)
       tell('settled with an error', outcomes.filter(([, outcome]) => outcome !== 'ok').length)
-      if (process.env.DBGL)
-        console.error(
-          name,
-          side,
-          what,
-          outcomes.length,
-          outcomes.filter(o => o[1] !== 'ok').join(' '),
-          ended ? 'ENDED' : ''
-        )
       if (ended) tell('processes that Node ended for want of memory', 1)
       if (problems.length === 0) continue
       found(`${scenario}, ${name} of ${side}: ${what} (round ${round} of seed ${seed}): ${problems.join('; ')}`)
