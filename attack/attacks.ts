@@ -9,5 +9,17 @@ import { limits } from './limits/attack.ts'
 import { soak } from './soak/attack.ts'
 import { suites } from './suites/attack.ts'
 import { threads } from './threads/attack.ts'
+import { waist } from './waist/attack.ts'
 
-export const ATTACKS: Record<string, Attack> = { chaos, faults, flat, fuzz, kills, limits, soak, suites, threads }
+export const ATTACKS: Record<string, Attack> = {
+  chaos,
+  faults,
+  flat,
+  fuzz,
+  kills,
+  limits,
+  soak,
+  suites,
+  threads,
+  waist
+}

@@ -219,7 +219,7 @@ int os_receive_message(
 		message->name_length = (size_t) os_copy_name(&address, header.msg_namelen, message->name, sizeof message->name);
 	for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL; each = CMSG_NXTHDR(&header, each)) {
 		struct ucred sender;
-		if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_CREDENTIALS)
+		if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_CREDENTIALS || each->cmsg_len < CMSG_LEN(sizeof sender))
 			continue;
 		memcpy(&sender, CMSG_DATA(each), sizeof sender);
 		message->credentials = true;

@@ -48,6 +48,9 @@ int os_copy_name(const struct sockaddr_un *address, size_t size, uint8_t *name, 
 {
 	size_t offset = offsetof(struct sockaddr_un, sun_path);
 	size_t length = size > offset ? size - offset : 0;
+	/* Linux counts a NUL behind a path for which there is no room: 109 for one of 108 bytes (unix(7), BUGS). */
+	if (length > sizeof address->sun_path)
+		length = sizeof address->sun_path;
 	if (length > 0 && address->sun_path[0] != 0)
 		length = strnlen(address->sun_path, length); /* the NUL at a path's end is counted, or not (unix(7)) */
 	if (length > capacity)
