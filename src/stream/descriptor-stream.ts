@@ -222,8 +222,9 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   override _final(callback: (error?: Error | null) => void): void {
-    native.shutdown(this.#socket.fd, 1) // it can only fail because there is no peer any more
+    const result = native.shutdown(this.#socket.fd, 1)
     callback()
+    if (result < 0) this.#failWriting(systemError(result, 'shutdown')) // else the peer would never see the end, and wait
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {

@@ -257,9 +257,10 @@ export class PacketSocket extends EventEmitter<PacketSocketEvents> implements As
   #endWriting(): void {
     if (this.#outgoing.length > 0 || this.#writeEnded || this.#socket.ended) return
     this.#writeEnded = true
-    native.shutdown(this.#socket.fd, 1) // it can only fail because there is no peer any more
+    const result = native.shutdown(this.#socket.fd, 1)
     this.#ending!.resolve()
     if (this.#readEnded) this.destroy(this.#reset)
+    else if (result < 0) this.#failWriting(systemError(result, 'shutdown')) // else the peer would never see the end, and wait
   }
 
   /** The peer is gone. What it sent before is read first, if the program reads. */

@@ -17,6 +17,7 @@ import { close, destroyed, EAGAIN, read, recorded, streamAndNumber, streamPair, 
 import { test, until } from '../helpers/test.ts'
 
 const ETOOMANYREFS = -109
+const ENOBUFS = -105
 
 // --- receiving
 
@@ -700,4 +701,18 @@ test('a worker that ends with streams open leaves nothing open', async t => {
   const [message] = await once(worker, 'message')
   t.is(message.length, 2)
   await worker.terminate()
+})
+
+test('if the kernel does not send the end, the stream closes with the error', async t => {
+  const [left, right] = streamPair()
+  left.resume()
+  const failed = once(left, 'error')
+  await patched(
+    'shutdown',
+    () => () => ENOBUFS,
+    () => new Promise<void>(resolve => left.end(resolve))
+  )
+  const [error] = await failed
+  t.like(error, { code: 'ENOBUFS', syscall: 'shutdown' })
+  right.destroy()
 })

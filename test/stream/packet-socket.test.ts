@@ -10,6 +10,7 @@ import { close, packetAndNumber, packetPair, read } from '../helpers/streams.ts'
 import { test, until } from '../helpers/test.ts'
 
 const ETOOMANYREFS = -109
+const ENOBUFS = -105
 
 function sendPacket(to: number, text: string, ...fds: number[]): number {
   const bytes = Buffer.from(text)
@@ -275,4 +276,16 @@ test('only a connected packet socket is adopted', t => {
   t.throws(() => PacketSocket.from(left, { maxPacket: 0 }), { code: 'ERR_PASSFD_INVALID_ARGUMENT' })
   left.close()
   right.close()
+})
+
+test('if the kernel does not send the end, the socket closes with the error', async t => {
+  const [left, right] = packetPair()
+  await patched(
+    'shutdown',
+    () => () => ENOBUFS,
+    () => left.end()
+  )
+  left.on('message', () => t.fail())
+  t.like(await left.closed, { code: 'ENOBUFS', syscall: 'shutdown' })
+  right.destroy()
 })
