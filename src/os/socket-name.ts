@@ -326,7 +326,7 @@ async function withLock<T>(path: string, work: (locked: boolean) => T): Promise<
     for (;;) {
       const result = native.lock(directory, true)
       if (result >= 0) break
-      if (result !== EAGAIN) throw systemError(result, 'flock', dirname(path))
+      if (result !== EAGAIN && result !== EINTR) throw systemError(result, 'flock', dirname(path))
       if (performance.now() >= deadline)
         throw new PassfdError('ADDRESS_LOCKED', { address: path, timeout: LOCK_TIMEOUT })
       await delay(LOCK_RETRY)

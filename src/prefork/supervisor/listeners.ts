@@ -163,7 +163,7 @@ export class Listeners {
     return unused
   }
 
-  /** Never rejects: the others are closed even if a file can't be removed. */
+  /** Never rejects: the others are closed even if one can't be. */
   async #closeOne(name: string, listener: Listener, ending: Ending): Promise<void> {
     const { path } = this.#options.get(name)!
     if (this.#settings.takeover !== undefined && typeof path === 'string') this.#files.add(path)
