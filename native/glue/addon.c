@@ -27,7 +27,7 @@ static napi_value create(napi_env env, napi_callback_info info)
 	struct environment *environment;
 	(void) info;
 	if (napi_create_object(env, &binding) != napi_ok || (environment = environment_create(env, binding)) == NULL) {
-		napi_throw_error(env, NULL, "passfd: the environment could not be set up");
+		napi_throw_error(env, "ENOMEM", "ENOMEM: passfd has no memory for the state of this thread");
 		return NULL;
 	}
 	bool exported = export_functions(env, binding, own_functions, environment)

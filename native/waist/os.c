@@ -80,10 +80,12 @@ int os_lock(int fd, bool on)
 	return outcome(flock(fd, (on ? LOCK_EX : LOCK_UN) | LOCK_NB));
 }
 
+enum { USUAL_LIMIT = 1024 };
+
 int os_limit(void)
 {
 	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return -errno;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0) /* a seccomp filter may forbid it */
+		return USUAL_LIMIT;
 	return limit.rlim_cur > INT_MAX ? INT_MAX : (int) limit.rlim_cur;
 }

@@ -167,7 +167,7 @@ int os_nonblocking(int fd, bool on); /* for all who share the open file descript
 int os_reopen(int fd);
 int os_lock(int fd, bool on);
 
-/* RLIMIT_NOFILE, soft. */
+/* RLIMIT_NOFILE, soft; the usual 1024 if it can not be read. Never fails. */
 int os_limit(void);
 
 /* Borrows all: the peer gets copies. Returns the bytes accepted; after an error nothing has left. Never waits. */

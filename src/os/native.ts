@@ -141,7 +141,7 @@ export interface Native {
   pending(fd: number): number // FIONREAD: bytes to be read; datagrams: of the first one
   nextSize(fd: number): number // bytes of the first datagram, which stays there; -EAGAIN: there is none (`pending` is 0 then)
   lock(fd: number, on: boolean): number // flock(2), never blocks: -EAGAIN if another process has it
-  limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1)
+  limit(): number // RLIMIT_NOFILE, soft (capped to 2^31 - 1); the usual 1024 if it can't be read
 
   // Traffic
   /** Bytes [start, end) and `count` descriptors in one `sendmsg`. Bytes accepted, or -errno and then no descriptor left. */
