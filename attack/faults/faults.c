@@ -1,6 +1,6 @@
 /*
  * For LD_PRELOAD: calls that the shim makes fail, or read and write less than they were asked to. The orders stand in a file that the attack
- * writes too (FAULTS): struct orders. Only calls from between `low` and `high` count, where the shim's code is mapped: Node ends if some of its own calls fail.
+ * writes too (FAULTS): struct orders. Only calls from the shim's code count, because Node ends if some of its own calls fail.
  *
  * attack/faults/functions.ts has the same table, in the same order.
  */
@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
+#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -30,10 +33,19 @@
 #include <unistd.h>
 
 enum {
-	ACCEPT4, BIND, CALLOC, CLOSE, CONNECT, EPOLL_CREATE1, EPOLL_CTL, EPOLL_WAIT, FCHMOD, FCNTL, FLOCK, FSTAT, FSTATFS, FTRUNCATE, GETPEERNAME, GETSOCKNAME,
-	GETSOCKOPT, IOCTL, LISTEN, MALLOC, MEMFD_CREATE, MMAP, OPEN, PIPE2, POLL, PRCTL, PREADV2, PTHREAD_CREATE, PWRITEV2, READ, READLINK, REALLOC, RECV, RECVMSG,
-	SEND, SENDMSG, SETSOCKOPT, SHUTDOWN, SOCKET, SOCKETPAIR, STATX, SYSCALL, TCGETATTR, WAITID, WRITE, FUNCTIONS, /* fewer than 64 */
-	NONE = -1
+	ACCEPT4, BIND, CALLOC, CLOSE, CONNECT, EPOLL_CREATE1, EPOLL_CTL, EPOLL_WAIT, FCHMOD, FCNTL, FLOCK, FSTAT, FSTATFS, FTRUNCATE, GETPEERNAME, GETRLIMIT,
+	GETSOCKNAME, GETSOCKOPT, IF_INDEXTONAME, IF_NAMETOINDEX, IOCTL, ISATTY, LISTEN, MADVISE, MALLOC, MEMFD_CREATE, MMAP, OPEN, PIPE2, POLL, PRCTL, PREADV2,
+	PTHREAD_ATTR_INIT, PTHREAD_CREATE, PWRITEV2, READ, READLINK, REALLOC, RECV, RECVMSG, SBRK, SEND, SENDMSG, SETSOCKOPT, SHUTDOWN, SOCKET, SOCKETPAIR, STATX,
+	SYSCALL, TCGETATTR, WAITID, WRITE,
+	NONE = -1,
+	MOST = 64, /* functions */
+	SITES = 256
+};
+
+/* A place in the shim that calls one of these functions: the address to which the call returns, from the beginning of the shim on. */
+struct site {
+	_Atomic uint32_t at; /* 0: free */
+	_Atomic int32_t hits; /* as many of its calls have failed */
 };
 
 struct orders {
@@ -43,11 +55,13 @@ struct orders {
 	int32_t error; /* an errno; 0: no more than `limit` bytes are read or written */
 	int32_t limit;
 	_Atomic int32_t hits; /* as many have failed */
-	uint64_t low, high;
-	_Atomic int32_t calls[64]; /* of each function, since the orders were written */
+	_Atomic int32_t calls[MOST]; /* of each function, since the orders were written */
+	struct site sites[SITES]; /* from the beginning on */
 };
 
 static struct orders *orders;
+/* Where the shim is mapped, and its code. */
+static uintptr_t shim, low, high;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -60,20 +74,63 @@ __attribute__((constructor)) static void begin(void)
 		close(fd);
 }
 
+static int find_code(struct dl_phdr_info *object, size_t size, void *given)
+{
+	(void) size;
+	(void) given;
+	if (strstr(object->dlpi_name, "passfd") == NULL || strstr(object->dlpi_name, ".node") == NULL)
+		return 0;
+	for (int at = 0; at < object->dlpi_phnum; at++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[at];
+		if (part->p_type != PT_LOAD || !(part->p_flags & PF_X))
+			continue;
+		shim = object->dlpi_addr;
+		low = shim + part->p_vaddr;
+		high = low + part->p_memsz;
+	}
+	return 1;
+}
+
+/* Node loads the shim by it. */
+void *dlopen(const char *name, int flags)
+{
+	static void *(*real)(const char *, int);
+	if (real == NULL)
+		real = (void *(*)(const char *, int)) dlsym(RTLD_NEXT, "dlopen");
+	void *handle = real(name, flags);
+	if (handle != NULL && high == 0)
+		dl_iterate_phdr(find_code, NULL);
+	return handle;
+}
+
 static int is_ours(void *caller)
 {
-	uint64_t at = (uint64_t) (uintptr_t) caller;
-	return orders != NULL && at >= orders->low && at < orders->high;
+	uintptr_t at = (uintptr_t) caller;
+	return orders != NULL && at >= low && at < high;
+}
+
+static struct site *site_of(void *caller)
+{
+	uint32_t at = (uint32_t) ((uintptr_t) caller - shim);
+	for (uint32_t place = at * 2654435761u >> 24, tries = 0; tries < SITES; place = (place + 1) % SITES, tries++) {
+		uint32_t there = 0;
+		if (atomic_compare_exchange_strong(&orders->sites[place].at, &there, at) || there == at)
+			return &orders->sites[place];
+	}
+	return NULL;
 }
 
 static int is_hit(int which, void *caller)
 {
 	if (!is_ours(caller))
 		return 0;
+	struct site *site = (uintptr_t) caller == low ? NULL : site_of(caller);
 	int32_t call = atomic_fetch_add(&orders->calls[which], 1) + 1;
 	if (orders->which != which || call < orders->first || call - orders->first >= orders->times)
 		return 0;
 	atomic_fetch_add(&orders->hits, 1);
+	if (site != NULL)
+		atomic_fetch_add(&site->hits, 1);
 	return 1;
 }
 
@@ -134,18 +191,18 @@ static size_t total(const struct iovec *vectors, size_t count)
 	static __typeof__(&name) real; \
 	if (real == NULL) \
 		real = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
-#define WRAP(which, result, name, parameters, arguments) \
+#define WRAP_AS(which, result, failed, name, parameters, arguments) \
 	result name parameters \
 	{ \
 		REAL(name); \
-		return fails(which, CALLER) ? -1 : real arguments; \
+		return fails(which, CALLER) ? failed : real arguments; \
 	}
+#define WRAP(which, result, name, parameters, arguments) WRAP_AS(which, result, -1, name, parameters, arguments)
 
 WRAP(ACCEPT4, int, accept4, (int fd, struct sockaddr *name, socklen_t *length, int flags), (fd, name, length, flags))
 WRAP(BIND, int, bind, (int fd, const struct sockaddr *name, socklen_t length), (fd, name, length))
 WRAP(CONNECT, int, connect, (int fd, const struct sockaddr *name, socklen_t length), (fd, name, length))
 WRAP(EPOLL_CREATE1, int, epoll_create1, (int flags), (flags))
-WRAP(EPOLL_CTL, int, epoll_ctl, (int set, int operation, int fd, struct epoll_event *event), (set, operation, fd, event))
 WRAP(EPOLL_WAIT, int, epoll_wait, (int set, struct epoll_event *events, int most, int timeout), (set, events, most, timeout))
 WRAP(FCHMOD, int, fchmod, (int fd, mode_t mode), (fd, mode))
 WRAP(FLOCK, int, flock, (int fd, int operation), (fd, operation))
@@ -155,9 +212,12 @@ WRAP(FSTATFS, int, fstatfs64, (int fd, struct statfs64 *status), (fd, status))
 WRAP(FTRUNCATE, int, ftruncate, (int fd, off_t length), (fd, length))
 WRAP(FTRUNCATE, int, ftruncate64, (int fd, off64_t length), (fd, length))
 WRAP(GETPEERNAME, int, getpeername, (int fd, struct sockaddr *name, socklen_t *length), (fd, name, length))
+WRAP(GETRLIMIT, int, getrlimit64, (__rlimit_resource_t which, struct rlimit64 *limit), (which, limit))
 WRAP(GETSOCKNAME, int, getsockname, (int fd, struct sockaddr *name, socklen_t *length), (fd, name, length))
 WRAP(GETSOCKOPT, int, getsockopt, (int fd, int level, int name, void *value, socklen_t *length), (fd, level, name, value, length))
+WRAP(ISATTY, int, isatty, (int fd), (fd))
 WRAP(LISTEN, int, listen, (int fd, int backlog), (fd, backlog))
+WRAP(MADVISE, int, madvise, (void *at, size_t length, int advice), (at, length, advice))
 WRAP(MEMFD_CREATE, int, memfd_create, (const char *name, unsigned int flags), (name, flags))
 WRAP(PIPE2, int, pipe2, (int ends[2], int flags), (ends, flags))
 WRAP(POLL, int, poll, (struct pollfd *set, nfds_t count, int timeout), (set, count, timeout))
@@ -169,6 +229,19 @@ WRAP(SOCKETPAIR, int, socketpair, (int domain, int type, int protocol, int ends[
 WRAP(STATX, int, statx, (int folder, const char *path, int flags, unsigned int mask, struct statx *status), (folder, path, flags, mask, status))
 WRAP(TCGETATTR, int, tcgetattr, (int fd, struct termios *settings), (fd, settings))
 WRAP(WAITID, int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), (type, id, info, options))
+
+WRAP_AS(IF_INDEXTONAME, char *, NULL, if_indextoname, (unsigned int index, char name[IF_NAMESIZE]), (index, name))
+WRAP_AS(IF_NAMETOINDEX, unsigned int, 0, if_nametoindex, (const char *name), (name))
+WRAP_AS(SBRK, void *, (void *) -1, sbrk, (intptr_t more), (more))
+WRAP_AS(PTHREAD_ATTR_INIT, int, errno, pthread_attr_init, (pthread_attr_t *settings), (settings))
+
+/* libuv asks so whether a number can be watched, in uv_poll_init(), which the shim calls. */
+int epoll_ctl(int set, int operation, int fd, struct epoll_event *event)
+{
+	REAL(epoll_ctl);
+	void *caller = operation == EPOLL_CTL_ADD && event->data.fd == -1 ? (void *) low : CALLER; /* no place in the shim */
+	return fails(EPOLL_CTL, caller) ? -1 : real(set, operation, fd, event);
+}
 
 /* close(2): the number is free even if the call fails. */
 int close(int fd)

@@ -3,11 +3,12 @@ import { constants } from 'node:os'
 
 const { EACCES, EAGAIN, EBADF, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINTR, EINVAL, EIO, EMFILE, ENFILE } =
   constants.errno
-const { ENOBUFS, ENOENT, ENOMEM, ENOSPC, ENOTCONN, EPERM, EPIPE, ESRCH } = constants.errno
+const { ENOBUFS, ENODEV, ENOENT, ENOMEM, ENOPROTOOPT, ENOSPC, ENOSYS, ENOTCONN, ENOTTY, ENXIO } = constants.errno
+const { EOPNOTSUPP, EPERM, EPIPE, ESRCH } = constants.errno
 /** Not among Node's constants. */
 const ETOOMANYREFS = 109
 
-/** By function: what its man page lists and the kernel reports in practice, without errors that only a wrong argument has. */
+/** By function: what its man page lists and the kernel reports in practice, an older one's answers included, without errors that only a wrong argument has. */
 export const FUNCTIONS: Record<string, number[]> = {
   accept4: [EAGAIN, EINTR, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM],
   bind: [EACCES, ENOMEM, EINVAL],
@@ -24,33 +25,40 @@ export const FUNCTIONS: Record<string, number[]> = {
   fstatfs: [ENOMEM, EIO],
   ftruncate: [ENOSPC, EINTR, EIO],
   getpeername: [ENOTCONN, ENOBUFS],
+  getrlimit: [EPERM],
   getsockname: [ENOBUFS],
-  getsockopt: [ENOMEM, EINVAL],
+  getsockopt: [ENOMEM, EINVAL, ENOPROTOOPT],
+  if_indextoname: [ENXIO],
+  if_nametoindex: [ENODEV, EMFILE],
   ioctl: [EIO, EPERM],
+  isatty: [ENOTTY, EIO],
   listen: [EACCES, ENOMEM],
+  madvise: [ENOMEM, EAGAIN],
   malloc: [ENOMEM],
-  memfd_create: [EMFILE, ENOMEM],
+  memfd_create: [EMFILE, ENOMEM, EINVAL],
   mmap: [ENOMEM, EPERM],
   open: [EMFILE, ENFILE, ENOENT, EACCES, EINTR, ENOMEM],
   pipe2: [EMFILE, ENFILE],
   poll: [EINTR, ENOMEM],
   prctl: [EPERM],
-  preadv2: [EAGAIN, EINTR, EIO],
+  preadv2: [EAGAIN, EINTR, EIO, EOPNOTSUPP],
+  pthread_attr_init: [ENOMEM],
   pthread_create: [EAGAIN],
-  pwritev2: [EAGAIN, EINTR, EIO, EPIPE],
+  pwritev2: [EAGAIN, EINTR, EIO, EPIPE, EOPNOTSUPP],
   read: [EAGAIN, EINTR, EIO],
   readlink: [ENOENT, EACCES, ENOMEM],
   realloc: [ENOMEM],
   recv: [EAGAIN, EINTR, ECONNRESET, ENOMEM],
   recvmsg: [EAGAIN, EINTR, ECONNRESET, ENOMEM, EBADF],
+  sbrk: [ENOMEM],
   send: [EAGAIN, EINTR, ECONNRESET, EPIPE, ENOBUFS, ENOMEM],
   sendmsg: [EAGAIN, EINTR, ECONNRESET, EPIPE, ENOBUFS, ENOMEM, EPERM, ETOOMANYREFS],
-  setsockopt: [ENOMEM, EPERM],
+  setsockopt: [ENOMEM, EPERM, ENOPROTOOPT],
   shutdown: [ENOTCONN],
   socket: [EMFILE, ENFILE, ENOBUFS, EACCES],
   socketpair: [EMFILE, ENFILE],
   statx: [ENOMEM, EACCES],
-  syscall: [EPERM, ESRCH, EMFILE, ENOMEM],
+  syscall: [EPERM, ESRCH, EMFILE, ENOMEM, ENOSYS],
   tcgetattr: [EIO],
   waitid: [EINTR],
   write: [EAGAIN, EINTR, EIO, EPIPE]

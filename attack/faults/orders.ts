@@ -15,8 +15,11 @@ export interface Order {
 
 const NONE = -1
 const HEAD = 24
-const CALLS_AT = 40
-const SIZE = CALLS_AT + 4 * 64
+const MOST = 64
+const SITES = 256
+const CALLS_AT = HEAD
+const SITES_AT = CALLS_AT + 4 * MOST
+const SIZE = SITES_AT + 8 * SITES
 
 export class Orders {
   readonly path: string
@@ -32,7 +35,7 @@ export class Orders {
 
   /** Counts calls from now on, and lets the ordered ones fail. */
   give(order: Order | undefined): void {
-    writeSync(this.#fd, Buffer.alloc(4 * 64), 0, 4 * 64, CALLS_AT)
+    writeSync(this.#fd, Buffer.alloc(4 * MOST), 0, 4 * MOST, CALLS_AT)
     const head = Buffer.alloc(HEAD)
     head.writeInt32LE(order === undefined ? NONE : NAMES.indexOf(order.name))
     head.writeInt32LE(order?.first ?? 0, 4)
@@ -51,6 +54,14 @@ export class Orders {
   get calls(): Map<string, number> {
     const counts = this.#read(CALLS_AT, NAMES.length)
     return new Map(NAMES.map((name, at) => [name, counts[at]!]))
+  }
+
+  /** Places in the shim that have called one of the functions, from the beginning on; with each, how many of its calls have failed. */
+  get sites(): Map<number, number> {
+    const table = this.#read(SITES_AT, 2 * SITES)
+    const sites = new Map<number, number>()
+    for (let at = 0; at < table.length; at += 2) if (table[at] !== 0) sites.set(table[at]!, table[at + 1]!)
+    return sites
   }
 
   close(): void {

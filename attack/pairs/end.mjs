@@ -3,8 +3,9 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as nap } from 'node:timers/promises'
 import { native } from '../../build/dist/os/native.js'
 import { PATIENCE, Round } from './round.mjs'
-import { announceShim } from './shim.mjs'
 
+/** For so many turns. */
+const CALM = 10
 const [, , name, side, folder] = process.argv
 const scenario = await import(`./scenarios/${name}.mjs`)
 /** What nobody caught, since the last round. */
@@ -13,12 +14,12 @@ process.on('uncaughtException', error => uncaught.push(`uncaught: ${error?.stack
 process.on('unhandledRejection', error => uncaught.push(`unhandled: ${error?.stack ?? error}`))
 process.on('disconnect', () => process.exit())
 
-if (process.env.FAULTS !== undefined) announceShim()
 const mine = side === 'far' ? await scenario.far(folder) : await scenario.near(folder)
 let round
 const commands = {
-  async prepare() {
-    round = new Round()
+  /** `mayFail`: something will be done to the round. `variant`: which of the scenario's. */
+  async prepare({ mayFail, variant }) {
+    round = new Round(mayFail, variant)
     await mine.prepare?.(round)
   },
   async run() {
@@ -33,7 +34,17 @@ const commands = {
     await round.finish()
     return { outcomes: round.outcomes, problems: round.problems }
   },
-  facts: () => facts(),
+  /** What is open when nothing is under way any more: it has not changed for some turns of the loop. */
+  async facts() {
+    let known
+    for (let calm = 0; calm < CALM; ) {
+      await nap(2)
+      const now = facts()
+      calm = native.pendingCloses() === 0 && now.open === known?.open && now.held === known.held ? calm + 1 : 0
+      known = now
+    }
+    return known
+  },
   /** Until as much is open as `before`; says what else is. */
   async settle(before) {
     const until = performance.now() + PATIENCE
@@ -59,7 +70,7 @@ process.on('message', async ({ command, given }) => {
   uncaught = []
   process.send(report)
 })
-process.send({ ready: true })
+process.send({ ready: true, variants: scenario.variants })
 
 function facts() {
   return { open: readdirSync('/proc/self/fd').length, held: native.held() }

@@ -23,10 +23,11 @@ interface Report {
   leak?: string
   open?: number
   held?: number
+  variants?: string[]
 }
 
-/** What was promised in a round, and 'ok' or the code of the error. */
-export type Outcomes = [what: string, outcome: string][]
+/** What was promised in a round, 'ok' or the code of the error, and its errno if it has one. */
+export type Outcomes = [what: string, outcome: string, errno?: number | null][]
 
 export interface Result {
   readonly problems: string[]
@@ -35,6 +36,10 @@ export interface Result {
 
 /** What happens to a round. */
 export interface Spoiler {
+  /** Promises of the round may be rejected, and passfd's limits of time are short. */
+  readonly mayFail?: boolean
+  /** Of the scenario's variants, if it has any. */
+  readonly variant?: string
   /** Called when all is prepared, as `near` begins. */
   begin?(): void | Promise<void>
   /** Called when `near` is through, before anything is checked. */
@@ -42,11 +47,11 @@ export interface Spoiler {
 }
 
 /** Rounds without a fault, before the open files of both processes are counted: what is opened once is open then. */
-const WARM_UP = 5
+const WARM_UP = 4
 /** With one new process. */
-const AGAIN = 2
+const AGAIN = 1
 /** How long an answer may take, in ms: every single promise of a round has its own, shorter limit. A process may be stopped for a minute. */
-const ANSWER = 180_000
+const ANSWER = 300_000
 
 function here(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url))
@@ -83,9 +88,11 @@ class End {
     return this.#child.pid!
   }
 
-  async ready(): Promise<void> {
-    const { thrown } = await this.#next()
+  /** Of the scenario's variants, all. */
+  async ready(): Promise<string[] | undefined> {
+    const { thrown, variants } = await this.#next()
     if (thrown !== undefined) throw new Error(thrown)
+    return variants
   }
 
   async ask(command: string, given?: unknown): Promise<Report> {
@@ -140,6 +147,8 @@ export interface Place {
 
 export class Ends {
   readonly folder: string
+  /** What `near` can be asked for, one in a round; if for nothing, it does them all. */
+  variants: string[] | undefined
   readonly #scenario: string
   readonly #environment: (side: Side, folder: string) => NodeJS.ProcessEnv
   readonly #command: readonly string[]
@@ -166,7 +175,8 @@ export class Ends {
   ): Promise<Ends> {
     const ends = new Ends(scenario, environment, place)
     try {
-      await Promise.all([ends.#ends.near.ready(), ends.#ends.far.ready()])
+      const [variants] = await Promise.all([ends.#ends.near.ready(), ends.#ends.far.ready()])
+      ends.variants = variants
       await ends.#warmUp(WARM_UP, ...SIDES)
     } catch (error) {
       await ends.close()
@@ -176,7 +186,7 @@ export class Ends {
   }
 
   /** A round: it is prepared, `near` does what the scenario is about, and what is left is checked. */
-  async round({ begin, end }: Spoiler = {}): Promise<Result> {
+  async round({ mayFail = false, variant, begin, end }: Spoiler = {}): Promise<Result> {
     const problems: string[] = []
     const ask = async (side: Side, command: string, given?: unknown): Promise<Report> => {
       const report = await this.#ends[side].ask(command, given)
@@ -186,8 +196,9 @@ export class Ends {
       if (leak !== undefined) problems.push(`${side} leaves open ${leak}`)
       return report
     }
-    const both = (command: string): Promise<Report[]> => Promise.all(SIDES.map(side => ask(side, command)))
-    await both('prepare')
+    const both = (command: string, given?: unknown): Promise<Report[]> =>
+      Promise.all(SIDES.map(side => ask(side, command, given)))
+    await both('prepare', { mayFail, variant })
     await begin?.()
     await ask('near', 'run')
     await end?.()
@@ -230,7 +241,7 @@ export class Ends {
 
   async close(): Promise<void> {
     await Promise.all(SIDES.map(side => this.#ends[side].close()))
-    rmSync(this.folder, { recursive: true })
+    rmSync(this.folder, { recursive: true, force: true })
   }
 
   #make(side: Side): End {
@@ -239,11 +250,24 @@ export class Ends {
 
   /** Rounds that must succeed; afterwards every round of these processes must end with as much open as now. */
   async #warmUp(rounds: number, ...sides: Side[]): Promise<void> {
-    for (let turn = 0; turn < rounds; turn++) {
-      const problems = problemsOf(await this.round())
-      if (problems.length > 0) throw new Error(`${this.#scenario} fails without a fault: ${problems.join('; ')}`)
+    for (let turn = 0; turn < rounds; turn++) await this.#harmless()
+    // What was still open for a moment then is not open after one more round
+    for (let turn = 0, isSure = false; !isSure && turn < WARM_UP; turn++) {
+      const before = await this.#facts(sides)
+      await this.#harmless()
+      const after = await this.#facts(sides)
+      isSure = sides.every((_, at) => before[at]!.open === after[at]!.open && before[at]!.held === after[at]!.held)
+      for (const [at, side] of sides.entries()) this.#before[side] = after[at]!
     }
-    for (const side of sides) this.#before[side] = await this.#ends[side].ask('facts')
+  }
+
+  #facts(sides: Side[]): Promise<Report[]> {
+    return Promise.all(sides.map(side => this.#ends[side].ask('facts')))
+  }
+
+  async #harmless(): Promise<void> {
+    const problems = problemsOf(await this.round())
+    if (problems.length > 0) throw new Error(`${this.#scenario} fails without a fault: ${problems.join('; ')}`)
   }
 }
 

@@ -2,8 +2,10 @@
 import { writeSync } from 'node:fs'
 import { Descriptor } from '../../build/dist/index.js'
 
-/** How long anything may take, in ms. Calls that fail a thousand times in a row, and the waits of accept loops, are within it. */
-export const PATIENCE = Number(process.env.PATIENCE ?? 10_000)
+/** How long anything may take, in ms. It ends only a round that has found something, so that a machine with other work does not look like a fault. */
+export const PATIENCE = Number(process.env.PATIENCE ?? 60_000)
+/** For the limits that a program gives passfd, in a round to which nothing is done. */
+const AMPLE = 30_000
 
 /** Errors that a program may get: passfd's own, the system's, and Node's for a stream or a request that has ended. */
 const isNamed = error =>
@@ -13,13 +15,26 @@ const isNamed = error =>
 let ids = 0
 
 export class Round {
-  /** [what, 'ok' or the error's code] */
+  /** [what, 'ok' or the error's code, and its errno if it has one] */
   outcomes = []
   problems = []
   /** The process at the far end has been killed. */
   alone = false
+  /** Of those that the scenario has, if it has any. */
+  variant
+  #mayFail
   #pipes = []
   #closers = []
+
+  constructor(mayFail, variant) {
+    this.#mayFail = mayFail
+    this.variant = variant
+  }
+
+  /** A limit of time for passfd: so many ms in a round that may fail, and ample time in one that must succeed. */
+  limit(ms) {
+    return this.#mayFail ? ms : AMPLE
+  }
 
   /** Waits until `promise` is settled, as it must be; gives its value, or undefined if it was rejected by an error that has a code. */
   async settled(what, promise) {
@@ -58,7 +73,7 @@ export class Round {
   }
 
   failed(what, error) {
-    this.outcomes.push([what, error?.code ?? error?.name ?? 'an error'])
+    this.outcomes.push([what, error?.code ?? error?.name ?? 'an error', error?.errno ?? error?.cause?.errno])
     if (!isNamed(error)) this.problems.push(`${what} fails without a code: ${error?.stack ?? error}`)
   }
 

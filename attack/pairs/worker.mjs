@@ -1,9 +1,7 @@
 // The worker of scenarios/prefork.mjs.
 import http from 'node:http'
 import { joinSupervisor } from '../../build/dist/prefork/index.js'
-import { announceShim } from './shim.mjs'
 
-if (process.env.FAULTS !== undefined) announceShim()
 const worker = await joinSupervisor()
 await worker.listen(
   'web',

@@ -23,7 +23,7 @@ process.on('message', async ({ how, moment }) => {
     return
   }
   const problems = []
-  const round = new Round()
+  const round = new Round(true)
   round.alone = true
   await far.prepare?.(round)
   try {

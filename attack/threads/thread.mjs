@@ -12,7 +12,7 @@ for (let number = 0; number < AT_ONCE; number++) void goOn(await scenario.near(f
 
 async function goOn(near, tells) {
   for (let number = 0; ; number++) {
-    const round = new Round()
+    const round = new Round(true)
     await near.prepare?.(round)
     await near.run(round)
     await round.finish()

@@ -3,11 +3,15 @@ import { join } from 'node:path'
 import { connect, Descriptor, listen } from '../../../build/dist/index.js'
 import { writeId } from '../round.mjs'
 
-const OPTIONS = { handshakeTimeout: 1000, closeTimeout: 1000, requestTimeout: 2000 }
+const optionsOf = round => ({
+  handshakeTimeout: round.limit(1000),
+  closeTimeout: round.limit(1000),
+  requestTimeout: round.limit(2000)
+})
 const LARGE = Buffer.alloc(300_000, 7)
 
 export async function far(folder) {
-  const server = await listen(join(folder, 'socket'), OPTIONS)
+  const server = await listen(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('channel', channel => {
     channel.serve(async ({ value: { id, pipe, bytes, refuse, lend } }) => {
@@ -31,7 +35,7 @@ export function near(folder) {
       pipes = Array.from({ length: 12 }, () => round.pipe())
     },
     async run(round) {
-      const channel = await round.settled('connect', connect(join(folder, 'socket'), OPTIONS))
+      const channel = await round.settled('connect', connect(join(folder, 'socket'), optionsOf(round)))
       if (channel === undefined) return
       channel.on('returned', ({ value, state }) => {
         if (value.id === undefined || !['unsent', 'unconfirmed', 'refused'].includes(state))

@@ -4,11 +4,15 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { Connection, connect, listen } from '../../../build/dist/index.js'
 
-const OPTIONS = { handshakeTimeout: 1000, closeTimeout: 1000, requestTimeout: 2000 }
+const optionsOf = round => ({
+  handshakeTimeout: round.limit(1000),
+  closeTimeout: round.limit(1000),
+  requestTimeout: round.limit(2000)
+})
 
 export async function far(folder) {
   const target = net.createServer(socket => socket.on('error', () => {}).on('data', data => socket.end(data)))
-  const server = await listen(join(folder, 'socket'), OPTIONS)
+  const server = await listen(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('channel', channel =>
     channel.serve(({ value: { connection } }) => {
@@ -47,7 +51,7 @@ export async function near(folder) {
       })
     },
     async run(round) {
-      const channel = await round.settled('connect', connect(join(folder, 'socket'), OPTIONS))
+      const channel = await round.settled('connect', connect(join(folder, 'socket'), optionsOf(round)))
       if (channel === undefined) return
       client.write('hello')
       const connection = await round.attempt('take', () => Connection.take(round.socket))

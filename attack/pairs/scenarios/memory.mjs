@@ -3,10 +3,14 @@ import { join } from 'node:path'
 import { connect, listen } from '../../../build/dist/index.js'
 import { MemoryPool, PoolReader, SharedMemory } from '../../../build/dist/memory/index.js'
 
-const OPTIONS = { handshakeTimeout: 1000, closeTimeout: 1000, requestTimeout: 2000 }
+const optionsOf = round => ({
+  handshakeTimeout: round.limit(1000),
+  closeTimeout: round.limit(1000),
+  requestTimeout: round.limit(2000)
+})
 
 export async function far(folder) {
-  const server = await listen(join(folder, 'socket'), OPTIONS)
+  const server = await listen(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('channel', channel => {
     const reader = new PoolReader()
@@ -30,7 +34,7 @@ export async function far(folder) {
 export function near(folder) {
   return {
     async run(round) {
-      const channel = await round.settled('connect', connect(join(folder, 'socket'), OPTIONS))
+      const channel = await round.settled('connect', connect(join(folder, 'socket'), optionsOf(round)))
       if (channel === undefined) return
       const memory = await round.attempt('create', () => SharedMemory.create(8192))
       if (memory !== undefined) {
@@ -42,7 +46,9 @@ export function near(folder) {
       const pool = await round.attempt('pool', () => new MemoryPool({ slots: 2, slotSize: 4096 }))
       if (pool !== undefined) {
         for (let number = 1; number <= 4; number++) {
-          const slot = await round.attempt('acquire', () => pool.acquire({ signal: AbortSignal.timeout(3000) }))
+          const slot = await round.attempt('acquire', () =>
+            pool.acquire({ signal: AbortSignal.timeout(round.limit(3000)) })
+          )
           if (slot === undefined) break
           slot.bytes[0] = number
           const reply = await round.attempt('loan', () =>

@@ -4,7 +4,7 @@ import { connectPackets, listenPackets } from '../../../build/dist/stream/index.
 import { writeId } from '../round.mjs'
 
 export async function far(folder) {
-  const server = await listenPackets(join(folder, 'socket'), { handshakeTimeout: 1000 })
+  const server = await listenPackets(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('connection', socket => {
     socket.on('message', ({ bytes, descriptors }) => {

@@ -24,14 +24,14 @@ export function near(folder) {
         workers: 1,
         listeners: { web: { path: socketPath } },
         balance: number++ % 2 === 0 ? 'shared' : { dispatch: 'round-robin' },
-        stopTimeout: 1000
+        stopTimeout: round.limit(1000)
       })
       supervisor.on('report', () => {})
       round.later(() => supervisor.kill())
       const started = await round.attempt('start', () => supervisor.start().then(() => true))
       if (!started) return
       await round.attempt('reload', () => supervisor.reload())
-      await round.attempt('request', () => request(socketPath))
+      await round.attempt('request', () => request(socketPath, round.limit(3000)))
     },
     async check(round) {
       await round.settled('stop', supervisor.stop())
@@ -39,10 +39,10 @@ export function near(folder) {
   }
 }
 
-function request(socketPath) {
+function request(socketPath, timeout) {
   return new Promise((resolve, reject) => {
     http
-      .get({ socketPath, agent: false, timeout: 3000 }, response =>
+      .get({ socketPath, agent: false, timeout }, response =>
         response
           .resume()
           .on('end', () => resolve(response.statusCode))

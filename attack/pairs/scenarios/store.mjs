@@ -26,7 +26,10 @@ export function near(folder) {
   return {
     async run(round) {
       const name = `name-${++names}`
-      const client = await round.settled('connect', connectStore(join(folder, 'socket'), { reconnectTimeout: 2000 }))
+      const client = await round.settled(
+        'connect',
+        connectStore(join(folder, 'socket'), { reconnectTimeout: round.limit(2000) })
+      )
       if (client === undefined) return
       const made = await round.attempt('memfd', () => Descriptor.memfd('stored', { size: 10 }))
       if (made !== undefined) {

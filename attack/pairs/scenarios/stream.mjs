@@ -7,7 +7,7 @@ const DIGITS = 8
 const ANSWER = 'received'
 
 export async function far(folder) {
-  const server = await listen(join(folder, 'socket'), { handshakeTimeout: 1000 })
+  const server = await listen(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('connection', stream => serve(stream).catch(() => stream.destroy()))
   return {}

@@ -35,10 +35,10 @@ export function near(folder) {
   return {
     async run(round) {
       await round.settled('ready', notify({ ready: true, status: 'serving' }))
-      await round.settled('barrier', barrier({ timeout: 1000 }))
+      await round.settled('barrier', barrier({ timeout: round.limit(1000) }))
       const made = await round.attempt('memfd', () => Descriptor.memfd('stored'))
       if (made !== undefined) {
-        await round.settled('store', storeDescriptor('kept', made, { timeout: 1500 }))
+        await round.settled('store', storeDescriptor('kept', made, { timeout: round.limit(1500) }))
         made.close()
       }
       await round.settled('remove', removeStored('kept'))

@@ -3,11 +3,12 @@ import { createServer, connect as dial } from 'node:net'
 import { join } from 'node:path'
 import { takeOver } from '../../../build/dist/takeover/index.js'
 
-const OPTIONS = { exit: false, signals: false, idleGrace: 0, freezeTimeout: 2000 }
+const OPTIONS = { exit: false, signals: false, idleGrace: 0 }
 
-async function seated(folder) {
+async function seated(folder, round) {
   const seat = await takeOver({
     ...OPTIONS,
+    freezeTimeout: round.limit(2000),
     path: join(folder, 'seat'),
     listeners: { web: { path: join(folder, 'web') } }
   })
@@ -20,7 +21,7 @@ const naming = name => createServer(socket => socket.on('error', () => {}).end(n
 export function far(folder) {
   return {
     async prepare(round) {
-      const seat = await seated(folder)
+      const seat = await seated(folder, round)
       await seat.listen('web', naming('far'))
       await seat.ready({ freeze: () => ({ visits: 7 }) })
       round.later(() => seat.stop())
@@ -33,7 +34,7 @@ export function near(folder) {
   return {
     async run(round) {
       serves = false
-      const seat = await round.settled('seat', seated(folder))
+      const seat = await round.settled('seat', seated(folder, round))
       if (seat === undefined) return
       round.later(() => seat.stop())
       const listening = await round.attempt('listen', async () => {
