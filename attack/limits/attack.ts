@@ -188,6 +188,7 @@ class Limited {
       })()
     }
     const result = await this.#ends.round({
+      mayFail: true,
       async begin() {
         if (moment > 0) timer = setTimeout(take, moment)
         else {
