@@ -12,7 +12,7 @@ import {
 } from '../../test/system/load/clients.ts'
 import { type Attack, chosenOf, type Outcome, type Row, type Settings } from '../attack.ts'
 import { FAULTS, type Fault } from './faults.ts'
-import { Hands } from './hands.ts'
+import { Hands, refusalsOf } from './hands.ts'
 import { isOurs, KINDS, type Kind, type Place, Server } from './servers.ts'
 
 const TIMES = FAULTS.flatMap(fault => KINDS.filter(kind => fault.suits(kind)).map(() => fault.times)).reduce(
@@ -23,6 +23,9 @@ const TIMES = FAULTS.flatMap(fault => KINDS.filter(kind => fault.suits(kind)).ma
 const FEWEST = 3
 /** Of the clients of every row, in ms: between an answer and the next request. */
 const THINK = 25
+/** After so many ms a request is late. Of a datagram it is certain sooner. */
+const PATIENCE = 60_000
+const DATAGRAM_PATIENCE = 20_000
 const NONE: Counts = { answered: 0, refused: 0, reset: 0, empty: 0, timedOut: 0, wrong: 0 }
 
 export const chaos: Attack = {
@@ -153,7 +156,8 @@ async function attackServer(
     const load = startLoad(t, {
       mix: mixOf(server.place, fault.clients),
       ...(several && { from: 'several' }),
-      most: 100_000
+      most: 100_000,
+      refusals: !fault.refuses
     })
     const loads: Load[] = [load]
     if (fault.idle !== undefined) loads.push(await startIdle(t, server.place, fault.idle, several))
@@ -173,7 +177,7 @@ async function attackServer(
       failures.push(...counted.failures)
       if (index === 1) idle = counted.idle
     }
-    problems.push(...(await server.end()))
+    problems.push(...(await server.end(fault.writes)))
   } catch (error) {
     problems.push((error as Error).message)
   } finally {
@@ -197,14 +201,16 @@ async function attackServer(
     late: timedOut,
     kills: hands.kills,
     'in hands': hands.count,
-    'lost of these': failures.length - unexplained.length,
+    'lost of these': failures.filter(({ outcome }) => outcome !== 'refused').length - unexplained.length,
     'lost otherwise': unexplained.length,
     seconds: Math.round((performance.now() - begun) / 1000),
     ...(idle === undefined ? {} : { 'idle kept': idle.kept, 'idle closed': idle.ended })
   }
   if (lost.length > 0)
     problems.push(`${lost.length} requests are lost that no killed process had: ${JSON.stringify(lost.slice(0, 4))}`)
-  if (refused > 0 && !fault.refuses) problems.push(`${refused} requests are refused`)
+  const refusals = refusalsOf(failures)
+  if (refusals.length > 0)
+    problems.push(`${refusals.length} requests are refused: ${JSON.stringify(refusals.slice(0, 4))}`)
   if (answered === 0) problems.push('nothing is served')
   if (idle !== undefined && isOurs(kind) && idle.ended > 0) problems.push(`${idle.ended} idle connections are closed`)
   if (isOurs(kind))
@@ -229,11 +235,11 @@ export function mixOf(place: Place, more: readonly Mix[] = []): Mix[] {
     { kind: 'close', ...tls, tls: 'psk', name: 'TLS' },
     { kind: 'http2', ...http2, most: 20, name: 'HTTP/2' },
     { kind: 'raw', clients: 2, ...raw, name: 'raw' },
-    { kind: 'udp', host: udp.address, port: udp.port, name: 'udp' },
-    { kind: 'udp', host: udp6.address, port: udp6.port, name: 'udp, IPv6' },
+    { kind: 'udp', host: udp.address, port: udp.port, name: 'udp', timeout: DATAGRAM_PATIENCE },
+    { kind: 'udp', host: udp6.address, port: udp6.port, name: 'udp, IPv6', timeout: DATAGRAM_PATIENCE },
     ...more.map(one => ({ ...one, ...(one.name?.endsWith('IPv6') ? http6 : http) }))
   ]
-  return mix.map(one => ({ think: THINK, ...one }))
+  return mix.map(one => ({ think: THINK, timeout: PATIENCE, ...one }))
 }
 
 /** So many connections that are open and have asked once. */

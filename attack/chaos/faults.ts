@@ -23,6 +23,8 @@ export interface Fault {
   once(scene: Scene, turn: number): Promise<void>
   /** Nobody serves meanwhile: clients may be refused. */
   readonly refuses?: boolean
+  /** What processes may write to stderr because of it. */
+  readonly writes?: string
   /** What the documentation says of connections that were there while a process got no descriptors, if they may fail. */
   readonly documented?: (kind: Kind) => string | undefined
   /** Clients beside those of every row, and all that connections of the first kind do is wait until the end. */
@@ -169,7 +171,11 @@ export const FAULTS: readonly Fault[] = [
     name: 'limit',
     times: 50,
     suits: severalWorkers,
-    once: async scene => starve(scene, await anyWorker(scene)),
+    async once(scene) {
+      await starve(scene, await anyWorker(scene))
+      await scene.load.more(30)
+    },
+    writes: 'ERR_PASSFD_DESCRIPTORS_TRUNCATED',
     documented: ({ balance }) =>
       balance === 'per-worker' || balance === 'shared'
         ? 'at its limit of open files a worker closes waiting connections without an answer, as Node does'
@@ -192,7 +198,8 @@ export const FAULTS: readonly Fault[] = [
       server.write('boot', '')
       await server.ask('ready', server.workerCount, pid)
     },
-    options: { readyTimeout: 15_000 }
+    writes: 'it fails at its start',
+    options: { readyTimeout: 20_000 }
   },
   {
     name: 'supervisor',

@@ -16,6 +16,14 @@ interface Kill {
 
 type Killer = ReturnType<typeof startKiller>
 
+/** HTTP/2 streams that began when the server had announced its end: the client may send the request elsewhere (RFC 9113, 8.7). */
+const REFUSED_STREAM = 'REFUSED_STREAM'
+
+/** Refusals that only a server which has ended may give. */
+export function refusalsOf(failures: readonly Failure[]): Failure[] {
+  return failures.filter(({ outcome, code }) => outcome === 'refused' && code !== REFUSED_STREAM)
+}
+
 export class Hands {
   readonly #killer: Killer
   readonly #kills: Kill[] = []
@@ -82,6 +90,7 @@ export class Hands {
     let unix = this.#sum('unix')
     let datagrams = this.#sum('datagrams')
     return failures.filter(failure => {
+      if (failure.outcome === 'refused') return false
       const { kind, address, port, opened = 0, at, outcome } = failure
       if (kind.endsWith('unix')) return unix-- <= 0
       if (kind.startsWith('udp')) return outcome !== 'timedOut' || !(ends || datagrams-- > 0)

@@ -3,6 +3,8 @@
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+// Servers load it at the first WebSocket, and a process at its limit of open files can't
+import 'ws'
 import { serverOf } from '../../test/system/load/answers.mjs'
 
 export const place = JSON.parse(process.argv[2])

@@ -8,7 +8,7 @@ import { type Failure, type Mix, startLoad } from '../../test/system/load/client
 import { type Attack, chosenOf, type Outcome, type Row, type Settings } from '../attack.ts'
 import { mixOf } from '../chaos/attack.ts'
 import { FAULTS } from '../chaos/faults.ts'
-import { Hands } from '../chaos/hands.ts'
+import { Hands, refusalsOf } from '../chaos/hands.ts'
 import { newPlace, Server, within } from '../chaos/servers.ts'
 import { type Facts, kindsOf, look } from './processes.ts'
 
@@ -24,15 +24,19 @@ const OPERATIONS: readonly (readonly [weight: number, name: string])[] = [
 ]
 const USES = ['channel', 'memory', 'shared', 'store', 'stream', 'datagram']
 /** At most, whatever the load: what a process has open at rest, its connections, and two generations of workers. */
-const MOST_OPEN: Record<Facts['role'], number> = { supervisor: 250, worker: 200, peer: 250, store: 200 }
+const MOST_OPEN: Record<Facts['role'], number> = { supervisor: 250, worker: 200, peer: 250, store: 400 }
 /** MiB. */
 const MOST_RSS = 250
 /** MiB that processes that live as long as the run may have more at its end than after its warm-up. */
 const MOST_GROWTH = 24
 /** ms. No operation blocks a process for longer than 1,500 ms, and a busy machine adds to that. */
-const MOST_DELAY = 10_000
-/** One fault is told each second. */
+const MOST_DELAY = 30_000
+
 const MOST_FOUND = 30
+/** Of the starts that fail in `boot` the first ones crash. Others would wait for `readyTimeout`. */
+const CRASHING = 2
+/** ms after which a request is late, also on a machine that has much else to do. */
+const LATE = 200_000
 /** The part of the run that warms up. */
 const WARM_UP = 0.2
 
@@ -78,7 +82,7 @@ async function run(settings: Settings): Promise<Outcome> {
   const hands = new Hands(startKiller(t, 'unix'))
   const peers = await Promise.all((['peer', 'store'] as const).map(role => startPeer(place.folder, role)))
   const kind = { name: 'soak', program: 'prefork', balance: 'per-worker', worker: '../../soak/worker.mjs' } as const
-  const options = { hangTimeout: 30_000, heartbeat: 500, readyTimeout: 30_000, balance: random.pick(BALANCES) }
+  const options = { hangTimeout: 60_000, heartbeat: 500, readyTimeout: 120_000, balance: random.pick(BALANCES) }
   let server: Server | undefined
   const watch = new Watch(place.folder, report)
   try {
@@ -90,7 +94,11 @@ async function run(settings: Settings): Promise<Outcome> {
       think: 40,
       ...place.listeners.http
     }))
-    const load = startLoad(t, { mix: [...mixOf(place), ...uses], most: 1_000_000 })
+    const load = startLoad(t, {
+      mix: [...mixOf(place), ...uses].map(one => ({ ...one, timeout: LATE })),
+      most: 1_000_000,
+      refusals: true
+    })
     await load.more(100)
     const failures: Failure[] = []
     let isOver = false
@@ -103,12 +111,13 @@ async function run(settings: Settings): Promise<Outcome> {
         const lost = hands.unexplained(failures, false)
         for (const failure of lost.slice(0, 20))
           report(`a request is lost that no killed process had: ${JSON.stringify(failure)}`)
-        if (total.refused > 0) report('clients are refused')
+        for (const failure of refusalsOf(failures).slice(0, 20))
+          report(`a client is refused: ${JSON.stringify(failure)}`)
         counts.checks += watch.check()
         counts.seconds++
         if (counts.seconds % 60 === 0)
           log(
-            `${counts.seconds} s, ${counts.operations} operations, ${total.answered} served, ${failures.length} failed, ${lost.length} lost`
+            `${counts.seconds} s, ${counts.operations} operations, ${total.answered} served, ${failures.length - total.refused} failed, ${lost.length} lost, ${total.refused} refused`
           )
       }
     })()
@@ -119,7 +128,7 @@ async function run(settings: Settings): Promise<Outcome> {
     while (counts.operations < count && performance.now() < end) {
       const name = random.weighted(operations)
       await FAULTS.find(fault => fault.name === name)!
-        .once(scene, counts.operations)
+        .once(scene, counts.operations % CRASHING)
         .catch(error => report(`${name}: ${error.message}`))
       counts.operations++
       await new Promise(resolve => setTimeout(resolve, random.magnitude(10, 2000)))
@@ -133,9 +142,9 @@ async function run(settings: Settings): Promise<Outcome> {
     counts.requests = Object.values(total).reduce((sum, value) => sum + value, 0)
     counts.served = total.answered
     counts['in the hands of killed processes'] = hands.count
-    counts['lost of these'] = all.length - lost.length
+    counts['lost of these'] = all.length - total.refused - lost.length
     counts['lost otherwise'] = lost.length
-    for (const left of await server.end()) report(left)
+    for (const left of await server.end('it fails at its start')) report(left)
     watch.end()
     for (const { child, exit } of peers) {
       child.stdin!.end()

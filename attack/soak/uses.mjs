@@ -7,7 +7,7 @@ import { connectStore } from '../../build/dist/store/index.js'
 import { connect as connectStream } from '../../build/dist/stream/index.js'
 
 /** Of an entry that its worker has left, because it was killed, in ms. */
-const TTL = 5000
+const TTL = 120_000
 
 /** A file in memory that contains the text. */
 async function holding(text) {

@@ -6,7 +6,7 @@ import { serve, Workers } from '../obey.mjs'
 import { answerDatagrams, begin, place, servers } from '../place.mjs'
 
 /** ms, as a program's own would be. */
-const READY = 8000
+const READY = 15_000
 
 if (cluster.isPrimary) await lead()
 else await work()

@@ -35,7 +35,7 @@ async function lead() {
     exec_mode: 'cluster',
     instances: count,
     wait_ready: true,
-    listen_timeout: 8000,
+    listen_timeout: 15_000,
     kill_timeout: 10_000,
     min_uptime: 100,
     max_restarts: 1_000_000,

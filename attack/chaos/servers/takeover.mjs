@@ -8,8 +8,8 @@ await begin()
 const seat = await takeOver({
   path: `${folder}/takeover`,
   listeners: { ...listeners, unix, udp: { type: 'udp4', ...udp }, udp6: { type: 'udp6', ...udp6 } },
-  idleGrace: 2000,
-  attemptTimeout: 8000
+  idleGrace: 10_000,
+  attemptTimeout: 15_000
 })
 for (const [name, server] of servers(seat.signal)) await seat.listen(name, server)
 const descriptors = ['udp', 'udp6'].map(name => seat.descriptor(name))

@@ -6,6 +6,7 @@
 //   timeout               ms after which a request counts as timed out; default 20,000
 //   from                  'several': each client has an address of its own, of 127.0.1.0/24
 //   most                  how many failures it lists; default 100
+//   refusals              true: among them requests that were refused
 //   mix                   [{ kind, name, clients, think, pause, size, events, most, expect, requests, query }]: see KINDS and DEFAULTS; each may have
 //                         host, port, path, tls and timeout of its own
 //   seconds               when it ends by itself; otherwise when all clients have made their requests, or at the line `end` on stdin
@@ -49,7 +50,7 @@ const REST = 20
 const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EAGAIN'])
 const RESET = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED'])
 
-const { mix, seconds, most: mostFailures = 100, from, ...target } = JSON.parse(process.argv[2])
+const { mix, seconds, most: mostFailures = 100, refusals = false, from, ...target } = JSON.parse(process.argv[2])
 // Loading it costs as much as to start Node
 const { WebSocket } = mix.some(({ kind }) => kind === 'webSocket') ? await import('ws') : {}
 const nameOf = ({ kind, name = kind }) => name
@@ -427,7 +428,7 @@ const KINDS = {
 function count(name, outcome, detail) {
   counts.get(name)[outcome]++
   total[outcome]++
-  if (outcome !== 'answered' && outcome !== 'refused' && failures.length < mostFailures)
+  if (outcome !== 'answered' && (refusals || outcome !== 'refused') && failures.length < mostFailures)
     failures.push({ kind: name, outcome, ...detail })
   while (goals.length > 0 && total[goals[0].of] >= goals[0].at) console.log(goals.shift().line)
 }

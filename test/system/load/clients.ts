@@ -53,6 +53,8 @@ export interface LoadOptions extends Partial<Place> {
   seconds?: number
   /** How many failures it lists; default 100. */
   most?: number
+  /** Among them are requests that were refused. */
+  refusals?: boolean
   /** Each client has an address of its own, of 127.0.1.0/24. */
   from?: 'several'
 }
