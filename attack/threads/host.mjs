@@ -1,8 +1,7 @@
 // node host.mjs SCENARIO FOLDER: the far end of a scenario, and again and again a thread with the near end, which ends in the midst of it.
-import { readdirSync } from 'node:fs'
 import { setTimeout as nap } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { native } from '../../build/dist/os/native.js'
+import { backTo, calmOpenFiles } from '../pairs/open-files.mjs'
 import { PATIENCE, Round } from '../pairs/round.mjs'
 
 const [, , name, folder] = process.argv
@@ -18,7 +17,7 @@ process.on('message', async ({ how, moment }) => {
   if (how === undefined) {
     // What is open after some rounds is what must be open after each further one
     await far.tidy?.()
-    before = facts()
+    before = await calmOpenFiles()
     process.send({ problems: [] })
     return
   }
@@ -71,15 +70,7 @@ async function endOf(how, moment) {
 }
 
 async function left() {
-  const until = performance.now() + PATIENCE
-  for (;;) {
-    const now = native.pendingCloses() === 0 ? facts() : undefined
-    if (now?.open === before.open && now.held === before.held) return []
-    if (performance.now() > until) return [`${JSON.stringify(now)} are open instead of ${JSON.stringify(before)}`]
-    await nap(1)
-  }
-}
-
-function facts() {
-  return { open: readdirSync('/proc/self/fd').length, held: native.held() }
+  const { open, leak } = await backTo(before)
+  if (leak === undefined) before.open = open
+  return leak === undefined ? [] : [leak]
 }

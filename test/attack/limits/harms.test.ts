@@ -32,7 +32,11 @@ testInCiIf(
     const ground = await Ground.make(tools, USER)
     const { folder, command, environment } = ground
     const [execPath = '', ...execArgv] = [...command, process.execPath]
-    const child = fork(probe, [folder], { execPath, execArgv, env: { ...process.env, ...environment } })
+    const child = fork(probe, [folder], {
+      execPath,
+      execArgv: [...execArgv, '--expose-gc'],
+      env: { ...process.env, ...environment }
+    })
     await once(child, 'message')
     const exit = once(child, 'exit')
     const ask = async (name: string): Promise<string> => {
