@@ -4,6 +4,7 @@ import { chaos } from './chaos/attack.ts'
 import { faults } from './faults/attack.ts'
 import { flat } from './flat/attack.ts'
 import { fuzz } from './fuzz/attack.ts'
+import { hostile } from './hostile/attack.ts'
 import { kills } from './kills/attack.ts'
 import { limits } from './limits/attack.ts'
 import { soak } from './soak/attack.ts'
@@ -16,6 +17,7 @@ export const ATTACKS: Record<string, Attack> = {
   faults,
   flat,
   fuzz,
+  hostile,
   kills,
   limits,
   soak,

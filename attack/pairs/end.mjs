@@ -28,6 +28,8 @@ const commands = {
   },
   async finish() {
     await round.finish()
+    // What a hostile peer may put into a store stays there
+    if (process.env.HOSTILE !== undefined) await mine.tidy?.()
     return { outcomes: round.outcomes, problems: round.problems }
   },
   /** What is open when nothing is under way any more. */

@@ -107,7 +107,8 @@ export function writeId(descriptor, id) {
   try {
     writeSync(descriptor.borrow(), `${id}\n`)
   } catch (error) {
-    if (error.code !== 'EPIPE') throw error // the process that reads it was killed
+    // The process that reads it was killed; and whoever keeps to no rule has sent something else
+    if (error.code !== 'EPIPE' && process.env.HOSTILE === undefined) throw error
   }
 }
 

@@ -11,7 +11,11 @@ const optionsOf = round => ({
 })
 
 export async function far(folder) {
-  const target = net.createServer(socket => socket.on('error', () => {}).on('data', data => socket.end(data)))
+  const target = net.createServer(socket => {
+    socket.on('error', () => {}).on('data', data => socket.end(data))
+    // A hostile peer may keep the other end for ever
+    if (process.env.HOSTILE !== undefined) socket.setTimeout(200, () => socket.destroy())
+  })
   const server = await listen(join(folder, 'socket'))
   server.on('acceptError', () => {})
   server.on('channel', channel =>
