@@ -1,16 +1,15 @@
 /** One server for a long time, under everything that may happen to it in turn. Each second it is looked at. */
-import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { startKiller } from '../../test/helpers/prefork.ts'
 import { type Running, start } from '../../test/helpers/process.ts'
 import { Random } from '../../test/helpers/random.ts'
 import { type Failure, type Mix, startLoad } from '../../test/system/load/clients.ts'
-import { type Attack, chosenOf, type Outcome, type Row, type Settings } from '../attack.ts'
+import { type Attack, chosenOf, type Outcome, type Settings } from '../attack.ts'
 import { mixOf } from '../chaos/attack.ts'
 import { FAULTS } from '../chaos/faults.ts'
 import { Hands, refusalsOf } from '../chaos/hands.ts'
 import { newPlace, Server, within } from '../chaos/servers.ts'
-import { type Facts, kindsOf, look } from './processes.ts'
+import { filesOf, Watch } from './watch.ts'
 
 /** What is done in turn, and how often in comparison. */
 const OPERATIONS: readonly (readonly [weight: number, name: string])[] = [
@@ -23,15 +22,7 @@ const OPERATIONS: readonly (readonly [weight: number, name: string])[] = [
   [1, 'boot']
 ]
 const USES = ['channel', 'memory', 'shared', 'store', 'stream', 'datagram']
-/** At most, whatever the load: what a process has open at rest, its connections, and two generations of workers. */
-const MOST_OPEN: Record<Facts['role'], number> = { supervisor: 250, worker: 200, peer: 250, store: 400 }
-/** MiB. */
-const MOST_RSS = 250
-/** MiB that processes that live as long as the run may have more at its end than after its warm-up. */
-const MOST_GROWTH = 24
-/** ms. No operation blocks a process for longer than 1,500 ms, and a busy machine adds to that. */
-const MOST_DELAY = 30_000
-
+/** Reports of one run. */
 const MOST_FOUND = 30
 /** Of the starts that fail in `boot` the first ones crash. Others would wait for `readyTimeout`. */
 const CRASHING = 2
@@ -151,7 +142,7 @@ async function run(settings: Settings): Promise<Outcome> {
       const { code, stderr } = await within(exit, 'the end of a peer')
       if (code !== 0 || stderr !== '') report(`a peer ends with ${code}: ${stderr.slice(0, 1000)}`)
     }
-    const left = readdirSync(place.folder).filter(name => !/^(?:boot|block|delay-\d+|datagrams-\d+)$/.test(name))
+    const left = filesOf(place.folder)
     if (left.length > 0) report(`files are left: ${left}`)
   } catch (error) {
     report((error as Error).message)
@@ -172,100 +163,4 @@ async function startPeer(folder: string, role: 'peer' | 'store'): Promise<Runnin
   ])
   await within(running.line(), `the start of the ${role}`)
   return running
-}
-
-interface Extremes {
-  processes: Set<number>
-  descriptors: number
-  rss: number
-  delays: number[]
-}
-
-/** What was seen each second, and what of it must not be. */
-class Watch {
-  readonly #folder: string
-  readonly #report: (what: string) => void
-  readonly #roles = new Map<Facts['role'], Extremes>()
-  /** RSS of processes that live as long as the run: of each second since the warm-up. */
-  readonly #memory = new Map<Facts['role'], number[]>()
-  #zombies: readonly number[] = []
-  #strays: readonly number[] = []
-  #files: Set<string> | undefined
-  #warmUntil = Infinity
-
-  constructor(folder: string, report: (what: string) => void) {
-    this.#folder = folder
-    this.#report = report
-  }
-
-  warmUntil(time: number): void {
-    this.#warmUntil = time
-  }
-
-  /** How many things it has checked. */
-  check(): number {
-    const { processes, zombies } = look(this.#folder)
-    for (const facts of processes) this.#checkProcess(facts)
-    // A second later they must be gone
-    for (const pid of zombies) if (this.#zombies.includes(pid)) this.#report(`process ${pid} is a zombie for a second`)
-    this.#zombies = zombies
-    const pids = new Set([process.pid, ...processes.map(({ pid }) => pid)])
-    const strays = processes.filter(({ parent }) => !pids.has(parent)).map(({ pid }) => pid)
-    for (const pid of strays) if (this.#strays.includes(pid)) this.#report(`process ${pid} has lost its supervisor`)
-    this.#strays = strays
-    const files = readdirSync(this.#folder).filter(name => !/^(?:boot|block|delay-\d+|datagrams-\d+)$/.test(name))
-    this.#files ??= new Set(files)
-    for (const name of files) if (!this.#files.has(name)) this.#report(`there is a new file ${name}`)
-    return processes.length * 3 + 3
-  }
-
-  #checkProcess({ pid, role, descriptors, rss, delay }: Facts): void {
-    const known = this.#roles.get(role) ?? { processes: new Set(), descriptors: 0, rss: 0, delays: [] }
-    this.#roles.set(role, known)
-    known.processes.add(pid)
-    known.descriptors = Math.max(known.descriptors, descriptors)
-    known.rss = Math.max(known.rss, rss)
-    if (delay !== undefined) known.delays.push(delay)
-    if (descriptors > MOST_OPEN[role])
-      this.#report(`a ${role} has more than ${MOST_OPEN[role]} descriptors: ${kindsOf(pid)}`)
-    if (rss > MOST_RSS) this.#report(`a ${role} has more than ${MOST_RSS} MiB`)
-    if (delay !== undefined && delay > MOST_DELAY) this.#report(`the event loop of a ${role} is delayed by ${delay} ms`)
-    if ((role === 'peer' || role === 'store') && performance.now() > this.#warmUntil)
-      this.#memory.set(role, [...(this.#memory.get(role) ?? []), rss])
-  }
-
-  /** When nobody uses peer and store any more. */
-  end(): void {
-    for (const { role, pid, descriptors } of look(this.#folder).processes) {
-      if (role === 'supervisor' || role === 'worker') this.#report(`a ${role} is left`)
-      else if (descriptors > 60) this.#report(`the ${role} leaves open ${kindsOf(pid)}`)
-    }
-    for (const [role, growth] of this.#growth())
-      if (growth > MOST_GROWTH) this.#report(`the ${role} has grown by ${growth} MiB`)
-  }
-
-  /** The median of the last fifth less that of the first one. */
-  #growth(): [Facts['role'], number][] {
-    return [...this.#memory].map(([role, values]) => {
-      const fifth = Math.ceil(values.length / 5)
-      return [role, Math.round(median(values.slice(-fifth)) - median(values.slice(0, fifth)))]
-    })
-  }
-
-  get rows(): Row[] {
-    const growth = new Map(this.#growth())
-    return [...this.#roles].map(([role, { processes, descriptors, rss, delays }]) => ({
-      process: role,
-      processes: processes.size,
-      'descriptors at most': descriptors,
-      'MiB at most': Math.round(rss),
-      'grown by MiB': growth.get(role) ?? '',
-      'delay in ms, median': median(delays),
-      'delay in ms, at most': Math.max(0, ...delays)
-    }))
-  }
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 }
