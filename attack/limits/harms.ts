@@ -28,6 +28,10 @@ interface Harm {
 }
 
 const HOUR = 3_600_000
+/** How long a promise may take: pairs/round.mjs. */
+const PATIENCE = 10_000
+/** After so many ms, when time limits have begun. */
+const JUMP = 300
 /** More than a pair has open, so that it is not the limit of open files that it meets; and more descriptors are in flight. */
 const RIGHTS = { limit: 300, inFlight: 400 }
 const SIGNALS = { stop: 'SIGSTOP', go: 'SIGCONT' } as const
@@ -123,13 +127,19 @@ export const HARMS = {
       return { what: `a clock that jumps by ${ahead / 1000} s`, lift: () => ground.setClock(0) }
     }
   },
-  /** A process does nothing for a while. */
+  /** A process does nothing for a while. If others wait longer than any of their time limits, the time of day jumps back meanwhile. */
   freeze: {
-    async take({ ends, side, freeze }) {
+    async take({ ground, ends, side, freeze }) {
       ends.signal(side, SIGNALS.stop)
+      const jumps = freeze > PATIENCE
+      const jump = jumps ? setTimeout(() => ground.setClock(-24 * HOUR), JUMP) : undefined
       return {
         what: `a process that is stopped for ${freeze / 1000} s`,
-        lift: () => ends.signal(side, SIGNALS.go)
+        lift() {
+          clearTimeout(jump)
+          if (jumps) ground.setClock(0)
+          ends.signal(side, SIGNALS.go)
+        }
       }
     }
   },

@@ -8,6 +8,8 @@ const optionsOf = round => ({
   closeTimeout: round.limit(1000),
   requestTimeout: round.limit(2000)
 })
+/** More than a process that lacks memory gets. */
+const LARGE = 4 << 20
 
 export async function far(folder) {
   const server = await listen(join(folder, 'socket'))
@@ -36,7 +38,7 @@ export function near(folder) {
     async run(round) {
       const channel = await round.settled('connect', connect(join(folder, 'socket'), optionsOf(round)))
       if (channel === undefined) return
-      const memory = await round.attempt('create', () => SharedMemory.create(8192))
+      const memory = await round.attempt('create', () => SharedMemory.create(LARGE))
       if (memory !== undefined) {
         memory.bytes[0] = 5
         const reply = await round.attempt('shared', () => channel.request({ shared: memory.descriptor() }))

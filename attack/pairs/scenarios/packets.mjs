@@ -8,10 +8,8 @@ export async function far(folder) {
   server.on('acceptError', () => {})
   server.on('connection', socket => {
     socket.on('message', ({ bytes, descriptors }) => {
-      for (const each of descriptors) {
-        writeId(each, Number(bytes))
-        each.close()
-      }
+      if (descriptors.length > 0) writeId(descriptors[0], Number(bytes))
+      for (const each of descriptors) each.close()
       socket.send(bytes).catch(() => {})
     })
     socket.on('end', () => socket.end().catch(() => {}))
@@ -37,7 +35,7 @@ export function near(folder) {
         })
       })
       const results = await Promise.all(
-        pipes.map(({ id, writable }) => round.attempt('send', () => socket.send(`${id}`, [writable]).then(() => true)))
+        pipes.map(({ id, writable }, at) => round.attempt('send', () => sendWith(socket, `${id}`, writable, at)))
       )
       if (results.every(Boolean))
         await Promise.race([round.settled('echoes or the end', Promise.race([complete, socket.closed]))])
@@ -48,5 +46,17 @@ export function near(folder) {
       if (echoes.some((echo, at) => sent.indexOf(echo) < at))
         round.problems.push(`of ${sent} these came back: ${echoes}`)
     }
+  }
+}
+
+/** With as many copies: some of a packet's descriptors may find no number. */
+async function sendWith(socket, bytes, writable, copies) {
+  const all = []
+  try {
+    while (all.length < copies) all.push(writable.dup())
+    await socket.send(bytes, [writable, ...all])
+    return true
+  } finally {
+    for (const each of all) if (!each.closed) each.close()
   }
 }
