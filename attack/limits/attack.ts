@@ -7,8 +7,8 @@ import { HARMS, type HarmName, harmOf, type Taken } from './harms.ts'
 
 /** For how long it is missing at most, in ms: passfd tries some calls again after a pause, and many pauses are long. */
 const LONGEST = 2500
-/** A stopped process stays so for a minute now and then; else as long, in ms. */
-const FREEZES = { usual: [50, 1500, 3000], longest: 60_000, chance: 0.02 }
+/** A stopped process stays so for more than a minute now and then; else as long, in ms. */
+const FREEZES = { usual: [50, 1500, 3000], longest: 75_000, chance: 0.02 }
 /** What Node prints when it ends a process that gets no memory. */
 const NODE_ENDS =
   /out of memory|allocation failed|FATAL ERROR|Fatal error|bad_alloc|std::system_error|Assertion .* failed/i
@@ -188,7 +188,7 @@ class Limited {
       })()
     }
     const result = await this.#ends.round({
-      mayFail: true,
+      mayFail: harmOf(name).isHarmless !== true,
       async begin() {
         if (moment > 0) timer = setTimeout(take, moment)
         else {

@@ -29,7 +29,7 @@ interface Harm {
 
 const HOUR = 3_600_000
 /** How long a promise may take: pairs/round.mjs. */
-const PATIENCE = 10_000
+const PATIENCE = 60_000
 /** After so many ms, when time limits have begun. */
 const JUMP = 300
 /** More than a pair has open, so that it is not the limit of open files that it meets; and more descriptors are in flight. */
