@@ -24,6 +24,8 @@ const CALLS = 12
 const LONGEST = 3000
 /** So many pairs of processes at a time: some rounds only wait. */
 const LANES = availableParallelism() + 1
+/** To start one more costs as much as some rounds. */
+const WORTH_A_LANE = 50
 const SHIM = process.env.PASSFD_SHIM ?? here('../../native/build/Release/passfd.node')
 
 export interface Fault extends Order {
@@ -79,7 +81,9 @@ async function run(settings: Settings): Promise<Outcome> {
   for (const [at, site] of sitesOf(SHIM)) sites.set(at, site)
   const left = [...sites].filter(([at]) => (hits.get(at) ?? 0) === 0)
   for (const [at, { name, within }] of left)
-    settings.log(`${name} in ${within} has not failed${hits.has(at) ? '' : ', and was not called'}`)
+    settings.log(
+      `${name} in ${within}, 0x${at.toString(16)}, has not failed${hits.has(at) ? '' : ', and was not called'}`
+    )
   Object.assign(outcome.counts, {
     'places of the shim that make such calls': sites.size,
     'of them have failed': sites.size - left.length
@@ -101,7 +105,7 @@ async function attackScenario(part: string, library: string, share: Share, hits:
     const random = new Random(share.seed)
     const chosen = Array.from({ length: count }, () => random.draw(all))
     share.log(`${part}: ${count} of ${count + all.length} combinations`)
-    while (lanes.length < Math.min(LANES, count)) lanes.push(new Spoiled(part, library))
+    while (lanes.length < Math.min(LANES, count / WORTH_A_LANE)) lanes.push(new Spoiled(part, library))
     await Promise.all(
       lanes.map(async lane => {
         if (lane !== first) await lane.start()
@@ -114,8 +118,8 @@ async function attackScenario(part: string, library: string, share: Share, hits:
     )
   } finally {
     for (const lane of lanes) {
-      for (const [at, count] of lane.sites) hits.set(at, (hits.get(at) ?? 0) + count)
       await lane.close()
+      for (const [at, count] of lane.sites) hits.set(at, (hits.get(at) ?? 0) + count)
     }
   }
 }
@@ -158,21 +162,25 @@ export class Spoiled {
   readonly scenario: string
   /** How many calls have failed in the last round by an order. */
   hits = 0
+  /** Counted when it is closed. */
   readonly sites: Sites = new Map()
   readonly #library: string
+  readonly #environment: NodeJS.ProcessEnv
   #ends: Ends | undefined
   #orders: Partial<Record<Side, Orders>> = {}
 
-  constructor(scenario: string, library: string) {
+  /** `environment` is added to that of both processes. */
+  constructor(scenario: string, library: string, environment: NodeJS.ProcessEnv = {}) {
     this.scenario = scenario
     this.#library = library
+    this.#environment = environment
   }
 
   async start(): Promise<void> {
     this.#ends = await Ends.start(ALONE[this.scenario] ?? this.scenario, (side, folder) => {
       this.#orders[side] = new Orders(join(folder, `orders-${side}`))
       const preload = [process.env.LD_PRELOAD, this.#library].filter(Boolean).join(':')
-      return { LD_PRELOAD: preload, FAULTS: this.#orders[side].path }
+      return { ...this.#environment, LD_PRELOAD: preload, FAULTS: this.#orders[side].path }
     })
   }
 
