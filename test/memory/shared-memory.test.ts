@@ -257,7 +257,9 @@ test('it is not sent by mistake', async t => {
 
 test('what is forgotten is unmapped and closed by the collector, unless its bytes are in use', async t => {
   const script = fileURLToPath(new URL('../fixtures/memory-collected.mjs', import.meta.url))
-  const { line, exit } = start(process.execPath, ['--expose-gc', script])
+  // Node 22 and later read that file on a thread, so it may be open when the descriptors are counted
+  const env = { ...process.env, NODE_EXTRA_CA_CERTS: undefined }
+  const { line, exit } = start(process.execPath, ['--expose-gc', script], { env })
   t.is(await line(), '2')
   t.is(await line(), '0 0')
   t.is(await line(), '1 0')
