@@ -1,5 +1,6 @@
 /** All attacks, by the names that `npm run attack` takes. */
 import type { Attack } from './attack.ts'
+import { bombs } from './bombs/attack.ts'
 import { chaos } from './chaos/attack.ts'
 import { faults } from './faults/attack.ts'
 import { flat } from './flat/attack.ts'
@@ -13,6 +14,7 @@ import { threads } from './threads/attack.ts'
 import { waist } from './waist/attack.ts'
 
 export const ATTACKS: Record<string, Attack> = {
+  bombs,
   chaos,
   faults,
   flat,
