@@ -58,10 +58,13 @@ async function run(settings: Settings): Promise<Outcome> {
   const timesOf = ({ times }: Fault): number => Math.min(times, Math.max(FEWEST, Math.round(times * part)))
   if (part < 1) {
     const ours = rows.filter(({ kind }) => isOurs(kind))
-    if (ours.length > 0) rows = ours
+    if (ours.length > 0) rows = settings.only.length > 0 ? ours : ours.filter(({ fault }) => !fault.long)
     const drawn: typeof rows = []
-    for (let left = count; left > 0 && rows.length > 0; left -= timesOf(drawn.at(-1)!.fault))
-      drawn.push(random.draw(rows))
+    for (let left = count; left > 0 && rows.length > 0; left -= timesOf(drawn.at(-1)!.fault)) {
+      const row = random.weighted(rows.map(each => [each.fault.times, each] as const))
+      rows = rows.filter(each => each !== row)
+      drawn.push(row)
+    }
     rows = drawn
   }
   const outcome: Outcome & { rows: Row[] } = {

@@ -23,6 +23,8 @@ export interface Fault {
   once(scene: Scene, turn: number): Promise<void>
   /** Nobody serves meanwhile: clients may be refused. */
   readonly refuses?: boolean
+  /** It waits for limits of time, or has many clients: no sample has it. */
+  readonly long?: boolean
   /** What processes may write to stderr because of it. */
   readonly writes?: string
   /** What the documentation says of connections that were there while a process got no descriptors, if they may fail. */
@@ -165,7 +167,8 @@ export const FAULTS: readonly Fault[] = [
       await hands.stop(server, pid)
       await server.ask('ready', server.workerCount, pid)
     },
-    options: { hangTimeout: 5000 }
+    long: true,
+    options: { hangTimeout: 10_000 }
   },
   {
     name: 'limit',
@@ -199,7 +202,8 @@ export const FAULTS: readonly Fault[] = [
       await server.ask('ready', server.workerCount, pid)
     },
     writes: 'it fails at its start',
-    options: { readyTimeout: 20_000 }
+    long: true,
+    options: { readyTimeout: 60_000 }
   },
   {
     name: 'supervisor',
@@ -232,6 +236,7 @@ export const FAULTS: readonly Fault[] = [
     times: 5,
     suits: all,
     idle: 2000,
+    long: true,
     once: ({ server }) => server.reload()
   }
 ]

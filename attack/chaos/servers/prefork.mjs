@@ -21,7 +21,8 @@ const supervisor = new Supervisor({
   takeover: `${folder}/takeover`,
   restart: () => ({ restart: true, delay: 20 }),
   heartbeat: 500,
-  hangTimeout: 30_000,
+  readyTimeout: 200_000,
+  hangTimeout: 60_000,
   // The clients pause for much less, also on a busy machine: nobody closes a connection at the moment of its next request
   idleGrace: 10_000,
   ...options
