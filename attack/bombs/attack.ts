@@ -75,7 +75,7 @@ const PARTS: readonly ((n: number) => Buffer)[] = [
   () => Buffer.of(0xa3, 0xed, 0xa0, 0x80),
   () => Buffer.of(0xa1, 0xff),
   n => integer(n * 4096),
-  n => integer(COLLIDING[n % COLLIDING.length]!),
+  n => integer(colliding(n)),
   n => double(n / 7),
   () => Buffer.of(0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
   () => Buffer.of(0xc4, 0),
@@ -99,9 +99,13 @@ const PARTS: readonly ((n: number) => Buffer)[] = [
 ]
 const MAP = [0xdf, 0xdd]
 
-/** Integers that V8 puts into one chain of a Map or Set. */
-const COLLIDING: number[] = []
-for (let n = 0; COLLIDING.length < 4000; n++) if ((hashOf(n) & 0xfff) === 0) COLLIDING.push(n)
+const collisions: number[] = []
+
+/** One of 20,000 integers that V8 puts into few chains of a Map or Set. */
+function colliding(n: number): number {
+  for (let key = 0; collisions.length < 20_000; key++) if ((hashOf(key) & 0xfff) === 0) collisions.push(key)
+  return collisions[n % collisions.length]!
+}
 
 function text(n: number): Buffer {
   const characters = Buffer.from(n.toString(36))
