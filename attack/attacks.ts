@@ -8,6 +8,7 @@ import { fuzz } from './fuzz/attack.ts'
 import { hostile } from './hostile/attack.ts'
 import { kills } from './kills/attack.ts'
 import { limits } from './limits/attack.ts'
+import { models } from './models/attack.ts'
 import { soak } from './soak/attack.ts'
 import { suites } from './suites/attack.ts'
 import { threads } from './threads/attack.ts'
@@ -22,6 +23,7 @@ export const ATTACKS: Record<string, Attack> = {
   hostile,
   kills,
   limits,
+  models,
   soak,
   suites,
   threads,

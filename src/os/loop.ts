@@ -31,7 +31,8 @@ let nextClosing = 1
 
 if (available) native.setup(AREA, HEADROOM, RESULTS, dispatch)
 
-function dispatch(id: number, events: number): void {
+/** What the shim calls: for a wake-up of the watcher `id`, or for a batch that is closed (see CLOSED). */
+export function dispatch(id: number, events: number): void {
   if (events === CLOSED) {
     const done = closings.get(id)
     closings.delete(id)
