@@ -76,7 +76,14 @@ export const supervisor: Model<Settings> = {
     end: fc.constantFrom('stop', 'stop', 'kill'),
     seed: fc.nat()
   }),
-  run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule))
+  run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule)),
+  scenarios: [
+    {
+      // The supervisor has sent a connection to a worker that is killed before it reads that
+      settings: { workers: 1, balance: 'address', handsOver: false, end: 'stop', seed: 0 },
+      schedule: ['client', 'run', 'kill', ...Array<string>(40).fill('run')].map(name => ({ do: name, n: 0 }))
+    }
+  ]
 }
 
 /** A client's connection, and who has it. */

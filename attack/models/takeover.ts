@@ -69,20 +69,27 @@ export const takeover: Model<Settings> = {
   }),
   run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule)),
   scenarios: [
-    {
-      // p0 is stopped between the mark of its successor, p1, and its look at that; and wakes when p2 has superseded p1
-      settings: { processes: 3, listeners: 1, state: 2, busy: 'wait', seed: 0 },
-      schedule: [
-        { do: 'start', n: 1 },
-        ...runs(9),
-        { do: 'stop', n: 0 },
-        { do: 'start', n: 2 },
-        ...runs(5),
-        { do: 'run', n: 1 },
-        ...runs(60)
-      ]
-    }
+    // p0 is stopped between the mark of its successor, p1, and its look at that; and wakes when p2 has superseded p1
+    scenario(start(1), ...runs(9), { do: 'stop', n: 0 }, start(2), ...runs(5), { do: 'run', n: 1 }, ...runs(60)),
+    // p1 is killed between the byte and the mark, and the limits of p0 are over before p0 looks
+    scenario({ do: 'killAt', n: 13 }, start(1), ...runs(8), ...waits(2), ...runs(40)),
+    // p1 is stopped when the last part of the state is on its way, until the limits of p0 are over
+    scenario(start(1), ...runs(7), { do: 'stop', n: 1 }, ...waits(2), { do: 'continue', n: 1 }, ...runs(40)),
+    // Their channel ends when a part of the state is on its way
+    scenario(start(1), ...runs(5), { do: 'lose', n: 0 }, ...runs(40))
   ]
+}
+
+function scenario(...schedule: Move[]): { settings: Settings; schedule: Move[] } {
+  return { settings: { processes: 3, listeners: 1, state: 2, busy: 'wait', seed: 0 }, schedule }
+}
+
+function start(n: number): Move {
+  return { do: 'start', n }
+}
+
+function waits(times: number): Move[] {
+  return Array.from({ length: times }, () => [{ do: 'tick', n: 0 }, ...runs(1)]).flat()
 }
 
 function runs(times: number): Move[] {
@@ -535,6 +542,7 @@ class Program {
 
   #becomeOwner(succession: Succession): void {
     const world = this.#world
+    const other = world.programs.find(one => one !== this && !one.process.dead && one.hasState && !one.isMarked)
     // Its pid may be that of an owner before, which listened when this process connected
     const predecessor = world.programs.find(
       one => one.role === 'owner' && !one.process.dead && one.#generation === this.#generation - 1
@@ -548,7 +556,6 @@ class Program {
     const state = this.#locked?.value as State | undefined
     this.#locked = undefined
     // The state has died with the predecessor
-    const other = world.programs.find(one => one !== this && !one.process.dead && one.hasState && !one.isMarked)
     if (state === undefined && other !== undefined)
       world.kernel.problem(`${this.name} begins afresh, and ${other.name} has the state`)
     this.state = state ?? { count: 0, descriptors: [] }

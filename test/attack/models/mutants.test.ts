@@ -1,4 +1,4 @@
-// In CI only: random schedules. The models find mistakes in the code that they attack, and a short schedule for each.
+// In CI only: random schedules. The models find mistakes in the code that they attack.
 import { MODELS } from '../../../attack/models/attack.ts'
 import { explore } from '../../../attack/models/explore.ts'
 import { MUTANTS } from '../../../attack/models/mutants.ts'
