@@ -13,7 +13,7 @@ const FREEZES = { usual: [50, 1500, 3000], longest: 75_000, chance: 0.02 }
 const NODE_ENDS =
   /out of memory|allocation failed|FATAL ERROR|Fatal error|bad_alloc|std::system_error|Assertion .* failed/i
 /** What preload.c prints: the innermost frames first. */
-const FAULT = 'memory that is not there is accessed by\n'
+const FAULT = 'this process is ended by\n'
 const LIBRARIES = /\/(preload\.so|libc\.so|libc-|ld-|libpthread)/
 /** Users that nobody else has: the kernel counts some things by user. */
 const FIRST_USER = 610_000
@@ -25,7 +25,7 @@ const counts = {
   'with something missing': 0,
   'promises that were settled': 0,
   'settled with an error': 0,
-  'processes that Node ended for want of memory': 0
+  'processes that Node ended': 0
 }
 
 export const limits: Attack = {
@@ -74,7 +74,7 @@ async function attackScenario(scenario: string, harms: HarmName[], tools: Tools,
       if (isMissing) tell('with something missing', 1)
       tell('promises that were settled', outcomes.length)
       tell('settled with an error', outcomes.filter(([, outcome]) => outcome !== 'ok').length)
-      if (ended) tell('processes that Node ended for want of memory', 1)
+      if (ended) tell('processes that Node ended', 1)
       if (problems.length === 0) continue
       found(`${scenario}, ${name} of ${side}: ${what} (round ${round} of seed ${seed}): ${problems.join('; ')}`)
       await pair.close()
@@ -92,7 +92,7 @@ interface Spoiled extends Result {
 }
 
 interface Survived extends Spoiled {
-  /** By Node, which got no memory. */
+  /** By Node, which got no memory or no watch. */
   readonly ended: boolean
 }
 

@@ -21,7 +21,7 @@ export interface Taken {
 interface Harm {
   /** Nothing may fail by it. */
   readonly isHarmless?: boolean
-  /** Node itself ends a process that gets no memory. */
+  /** Node itself ends a process that gets no memory, and libuv one that gets no watch (uv__io_poll()). */
   readonly endsNode?: boolean
   /** Undefined: this machine can't. */
   take(victim: Victim): Promise<Taken | undefined>
@@ -145,6 +145,7 @@ export const HARMS = {
   },
   /** No watch of epoll is left, or a few. */
   watches: {
+    endsNode: true,
     async take({ ground, random }) {
       const left = random.integer(0, 7)
       await ground.watches(left)

@@ -1,6 +1,6 @@
 /*
  * For LD_PRELOAD. The time of day is that of the machine and as many ns as stand in the file CLOCK; no other clock changes. A process that accesses memory
- * which is not there prints where: in passfd's code, or in Node's.
+ * which is not there, or aborts, prints where: in passfd's code, or in Node's.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +24,7 @@ static int is_ours;
 
 static void on_fault(int number)
 {
-	static const char text[] = "memory that is not there is accessed by\n";
+	static const char text[] = "this process is ended by\n";
 	void *frames[FRAMES];
 	int count = backtrace(frames, FRAMES);
 	if (write(STDERR_FILENO, text, sizeof text - 1) > 0)
@@ -48,6 +48,7 @@ __attribute__((constructor)) static void begin(void)
 	use_stack();
 	backtrace(&frame, 1); /* loads what it needs */
 	signal(SIGSEGV, on_fault);
+	signal(SIGABRT, on_fault);
 	is_ours = 1;
 	const char *path = getenv("CLOCK");
 	int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
@@ -99,5 +100,5 @@ int sigaction(int number, const struct sigaction *restrict action, struct sigact
 	static int (*real)(int, const struct sigaction *, struct sigaction *);
 	if (real == NULL)
 		real = (int (*)(int, const struct sigaction *, struct sigaction *)) dlsym(RTLD_NEXT, "sigaction");
-	return real(number, number == SIGSEGV && is_ours ? NULL : action, old);
+	return real(number, (number == SIGSEGV || number == SIGABRT) && is_ours ? NULL : action, old);
 }
