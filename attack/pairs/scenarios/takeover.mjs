@@ -9,6 +9,7 @@ async function seated(folder, round) {
   const seat = await takeOver({
     ...OPTIONS,
     freezeTimeout: round.limit(2000),
+    turnTimeout: round.limit(10_000),
     path: join(folder, 'seat'),
     listeners: { web: { path: join(folder, 'web') } }
   })
