@@ -1,0 +1,93 @@
+/** The reference: a page for each door of package.json, from the doc comments of the sources. */
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Application, Comment } from 'typedoc'
+
+/** The page of the handbook that shows a door in use, from reference/ or reference/passfd/. */
+const HANDBOOK = {
+  index: ['../readme.md#the-api-at-a-glance', 'the library on one page'],
+  datagram: ['../../guide.md#datagrams', 'datagrams, in the guide'],
+  memory: ['../../guide.md#shared-memory', 'shared memory, in the guide'],
+  prefork: ['../../prefork.md', 'prefork'],
+  store: ['../../store.md', 'a store of descriptors'],
+  stream: ['../../guide.md#raw-streams', 'raw streams, in the guide'],
+  systemd: ['../../systemd.md', 'systemd'],
+  takeover: ['../../takeover.md', 'takeover']
+}
+
+/** Writes the pages into `to`/reference, which it empties. Returns their titles by their paths below `to`. */
+export async function writeReference(root, to) {
+  const doors = doorsOf(root)
+  const folder = join(to, 'reference')
+  rmSync(folder, { recursive: true, force: true })
+  const application = await Application.bootstrapWithPlugins({
+    entryPoints: doors.map(({ source }) => join(root, source)),
+    tsconfig: join(root, 'site/tsconfig.reference.json'),
+    basePath: join(root, 'src'),
+    plugin: ['typedoc-plugin-markdown'],
+    readme: 'none',
+    name: 'passfd',
+    router: 'module',
+    entryFileName: 'index',
+    mergeReadme: false,
+    hidePageHeader: true,
+    hideBreadcrumbs: true,
+    hideGroupHeadings: true,
+    disableSources: true,
+    excludePrivate: true,
+    excludeProtected: true,
+    excludeInternal: true,
+    excludeExternals: true,
+    useCodeBlocks: true,
+    expandObjects: true,
+    parametersFormat: 'table',
+    interfacePropertiesFormat: 'table',
+    typeAliasPropertiesFormat: 'table',
+    enumMembersFormat: 'table',
+    propertyMembersFormat: 'table',
+    typeDeclarationFormat: 'table',
+    sanitizeComments: true,
+    validation: { notExported: false, invalidLink: true, notDocumented: false },
+    // Comments of Node's, where a class of passfd overrides a method
+    externalSymbolLinkMappings: { '@types/node': { '*': '#' } },
+    sort: ['kind', 'source-order'],
+    kindSortOrder: ['Function', 'Class', 'Interface', 'TypeAlias', 'Variable'],
+    logLevel: 'Warn',
+    skipErrorChecking: true
+  })
+  const project = await application.convert()
+  if (project === undefined) throw new Error('TypeDoc could not read the sources')
+  for (const child of project.children ?? []) {
+    const door = doors.find(({ folder }) => folder === child.name)
+    if (door === undefined) throw new Error(`TypeDoc calls a door ${child.name}`)
+    child.name = door.name
+    child.comment = new Comment([{ kind: 'text', text: await introduction(join(root, door.source), door.folder) }])
+  }
+  application.validate(project)
+  mkdirSync(folder, { recursive: true })
+  await application.outputs.writeOutput({ name: 'markdown', path: folder }, project)
+  if (application.logger.hasErrors()) throw new Error('TypeDoc could not write the reference')
+  // A list of the pages, which the sidebar has, too
+  rmSync(join(folder, 'index.md'))
+  return doors.map(({ name }) => ({ path: `reference/${name}.md`, title: name }))
+}
+
+/** What the first comment of a door says, and the page that shows how to use it. */
+async function introduction(source, folder) {
+  const [, text = ''] = /^\/\*\* (?:passfd\S*: )?([\s\S]*?) ?\*\//.exec(await readFile(source, 'utf8')) ?? []
+  const [page, title] = HANDBOOK[folder]
+  return `${text[0]?.toUpperCase()}${text.slice(1)} How to use it: [${title}](${page}).`
+}
+
+/** As `{ name: 'passfd/prefork', folder: 'prefork', source: 'src/prefork/index.ts' }`. */
+function doorsOf(root) {
+  const { name: ours, exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  return Object.entries(exports)
+    .filter(([, { types }]) => types !== undefined)
+    .map(([name, { types }]) => ({
+      name: name === '.' ? ours : `${ours}/${name.slice(2)}`,
+      folder: name === '.' ? 'index' : name.slice(2),
+      source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts')
+    }))
+}
