@@ -94,7 +94,7 @@ function withLinks(text, change) {
         return line.replace(/^```hex\b/, '```txt')
       }
       if (isCode) return line
-      return line.replace(/(`+)(?:(?!\1).)+\1(?!`)|\]\((?!https?:|mailto:)([^)\s]+)\)/g, (all, code, link) =>
+      return line.replace(/(`+)(?:(?!\1).)+\1(?!`)|\]\((?!https?:|mailto:)([^)\s]+)\)/g, (all, _code, link) =>
         link === undefined ? all : `](${change(link)})`
       )
     })
