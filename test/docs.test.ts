@@ -21,7 +21,9 @@ import { test, until } from './helpers/test.ts'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const documents = [
   ...readdirSync(root).filter(name => name.endsWith('.md')),
-  ...readdirSync(join(root, 'docs')).map(name => `docs/${name}`)
+  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.md'))
+    .map(name => `docs/${name}`)
 ]
 
 // esbuild opens a thread once: before anything is counted
