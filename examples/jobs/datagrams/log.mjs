@@ -2,7 +2,7 @@
 import { bind } from 'passfd/datagram'
 
 const socket = await bind('log.sock') // mode 0600, and only processes of this user and root are heard
-socket.on('dropped', ({ reason }) => console.log('log: dropped a datagram:', reason))
+socket.on('dropped', error => console.log('log: dropped a datagram:', error.message))
 process.once('SIGTERM', () => socket.close())
 console.log('log: waits')
 
