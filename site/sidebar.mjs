@@ -9,7 +9,20 @@ const GROUPS = [
   {
     text: 'Jobs',
     folder: 'docs/jobs',
-    first: ['replace', 'serve', 'prefork', 'live', 'pty', 'foreign', 'who', 'datagrams', 'systemd', 'store', 'memory', 'language']
+    first: [
+      'replace',
+      'serve',
+      'prefork',
+      'live',
+      'pty',
+      'foreign',
+      'who',
+      'datagrams',
+      'systemd',
+      'store',
+      'memory',
+      'language'
+    ]
   },
   { text: 'Coming from', folder: 'docs/from' },
   { text: 'Deploy', folder: 'docs/deploy' },
