@@ -17,16 +17,15 @@ struct event { /* a message, request, reply, fault or cancel; the value is valid
 };
 
 struct peer { /* set `socket` and `own`, and the rest to 0 */
-  int socket;
+  int socket, arrived[2 * MOST], arrivedCount;
   uint32_t own[NUMBERS], its[NUMBERS]; /* the numbers in its own hello, and in the peer's */
   int64_t credit;
   unsigned char *bytes; /* what was read: `handled` bytes are over */
   size_t length, handled;
-  int arrived[2 * MOST], arrivedCount;
-  int *unconfirmed, unconfirmedCount;             /* sent descriptors; those that are left at the end are the caller's again */
-  struct request asked[REQUESTS], due[REQUESTS];  /* without an answer: its own, and the peer's */
-  bool greeted, closing, parting, parted, over;   /* the peer's hello; peer_close(); its own goodbye; the peer's; the end */
-  char code[80];                                  /* of the error with which it has ended */
+  int *unconfirmed, unconfirmedCount;            /* sent descriptors; those that are left at the end are the caller's again */
+  struct request asked[REQUESTS], due[REQUESTS]; /* without an answer: its own, and the peer's */
+  bool greeted, closing, parting, parted, over;  /* the peer's hello; peer_close(); its own goodbye; the peer's; the end */
+  char code[80];                                 /* of the error with which it has ended */
 };
 
 /* The open request of that id (-1: any); or, if `open` is false, a free place. */
@@ -141,9 +140,10 @@ int peer_start(struct peer *peer, struct event *event) {
   return 0;
 }
 
-/* Waits until all is answered and confirmed, and until the peer has closed, too. Descriptors that still come are closed. */
+/* Waits until all is answered and confirmed, and until the peer has closed, too. The peer's open requests fail. */
 int peer_close(struct peer *peer, struct event *event) {
-  for (peer->closing = true; peer_receive(peer, event) == 1; close_fds(event->fds, event->count))
-    if (event->kind == REQUEST) peer_send(peer, FAULT, put_error("ERR_PASSFD_UNANSWERED", "the channel is closed"), event->id, 0);
+  for (struct request *due = (peer->closing = true, NULL); !peer->over; close_fds(event->fds, peer_receive(peer, event) == 1 ? event->count : 0))
+    while ((due = place(peer->due, true, -1)) != NULL)
+      peer_send(peer, FAULT, put_error("ERR_PASSFD_UNANSWERED", "the channel is closed"), due->id, 0);
   return *peer->code ? -1 : 0;
 }

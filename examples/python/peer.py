@@ -82,10 +82,11 @@ class Peer:
         return event
 
     def close(self):
-        """Waits until all is answered and confirmed, and until the peer has closed, too. Answer its requests first."""
-        while not self.parting and (self.asked or self.unconfirmed): self.step()
-        if not self.parting: self.send(GOODBYE, {})
-        while not self.over: self.step()
+        """Waits until all is answered and confirmed, and until the peer has closed, too. The peer's open requests fail."""
+        while not self.over:
+            for id in list(self.due): self.send(FAULT, {'code': 'ERR_PASSFD_UNANSWERED', 'message': 'the channel is closed'}, id)
+            if not (self.parting or self.asked or self.unconfirmed): self.send(GOODBYE, {})
+            self.step()
 
     def step(self):
         """Reads one frame, and does what it asks for; or reads the end."""
@@ -132,8 +133,7 @@ class Peer:
         elif kind == CREDIT: self.credit += id
         elif kind == TAKEN:
             need(id <= len(self.unconfirmed), 'BAD_TAKEN')
-            close(self.unconfirmed[:id])
-            del self.unconfirmed[:id]
+            close([self.unconfirmed.pop(0) for _ in range(id)])
         elif kind == GOODBYE:
             self.parted = True
             if value and value.get('code'): raise ConnectionError(value['code'])
