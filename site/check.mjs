@@ -284,7 +284,7 @@ async function withSearch() {
   await field.waitFor()
   for (const [words, wanted] of [
     ['takeover', /takeover/],
-    ['ERR_PASSFD_MOVED', /errors/],
+    ['ERR_PASSFD_DISCONNECTED', /errors/],
     ['SCM_RIGHTS', /./],
     ['kubernetes', /./]
   ]) {
