@@ -10,7 +10,7 @@ import { install } from './install.mjs'
 
 const folder = fileURLToPath(new URL('../docs/drawings/', import.meta.url))
 /** Themes of D2: "Neutral default", and "Dark Mauve" for a dark scheme. */
-const LOOK = { themeID: 0, darkThemeID: 200, pad: 8, scale: 1, noXMLTag: true }
+const LOOK = { themeID: 0, darkThemeID: 200, pad: 8, scale: 0.75, noXMLTag: true }
 const isCheck = process.argv.includes('--check')
 
 install()

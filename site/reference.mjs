@@ -1,5 +1,5 @@
 /** The reference: a page for each door of package.json, from the doc comments of the sources. */
-import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Application, Comment } from 'typedoc'
@@ -51,6 +51,7 @@ export async function writeReference(root, to) {
     validation: { notExported: false, invalidLink: true, notDocumented: false },
     // Comments of Node's, where a class of passfd overrides a method
     externalSymbolLinkMappings: { '@types/node': { '*': '#' } },
+    groupOrder: ['Functions', 'Classes', '*'],
     sort: ['kind', 'source-order'],
     kindSortOrder: ['Function', 'Class', 'Interface', 'TypeAlias', 'Variable'],
     logLevel: 'Warn',
@@ -70,7 +71,45 @@ export async function writeReference(root, to) {
   if (application.logger.hasErrors()) throw new Error('TypeDoc could not write the reference')
   // A list of the pages, which the sidebar has, too
   rmSync(join(folder, 'index.md'))
+  for (const { name } of doors) {
+    const file = join(to, `reference/${name}.md`)
+    writeFileSync(file, shortened(readFileSync(file, 'utf8')))
+  }
   return doors.map(({ name }) => ({ path: `reference/${name}.md`, title: name }))
+}
+
+/** What the declaration above says already, or what only its author needs. */
+const LEFT_OUT = /^(Extends|Extended by|Implements|Implementation of|Inherited from|Overrides|Since|Type Parameters)$/
+/** Headings whose content stays, one level higher. */
+const LIFTED = /^(Properties|Accessors|Methods|Constructors|Get Signature|Constructor)$/
+
+/**
+ * The members of a class stand right under its heading, and sections that repeat a declaration are left out. Codes of errors become
+ * code, and so links.
+ */
+function shortened(page) {
+  let isLifted = false
+  return page
+    .split(/^(?=#+ )/m)
+    .map(section => {
+      const [, { length: level } = '', title, body] = /^(#+) (.*)\n([\s\S]*)$/.exec(section) ?? []
+      if (level === undefined) return section
+      if (level <= 2) isLifted = false
+      // A type without a link, and without a word about it
+      if (LEFT_OUT.test(title) || (title === 'Returns' && /^\s*[^[\n]*\s*(\*\*\*\s*)?$/.test(body))) return ''
+      if (level > 2 && LIFTED.test(title)) {
+        isLifted = true
+        return body.trimStart()
+      }
+      return `${'#'.repeat(isLifted ? Math.min(4, level - 1) : level)} ${title}\n${body}`
+    })
+    .join('')
+    .replace(/^\*\*\*\n/gm, '')
+    .split(/^(```[\s\S]*?^```)$/m)
+    .map((part, index) =>
+      index % 2 === 1 ? part : part.replace(/(?<![`\w])(ERR_PASSFD_[A-Z_]*[A-Z])(?![`\w])/g, '`$1`')
+    )
+    .join('')
 }
 
 /** What the first comment of a door says, and the page that shows how to use it. */
