@@ -98,7 +98,11 @@ async function open(options) {
     if (['error', 'warning'].includes(message.type())) problems.push(`the console shows "${message.text()}"`)
   })
   tab.on('pageerror', error => problems.push(`throws ${error}`))
-  tab.on('requestfailed', request => problems.push(`can't load ${request.url()}: ${request.failure()?.errorText}`))
+  tab.on('requestfailed', request => {
+    // What was fetched ahead when the tab went to the next page
+    if (request.failure()?.errorText !== 'net::ERR_ABORTED')
+      problems.push(`can't load ${request.url()}: ${request.failure()?.errorText}`)
+  })
   tab.on('request', request => {
     if (!request.url().startsWith(origin) && !request.url().startsWith('data:')) problems.push(`loads ${request.url()}`)
   })

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import GithubSlugger from 'github-slugger'
 import { Application, Comment } from 'typedoc'
 
 /** The page of the handbook that shows a door in use, from reference/ or reference/passfd/. */
@@ -73,7 +74,7 @@ export async function writeReference(root, to) {
   rmSync(join(folder, 'index.md'))
   for (const { name } of doors) {
     const file = join(to, `reference/${name}.md`)
-    writeFileSync(file, shortened(readFileSync(file, 'utf8')))
+    writeFileSync(file, withAnchors(shortened(readFileSync(file, 'utf8'))))
   }
   return doors.map(({ name }) => ({ path: `reference/${name}.md`, title: name }))
 }
@@ -110,6 +111,15 @@ function shortened(page) {
       index % 2 === 1 ? part : part.replace(/(?<![`\w])(ERR_PASSFD_[A-Z_]*[A-Z])(?![`\w])/g, '`$1`')
     )
     .join('')
+}
+
+/** Links within a page, `[`Name`](#name-2)`, to the heading of that name: TypeDoc numbers them with headings that it has not written. */
+function withAnchors(page) {
+  const slugger = new GithubSlugger()
+  const anchors = new Map([...page.matchAll(/^#+ (.*)$/gm)].map(([, title]) => [title, slugger.slug(title)]))
+  return page.replace(/\[`([^`]+)`\]\(#([^)]*)\)/g, (all, name) =>
+    anchors.has(name) ? `[\`${name}\`](#${anchors.get(name)})` : all
+  )
 }
 
 /** What the first comment of a door says, and the page that shows how to use it. */
