@@ -90,8 +90,8 @@ function withLinks(text, change) {
     .map(line => {
       if (/^ *```/.test(line)) {
         isCode = !isCode
-        // The highlighter does not know it
-        return line.replace(/^```hex\b/, '```txt')
+        // The highlighter does not know them
+        return line.replace(/^```(hex|haproxy)\b/, '```txt')
       }
       if (isCode) return line
       return line.replace(/(`+)(?:(?!\1).)+\1(?!`)|\]\((?!https?:|mailto:)([^)\s]+)\)/g, (all, _code, link) =>
