@@ -116,8 +116,11 @@ async function open(options) {
 async function visit({ tab, problems }, path) {
   problems.length = 0
   await tab.goto(`${origin}/${path}`)
-  await tab.waitForFunction(() => document.querySelector('#app')?.__vue_app__ !== undefined)
-  await tab.waitForLoadState('networkidle')
+  await tab.waitForFunction(
+    () =>
+      document.querySelector('#app')?.__vue_app__ !== undefined &&
+      [...document.images].every(({ complete }) => complete)
+  )
   return problems
 }
 
