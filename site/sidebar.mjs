@@ -21,7 +21,7 @@ const GROUPS = [
       'systemd',
       'store',
       'memory',
-      'language'
+      'another-language'
     ]
   },
   { text: 'Coming from', folder: 'docs/from' },

@@ -1,5 +1,5 @@
 /** The pages of docs/jobs, docs/from and docs/deploy: their programs are the files of examples/jobs, and their sessions print what they show. */
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { transformSync } from 'esbuild'
 import { temporaryPath } from './helpers/path.ts'
@@ -12,7 +12,7 @@ const pages = FOLDERS.flatMap(folder => readdirSync(root + folder).map(name => `
   name.endsWith('.md')
 )
 const read = (path: string): string => readFileSync(root + path, 'utf8')
-/** `<!-- needs: /usr/sbin/nginx -->` */
+/** `<!-- needs: root /usr/sbin/nginx -->` */
 const NEEDS = /^<!-- needs: (.*) -->$/m
 
 // esbuild opens a thread once: before anything is counted
@@ -42,17 +42,27 @@ for (const page of pages) {
     })
 }
 
+test('docs/deploy: what ends a server waits longer than passfd needs', t => {
+  const seconds = (text: string, pattern: RegExp): number => Number(pattern.exec(text)![1])
+  const unit = read('docs/deploy/systemd.md')
+  t.true(seconds(unit, /^TimeoutStopSec=(\d+)$/m) > 30 + 5)
+  const kubernetes = read('docs/deploy/kubernetes.md')
+  const lameDuck = seconds(kubernetes, /--lame-duck, (\d+)s,/)
+  const stop = seconds(kubernetes, /--stop-timeout, (\d+)s,/)
+  t.true(seconds(kubernetes, /terminationGracePeriodSeconds: (\d+)$/m) > lameDuck + stop + 5)
+  const docker = read('docs/deploy/docker.md')
+  const limits = seconds(docker, /"--lame-duck", "(\d+)s"/) + seconds(docker, /"--stop-timeout", "(\d+)s"/)
+  t.true(seconds(docker, /stop_grace_period: (\d+)s/) > limits + 5)
+})
+
 test('examples/jobs/live/live-websockets.mjs is examples/live-websockets.ts without its types', t => {
   const plain = transformSync(read('examples/jobs/live/live-websockets.mjs'), { loader: 'js' }).code
   t.is(plain, transformSync(read('examples/live-websockets.ts'), { loader: 'ts' }).code)
 })
 
 function lacking(text: string): string | undefined {
-  for (const path of NEEDS.exec(text)?.[1]?.split(' ') ?? [])
-    try {
-      readFileSync(path)
-    } catch {
-      return `no ${path}`
-    }
-  return undefined
+  const needed = NEEDS.exec(text)?.[1]?.split(' ') ?? []
+  if (needed.includes('root') && process.getuid!() !== 0) return 'needs root'
+  const absent = needed.filter(path => path !== 'root' && !existsSync(path))
+  return absent.length === 0 ? undefined : `no ${absent.join(', ')}`
 }
