@@ -60,24 +60,22 @@ function report(what, problems) {
   else failures.push(...problems.map(problem => `${what}: ${problem}`))
 }
 
-const contexts = {
-  phone: await open({ viewport: PHONE, colorScheme: 'light', hasTouch: true, isMobile: true }),
-  light: await open({ viewport: DESK, colorScheme: 'light' }),
-  dark: await open({ viewport: DESK, colorScheme: 'dark' }),
-  paper: await open({ viewport: PAPER, colorScheme: 'light' })
-}
+const phone = await open({ viewport: PHONE, colorScheme: 'light', hasTouch: true, isMobile: true })
+const desk = await open({ viewport: DESK, colorScheme: 'light' })
 /** Of each page: what it links, and the ids that a link may name. */
 const linked = new Map()
 
 for (const path of pages) {
   await onPhone(path)
-  await inColours(path, 'light')
-  await inColours(path, 'dark')
-  await onPaper(path)
+  // Pages that show a file are all of one form
+  if (path.startsWith('files/') && !path.endsWith('takeover.ts.html')) continue
+  await onDesk(path)
   console.error(`${path}: ${failures.length} failures so far`)
 }
 checkLinks()
 if (values.only === undefined) {
+  await desk.tab.setViewportSize(DESK)
+  await desk.tab.emulateMedia({ media: null, colorScheme: 'light' })
   await withKeyboard()
   await withSearch()
   await withMenu()
@@ -125,8 +123,8 @@ async function visit({ tab, problems }, path) {
 }
 
 async function onPhone(path) {
-  const { tab } = contexts.phone
-  report(`${path} on a phone`, [...(await visit(contexts.phone, path))])
+  const { tab } = phone
+  report(`${path} on a phone`, [...(await visit(phone, path))])
   const found = await tab.evaluate(() => ({
     width: document.scrollingElement.scrollWidth,
     wide: [...document.querySelectorAll('body *')]
@@ -156,21 +154,31 @@ async function onPhone(path) {
   await picture(tab, path, 'phone')
 }
 
-async function inColours(path, colours) {
-  // Pages that show a file are all of one form
-  if (path.startsWith('files/') && !path.endsWith('takeover.ts.html')) return
-  const { tab } = contexts[colours]
-  report(`${path}, ${colours}`, [...(await visit(contexts[colours], path))])
+/** In both colours, and printed. */
+async function onDesk(path) {
+  const { tab } = desk
+  await tab.setViewportSize(DESK)
+  await tab.emulateMedia({ media: null, colorScheme: 'light' })
+  report(`${path} on a desk`, [...(await visit(desk, path))])
   await tab.evaluate(axe)
-  const violations = await tab.evaluate(async () => {
+  await inColours(tab, path, 'light', { type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })
+  await tab.emulateMedia({ colorScheme: 'dark' })
+  await tab.waitForFunction(() => document.documentElement.classList.contains('dark'))
+  await inColours(tab, path, 'dark', { type: 'rule', values: ['color-contrast', 'link-in-text-block'] })
+  await tab.emulateMedia({ colorScheme: 'light' })
+  await onPaper(tab, path)
+}
+
+async function inColours(tab, path, colours, runOnly) {
+  const violations = await tab.evaluate(async runOnly => {
     const { violations } = await window.axe.run(document, {
-      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'],
+      runOnly,
       resultTypes: ['violations'],
       // The button of the search is called "Search"; the keys that open it stand beside that
-      rules: { 'label-content-name-mismatch': { enabled: false } }
+      rules: runOnly.type === 'tag' ? { 'label-content-name-mismatch': { enabled: false } } : {}
     })
     return violations.map(({ id, nodes }) => `${id} at ${nodes.length}: ${nodes[0].target} ${nodes[0].failureSummary}`)
-  })
+  }, runOnly)
   report(
     `${path}, ${colours}`,
     violations.map(violation => violation.replaceAll('\n', ' ').slice(0, 400))
@@ -178,11 +186,9 @@ async function inColours(path, colours) {
   await picture(tab, path, colours)
 }
 
-async function onPaper(path) {
-  if (path.startsWith('files/')) return
-  const { tab } = contexts.paper
-  await visit(contexts.paper, path)
-  await tab.emulateMedia({ media: 'print', colorScheme: 'light' })
+async function onPaper(tab, path) {
+  await tab.setViewportSize(PAPER)
+  await tab.emulateMedia({ media: 'print' })
   const cut = await tab.evaluate(() =>
     [...document.querySelectorAll('.vp-doc *')]
       .filter(element => {
@@ -211,7 +217,6 @@ async function onPaper(path) {
     ...shown.map(selector => `has ${selector}`),
     ...(pdf.length < 2000 ? ['is empty'] : [])
   ])
-  await tab.emulateMedia({ media: null })
 }
 
 /** The part of a page that is seen first, and of a phone two screens more. */
@@ -243,8 +248,8 @@ function checkLinks() {
 
 /** Tab reaches the link that skips to the text, the search, the menu, the sidebar and the text, and each shows that it has the focus. */
 async function withKeyboard() {
-  const { tab } = contexts.light
-  await visit(contexts.light, 'guide.html')
+  const { tab } = desk
+  await visit(desk, 'guide.html')
   const seen = new Set()
   const problems = []
   for (let presses = 0; presses < 200 && !seen.has('text'); presses++) {
@@ -276,7 +281,7 @@ async function withKeyboard() {
     if (!seen.has(place)) problems.push(`Tab does not reach: ${place}`)
   report('keyboard', problems)
 
-  await visit(contexts.light, 'guide.html')
+  await visit(desk, 'guide.html')
   await tab.keyboard.press('Tab')
   await tab.keyboard.press('Enter')
   const skipped = await tab.evaluate(() => document.activeElement?.closest('#VPContent') !== null)
@@ -284,8 +289,8 @@ async function withKeyboard() {
 }
 
 async function withSearch() {
-  const { tab } = contexts.light
-  const problems = [...(await visit(contexts.light, 'index.html'))]
+  const { tab } = desk
+  const problems = [...(await visit(desk, 'index.html'))]
   await tab.keyboard.press('Control+k')
   const field = tab.locator('.VPLocalSearchBox input')
   await field.waitFor()
@@ -313,8 +318,8 @@ async function withSearch() {
 
 /** Of a phone, by the keyboard. */
 async function withMenu() {
-  const { tab } = contexts.phone
-  await visit(contexts.phone, 'guide.html')
+  const { tab } = phone
+  await visit(phone, 'guide.html')
   const button = tab.locator('.VPLocalNav .menu')
   await button.focus()
   await tab.keyboard.press('Enter')
@@ -325,8 +330,8 @@ async function withMenu() {
 }
 
 async function withSwitch() {
-  const { tab } = contexts.light
-  await visit(contexts.light, 'guide.html')
+  const { tab } = desk
+  await visit(desk, 'guide.html')
   const colours = () => tab.evaluate(() => getComputedStyle(document.body).backgroundColor)
   const before = await colours()
   await tab.locator('.VPNavBarAppearance button').click()
