@@ -52,6 +52,7 @@ int main(int count, char **arguments) {
   }
   if (peer_start(&peer, &event) < 0) return fprintf(stderr, "c: %s\n", peer.code), 1;
   find_text(event.value, event.end, "agent", agent, sizeof agent);
+  agent[strcspn(agent, "/")] = 0; /* without the version */
 
   struct body body = begin();
   struct item item;

@@ -50,8 +50,7 @@ int peer_send(struct peer *peer, int kind, struct body body, uint32_t id, uint32
   memcpy(body.bytes, (uint32_t[]){htole32(length), htole32(kind | body.count << 8 | allowance << 24), htole32(id)}, HEADER);
   peer->unconfirmed = realloc(peer->unconfirmed, (peer->unconfirmedCount + MOST) * sizeof(int));
   memcpy(peer->unconfirmed + peer->unconfirmedCount, body.fds, body.count * sizeof(int)), peer->unconfirmedCount += body.count;
-  ssize_t some = 0; /* it fails if the peer has closed, whose last frames may still be there to read */
-  for (size_t sent = 0; sent < body.length && some >= 0; sent += some < 0 ? 0 : some)
+  for (ssize_t sent = 0, some = 0; sent < (ssize_t)body.length && some >= 0; sent += some) /* < 0: it has closed, but read on */
     some = send_fds(peer->socket, body.bytes + sent, body.length - sent, body.fds, sent == 0 ? body.count : 0);
   return free(body.bytes), 1;
 }
@@ -90,9 +89,10 @@ static int step(struct peer *peer, struct event *event) {
   uint32_t kind = kinds & 255, count = kinds >> 8 & 255, flags = kinds >> 16;
   bool costs = kind == MESSAGE || kind == REQUEST, answers = kind == REPLY || kind == FAULT, bare = kind >= CANCEL && kind <= TAKEN;
   struct request *asked = answers ? place(peer->asked, true, id) : NULL, *due = place(peer->due, true, id), *slot = place(peer->due, false, 0);
-  const char *wrong = kind > GOODBYE || flags & (kind == REQUEST ? 0xf8 : 0xfff8) || (bare && length > 0)
+  const char *wrong = kind > GOODBYE || flags & (kind == REQUEST ? 0xf0 : costs || kind == REPLY ? 0xfff0 : 0xfff8) || (bare && length > 0)
       || count > (costs || kind == REPLY ? MOST : 0) || (peer->parted && !answers && kind != TAKEN) ? "BAD_FRAME"
     : kind != GOODBYE && (kind == HELLO) == peer->greeted ? "BAD_HELLO"
+    : flags & 8 ? "UNDECODABLE" /* it has not listed the feature `records` */
     : length > (peer->greeted ? peer->own[MAX_MESSAGE] : 4096) ? "FRAME_TOO_LARGE"
     : costs && peer->own[WINDOW] == 0 ? "CREDIT_EXCEEDED"
     : (answers && !asked) || (kind == REQUEST && due) ? "BAD_ID"

@@ -29,6 +29,11 @@ def admitted(end):
     return end
 
 
+def name(peer):
+    """As its hello says, without the version."""
+    return peer.hello.get('agent', '').split('/')[0]
+
+
 _, role, path = sys.argv
 unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 if role == 'listen':
@@ -40,7 +45,7 @@ if role == 'listen':
     while event := peer.receive():
         if event.kind == REQUEST:
             said = text(event.value['file'])
-            print(f'python: {peer.hello.get("agent")} sent {event.value["words"]}: {said}', flush=True)
+            print(f'python: {name(peer)} sent {event.value["words"]}: {said}', flush=True)
             peer.send(REPLY, file(said.upper()), event.id)
     os.unlink(path)
 else:
@@ -49,6 +54,6 @@ else:
     peer.send(REQUEST, {'words': 'a letter', 'file': file('Written by Python.')}, id=1, allowance=1)
     answer = peer.receive()
     if answer.kind == FAULT:
-        sys.exit(f'python: {peer.hello.get("agent")} answers {answer.value["code"]}')
-    print(f'python: {peer.hello.get("agent")} answers: {text(answer.value)}', flush=True)
+        sys.exit(f'python: {name(peer)} answers {answer.value["code"]}')
+    print(f'python: {name(peer)} answers: {text(answer.value)}', flush=True)
     peer.close()

@@ -108,14 +108,14 @@ class Peer:
             self.bytes += data
             self.arrived += numbers
             need(not flags & socket.MSG_CTRUNC, 'DESCRIPTORS_TRUNCATED')
-            need(data or self.parted and not self.bytes, 'DISCONNECTED')
-            if not data: raise EOFError
+            if not data: raise EOFError if self.parted and not self.bytes else ConnectionError('ERR_PASSFD_DISCONNECTED')
 
     def frame(self, length, kind, count, flags, id):
         costs, answers, bare = kind in (MESSAGE, REQUEST), kind in (REPLY, FAULT), CANCEL <= kind <= TAKEN
-        need(kind <= GOODBYE and not flags & (0x00f8 if kind == REQUEST else 0xfff8) and not (bare and length), 'BAD_FRAME')
+        need(kind <= GOODBYE and not flags & (0xf0 if kind == REQUEST else 0xfff0 if costs or kind == REPLY else 0xfff8) and not (bare and length), 'BAD_FRAME')
         need(count <= (253 if costs or kind == REPLY else 0) and (not self.parted or answers or kind == TAKEN), 'BAD_FRAME')
         need((kind == HELLO) == (self.hello is None) or kind == GOODBYE, 'BAD_HELLO')
+        need(not flags & 8, 'UNDECODABLE')  # it has not listed the feature `records`
         need(length <= (self.limits['maxMessage'] if self.hello else 4096), 'FRAME_TOO_LARGE')
         need(not costs or self.granted > 0, 'CREDIT_EXCEEDED')
         need(id not in self.due if kind == REQUEST else id in self.asked or not answers, 'BAD_ID')
@@ -126,10 +126,10 @@ class Peer:
         numbers, self.arrived = self.arrived[:count], self.arrived[count:]
         del self.bytes[:12 + length + (flags & 7)]
         if kind == HELLO:
-            self.hello = {**DEFAULTS, **value} if isinstance(value, dict) else DEFAULTS
-            fine = (type(self.hello[key]) is int and 0 <= self.hello[key] - (key == 'version') < 1 << 32 for key in DEFAULTS)
+            hello = {**DEFAULTS, **value} if isinstance(value, dict) else DEFAULTS
+            fine = (type(hello[key]) is int and 0 <= hello[key] - (key == 'version') < 1 << 32 for key in DEFAULTS)
             need(all(fine), 'BAD_HELLO')
-            self.credit = self.hello['window']
+            self.hello, self.credit = hello, hello['window']
         elif kind == CREDIT: self.credit += id
         elif kind == TAKEN:
             need(id <= len(self.unconfirmed), 'BAD_TAKEN')

@@ -205,7 +205,7 @@ function bodies(): BodyVector[] {
     ['a connection with two unread bytes', 'c7 03 43 00 68 69', 1],
     ['a connection with one unread byte', 'd5 43 00 68', 1],
     ['a connection and a descriptor', '92 d5 43 01 0a d4 46 00', 2],
-    ['a map whose keys are no strings', '83 01 a1 61 c3 a1 62 cb 3f f8 00 00 00 00 00 00 a1 63']
+    ['a map whose keys are no strings', '83 02 a1 61 c3 a1 62 cb 3f f8 00 00 00 00 00 00 a1 63']
   ]
   const vectors = [
     ...values.map(([name, value, descriptors = 0]): BodyVector => {
@@ -448,8 +448,18 @@ function violations(): ViolationVector[] {
   wrongBody('513 levels', 'UNDECODABLE', Buffer.concat([Buffer.alloc(513, 0x91), Buffer.of(0xc0)]))
   add('records that nobody has agreed on', 'UNDECODABLE', frame(MESSAGE, body(1), { flags: 8 }))
   add('an undecodable goodbye', 'UNDECODABLE', frame(GOODBYE, garbage))
-  add('a message without credit', 'CREDIT_EXCEEDED', message('x'), { limits: { window: 0 } })
-  add('a request without credit', 'CREDIT_EXCEEDED', request(1, 'x'), { limits: { window: 0 } })
+  add(
+    'a message without credit, in one write with one that has used it up',
+    'CREDIT_EXCEEDED',
+    Buffer.concat([message('x'), message('y')]),
+    { limits: { window: 1 } }
+  )
+  add(
+    'a request without credit, in one write with one that has used it up',
+    'CREDIT_EXCEEDED',
+    Buffer.concat([request(1, 'x'), request(2, 'y')]),
+    { limits: { window: 1 } }
+  )
   add('taken for what was not sent', 'BAD_TAKEN', taken(1))
   add('a reply to nothing', 'BAD_ID', reply(77, 1))
   add('a fault to nothing', 'BAD_ID', frame(FAULT, body({ code: 'E' }), { id: 77 }))

@@ -1,4 +1,4 @@
-// another-language.mjs
+// letter.mjs
 import { writeFileSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import { connect, Descriptor, listen } from 'passfd'
@@ -17,13 +17,13 @@ if (role === 'listen') {
   console.log(`node: process ${process.pid} listens`)
   server.serve(async ({ value, channel }) => {
     const said = await text(value.file.toReadable())
-    console.log(`node: ${channel.peer.agent} sent ${value.words}: ${said}`)
+    console.log(`node: ${channel.peer.agent.split('/')[0]} sent ${value.words}: ${said}`)
     channel.once('close', () => server.close())
     return fileOf(said.toUpperCase())
   })
 } else {
   const channel = await connect(path)
   const answer = await channel.request({ words: 'a letter', file: fileOf('Written by Node.') })
-  console.log(`node: ${channel.peer.agent} answers: ${await text(answer.toReadable())}`)
+  console.log(`node: ${channel.peer.agent.split('/')[0]} answers: ${await text(answer.toReadable())}`)
   await channel.close()
 }
