@@ -21,7 +21,7 @@ const GROUPS = [
       'systemd',
       'store',
       'memory',
-      'another-language'
+      'language'
     ]
   },
   { text: 'Coming from', folder: 'docs/from' },
