@@ -16,7 +16,7 @@ export function blocksOf(text) {
     info,
     code,
     line: text.slice(0, index).split('\n').length,
-    name: /^(?:\/\/|#|;|\/\*) ([\w.-]+\.\w+|Dockerfile)(?: \*\/)?\n/.exec(code)?.[1]
+    name: info === 'fragment' ? undefined : /^(?:\/\/|#|;|\/\*) ([\w.-]+\.\w+|Dockerfile)(?: \*\/)?\n/.exec(code)?.[1]
   }))
 }
 
