@@ -312,10 +312,11 @@ class Serving {
 
 /**
  * What the small peers do not check: texts in a hello, which they do not use; credit, which they return as soon as they have read a message;
- * in Python the levels, which msgpack limits at 1,024.
+ * in Python the levels, which msgpack limits at 1,024, and keys that can be keys there.
  */
 const UNCHECKED: Record<Language, RegExp> = {
-  python: /^a hello: (?:agent|features|a feature)|without credit|^a body: 513 levels/,
+  python:
+    /^a hello: (?:agent|features|a feature)|without credit|^a body: (?:513 levels|a key that is (?:binary|a descriptor))/,
   c: /^a hello: (?:agent|features|a feature)|without credit/
 }
 

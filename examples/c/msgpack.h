@@ -109,16 +109,22 @@ static inline const unsigned char *walk(const unsigned char *at, const unsigned 
   if ((at = get(at, end, &item)) == NULL) return NULL;
   if (item.type == 'x') {
     int isTime = item.extension == -1 && (item.length == 4 || item.length == 8 || item.length == 12);
-    int isDescriptor = (item.extension == 70 && item.length == 1) || (item.extension == 67 && item.length > 0);
-    if (!isTime && !isDescriptor) return NULL;
-    if (isDescriptor && used[item.at[0]] < 2) used[item.at[0]]++;
+    if (!isTime && item.extension != 70 && item.extension != 67) return NULL;
+    int hasIndex = item.extension == 67 ? item.length > 0 : item.length == 1;
+    int index = hasIndex ? item.at[0] : 255; /* that no frame has */
+    if (!isTime && used[index] < 2) used[index]++;
   }
   if (item.type != 'a' && item.type != 'm') return at;
   if (levels == 0) return NULL;
-  for (uint64_t left = (uint64_t)item.length << (item.type == 'm'); left > 0 && at != NULL; left--)
+  bool isMap = item.type == 'm';
+  for (uint64_t left = (uint64_t)item.length << isMap; left > 0 && at != NULL; left--) {
+    if (isMap && left % 2 == 0 && get(at, end, &item) != NULL && strchr("amBx", item.type)) return NULL; /* as a key */
     at = walk(at, end, levels - 1, used);
+  }
   return at;
 }
+
+static inline bool is_map(unsigned char first) { return (first & 0xf0) == 0x80 || first == 0xde || first == 0xdf; }
 
 /* The value of a key in a map that walk() has found to be well-formed; 0 if it is not there. */
 static inline int find(const unsigned char *at, const unsigned char *end, const char *key, struct item *value) {

@@ -102,7 +102,8 @@ static int step(struct peer *peer, struct event *event) {
   if (fill(peer, HEADER + length + (flags & 7)) < 0) return -1;
   unsigned char used[256] = {0}, *value = peer->bytes + HEADER, *behind = value + length;
   if (count > (uint32_t)peer->arrivedCount) return end(peer, "DESCRIPTORS_MISSING");
-  if (!bare && !(kind == GOODBYE && length == 0) && walk(value, behind, LEVELS, used) != behind) return end(peer, "UNDECODABLE");
+  bool empty = bare || (kind == GOODBYE && length == 0), map = kind == FAULT || kind == GOODBYE;
+  if (!empty && (walk(value, behind, LEVELS, used) != behind || (map && !is_map(*value)))) return end(peer, "UNDECODABLE");
   for (uint32_t i = 0; i < 256; i++)
     if (used[i] != (i < count)) return end(peer, "DESCRIPTOR_COUNT");
   *event = (struct event){.kind = kind, .count = count, .id = id, .value = value, .end = behind};
@@ -119,8 +120,7 @@ static int step(struct peer *peer, struct event *event) {
   if (count > 0) peer_send(peer, TAKEN, begin(), count, 0);
   if (costs) peer_send(peer, CREDIT, begin(), HEADER + length + count * peer->own[COST], 0);
   if (kind == REQUEST) *slot = (struct request){true, false, id, flags >> 8};
-  if (answers) asked->open = false;
-  if (answers && asked->cancelled) return close_fds(event->fds, count), 1;
+  if (answers && (asked->open = false, asked->cancelled)) return close_fds(event->fds, count), 1;
   return costs || answers || (kind == CANCEL && due) ? 2 : 1;
 }
 

@@ -4,6 +4,7 @@ import msgpack
 
 HELLO, MESSAGE, REQUEST, REPLY, FAULT, CANCEL, CREDIT, TAKEN, GOODBYE = range(9)
 DEFAULTS = {'version': 0, 'maxMessage': 65536, 'maxDescriptors': 0, 'window': 0, 'descriptorCost': 1}  # of a hello
+UNKNOWN = {MESSAGE: 0xfff0, REQUEST: 0xf0, REPLY: 0xfff0}  # flags; of other kinds: 0xfff8
 Event = collections.namedtuple('Event', 'kind id value cost')
 Descriptor = collections.namedtuple('Descriptor', 'number unread', defaults=[None])  # `unread`: bytes, of a connection
 
@@ -28,9 +29,9 @@ def pack(value):
 def unpack(body, numbers):
     used = []
     def place(type, data):
-        need(type == 70 and len(data) == 1 or type == 67 and data, 'UNDECODABLE')
+        need(type in (67, 70), 'UNDECODABLE')
+        need(data and data[0] < len(numbers) and (type == 67 or len(data) == 1), 'DESCRIPTOR_COUNT')
         used.append(data[0])
-        need(data[0] < len(numbers), 'DESCRIPTOR_COUNT')
         return Descriptor(numbers[data[0]], data[1:] if type == 67 else None)
     try:
         value = msgpack.unpackb(body, ext_hook=place, strict_map_key=False)
@@ -84,7 +85,7 @@ class Peer:
     def close(self):
         """Waits until all is answered and confirmed, and until the peer has closed, too. The peer's open requests fail."""
         while not self.over:
-            for id in list(self.due): self.send(FAULT, {'code': 'ERR_PASSFD_UNANSWERED', 'message': 'the channel is closed'}, id)
+            for id in list(self.due): self.send(FAULT, {'code': 'ERR_PASSFD_UNANSWERED', 'message': ''}, id)
             if not (self.parting or self.asked or self.unconfirmed): self.send(GOODBYE, {})
             self.step()
 
@@ -112,7 +113,7 @@ class Peer:
 
     def frame(self, length, kind, count, flags, id):
         costs, answers, bare = kind in (MESSAGE, REQUEST), kind in (REPLY, FAULT), CANCEL <= kind <= TAKEN
-        need(kind <= GOODBYE and not flags & (0xf0 if kind == REQUEST else 0xfff0 if costs or kind == REPLY else 0xfff8) and not (bare and length), 'BAD_FRAME')
+        need(kind <= GOODBYE and not flags & UNKNOWN.get(kind, 0xfff8) and not (bare and length), 'BAD_FRAME')
         need(count <= (253 if costs or kind == REPLY else 0) and (not self.parted or answers or kind == TAKEN), 'BAD_FRAME')
         need((kind == HELLO) == (self.hello is None) or kind == GOODBYE, 'BAD_HELLO')
         need(not flags & 8, 'UNDECODABLE')  # it has not listed the feature `records`
@@ -122,13 +123,13 @@ class Peer:
         need(count <= (self.limits['maxDescriptors'] if costs else self.asked.get(id, 0)), 'DESCRIPTOR_COUNT')
         self.fill(12 + length + (flags & 7))
         need(count <= len(self.arrived), 'DESCRIPTORS_MISSING')
-        value = None if bare or kind == GOODBYE and not length else unpack(self.bytes[12:12 + length], self.arrived[:count])
+        value = {} if bare or kind == GOODBYE and not length else unpack(self.bytes[12:12 + length], self.arrived[:count])
+        need(kind not in (FAULT, GOODBYE) or isinstance(value, dict), 'UNDECODABLE')
         numbers, self.arrived = self.arrived[:count], self.arrived[count:]
         del self.bytes[:12 + length + (flags & 7)]
         if kind == HELLO:
             hello = {**DEFAULTS, **value} if isinstance(value, dict) else DEFAULTS
-            fine = (type(hello[key]) is int and 0 <= hello[key] - (key == 'version') < 1 << 32 for key in DEFAULTS)
-            need(all(fine), 'BAD_HELLO')
+            need(all(type(hello[key]) is int and 0 <= hello[key] - (key == 'version') < 1 << 32 for key in DEFAULTS), 'BAD_HELLO')
             self.hello, self.credit = hello, hello['window']
         elif kind == CREDIT: self.credit += id
         elif kind == TAKEN:
@@ -136,7 +137,7 @@ class Peer:
             close([self.unconfirmed.pop(0) for _ in range(id)])
         elif kind == GOODBYE:
             self.parted = True
-            if value and value.get('code'): raise ConnectionError(value['code'])
+            if value.get('code'): raise ConnectionError(value['code'])
             if not self.parting: self.send(GOODBYE, {})
         elif costs and self.parting: close(numbers)
         elif kind != CANCEL or id in self.due:
@@ -144,6 +145,5 @@ class Peer:
             if answers: del self.asked[id]
             if count: self.send(TAKEN, id=count)
             if answers and id in self.cancelled: return close(numbers) or self.cancelled.remove(id)
-            cost = 12 + length + count * self.limits['descriptorCost'] if costs else 0
-            self.granted -= cost
-            self.inbox.append(Event(kind, id, value, cost))
+            self.inbox.append(Event(kind, id, value, costs and 12 + length + count * self.limits['descriptorCost']))
+            self.granted -= self.inbox[-1].cost
