@@ -8,17 +8,18 @@ import { missing, systemPython } from './programs.ts'
 export type Language = 'python' | 'c'
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url))
-let driver: string | undefined
+const compiled = new Map<string, string>()
 
-/** The C driver, under the address, leak and undefined-behaviour sanitizers: it is compiled once in a process. */
-export function inCSanitized(): string {
-  if (driver === undefined) {
-    const path = temporaryPath('peer-driver')
+/** The path of a program from that source in C, under the address, leak and undefined-behaviour sanitizers: it is compiled once in a process. */
+export function inCSanitized(source = fixture('peer-driver.c')): string {
+  let path = compiled.get(source)
+  if (path === undefined) {
+    path = temporaryPath('peer')
     const flags = ['-Wall', '-Wextra', '-Werror', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover']
-    execFileSync('/usr/bin/cc', [...flags, '-o', path, fixture('peer-driver.c')])
-    driver = path
+    execFileSync('/usr/bin/cc', [...flags, '-o', path, source])
+    compiled.set(source, path)
   }
-  return driver
+  return path
 }
 
 /** Why the tests of a language can't run. */

@@ -1,13 +1,23 @@
 /** The peers in Python and C, written from docs/protocol.md, against passfd: each as the one that listens, and as the one that connects. */
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { type Channel, type ChannelOptions, type ChannelServer, connect, Descriptor, listen } from '../../src/index.ts'
 import { codeError } from '../helpers/channels.ts'
-import { ForeignPeer, type Language, lacking, type PeerLimits, type Received } from '../helpers/foreign-peers.ts'
-import { socketPath } from '../helpers/path.ts'
-import { test, testIf, until } from '../helpers/test.ts'
+import {
+  ForeignPeer,
+  inCSanitized,
+  type Language,
+  lacking,
+  type PeerLimits,
+  type Received
+} from '../helpers/foreign-peers.ts'
+import { socketPath, temporaryPath } from '../helpers/path.ts'
+import { start } from '../helpers/process.ts'
+import { systemPython } from '../helpers/programs.ts'
+import { test, testIf, testInCiIf, until } from '../helpers/test.ts'
 
 const MIB = 1 << 20
 
@@ -341,3 +351,41 @@ for (const language of languages)
     await peer.end()
     await server.close()
   })
+
+// --- the programs of docs/jobs/language.md, each with each
+
+const example = (path: string): string => fileURLToPath(new URL(`../../examples/${path}`, import.meta.url))
+const PROGRAMS = {
+  Node: { agent: 'passfd', said: 'node', command: () => [process.execPath, letter()] },
+  Python: { agent: 'peer.py', said: 'python', command: () => [systemPython, '-B', example('python/capitals.py')] },
+  C: { agent: 'peer.c', said: 'c', command: () => [inCSanitized(example('c/capitals.c'))] }
+}
+let copy: string | undefined
+
+/** A copy of the page's program beside an installed passfd. */
+function letter(): string {
+  if (copy === undefined) {
+    const folder = temporaryPath('letter')
+    mkdirSync(join(folder, 'node_modules'), { recursive: true })
+    symlinkSync(fileURLToPath(new URL('../..', import.meta.url)), join(folder, 'node_modules/passfd'))
+    copy = join(folder, 'letter.mjs')
+    copyFileSync(example('jobs/language/letter.mjs'), copy)
+  }
+  return copy
+}
+
+for (const [name, listening] of Object.entries(PROGRAMS))
+  for (const [other, connecting] of Object.entries(PROGRAMS))
+    testInCiIf(lacking('c') ?? lacking('python'), `${name} listens, and ${other} sends it a letter`, async t => {
+      const path = socketPath()
+      const [command, ...args] = listening.command()
+      const [client, ...more] = connecting.command()
+      const server = start(command!, [...args, 'listen', path])
+      t.regex(await server.line(), new RegExp(`^${listening.said}: process \\d+ listens$`))
+      const sender = start(client!, [...more, 'connect', path])
+      const words = `Written by ${other}.`
+      t.is(await server.line(), `${listening.said}: ${connecting.agent} sent a letter: ${words}`)
+      t.is(await sender.line(), `${connecting.said}: ${listening.agent} answers: ${words.toUpperCase()}`)
+      for (const { exit } of [server, sender]) t.deepEqual(await exit, { code: 0, signal: null, stderr: '' })
+      t.false(existsSync(path))
+    })
