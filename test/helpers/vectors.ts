@@ -581,6 +581,14 @@ function scripts(): Script[] {
       ]
     },
     {
+      name: 'a connection with an unread byte, and a descriptor',
+      steps: [
+        { after: '', bytes: PEER_HELLO },
+        { after: 'hello', bytes: frame(MESSAGE, bytesOf('92 d5 43 00 78 d4 46 01'), { count: 2 }), at: [0, 0] },
+        { after: 'hello taken', bytes: goodbye() }
+      ]
+    },
+    {
       name: 'frames with 1 to 7 bytes to skip',
       steps: [
         { after: '', bytes: PEER_HELLO },
