@@ -31,7 +31,7 @@ const PAUSE = 10
  * Asks the process that serves at a takeover path for its status. It begins no attempt, and changes nothing there. Resolves to undefined if no process
  * answers there: the socket file is missing, or its last owner has ended.
  *
- * Rejects with `ERR_PASSFD_HANDSHAKE_TIMEOUT` or `ERR_PASSFD_REQUEST_TIMEOUT` if the owner hangs; `ERR_PASSFD_UNAUTHORIZED` if this process refuses the
+ * Rejects with `ERR_PASSFD_HANDSHAKE_TIMEOUT` or `ERR_PASSFD_TIMEOUT` if the owner hangs; `ERR_PASSFD_UNAUTHORIZED` if this process refuses the
  * owner, `ERR_PASSFD_PEER` if the owner refuses this process; EACCES if the file's mode forbids it; an AbortError.
  */
 export async function takeoverStatus(path: string, given: TakeoverStatusOptions = {}): Promise<Status | undefined> {

@@ -1,5 +1,5 @@
 /** docs/serve.md has the tables of the sources. */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { EXIT } from '../../src/cli/exit.ts'
 import { OPTIONS } from '../../src/cli/serve/options.ts'
 import { allCommands } from '../helpers/cli.ts'
@@ -10,6 +10,10 @@ const text = read('docs/serve.md')
 function read(document: string): string {
   return readFileSync(new URL(`../../${document}`, import.meta.url), 'utf8')
 }
+
+const pages = ['jobs', 'from', 'deploy'].flatMap(folder =>
+  readdirSync(new URL(`../../docs/${folder}`, import.meta.url)).map(name => `docs/${folder}/${name}`)
+)
 
 /** The cells of the rows of the table behind a heading. */
 function tableBehind(heading: string): string[][] {
@@ -37,7 +41,7 @@ test('docs/serve.md lists all options, as the help does', t => {
 test('the command lines of the documentation name commands and options that there are', t => {
   const commands = allCommands()
   let count = 0
-  for (const document of ['README.md', 'docs/serve.md', 'docs/shell.md', 'docs/store.md'])
+  for (const document of ['README.md', 'docs/serve.md', 'docs/shell.md', 'docs/store.md', ...pages])
     for (const [, block] of read(document).matchAll(/^```(?:sh|console)\n(.*?)^```$/gms))
       for (const [line, text] of block!.matchAll(
         /^(?:\$ |while true; do )?(?:npx )?passfd (.*?)(?: #.*| &|; done)?$/gm
@@ -47,7 +51,7 @@ test('the command lines of the documentation name commands and options that ther
         const command = commands.get(hasCommands ? `${name} ${words.shift()}` : name!)
         if (command === undefined) t.fail(line)
         // What stands behind these is another program's
-        const end = words.findIndex(word => word === '--' || word === '--exec' || /\.[jt]s$/.test(word))
+        const end = words.findIndex(word => ['--', '--exec', '|', '&'].includes(word) || /\.m?[jt]s$/.test(word))
         for (const word of words.slice(0, end < 0 ? undefined : end)) {
           const option = word.replace(/^\[|[=\]].*$/g, '')
           if (option.startsWith('-'))
