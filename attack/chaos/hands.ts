@@ -1,5 +1,5 @@
 /** What processes had in their hands when they were killed: only that may fail. */
-
+import { basename } from 'node:path'
 import type { startKiller } from '../../test/helpers/prefork.ts'
 import type { Failure } from '../../test/system/load/clients.ts'
 import type { Server } from './servers.ts'
@@ -77,7 +77,9 @@ export class Hands {
       from,
       until: Date.now(),
       clients: new Set(clients),
-      unix: accepted.filter(({ path }) => path === server.place.unix.path).length,
+      // cluster binds a path relative to its working directory
+      unix: accepted.filter(({ path }) => path !== undefined && basename(path) === basename(server.place.unix.path))
+        .length,
       datagrams: server.datagramsOf(pid)
     })
   }

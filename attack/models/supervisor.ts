@@ -253,8 +253,10 @@ class World {
   /** The process ends with everything that it has. `excused`: it was killed, or has failed. */
   ends(process: Process, excused: boolean): void {
     if (excused)
+      // Or its program has had it, and the confirmation may be on its way: then the copy comes back
       for (const client of this.clients)
-        if (this.kernel.holders(client.connection.file).includes(process)) client.excused = true
+        if (client.owner?.process === process || this.kernel.holders(client.connection.file).includes(process))
+          client.excused = true
     this.kernel.kill(process)
   }
 

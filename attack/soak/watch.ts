@@ -28,17 +28,21 @@ interface Extremes {
 export class Watch {
   readonly #folder: string
   readonly #report: (what: string) => void
+  readonly #patience: number
   readonly #roles = new Map<Facts['role'], Extremes>()
   /** RSS of processes that live as long as the run: of each second since the warm-up. */
   readonly #memory = new Map<Facts['role'], number[]>()
-  #zombies: readonly number[] = []
-  #strays: readonly number[] = []
+  /** When they were seen first. */
+  #zombies = new Map<number, number>()
+  #strays = new Map<number, number>()
   #files: Set<string> | undefined
   #warmUntil = Infinity
 
-  constructor(folder: string, report: (what: string) => void) {
+  /** `patience`: how long a process may be a zombie or without its supervisor, in ms. A supervisor that is frozen for a moment reaps nobody. */
+  constructor(folder: string, report: (what: string) => void, patience = 10_000) {
     this.#folder = folder
     this.#report = report
+    this.#patience = patience
   }
 
   warmUntil(time: number): void {
@@ -49,17 +53,22 @@ export class Watch {
   check(): number {
     const { processes, zombies } = look(this.#folder)
     for (const facts of processes) this.#checkProcess(facts)
-    // A second later they must be gone
-    for (const pid of zombies) if (this.#zombies.includes(pid)) this.#report(`process ${pid} is a zombie for a second`)
-    this.#zombies = zombies
+    this.#zombies = this.#since(this.#zombies, zombies, 'is a zombie')
     const pids = new Set([process.pid, ...processes.map(({ pid }) => pid)])
     const strays = processes.filter(({ parent }) => !pids.has(parent)).map(({ pid }) => pid)
-    for (const pid of strays) if (this.#strays.includes(pid)) this.#report(`process ${pid} has lost its supervisor`)
-    this.#strays = strays
+    this.#strays = this.#since(this.#strays, strays, 'has lost its supervisor')
     const files = filesOf(this.#folder)
     this.#files ??= new Set(files)
     for (const name of files) if (!this.#files.has(name)) this.#report(`there is a new file ${name}`)
     return processes.length * 3 + 3
+  }
+
+  /** Reports those that are so for too long. */
+  #since(before: ReadonlyMap<number, number>, pids: readonly number[], what: string): Map<number, number> {
+    const now = performance.now()
+    const since = new Map(pids.map(pid => [pid, before.get(pid) ?? now]))
+    for (const [pid, first] of since) if (now - first > this.#patience) this.#report(`process ${pid} ${what}`)
+    return since
   }
 
   #checkProcess({ pid, role, descriptors, rss, delay }: Facts): void {
