@@ -485,7 +485,12 @@ async function client({ kind, ...given }) {
 }
 
 for (const { kind } of mix) if (KINDS[kind] === undefined) throw new Error(`there is no kind ${kind}`)
-createInterface(process.stdin).on('line', line => {
+const lines = createInterface(process.stdin)
+/** Nobody is left who could end it. */
+lines.on('close', () => {
+  if (!ending && seconds === undefined && mix.some(({ requests }) => requests === undefined)) process.exit(1)
+})
+lines.on('line', line => {
   const [word, number = word] = line.split(' ')
   if (word === 'end') {
     ending = true
