@@ -110,12 +110,17 @@ function isOtherThere(item: unknown): boolean {
 test('near the end of a buffer', t => {
   const codec = newCodec()
   const value = Object.fromEntries(Array.from({ length: 24 }, (_, index) => [`key${index}`, 'x'.repeat(63)]))
-  // msgpackr forgets its shapes after some thousand: if it does so now, the second of these bodies defines this one anew
-  for (let n = 0; n < 3; n++) written(codec, value, slab.length - 64)
+  // msgpackr forgets its shapes after some thousand: then the next bodies define this one anew, at whatever place that happens
+  written(codec, value, slab.length - 64)
+  let definitions = 0
   for (let position = slab.length - 4096; position < slab.length - 8; position += 64) {
     slab.fill(0)
     const receiver = newCodec()
     const bytes = written(codec, value, position)
+    if (bytes.subarray(0, 2).equals(DEFINES)) {
+      definitions++
+      continue
+    }
     t.is(bytes.length, 1 + 24 * 65)
     const all = Buffer.concat([
       Buffer.from([0xd4, 0x72, 0x40]),
@@ -124,6 +129,7 @@ test('near the end of a buffer', t => {
     ])
     t.deepEqual(decodeBy(receiver, all, 0, all.length, true, [], true), value)
   }
+  t.true(definitions <= 3, `${definitions}`)
 })
 
 test('what it writes is what msgpackr writes, byte for byte', t => {
