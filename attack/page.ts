@@ -22,7 +22,7 @@ fillIn(join(folder, 'reliability.md'), {
   )
 })
 
-function lineOf({ attack, only, counts, found, seed, seconds }: Record): string[] {
+function lineOf({ attack, only, counts, found, seed, seconds, limits = '' }: Record): string[] {
   const done = Object.entries(counts).flatMap(([what, count]) => (count === 0 ? [] : [`${figure(count)} ${what}`]))
   const parts = only.map(part => ` --only ${/\s/.test(part) ? `'${part}'` : part}`).join('')
   return [
@@ -30,7 +30,7 @@ function lineOf({ attack, only, counts, found, seed, seconds }: Record): string[
     `${attack}${only.length > 0 ? `: ${only.join(', ')}` : ''}`,
     `${done.join(', ')} in ${duration(seconds)}`,
     found.length === 0 ? 'nothing' : `**${found.length}**: ${found.join('; ')}`,
-    `\`npm run attack --${parts} --seed ${seed} ${attack}\``
+    `\`npm run attack --${parts}${limits} --seed ${seed} ${attack}\``
   ]
 }
 

@@ -18,6 +18,8 @@ export interface Record extends Run {
   /** YYYY-MM-DD */
   readonly date: string
   readonly machine: string
+  /** What limited the run: the options that repeat it. */
+  readonly limits?: string
 }
 
 export function readRecords(): Record[] {
@@ -25,12 +27,13 @@ export function readRecords(): Record[] {
 }
 
 /** In place of earlier ones of the same parts. A whole run stands for all parts. */
-export function record(attack: string, only: readonly string[], run: Run): void {
+export function record(attack: string, only: readonly string[], run: Run, limits: string): void {
   const now: Record = {
     attack,
     only: [...only].sort(),
     date: new Date().toISOString().slice(0, 10),
     machine: describeMachine(),
+    ...(limits !== '' && { limits }),
     ...run
   }
   const kept = readRecords().filter(

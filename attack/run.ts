@@ -46,12 +46,22 @@ for (const name of positionals) {
   })
   const seconds = Math.round((performance.now() - begun) / 1000)
   outcomes[name] = { ...outcome, seconds, seed }
-  if (values.record) record(name, values.only, outcomes[name])
+  if (values.record) record(name, values.only, outcomes[name], limitsOf())
   const counts = Object.entries(outcome.counts).map(([what, count]) => `${count.toLocaleString('en')} ${what}`)
   console.error(`${name}: ${counts.join(', ')}; found ${outcome.found.length}; seed ${seed}, ${seconds} s`)
 }
 if (values.json) console.log(JSON.stringify(outcomes, undefined, 2))
 process.exitCode = Object.values(outcomes).some(({ found }) => found.length > 0) ? 1 : 0
+
+/** Options that limit a run, as they repeat it. */
+function limitsOf(): string {
+  const { sample, count, minutes } = values
+  return [
+    sample && count === undefined ? ' --sample' : '',
+    count === undefined ? '' : ` --count ${count}`,
+    minutes === undefined ? '' : ` --minutes ${minutes}`
+  ].join('')
+}
 
 function number(option: string, text: string): number {
   const value = Number(text)

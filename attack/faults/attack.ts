@@ -33,7 +33,13 @@ export interface Fault extends Order {
   readonly variant?: string | undefined
 }
 
-const counts = { combinations: 0, 'calls that failed': 0, 'promises that were settled': 0, 'with an error': 0 }
+const counts = {
+  combinations: 0,
+  'that met no call': 0,
+  'calls that failed': 0,
+  'promises that were settled': 0,
+  'with an error': 0
+}
 
 export const faults: Attack = {
   promise:
@@ -132,6 +138,7 @@ export async function tryOne(
 ): Promise<void> {
   const spoiled = await pair.round(fault)
   tell('combinations', 1)
+  if (pair.hits === 0) tell('that met no call', 1)
   tell('calls that failed', pair.hits)
   tell('promises that were settled', spoiled.outcomes.length)
   tell('with an error', spoiled.outcomes.filter(([, outcome]) => outcome !== 'ok').length)

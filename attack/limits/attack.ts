@@ -166,6 +166,8 @@ class Limited {
   async #limited(name: HarmName, side: Side): Promise<Spoiled> {
     const random = this.#random
     const freeze = random.chance(FREEZES.chance) ? FREEZES.longest : random.pick(FREEZES.usual)
+    // Of its own: a round that is over before the harm draws nothing, and the rounds after it must not depend on that
+    const own = new Random(random.integer(0, 2 ** 31))
     const moment = random.chance(0.5) ? 0 : random.next() * this.usual
     const longest = name === 'freeze' ? freeze : random.chance(0.3) ? random.next() * 40 : LONGEST
     let taken: Promise<Taken | undefined> | undefined
@@ -177,7 +179,7 @@ class Limited {
     })
     const take = (): void => {
       timer = undefined
-      taken = harmOf(name).take({ ground: this.#ground, ends: this.#ends, side, random, freeze })
+      taken = harmOf(name).take({ ground: this.#ground, ends: this.#ends, side, random: own, freeze })
       timer = setTimeout(lift, longest)
     }
     const lift = (): void => {

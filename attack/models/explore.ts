@@ -102,11 +102,15 @@ async function tryAll<Settings>(
       seed: seed * 1_000_000 + chunk,
       numRuns: Math.min(CHUNK, count - explored.schedules)
     })
-    if (!details.failed || verdict === undefined || details.counterexample === null) continue
+    if (!details.failed || details.counterexample === null) continue
+    if (verdict === undefined) {
+      const thrown = details.errorInstance
+      verdict = { problems: [`it throws: ${(thrown as Error)?.stack ?? thrown}`], log: [] }
+    }
     const [settings, some] = details.counterexample
     const schedule = some.map(moveOf)
-    const last = await model.run(settings, schedule)
-    const shown = last.problems.length > 0 ? last : verdict
+    const last = await model.run(settings, schedule).catch(() => undefined)
+    const shown = last !== undefined && last.problems.length > 0 ? last : verdict
     const how = `seed ${seed}, after ${explored.schedules} schedules`
     explored.found = foundOf(model, { settings, schedule, verdict: shown, shrinks: details.numShrinks }, how)
     return

@@ -26,10 +26,11 @@ const commands = {
     round.alone = alone
     await mine.check?.(round)
   },
-  async finish() {
+  /** `died`: a process has ended in this round. */
+  async finish({ died }) {
     await round.finish()
-    // What a hostile peer may put into a store stays there
-    if (process.env.HOSTILE !== undefined) await mine.tidy?.()
+    // What a hostile peer, or one that was killed, has put into a store stays there
+    if (died || process.env.HOSTILE !== undefined) await mine.tidy?.()
     return { outcomes: round.outcomes, problems: round.problems }
   },
   /** What is open when nothing is under way any more. */

@@ -203,7 +203,7 @@ export class Ends {
     await ask('near', 'run')
     await end?.()
     await ask('near', 'check', { alone: this.#ends.far.ended })
-    const [near] = await both('finish')
+    const [near] = await both('finish', { died: SIDES.some(side => this.#ends[side].ended) })
     for (const side of SIDES) {
       const before = this.#before[side]
       if (before === undefined) continue

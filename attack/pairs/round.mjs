@@ -31,6 +31,10 @@ export class Round {
     this.variant = variant
   }
 
+  get mayFail() {
+    return this.#mayFail
+  }
+
   /** A limit of time for passfd: so many ms in a round that may fail, and ample time in one that must succeed. */
   limit(ms) {
     return this.#mayFail ? ms : AMPLE
@@ -97,6 +101,8 @@ export class Round {
       if (!writable.closed) writable.close()
       const text = await this.settled('the end of a pipe', textOf(readable))
       if (text === undefined) this.problems.push(`somebody holds the pipe of ${id}`)
+      // In a round to which nothing was done each descriptor must have reached its receiver
+      else if (text === '' && !this.#mayFail) this.problems.push(`nobody has received the pipe of ${id}`)
       else if (text !== '' && text !== `${id}\n`) this.problems.push(`the pipe of ${id} says ${JSON.stringify(text)}`)
     }
   }

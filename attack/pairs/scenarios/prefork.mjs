@@ -45,7 +45,9 @@ function request(socketPath, timeout) {
       .get({ socketPath, agent: false, timeout }, response =>
         response
           .resume()
-          .on('end', () => resolve(response.statusCode))
+          .on('end', () =>
+            response.statusCode === 200 ? resolve(200) : reject(new Error(`status ${response.statusCode}`))
+          )
           .on('error', reject)
       )
       .on('error', reject)

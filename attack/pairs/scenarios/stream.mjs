@@ -64,7 +64,8 @@ export function near(folder) {
       await Promise.all(written)
       stream.end()
       await round.settled('close', ended)
-      if (!ANSWER.repeat(pipes.length).startsWith(answers))
+      const expected = ANSWER.repeat(pipes.length)
+      if (round.mayFail ? !expected.startsWith(answers) : answers !== expected)
         round.problems.push(`the answers are ${JSON.stringify(answers)}`)
     }
   }

@@ -18,8 +18,12 @@ export async function far(folder) {
       socket.on('message', message => {
         const fields = new Map(`${message.data}`.split('\n').map(line => line.split('=')))
         const name = fields.get('FDNAME')
-        if (fields.get('FDSTORE') === '1')
-          stored.set(name, [...(stored.get(name) ?? []), ...message.claim().descriptors])
+        if (fields.get('FDSTORE') === '1') {
+          const { descriptors } = message.claim()
+          if (!round.mayFail && descriptors.length !== 1)
+            round.problems.push(`${name} is stored with ${descriptors.length} descriptors`)
+          stored.set(name, [...(stored.get(name) ?? []), ...descriptors])
+        }
         if (fields.get('FDSTOREREMOVE') === '1') remove(name)
       })
       round.later(async () => {

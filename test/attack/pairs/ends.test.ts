@@ -5,6 +5,7 @@ import { test } from '../../helpers/test.ts'
 const BREAKS: Record<string, RegExp> = {
   descriptor: /^near leaves open /,
   pipe: /^near: somebody holds the pipe of \d+$/,
+  lost: /^near: nobody has received the pipe of \d+$/,
   number: /^near: the pipe of \d+ says "\d+\\n"$/,
   code: /^near: it fails without a code: Error: without a code/,
   exception: /^near: uncaught: Error: nobody catches this/,
