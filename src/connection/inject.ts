@@ -1,7 +1,7 @@
 /** Gives a connection to a server of Node's as if that had accepted it. */
 import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
-import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { closeSync, constants, mkdtempSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
 import { isIP, Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -141,8 +141,9 @@ interface AcceptingHandle {
 function unreachableListener(): { fd: number; isReachable: boolean } {
   const fd = checked(native.socket(1), 'socket')
   try {
-    const isReachable = !bindInFolder(fd)
-    if (isReachable) checked(native.bind(fd, Buffer.from(`\0passfd-${randomUUID()}`), -1), 'bind')
+    const bound = bindInFolder(fd)
+    const isReachable = bound !== 'removed'
+    if (bound === 'no') checked(native.bind(fd, Buffer.from(`\0passfd-${randomUUID()}`), -1), 'bind')
     checked(native.listen(fd, 1), 'listen')
     return { fd, isReachable }
   } catch (error) {
@@ -154,27 +155,33 @@ function unreachableListener(): { fd: number; isReachable: boolean } {
 /** What a container may lack: a folder for temporary files that exists, is writable and has room. */
 const NO_FOLDER = ['ENOENT', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ERR_ACCESS_DENIED']
 
-/** False: this system has no folder for it, or no /proc. */
-function bindInFolder(fd: number): boolean {
+/** 'no': this system has no folder for it, or no /proc. 'left': it is bound, and its name can't be removed. */
+function bindInFolder(fd: number): 'removed' | 'left' | 'no' {
+  let isBound = false
   try {
     const directory = mkdtempSync(join(tmpdir(), 'passfd-'))
     try {
       bindIn(directory, fd)
+      isBound = true
     } finally {
-      rmSync(directory, { recursive: true })
+      // Not rmSync(): it looks at what is there, which Node's permission model may forbid
+      if (isBound) unlinkSync(join(directory, NAME))
+      rmdirSync(directory)
     }
-    return true
+    return 'removed'
   } catch (error) {
-    if (NO_FOLDER.includes((error as NodeJS.ErrnoException).code ?? '')) return false
+    if (NO_FOLDER.includes((error as NodeJS.ErrnoException).code ?? '')) return isBound ? 'left' : 'no'
     throw error
   }
 }
+
+const NAME = 's'
 
 /** By the directory's number, as its name may be too long for a socket's address. */
 function bindIn(directory: string, fd: number): void {
   const number = openSync(directory, O_PATH | constants.O_DIRECTORY)
   try {
-    checked(native.bind(fd, Buffer.from(`/proc/self/fd/${number}/s`), 0o600), 'bind', directory)
+    checked(native.bind(fd, Buffer.from(`/proc/self/fd/${number}/${NAME}`), 0o600), 'bind', directory)
   } finally {
     closeSync(number)
   }

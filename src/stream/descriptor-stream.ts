@@ -223,8 +223,10 @@ export class DescriptorStream extends ContextDuplex {
 
   override _final(callback: (error?: Error | null) => void): void {
     const result = native.shutdown(this.#socket.fd, 1)
-    callback()
-    if (result < 0) this.#failWriting(systemError(result, 'shutdown')) // else the peer would never see the end, and wait
+    // After the peer's end the stream closes now, which the peer sees as well
+    if (result >= 0 || this.readableEnded) callback()
+    // Without the callback: destroy() gives the error to end() and pipeline()
+    else this.#failWriting(systemError(result, 'shutdown'))
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {

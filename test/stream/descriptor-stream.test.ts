@@ -716,3 +716,30 @@ test('if the kernel does not send the end, the stream closes with the error', as
   t.like(error, { code: 'ENOBUFS', syscall: 'shutdown' })
   right.destroy()
 })
+
+test('if the kernel does not send the end, pipeline() rejects with the error, and nothing is uncaught', async t => {
+  const [left, right] = streamPair()
+  left.resume()
+  await patched(
+    'shutdown',
+    () => () => ENOBUFS,
+    () => t.throwsAsync(pipeline([Buffer.from('all')], left), { code: 'ENOBUFS' }).then(() => {})
+  )
+  right.destroy()
+})
+
+test("after the peer's end a stream closes without an error, although the kernel does not send its end: the close shows it", async t => {
+  const [left, right] = streamPair({ allowHalfOpen: true })
+  left.on('error', error => t.fail(error.message)).resume()
+  right.resume().end('all')
+  await once(left, 'end')
+  await patched(
+    'shutdown',
+    () => () => ENOBUFS,
+    async () => {
+      left.end()
+      await once(left, 'close')
+    }
+  )
+  right.destroy()
+})

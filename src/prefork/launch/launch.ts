@@ -226,8 +226,8 @@ function spawnOptions(surroundings: Surroundings, numbers: readonly number[]): S
 /** Makes inherited descriptors close-on-exec. Node does that too, but stops at the first unused number above 15. */
 function keepInherited(): void {
   if (kept) return
-  kept = true
   for (const fd of openNumbers()) if (fd >= FIRST && native.hold(fd) >= 0) native.release(fd)
+  kept = true // not before: if the list can't be read, the next start tries again
 }
 
 /** Without /proc all those that may be open. */

@@ -217,8 +217,10 @@ export class DispatchedListener implements Listener {
    */
   #isAwaited(): boolean {
     const permits = this.#permits
-    return this.#servers.some(worker =>
-      permits !== undefined && worker.knowsAccept ? permits.of(worker) === 0 : worker.unconfirmed === 0
+    return this.#servers.some(
+      worker =>
+        !worker.unreachable &&
+        (permits !== undefined && worker.knowsAccept ? permits.of(worker) === 0 : worker.unconfirmed === 0)
     )
   }
 
@@ -338,7 +340,7 @@ export class DispatchedListener implements Listener {
   #shares(): Share[] {
     const shares: Share[] = []
     for (const worker of this.#servers) {
-      if (worker.ended) continue
+      if (worker.ended || worker.unreachable) continue
       const room = this.#roomOf(worker)
       if (room > 0) shares.push({ worker, room, count: 0, fds: [] })
     }

@@ -18,6 +18,8 @@ export interface Recipient {
   wantMessage(name: string): void
   /** Its own process has ended. */
   readonly ended: boolean
+  /** Its control channel has ended, so it gets no message any more. */
+  readonly unreachable: boolean
   info(): WorkerInfo
   /** Tells it to accept so many connections of a dispatched listener. */
   accept(name: string, count: number): void

@@ -671,6 +671,7 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       if (exposed) this.#workers.expose(name)
       this.#rebalance()
     },
+    onUnreachable: () => this.#rebalance(),
     onLeaves: (worker, name) => {
       this.#rebalance()
       this.#grants.left(name, worker)

@@ -35,6 +35,8 @@ export interface WorkerOwner {
   onUses(worker: WorkerProcess, name: string, exposed: boolean): void
   /** Its program has closed the server of this listener. */
   onLeaves(worker: WorkerProcess, name: string): void
+  /** Its control channel has ended. */
+  onUnreachable(worker: WorkerProcess): void
   /** It has taken all connections that it was sent. */
   onAllTaken(worker: WorkerProcess): void
   /** It has accepted connections as told, or has found the queue empty. */
@@ -593,6 +595,7 @@ export class WorkerProcess implements Recipient {
     onBroken: error => this.kill(`it can't be told: ${error}`),
     onEnd: error => {
       this.unreachable = true
+      this.#setup.owner.onUnreachable(this)
       // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
       if (this.ended || this.state === 'stopping') return
       const kill = (): void => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`)

@@ -64,7 +64,7 @@ export class Workers implements Iterable<WorkerProcess> {
 
   /** Returns the workers that get new connections. */
   ready(): WorkerProcess[] {
-    return this.filter(worker => worker.state === 'ready' && !worker.ended && !worker.replaced)
+    return this.filter(worker => worker.state === 'ready' && !worker.ended && !worker.unreachable && !worker.replaced)
   }
 
   /** Returns the workers that take connections of a listener: the ready ones, or without these the ones that stop. */

@@ -10,6 +10,10 @@ import { Descriptor } from '../../../src/index.ts'
 import { native } from '../../../src/os/native.ts'
 import { MAX_PERMITS, MAX_UNCONFIRMED } from '../../../src/prefork/control/control.ts'
 import type { Dispatch, Route, Routed, Supervisor } from '../../../src/prefork/index.ts'
+import { DispatchedListener } from '../../../src/prefork/listen/dispatched-listener.ts'
+import type { ListenerEvents } from '../../../src/prefork/listen/listener.ts'
+import type { Recipient } from '../../../src/prefork/listen/recipient.ts'
+import { bind } from '../../../src/serving/bound-socket.ts'
 import { connect as connectStream } from '../../../src/stream/index.ts'
 import { patched } from '../../helpers/channels.ts'
 import { serverName } from '../../helpers/client-hello.ts'
@@ -747,3 +751,36 @@ function cpuOf(pid: number): number {
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   return (Number(fields[11]) + Number(fields[12])) / 100
 }
+
+test('a worker that has lost its control channel is sent no connection, also by a listener that closes', async t => {
+  const bound = await bind('web', { port: 0, host: '127.0.0.1' })
+  const sent: number[] = []
+  const worker = (slot: number, unreachable: boolean): Recipient => {
+    const send = async (message: { connections: readonly Descriptor[] }): Promise<void> => {
+      for (const connection of message.connections) connection.close()
+      sent.push(slot)
+    }
+    const recipient = { slot, unreachable, ended: false, unconfirmed: 0, sent: 0, uses: new Map(), send }
+    return recipient as Partial<Recipient> as Recipient
+  }
+  const events = { onAcceptError: error => t.fail(error.message) } as Partial<ListenerEvents> as ListenerEvents
+  const listener = new DispatchedListener(bound, { dispatch: 'address' }, events)
+  const lost = { unreachable: false }
+  const reached = worker(1, false)
+  listener.balance(
+    [Object.defineProperty(worker(0, false), 'unreachable', { get: () => lost.unreachable }), reached],
+    2
+  )
+  lost.unreachable = true // and nobody has balanced yet
+  const { port } = listener.address() as { port: number }
+  const clients = await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      const client = connect(port, '127.0.0.1').on('error', () => {})
+      await once(client, 'connect')
+      return client
+    })
+  )
+  await listener.close({ exclusive: false, served: true, give: () => t.fail() })
+  t.deepEqual([...new Set(sent)], [1])
+  for (const client of clients) client.destroy()
+})

@@ -25,3 +25,8 @@ test('a worker that stops gets connections only if none is ready', t => {
   some.delete(all[1]!)
   t.deepEqual(some.servers('web'), [all[0]])
 })
+
+test('a ready worker that has lost its control channel gets no new connection', t => {
+  const { workers: some, all } = workers({ unreachable: true, replaced: false }, { replaced: false })
+  t.deepEqual(some.ready(), [all[1]])
+})
