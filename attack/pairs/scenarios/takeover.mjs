@@ -3,14 +3,15 @@ import { createServer, connect as dial } from 'node:net'
 import { join } from 'node:path'
 import { takeOver } from '../../../build/dist/takeover/index.js'
 
+/** A hostile candidate may have a turn, and not use it, or have the owner freeze: the next one waits until its time is over. */
+const HOSTILE = process.env.HOSTILE !== undefined
 const OPTIONS = { exit: false, signals: false, idleGrace: 0 }
 
 async function seated(folder, round) {
   const seat = await takeOver({
     ...OPTIONS,
-    freezeTimeout: round.limit(2000),
-    // A hostile candidate may have a turn, and not use it: the next one waits until its time is over
-    turnTimeout: process.env.HOSTILE === undefined ? round.limit(10_000) : 1000,
+    freezeTimeout: HOSTILE ? 1000 : round.limit(2000),
+    turnTimeout: HOSTILE ? 1000 : round.limit(10_000),
     path: join(folder, 'seat'),
     listeners: { web: { path: join(folder, 'web') } }
   })
