@@ -16,7 +16,7 @@ import { EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS } from '../base/errno.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import { MAX_RIGHTS } from '../base/kernel-limits.ts'
 import { keepAlive } from '../base/timers.ts'
-import { type Descriptor, isForeign, moveOut } from '../descriptor/descriptor.ts'
+import { type Descriptor, isForeign, moveAllOut, moveOutShared } from '../descriptor/descriptor.ts'
 import { handBack } from '../descriptor/outgoing.ts'
 import { discard, Watcher } from '../os/loop.ts'
 import { native } from '../os/native.ts'
@@ -125,22 +125,25 @@ export class DestinationQueues {
       if (result >= 0) {
         if (descriptors.length > 0) {
           const foreign = descriptors.some(isForeign)
+          // They have been sent, so nothing may fail any more: an owner of a number leaves, and the last one closes it
           closeAll(
-            descriptors.map(descriptor => moveOut(descriptor, BY)),
+            descriptors.map(descriptor => moveOutShared(descriptor, BY)),
             foreign
           )
         }
         return RESOLVED
       }
       this.#checkRoom(undefined, bytes.length, descriptors.length)
+      const moved = moveAllOut(descriptors, BY)
       queue = this.#addQueue(key, to)
-      this.#push(queue, bytes, descriptors, signal)
+      this.#push(queue, bytes, descriptors, moved, signal)
       this.#wait(queue, result)
     } else {
       this.#checkRoom(queue, bytes.length, descriptors.length)
       const isNew = queue === undefined
+      const moved = moveAllOut(descriptors, BY)
       queue ??= this.#addQueue(key, to)
-      this.#push(queue, bytes, descriptors, signal)
+      this.#push(queue, bytes, descriptors, moved, signal)
       if (isNew) this.#waitFor(queue, 'own')
     }
     return queue.datagrams.at(-1)!.sent.promise
@@ -215,6 +218,7 @@ export class DestinationQueues {
     queue: DestinationQueue,
     bytes: Uint8Array,
     descriptors: readonly Descriptor[],
+    fds: readonly number[],
     signal: AbortSignal | undefined
   ): void {
     const sent = deferred()
@@ -222,7 +226,7 @@ export class DestinationQueues {
       bytes: Uint8Array.prototype.slice.call(bytes), // the caller may change its own
       descriptors: [...descriptors], // the caller may change its own meanwhile
       foreign: descriptors.some(isForeign),
-      fds: descriptors.map(descriptor => moveOut(descriptor, BY)),
+      fds,
       sent,
       release: whenAborted(signal, () => this.#fail(queue, datagram, abortError(signal!)))
     }

@@ -47,6 +47,8 @@ const openNumber = promisify(fs.open)
 export let moveOutShared: (descriptor: Descriptor, by: string) => number
 /** @internal Moves a number out that no dup shares, for a caller that watches the number or gives it away. Throws as `moveOutShared`. */
 export let moveOut: (descriptor: Descriptor, by: string) => number
+/** @internal The same for several, all of which are open: all move, or, if one of them can't be duplicated, none. */
+export let moveAllOut: (descriptors: readonly Descriptor[], by: string) => number[]
 /** @internal The number of an open descriptor, which keeps it. Throws if it is not open. */
 export let assertOpen: (descriptor: Descriptor) => number
 /** @internal Puts its number back into a moved Descriptor, which is open again. `lender` lends it, or without a lender the caller owns it. */
@@ -448,6 +450,10 @@ export class Descriptor implements Disposable {
       descriptor.#separate()
       return descriptor.#leave('DESCRIPTOR_MOVED', by)
     }
+    moveAllOut = (descriptors, by) => {
+      for (const descriptor of descriptors) descriptor.#separate()
+      return descriptors.map(descriptor => descriptor.#leave('DESCRIPTOR_MOVED', by))
+    }
     assertOpen = descriptor => descriptor.#open()
     lock = descriptor => {
       void descriptor.kind // it can be looked at meanwhile
@@ -515,7 +521,7 @@ export function own(fd: number): Descriptor {
 
 /** @internal Closes Descriptors that came from another process, on a helper thread, because close(2) of them may block. */
 export function closeOffLoop(descriptors: readonly Descriptor[]): void {
-  discard(descriptors.map(descriptor => moveOut(descriptor, 'its close')))
+  discard(descriptors.map(descriptor => moveOutShared(descriptor, 'its close')))
 }
 
 /** @internal One for a number that the shim holds already, lent by `lender`. */

@@ -11,7 +11,7 @@ import {
   forgetIfClosed,
   isDescription,
   isForeign,
-  moveOut,
+  moveAllOut,
   restoreNumber
 } from './descriptor.ts'
 
@@ -54,7 +54,7 @@ export function cargoOf(descriptors: readonly Descriptor[], by: string, own: obj
   }
   if (new Set(descriptors).size < descriptors.length) throw new PassfdError('DESCRIPTOR_REPEATED')
   const foreign = descriptors.some(isForeign)
-  return { fds: descriptors.map(descriptor => moveOut(descriptor, by)), foreign }
+  return { fds: moveAllOut(descriptors, by), foreign }
 }
 
 /**

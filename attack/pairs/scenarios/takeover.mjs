@@ -3,15 +3,16 @@ import { createServer, connect as dial } from 'node:net'
 import { join } from 'node:path'
 import { takeOver } from '../../../build/dist/takeover/index.js'
 
-/** A hostile candidate may have a turn, and not use it, or have the owner freeze: the next one waits until its time is over. */
+/** A hostile candidate may have a turn, not use it, have the owner freeze, and leave a life pipe that lives on: the next one waits until its time is over. */
 const HOSTILE = process.env.HOSTILE !== undefined
 const OPTIONS = { exit: false, signals: false, idleGrace: 0 }
 
-async function seated(folder, round) {
+async function seated(folder, round, attemptTimeout) {
   const seat = await takeOver({
     ...OPTIONS,
     freezeTimeout: HOSTILE ? 1000 : round.limit(2000),
     turnTimeout: HOSTILE ? 1000 : round.limit(10_000),
+    ...(HOSTILE && { attemptTimeout }),
     path: join(folder, 'seat'),
     listeners: { web: { path: join(folder, 'web') } }
   })
@@ -24,7 +25,7 @@ const naming = name => createServer(socket => socket.on('error', () => {}).end(n
 export function far(folder) {
   return {
     async prepare(round) {
-      const seat = await seated(folder, round)
+      const seat = await seated(folder, round, 1000)
       await seat.listen('web', naming('far'))
       await seat.ready({ freeze: () => ({ visits: 7 }) })
       round.later(() => seat.stop())
@@ -37,7 +38,7 @@ export function near(folder) {
   return {
     async run(round) {
       serves = false
-      const seat = await round.settled('seat', seated(folder, round))
+      const seat = await round.settled('seat', seated(folder, round, 60_000))
       if (seat === undefined) return
       round.later(() => seat.stop())
       const listening = await round.attempt('listen', async () => {
