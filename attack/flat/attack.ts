@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url'
 import { type Attack, chosenOf, type Outcome, type Settings } from '../attack.ts'
 
 const MEBIBYTE = 2 ** 20
+/** Of its work, after which a process reports; ends.mjs. */
+const TENTHS = 10
 /** Of each, what a whole run does. */
 const WHOLE = { connections: 1_000_000, messages: 10_000_000, reloads: 1000 }
 const PARTS = Object.keys(WHOLE) as Part[]
@@ -47,6 +49,7 @@ async function run(settings: Settings): Promise<Outcome> {
   const outcome = { counts, found: [] as string[] }
   const parts = chosenOf(PARTS, settings) as Part[]
   const end = performance.now() + settings.time
+  let done = 0
   for (const [at, part] of parts.entries()) {
     const count = Math.ceil((WHOLE[part] * settings.count) / 100)
     const time = (end - performance.now()) / (parts.length - at)
@@ -60,17 +63,20 @@ async function run(settings: Settings): Promise<Outcome> {
       )
       problems.push(...growthOf(facts).map(each => `${side}: ${each}`))
     }
-    counts[part]! += count
+    counts[part]! += Math.round((count * (reports.at(-1)?.done ?? 0)) / TENTHS)
+    done += reports.at(-1)?.done ?? 0
     for (const problem of problems) {
       outcome.found.push(`${part}, ${count}: ${problem}`)
       settings.log(outcome.found.at(-1)!)
     }
   }
-  counts.hundredths = settings.count
+  counts.hundredths = (settings.count * done) / (TENTHS * parts.length)
   return outcome
 }
 
 interface Report {
+  /** Tenths. */
+  readonly done: number
   readonly near: Facts
   readonly far?: Facts
 }
@@ -80,6 +86,7 @@ async function runPart(part: Part, count: number, time: number): Promise<{ repor
   const path = join(folder, 'socket')
   const problems: string[] = []
   const started: ChildProcess[] = []
+  const due = performance.now() + time
   const start = (...args: string[]) => {
     const program = fileURLToPath(new URL('ends.mjs', import.meta.url))
     const child = spawn(process.execPath, ['--expose-gc', program, part, ...args], {
@@ -93,6 +100,8 @@ async function runPart(part: Part, count: number, time: number): Promise<{ repor
       stderr += text
     })
     const exit = once(child, 'exit').then(([code, signal]) => {
+      // Its time is over
+      if (performance.now() >= due) return
       if (code !== 0) problems.push(`${args[0]} ends with ${signal ?? code}: ${stderr}`)
     })
     return { lines: createInterface({ input: child.stdout }), exit }

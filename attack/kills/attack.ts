@@ -87,7 +87,12 @@ async function killAt(
     if (how === 'exit') exit = ends.exit(side)
     else ends.signal(side, 'SIGKILL')
   })
-  const { problems, outcomes } = await ends.round({ mayFail: true, begin: () => plan.begin() })
+  const { problems, outcomes } = await ends.round({
+    mayFail: true,
+    begin: () => plan.begin(),
+    // Or the checks would take a process that is about to end for one that lives
+    end: () => (plan.isDone ? ends.over(side) : undefined)
+  })
   plan.end() // the round was over before
   tell('promises that were settled', outcomes.length)
   tell('with an error', outcomes.filter(([, outcome]) => outcome !== 'ok').length)
@@ -125,6 +130,10 @@ class Plan {
   constructor(after: number, work: () => void) {
     this.#after = after
     this.#work = work
+  }
+
+  get isDone(): boolean {
+    return this.#isDone
   }
 
   begin(): void {

@@ -106,6 +106,11 @@ class End {
     this.#child.kill(name)
   }
 
+  /** Resolves when the process has ended. */
+  async over(): Promise<void> {
+    if (!this.ended) await once(this.#child, 'exit')
+  }
+
   /** The process ends itself, in the midst of a turn of its loop. Resolves to how it has ended: 0. */
   async exit(): Promise<string | number | null> {
     const over = this.ended ? undefined : once(this.#child, 'exit')
@@ -224,6 +229,10 @@ export class Ends {
 
   pid(side: Side): number {
     return this.#ends[side].pid
+  }
+
+  over(side: Side): Promise<void> {
+    return this.#ends[side].over()
   }
 
   ended(side: Side): boolean {

@@ -57,14 +57,22 @@ async function run(settings: Settings): Promise<Outcome> {
   const files = settings.count > SAMPLE.length ? [] : SAMPLE.slice(0, settings.count)
   const end = performance.now() + settings.time
   for (const part of chosenOf(suites.parts, settings)) {
+    const left = Math.ceil(end - performance.now())
+    if (left <= 0) {
+      settings.log(`${part}: the time is over`)
+      continue
+    }
     const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
     chmodSync(folder, 0o755) // tests start this Node as another user
     try {
       const { command, node } = SUITES[part]!
       const env: NodeJS.ProcessEnv = { ...process.env, CI: 'true' }
-      const left = Math.ceil(end - performance.now())
       if (node !== undefined) env.PATH = `${await install(node, folder)}${delimiter}${process.env.PATH}`
       const { output, ended } = await outputOf('node', [...command, ...files], env, left)
+      if (performance.now() >= end) {
+        settings.log(`${part}: it is cut off, because the time is over`)
+        continue
+      }
       const { passed, skipped, names, fault } = countTap(output)
       settings.log(`${part}: ${passed} passed, ${names.length} failed, ${skipped} skipped`)
       counts.tests += passed + names.length

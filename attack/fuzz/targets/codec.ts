@@ -1,13 +1,17 @@
 /** Frames and bodies. */
 import { Codec } from '../../../src/codec/codec.ts'
 import { Encoded } from '../../../src/codec/encoded.ts'
-import { type Frame, FrameReader, HEADER, RECORDS, writeHeader } from '../../../src/codec/frame.ts'
+import { DEFINITIONS, type Frame, FrameReader, HEADER, RECORDS, writeHeader } from '../../../src/codec/frame.ts'
 import { decodeWide, encodeWide } from '../../../src/codec/wide.ts'
 import { allowed, isSame, must, pack, type Target, type Targets, valueIn } from '../target.ts'
 
 const HEADROOM = 32_768
 const AREA = Buffer.alloc(HEADROOM + 65_536)
 const MAX_BODY = 100_000
+/** docs/protocol.md: the kinds that carry descriptors, how many, and the kinds without a body. */
+const WITH_DESCRIPTORS = [1, 2, 3]
+const MAX_RIGHTS = 253
+const WITHOUT_BODY = [5, 6, 7]
 const FRAME_ERRORS = ['ERR_PASSFD_BAD_FRAME', 'ERR_PASSFD_FRAME_TOO_LARGE']
 
 /** What a reader makes of the input, if it comes in pieces of these lengths, again and again. */
@@ -15,6 +19,10 @@ function framesOf(input: Buffer, lengths: readonly number[]): string[] {
   const events: string[] = []
   const onFrame = ({ kind, count, flags, id, bytes, start, end }: Frame): boolean => {
     must(end <= bytes.length && start <= end, 'a body goes beyond its bytes')
+    must(end - start <= MAX_BODY, `a body of ${end - start} bytes`)
+    must(kind <= DEFINITIONS, `kind ${kind}`)
+    must(count <= (WITH_DESCRIPTORS.includes(kind) ? MAX_RIGHTS : 0), `${count} descriptors with kind ${kind}`)
+    must(end === start || !WITHOUT_BODY.includes(kind), `a body of kind ${kind}`)
     events.push(`${kind} ${count} ${flags} ${id} ${bytes.toString('latin1', start, end)}`)
     return true
   }

@@ -3,7 +3,7 @@ import { createServer, connect as dial } from 'node:net'
 import { join } from 'node:path'
 import { takeOver } from '../../../build/dist/takeover/index.js'
 
-/** A hostile candidate may have a turn, not use it, have the owner freeze, and leave a life pipe that lives on: the next one waits until its time is over. */
+/** A hostile candidate may have its turn and not use it, have the owner freeze, or leave a life pipe that lives on. Then the next one waits until the attempt is over. */
 const HOSTILE = process.env.HOSTILE !== undefined
 const OPTIONS = { exit: false, signals: false, idleGrace: 0 }
 
@@ -11,7 +11,7 @@ async function seated(folder, round, attemptTimeout) {
   const seat = await takeOver({
     ...OPTIONS,
     freezeTimeout: HOSTILE ? 1000 : round.limit(2000),
-    turnTimeout: HOSTILE ? 1000 : round.limit(10_000),
+    turnTimeout: round.limit(10_000),
     ...(HOSTILE && { attemptTimeout }),
     path: join(folder, 'seat'),
     listeners: { web: { path: join(folder, 'web') } }
@@ -52,8 +52,8 @@ export function near(folder) {
         return true
       })
       if (!inherited) return
-      // There is none if the predecessor has ended meanwhile: then this is the first program
-      if (state === undefined ? !round.mayFail : state.visits !== 7)
+      // There is none if the predecessor has ended meanwhile, or a hostile candidate was admitted: then this is the first program
+      if (state === undefined ? !round.mayFail && process.env.HOSTILE === undefined : state.visits !== 7)
         round.problems.push(`it has inherited ${JSON.stringify(state)}`)
       serves = await round.attempt('ready', async () => {
         await seat.ready()
