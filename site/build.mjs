@@ -44,21 +44,19 @@ function nameOf(path, title) {
 }
 
 async function serve() {
-  const { watch } = await import('node:fs')
+  const { watch } = await import('chokidar')
   const server = await createServer(site, { host: '127.0.0.1', port: Number(values.port) })
   await server.listen()
   server.printUrls()
-  let timer
-  for (const folder of ['docs', '.'])
-    watch(`${root}${folder}`, { recursive: folder === 'docs' }, (_event, name) => {
-      if (!name?.endsWith('.md')) return
-      clearTimeout(timer)
-      timer = setTimeout(() => {
-        try {
-          write()
-        } catch (error) {
-          console.error(error.message)
-        }
-      }, 100)
-    })
+  const sources = ['README.md', 'SECURITY.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs', 'examples']
+  watch(
+    sources.map(path => `${root}${path}`),
+    { ignoreInitial: true, awaitWriteFinish: { stabilityThreshold: 100, pollInterval: 20 } }
+  ).on('all', () => {
+    try {
+      write()
+    } catch (error) {
+      console.error(error.message)
+    }
+  })
 }
