@@ -42,6 +42,12 @@ for (const page of pages) {
     })
 }
 
+test("a `wait` of a session names its process: in the reader's one shell, a bare one waits for the server, too", t => {
+  for (const page of pages)
+    for (const { code } of blocksOf(read(page)).filter(({ language }) => language === 'console'))
+      t.notRegex(code, /^\$ .*\bwait *(?:;|$)/m, page)
+})
+
 test('docs/deploy: what ends a server waits longer than passfd needs', t => {
   const seconds = (text: string, pattern: RegExp): number => Number(pattern.exec(text)![1])
   const unit = read('docs/deploy/systemd.md')
