@@ -85,11 +85,14 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
   const results = []
   try {
     for (const { text, shown } of commands) {
-      const kill = /^kill (?:-(\w+) )?%(\d+)$/.exec(text)
+      const kill = /^kill (?:-(\w+) )?(%\d+|\$!)$/.exec(text)
       const isJob = text.endsWith(' &')
       let ended = Promise.resolve(0)
-      if (kill !== null) jobs.filter(job => job.isJob)[Number(kill[2]) - 1].child.kill(`SIG${kill[1] ?? 'TERM'}`)
-      else {
+      if (kill !== null) {
+        const one = jobs.findLast(job => (kill[2] === '$!' ? job.isJob : `%${job.number}` === kill[2] && !job.over))
+        if (one === undefined) throw new Error(`${text}: a shell has no such job`)
+        one.child.kill(`SIG${kill[1] ?? 'TERM'}`)
+      } else {
         const command = there(isJob ? text.slice(0, -2) : text)
         const child = spawn('bash', ['-c', command], {
           cwd: folder,
@@ -105,7 +108,9 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
         })
         for (const stream of [child.stdout, child.stderr]) createInterface(stream).on('line', add)
         ended = once(child, 'close').then(([code, signal]) => signal ?? code)
-        const job = { text, child, ended, isJob, over: false }
+        // As bash counts: from the highest that still runs
+        const number = isJob ? Math.max(0, ...jobs.map(job => (job.over ? 0 : (job.number ?? 0)))) + 1 : undefined
+        const job = { text, child, ended, isJob, number, over: false }
         ended.then(() => {
           job.over = true
           changed()
