@@ -40,7 +40,9 @@ function write() {
 
 /** Names in the sidebar where the title of the page says too little there. */
 function nameOf(path, title) {
-  return { 'README.md': 'The library on one page', 'docs/index.md': 'What do you want to do?' }[path] ?? title
+  if (path === 'README.md') return 'The library on one page'
+  // Under the heading "Coming from"
+  return path.startsWith('docs/from/') ? title.replace(/^Coming from /, '') : title
 }
 
 async function serve() {
