@@ -79,7 +79,7 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
   let changed = () => {}
   const add = line => {
     if (OPTIONAL.test(line)) return
-    lines.push(here(line.replaceAll(folder, '.')))
+    lines.push(here(line.replaceAll(folder, '/home/me/shop')))
     changed()
   }
   const results = []
@@ -89,9 +89,9 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
       const isJob = text.endsWith(' &')
       let ended = Promise.resolve(0)
       if (kill !== null) {
-        const one = jobs.findLast(job => (kill[2] === '$!' ? job.isJob : `%${job.number}` === kill[2] && !job.over))
+        const one = jobs.findLast(job => (kill[2] === '$!' ? job.isJob : `%${job.number}` === kill[2] && !job.shown))
         if (one === undefined) throw new Error(`${text}: a shell has no such job`)
-        one.child.kill(`SIG${kill[1] ?? 'TERM'}`)
+        process.kill(-one.child.pid, `SIG${kill[1] ?? 'TERM'}`) // a job is a process group: npx, and what it has started
       } else {
         const command = there(isJob ? text.slice(0, -2) : text)
         const child = spawn('bash', ['-c', command], {
@@ -108,8 +108,8 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
         })
         for (const stream of [child.stdout, child.stderr]) createInterface(stream).on('line', add)
         ended = once(child, 'close').then(([code, signal]) => signal ?? code)
-        // As bash counts: from the highest that still runs
-        const number = isJob ? Math.max(0, ...jobs.map(job => (job.over ? 0 : (job.number ?? 0)))) + 1 : undefined
+        // As bash counts: from the highest whose end it has not shown yet
+        const number = isJob ? Math.max(0, ...jobs.map(job => (job.shown ? 0 : (job.number ?? 0)))) + 1 : undefined
         const job = { text, child, ended, isJob, number, over: false }
         ended.then(() => {
           job.over = true
@@ -118,6 +118,7 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
         jobs.push(job)
       }
       const code = isJob ? undefined : await inTime(ended, seconds)
+      for (const job of jobs) job.shown = job.over // before its prompt
       const printed = []
       const missing = shown.map(general)
       const claim = () => {
