@@ -26,6 +26,8 @@ for (const page of pages) {
   test(`${page}: its programs are the files in ${folder}`, t => {
     const named = blocks.filter(({ name }) => name !== undefined)
     for (const { name, code, line } of named) t.is(read(`${folder}/${name}`), code, `line ${line}`)
+    for (const [, paths] of text.matchAll(/^<!-- files: (.*) -->$/gm))
+      for (const path of paths!.split(' ')) t.true(text.includes(`](../../${path})`), `a reader finds ${path}`)
     if (page.startsWith('docs/jobs/')) t.true(text.split('\n').length <= 121, 'it fits on 120 lines')
   })
 
