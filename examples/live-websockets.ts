@@ -15,8 +15,11 @@ export interface GivenWebSocket<State> {
   state: State
 }
 
-/** A new WebSocket, or (with `state`) one that another process has begun. Returns a function that reads its state when it is given away. */
-export type Serve<State> = (socket: WebSocket, state: State | undefined) => () => State
+/**
+ * A new WebSocket, or (with `state`) one that another process has begun. Returns a function that reads its state when it is given away.
+ * `request` has the url, the cookies and the other headers, in each process.
+ */
+export type Serve<State> = (socket: WebSocket, state: State | undefined, request: IncomingMessage) => () => State
 
 /** In the request that is repeated, its value is the WebSocket's id. Nobody else knows that. */
 const RESUMES = 'x-resumes-websocket'
@@ -57,7 +60,7 @@ export class LiveWebSockets<State> {
     this.#handshake.handleUpgrade(request, messages, NOTHING, webSocket => {
       webSocket.on('error', () => {}) // 'close' follows
       webSocket.on('close', () => this.#live.delete(webSocket))
-      this.#live.set(webSocket, { request, messages, state: this.#serve(webSocket, state) })
+      this.#live.set(webSocket, { request, messages, state: this.#serve(webSocket, state, request) })
       messages.begin(head)
     })
   }

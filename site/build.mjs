@@ -40,25 +40,25 @@ function write() {
 
 /** Names in the sidebar where the title of the page says too little there. */
 function nameOf(path, title) {
-  return { 'README.md': 'The library on one page', 'docs/index.md': 'What do you want to do?' }[path] ?? title
+  if (path === 'README.md') return 'The library on one page'
+  // Under the heading "Coming from"
+  return path.startsWith('docs/from/') ? title.replace(/^Coming from /, '') : title
 }
 
 async function serve() {
-  const { watch } = await import('node:fs')
+  const { watch } = await import('chokidar')
   const server = await createServer(site, { host: '127.0.0.1', port: Number(values.port) })
   await server.listen()
   server.printUrls()
-  let timer
-  for (const folder of ['docs', '.'])
-    watch(`${root}${folder}`, { recursive: folder === 'docs' }, (_event, name) => {
-      if (!name?.endsWith('.md')) return
-      clearTimeout(timer)
-      timer = setTimeout(() => {
-        try {
-          write()
-        } catch (error) {
-          console.error(error.message)
-        }
-      }, 100)
-    })
+  const sources = ['README.md', 'SECURITY.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs', 'examples']
+  watch(
+    sources.map(path => `${root}${path}`),
+    { ignoreInitial: true, awaitWriteFinish: { stabilityThreshold: 100, pollInterval: 20 } }
+  ).on('all', () => {
+    try {
+      write()
+    } catch (error) {
+      console.error(error.message)
+    }
+  })
 }

@@ -73,14 +73,12 @@ for (const path of pages) {
   console.error(`${path}: ${failures.length} failures so far`)
 }
 checkLinks()
-if (values.only === undefined) {
-  await desk.tab.setViewportSize(DESK)
-  await desk.tab.emulateMedia({ media: null, colorScheme: 'light' })
-  await withKeyboard()
-  await withSearch()
-  await withMenu()
-  await withSwitch()
-}
+await desk.tab.setViewportSize(DESK)
+await desk.tab.emulateMedia({ media: null, colorScheme: 'light' })
+await withKeyboard()
+await withSearch()
+await withMenu()
+await withSwitch()
 await browser.close()
 server.close()
 for (const failure of failures) console.log(`- ${failure}`)

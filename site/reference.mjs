@@ -81,6 +81,8 @@ export async function writeReference(root, to) {
 
 /** What the declaration above says already, or what only its author needs. */
 const LEFT_OUT = /^(Extends|Extended by|Implements|Implementation of|Inherited from|Overrides|Since|Type Parameters)$/
+/** Parts of one function or method. */
+const PARTS = /^(Parameters|Returns|Throws|Example|Remarks)$/
 /** Headings whose content stays, one level higher. */
 const LIFTED = /^(Properties|Accessors|Methods|Constructors|Get Signature|Constructor)$/
 
@@ -102,7 +104,8 @@ function shortened(page) {
         isLifted = true
         return body.trimStart()
       }
-      return `${'#'.repeat(isLifted ? Math.min(4, level - 1) : level)} ${title}\n${body}`
+      const shown = PARTS.test(title) ? 4 : isLifted ? Math.min(4, level - 1) : level
+      return `${'#'.repeat(shown)} ${title}\n${body}`
     })
     .join('')
     .replace(/^\*\*\*\n/gm, '')

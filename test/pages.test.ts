@@ -26,6 +26,8 @@ for (const page of pages) {
   test(`${page}: its programs are the files in ${folder}`, t => {
     const named = blocks.filter(({ name }) => name !== undefined)
     for (const { name, code, line } of named) t.is(read(`${folder}/${name}`), code, `line ${line}`)
+    for (const [, paths] of text.matchAll(/^<!-- files: (.*) -->$/gm))
+      for (const path of paths!.split(' ')) t.true(text.includes(`](../../${path})`), `a reader finds ${path}`)
     if (page.startsWith('docs/jobs/')) t.true(text.split('\n').length <= 121, 'it fits on 120 lines')
   })
 
@@ -41,6 +43,12 @@ for (const page of pages) {
       }
     })
 }
+
+test("a `wait` of a session names its process: in the reader's one shell, a bare one waits for the server, too", t => {
+  for (const page of pages)
+    for (const { code } of blocksOf(read(page)).filter(({ language }) => language === 'console'))
+      t.notRegex(code, /^\$ .*\bwait *(?:;|$)/m, page)
+})
 
 test('docs/deploy: what ends a server waits longer than passfd needs', t => {
   const seconds = (text: string, pattern: RegExp): number => Number(pattern.exec(text)![1])

@@ -43,7 +43,24 @@ export default {
     outline: { level: [2, 3], label: 'On this page' },
     search: {
       provider: 'local',
-      options: { miniSearch: { searchOptions: { boost: { title: 4, text: 2, titles: 1 }, fuzzy: 0.2, prefix: true } } }
+      options: {
+        miniSearch: {
+          searchOptions: {
+            boost: { title: 4, text: 2, titles: 1 },
+            fuzzy: 0.2,
+            prefix: true,
+            // Who searches has a job, more often than a question about how passfd is made. The page gets this function as text
+            boostDocument: path => {
+              if (/\/(jobs|from|deploy)\//.test(path) || /\/#/.test(path)) return 2
+              return /\/(architecture|changelog|contributing|decisions|dependencies|performance|reliability|security|files)\b/.test(
+                path
+              )
+                ? 0.4
+                : 1
+            }
+          }
+        }
+      }
     },
     docFooter: { prev: 'Previous', next: 'Next' },
     externalLinkIcon: true

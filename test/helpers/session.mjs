@@ -79,17 +79,20 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
   let changed = () => {}
   const add = line => {
     if (OPTIONAL.test(line)) return
-    lines.push(here(line.replaceAll(folder, '.')))
+    lines.push(here(line.replaceAll(folder, '/home/me/shop')))
     changed()
   }
   const results = []
   try {
     for (const { text, shown } of commands) {
-      const kill = /^kill (?:-(\w+) )?%(\d+)$/.exec(text)
+      const kill = /^kill (?:-(\w+) )?(%\d+|\$!)$/.exec(text)
       const isJob = text.endsWith(' &')
       let ended = Promise.resolve(0)
-      if (kill !== null) jobs.filter(job => job.isJob)[Number(kill[2]) - 1].child.kill(`SIG${kill[1] ?? 'TERM'}`)
-      else {
+      if (kill !== null) {
+        const one = jobs.findLast(job => (kill[2] === '$!' ? job.isJob : `%${job.number}` === kill[2] && !job.shown))
+        if (one === undefined) throw new Error(`${text}: a shell has no such job`)
+        process.kill(-one.child.pid, `SIG${kill[1] ?? 'TERM'}`) // a job is a process group: npx, and what it has started
+      } else {
         const command = there(isJob ? text.slice(0, -2) : text)
         const child = spawn('bash', ['-c', command], {
           cwd: folder,
@@ -105,7 +108,9 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
         })
         for (const stream of [child.stdout, child.stderr]) createInterface(stream).on('line', add)
         ended = once(child, 'close').then(([code, signal]) => signal ?? code)
-        const job = { text, child, ended, isJob, over: false }
+        // As bash counts: from the highest whose end it has not shown yet
+        const number = isJob ? Math.max(0, ...jobs.map(job => (job.shown ? 0 : (job.number ?? 0)))) + 1 : undefined
+        const job = { text, child, ended, isJob, number, over: false }
         ended.then(() => {
           job.over = true
           changed()
@@ -113,6 +118,7 @@ export async function play(folder, text, { code }, { seconds = 60, env = {} } = 
         jobs.push(job)
       }
       const code = isJob ? undefined : await inTime(ended, seconds)
+      for (const job of jobs) job.shown = job.over // before its prompt
       const printed = []
       const missing = shown.map(general)
       const claim = () => {

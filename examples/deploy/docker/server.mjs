@@ -5,4 +5,4 @@ import { createServer } from 'node:http'
 createServer((request, response) => {
   if (request.url === '/orphan') spawn('sh', ['-c', 'sleep 0.1 &']) // its parent ends first, so PID 1 inherits it
   response.end(`process ${process.pid}, parent ${process.ppid}\n`)
-}).listen(3000, '127.0.0.1')
+}).listen(3000)

@@ -46,7 +46,7 @@ export class LiveWebSockets {
     this.#handshake.handleUpgrade(request, messages, NOTHING, webSocket => {
       webSocket.on('error', () => {}) // 'close' follows
       webSocket.on('close', () => this.#live.delete(webSocket))
-      this.#live.set(webSocket, { request, messages, state: this.#serve(webSocket, state) })
+      this.#live.set(webSocket, { request, messages, state: this.#serve(webSocket, state, request) })
       messages.begin(head)
     })
   }
