@@ -136,14 +136,16 @@ test('a candidate that has no descriptors for an offer says so, and does not ask
   const owner = await listen(path, { maxDescriptors: 1 })
   const [limit = ''] = /(?<=^Max open files +)\d+/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
   const one = await Descriptor.open('/dev/null')
+  // prlimit(1) needs some, too, while those that have arrived are still being closed
+  const spare = Array.from({ length: 12 }, () => Descriptor.openSync('/dev/null'))
   let asked = 0
   owner.serve(() => {
     asked++
-    // prlimit(1) needs some, too
     limitOpenFiles(process.pid, Math.max(...openDescriptors().keys()) + 20)
     return Array.from({ length: 250 }, () => one.dup())
   })
   const error = await t.throwsAsync(seated({ path, listeners: HTTP, turnTimeout: 60_000 }))
+  for (const each of spare) each.close()
   limitOpenFiles(process.pid, Number(limit))
   t.regex(error!.message, /ulimit -n/)
   t.is(asked, 1)
