@@ -91,6 +91,13 @@ async function kill(scene: Scene): Promise<void> {
   await server.ask('ready', server.workerCount, pid)
 }
 
+/** Whoever comes is refused while there is no server, and is served by the next one. */
+async function beginAgain({ server, load }: Scene): Promise<void> {
+  await load.more(5, 'refused')
+  await server.again()
+  await load.more(100)
+}
+
 /** SIGSTOP for a moment, shorter than `hangTimeout`. */
 async function freeze(pid: number, ms: number): Promise<void> {
   process.kill(pid, 'SIGSTOP')
@@ -127,11 +134,9 @@ export const FAULTS: readonly Fault[] = [
     times: 10,
     suits: all,
     refuses: true,
-    async once({ server, load }) {
-      await server.stop()
-      await load.more(5, 'refused')
-      await server.again()
-      await load.more(100)
+    async once(scene) {
+      await scene.server.stop()
+      await beginAgain(scene)
     }
   },
   {
@@ -210,11 +215,9 @@ export const FAULTS: readonly Fault[] = [
     times: 10,
     suits: severalWorkers,
     refuses: true,
-    async once({ server, hands, load }) {
-      await hands.kill(server, server.pid)
-      await load.more(5, 'refused')
-      await server.again()
-      await load.more(100)
+    async once(scene) {
+      await scene.hands.kill(scene.server, scene.server.pid)
+      await beginAgain(scene)
     }
   },
   {

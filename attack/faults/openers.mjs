@@ -9,27 +9,12 @@ import { Supervisor } from '../../build/dist/prefork/index.js'
 import { openListener } from '../../build/dist/prefork/listen/open-listener.js'
 import * as streams from '../../build/dist/stream/index.js'
 import { NotifySocket } from '../../build/dist/systemd/notify-socket.js'
+import { over } from './opened.mjs'
 
 /** Whatever else is open in a round. */
 const open = new Set()
 const theirs = openSync('/dev/null')
 
-/** Ends what an opener gave, when it did not fail. */
-const over = async thing => {
-  if (Array.isArray(thing)) for (const one of thing) await over(one)
-  else if (thing?.readable instanceof Descriptor) await over([thing.readable, thing.writable])
-  else if (thing instanceof Descriptor) thing[Symbol.dispose]()
-  else if (thing?.destroy !== undefined && thing.close === undefined) {
-    const closed = thing.closed instanceof Promise ? thing.closed : new Promise(done => thing.once('close', done))
-    thing.destroy()
-    await closed
-  } else if (thing?.closed instanceof Promise) {
-    if (thing.destroy !== undefined) thing.destroy()
-    else await thing.close()
-    await thing.closed
-  } else if (typeof thing?.close === 'function')
-    await new Promise(done => (thing.close.length > 0 || thing.listening ? thing.close(done) : done(thing.close())))
-}
 const end = async (type = 'stream') => {
   const [one, other] = Descriptor.socketpair({ type })
   open.add(other)

@@ -7,6 +7,17 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { syncBuiltinESMExports } from 'node:module'
 import timers from 'node:timers'
 import timersPromises from 'node:timers/promises'
+import {
+  EAFNOSUPPORT,
+  EAGAIN,
+  EBADF,
+  ECONNREFUSED,
+  ECONNRESET,
+  EINVAL,
+  EMFILE,
+  ENOENT,
+  EPIPE
+} from '../../src/base/errno.ts'
 import { KINDS, type Kind } from '../../src/descriptor/kind.ts'
 import { AREA, dispatch, HEADROOM, RESULTS } from '../../src/os/loop.ts'
 import {
@@ -22,15 +33,6 @@ import {
   WRITABLE
 } from '../../src/os/native.ts'
 
-const ENOENT = -2
-const EBADF = -9
-const EAGAIN = -11
-const EINVAL = -22
-const EMFILE = -24
-const EPIPE = -32
-const EAFNOSUPPORT = -97
-const ECONNRESET = -104
-const ECONNREFUSED = -111
 const ENOTSOCK = -88
 /** Far beyond any number of the real kernel, and of its watchers. */
 const FIRST = 1_000_000
