@@ -40,8 +40,16 @@ function whole(value: unknown): string {
 
 export const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 
-/** Stands for a descriptor in a value of an input. It has no number: readers look only whether it is one. */
-export const DESCRIPTOR: Descriptor = Object.create(Descriptor.prototype)
+/**
+ * Stands for a descriptor in a value of an input. It has no number: readers look only whether it is one. A reader may also look for a field of a
+ * map in it, so it answers as an open descriptor does.
+ */
+export const DESCRIPTOR: Descriptor = Object.create(Descriptor.prototype, {
+  kind: { value: 'other' },
+  access: { value: 'read-write' },
+  flags: { value: {} },
+  closed: { value: false }
+})
 addExtension({ Class: Descriptor as never, type: 70, pack: () => Buffer.of(0), unpack: () => DESCRIPTOR })
 
 const packr = new Packr({ useRecords: false })
