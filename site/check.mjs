@@ -2,8 +2,8 @@
  * `npm run docs:check`: builds the site and looks at every page of it in Chromium, as Debian packages it. With `--built` it looks at what is built
  * already. Pictures and printed pages: .cache/site.
  *
- * On each page: links and their anchors, errors, requests that leave the site, the width of a phone, the contrast and the rest of axe-core's rules of
- * WCAG A and AA in both colours, and whether print cuts something off. Once: the keyboard, the search, the menu of a phone, the switch of colours.
+ * On each page: links and their anchors, errors, requests that leave the site, the width of a phone, code that a desk cuts off, the contrast and the
+ * rest of axe-core's rules of WCAG A and AA in both colours, and whether print cuts something off. Once: the keyboard, the search, the menu of a phone, the switch of colours.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
@@ -25,7 +25,7 @@ const DESK = { width: 1280, height: 900 }
 const PAPER = { width: 680, height: 1000 }
 /** Pages of which pictures are made, in each form; of others, if they exist. */
 const PICTURED =
-  /^(index|readme|performance|reliability|errors|prefork|takeover|architecture|jobs\/[a-z-]+|from\/cluster|deploy\/systemd|reference\/passfd|reference\/passfd\/prefork)\.html$/
+  /^(index|readme|guide|performance|reliability|errors|prefork|takeover|architecture|(?:guide|prefork|jobs)\/[a-z-]+|from\/cluster|deploy\/systemd|reference\/passfd|reference\/passfd\/prefork)\.html$/
 
 const { values } = parseArgs({ options: { built: { type: 'boolean' }, only: { type: 'string' } } })
 install()
@@ -158,6 +158,15 @@ async function onDesk(path) {
   await tab.setViewportSize(DESK)
   await tab.emulateMedia({ media: null, colorScheme: 'light' })
   report(`${path} on a desk`, [...(await visit(desk, path))])
+  const cut = await tab.evaluate(() =>
+    [...document.querySelectorAll('.vp-doc div[class*="language-"]:not(.language-, .language-txt) pre')]
+      .filter(block => block.scrollWidth > block.clientWidth + 1)
+      .map(block => block.textContent.trim().slice(0, 60))
+  )
+  report(
+    `code of ${path} on a desk`,
+    cut.map(code => `is cut off: "${code}"`)
+  )
   await tab.evaluate(axe)
   await inColours(tab, path, 'light', { type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })
   await tab.emulateMedia({ colorScheme: 'dark' })

@@ -8,11 +8,11 @@ import { Application, Comment } from 'typedoc'
 /** The page of the handbook that shows a door in use, from reference/ or reference/passfd/. */
 const HANDBOOK = {
   index: ['../readme.md#the-api-at-a-glance', 'the library on one page'],
-  datagram: ['../../guide.md#datagrams', 'datagrams, in the guide'],
-  memory: ['../../guide.md#shared-memory', 'shared memory, in the guide'],
+  datagram: ['../../guide/datagrams.md', 'datagrams, in the guide'],
+  memory: ['../../guide/memory.md', 'shared memory, in the guide'],
   prefork: ['../../prefork.md', 'prefork'],
   store: ['../../store.md', 'a store of descriptors'],
-  stream: ['../../guide.md#raw-streams', 'raw streams, in the guide'],
+  stream: ['../../guide/streams.md', 'raw streams, in the guide'],
   systemd: ['../../systemd.md', 'systemd'],
   takeover: ['../../takeover.md', 'takeover']
 }

@@ -27,11 +27,37 @@ const GROUPS = [
   { text: 'Coming from', folder: 'docs/from' },
   { text: 'Deploy', folder: 'docs/deploy' },
   {
-    text: 'Handbook',
+    text: 'Guide',
     pages: [
       'docs/guide.md',
-      'docs/serve.md',
+      'docs/guide/descriptors.md',
+      'docs/guide/values.md',
+      'docs/guide/returned.md',
+      'docs/guide/peers.md',
+      'docs/guide/connections.md',
+      'docs/guide/streams.md',
+      'docs/guide/datagrams.md',
+      'docs/guide/memory.md',
+      'docs/guide/terminals.md',
+      'docs/guide/latency.md',
+      'docs/guide/context.md'
+    ]
+  },
+  {
+    text: 'Prefork',
+    pages: [
       'docs/prefork.md',
+      'docs/prefork/balance.md',
+      'docs/prefork/life.md',
+      'docs/prefork/control.md',
+      'docs/prefork/outside.md',
+      'docs/prefork/programs.md'
+    ]
+  },
+  {
+    text: 'Handbook',
+    pages: [
+      'docs/serve.md',
       'docs/takeover.md',
       'docs/store.md',
       'docs/systemd.md',

@@ -27,7 +27,7 @@ test('each link between the pages of the site leads to a page, and each image is
 test('code on a page stays as it is', t => {
   const to = temporaryPath('pages')
   const { places } = writePages(root, to)
-  for (const path of ['README.md', 'docs/guide.md', 'docs/prefork.md']) {
+  for (const path of ['README.md', 'docs/guide/values.md', 'docs/prefork.md']) {
     const code = (text: string) => text.match(/^```[\s\S]*?^```$/gm)
     t.deepEqual(
       code(readFileSync(join(to, places.get(path)!), 'utf8')),

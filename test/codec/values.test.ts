@@ -702,7 +702,7 @@ test('lone surrogates arrive as U+FFFD, in strings and keys of every length; key
 })
 
 test("the guide's table of values: each row", t => {
-  const guide = readFileSync(new URL('../../docs/guide.md', import.meta.url), 'utf8')
+  const guide = readFileSync(new URL('../../docs/guide/values.md', import.meta.url), 'utf8')
   const start = guide.indexOf('\n## Values\n')
   const section = guide.slice(start, guide.indexOf('\n## ', start + 1))
   const rows = section

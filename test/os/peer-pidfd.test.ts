@@ -171,7 +171,7 @@ test('a kernel before Linux 6.5: an error that says so, and authorize that relie
 })
 
 test("the guide's function tells the executable at the other end, and that one has ended", async t => {
-  const text = readFileSync(new URL('../../docs/guide.md', import.meta.url), 'utf8')
+  const text = readFileSync(new URL('../../docs/guide/peers.md', import.meta.url), 'utf8')
   const source = /^function programOf[\s\S]*?^}/m.exec(text)![0]
   const programOf = new Function('readFileSync', 'readlinkSync', `${source}\nreturn programOf`)(
     readFileSync,
