@@ -60,9 +60,10 @@ export class LoopbackWire implements Wire {
     this.#target = buffer === null ? undefined : { buffer, at: start, end }
   }
 
-  shutdown(): void {
+  shutdown(): number {
     this.#peer.#isCut = true
     this.#peer.#schedule()
+    return 0
   }
 
   end(): void {

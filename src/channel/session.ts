@@ -393,7 +393,8 @@ export class Session implements SessionCore, TransportOwner {
     if (this.transport.outgoing.waiting === 0) this.sending.release()
     if (this.state === 'leaving' && this.#peerSaidGoodbye && !this.#shutDown && this.#nothingOwed()) {
       this.#shutDown = true
-      this.transport.wire.shutdown()
+      // The peer sees the close(2) as the same end. Without either both sides would wait for closeTimeout
+      if (this.transport.wire.shutdown() < 0) queueMicrotask(() => this.end(undefined, false))
     }
   }
 

@@ -25,8 +25,8 @@ export interface Wire {
   awaitWritable(on: boolean): void
   /** Receives the next bytes directly into buffer [start, end); null ends that. */
   target(buffer: Buffer | null, start: number, end: number): void
-  /** Ends writing. */
-  shutdown(): void
+  /** Ends writing. Returns 0 or -errno. */
+  shutdown(): number
   /** Leaves the loop and closes the socket. */
   end(): void
   /** Closes descriptors that a peer has chosen or has held, off the loop, and then reports how many. */
@@ -124,8 +124,8 @@ export class SocketWire implements Wire, WatchListener {
     if (buffer !== null && end - start >= LARGE_TARGET) largeBodyComes()
   }
 
-  shutdown(): void {
-    native.shutdown(this.fd, 1)
+  shutdown(): number {
+    return native.shutdown(this.fd, 1)
   }
 
   end(): void {

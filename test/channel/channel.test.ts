@@ -3,14 +3,18 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
+import { EPERM } from '../../src/base/errno.ts'
 import { type Channel, type ChannelOptions, connect, Descriptor, listen, pair } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
-import { closeAll, codeError, connected, file, nextMessage } from '../helpers/channels.ts'
+import { closeAll, codeError, connected, file, nextMessage, patched } from '../helpers/channels.ts'
 import { startOnPair, stop } from '../helpers/child.ts'
 import { socketPath } from '../helpers/path.ts'
 import { startFixture } from '../helpers/process.ts'
 import { rawPair } from '../helpers/raw-peer.ts'
 import { test, until } from '../helpers/test.ts'
+
+/** The longest time limit, in ms. */
+const NEVER = 0x7fffffff
 
 test('a request with a descriptor is answered with one', async t => {
   const server = await listen(socketPath())
@@ -69,6 +73,16 @@ test('close gives up after closeTimeout, and what is left comes back', async t =
   t.is((await t.throwsAsync(request, codeError('CLOSED'))).cause, error)
   child.child.kill('SIGKILL')
   await child.exit
+})
+
+test('where the system refuses shutdown(2), close() waits for no time limit', async t => {
+  const [near, far] = await connected({ closeTimeout: NEVER }, { closeTimeout: NEVER })
+  await patched(
+    'shutdown',
+    original => (fd, how) => (how === 1 ? EPERM : original(fd, how)),
+    () => closeAll(near, far)
+  )
+  t.deepEqual([await near.closed, await far.closed], [undefined, undefined])
 })
 
 test("the list of no descriptors is everybody's, and nobody can put anything into it", async t => {

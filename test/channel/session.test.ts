@@ -1,4 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import { EPERM } from '../../src/base/errno.ts'
 import type { Message } from '../../src/channel/message.ts'
 import { benchTest, cancel, credit } from '../helpers/bench.ts'
 import { times } from '../helpers/full.ts'
@@ -61,6 +62,16 @@ benchTest('close by both at once: one goodbye each', {}, async (t, bench) => {
   t.true(bench.shutDown)
   await bench.hangUp()
   t.is(bench.outcome, 'clean')
+})
+
+benchTest('close: the system refuses shutdown(2), and each side ends at once all the same', {}, async (t, bench) => {
+  bench.near.shutdownResult = EPERM
+  const closing = bench.channel.close()
+  await bench.say(goodbye())
+  t.deepEqual(await bench.heard(), ['goodbye'])
+  t.is(bench.outcome, 'clean')
+  t.true(bench.near.ended)
+  await closing
 })
 
 benchTest('close twice, and send after it', {}, async (t, bench) => {

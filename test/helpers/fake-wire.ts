@@ -107,10 +107,14 @@ export class FakeSocket implements Wire {
     this.#targetEnd = end
   }
 
-  shutdown(): void {
+  /** What shutdown(2) returns: 0, or -errno and writing goes on. */
+  shutdownResult = 0
+
+  shutdown(): number {
     if (this.#shutDown) this.#ledger.problem(`${this.side} shuts down twice`)
     this.#shutDown = true
-    this.#writes = false
+    if (this.shutdownResult === 0) this.#writes = false
+    return this.shutdownResult
   }
 
   end(): void {

@@ -16,7 +16,7 @@ export function overSocket(results: number[]): { transport: Transport; asked: bo
     awaitWritable: on => asked.push(on),
     spin: () => {},
     target: nothing,
-    shutdown: nothing,
+    shutdown: () => 0,
     end: nothing,
     discard: nothing,
     closeHere: () => false,
