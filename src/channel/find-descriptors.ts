@@ -1,8 +1,9 @@
-/** Finds the Descriptors in a value that can't be sent, so that they come back, and in the result of a schema, so that they stay open. */
+/** Finds the Descriptors in a value that can't be sent, so that they come back; in the result of a schema, so that they stay open; and in an answer, to close them. */
 import { EventEmitter } from 'node:events'
 import { types } from 'node:util'
 import { Connection, descriptorOf } from '../connection/connection.ts'
-import { Descriptor } from '../descriptor/descriptor.ts'
+import { Descriptor, moveOutShared } from '../descriptor/descriptor.ts'
+import { discard } from '../os/loop.ts'
 
 /** The most Proxies that are searched, because a Proxy may return new ones for ever. */
 const MAX_PROXIES = 1000
@@ -57,6 +58,25 @@ export function heldBy(value: unknown, wanted: readonly Descriptor[]): ReadonlyS
     if (wanted.every(each => held.has(each))) break
   }
   return held
+}
+
+/**
+ * Closes the open Descriptors in a peer's answer, also those in Connections, off the loop. `used` stay open. Call it for each answer that this side has
+ * requested for itself: a peer may add what nobody reads.
+ */
+export function closeUnused(answer: unknown, used: readonly Descriptor[] = []): void {
+  const found = new Set<Descriptor>()
+  const seen = new Set<unknown>()
+  const left: unknown[] = [answer]
+  while (left.length > 0) {
+    const item = left.pop()
+    if (typeof item !== 'object' || item === null || seen.has(item)) continue
+    seen.add(item)
+    if (item instanceof Descriptor || item instanceof Connection) add(found, item)
+    else for (const part of everyPartOf(item)) left.push(part)
+  }
+  for (const descriptor of used) found.delete(descriptor)
+  if (found.size > 0) discard(Array.from(found, descriptor => moveOutShared(descriptor, 'passfd')))
 }
 
 function everyPartOf(item: object): Iterable<unknown> {

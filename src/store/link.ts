@@ -7,7 +7,7 @@ import { abortError, asError, PassfdError } from '../base/errors.ts'
 import { keepAlive } from '../base/timers.ts'
 import type { Channel } from '../channel/channel.ts'
 import { connect } from '../channel/connect.ts'
-import { Descriptor } from '../descriptor/descriptor.ts'
+import { closeUnused } from '../channel/find-descriptors.ts'
 import type { Peer } from '../descriptor/peer.ts'
 import { asOwn, MAX_KEPT, type Told, VERSION } from './messages.ts'
 
@@ -189,7 +189,7 @@ export class Link {
     this.#underWay++
     answer.then(
       value => {
-        if (!this.#pending.has(pending)) closeAnswer(value) // nobody waits for it any more
+        if (!this.#pending.has(pending)) closeUnused(value) // nobody waits for it any more
         this.#answered(channel, pending, () => pending.resolve(value))
       },
       error => this.#failed(channel, pending, asOwn(error))
@@ -364,11 +364,6 @@ export class Link {
     else this.#channel?.unref()
     keepAlive(this.#pause?.timer, isHeld)
   }
-}
-
-function closeAnswer(answer: unknown): void {
-  const { descriptors } = (answer ?? {}) as { descriptors?: unknown }
-  if (Array.isArray(descriptors)) for (const one of descriptors) if (one instanceof Descriptor) one[Symbol.dispose]()
 }
 
 /** Throws ERR_PASSFD_STORE_REQUEST. */

@@ -1,6 +1,7 @@
 /** What a client and a store say to each other, and the check of what clients say. docs/store-protocol.md is the page for other languages. */
 import { invalid } from '../base/check.ts'
 import { type ErrorKey, PassfdError, type RemoteError } from '../base/errors.ts'
+import { closeUnused } from '../channel/find-descriptors.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Kind } from '../descriptor/kind.ts'
 import { isName, isPattern } from './names.ts'
@@ -239,7 +240,10 @@ export function asOwn(error: unknown): unknown {
   return new PassfdError(key, Object.fromEntries(details), { cause: error, remote: remote! })
 }
 
-/** Reads an entry with its descriptors. The caller owns them. Throws ERR_PASSFD_INVALID_ARGUMENT for an answer of something that is no store. */
+/**
+ * Reads an entry with its descriptors. The caller owns them. Closes further ones in the answer. Throws ERR_PASSFD_INVALID_ARGUMENT for an answer of
+ * something that is no store, and closes all of them.
+ */
 export function readGiven(value: unknown): Given | undefined {
   if (value === null || value === undefined) return undefined
   const given = value as Given
@@ -247,6 +251,8 @@ export function readGiven(value: unknown): Given | undefined {
     Number.isSafeInteger(given.entry) &&
     Array.isArray(given.descriptors) &&
     given.descriptors.every(one => one instanceof Descriptor)
-  if (!isEntry || given.descriptors.length === 0) throw invalid('the answer', 'an entry of a store', value)
+  const isGiven = isEntry && given.descriptors.length > 0
+  closeUnused(value, isGiven ? given.descriptors : [])
+  if (!isGiven) throw invalid('the answer', 'an entry of a store', value)
   return given
 }

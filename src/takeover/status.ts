@@ -61,7 +61,9 @@ async function ask(path: string, timeout: number, options: TakeoverStatusOptions
   const channel = await connectOwn<unknown, Asked>(path, { ...rest, handshakeTimeout: timeout, maxDescriptors: 0 })
   try {
     const { signal } = options
-    return readStatus(await channel.request({ do: 'status' }, { timeout, ...(signal === undefined ? {} : { signal }) }))
+    return readStatus(
+      await channel.request({ do: 'status' }, { descriptors: 0, timeout, ...(signal === undefined ? {} : { signal }) })
+    )
   } finally {
     channel.destroy()
   }

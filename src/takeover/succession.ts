@@ -3,6 +3,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { type Deferred, deferred, quiet } from '../base/deferred.ts'
 import { abortError, PassfdError } from '../base/errors.ts'
 import type { Channel } from '../channel/channel.ts'
+import { closeUnused } from '../channel/find-descriptors.ts'
 import type { Message } from '../channel/message.ts'
 import { Descriptor } from '../descriptor/descriptor.ts'
 import type { Peer } from '../descriptor/peer.ts'
@@ -16,6 +17,7 @@ import {
   FEATURES,
   type Offer,
   type Offered,
+  type Part,
   type Program,
   readChain,
   readFrozen,
@@ -26,7 +28,6 @@ import {
   VERSION
 } from './messages.ts'
 import { Life, OtherLife, takeByte } from './pipes.ts'
-import { closeState } from './state.ts'
 import { publishStep } from './steps.ts'
 
 /** A candidate that gets no message for so many ms connects again, because a stopped, superseded process may have accepted it. */
@@ -157,13 +158,14 @@ export class Succession {
       'its turn (turnTimeout)'
     )
     publishStep('offer', pid)
-    const offer = reading(answer, () => {
+    const offer = this.#read(answer, () => {
       const read = readOffer(answer)
       this.#predecessorLife = new OtherLife(read.life, {
         onMark: () => {}, // an owner that was a successor once
         onEnd: () => this.#candidacy.lifeEnded()
       })
-      return read
+      const used = [...descriptorsOf(read), read.life, ...(read.path === undefined ? [] : [read.path])]
+      return { read, used }
     })
     this.#offer = offer
     this.#path = offer.path
@@ -173,7 +175,10 @@ export class Succession {
       const from = this.listeners.length
       publishStep('more', pid)
       const more = await this.#ask({ do: 'more', from }, this.#setup.limits.turnTimeout, 'the offer (turnTimeout)')
-      const part = reading(more, () => readPart(more))
+      const part = this.#read(more, () => {
+        const read = readPart(more)
+        return { read, used: descriptorsOf(read) }
+      })
       this.#accept(part)
       if (part.listeners.length === 0)
         throw new PassfdError('TAKEOVER_PROTOCOL', { detail: 'a part of the offer is empty' })
@@ -184,8 +189,24 @@ export class Succession {
     publishStep('boot', pid)
   }
 
-  #accept({ listeners, decision }: { listeners: Offered[]; decision?: Descriptor }): void {
+  /** Reads an answer, and closes the descriptors in it that are not `used`: all, if it is malformed or this attempt is over. */
+  #read<T>(answer: unknown, read: () => { read: T; used: readonly Descriptor[] }): T {
+    try {
+      // The channel may have ended right after the answer
+      if (this.#defeat !== undefined)
+        throw this.#defeat === 'again' ? new PassfdError('TAKEOVER_MOVED') : this.#defeated()
+      const result = read()
+      closeUnused(answer, result.used)
+      return result.read
+    } catch (error) {
+      closeUnused(answer)
+      throw error
+    }
+  }
+
+  #accept({ listeners, decision }: Part): void {
     this.listeners.push(...listeners)
+    this.#decision?.[Symbol.dispose]() // the last part has the decision pipe
     this.#decision = decision
     this.#candidacy.received(false)
   }
@@ -230,29 +251,35 @@ export class Succession {
   }
 
   async #copy(accepts: unknown, parts: StatePart[], deadline: number): Promise<void> {
-    const ask = async (asked: Asked): Promise<unknown> => {
+    const ask = async <T>(asked: Asked, read: (answer: unknown) => T): Promise<T> => {
       // It throws if `accepts` can't be sent: the predecessor has heard nothing then
       const asking = this.#channel.request(asked, {
-        descriptors: MOST,
+        descriptors: asked.do === 'state' ? MOST : 0,
         timeout: Math.max(1, Math.ceil(deadline - performance.now()))
       })
+      let answer: unknown
       try {
-        const answer = await asking
-        if (this.#candidacy.state === 'copying') return answer
-        closeState(answer) // too late
-        return new Promise(() => {})
+        answer = await asking
       } catch (error) {
         // An error in the predecessor's answer is reported. All others mean the end of the channel or of the time, which the candidacy handles
         if (codeOf(error) === (error as { code?: string }).code) return new Promise(() => {})
         throw error
       }
+      if (this.#candidacy.state === 'copying') return read(answer)
+      closeUnused(answer) // too late
+      return new Promise(() => {})
     }
     publishStep('freeze', this.predecessor.pid)
-    const frozen = readFrozen(await ask({ do: 'freeze', accepts }))
+    const frozen = await ask({ do: 'freeze', accepts }, readFrozen)
     for (let part = 0; part < frozen.parts; part++) {
       publishStep('state', this.predecessor.pid)
-      const answer = await ask({ do: 'state', part })
-      parts.push(reading(answer, () => readStatePart(answer)))
+      await ask({ do: 'state', part }, answer => {
+        const one = this.#read(answer, () => {
+          const read = readStatePart(answer)
+          return { read, used: read.descriptors }
+        })
+        parts.push(one) // in the same turn, so that the end of this attempt closes it
+      })
     }
     const bytes = parts.reduce((sum, one) => sum + one.bytes.length, 0)
     const descriptors = parts.reduce((sum, one) => sum + one.descriptors.length, 0)
@@ -340,10 +367,10 @@ export class Succession {
     const forget = whenAborted(signal, () => ended.reject(abortError(signal!)))
     let answer: Promise<unknown> | undefined
     try {
-      answer = this.#channel.request(asked, { descriptors: MOST, timeout: 0 })
+      answer = this.#channel.request(asked, { descriptors: asked.do === 'drops' ? 0 : MOST, timeout: 0 })
       return await Promise.race([answer, ended.promise])
     } catch (error) {
-      answer?.then(closeState, () => {}) // that comes after the limit
+      answer?.then(closeUnused, () => {}) // that comes after the limit
       throw error
     } finally {
       forget()
@@ -396,11 +423,7 @@ export const WHY: Record<Defeat, string> = {
 }
 
 /** Converts an answer. If that fails, closes the descriptors in it. */
-function reading<T>(answer: unknown, read: () => T): T {
-  try {
-    return read()
-  } catch (error) {
-    closeState(answer)
-    throw error
-  }
+function descriptorsOf({ listeners, decision }: Part): Descriptor[] {
+  const used = listeners.map(({ listener }) => listener)
+  return decision === undefined ? used : [...used, decision]
 }

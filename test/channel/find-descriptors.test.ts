@@ -1,5 +1,6 @@
 /** Answers that can't be sent: what becomes of the descriptors that a serve handler has given away in them. */
 import { setImmediate as turn } from 'node:timers/promises'
+import { closeUnused } from '../../src/channel/find-descriptors.ts'
 import { Connection, Descriptor, type Message, type Returned } from '../../src/index.ts'
 import { closeAll, connected, file } from '../helpers/channels.ts'
 import { frame, rawPair, request } from '../helpers/raw-peer.ts'
@@ -446,4 +447,29 @@ test('onError that throws for an answer that can’t be sent disturbs nothing', 
   for (const listener of listeners) process.on('uncaughtException', listener)
   t.is(await left.request(2), 'fine')
   await closeAll(left, right)
+})
+
+test('closeUnused: closes what an answer holds, wherever that is, but not what is used', async t => {
+  const all = Array.from({ length: 8 }, file)
+  const [inside, other] = connection()
+  const shared = { again: all[0] }
+  const answer = {
+    descriptors: [all[0], all[1], null, [[all[2]]]],
+    toJSON: { looks: 'as if the encoder would not look here', one: all[3] },
+    map: new Map<unknown, unknown>([
+      ['value', all[4]],
+      [{ key: all[5] }, 1]
+    ]),
+    set: new Set([all[6], shared, inside]),
+    bytes: Buffer.alloc(3)
+  }
+  Object.assign(shared, { answer })
+  closeUnused(answer, [all[1]!, all[7]!])
+  t.deepEqual(
+    all.map(({ closed }) => closed),
+    [true, false, true, true, true, true, true, false]
+  )
+  t.true(inside.closed)
+  for (const one of [all[1]!, all[7]!, other]) one.close()
+  for (const nothing of [undefined, null, 3, 'text', [], all]) closeUnused(nothing)
 })

@@ -69,7 +69,7 @@ export class Monitor extends EventEmitter<MonitorEvents> {
   /** Resolves when the supervisor has done it. */
   async command(command: AdminCommand): Promise<void> {
     if (this.#channel === undefined) throw new Error('nobody answers')
-    await this.#channel.request(command, { timeout: 0 })
+    await this.#channel.request(command, { descriptors: 0, timeout: 0 })
   }
 
   close(): void {
@@ -115,10 +115,10 @@ export class Monitor extends EventEmitter<MonitorEvents> {
     channel.on('message', ({ value }) => {
       if (channel === this.#channel) this.emit('event', value)
     })
-    await channel.request({ command: 'subscribe' }, { timeout: ANSWER })
+    await channel.request({ command: 'subscribe' }, { descriptors: 0, timeout: ANSWER })
   }
 }
 
 function statusOf(channel: AdminChannel): Promise<AdminStatus> {
-  return channel.request({ command: 'status' }, { timeout: ANSWER }) as Promise<AdminStatus>
+  return channel.request({ command: 'status' }, { descriptors: 0, timeout: ANSWER }) as Promise<AdminStatus>
 }

@@ -44,10 +44,25 @@ export function ask(desk: string, question: Ask, timeout = PATIENCE): { answer: 
       discard(fds)
       throw new PassfdError('DESCRIPTORS_TRUNCATED')
     }
-    const descriptors = fds.map(own)
-    if (length === 0) throw new PassfdError('DISCONNECTED')
-    return { answer: JSON.parse(packet.toString('utf8', 0, length)) as Answer, descriptors }
+    try {
+      return { answer: readAnswer(packet.toString('utf8', 0, length), fds.length), descriptors: fds.map(own) }
+    } catch (error) {
+      discard(fds)
+      throw error
+    }
   } finally {
     native.close(fd)
   }
+}
+
+/** Reads an answer that came with so many descriptors. Throws ERR_PASSFD_DISCONNECTED for the end, and ERR_PASSFD_DESCRIPTOR_COUNT. */
+function readAnswer(text: string, count: number): Answer {
+  if (text === '') throw new PassfdError('DISCONNECTED')
+  const answer = JSON.parse(text) as Answer
+  const expected = answer.type !== 'granted' ? 0 : answer.welcome === undefined ? 1 : 3
+  if (count !== expected)
+    throw new PassfdError('DESCRIPTOR_COUNT', {
+      detail: `${count} instead of ${expected} with the answer ${answer.type}`
+    })
+  return answer
 }
