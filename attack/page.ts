@@ -1,14 +1,24 @@
-/** `npm run attack:page [-- FOLDER]`: writes the tables of FOLDER/reliability.md (default docs) from FOLDER/reliability.json. */
-import { readFileSync } from 'node:fs'
+/**
+ * `npm run attack:page [-- FOLDER]`: writes the tables of FOLDER/reliability.md (default docs) and FOLDER/reliability.svg from
+ * FOLDER/reliability.json. With `--no-plot` the tables only: what draws is installed when it is first asked for.
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { install } from '../bench/packages.ts'
 import { table } from '../bench/tables.ts'
 import { fillIn } from '../scripts/fill-in.mjs'
 import type { Row } from './attack.ts'
 import { ATTACKS } from './attacks.ts'
 import type { Record } from './records.ts'
+import { figure, triesOf } from './tries.ts'
 
-const [folder = fileURLToPath(new URL('../docs', import.meta.url))] = process.argv.slice(2)
+const { values: options, positionals } = parseArgs({
+  options: { 'no-plot': { type: 'boolean' } },
+  allowPositionals: true
+})
+const [folder = fileURLToPath(new URL('../docs', import.meta.url))] = positionals
 const records = JSON.parse(readFileSync(join(folder, 'reliability.json'), 'utf8')) as Record[]
 
 fillIn(join(folder, 'reliability.md'), {
@@ -21,6 +31,16 @@ fillIn(join(folder, 'reliability.md'), {
     records.flatMap(({ attack, rows }) => (rows === undefined ? [] : [[attack, rowsTable(rows)] as const]))
   )
 })
+
+if (!options['no-plot']) {
+  const missing = install()
+  if (missing !== undefined) throw new Error(`vega: ${missing}`)
+  const { counts } = await import('../bench/plots.ts')
+  writeFileSync(
+    join(folder, 'reliability.svg'),
+    await counts('what was tried, and how often (logarithmic)', triesOf(records))
+  )
+}
 
 function lineOf({ attack, only, counts, found, seed, seconds, limits = '' }: Record): string[] {
   const done = Object.entries(counts).flatMap(([what, count]) => (count === 0 ? [] : [`${figure(count)} ${what}`]))
@@ -44,10 +64,6 @@ function rowsTable(rows: readonly Row[]): string {
 
 function cell(value: string | number | undefined): string {
   return typeof value === 'number' ? figure(value) : (value ?? '')
-}
-
-function figure(value: number): string {
-  return value.toLocaleString('en', { maximumFractionDigits: 1 })
 }
 
 function duration(seconds: number): string {

@@ -32,6 +32,54 @@ export function bars(panels: Panel[]): Promise<string> {
   return draw(panels, { type: 'bar', height: 13 }, { zero: true })
 }
 
+export interface Count {
+  name: string
+  value: number
+  label: string
+}
+
+/** Dots on one logarithmic axis, for counts of which none is better than another. */
+export function counts(title: string, values: readonly Count[]): Promise<string> {
+  const numbers = values.map(({ value }) => value)
+  const start = Math.min(...numbers) < 100 ? 1 : 100
+  const y = { field: 'name', type: 'nominal', sort: null, axis: { title: null, domain: false, ticks: false } } as const
+  const axis = {
+    title: null,
+    orient: 'top',
+    grid: false,
+    format: ',',
+    values: everySecondPower(start, numbers)
+  } as const
+  const x = {
+    field: 'value',
+    type: 'quantitative',
+    scale: { type: 'log', domainMin: start, nice: true },
+    axis
+  } as const
+  return render({
+    title: { text: title, anchor: 'start', fontSize: 12 },
+    width: 340,
+    height: { step: 22 },
+    data: { values: values.map(value => ({ ...value, start })) },
+    encoding: { y },
+    layer: [
+      { mark: { type: 'rule', color: LINES }, encoding: { x, x2: { field: 'start' } } },
+      { mark: { type: 'point', filled: true, size: 90, opacity: 1, color: OURS }, encoding: { x } },
+      {
+        mark: { type: 'text', align: 'left', dx: 9, color: TEXT },
+        encoding: { x, text: { field: 'label' } }
+      }
+    ]
+  } as never)
+}
+
+/** The powers of a hundred from `start` to what is not less than the largest number. */
+function everySecondPower(start: number, numbers: readonly number[]): number[] {
+  const powers = [start]
+  while (powers.at(-1)! < Math.max(...numbers)) powers.push(powers.at(-1)! * 100)
+  return powers
+}
+
 /** One line: the peers of the row are the smaller numbers of channels, ours is the largest. */
 export function growth([panel]: Panel[]): Promise<string> {
   const { title, result } = panel!
