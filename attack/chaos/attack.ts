@@ -12,7 +12,7 @@ import {
 } from '../../test/system/load/clients.ts'
 import { type Attack, chosenOf, type Outcome, type Row, type Settings } from '../attack.ts'
 import { FAULTS, type Fault } from './faults.ts'
-import { Hands, refusalsOf } from './hands.ts'
+import { Hands } from './hands.ts'
 import { isOurs, KINDS, type Kind, type Place, Server } from './servers.ts'
 
 const TIMES = FAULTS.flatMap(fault => KINDS.filter(kind => fault.suits(kind)).map(() => fault.times)).reduce(
@@ -189,6 +189,7 @@ async function attackServer(
   }
   const { answered, refused, reset, empty, timedOut, wrong } = sum
   const unexplained = hands.unexplained(failures, fault.refuses === true)
+  const waiting = hands.countWaiting(failures)
   const documented = fault.documented?.(kind)
   const lost = documented === undefined ? unexplained : unexplained.filter(failure => !hands.wasStarved(failure))
   const excused = unexplained.length - lost.length
@@ -204,14 +205,15 @@ async function attackServer(
     late: timedOut,
     kills: hands.kills,
     'in hands': hands.count,
-    'lost of these': failures.filter(({ outcome }) => outcome !== 'refused').length - unexplained.length,
+    'lost of these': failures.filter(({ outcome }) => outcome !== 'refused').length - unexplained.length - waiting,
+    'ended with its listener': waiting,
     'lost otherwise': unexplained.length,
     seconds: Math.round((performance.now() - begun) / 1000),
     ...(idle === undefined ? {} : { 'idle kept': idle.kept, 'idle closed': idle.ended })
   }
   if (lost.length > 0)
     problems.push(`${lost.length} requests are lost that no killed process had: ${JSON.stringify(lost.slice(0, 4))}`)
-  const refusals = refusalsOf(failures)
+  const refusals = hands.refusals(failures)
   if (refusals.length > 0)
     problems.push(`${refusals.length} requests are refused: ${JSON.stringify(refusals.slice(0, 4))}`)
   if (answered === 0) problems.push('nothing is served')

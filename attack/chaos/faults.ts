@@ -74,21 +74,35 @@ async function reloadWith(scene: Scene, boot: string): Promise<void> {
 
 /** Kills a worker, or one side of a takeover. */
 async function kill(scene: Scene): Promise<void> {
-  const { server, hands, random } = scene
+  const { server, hands } = scene
   if (server.kind.program === 'takeover') {
-    const side = random.pick([0, 1])
-    const moment = random.magnitude(5, 1000)
-    await server
-      .replace(async (...pids) => {
-        await sleep(moment)
-        await hands.kill(server, pids[side]!)
-      })
-      .catch(() => {})
+    await killSide(scene)
     return
   }
   const pid = await anyWorker(scene)
   await hands.kill(server, pid)
   await server.ask('ready', server.workerCount, pid)
+}
+
+/** Kills the candidate or the owner, at a moment that may be before, in or after its takeover. */
+async function killSide({ server, hands, random }: Scene): Promise<void> {
+  const side = random.pick(['candidate', 'owner'] as const)
+  const moment = random.magnitude(5, 1000)
+  const owner = server.program
+  let from = Date.now()
+  let candidate = 0
+  await server
+    .replace(async pid => {
+      candidate = pid
+      await sleep(moment)
+      from = Date.now()
+      await hands.kill(server, side === 'candidate' ? pid : owner.pid)
+    })
+    .catch(() => {})
+  // The next one takes over from whoever is left, or finds nobody
+  await server.replace()
+  const { successor } = owner
+  if (side === 'candidate' ? successor === candidate : successor === undefined) hands.nobodyServed(from, Date.now())
 }
 
 /** Whoever comes is refused while there is no server, and is served by the next one. */

@@ -4,10 +4,14 @@ import type { startKiller } from '../../test/helpers/prefork.ts'
 import type { Failure } from '../../test/system/load/clients.ts'
 import type { Server } from './servers.ts'
 
-interface Kill {
-  /** Times of Date.now(): it had been stopped in between. */
+interface Span {
+  /** Times of Date.now(). */
   from: number
   until: number
+}
+
+/** It had been stopped in between. */
+interface Kill extends Span {
   /** Clients of TCP: address and port. */
   clients: Set<string>
   unix: number
@@ -19,10 +23,8 @@ type Killer = ReturnType<typeof startKiller>
 /** HTTP/2 streams that began when the server had announced its end: the client may send the request elsewhere (RFC 9113, 8.7). */
 const REFUSED_STREAM = 'REFUSED_STREAM'
 
-/** Refusals that only a server which has ended may give. */
-export function refusalsOf(failures: readonly Failure[]): Failure[] {
-  return failures.filter(({ outcome, code }) => outcome === 'refused' && code !== REFUSED_STREAM)
-}
+/** The client's connection was there, or was tried, in that time, and failed in it or later. */
+const fellInto = ({ opened = 0, at }: Failure, { from, until }: Span): boolean => opened <= until && at >= from
 
 export class Hands {
   readonly #killer: Killer
@@ -33,7 +35,8 @@ export class Hands {
   }
 
   /** Times of Date.now() in which a process got no descriptors. */
-  readonly #starved: { from: number; until: number }[] = []
+  readonly #starved: Span[] = []
+  readonly #gaps: Span[] = []
 
   get kills(): number {
     return this.#kills.length
@@ -65,8 +68,33 @@ export class Hands {
   }
 
   /** Whether a connection was there while a process got no descriptors. */
-  wasStarved({ opened, at }: Failure): boolean {
-    return opened !== undefined && this.#starved.some(({ from, until }) => opened <= until && at >= from)
+  wasStarved(failure: Failure): boolean {
+    return failure.opened !== undefined && this.#starved.some(span => fellInto(failure, span))
+  }
+
+  /** The process that was killed had the listeners alone. With them end the clients that waited there, and the next ones are refused. */
+  nobodyServed(from: number, until: number): void {
+    this.#gaps.push({ from, until })
+  }
+
+  /** Refusals that only a server which has ended may give. */
+  refusals(failures: readonly Failure[]): Failure[] {
+    return failures.filter(
+      failure => failure.outcome === 'refused' && failure.code !== REFUSED_STREAM && !this.#hadNobody(failure)
+    )
+  }
+
+  /** How many waited at a killed process's listener: nobody had accepted them. */
+  countWaiting(failures: readonly Failure[]): number {
+    return failures.filter(failure => failure.outcome !== 'refused' && this.#waited(failure)).length
+  }
+
+  #waited(failure: Failure): boolean {
+    return failure.used === 0 && this.#hadNobody(failure)
+  }
+
+  #hadNobody(failure: Failure): boolean {
+    return this.#gaps.some(gap => fellInto(failure, gap))
   }
 
   async #take(server: Server, pid: number, how: () => ReturnType<Killer['kill']>): Promise<void> {
@@ -93,13 +121,14 @@ export class Hands {
     let datagrams = this.#sum('datagrams')
     return failures.filter(failure => {
       if (failure.outcome === 'refused') return false
-      const { kind, address, port, opened = 0, at, outcome } = failure
+      const { kind, address, port, outcome } = failure
+      if (this.#waited(failure)) return false
       if (kind.endsWith('unix')) return unix-- <= 0
       if (kind.startsWith('udp')) return outcome !== 'timedOut' || !(ends || datagrams-- > 0)
       if (port === undefined) return true
       const client = `${kind.endsWith('IPv6') ? '::1' : (address ?? '127.0.0.1')} ${port}`
       // The connection was there before the kill, and failed after it
-      return !this.#kills.some(kill => kill.clients.has(client) && opened <= kill.until && at >= kill.from)
+      return !this.#kills.some(kill => kill.clients.has(client) && fellInto(failure, kill))
     })
   }
 

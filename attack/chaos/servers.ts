@@ -81,6 +81,8 @@ class Program {
   #count = 0
   #ready: () => void = () => {}
   readonly ready: Promise<void>
+  /** Who has taken over from it, as it knows itself. */
+  successor: number | undefined
 
   constructor(kind: Kind, place: Place, options: object) {
     const path = fileURLToPath(new URL(`servers/${kind.program}.mjs`, import.meta.url))
@@ -106,8 +108,9 @@ class Program {
     for (;;) {
       const line = await this.running.line()
       if (!line.startsWith('{')) continue // pm2 writes there, too
-      const { id, value, error, event } = JSON.parse(line)
+      const { id, value, error, event, pid } = JSON.parse(line)
       if (event === 'ready') this.#ready()
+      if (event === 'superseded') this.successor = pid
       if (error !== undefined) this.#answers.get(id)?.reject(new Error(error))
       else this.#answers.get(id)?.resolve(value)
       this.#answers.delete(id)
@@ -169,6 +172,11 @@ export class Server {
     return this.#program.running.exit
   }
 
+  /** The process that leads, or serves. */
+  get program(): { readonly pid: number; readonly successor: number | undefined } {
+    return this.#program
+  }
+
   get workerCount(): number {
     return this.kind.program === 'takeover' ? 1 : WORKERS
   }
@@ -188,11 +196,11 @@ export class Server {
     else await this.ask('reload')
   }
 
-  /** The program is started again, and takes over. Rejects if it doesn't get ready. `kill`: what is done meanwhile. */
-  async replace(meanwhile: (candidate: number, owner: number) => Promise<void> = async () => {}): Promise<void> {
+  /** The program is started again, and takes over. Rejects if it doesn't get ready. `meanwhile`: what is done to it. */
+  async replace(meanwhile: (candidate: number) => Promise<void> = async () => {}): Promise<void> {
     const next = new Program(this.kind, this.place, this.#options)
     const before = this.#program
-    const done = meanwhile(next.pid, before.pid)
+    const done = meanwhile(next.pid)
     try {
       await within(next.ready, 'the takeover')
     } catch (error) {

@@ -7,6 +7,14 @@ export interface Move {
   readonly n: number
 }
 
+/** A schedule as it is printed: `reload 1, run 0`. */
+export function scheduleOf(text: string): Move[] {
+  return text.split(', ').map(one => {
+    const [name, n] = one.split(' ')
+    return { do: name!, n: Number(n) }
+  })
+}
+
 export interface Verdict {
   /** What is wrong; the first is the reason. */
   readonly problems: readonly string[]

@@ -24,7 +24,7 @@ import { SupervisedOrigin } from '../../src/prefork/worker/supervised-origin.ts'
 import { Worker } from '../../src/prefork/worker/worker.ts'
 import { ServedListeners } from '../../src/serving/served-listeners.ts'
 import { Random } from '../../test/helpers/random.ts'
-import type { Model, Move, Verdict } from './explore.ts'
+import { type Model, type Move, scheduleOf, type Verdict } from './explore.ts'
 import { type Connection, type Kernel, onKernel, type Process } from './kernel.ts'
 
 const ENTRY = fileURLToPath(import.meta.url)
@@ -53,6 +53,8 @@ interface Settings {
   readonly balance: 'per-worker' | 'shared' | 'round-robin' | 'least-connections' | 'address'
   readonly handsOver: boolean
   readonly end: 'stop' | 'kill'
+  /** It ends in the midst of all that happens. */
+  readonly atOnce?: boolean
   readonly seed: number
 }
 
@@ -74,10 +76,18 @@ export const supervisor: Model<Settings> = {
     balance: fc.constantFrom('per-worker', 'shared', 'round-robin', 'least-connections', 'address'),
     handsOver: fc.boolean(),
     end: fc.constantFrom('stop', 'stop', 'kill'),
+    atOnce: fc.boolean(),
     seed: fc.nat()
   }),
   run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule)),
   scenarios: [
+    {
+      // A worker gets TERM while it inherits, and its supervisor tells it to accept
+      settings: { workers: 1, balance: 'round-robin', handsOver: true, end: 'stop', seed: 0 },
+      schedule: scheduleOf(
+        'reload 183, run 0, run 421, run 368, run 0, run 0, run 0, run 0, kill 844, term 146, run 2, run 0, run 254, client 109, run 449'
+      )
+    },
     {
       // The supervisor has sent a connection to a worker that is killed before it reads that
       settings: { workers: 1, balance: 'address', handsOver: false, end: 'stop', seed: 0 },
@@ -108,6 +118,7 @@ class World {
   /** So many of the next workers fail to start. */
   fails = 0
   readonly #process: Process
+  #nobodyServes = false
   #supervisor!: Supervisor
   #port = 0
   #pids = 20_000_000
@@ -129,7 +140,7 @@ class World {
         await this.#move(move)
         this.#check()
       }
-      if (kernel.problems.length === 0) await this.#rest()
+      if (kernel.problems.length === 0) await (this.settings.atOnce === true ? this.#goOn() : this.#rest())
       if (kernel.problems.length === 0) await this.#end()
     } finally {
       restore()
@@ -228,7 +239,7 @@ class World {
       if (this.#supervisor.phase === 'running') this.kernel.problem('a client is refused while the supervisor runs')
       return
     }
-    this.clients.push({ connection, owner: undefined, served: false, excused: false, accepted: 0 })
+    this.clients.push({ connection, owner: undefined, served: false, excused: this.#nobodyServes, accepted: 0 })
   }
 
   // --- the processes of workers
@@ -277,14 +288,29 @@ class World {
     }
   }
 
+  #relieve(): void {
+    this.fails = 0
+    this.kernel.accepts = bytes => bytes
+    for (const { process } of this.programs) process.limit = Number.POSITIVE_INFINITY
+  }
+
+  /** Nothing is missing any more, and the next thing that happens is the stop. Without a worker that can serve, it loses those who wait. */
+  async #goOn(): Promise<void> {
+    this.kernel.note('- at once')
+    this.#relieve()
+    for (const { process } of this.programs) process.stopped = false
+    if (this.programs.some(({ serves }) => serves)) return
+    this.kernel.note('- nobody serves')
+    for (const client of this.clients) client.excused = true
+    this.#nobodyServes = true
+  }
+
   /** When all goes on: each client has one worker, and each slot, too. */
   async #rest(): Promise<void> {
     const { kernel } = this
     kernel.note('- rest')
-    this.fails = 0
-    kernel.accepts = bytes => bytes
     // A worker that hangs stays so, until the supervisor finds that out
-    for (const { process } of this.programs) process.limit = Number.POSITIVE_INFINITY
+    this.#relieve()
     await kernel.settle(LONG, () => this.#isQuiet)
     this.#check()
     if (!this.#isQuiet) {
@@ -313,7 +339,7 @@ class World {
 
   get #isQuiet(): boolean {
     const { workers, size, phase } = this.#supervisor
-    if (phase !== 'running' || this.programs.some(({ process }) => process.stopped && !process.dead)) return false
+    if (phase !== 'running' || this.programs.some(program => program.isUnable)) return false
     if (workers.length !== size || !workers.every(({ slot, state }, index) => slot === index && state === 'ready'))
       return false
     // The copies of what workers have taken are closed
@@ -371,6 +397,8 @@ class Child extends EventEmitter {
 class Program {
   readonly process: Process
   readonly child: Child
+  /** Its supervisor can't reach it any more, and replaces it soon. */
+  isCutOff = false
   readonly #world: World
   #worker: Worker | undefined
   readonly #open = new Map<Client, Descriptor>()
@@ -378,11 +406,23 @@ class Program {
   #frozen: Descriptor[] | undefined
   #finished = (): void => {}
   #stops = false
+  #isReady = false
+  #hasTerm = false
 
   constructor(world: World, index: number, pid: number) {
     this.#world = world
     this.process = world.kernel.process(`w${index}`)
     this.child = new Child(this, pid)
+  }
+
+  /** It serves, and nobody has told it to end. */
+  get serves(): boolean {
+    return this.#isReady && !this.#hasTerm && !this.process.dead && !this.isCutOff
+  }
+
+  /** It lives, and can't be told to serve. */
+  get isUnable(): boolean {
+    return !this.process.dead && (this.process.stopped || this.isCutOff)
   }
 
   has(client: Client): boolean {
@@ -413,6 +453,9 @@ class Program {
       maxUnclaimed: 4 * MAX_UNCONFIRMED,
       requestTimeout: 30_000
     })
+    line.once('close', () => {
+      this.isCutOff = true
+    })
     const channel = await connect(own(application), { authorize })
     const join = { type: 'join', version: LEAST, newest: NEWEST, debugPort: 9229 } as const
     const welcome = await line.request<Welcome>(join, { descriptors: 253 })
@@ -435,6 +478,7 @@ class Program {
       if (client !== undefined) client.accepted++
     })
     await worker.ready()
+    this.#isReady = true
   }
 
   #take(connection: Descriptor): Client | undefined {
@@ -506,9 +550,11 @@ class Program {
     if (signal === 'SIGKILL' || this.#worker === undefined) {
       this.#world.ends(this.process, true)
       this.#world.tell(`${this.process.name} was killed`, () => this.child.emit('exit', null, signal))
-    } else
+    } else {
+      this.#hasTerm = true
       this.#world.kernel.later(this.process, `${this.process.name} gets ${signal}`, () =>
         this.#worker!.end({ last: false, told: false, signal: true })
       )
+    }
   }
 }

@@ -7,7 +7,7 @@ import { type Failure, type Mix, startLoad } from '../../test/system/load/client
 import { type Attack, chosenOf, type Outcome, type Settings } from '../attack.ts'
 import { mixOf } from '../chaos/attack.ts'
 import { FAULTS } from '../chaos/faults.ts'
-import { Hands, refusalsOf } from '../chaos/hands.ts'
+import { Hands } from '../chaos/hands.ts'
 import { newPlace, Server, within } from '../chaos/servers.ts'
 import { filesOf, Watch } from './watch.ts'
 
@@ -102,7 +102,7 @@ async function run(settings: Settings): Promise<Outcome> {
         const lost = hands.unexplained(failures, false)
         for (const failure of lost.slice(0, 20))
           report(`a request is lost that no killed process had: ${JSON.stringify(failure)}`)
-        for (const failure of refusalsOf(failures).slice(0, 20))
+        for (const failure of hands.refusals(failures).slice(0, 20))
           report(`a client is refused: ${JSON.stringify(failure)}`)
         counts.checks += watch.check()
         counts.seconds++

@@ -19,7 +19,7 @@ export interface EndLimits {
 }
 
 export interface EndOptions {
-  /** No other process serves the connections that wait in the queues. A function is called when accepting is about to stop. */
+  /** No other process serves the connections that wait in the queues. A function is called when it takes no more connections from others. */
   readonly last: boolean | (() => Promise<boolean>)
   /** Returns the listeners that no other process serves: see `ServedListeners.end`. Called just before accepting stops. */
   readonly alone?: () => readonly string[]
@@ -144,9 +144,10 @@ export class GracefulEnd {
       this.#handlers.limit(killTimeout)
     })
     this.#context.run(() => this.#stop.abort())
+    // At once, because whoever gives it connections must know that it takes no more
+    const isLast = typeof last === 'function' ? last() : last
     if (this.#before.size > 0)
       await Promise.race([Promise.all(this.#before), new Promise<void>(resolve => whenAborted(signal, resolve))])
-    const isLast = typeof last === 'function' ? last() : last
     const all = this.#listeners.intakes
     await this.#listeners.end(isLast, alone?.())
     // Clients that only hold connections open do not use up all of the time

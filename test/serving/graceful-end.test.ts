@@ -78,6 +78,27 @@ test('it stops accepting, finishes requests, runs handlers, drains, leaves and e
   t.deepEqual(exits, [0])
 })
 
+test('it says that it takes no more before it waits for work that may give it connections', async t => {
+  const { end, did, requestsDone, drained } = ending()
+  const work = deferred()
+  const asked = deferred()
+  end.waitFor(work.promise)
+  const ended = end.begin({
+    last: async () => {
+      did.push('asked')
+      asked.resolve()
+      return false
+    }
+  })
+  await asked.promise
+  t.deepEqual(did, ['beginStop', 'lameDuck', 'signal', 'asked'])
+  work.resolve()
+  requestsDone.resolve()
+  drained.resolve()
+  await ended
+  t.deepEqual(did.slice(4, 6), ['end false ', 'drain 0'])
+})
+
 test('the time of the lame duck: it serves on until that is over, or cut short; not if it is superseded', async t => {
   for (const cut of ['hurry', 'endLameDuck'] as const) {
     const { end, did, drained, requestsDone, exits } = ending({ lameDuck: 60_000 })

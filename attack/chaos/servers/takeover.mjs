@@ -1,5 +1,6 @@
 // A single process that is replaced by the next one: passfd/takeover
 import { takeOver } from '../../../build/dist/takeover/index.js'
+import { tell } from '../../../test/fixtures/obey.mjs'
 import { serve, Workers } from '../obey.mjs'
 import { answerDatagrams, begin, place, servers } from '../place.mjs'
 
@@ -20,5 +21,5 @@ for (const descriptor of descriptors) {
 }
 const workers = new Workers()
 workers.add(process.pid)
-seat.on('superseded', () => {})
+seat.on('superseded', ({ pid }) => tell({ event: 'superseded', pid }))
 serve(workers, { stop: () => seat.stop() }, () => process.kill(process.pid, 'SIGKILL'))

@@ -19,6 +19,9 @@ export class ReturnedConnections {
   /** Connections of a stop. The first worker that becomes ready gets them, because no worker serves them yet. */
   #held: { name: string; connections: readonly Descriptor[] }[] = []
   readonly #orElse: OrElse
+  /** Workers that have ended their channels, each with what comes back when it has ended. */
+  readonly #unsettled = new Set<WorkerProcess>()
+  #changed = deferred()
   #turn = 0
   /** Settles when the idle connections so far have their workers. */
   #passing: Promise<void> = Promise.resolve()
@@ -32,12 +35,48 @@ export class ReturnedConnections {
 
   /** Gives them to other workers when this one has ended. Until then it may have taken them without confirming it. `idle`: see `pass()`. */
   from(worker: WorkerProcess, name: string, connections: readonly Descriptor[], idle: boolean): void {
+    this.#unsettled.add(worker)
     void worker.exited.then(() => {
       const listener = this.#listener(name)
       if (idle) void this.pass(worker, name, connections)
       else if (listener !== undefined) listener.giveBack(connections)
       else this.giveToAnybody(name, connections)
+      this.#unsettled.delete(worker)
+      this.look()
     })
+  }
+
+  /** Call it when a worker has taken all that it was sent. */
+  look(): void {
+    this.#changed.resolve()
+    this.#changed = deferred()
+  }
+
+  /**
+   * Returns a worker that must not stop yet, because another one has not taken all that it was sent: if that is killed, these connections come back.
+   * Undefined: there is nothing to wait for, or nobody who could serve them.
+   */
+  keeper(): WorkerProcess | undefined {
+    const able = this.#workers.ready().find(worker => worker.unconfirmed === 0 && !this.#unsettled.has(worker))
+    return this.#areSettled ? undefined : able
+  }
+
+  /** Resolves when all have taken what they were sent, or others have got it; at the latest after `timeout` ms, or when `over` resolves. */
+  async settled(timeout: number, over: Promise<void>): Promise<void> {
+    let isOver = false
+    const end = deferred()
+    const timer = setTimeout(end.resolve, timeout)
+    void Promise.race([end.promise, over]).then(() => {
+      isOver = true
+      this.look()
+    })
+    while (!isOver && !this.#areSettled) await this.#changed.promise
+    clearTimeout(timer)
+    end.resolve()
+  }
+
+  get #areSettled(): boolean {
+    return this.#unsettled.size === 0 && !this.#workers.some(({ unconfirmed }) => unconfirmed > 0)
   }
 
   /**

@@ -45,6 +45,8 @@ import { Workers } from './workers.ts'
 const TOGETHER = 200
 /** How often it looks whether superseded supervisors have ended, in ms. */
 const LOOK = 1000
+/** How long a worker that was killed may take to end, in ms. */
+const AFTER_KILL = 1000
 const RUN_OPTIONS = { signals: true, upgrade: true } as const satisfies KnownOptions<RunOptions>
 
 /** How `run()` runs. */
@@ -523,9 +525,16 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
     this.#listenersClosed = this.#closeListeners()
     await this.#listenersClosed
     await this.#returned.giveHeld(this.#settings.stopTimeout)
-    for (const worker of this.#workers) {
+    const end = (worker: WorkerProcess): void => {
       if (this.#killing) worker.killAll('the supervisor was stopped at once')
       else void this.#stopWorker(worker, !gaveUp && !superseded)
+    }
+    const keeper = this.#returned.keeper()
+    for (const worker of this.#workers) if (worker !== keeper) end(worker)
+    if (keeper !== undefined) {
+      const { stopTimeout, killTimeout } = this.#settings
+      await this.#returned.settled(stopTimeout + killTimeout + AFTER_KILL, this.#killed.promise)
+      end(keeper)
     }
     await this.#workers.allExited()
     // Queued changes fail on their own, because their workers have ended
@@ -676,7 +685,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
       this.#rebalance()
       this.#grants.left(name, worker)
     },
-    onAllTaken: () => this.#listeners.workerIsFree(),
+    onAllTaken: () => {
+      this.#listeners.workerIsFree()
+      this.#returned.look()
+    },
     onAccepted: (worker, accepted) => this.#listeners.get(accepted.name)?.accepted(worker, accepted),
     isLeaving: async worker => {
       await setImmediate() // libuv reports signals after all other events of the same turn

@@ -622,9 +622,9 @@ export class WorkerProcess implements Recipient {
     this.held = false
   }
 
-  /** Handles a stop that the supervisor did not order: another process has sent TERM, or the program ends. */
+  /** Handles a stop that the supervisor did not order: another process has sent TERM, or the program ends. One that is not ready yet gets no connections. */
   #stopsByItself(): void {
-    if (this.state !== 'ready') return
+    if (this.state !== 'ready' && this.state !== 'starting') return
     this.#become('stopping')
     this.#limitStop()
   }

@@ -94,6 +94,29 @@ testInCi('a worker that does not get ready holds up a stop for stopTimeout, only
     })
 })
 
+always('address: what a worker that hangs has not taken at a stop, another one serves when that has ended', async t => {
+  const options = {
+    entry: fixture('obeys'),
+    workers: 2,
+    balance: { dispatch: 'address' } as const,
+    restart,
+    stopTimeout: 300,
+    killTimeout: 50
+  }
+  await supervising(t, options, async (supervisor, { exits }) => {
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    const [, id] = (await (await ask(port)).answer).split(' ')
+    const hung = supervisor.workers.find(worker => `${worker.id}` === id)!
+    process.kill(hung.pid!, 'SIGSTOP')
+    const waiting = await Promise.all([ask(port), ask(port), ask(port)])
+    await supervisor.stop()
+    const other = `${hung.id === 1 ? 2 : 1}`
+    for (const { answer } of waiting) t.is((await answer).split(' ')[1], other)
+    t.is(exits.length, 2)
+  })
+})
+
 /** Idle connections that come to `returned`, and who gets how many: of the workers by slot, and of nobody. */
 function passing(workers: { slot: number; room?: number; serves?: boolean }[]) {
   const got: [slot: number, count: number][] = []

@@ -30,6 +30,18 @@ for (const kind of KINDS)
     })
   })
 
+test('a worker that stops before it is ready does not become ready', async t => {
+  const entry = program(`
+    const worker = await joinSupervisor()
+    void worker.stop()
+    await worker.ready()`)
+  const restart = () => ({ restart: false, reason: 'once is enough' }) as const
+  await supervising(t, { entry, restart }, async (supervisor, { of }) => {
+    await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY' })
+    t.deepEqual(of(1), ['starting', 'stopping', 'exited'])
+  })
+})
+
 type End = [end: (supervisor: Supervisor) => unknown, exit: string, states: string[]]
 
 /** Of a full run: the same by another code or signal. */
