@@ -129,13 +129,13 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'replace',
-    times: 50,
+    times: 30,
     suits: ({ program }) => program === 'prefork',
     once: ({ server }) => server.replace()
   },
   {
     name: 'scale',
-    times: 50,
+    times: 30,
     suits: severalWorkers,
     async once({ server, random }) {
       await server.ask('scale', random.integer(1, 5))
@@ -155,7 +155,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'freeze',
-    times: 50,
+    times: 30,
     suits: all,
     async once(scene) {
       const { server, random, load } = scene
@@ -166,7 +166,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'block',
-    times: 50,
+    times: 30,
     suits: all,
     async once(scene) {
       const { server, random, load } = scene
@@ -177,7 +177,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'hang',
-    times: 10,
+    times: 6,
     // Nobody kills a worker of the others: theirs would hang for ever
     suits: ({ program }) => program === 'prefork',
     async once(scene) {
@@ -191,7 +191,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'limit',
-    times: 50,
+    times: 30,
     suits: severalWorkers,
     async once(scene) {
       await starve(scene, await anyWorker(scene))
@@ -205,7 +205,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'boot',
-    times: 20,
+    times: 12,
     suits: all,
     async once(scene, turn) {
       const { server, random } = scene
