@@ -1,5 +1,6 @@
 /** The one error class, the table of its codes, and operating system errors in Node's own shape. */
 import { getSystemErrorMap, types } from 'node:util'
+import { ETOOMANYREFS } from './errno.ts'
 import { mark } from './package-copy.ts'
 
 type Details = Record<string, string | number>
@@ -158,7 +159,7 @@ const TABLE = {
 
   // A request: rejected
   TIMEOUT:
-    'No answer came within {timeout} ms. The request was cancelled; raise requestTimeout or timeout if the work takes longer.',
+    'No answer came within {timeout} ms{held}. The request was cancelled; raise requestTimeout or timeout if the work takes longer.',
   REMOTE: 'The peer answered with an error: {message}',
   SCHEMA: 'The value does not fit the schema: {issues}',
   UNANSWERED:
@@ -232,7 +233,7 @@ const TABLE = {
   CONNECT_TIMEOUT:
     'The listener did not accept the connection within {timeout} ms (handshakeTimeout): its queue is full or its process hangs.',
   HANDSHAKE_TIMEOUT: '{who} within {timeout} ms (handshakeTimeout). {remedy}',
-  CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for {whom}; what was left is {fate}.',
+  CLOSE_TIMEOUT: 'close() waited {timeout} ms (closeTimeout) for {whom}{held}; what was left is {fate}.',
   UNAUTHORIZED: 'Process {pid} of user {uid} is not let in: {why}.',
   AUTHORIZE_FAILED: 'authorize() failed, so the peer was not let in.',
   BAD_HELLO: "The peer's hello is wrong: {detail}.",
@@ -277,7 +278,8 @@ const USUAL = {
     remedy: 'Is a passfd channel at the other end?'
   },
   CLOSED: { what: 'channel' },
-  CLOSE_TIMEOUT: { whom: 'the peer', fate: 'returned' }
+  CLOSE_TIMEOUT: { whom: 'the peer', fate: 'returned', held: '' },
+  TIMEOUT: { held: '' }
 } as const satisfies Partial<Record<keyof typeof TABLE, Details>>
 
 export type ErrorKey = keyof typeof TABLE
@@ -331,9 +333,14 @@ export type Failure = PassfdError | NodeJS.ErrnoException
 /** All codes, for the documentation's test. */
 export const errorCodes: readonly ErrorCode[] = Object.keys(TABLE).map((key): ErrorCode => `ERR_PASSFD_${key}`)
 
+/** Errors of the kernel that Node has no name for. */
+const UNNAMED = new Map<number, [code: string, description: string]>([
+  [ETOOMANYREFS, ['ETOOMANYREFS', 'too many descriptors of this user are under way']]
+])
+
 /** An operating system failure as Node shapes it: `code`, `errno`, `syscall`, `address`. `errno` is negative. */
 export function systemError(errno: number, syscall: string, address?: string): NodeJS.ErrnoException {
-  const [code, description] = getSystemErrorMap().get(errno) ?? [`E${-errno}`, 'unknown error']
+  const [code, description] = getSystemErrorMap().get(errno) ?? UNNAMED.get(errno) ?? [`E${-errno}`, 'unknown error']
   const error: NodeJS.ErrnoException = new Error(
     `${code}: ${description}, ${syscall}${address === undefined ? '' : ` '${address}'`}`
   )

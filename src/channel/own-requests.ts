@@ -1,7 +1,7 @@
 /** Requests that this side has made and that wait for their answer. */
 
 import { whenAborted } from '../base/abort-signals.ts'
-import { abortError, PassfdError } from '../base/errors.ts'
+import { abortError } from '../base/errors.ts'
 import { IdTable } from '../base/id-table.ts'
 import { keepAlive } from '../base/timers.ts'
 import type { Descriptor } from '../descriptor/descriptor.ts'
@@ -57,13 +57,15 @@ export class OwnRequests {
   allowance = 0
   readonly #pending = new IdTable<OwnRequest>()
   readonly #cancel: (request: OwnRequest) => void
+  readonly #overdue: (timeout: number) => Error
   #lastId = 0
   #timer: NodeJS.Timeout | undefined
   #timerAt = Number.POSITIVE_INFINITY
 
-  /** `cancel` sends a cancel to the peer, or withdraws a request that has not left. */
-  constructor(cancel: (request: OwnRequest) => void) {
+  /** `cancel` sends a cancel to the peer, or withdraws a request that has not left. `overdue` makes the error for a time limit. */
+  constructor(cancel: (request: OwnRequest) => void, overdue: (timeout: number) => Error) {
     this.#cancel = cancel
+    this.#overdue = overdue
   }
 
   get size(): number {
@@ -125,7 +127,7 @@ export class OwnRequests {
     let next = Number.POSITIVE_INFINITY
     for (const request of this.#pending.values()) {
       if (request.cancelled) continue
-      if (request.deadline <= now) this.#giveUp(request, new PassfdError('TIMEOUT', { timeout: request.timeout }))
+      if (request.deadline <= now) this.#giveUp(request, this.#overdue(request.timeout))
       else next = Math.min(next, request.deadline)
     }
     if (next < this.#timerAt) this.#arm(next)

@@ -81,7 +81,10 @@ export class Session implements SessionCore, TransportOwner {
 
   /** Requests of this side, made at the first one: most channels of a server never send any. */
   get requests(): OwnRequests {
-    this.#requests ??= new OwnRequests(request => this.sending.cancel(request))
+    this.#requests ??= new OwnRequests(
+      request => this.sending.cancel(request),
+      timeout => this.#overdue('TIMEOUT', timeout)
+    )
     return this.#requests
   }
 
@@ -434,11 +437,23 @@ export class Session implements SessionCore, TransportOwner {
     keepAlive(this.#stallTimer, false)
   }
 
+  /** The error for a time limit. It names what the kernel says, if that refuses to send. */
+  #overdue(key: 'TIMEOUT' | 'CLOSE_TIMEOUT', timeout: number): PassfdError {
+    const { heldBack } = this.transport
+    if (heldBack === 0) return new PassfdError(key, { timeout })
+    const cause = systemError(heldBack, 'sendmsg')
+    return new PassfdError(
+      key,
+      { timeout, held: ` (the kernel refuses to send descriptors: ${cause.code})` },
+      { cause }
+    )
+  }
+
   #startCloseTimer(): void {
     const timeout = this.limits.closeTimeout
     this.#closeTimer ??= setTimeout(() => {
       const clean = this.#peerSaidGoodbye && this.#nothingOwed()
-      this.end(clean ? undefined : new PassfdError('CLOSE_TIMEOUT', { timeout }), true)
+      this.end(clean ? undefined : this.#overdue('CLOSE_TIMEOUT', timeout), true)
     }, timeout)
   }
 }

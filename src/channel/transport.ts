@@ -43,6 +43,8 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   readonly outgoing: OutgoingBytes
   /** The socket is full, or a write has failed: it writes nothing until that changes. */
   blocked = false
+  /** Why the kernel refuses to send descriptors at the moment, although the socket has room: -errno, or 0. */
+  heldBack = 0
   /** Received frames are being handed over. */
   reading = false
   /** Bytes ever received. */
@@ -100,6 +102,7 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
         this.#writeFailed(result)
         return
       }
+      this.heldBack = 0
       parcels?.haveLeft()
       outgoing.advance(result)
     }
@@ -148,11 +151,13 @@ export class Transport implements FrameSink, OutgoingBytesOwner, WireOwner {
   }
 
   #writeFailed(errno: number): void {
+    this.heldBack = 0
     if (errno === EAGAIN) {
       this.blocked = true
       this.wire.awaitWritable(true)
     } else if (isBackPressure(errno)) {
       this.blocked = true
+      this.heldBack = errno
       this.wire.awaitWritable(false)
       this.#retry ??= setTimeout(() => this.#tryAgain(), RETRY_AFTER)
     } else {

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
-import { EPERM } from '../../src/base/errno.ts'
+import { ENOMEM, EPERM, ETOOMANYREFS } from '../../src/base/errno.ts'
 import { type Channel, type ChannelOptions, connect, Descriptor, listen, pair } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { closeAll, codeError, connected, file, nextMessage, patched } from '../helpers/channels.ts'
@@ -84,6 +84,33 @@ test('where the system refuses shutdown(2), close() waits for no time limit', as
   )
   t.deepEqual([await near.closed, await far.closed], [undefined, undefined])
 })
+
+for (const [code, errno] of Object.entries({ ETOOMANYREFS, ENOMEM }))
+  test(`${code} that lasts is the cause of the time limits' errors`, async t => {
+    const [left, right] = await connected({ closeTimeout: 50 })
+    const refusing =
+      (original: typeof native.send): typeof native.send =>
+      (...args) =>
+        args[6] > 0 ? errno : original(...args)
+    await patched('send', refusing, async () => {
+      const late: any = await t.throwsAsync(left.request({ file: file() }, { timeout: 20 }), codeError('TIMEOUT'))
+      t.like(late.cause, { code, errno, syscall: 'sendmsg' })
+      t.regex(late.message, new RegExp(`within 20 ms .*${code}`))
+      void left.send(file())
+      await left.close()
+    })
+    const error: any = await left.closed
+    t.is(error.code, 'ERR_PASSFD_CLOSE_TIMEOUT')
+    t.is(error.cause.code, code)
+    await right.closed
+    // Without it the errors are as they were
+    const [near, far] = await connected()
+    const silent: any = await t.throwsAsync(near.request('ask', { timeout: 20 }), codeError('TIMEOUT'))
+    t.is(silent.cause, undefined)
+    t.regex(silent.message, /within 20 ms[.]/)
+    near.destroy()
+    await far.closed
+  })
 
 test("the list of no descriptors is everybody's, and nobody can put anything into it", async t => {
   const [left, right] = await connected()
