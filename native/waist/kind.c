@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -65,6 +66,18 @@ int os_is_pipe(int fd)
 	return 1;
 }
 
+/*
+ * Whether a file without a name is memory, by what can be seen without /proc. Deleted files of a tmpfs have seals, too. But a tmpfs has a limit, and the
+ * kernel's own file system, which no folder shows, has none.
+ */
+static bool is_memory(int fd)
+{
+	struct stat status;
+	struct statfs system;
+	return fcntl(fd, F_GET_SEALS) >= 0 && fstat(fd, &status) == 0 && status.st_nlink == 0 && fstatfs(fd, &system) == 0 &&
+	       system.f_blocks == 0 && system.f_files == 0;
+}
+
 /* A regular file, or one of the kernel's own: those have no type, or (newer pidfds) say that they are regular. */
 static enum os_kind file_kind(int fd, bool regular)
 {
@@ -74,9 +87,7 @@ static enum os_kind file_kind(int fd, bool regular)
 	};
 	char name[32];
 	read_name(fd, name, sizeof name);
-	/* Without /proc: of memory files there is no name in a folder, either. */
-	struct stat status;
-	if (name[0] == '\0' && regular && fcntl(fd, F_GET_SEALS) >= 0 && fstat(fd, &status) == 0 && status.st_nlink == 0)
+	if (name[0] == '\0' && regular && is_memory(fd))
 		return OS_MEMFD;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strncmp(name, names[i].prefix, strlen(names[i].prefix)) != 0)

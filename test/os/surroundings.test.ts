@@ -109,6 +109,18 @@ testInCiIf(noMounts, 'without /proc: what needs it names it', async t => {
   }
 })
 
+testInCiIf(noMounts, 'without /proc a deleted file of a tmpfs is a file, and memory is memory', async t => {
+  const script = `import { openSync, rmSync } from 'node:fs'
+    import { Descriptor } from '${new URL('../../build/dist/index.js', import.meta.url)}'
+    const fd = openSync('/proc/deleted', 'wx+') // in the tmpfs that is mounted there
+    rmSync('/proc/deleted')
+    const all = [Descriptor.adopt(fd), Descriptor.memfd(), Descriptor.memfd('sealed', { size: 1, seals: ['shrink'] })]
+    console.log(all.map(({ kind }) => kind).join())`
+  const [command = '', ...args] = mounted('mount -t tmpfs none /proc')
+  const running = start(command, [...args, process.execPath, '--input-type=module', '-e', script])
+  t.deepEqual(await outputOf(running), ['file,memfd,memfd'])
+})
+
 testInCiIf(noMounts, 'without /dev: all but workers, whose stdin is /dev/null', async t => {
   const { failed } = await inside(mounted('mount -t tmpfs none /dev'))
   t.deepEqual(Object.keys(failed), ['prefork'])
