@@ -1,4 +1,5 @@
 /** Bodies that cost the decoder as much CPU time and memory for each byte as can be found. */
+import { setImmediate as turn } from 'node:timers/promises'
 import { Codec } from '../../src/codec/codec.ts'
 import { RECORDS } from '../../src/codec/frame.ts'
 import { hashOf } from '../../src/codec/key-chains.ts'
@@ -30,6 +31,7 @@ const counts = { bodies: 0, 'that were decoded': 0 }
 export const bombs: Attack = {
   promise: `No body of a message takes more than ${MOST_TIMES} times the CPU time of JSON.parse() for as many bytes, or ${MOST_MEMORY} times its own memory.`,
   what: 'Bodies are made of parts that are known to cost much, and those that cost most are changed further.',
+  needs: [],
   parts: Object.keys(DECODERS),
   count: 4000,
   sample: 200,
@@ -174,19 +176,20 @@ function leastOf(times: number, work: () => unknown): number {
 const KEYS = PARTS.findIndex((_, part) => part > 0 && PARTS[part]!(1)[0] === 0xce)
 const FIRST: readonly Recipe[] = [...PARTS.map((_, part) => [0, part]), [1, KEYS + 1], [2, KEYS + 1], [2, KEYS]]
 
-function attackDecoder(
+async function attackDecoder(
   name: string,
   decode: (body: Buffer) => unknown,
   { seed, count, until, log, tell, found }: Share
-): void {
+): Promise<void> {
   const random = new Random(seed)
   const worst: { recipe: Recipe; times: number }[] = []
   let reference = Number.POSITIVE_INFINITY
   let memory = 0
-  for (let turn = 0; turn < count && performance.now() < until; turn++) {
+  for (let number = 0; number < count && performance.now() < until; number++) {
+    await turn() // for a signal
     // The least of all turns would be of a moment at which nobody else used the memory's bandwidth
-    if (turn % 20 === 0) reference = leastOf(AGAIN, () => JSON.parse(JSON_TEXT))
-    const recipe = turn < FIRST.length ? FIRST[turn]! : changed(worst, random)
+    if (number % 20 === 0) reference = leastOf(AGAIN, () => JSON.parse(JSON_TEXT))
+    const recipe = number < FIRST.length ? FIRST[number]! : changed(worst, random)
     const body = bodyOf(recipe)
     const before = process.memoryUsage()
     const { made, isDecoded, ...first } = timeOf(() => decode(body))

@@ -32,6 +32,7 @@ export const chaos: Attack = {
   promise:
     'No request is lost, over any transport, wherever no process is killed with it in its hands; where one is, only those that it had. Only a server that has ended refuses.',
   what: 'Servers of every balance, a single process with takeovers, and Node’s cluster and pm2 beside them, under load: reloads, kills, failing starts, stops, blocked event loops and more.',
+  needs: ['build', 'python', 'prlimit'],
   parts: [...KINDS.map(({ name }) => name), ...FAULTS.map(({ name }) => name)],
   count: TIMES,
   sample: 10,

@@ -1,11 +1,11 @@
 /** Calls of the system fail, or do less than they were asked to, in one of two processes that pass descriptors to each other. */
-import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Random } from '../../test/helpers/random.ts'
 import { type Attack, chosenOf, type Outcome, type Row, type Settings, type Share, shareOut } from '../attack.ts'
+import { compile } from '../needs.ts'
 import { Ends, problemsOf, type Result, SCENARIOS, SIDES, type Side } from '../pairs/ends.ts'
 import { FUNCTIONS, LIMITS, nameOf, PARTIAL } from './functions.ts'
 import { type Order, Orders } from './orders.ts'
@@ -45,6 +45,7 @@ export const faults: Attack = {
   promise:
     'Whatever a system call answers, no process ends, every promise is settled, and no descriptor is lost, left open or given to another receiver.',
   what: 'Each call of the shim to the C library fails with each of its errors, also for want of memory, once, three or a thousand times in a row, or reads and writes 1, 5, 13 or 40 bytes. Then a round without faults must succeed.',
+  needs: ['root', 'build', 'cc', 'objdump'],
   parts: PARTS,
   count: 100_000,
   sample: 120,
@@ -61,7 +62,7 @@ export async function withLibrary<T>(use: (library: string) => Promise<T>): Prom
   const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
   const library = join(folder, 'faults.so')
   try {
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-o', library, here('faults.c')])
+    compile(['-shared', '-fPIC', '-O1', '-Wall', '-o', library, here('faults.c')])
     return await use(library)
   } finally {
     rmSync(folder, { recursive: true })

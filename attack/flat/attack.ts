@@ -37,6 +37,7 @@ const MOST: Record<keyof Facts, number> = {
 export const flat: Attack = {
   promise: 'The memory and the open descriptors of a process do not grow with what it has done.',
   what: 'Ten million messages, some with a descriptor, some requests; a million connections taken from a server, sent and injected into another; a thousand reloads. At half-time and at the end both processes collect their garbage and report.',
+  needs: ['build'],
   parts: PARTS,
   count: 100,
   sample: 1,
@@ -46,13 +47,18 @@ export const flat: Attack = {
 
 async function run(settings: Settings): Promise<Outcome> {
   const counts: Record<string, number> = { hundredths: 0, messages: 0, connections: 0, reloads: 0 }
-  const outcome = { counts, found: [] as string[] }
+  const outcome = { counts, found: [] as string[], untried: [] as string[] }
   const parts = chosenOf(PARTS, settings) as Part[]
   const end = performance.now() + settings.time
   let done = 0
   for (const [at, part] of parts.entries()) {
     const count = Math.ceil((WHOLE[part] * settings.count) / 100)
     const time = (end - performance.now()) / (parts.length - at)
+    const late = () => outcome.untried.push(`${part}: nothing was done when the time was over`)
+    if (time <= 0) {
+      late()
+      continue
+    }
     const { reports, problems } = await runPart(part, count, time)
     for (const side of ['near', 'far'] as const) {
       const facts = reports.flatMap(report => report[side] ?? [])
@@ -63,6 +69,7 @@ async function run(settings: Settings): Promise<Outcome> {
       )
       problems.push(...growthOf(facts).map(each => `${side}: ${each}`))
     }
+    if (count > 0 && problems.length === 0 && !reports.some(report => report.done > 0)) late()
     counts[part]! += Math.round((count * (reports.at(-1)?.done ?? 0)) / TENTHS)
     done += reports.at(-1)?.done ?? 0
     for (const problem of problems) {

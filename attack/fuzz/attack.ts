@@ -3,9 +3,11 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Random } from '../../test/helpers/random.ts'
 import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
+import { Unable } from '../needs.ts'
 import { Coverage, Profiler } from './coverage.ts'
 import { mutant } from './mutate.ts'
 import { NAMES } from './names.ts'
@@ -29,6 +31,7 @@ export const fuzz: Attack = {
   promise:
     'Whatever bytes and values a peer sends, passfd reads them within their bounds, or refuses them by an error with a code, in bounded time.',
   what: 'Inputs are changed at random; those that reach new code are changed further.',
+  needs: [],
   parts: NAMES,
   count: 10_000_000,
   sample: 24_000,
@@ -50,12 +53,12 @@ async function run(settings: Settings): Promise<Outcome> {
   }
 }
 
-function attackTarget(
+async function attackTarget(
   name: string,
   target: Target,
   profiler: Profiler,
   { seed, count, until, log, tell, found }: Share
-): void {
+): Promise<void> {
   const random = new Random(seed)
   const coverage = new Coverage(profiler, target.sources)
   const corpus = [...target.seeds(), ...kept(name)]
@@ -87,6 +90,7 @@ function attackTarget(
   let barren = 0
   const isGuided = (): boolean => barren < BARREN && tried < count / 2
   for (; tried < count && performance.now() < until && faults < MOST; tried += BATCH) {
+    await turn() // for a signal
     const batch = Array.from({ length: Math.min(BATCH, count - tried) }, () => mutant(corpus, random))
     for (const input of batch) attempt(input)
     if (!isGuided()) profiler.stop()
@@ -95,6 +99,7 @@ function attackTarget(
       barren = 0
     } else barren++
   }
+  if (tried === 0 && count > 0) throw new Unable('nothing but the corpus was tried: the time was over')
   tell('executions', Math.min(tried, count))
   tell('blocks of code that ran', coverage.size)
   const rate = Math.round((Math.min(tried, count) * 1000) / (performance.now() - begun))

@@ -35,6 +35,7 @@ export const hostile: Attack = {
   promise:
     'Whatever a peer sends, with whatever descriptors, the server lives and serves others meanwhile, and nothing that the peer has sent stays open.',
   what: 'The traffic of real clients is recorded and sent again with other bytes, other counts and kinds of descriptors, in other pieces, twice, in part or in another order.',
+  needs: ['build'],
   parts: Object.keys(PARTS),
   count: 20_000,
   sample: 280,

@@ -21,6 +21,7 @@ export const kills: Attack = {
   promise:
     'If one process is killed or exits, every promise of the other one is settled, it leaves nothing open, and goes on with the next one. A process that was stopped for a moment loses nothing.',
   what: 'One of two processes gets KILL or STOP, or calls process.exit(), at any moment of a round. The survivor is checked, then a round with a new process must succeed.',
+  needs: ['build'],
   parts: SCENARIOS,
   count: 5000,
   sample: 30,

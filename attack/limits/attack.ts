@@ -32,6 +32,7 @@ export const limits: Attack = {
   promise:
     'Whatever the system refuses, passfd ends no process, settles every promise, by an error with a code if it must, and loses no descriptor. When the system gives it again, all works again.',
   what: 'One of two processes gets no more open files, descriptors in flight, memory or threads; the disk is full or read-only; /tmp, /proc, /dev or /sys is missing; the clock jumps; a process is stopped, for a minute at most. Then a round without a limit must succeed.',
+  needs: ['root', 'build', 'cc', 'nsenter', 'setpriv'],
   parts: [...SCENARIOS, ...Object.keys(HARMS)],
   count: 5000,
   sample: 60,

@@ -16,6 +16,7 @@ import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { compile, Unable } from '../needs.ts'
 
 /** Of getrlimit(2): Linux has the same numbers on x64 and arm64. */
 export const RESOURCES = { data: 2, processes: 6, files: 7, memory: 9 }
@@ -37,8 +38,8 @@ export class Tools {
   constructor() {
     const source = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
     execFileSync('chmod', ['755', this.folder])
-    execFileSync('cc', ['-O1', '-o', this.ground, source('ground.c')])
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', this.preload, source('preload.c')])
+    compile(['-O1', '-o', this.ground, source('ground.c')])
+    compile(['-shared', '-fPIC', '-O1', '-o', this.preload, source('preload.c')])
   }
 
   close(): void {
@@ -117,7 +118,7 @@ export class Ground {
     const folder = mkdtempSync(join(tools.folder, 'ground-'))
     const root = new Obeying(tools.ground, ['ground', folder, `${uid}`], true)
     const first = await root.first
-    if (first === undefined) throw new Error('The attack needs root, and mount namespaces (unshare(2))')
+    if (first === undefined) throw new Unable('it needs mount namespaces (unshare(2))')
     return new Ground(tools, uid, folder, root, first === '1')
   }
 

@@ -35,6 +35,7 @@ export const soak: Attack = {
   promise:
     'A server that is reloaded, replaced, scaled, killed, frozen and blocked for an hour loses no request, and keeps descriptors, memory, processes and socket files within their bounds.',
   what: 'passfd/prefork, whose workers use channels, streams, datagrams, memory and a store for their answers. Each second all its processes are looked at.',
+  needs: ['build', 'python', 'prlimit'],
   parts: OPERATIONS.map(([, name]) => name),
   count: 1_000_000,
   sample: 8,

@@ -7,6 +7,8 @@ import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { countTap } from '../../scripts/tap-count.mjs'
 import { type Attack, chosenOf, type Outcome, type Settings } from '../attack.ts'
+import { Unable } from '../needs.ts'
+import { USUAL_TMPDIR } from '../scratch.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const AVA = 'node_modules/ava/entrypoints/cli.mjs'
@@ -43,6 +45,7 @@ export const suites: Attack = {
   promise:
     'The same build works on every Node that passfd supports, touches no memory that is not its own, and its threads race for nothing.',
   what: 'Every test, with the native part built with the address and undefined-behaviour sanitizers, and on Node 22, 24 and 26 as it is; the tests of descriptors, channels, datagrams, streams and memory with the thread sanitizer.',
+  needs: ['build', 'npm', 'cc'],
   parts: Object.keys(SUITES),
   count: Number.POSITIVE_INFINITY,
   sample: SAMPLE.length,
@@ -54,23 +57,29 @@ export const suites: Attack = {
 async function run(settings: Settings): Promise<Outcome> {
   const counts = { tests: 0, skipped: 0, suites: 0 }
   const found: string[] = []
+  const untried: string[] = []
+  const isOver = (part: string, what: string): void => {
+    untried.push(`${part}: ${what}`)
+    settings.log(untried.at(-1)!)
+  }
   const files = settings.count > SAMPLE.length ? [] : SAMPLE.slice(0, settings.count)
   const end = performance.now() + settings.time
   for (const part of chosenOf(suites.parts, settings)) {
     const left = Math.ceil(end - performance.now())
     if (left <= 0) {
-      settings.log(`${part}: the time is over`)
+      isOver(part, 'the time is over')
       continue
     }
     const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
     chmodSync(folder, 0o755) // tests start this Node as another user
     try {
       const { command, node } = SUITES[part]!
-      const env: NodeJS.ProcessEnv = { ...process.env, CI: 'true' }
+      // Some tests have sockets whose paths have little room: in no folder of the attack
+      const env: NodeJS.ProcessEnv = { ...process.env, CI: 'true', TMPDIR: USUAL_TMPDIR }
       if (node !== undefined) env.PATH = `${await install(node, folder)}${delimiter}${process.env.PATH}`
       const { output, ended } = await outputOf('node', [...command, ...files], env, left)
       if (performance.now() >= end) {
-        settings.log(`${part}: it is cut off, because the time is over`)
+        isOver(part, 'it is cut off, because the time is over')
         continue
       }
       const { passed, skipped, names, fault } = countTap(output)
@@ -88,14 +97,14 @@ async function run(settings: Settings): Promise<Outcome> {
       rmSync(folder, { recursive: true })
     }
   }
-  return { counts, found }
+  return { counts, found, untried }
 }
 
 /** Gives the folder of its program. */
 async function install(node: string, folder: string): Promise<string> {
   const args = ['install', '--prefix', folder, '--prefer-offline', '--no-audit', '--no-fund', '--no-save', node]
   const { output, ended } = await outputOf('npm', args, process.env, 300_000)
-  if (ended !== 0) throw new Error(`npm can't install ${node}: ${output}`)
+  if (ended !== 0) throw new Unable(`npm can't install ${node}: ${output}`)
   return join(folder, 'node_modules', node.replace(/@.*/, ''), 'bin')
 }
 

@@ -23,6 +23,7 @@ export const threads: Attack = {
   promise:
     'If a thread ends in the midst of its traffic, its process goes on, nothing that the thread had stays open, and the other end of each channel notices it.',
   what: 'A thread goes through a scenario three times at once, until terminate(), process.exit() or an exception ends it. Then the open files of its process are counted.',
+  needs: ['build'],
   parts: SCENARIOS,
   count: 3000,
   sample: 21,

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
+import { Unable } from '../needs.ts'
 
 const TARGETS = ['addresses', 'control', 'edges', 'heap', 'holds', 'hosts', 'peers', 'streams']
 const HERE = fileURLToPath(new URL('.', import.meta.url))
@@ -32,7 +33,8 @@ const counts = { executions: 0, 'blocks of code that ran': 0 }
 export const waist: Attack = {
   promise:
     'Whatever control messages, names, hosts and orders reach the waist, it stays within its memory, loses no descriptor and closes none twice.',
-  what: 'libFuzzer changes inputs, guided by the code that they reach, under the address and undefined-behaviour sanitizers. It needs clang.',
+  what: 'libFuzzer changes inputs, guided by the code that they reach, under the address and undefined-behaviour sanitizers.',
+  needs: ['clang'],
   parts: TARGETS,
   count: 10_000_000,
   sample: 16_000,
@@ -40,18 +42,8 @@ export const waist: Attack = {
   run
 }
 
-/** Undefined: this machine can run it. */
-export function missingClang(): string | undefined {
-  return spawnSync(CLANG, ['--version']).status === 0 ? undefined : 'no clang: apt-get install clang'
-}
-
 async function run(settings: Settings): Promise<Outcome> {
   const chosen = chosenOf(TARGETS, settings)
-  const missing = missingClang()
-  if (missing !== undefined) {
-    settings.log(`skipped: ${missing}`)
-    return { counts: { ...counts }, found: [] }
-  }
   const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
   try {
     const program = build(folder)
@@ -68,7 +60,7 @@ function build(folder: string): string {
     .map(name => join(WAIST, name))
   const compile = (args: readonly string[]): void => {
     const { status, stderr } = spawnSync(CLANG, args, { cwd: folder, encoding: 'utf8' })
-    if (status !== 0) throw new Error(stderr)
+    if (status !== 0) throw new Unable(`clang can't build it with libFuzzer and its sanitizers: ${stderr}`)
   }
   const flags = [...COMPILE, `-fsanitize=${['fuzzer-no-link', ...SANITIZERS]}`, '-fno-sanitize-recover=undefined', '-c']
   compile([...flags, '-include', join(HERE, 'fakes.h'), ...sources])

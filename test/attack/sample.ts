@@ -1,7 +1,7 @@
 /** Attacks as `npm run attack` runs them, on a sample. Some files share them, because each takes its time. */
 import { fileURLToPath } from 'node:url'
 import { ATTACKS } from '../../attack/attacks.ts'
-import { missingClang } from '../../attack/waist/attack.ts'
+import { missingOf } from '../../attack/needs.ts'
 import { isFull } from '../helpers/full.ts'
 import { start } from '../helpers/process.ts'
 import { testInCi } from '../helpers/test.ts'
@@ -9,7 +9,7 @@ import { testInCi } from '../helpers/test.ts'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** CI has clang in full runs only. */
-const isThere = (name: string): boolean => name !== 'waist' || isFull || missingClang() === undefined
+const isThere = (name: string): boolean => name !== 'waist' || isFull || missingOf(['clang']).length === 0
 
 /** By file. CI runs the suites by itself. */
 const FILES: Record<string, readonly string[]> = {
