@@ -27,9 +27,7 @@ fillIn(join(folder, 'reliability.md'), {
     .sort()
     .map(line => `- ${line}`)
     .join('\n'),
-  ...Object.fromEntries(
-    records.flatMap(({ attack, rows }) => (rows === undefined ? [] : [[attack, rowsTable(rows)] as const]))
-  )
+  ...Object.fromEntries([...rowsByAttack()].map(([attack, rows]) => [attack, rowsTable(rows)]))
 })
 
 if (!options['no-plot']) {
@@ -52,6 +50,14 @@ function lineOf({ attack, only, counts, found, seed, seconds, limits = '' }: Rec
     found.length === 0 ? 'nothing' : `**${found.length}**: ${found.join('; ')}`,
     `\`npm run attack --${parts}${limits} --seed ${seed} ${attack}\``
   ]
+}
+
+/** Several runs of an attack, each with other parts, have one table. */
+function rowsByAttack(): Map<string, Row[]> {
+  const all = new Map<string, Row[]>()
+  for (const { attack, rows = [] } of records)
+    if (rows.length > 0) all.set(attack, [...(all.get(attack) ?? []), ...rows])
+  return all
 }
 
 function rowsTable(rows: readonly Row[]): string {
