@@ -52,7 +52,9 @@ export class Hands {
 
   /** Stops a process, looks at what it has, and kills it. */
   async kill(server: Server, pid: number): Promise<void> {
-    await this.#take(server, pid, () => this.#killer.kill(pid))
+    // A supervisor gets back what a worker has not received. A predecessor may have ended by then
+    const how = server.kind.program === 'takeover' ? this.#killer.killWithQueued : this.#killer.kill
+    await this.#take(server, pid, () => how(pid))
   }
 
   /** The same for one that its supervisor is going to kill, because it says nothing any more. */

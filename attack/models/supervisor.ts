@@ -52,7 +52,8 @@ interface Settings {
   readonly workers: number
   readonly balance: 'per-worker' | 'shared' | 'round-robin' | 'least-connections' | 'address'
   readonly handsOver: boolean
-  readonly end: 'stop' | 'kill'
+  /** `die`: the supervisor's process is killed, and only that. */
+  readonly end: 'stop' | 'kill' | 'die'
   /** It ends in the midst of all that happens. */
   readonly atOnce?: boolean
   readonly seed: number
@@ -75,7 +76,7 @@ export const supervisor: Model<Settings> = {
     workers: fc.integer({ min: 1, max: 3 }),
     balance: fc.constantFrom('per-worker', 'shared', 'round-robin', 'least-connections', 'address'),
     handsOver: fc.boolean(),
-    end: fc.constantFrom('stop', 'stop', 'kill'),
+    end: fc.constantFrom('stop', 'stop', 'kill', 'die'),
     atOnce: fc.boolean(),
     seed: fc.nat()
   }),
@@ -149,9 +150,16 @@ class World {
   }
 
   #replaceSystem(): () => void {
-    const onRejection = (error: unknown): void =>
+    const onRejection = (error: unknown): void => {
+      // A killed supervisor's code runs on, and all its numbers are closed
+      if (this.#process.dead && (error as NodeJS.ErrnoException)?.code === 'EBADF') return
       this.kernel.problem(`unhandled rejection: ${(error as Error)?.stack ?? error}`)
+    }
     const { spawn } = childProcess
+    const { ppid } = process
+    const parent = Object.getOwnPropertyDescriptor(process, 'ppid')!
+    // Of a worker: the kernel gives it another parent when the supervisor has ended
+    Object.defineProperty(process, 'ppid', { configurable: true, get: () => (this.#process.dead ? 1 : ppid) })
     const before = new Map(process.eventNames().map(name => [name, process.rawListeners(name)]))
     const warnings = process.emitWarning
     process.emitWarning = (warning: string | Error) => this.kernel.note(`warning: ${warning}`)
@@ -161,6 +169,7 @@ class World {
     process.on('unhandledRejection', onRejection)
     return () => {
       childProcess.spawn = spawn
+      Object.defineProperty(process, 'ppid', parent)
       process.emitWarning = warnings
       syncBuiltinESMExports()
       process.off('unhandledRejection', onRejection)
@@ -299,7 +308,8 @@ class World {
     this.kernel.note('- at once')
     this.#relieve()
     for (const { process } of this.programs) process.stopped = false
-    if (this.programs.some(({ serves }) => serves)) return
+    const ready = this.#supervisor.workers.filter(({ state }) => state === 'ready').map(({ pid }) => pid)
+    if (this.programs.some(({ serves, child }) => serves && ready.includes(child.pid))) return
     this.kernel.note('- nobody serves')
     for (const client of this.clients) client.excused = true
     this.#nobodyServes = true
@@ -352,6 +362,10 @@ class World {
     kernel.note(`- ${this.settings.end}`)
     const kills = this.settings.end === 'kill'
     for (let more = this.random.integer(0, 3); more > 0; more--) this.#connect(this.random.integer(0, 9))
+    if (this.settings.end === 'die') {
+      await this.#die()
+      return
+    }
     let done = false
     kernel.run(this.#process, () => {
       const ended = kills ? this.#supervisor.kill() : this.#supervisor.stop()
@@ -369,6 +383,19 @@ class World {
     if (left.length > 0) kernel.problem(`${left.map(({ process }) => process.name)} live on`)
     const held = kernel.held(this.#process)
     if (held.length > 0) kernel.problem(`the supervisor has stopped, and has ${held.slice(0, 20)}`)
+  }
+
+  /** Its workers serve those who wait, and end. */
+  async #die(): Promise<void> {
+    const { kernel } = this
+    this.ends(this.#process, true)
+    // They waited in a lane of which only killed processes had a copy
+    for (const client of this.clients) client.excused ||= client.connection.closed
+    await kernel.drain()
+    await kernel.settle(LONG, () => this.programs.every(({ process }) => process.dead))
+    this.#check()
+    const left = this.programs.filter(({ process }) => !process.dead)
+    if (left.length > 0) kernel.problem(`${left.map(({ process }) => process.name)} live on without their supervisor`)
   }
 }
 

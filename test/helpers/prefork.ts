@@ -300,7 +300,9 @@ export interface Accepted {
 export interface Killer {
   /** Kills a process and says what it had accepted. */
   kill(pid: number): Promise<Accepted[]>
-  /** The same for one that the caller kills: it is stopped. */
+  /** The same, with those that were sent to it and that it had not received. */
+  killWithQueued(pid: number): Promise<Accepted[]>
+  /** The same as `kill()` for one that the caller kills: it is stopped. */
   stop(pid: number): Promise<Accepted[]>
   end(): Promise<unknown>
 }
@@ -314,6 +316,7 @@ export function startKiller(t: Pick<ExecutionContext, 'teardown'>, ...more: 'uni
   }
   return {
     kill: pid => ask(`${pid}`),
+    killWithQueued: pid => ask(`queued ${pid}`),
     stop: pid => ask(`stop ${pid}`),
     end: () => {
       killer.child.stdin?.end()

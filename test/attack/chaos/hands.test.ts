@@ -5,13 +5,14 @@ import { test } from '../../helpers/test.ts'
 import type { Failure } from '../../system/load/clients.ts'
 
 const PID = 7
-const server = { place: { unix: { path: '/socket' } }, datagramsOf: () => 2 } as unknown as Server
+const serverOf = (program: string): Server =>
+  ({ kind: { program }, place: { unix: { path: '/socket' } }, datagramsOf: () => 2 }) as unknown as Server
 
 /** Hands that have killed a process which had these. */
 async function killed(...accepted: Partial<Accepted>[]): Promise<Hands> {
   const answer = async (): Promise<Accepted[]> => accepted as Accepted[]
-  const hands = new Hands({ kill: answer, stop: answer, end: async () => {} })
-  await hands.kill(server, PID)
+  const hands = new Hands({ kill: answer, killWithQueued: async () => [], stop: answer, end: async () => {} })
+  await hands.kill(serverOf('prefork'), PID)
   return hands
 }
 
@@ -56,4 +57,29 @@ test('clients of Unix sockets and of UDP have no names: as many may fail as kill
   t.deepEqual(hands.unexplained(late, true), [])
   const wrong = [failed({ kind: 'udp', outcome: 'wrong' })]
   t.deepEqual(hands.unexplained(wrong, true), wrong)
+})
+
+test('of a takeover, what was on its way to the killed process counts as its', async t => {
+  const queued = async (): Promise<Accepted[]> => [{ port: 1000, address: '127.0.0.1' } as Accepted]
+  const none = async (): Promise<Accepted[]> => []
+  const hands = new Hands({ kill: none, killWithQueued: queued, stop: none, end: async () => {} })
+  await hands.kill(serverOf('takeover'), PID)
+  t.deepEqual(hands.unexplained([failed({})], false), [])
+})
+
+test('while nobody listens clients are refused, and those that waited end; no other connection may', async t => {
+  const hands = await killed()
+  const from = Date.now()
+  hands.nobodyServed(from, from + 1000)
+  const waited = failed({ port: 1001, at: from + 500 })
+  const refused = failed({ port: 1002, outcome: 'refused', opened: from + 500, at: from + 500 })
+  const others = [
+    failed({ port: 1003, used: 1, at: from + 500 }),
+    failed({ port: 1004, at: from - 500 }),
+    failed({ port: 1005, outcome: 'refused', opened: from + 1500, at: from + 1500 })
+  ]
+  const all = [waited, refused, ...others]
+  t.deepEqual(hands.unexplained(all, false), others.slice(0, 2))
+  t.deepEqual(hands.refusals(all), others.slice(2))
+  t.is(hands.countWaiting(all), 1)
 })

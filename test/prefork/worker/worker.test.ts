@@ -75,7 +75,7 @@ test('worker.stop() before it is ready: it has not got ready', async t => {
   const entry = program('const worker = await joinSupervisor(); await worker.stop()')
   await supervising(t, { entry }, async (supervisor, { of }) => {
     await t.throwsAsync(supervisor.start(), { code: 'ERR_PASSFD_WORKER_NOT_READY', message: /exited with code 0/ })
-    t.deepEqual(of(1), ['starting', 'exited'])
+    t.deepEqual(of(1), ['starting', 'stopping', 'exited'])
     await only(supervisor)
   })
 })
