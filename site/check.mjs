@@ -305,7 +305,17 @@ async function withSearch() {
     ['takeover', /takeover/],
     ['ERR_PASSFD_DISCONNECTED', /errors/],
     ['SCM_RIGHTS', /./],
-    ['kubernetes', /./]
+    ['kubernets', /deploy\/kubernetes/],
+    ['multi core', /jobs\/prefork/],
+    ['peer credentials', /jobs\/who/],
+    ['next.js', /jobs\/serve/],
+    ['unix socket permission', /jobs\/who/],
+    ['zero downtime', /jobs\/serve/],
+    ['graceful shutdown', /jobs\/serve/],
+    ['EADDRINUSE', /errors/],
+    ['pm2', /from\/pm2/],
+    ['sticky', /prefork\/balance/],
+    ['windows', /serve\.html#on-macos-and-windows/]
   ]) {
     await field.fill(words)
     const first = tab.locator('.VPLocalSearchBox .result')

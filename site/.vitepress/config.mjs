@@ -44,12 +44,18 @@ export default {
     search: {
       provider: 'local',
       options: {
+        // The pages get these functions as text
         miniSearch: {
+          options: {
+            // Next.js and server.mjs are one word each
+            tokenize: text => text.match(/[\p{L}\p{N}_$]+(?:\.[cm]?js\b)?/gu) ?? []
+          },
           searchOptions: {
             boost: { title: 4, text: 2, titles: 1 },
-            fuzzy: 0.2,
+            // A short word with another letter is another word: core, code
+            fuzzy: term => (term.length > 5 ? 0.2 : false),
             prefix: true,
-            // Who searches has a job, more often than a question about how passfd is made. The page gets this function as text
+            // Who searches has a job, more often than a question about how passfd is made
             boostDocument: path => {
               if (/\/(jobs|from|deploy)\//.test(path) || /\/#/.test(path)) return 2
               return /\/(architecture|changelog|contributing|decisions|dependencies|performance|reliability|security|files)\b/.test(
