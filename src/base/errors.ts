@@ -40,6 +40,8 @@ const TABLE = {
   CONNECTION_GONE: 'This connection {how}. It can be sent or used once, and only before that.',
   SERVER_CLOSED:
     "The server was closed, or its listen() has not finished: it can't serve a connection. Wait for its 'listening' event, or use another server.",
+  CLUSTER_WORKER:
+    'In a worker of node:cluster listen() uses the descriptor with this number of the primary process, which is another one. Use toServer(), and injectInto() for the connections of other servers; or passfd instead of cluster.',
   OWN_SOCKET:
     "A connection can't be sent through itself: the descriptor is the socket that it would be sent through. Send a Descriptor of something else.",
   ENCODE: "The value can't be sent: {detail}.",

@@ -301,7 +301,8 @@ export class Descriptor implements Disposable {
 
   /**
    * Converts it to `{ fd }` for the `listen()` of any server (http, https, http2, Express, Fastify, …), which then owns it. Node sets the
-   * backlog again, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`.
+   * backlog again, to 511 unless `listen(handle, backlog)` says otherwise. Uses this up. Kinds: as `toServer()`. In a worker of `node:cluster` it throws
+   * ERR_PASSFD_CLUSTER_WORKER.
    */
   toListenHandle(): ListenHandle {
     return this.#convert('toListenHandle()', LISTENERS, convert.listenHandle)

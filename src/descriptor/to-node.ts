@@ -14,8 +14,13 @@ import { PollStream } from './poll-stream.ts'
 /** The argument for any `server.listen()`: `http.createServer(app).listen(handle)`. Keep it referenced until then. */
 export interface ListenHandle {
   readonly fd: number
-  /** Keeps a worker of `cluster` from sending the number to its primary, where the number means something else. */
+  /** `listen()` looks a number up in the primary of `node:cluster` all the same, so in its workers `toListenHandle()` throws. */
   readonly exclusive: true
+}
+
+/** A method of Node's servers that its types lack: `listen()` calls it in a process that is no worker of `node:cluster`. */
+interface ListensHere extends net.Server {
+  _listen2(address: null, port: null, addressType: null, backlog: number | undefined, fd: number): void
 }
 
 /** For the sentence of an error. */
@@ -71,10 +76,14 @@ export async function server(fd: number): Promise<net.Server> {
   return made
 }
 
-/** Node closes the held number from now on. If it refuses it, by an 'error' in the next tick or at once, the number is closed. */
-export function listenOnNumber(server: net.Server, fd: number): void {
+/**
+ * Node closes the held number from now on. If it refuses it, by an 'error' in the next tick or at once, the number is closed. In a worker of `node:cluster`,
+ * too, the server listens on the number of this process.
+ */
+export function listenOnNumber(server: net.Server, fd: number, backlog?: number): void {
   try {
-    server.listen({ fd, exclusive: true })
+    if (isClusterWorker()) (server as ListensHere)._listen2(null, null, null, backlog, fd)
+    else server.listen({ fd }, backlog)
   } catch (error) {
     native.close(fd)
     throw error
@@ -84,8 +93,15 @@ export function listenOnNumber(server: net.Server, fd: number): void {
   else native.release(fd)
 }
 
+/** Throws ERR_PASSFD_CLUSTER_WORKER in a worker of `node:cluster`. */
 export function listenHandle(fd: number): ListenHandle {
+  if (isClusterWorker()) throw new PassfdError('CLUSTER_WORKER')
   return released(fd, { fd, exclusive: true })
+}
+
+/** Node loads the module at each listen(), but not before. */
+function isClusterWorker(): boolean {
+  return (process.getBuiltinModule('node:cluster') as unknown as { isWorker: boolean }).isWorker
 }
 
 export function datagram(fd: number): dgram.Socket {

@@ -6,8 +6,9 @@ import { quiet } from '../base/deferred.ts'
 import { EINVAL } from '../base/errno.ts'
 import { PassfdError } from '../base/errors.ts'
 import { type Accepting, giveNow, listenUnreachably, type SocketSetup } from '../connection/inject.ts'
-import type { Descriptor } from '../descriptor/descriptor.ts'
+import { type Descriptor, moveOut } from '../descriptor/descriptor.ts'
 import { LISTENERS } from '../descriptor/kind.ts'
+import { listenOnNumber } from '../descriptor/to-node.ts'
 import { acceptWaiting } from '../os/acceptor.ts'
 import { native } from '../os/native.ts'
 import { endListeners } from './last-accept.ts'
@@ -134,7 +135,7 @@ export class AcceptSources {
     if ((first || this.#standIn !== undefined) && kind === 'unix-stream-listener')
       this.#server._pipeName = nameOf(listener) // address() reports it
     const listening = quiet(once(acceptor, 'listening')) // or its 'error'
-    acceptor.listen(listener.toListenHandle(), backlog)
+    listenOnNumber(acceptor, moveOut(listener, 'listen()'), backlog)
     const handle = acceptor._handle
     // At once, because a stop() in this turn must accept the connections that wait in it
     if (handle !== null) {

@@ -10,7 +10,7 @@ import express from 'express'
 import fastify from 'fastify'
 import { Descriptor, type ListenHandle } from '../../src/index.ts'
 import { addressOf, isOpen } from '../helpers/facts.ts'
-import { start as startProgram } from '../helpers/process.ts'
+import { startFixture, start as startProgram } from '../helpers/process.ts'
 import { systemPython } from '../helpers/programs.ts'
 import { test } from '../helpers/test.ts'
 
@@ -137,3 +137,14 @@ async function backlogOf(t: ExecutionContext, listener: Descriptor): Promise<num
   t.is((await exit).code, 0)
   return backlog
 }
+
+test("in a worker of node:cluster a server listens on this process's descriptor, not on the primary's with the same number", async t => {
+  const primary = startFixture('cluster-worker')
+  t.deepEqual(JSON.parse(await primary.line()), {
+    injectInto: 'injected /path',
+    toServer: 'accepted',
+    standalone: 'served /path',
+    toListenHandle: 'ERR_PASSFD_CLUSTER_WORKER false'
+  })
+  t.deepEqual(await primary.exit, { code: 0, signal: null, stderr: '' })
+})
