@@ -169,9 +169,11 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /**
-   * Sends a value, moves the Descriptors in it, and resolves to the peer's answer. The caller owns the descriptors in the answer. Misuse throws
-   * as in `send`, also ERR_PASSFD_TOO_MANY_REQUESTS. Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA,
-   * ERR_PASSFD_CLOSED or an AbortError.
+   * Sends a value, moves the Descriptors in it, and resolves to the peer's answer. The caller owns the descriptors in the answer.
+   *
+   * Misuse throws as in `send`, also ERR_PASSFD_TOO_MANY_REQUESTS.
+   *
+   * Rejects with ERR_PASSFD_REMOTE (see `remote`), ERR_PASSFD_TIMEOUT, ERR_PASSFD_SCHEMA, ERR_PASSFD_CLOSED or an AbortError.
    */
   request<Reply = unknown>(value: Out, options: RequestOptions<Reply> = NO_OPTIONS): Promise<Reply> {
     if (requests.hasSubscribers && !this.#isOwn)
@@ -194,9 +196,10 @@ export class Channel<In = unknown, Out = unknown>
   }
 
   /**
-   * Calls `handler` for every message and request, several at a time. The handler's return value (or the result of its promise) answers a
-   * request, and moves the Descriptors in it. An exception becomes an error for the requester. Throws ERR_PASSFD_CONSUMED if the channel has
-   * another consumer.
+   * Calls `handler` for every message and request, several at a time.
+   *
+   * The handler's return value (or the result of its promise) answers a request, and moves the Descriptors in it. An exception becomes an error
+   * for the requester. Throws ERR_PASSFD_CONSUMED if the channel has another consumer.
    */
   serve(handler: Handler<In>, given: ServeOptions<In> = {}): void {
     this.#inbox.serve(handler, serveOptions(handler, given))
@@ -204,8 +207,9 @@ export class Channel<In = unknown, Out = unknown>
 
   /**
    * Closes the channel: refuses new sends, and waits until requests are answered, the queue is sent and descriptors are confirmed, within
-   * `closeTimeout`. Then unconfirmed messages come back in `'returned'`. Resolves when the channel has ended. Never rejects (`closed` has the
-   * error).
+   * `closeTimeout`.
+   *
+   * Then unconfirmed messages come back in `'returned'`. Resolves when the channel has ended. Never rejects (`closed` has the error).
    */
   async close(): Promise<void> {
     this.#closedByUs = true

@@ -21,9 +21,11 @@ import { SocketWire, TrustedWire } from './wire.ts'
 export type Address = string | { path: string } | { abstract: string } | Descriptor
 
 /**
- * Connects to a channel server, and resolves when both sides have exchanged their hellos. Rejects with the system's error (ENOENT, ECONNREFUSED,
- * EACCES, …), ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT, ERR_PASSFD_UNAUTHORIZED (this side refuses the listener),
- * ERR_PASSFD_PEER (the listener refuses this side: see `remote`), or an AbortError. Then a Descriptor that was passed as address is closed.
+ * Connects to a channel server, and resolves when both sides have exchanged their hellos.
+ *
+ * Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …), ERR_PASSFD_CONNECT_TIMEOUT, ERR_PASSFD_HANDSHAKE_TIMEOUT,
+ * ERR_PASSFD_UNAUTHORIZED (this side refuses the listener), ERR_PASSFD_PEER (the listener refuses this side: see `remote`), or an AbortError.
+ * Then a Descriptor that was passed as address is closed.
  */
 export function connect<In = unknown, Out = unknown>(
   address: Address,
@@ -66,9 +68,10 @@ async function openTo<In, Out>(address: Address, given: ChannelOptions<In>, isOw
 }
 
 /**
- * Makes a channel, and its other end as a Descriptor that the caller owns. Send that in a message or pass it to a child, which calls
- * `connect(descriptor)`. Messages that are sent before that wait. passfd does not call `authorize`, because the caller decides where the other
- * end goes.
+ * Makes a channel, and its other end as a Descriptor that the caller owns.
+ *
+ * Send that in a message or pass it to a child, which calls `connect(descriptor)`. Messages that are sent before that wait. passfd does not call
+ * `authorize`, because the caller decides where the other end goes.
  */
 export function pair<In = unknown, Out = unknown>(options: ChannelOptions<In> = {}): [Channel<In, Out>, Descriptor] {
   return pairOn(SocketWire, readOptions(options, CHANNEL_OPTIONS), false)

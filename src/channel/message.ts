@@ -19,10 +19,13 @@ export const ANSWERED: unique symbol = Symbol('answered')
 export const ALL: unique symbol = Symbol('all')
 
 /**
- * A message or request. passfd lends its descriptors until its scope ends, and then closes those that were not claimed. The scope ends, in
- * `serve`, when the handler's result has settled. In `for await` it ends when the program asks for the next message. In `'message'` listeners it
- * ends when they have returned. With the option `lendBuffers` the binary values of a large message are lent likewise, and have length 0
- * afterwards.
+ * A message or request, with the descriptors that came with it.
+ *
+ * passfd lends its descriptors until its scope ends, and then closes those that were not claimed. The scope ends, in `serve`, when the handler's
+ * result has settled. In `for await` it ends when the program asks for the next message. In `'message'` listeners it ends when they have
+ * returned.
+ *
+ * With the option `lendBuffers` the binary values of a large message are lent likewise, and have length 0 afterwards.
  */
 export class Message<In = unknown> implements Disposable {
   readonly value: In

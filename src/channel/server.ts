@@ -49,10 +49,13 @@ export interface ServerEvents<In = unknown, Out = unknown> {
 }
 
 /**
- * Listens for channels and resolves to the server. The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on
- * which no process listens. With `activated` it takes the socket of that name from the service manager (passfd/systemd), and the address if the
- * manager has given none at all. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_…, ERR_PASSFD_ACTIVATED_… or an
- * AbortError. Then a Descriptor that was passed as address is closed.
+ * Listens for channels and resolves to the server.
+ *
+ * The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on which no process listens. With `activated` it takes
+ * the socket of that name from the service manager (passfd/systemd), and the address if the manager has given none at all.
+ *
+ * Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_ADDRESS_…, ERR_PASSFD_ACTIVATED_… or an AbortError. Then a Descriptor that
+ * was passed as address is closed.
  */
 export function listen<In = unknown, Out = unknown>(
   address: Address | ActivatedAddress,

@@ -19,9 +19,10 @@ export interface UnixDgramSocket {
 }
 
 /**
- * Makes an object that sends datagrams with descriptors through `socket`, which still owns its number and works as before. The socket itself
- * can't receive descriptors: use `createSocket` or `bind` for that. After the socket's `close()`, `send` throws ERR_PASSFD_SOCKET_CLOSED, and
- * queued sends reject with it. To notice that, passfd wraps `close` of this one object.
+ * Makes an object that sends datagrams with descriptors through `socket`, which still owns its number and works as before.
+ *
+ * The socket itself can't receive descriptors: use `createSocket` or `bind` for that. After the socket's `close()`, `send` throws
+ * ERR_PASSFD_SOCKET_CLOSED, and queued sends reject with it. To notice that, passfd wraps `close` of this one object.
  */
 export function attach(socket: UnixDgramSocket, given: QueueOptions = {}): AttachedSocket {
   const options = readOptions(given, QUEUE_OPTIONS)

@@ -29,10 +29,13 @@ export interface ConnectOptions extends BindOptions {
 const CONNECT_OPTIONS = { ...BIND_OPTIONS, from: true } as const satisfies KnownOptions<ConnectOptions>
 
 /**
- * Opens a socket with a name, and receives the datagrams that `authorize` accepts. Without an address it gets a random abstract name. A socket
- * file has mode 0600 from the moment it exists; passfd replaces a file that no process has bound, and `close()` removes the file if it still
- * belongs to this socket. It takes over a Descriptor (kind unix-dgram, for example of socket activation). Rejects with the system's error
- * (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
+ * Opens a socket with a name, and receives the datagrams that `authorize` accepts.
+ *
+ * Without an address it gets a random abstract name. A socket file has mode 0600 from the moment it exists; passfd replaces a file that no
+ * process has bound, and `close()` removes the file if it still belongs to this socket. It takes over a Descriptor (kind unix-dgram, for example
+ * of socket activation).
+ *
+ * Rejects with the system's error (EADDRINUSE, …), ERR_PASSFD_ADDRESS_….
  */
 export async function bind(address?: DatagramAddress | Descriptor, given: BindOptions = {}): Promise<DatagramSocket> {
   const options = readOptions(given, BIND_OPTIONS)
@@ -44,8 +47,11 @@ export async function bind(address?: DatagramAddress | Descriptor, given: BindOp
 }
 
 /**
- * Opens a socket that sends to one address. While the peer exists, the kernel lets only the peer send to it. If another socket binds the peer's
- * name, the next send connects again; until then all senders that `authorize` accepts may send to it. It takes over a connected Descriptor.
+ * Opens a socket that sends to one address.
+ *
+ * While the peer exists, the kernel lets only the peer send to it. If another socket binds the peer's name, the next send connects again; until
+ * then all senders that `authorize` accepts may send to it. It takes over a connected Descriptor.
+ *
  * Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES, …).
  */
 export async function connect(

@@ -17,9 +17,10 @@ export interface Sender {
   readonly uid: number
   readonly gid: number
   /**
-   * Returns a pidfd of the process (SCM_PIDFD, Linux 6.5): a Descriptor that the caller owns. It never means another process with the same pid.
-   * The socket must be opened with `pidfd: true`. It works in `authorize`, until the datagram's scope ends, and in `'dropped'` listeners until
-   * they return.
+   * Returns a pidfd of the process (SCM_PIDFD, Linux 6.5): a Descriptor that the caller owns.
+   *
+   * It never means another process with the same pid. The socket must be opened with `pidfd: true`. It works in `authorize`, until the
+   * datagram's scope ends, and in `'dropped'` listeners until they return.
    * @throws `ERR_PASSFD_PEER_PIDFD` without that option, after the scope, or (Linux before 6.17) when the process was reaped.
    */
   pidfd(): Descriptor

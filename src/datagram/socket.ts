@@ -144,9 +144,10 @@ export class DatagramSocket
   }
 
   /**
-   * Sends one datagram: bytes or text (UTF-8), or several of them as one. `to` is needed unless the socket is connected. It moves the
-   * descriptors; an empty datagram may carry some. It never blocks. Resolves when the kernel has the datagram: at once, or when the destination
-   * has room again.
+   * Sends one datagram: bytes or text (UTF-8), or several of them as one.
+   *
+   * `to` is needed unless the socket is connected. It moves the descriptors; an empty datagram may carry some. It never blocks. Resolves when
+   * the kernel has the datagram: at once, or when the destination has room again.
    *
    * Throws, and has moved nothing: ERR_PASSFD_INVALID_ARGUMENT, _DESCRIPTOR_…, _TOO_MANY_DESCRIPTORS, _QUEUE_FULL, _SOCKET_CLOSED. Rejects, and
    * the caller owns the open descriptors again: the system's error (ENOENT, ECONNREFUSED: no process receives there; EACCES, EPERM),

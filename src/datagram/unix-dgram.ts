@@ -62,9 +62,10 @@ export function createSocket(type: string, listener?: (...given: any[]) => void)
 }
 
 /**
- * The class of unix-dgram's `createSocket`, with the same methods, events and errors (`code` and `errno` are the negative number). All calls are
- * synchronous, as there. An `'error'` event without a listener throws. In addition it has datagrams of any length, long paths, worker threads,
- * `ref` and `unref`, and received descriptors. `attach(socket)` sends descriptors.
+ * The class of unix-dgram's `createSocket`, with the same methods, events and errors (`code` and `errno` are the negative number).
+ *
+ * All calls are synchronous, as there. An `'error'` event without a listener throws. In addition it has datagrams of any length, long paths,
+ * worker threads, `ref` and `unref`, and received descriptors. `attach(socket)` sends descriptors.
  */
 export class UnixSocket extends EventEmitter<UnixSocketEvents> {
   readonly type: string

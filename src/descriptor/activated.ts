@@ -25,9 +25,10 @@ const descriptors = new WeakMap<Passed, Descriptor>()
 const names = new WeakMap<Descriptor, string>()
 
 /**
- * Returns the sockets and stored descriptors that systemd, or another manager with its protocol (sd_listen_fds(3)), has given this process, in the
- * manager's order; several may have one name. The caller owns them. It returns each once, and none that `{ activated: name }` has returned. Empty
- * if there are none. Each is close-on-exec.
+ * Returns the sockets and stored descriptors that systemd, or another manager with its protocol (sd_listen_fds(3)), has given this process, in
+ * the manager's order; several may have one name. The caller owns them.
+ *
+ * It returns each once, and none that `{ activated: name }` has returned. Empty if there are none. Each is close-on-exec.
  * @throws `ERR_PASSFD_ACTIVATION` if the environment names descriptors that are not there, or another thread of this process owns them.
  */
 export function activatedSockets(options: ActivationOptions = {}): ActivatedDescriptor[] {

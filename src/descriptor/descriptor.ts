@@ -148,12 +148,15 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Makes a socket that is bound, and listens if its kind listens; no process accepts from it yet. The caller owns it. A Descriptor is returned
-   * as it is. TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 chooses a free port. A socket file has mode
-   * 0600 from the moment it exists unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd and /etc/group) are set
-   * before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)). With `activated` it returns the socket of this name
-   * from the service manager, of whatever kind (passfd/systemd); it binds the address only if the manager has given
-   * no listener and no datagram socket.
+   * Makes a socket that is bound, and listens if its kind listens; no process accepts from it yet. The caller owns it.
+   *
+   * TCP: `host` defaults to `::` or, without IPv6, `0.0.0.0`; `backlog` to 511; `port` 0 chooses a free port.
+   *
+   * A socket file has mode 0600 from the moment it exists unless `mode` says otherwise. `owner` and `group` (numbers, or names in /etc/passwd
+   * and /etc/group) are set before anybody can connect. It rejects with EPERM if this process may not set them (chown(2)).
+   *
+   * With `activated` it returns the socket of this name from the service manager, of whatever kind (passfd/systemd). It binds the address only
+   * if the manager has given no listener and no datagram socket. A Descriptor is returned as it is.
    */
   static async bind(spec: BindSpec): Promise<Descriptor> {
     if (spec instanceof Descriptor) return spec
@@ -182,9 +185,10 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Makes anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)). The name, at most 249 bytes, shows in
-   * `/proc` only; default `'passfd'`. `size` is in bytes, default 0; the bytes are zeros. `seals` forbid changes for ever (fcntl(2)). A receiver
-   * that maps the memory should require `'shrink'`. Without `'seal'` further seals can be added later.
+   * Makes anonymous memory that is read, written, truncated and passed like a file (memfd_create(2)).
+   *
+   * The name, at most 249 bytes, shows in `/proc` only; default `'passfd'`. `size` is in bytes, default 0; the bytes are zeros. `seals` forbid
+   * changes for ever (fcntl(2)). A receiver that maps the memory should require `'shrink'`. Without `'seal'` further seals can be added later.
    */
   static memfd(name = 'passfd', options: MemfdOptions = {}): Descriptor {
     return own(createMemory(name, options))
@@ -209,8 +213,10 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Reports which directions this descriptor is open for: `'read'`, `'write'`, `'read-write'`, or `'none'`. Check it when a peer sent the
-   * descriptor: a read from one that is `'write'` fails with EBADF. The value never changes. It asks the kernel (fcntl(2)), and never blocks.
+   * Reports which directions this descriptor is open for: `'read'`, `'write'`, `'read-write'`, or `'none'`.
+   *
+   * Check it when a peer sent the descriptor: a read from one that is `'write'` fails with EBADF. The value never changes. It asks the kernel
+   * (fcntl(2)), and never blocks.
    *
    * `'none'` is an `O_PATH` descriptor, or one that allows ioctl(2) only. A socket is always `'read-write'`, also when it listens or was
    * shut down. A memfd with the seal `'write'` is `'read-write'` too, and refuses writes all the same.
@@ -221,9 +227,10 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Reports the flags of the open file: `append`, `nonblocking`, `sync`, `direct` and `path` (open(2)). All holders of the open file share the
-   * flags, and may change `append`, `nonblocking` and `direct` (fcntl(2)). So each use asks the kernel, and returns a new object. It never
-   * blocks.
+   * Reports the flags of the open file: `append`, `nonblocking`, `sync`, `direct` and `path` (open(2)).
+   *
+   * All holders of the open file share the flags, and may change `append`, `nonblocking` and `direct` (fcntl(2)). So each use asks the kernel,
+   * and returns a new object. It never blocks.
    * @throws the error that says what took the descriptor, if it is not open any more.
    */
   get flags(): OpenFlags {
@@ -345,12 +352,16 @@ export class Descriptor implements Disposable {
   }
 
   /**
-   * Converts this Descriptor to an `OpenFile`, which then owns the open file: close it. It reads and writes at any position.
-   * An `OpenFile` has these methods of Node's `FileHandle`: `read`, `write`, `readv`, `writev`, `readFile`, `writeFile`, `appendFile`, `stat`,
-   * `truncate`, `sync`, `datasync`, `close`. It lacks `fd`, `chmod`, `chown`, `utimes`, `createReadStream`, `createWriteStream`, `readableWebStream`,
-   * `readLines` and the `'close'` event. `toReadable()` and `toWritable()` give streams. For the others call `fs.fchmod(descriptor.borrow(), …)`
-   * and the like before the conversion.
-   * Kinds: file, memfd, device. It does not check `access`: a write to a file that is open for reading rejects with EBADF.
+   * Converts this Descriptor to an `OpenFile`, which then owns the open file: close it.
+   *
+   * It reads and writes at any position. An `OpenFile` has these methods of Node's `FileHandle`: `read`, `write`, `readv`, `writev`, `readFile`,
+   * `writeFile`, `appendFile`, `stat`, `truncate`, `sync`, `datasync`, `close`.
+   *
+   * It lacks `fd`, `chmod`, `chown`, `utimes`, `createReadStream`, `createWriteStream`, `readableWebStream`, `readLines` and the `'close'`
+   * event. `toReadable()` and `toWritable()` give streams. For the others call `fs.fchmod(descriptor.borrow(), …)` and the like before the
+   * conversion. Kinds: file, memfd, device.
+   *
+   * It does not check `access`: a write to a file that is open for reading rejects with EBADF.
    */
   toFile(): OpenFile {
     return this.#convert('toFile()', FILES, (fd, kind) => new OpenFile(fd, kind))

@@ -47,9 +47,13 @@ const sync = promisify(fs.fsync)
 const datasync = promisify(fs.fdatasync)
 
 /**
- * The result of `descriptor.toFile()`. Its methods work as those of Node's `FileHandle`, and reject with the same errors; after `close()` with
- * `ERR_PASSFD_DESCRIPTOR_CLOSED`. All holders of the open file share its offset. With a `position` a method neither uses nor moves the offset
- * (pread(2), pwrite(2)); without one it does both. It lacks the other methods of a `FileHandle`: see `toFile()`.
+ * The result of `descriptor.toFile()`.
+ *
+ * Its methods work as those of Node's `FileHandle`, and reject with the same errors; after `close()` with `ERR_PASSFD_DESCRIPTOR_CLOSED`. All
+ * holders of the open file share its offset. With a `position` a method neither uses nor moves the offset (pread(2), pwrite(2)); without one it
+ * does both.
+ *
+ * It lacks the other methods of a `FileHandle`: see `toFile()`.
  *
  * Close it. If it is garbage-collected while open, passfd closes it with a warning, as with a Descriptor.
  */

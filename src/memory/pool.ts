@@ -68,10 +68,14 @@ let lendOut: (pool: MemoryPool, slot: Slot, index: number, to: object, length: n
 const OWNER = Symbol('owner')
 
 /**
- * Shares memory in slots of one size. `acquire` a slot, fill its `bytes`, and send the result of `lend`. The receiver reads the same memory, by
- * a `PoolReader`. The slot is free again when the receiver releases it, when the message's scope ends, when the message was not read, or when
- * the receiver's process or channel has ended. Only this object can write into the memory. But every reader can read all of it at any time: use
- * one pool for each group of peers that may read the same data.
+ * Shares memory in slots of one size.
+ *
+ * `acquire` a slot, fill its `bytes`, and send the result of `lend`. The receiver reads the same memory, by a `PoolReader`. The slot is free
+ * again when the receiver releases it, when the message's scope ends, when the message was not read, or when the receiver's process or channel
+ * has ended.
+ *
+ * Only this object can write into the memory. But every reader can read all of it at any time: use one pool for each group of peers that may
+ * read the same data.
  */
 export class MemoryPool implements Disposable {
   readonly slots: number

@@ -54,9 +54,10 @@ const registry = new FinalizationRegistry<number>(fd => {
 })
 
 /**
- * Maps memory that several processes share: one writes, and the others read the same bytes without a copy. It is sealed against shrinking, so no
- * peer can make a read fatal (`SIGBUS`) by truncating it. `close()` unmaps it. The garbage collector unmaps it when neither this object nor a
- * view of its `buffer` is in use.
+ * Maps memory that several processes share: one writes, and the others read the same bytes without a copy.
+ *
+ * It is sealed against shrinking, so no peer can make a read fatal (`SIGBUS`) by truncating it. `close()` unmaps it. The garbage collector
+ * unmaps it when neither this object nor a view of its `buffer` is in use.
  */
 export class SharedMemory implements Disposable {
   /** The number of mapped bytes. */
@@ -125,9 +126,10 @@ export class SharedMemory implements Disposable {
   }
 
   /**
-   * Makes a new descriptor of the memory, which the caller owns, to send it. With `writable: false` the receiver can't map it writable. But a
-   * process of the same user can open it again for writing (proc_pid_fd(5)), unless the memory was created with `peersWrite: false`. Default:
-   * like the descriptor that was mapped.
+   * Makes a new descriptor of the memory, which the caller owns, to send it.
+   *
+   * With `writable: false` the receiver can't map it writable. But a process of the same user can open it again for writing (proc_pid_fd(5)),
+   * unless the memory was created with `peersWrite: false`. Default: like the descriptor that was mapped.
    */
   descriptor(options: { writable?: boolean } = {}): Descriptor {
     const { writable = true } = readOptions(options, DESCRIPTOR_OPTIONS)

@@ -17,9 +17,11 @@ export interface Routed {
 }
 
 /**
- * Chooses a worker for a connection by its first bytes. It returns the worker's slot; or `'more'`, to be called again with more bytes; or
- * undefined for round-robin. Round-robin also applies if that worker is not ready. The supervisor calls it for the first request of a connection
- * only. So later requests on a keep-alive connection stay with the same worker.
+ * Chooses a worker for a connection by its first bytes.
+ *
+ * It returns the worker's slot; or `'more'`, to be called again with more bytes; or undefined for round-robin. Round-robin also applies if that
+ * worker is not ready. The supervisor calls it for the first request of a connection only. So later requests on a keep-alive connection stay
+ * with the same worker.
  */
 export type Route = (connection: Routed, workers: readonly WorkerInfo[]) => number | 'more' | undefined
 

@@ -176,8 +176,10 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
   }
 
   /**
-   * Puts descriptors into the store under a name, and moves them: when the promise resolves, the store has them, and this process's Descriptors are closed. If it
-   * rejects, they are still the caller's. Rejects with ERR_PASSFD_STORE_EXISTS, _FULL, _DENIED, _LEASED, _POLL, _UNREACHABLE, _UNKNOWN; throws misuse.
+   * Puts descriptors into the store under a name, and moves them: when the promise resolves, the store has them, and this process's Descriptors
+   * are closed.
+   *
+   * If it rejects, they are still the caller's. Rejects with ERR_PASSFD_STORE_EXISTS, _FULL, _DENIED, _LEASED, _POLL, _UNREACHABLE, _UNKNOWN; throws misuse.
    */
   async put(
     name: string,
@@ -252,9 +254,12 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
   }
 
   /**
-   * Takes an entry out of the store: a lease. The caller owns the descriptors, and calls `keep()` when it can use them; if this process ends before that, or calls
-   * `release()`, the entry is in the store again. Resolves to undefined if there is no entry of this name. Rejects with ERR_PASSFD_STORE_LEASED if another process has
-   * taken it, _DENIED, _UNREACHABLE.
+   * Takes an entry out of the store: a lease.
+   *
+   * The caller owns the descriptors, and calls `keep()` when it can use them; if this process ends before that, or calls `release()`, the entry
+   * is in the store again. Resolves to undefined if there is no entry of this name.
+   *
+   * Rejects with ERR_PASSFD_STORE_LEASED if another process has taken it, _DENIED, _UNREACHABLE.
    */
   async take(name: string, options: NamedOptions = {}): Promise<StoreLease | undefined> {
     const given = readGiven(
@@ -286,9 +291,12 @@ export class StoreClient extends EventEmitter<StoreClientEvents> implements Asyn
   }
 
   /**
-   * Resolves to a descriptor of the entry, which the caller owns: a copy of what the store has under this name, else of what `make` returns, which is put. So several
-   * processes that start at once share one listener, and a killed one finds it again. `keep` is on unless the options say otherwise. Rejects as `copy()` and `put()`,
-   * and with the error of `make`.
+   * Resolves to a descriptor of the entry, which the caller owns: a copy of what the store has under this name, else of what `make` returns,
+   * which is put.
+   *
+   * So several processes that start at once share one listener, and a killed one finds it again. `keep` is on unless the options say otherwise.
+   *
+   * Rejects as `copy()` and `put()`, and with the error of `make`.
    */
   async obtain(
     name: string,

@@ -97,9 +97,12 @@ interface Frozen {
 }
 
 /**
- * Opens a store, and resolves when it answers clients. With `takeover` it takes the place of the process that has this store, with all that it
- * holds; if that is not there, it is empty. Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_ACTIVATED_…,
- * an AbortError, or as `takeOver()`. The store of the predecessor goes on then.
+ * Opens a store, and resolves when it answers clients.
+ *
+ * With `takeover` it takes the place of the process that has this store, with all that it holds; if that is not there, it is empty.
+ *
+ * Rejects with the system's error (EADDRINUSE, EACCES, …), ERR_PASSFD_INVALID_ARGUMENT, ERR_PASSFD_ACTIVATED_…, an AbortError, or as
+ * `takeOver()`. The store of the predecessor goes on then.
  */
 export async function openStore(address: StoreAddress, options: OpenStoreOptions = {}): Promise<Store> {
   const store = makeStore(storeSettings(address, options))

@@ -45,10 +45,12 @@ const READS = 8
 export let createStream: (fd: number, peer: Peer, options: StreamOptions, description?: object) => DescriptorStream
 
 /**
- * Carries bytes and descriptors over a connected AF_UNIX stream socket, as a Duplex. Received descriptors go to `'descriptors'` (or `'fds'`)
- * listeners, to `withDescriptors()`, or, with the option `keepDescriptors`, to `takeDescriptors()`. passfd closes all others at once. Errors,
- * `end`, `destroy`, back pressure and half-close work as with `net.Socket`. The stream reads nothing before the program reads, so listeners may
- * be added later.
+ * Carries bytes and descriptors over a connected AF_UNIX stream socket, as a Duplex.
+ *
+ * Received descriptors go to `'descriptors'` (or `'fds'`) listeners, to `withDescriptors()`, or, with the option `keepDescriptors`, to
+ * `takeDescriptors()`. passfd closes all others at once. Errors, `end`, `destroy`, back pressure and half-close work as with `net.Socket`.
+ *
+ * The stream reads nothing before the program reads, so listeners may be added later.
  */
 export class DescriptorStream extends ContextDuplex {
   /** The process at the other end (unix(7), `SO_PEERCRED`). */
@@ -166,9 +168,10 @@ export class DescriptorStream extends ContextDuplex {
   }
 
   /**
-   * Iterates over the stream in parts. A part begins where descriptors came, and these came with its first byte. The reader owns them. passfd
-   * keeps descriptors from this call on. So nothing may have been read before, and nothing else may read. `break` leaves unread bytes and closes
-   * nothing.
+   * Iterates over the stream in parts.
+   *
+   * A part begins where descriptors came, and these came with its first byte. The reader owns them. passfd keeps descriptors from this call on.
+   * So nothing may have been read before, and nothing else may read. `break` leaves unread bytes and closes nothing.
    */
   withDescriptors(): AsyncIterableIterator<StreamPart> {
     this.#keeps = true

@@ -60,8 +60,12 @@ export async function connectPackets(
 }
 
 /**
- * Listens for raw streams. The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on which no process listens.
- * It lets in only processes of the same user and root, unless `authorize` decides otherwise. Rejects as the `listen` of channels does.
+ * Listens for raw streams.
+ *
+ * The socket file has mode 0600 from the moment it exists. passfd replaces a socket file on which no process listens. It lets in only processes
+ * of the same user and root, unless `authorize` decides otherwise.
+ *
+ * Rejects as the `listen` of channels does.
  */
 export async function listen(
   address: StreamAddress,

@@ -31,10 +31,13 @@ const ROUNDS = 8
 const LONGEST_NAME = 107 // of an abstract socket, unix(7)
 
 /**
- * Sends the state of this service to the service manager. Resolves to true when the message has left, and to false, without a try, where no manager
- * listens (no NOTIFY_SOCKET). Messages leave in the order of the calls. The manager does not answer: see `barrier()`. It ignores the message, in
- * silence, if the unit's `NotifyAccess=` does not allow this process to notify; `Type=notify` alone allows the main process. The program need not
- * await it.
+ * Sends the state of this service to the service manager.
+ *
+ * Resolves to true when the message has left, and to false, without a try, where no manager listens (no NOTIFY_SOCKET). Messages leave in the
+ * order of the calls. The manager does not answer: see `barrier()`.
+ *
+ * It ignores the message, in silence, if the unit's `NotifyAccess=` does not allow this process to notify; `Type=notify` alone allows the main
+ * process. The program need not await it.
  * @throws (rejects) `ERR_PASSFD_INVALID_ARGUMENT`, `ERR_PASSFD_NOTIFICATION_TOO_LONG`, `ERR_PASSFD_NOTIFY_SOCKET`, or the system's error (ENOENT,
  * ECONNREFUSED).
  */
@@ -69,11 +72,14 @@ export function barrier(options: BarrierOptions = {}): Promise<boolean> {
 }
 
 /**
- * Stores a copy of the descriptor at the manager, which gives it to this service at its next start (`activatedSockets()`), after a crash, too. The caller
- * still owns the descriptor. Several may have one name; systemd keeps one copy of the same open file. Resolves to true when the manager has it, and to
- * false, without a try, where none listens. passfd first stores a pipe for a moment, because systemd does not answer: the store needs room for it.
- * passfd stores one descriptor after the other. The program need not await it.
- * `name`: 1 to 255 printable ASCII characters without a colon; names that begin with `passfd-probe` are passfd's.
+ * Stores a copy of the descriptor at the manager, which gives it to this service at its next start (`activatedSockets()`), after a crash, too.
+ * The caller still owns the descriptor.
+ *
+ * Several may have one name; systemd keeps one copy of the same open file. Resolves to true when the manager has it, and to false, without a
+ * try, where none listens. passfd first stores a pipe for a moment, because systemd does not answer: the store needs room for it. passfd stores
+ * one descriptor after the other.
+ *
+ * The program need not await it. `name`: 1 to 255 printable ASCII characters without a colon; names that begin with `passfd-probe` are passfd's.
  * @throws (rejects) `ERR_PASSFD_STORE_REFUSED` if the manager does not keep it (systemd itself is silent); `ERR_PASSFD_NOTIFY_TIMEOUT` after `timeout` ms:
  * the manager may have it or not; `ERR_PASSFD_DESCRIPTOR_…` if the descriptor is not open; otherwise as `notify()`.
  */

@@ -9,9 +9,10 @@ import { closeState, GivenState } from './state.ts'
 
 export interface ReadyOptions<State = unknown> {
   /**
-   * Returns the state for this process's own successor: any value that a message can carry, with any number of Descriptors and Connections. When it is
-   * called, all servers have stopped accepting; open connections are served on. passfd sends copies of the descriptors and closes the originals
-   * when the successor serves. From its return until `thaw`, or the end of the process, the program doesn't touch what it has given.
+   * Returns the state for this process's own successor: any value that a message can carry, with any number of Descriptors and Connections.
+   *
+   * When it is called, all servers have stopped accepting; open connections are served on. passfd sends copies of the descriptors and closes the
+   * originals when the successor serves. From its return until `thaw`, or the end of the process, the program doesn't touch what it has given.
    */
   freeze?(context: FreezeContext): State | Promise<State>
   /**

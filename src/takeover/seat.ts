@@ -168,9 +168,12 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   /**
-   * Adds a listener before `ready()`: the predecessor's, if its name and address are the same, else a new one. For programs that learn only while
-   * they boot what they listen on: leave the option `listeners` out there, because `takeOver()` requires that it lists or drops all of the
-   * predecessor's. It cancels an earlier `drop(name)`. Rejects with the system's error if the listener can't be bound. A Descriptor is moved in.
+   * Adds a listener before `ready()`: the predecessor's, if its name and address are the same, else a new one.
+   *
+   * For programs that learn only while they boot what they listen on: leave the option `listeners` out there, because `takeOver()` requires that
+   * it lists or drops all of the predecessor's. It cancels an earlier `drop(name)`.
+   *
+   * Rejects with the system's error if the listener can't be bound. A Descriptor is moved in.
    */
   async bind(name: string, spec: BindSpec): Promise<void> {
     this.#mustBoot('bind()')
@@ -232,9 +235,10 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   /**
-   * Freezes the predecessor and resolves to its state; from then on nobody accepts, and the kernel queues, until `ready()`. Call it as late as
-   * possible: the predecessor goes on by itself when its `freezeTimeout` is over. Resolves to undefined if there is no predecessor, if that has no
-   * `freeze`, or if it has died with its state (see `'report'`).
+   * Freezes the predecessor and resolves to its state; from then on nobody accepts, and the kernel queues, until `ready()`.
+   *
+   * Call it as late as possible: the predecessor goes on by itself when its `freezeTimeout` is over. Resolves to undefined if there is no
+   * predecessor, if that has no `freeze`, or if it has died with its state (see `'report'`).
    *
    * The program can read the value at once. Its Descriptors and Connections are locked until `ready()` has resolved: every use throws
    * ERR_PASSFD_TAKEOVER_NOT_READY. If this process gives up, passfd closes them here. `accepts`: any value, for the predecessor's `freeze`.
@@ -305,8 +309,10 @@ export class Seat<State = unknown> extends EventEmitter<SeatEvents> implements A
   }
 
   /**
-   * Stops gracefully and ends the process; with `exit: false` it resolves then, otherwise never. It serves the clients that wait in the queues.
-   * During an attempt of a successor it waits for the outcome, which may be that the successor serves. Before `ready()` it gives up, and the predecessor goes on.
+   * Stops gracefully and ends the process; with `exit: false` it resolves then, otherwise never.
+   *
+   * It serves the clients that wait in the queues. During an attempt of a successor it waits for the outcome, which may be that the successor
+   * serves. Before `ready()` it gives up, and the predecessor goes on.
    */
   async stop(): Promise<void> {
     this.#end.endLameDuck()

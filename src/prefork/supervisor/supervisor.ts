@@ -190,9 +190,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Opens the listeners and starts the workers. Resolves when every worker is ready. If a worker does not become ready, or a listener can't be
-   * opened, it stops all workers and rejects: with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …). It rejects with
-   * ERR_PASSFD_SUPERVISOR_STOPPED if `stop()` was called meanwhile.
+   * Opens the listeners and starts the workers.
+   *
+   * Resolves when every worker is ready. If a worker does not become ready, or a listener can't be opened, it stops all workers and rejects:
+   * with ERR_PASSFD_WORKER_NOT_READY, or the system's error (EADDRINUSE, …).
+   *
+   * It rejects with ERR_PASSFD_SUPERVISOR_STOPPED if `stop()` was called meanwhile.
    */
   async start(): Promise<void> {
     if (this.#phase !== 'new') throw new PassfdError('SUPERVISOR_STATE', { operation: 'start()', phase: this.#phase })
@@ -218,9 +221,12 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Replaces every worker by a new one, one after the other: it stops an old worker when its successor is ready. Resolves when all are replaced
-   * and the old workers have ended. Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not become ready. Then its predecessor goes on,
-   * and later workers are not replaced.
+   * Replaces every worker by a new one, one after the other: it stops an old worker when its successor is ready.
+   *
+   * Resolves when all are replaced and the old workers have ended.
+   *
+   * Rejects with ERR_PASSFD_WORKER_NOT_READY if a successor does not become ready. Then its predecessor goes on, and later workers are not
+   * replaced.
    *
    * The next reload() or scale() does not wait for old workers that still stop. A call while an earlier reload() still waits to begin joins that
    * reload. Of one slot at most 4 workers stop at a time: the next successor waits until one of them has ended.
@@ -289,9 +295,11 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Stops gracefully: the workers accept no more connections and finish their requests. After `stopTimeout` the supervisor sends TERM, then
-   * KILL. Resolves when every process has ended and everything is closed. Never rejects. With the option `lameDuck` the workers first serve as
-   * before for that time; a further call ends it. From the first call on `reload()` and `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE.
+   * Stops gracefully: the workers accept no more connections and finish their requests.
+   *
+   * After `stopTimeout` the supervisor sends TERM, then KILL. Resolves when every process has ended and everything is closed. Never rejects.
+   * With the option `lameDuck` the workers first serve as before for that time; a further call ends it. From the first call on `reload()` and
+   * `scale()` fail with ERR_PASSFD_SUPERVISOR_STATE.
    */
   stop(): Promise<void> {
     this.#upgrades?.stop()
@@ -306,12 +314,17 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Starts (unless `start()` was called before), handles signals, and resolves when it was stopped. TERM and INT stop gracefully; a second one,
-   * or QUIT, stops at once (the second one of a lame duck ends that time). HUP reloads, TTIN and TTOU add or remove a worker. `signals: false`
-   * leaves signals to the program. Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot.
-   * From then on 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are process warnings if they have no listener.
-   * Only this method listens for signals of the process, until it returns. If NOTIFY_SOCKET is set it tells the service manager about readiness, reloads,
-   * the stop and a status, and pings the manager's watchdog (passfd/systemd).
+   * Starts (unless `start()` was called before), handles signals, and resolves when it was stopped.
+   *
+   * TERM and INT stop gracefully; a second one, or QUIT, stops at once (the second one of a lame duck ends that time). HUP reloads, TTIN and
+   * TTOU add or remove a worker. `signals: false` leaves signals to the program. Only this method listens for signals of the process, until it
+   * returns.
+   *
+   * From the call on 'gaveUp', 'reloadFailed', 'crashLoop', 'beyondLimit' and (once) 'routeFailed' are process warnings if they have no listener. If
+   * NOTIFY_SOCKET is set, it notifies the service manager of readiness, reloads, the stop and a status, and pings the manager's watchdog
+   * (passfd/systemd).
+   *
+   * Rejects as `start()` does, or with ERR_PASSFD_WORKERS_DIE when the restart policy has given up every slot.
    */
   async run(options: RunOptions = {}): Promise<void> {
     const { signals = true, upgrade = false } = readOptions(options, RUN_OPTIONS)
@@ -364,9 +377,10 @@ export class Supervisor extends EventEmitter<SupervisorEvents> implements Comman
   }
 
   /**
-   * Slows the event 'line' down, for a listener that can't write the lines away as fast as they come. From now on the supervisor reads 64 KiB a
-   * second of each worker's stdout and stderr. Then the pipe is full, and a worker that writes more waits. No line is lost. Does nothing if it is
-   * paused already.
+   * Slows the event 'line' down, for a listener that can't write the lines away as fast as they come.
+   *
+   * From now on the supervisor reads 64 KiB a second of each worker's stdout and stderr. Then the pipe is full, and a worker that writes more
+   * waits. No line is lost. Does nothing if it is paused already.
    */
   pauseLines(): void {
     this.#outputLines.pause()

@@ -53,10 +53,14 @@ const ANSWER = 30_000
 let joined: Promise<Worker> | undefined
 
 /**
- * Joins the supervisor that has started this process. A standalone program opens the listeners itself, and stops on TERM and INT; the code is
- * the same. On macOS and other systems than Linux this works, too: Node binds each address at `worker.listen()`, which rejects if that fails, and
- * what needs a Descriptor throws ERR_PASSFD_PLATFORM. Further calls return the same Worker. Rejects with ERR_PASSFD_NOT_SUPERVISED if no supervisor has started it and `standalone` is not
- * given, or with the system's error if a listener can't be bound.
+ * Joins the supervisor that has started this process.
+ *
+ * A standalone program opens the listeners itself, and stops on TERM and INT; the code is the same. On macOS and other systems than Linux this
+ * works, too: Node binds each address at `worker.listen()`, which rejects if that fails, and what needs a Descriptor throws ERR_PASSFD_PLATFORM.
+ * Further calls return the same Worker.
+ *
+ * Rejects with ERR_PASSFD_NOT_SUPERVISED if no supervisor has started it and `standalone` is not given, or with the system's error if a listener
+ * can't be bound.
  */
 export async function joinSupervisor(given: JoinOptions = {}): Promise<Worker> {
   const options = readOptions(given, JOIN_OPTIONS)

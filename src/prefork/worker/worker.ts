@@ -36,14 +36,17 @@ export type HandOverContext = Pick<FreezeContext, 'accepts' | 'signal'>
 /** What a worker gives to its replacement. */
 export interface HandOver<State = unknown> {
   /**
-   * Returns what the replacement gets: any value that a message can carry, with any number of Descriptors and Connections. passfd sends copies. From its
-   * return until `thaw`, or for ever, the program doesn't touch what it has given. `signal` aborts when the time is over (`handOverTimeout`). The
-   * worker accepts no connection any more when `freeze` is called; the replacement does.
+   * Returns what the replacement gets: any value that a message can carry, with any number of Descriptors and Connections.
+   *
+   * passfd sends copies. From its return until `thaw`, or for ever, the program doesn't touch what it has given. `signal` aborts when the time
+   * is over (`handOverTimeout`). The worker accepts no connection any more when `freeze` is called; the replacement does.
    */
   freeze(context: HandOverContext): State | Promise<State>
   /**
-   * The replacement has not taken it. `state` is the very value that `freeze` has returned, and everything in it is open and the program's. The
-   * worker is about to stop; its servers still take connections by `Connection.injectInto()` until `thaw` has returned, or its promise is settled.
+   * The replacement has not taken it.
+   *
+   * `state` is the very value that `freeze` has returned, and everything in it is open and the program's. The worker is about to stop; its
+   * servers still take connections by `Connection.injectInto()` until `thaw` has returned, or its promise is settled.
    */
   thaw?(state: State): unknown
 }
@@ -136,9 +139,10 @@ export class Worker {
   }
 
   /**
-   * Calls `handler` with each connection of the listener `name` as a Descriptor, which the handler owns. Use it to send connections on, or for
-   * servers that are not Node's. No byte of the connection has been read. Otherwise it works as `listen()`, but the graceful stop does not wait
-   * for the connections.
+   * Calls `handler` with each connection of the listener `name` as a Descriptor, which the handler owns.
+   *
+   * Use it to send connections on, or for servers that are not Node's. No byte of the connection has been read. Otherwise it works as
+   * `listen()`, but the graceful stop does not wait for the connections.
    */
   async receive(name: string, handler: ConnectionHandler): Promise<void> {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
@@ -174,9 +178,11 @@ export class Worker {
   }
 
   /**
-   * Gives state and live connections to the worker that replaces this one: at `reload()`, for a limit, and when the supervisor is replaced. passfd calls
-   * `freeze` when the replacement is ready, and before this worker stops; never if the replacement has not called `onInherit()`. The replacement
-   * gets all or nothing. The worker drains what it keeps, as without `handOver()`. Call it before `ready()`. It does nothing in a standalone program.
+   * Gives state and live connections to the worker that replaces this one: at `reload()`, for a limit, and when the supervisor is replaced.
+   *
+   * passfd calls `freeze` when the replacement is ready, and before this worker stops; never if the replacement has not called `onInherit()`.
+   * The replacement gets all or nothing. The worker drains what it keeps, as without `handOver()`. Call it before `ready()`. It does nothing in
+   * a standalone program.
    */
   handOver<State>(giver: HandOver<State>): void {
     const { freeze, thaw } = readOptions(giver, HAND_OVER, 'giver')
@@ -193,9 +199,12 @@ export class Worker {
   }
 
   /**
-   * Calls `handler` once for each worker that gives its state to this one (see `handOver()`). Without a handler the giver keeps it. `accepts`: any value
-   * for the giver's `freeze`; which formats this program reads, for example. Call it before `ready()`. What the handler throws, or rejects with, is an
-   * uncaught exception. The graceful stop waits for the handler, and for connections that it gives to servers by `Connection.injectInto()`.
+   * Calls `handler` once for each worker that gives its state to this one (see `handOver()`).
+   *
+   * Without a handler the giver keeps it. `accepts`: any value for the giver's `freeze`; which formats this program reads, for example. Call it
+   * before `ready()`. What the handler throws, or rejects with, is an uncaught exception.
+   *
+   * The graceful stop waits for the handler, and for connections that it gives to servers by `Connection.injectInto()`.
    */
   onInherit<State>(handler: InheritHandler<State>, options: { accepts?: unknown } = {}): void {
     if (typeof handler !== 'function') throw invalid('handler', 'a function', handler)
