@@ -1,6 +1,6 @@
 // In CI only: it needs namespaces, and starts a process for each surroundings.
 /** What works in surroundings that lack something, and what the error says of the rest: docs/platforms.md. */
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inC } from '../helpers/in-c.ts'
@@ -168,6 +168,34 @@ testInCi('the permission model, with all that passfd needs: all but giving a soc
   t.deepEqual(Object.keys(failed), ['owner'], stderr)
   t.is(failed.owner!.code, 'ERR_ACCESS_DENIED')
 })
+
+for (const [folder, isAllowed] of [
+  ['a folder for temporary files that is allowed', true],
+  ['no such folder', false]
+] as const)
+  testInCi(`the permission model with ${folder}: injectInto() leaves nothing in it`, async t => {
+    const temporary = temporaryPath('temporary')
+    mkdirSync(temporary)
+    // Where the socket is bound on which the server listens, as the kernel has it
+    const script = `import { readFileSync, readlinkSync } from 'node:fs'
+      import { createServer } from 'node:http'
+      import { Connection, Descriptor } from '${new URL('../../build/dist/index.js', import.meta.url)}'
+      const [end, other] = Descriptor.socketpair()
+      const server = createServer()
+      const socket = new Connection(end).injectInto(server)
+      const [inode] = /\\d+/.exec(readlinkSync('/proc/self/fd/' + server._handle.fd))
+      console.log(server.listening, new RegExp(' ' + inode + ' (\\\\S)', 'm').exec(readFileSync('/proc/self/net/unix', 'latin1'))?.[1])
+      socket.destroy()
+      other.close()
+      server.close()`
+    const write = isAllowed ? [`--allow-fs-write=${temporary}/`] : []
+    const options = [permission, '--allow-fs-read=*', '--allow-addons', ...write, ...net]
+    const args = [...options, '--input-type=module', '-e', script]
+    const running = start(process.execPath, args, { env: { ...process.env, TMPDIR: temporary } })
+    t.deepEqual(await outputOf(running), [`true ${isAllowed ? '/' : '@'}`])
+    t.is((await running.exit).code, 0)
+    t.deepEqual(readdirSync(temporary), [])
+  })
 
 testInCi('the permission model without --allow-child-process: the error of a worker names it', async t => {
   const allowed = ['--allow-fs-read=*', '--allow-fs-write=*', '--allow-addons', ...net]

@@ -184,6 +184,37 @@ test('what this process was given when it was started goes to no worker', async 
   t.like(command!.env, { LISTEN_FDS: '0', LISTEN_PID: `${command!.pid}`, PASSFD_CHANNEL: '3' })
 })
 
+test('it goes to no worker either if the first start can not read what is open', async t => {
+  const gap = 'import os, sys; os.dup2(0, 40); os.execv(sys.argv[1], sys.argv[1:])'
+  const source = `
+    import { launchNode } from ${built}
+    import { execFileSync } from 'node:child_process'
+    import { closeSync, openSync } from 'node:fs'
+    import { once } from 'node:events'
+    process.execPath = '${python}'
+    const launch = () => launchNode({ execArgv: ['${reporter}'], entry: '', args: ['3'] }, [8])
+    execFileSync('prlimit', ['--pid', process.pid, '--nofile=64:'])
+    const open = []
+    try {
+      for (;;) open.push(openSync('/dev/null'))
+    } catch {}
+    try {
+      launch()
+    } catch ({ code, syscall }) {
+      console.log(code, syscall)
+    }
+    for (const fd of open) closeSync(fd)
+    await once(launch(), 'exit')`
+  const { child, exit, line } = start(python, ['-c', gap, process.execPath, '--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'pipe', ...Array<number>(5).fill(fs.constants.O_RDONLY), 'pipe']
+  })
+  t.is(await line(), 'EMFILE scandir')
+  const stdio: readonly unknown[] = child.stdio
+  const report = JSON.parse(await textOf(stdio[8] as NodeJS.ReadableStream)) as Report
+  t.deepEqual(Object.keys(report.fds).toSorted(), ['0', '1', '2', '3'])
+  t.like(await exit, { code: 0, stderr: '' })
+})
+
 async function textOf(stream: NodeJS.ReadableStream): Promise<string> {
   let text = ''
   for await (const chunk of stream) text += chunk
