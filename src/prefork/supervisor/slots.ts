@@ -167,7 +167,8 @@ export class Slots implements Iterable<Slot> {
       this.#owner.rebalance() // the old worker gets no more connections
       await old.give(end => next.inherit(end, old.slot))
     }
-    void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
+    // The stop of the supervisor ends it, after the listeners: it may be the last one that serves those who wait there
+    if (this.#owner.isServing()) void old.stop(exceeded === undefined ? {} : { reason: exceeded.reason })
   }
 
   /** Handles a worker that has ended, or that will end. If the supervisor did not stop it, another worker is started in its place. */
