@@ -1,7 +1,8 @@
 /** What a target is, and what several of them need. */
-import { inspect, isDeepStrictEqual } from 'node:util'
+import { isDeepStrictEqual } from 'node:util'
 import { addExtension, C1, Packr, Unpackr } from 'msgpackr'
-import { Descriptor } from '../../src/descriptor/descriptor.ts'
+import { Descriptor, own } from '../../src/descriptor/descriptor.ts'
+import { native } from '../../src/os/native.ts'
 
 export interface Target {
   /** The sources whose coverage shows that an input is new. */
@@ -29,13 +30,31 @@ export function must(holds: boolean, what: string): void {
   if (!holds) throw new Error(what)
 }
 
-/** Node 20 takes two invalid Dates for different. */
+/** Node 20 takes two invalid Dates for different. And views of the same bytes may lie elsewhere in their buffers. */
 export function isSame(one: unknown, other: unknown): boolean {
-  return isDeepStrictEqual(one, other) || whole(one) === whole(other)
+  return isDeepStrictEqual(one, other) || isDeepStrictEqual(plain(one), plain(other))
 }
 
-function whole(value: unknown): string {
-  return inspect(value, { depth: Infinity, maxArrayLength: Infinity, maxStringLength: Infinity })
+/** The value with a Date as its time and a DataView as its bytes, and whatever has parts as a list. */
+function plain(value: unknown): unknown {
+  if (value instanceof Date) return ['Date', value.getTime()]
+  if (value instanceof DataView)
+    return ['DataView', Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength)]
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || value instanceof ArrayBuffer)
+    return value
+  if (value instanceof Map) return ['Map', ...[...value].map(entry => entry.map(plain))]
+  if (value instanceof Set) return ['Set', ...[...value].map(plain)]
+  if (Array.isArray(value)) return ['Array', ...value.map(plain)]
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value
+  return ['Object', ...Object.entries(value).map(([name, one]) => [name, plain(one)])]
+}
+
+function collect(value: unknown, into: Set<unknown>): void {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || into.has(value)) return
+  into.add(value)
+  if (value instanceof Map) for (const entry of value) collect(entry, into)
+  else if (value instanceof Set) for (const one of value) collect(one, into)
+  else if (!(value instanceof Descriptor)) for (const one of Object.values(value)) collect(one, into)
 }
 
 export const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
@@ -50,7 +69,33 @@ export const DESCRIPTOR: Descriptor = Object.create(Descriptor.prototype, {
   flags: { value: {} },
   closed: { value: false }
 })
-addExtension({ Class: Descriptor as never, type: 70, pack: () => Buffer.of(0), unpack: () => DESCRIPTOR })
+let make = (): Descriptor => DESCRIPTOR
+addExtension({ Class: Descriptor as never, type: 70, pack: () => Buffer.of(0), unpack: () => make() })
+
+/**
+ * As `valueIn()`, with open descriptors in it, for readers that close what they refuse. `read` returns those that it gives to its caller; no other
+ * may be open after it.
+ */
+export function withOpen(input: Buffer, read: (value: unknown) => readonly Descriptor[]): void {
+  const made: Descriptor[] = []
+  make = () => {
+    const descriptor = own(native.dup(2))
+    made.push(descriptor)
+    return descriptor
+  }
+  try {
+    const found = valueIn(input)
+    if (found === undefined) return
+    // A name that stands twice in a map has the last of its values only
+    const there = new Set<unknown>()
+    collect(found.value, there)
+    const given = read(found.value)
+    must(!made.some(one => there.has(one) && !one.closed && !given.includes(one)), 'a descriptor is left open')
+  } finally {
+    make = () => DESCRIPTOR
+    for (const descriptor of made) descriptor[Symbol.dispose]()
+  }
+}
 
 const packr = new Packr({ useRecords: false })
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })

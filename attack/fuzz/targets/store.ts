@@ -4,7 +4,7 @@ import { readWelcome } from '../../../src/store/link.ts'
 import { asOwn, isBloated, readGiven, readRequest } from '../../../src/store/messages.ts'
 import { isName, isPattern, matches } from '../../../src/store/names.ts'
 import { clientOf, entryOf, readState } from '../../../src/store/state.ts'
-import { allowed, DESCRIPTOR, isCount, must, packed, type Target, type Targets, texts, valueIn } from '../target.ts'
+import { allowed, DESCRIPTOR, isCount, must, packed, type Target, type Targets, texts, valueIn, withOpen } from '../target.ts'
 
 const REQUEST = ['ERR_PASSFD_STORE_REQUEST']
 const client = Buffer.alloc(16)
@@ -74,9 +74,12 @@ const answers: Target = {
     if (found === undefined) return
     const welcome = allowed(REQUEST, () => readWelcome(found.value))
     if (welcome !== undefined) must(/^([0-9a-f]{2})*$/.test(welcome.epoch), 'no epoch')
-    const given = allowed(['ERR_PASSFD_INVALID_ARGUMENT'], () => readGiven(found.value))
-    if (given !== undefined)
+    withOpen(input, value => {
+      const given = allowed(['ERR_PASSFD_INVALID_ARGUMENT'], () => readGiven(value))
+      if (given === undefined) return []
       must(given.descriptors[0] instanceof Descriptor && Number.isSafeInteger(given.entry), 'no entry')
+      return given.descriptors
+    })
     if (typeof found.value === 'object' && found.value !== null) {
       const error = asOwn(found.value) as { message?: unknown }
       must(error === found.value || typeof error.message === 'string', 'no error')
