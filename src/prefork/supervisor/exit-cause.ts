@@ -36,7 +36,7 @@ export class ExitCause {
   overdue: string | undefined
   /** The uncaught exception that will end it. */
   exception: string | undefined
-  /** Why the supervisor refused its message. It may end before it is killed. */
+  /** Why the supervisor refused its message, or reaches it no more. It may end before it is killed. */
   refused: string | undefined
   /** The failure that it has reported by sd_notify(3). */
   errno: string | undefined

@@ -26,7 +26,7 @@ import { ListeningProcess } from './listening-process.ts'
 import type { OutputLines, OutputStream, WorkerOutput, WriteEnds } from './output-lines.ts'
 import { startFailure, startWorker } from './start-worker.ts'
 
-/** The time in ms in which a worker may end on its own after its control channel has ended. */
+/** The time in ms in which a worker may end on its own after its control channel has ended, before it counts as one that stops. */
 const LAST_WORDS = 1000
 
 /** Receives the events of a worker. */
@@ -229,7 +229,7 @@ export class WorkerProcess implements Recipient {
 
   /** It sends heartbeats, so the supervisor notices when it hangs. */
   get watched(): boolean {
-    if (this.ended) return false
+    if (this.ended || this.unreachable) return false
     return this.#line !== undefined ? this.booted : this.#watchdog
   }
 
@@ -596,13 +596,14 @@ export class WorkerProcess implements Recipient {
     onEnd: error => {
       this.unreachable = true
       this.#setup.owner.onUnreachable(this)
-      // A worker without its control channel can't be stopped. Most likely it is ending, and its exit status says more than a kill
+      // Most likely it is ending, and its exit status says more than the end of the channel
       if (this.ended || this.state === 'stopping') return
-      const kill = (): void => this.kill(`its control channel has ended: ${error?.message ?? 'it was closed'}`)
+      const reason = `its control channel has ended: ${error?.message ?? 'it was closed'}`
       this.#after(LAST_WORDS, () => {
         // npm may take longer, and then reports the exit status
-        if (this.#isWrapperLeft()) this.#after(this.#setup.settings.killTimeout, kill)
-        else kill()
+        if (this.#isWrapperLeft()) this.#after(this.#setup.settings.killTimeout, () => this.kill(reason))
+        else if (this.state === 'ready') this.#finishes(reason)
+        else this.kill(reason)
       })
     }
   }
@@ -625,6 +626,13 @@ export class WorkerProcess implements Recipient {
   /** Handles a stop that the supervisor did not order: another process has sent TERM, or the program ends. One that is not ready yet gets no connections. */
   #stopsByItself(): void {
     if (this.state !== 'ready' && this.state !== 'starting') return
+    this.#become('stopping')
+    this.#limitStop()
+  }
+
+  /** Handles a ready worker that has lost its control channel, and lives: it has noticed that too, and stops as by an order. */
+  #finishes(reason: string): void {
+    this.#cause.refused ??= reason
     this.#become('stopping')
     this.#limitStop()
   }
