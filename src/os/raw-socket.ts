@@ -84,6 +84,9 @@ export class RawSocket {
   end(): void {
     clearTimeout(this.#retry)
     if (this.ended) return
+    // An owner that reads in a loop stops, because the number may be another file's soon
+    this.#reading = false
+    this.#writing = false
     this.#watcher.end()
     discard([this.fd])
   }

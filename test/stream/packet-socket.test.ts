@@ -237,6 +237,35 @@ test('the flag of lost descriptors ends it, and what came is closed', async t =>
   close(peer)
 })
 
+test('a listener that destroys the socket gets no packet more, and nothing reads its number any more', async t => {
+  const [socket, peer] = packetAndNumber()
+  const got: [string, number][] = []
+  let reads = 0
+  socket.on('message', packet => {
+    got.push(summary(packet))
+    socket.destroy()
+    reads = 0
+  })
+  const { readable, writable } = Descriptor.pipe()
+  sendPacket(peer, 'a', writable.borrow())
+  sendPacket(peer, 'b', writable.borrow(), writable.borrow())
+  writable.close()
+  await patched(
+    'receiveMessage',
+    original =>
+      (...args) => {
+        reads++
+        return original(...args)
+      },
+    async () => void (await once(socket, 'close'))
+  )
+  // Nobody holds the pipe's end any more
+  for await (const chunk of readable.toReadable()) t.fail(`${chunk}`)
+  t.deepEqual(got, [['a', 1]])
+  t.is(reads, 0)
+  native.close(peer)
+})
+
 test('half-close', async t => {
   const [left, right] = packetPair({ allowHalfOpen: true }, { allowHalfOpen: true })
   left.send('question')
