@@ -7,16 +7,58 @@ import { native } from '../../src/os/native.ts'
 import { Random } from '../../test/helpers/random.ts'
 import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOut } from '../attack.ts'
 import { Ends, problemsOf } from '../pairs/ends.ts'
-import { changed, receive, recorded, type Segment, type SocketType, send } from './traffic.ts'
+import { type Connection, connectedTo, deskOf, Given, questions } from './connections.ts'
+import { changed, noted, receive, recorded, type Segment, type SocketType, send } from './traffic.ts'
 
-/** Where a scenario's far end listens, by which type of socket, and whether it speaks passfd's frames. */
-const PARTS: Record<string, { socket: string; type: SocketType; frames: boolean }> = {
+interface Part {
+  /** Of pairs/scenarios/. Default: the part's name. */
+  readonly scenario?: string
+  /** The socket of the far end, in the folder. */
+  readonly socket: string
+  readonly type: SocketType
+  /** It speaks passfd's frames. */
+  readonly frames: boolean
+  readonly atOnce?: number
+  /** What real clients send. Default: what passes a relay. */
+  conversations?(scenario: string, socket: string, type: SocketType, folder: string): Promise<Segment[][]>
+  /** Where clients connect; default: at the socket. */
+  nameOf?(folder: string): Buffer
+  /** The far end's own processes give connections to who listens at the socket. */
+  readonly isGiven?: boolean
+}
+
+const PARTS: Record<string, Part> = {
+  admin: { scenario: '../../hostile/scenarios/admin', socket: 'admin', type: 1, frames: true },
   channel: { socket: 'socket', type: 1, frames: true },
+  control: {
+    scenario: '../../hostile/scenarios/control',
+    socket: 'hands',
+    type: 1,
+    frames: true,
+    atOnce: 2,
+    conversations: scenario => noted(scenario, 'far', 'worker.mjs', 3),
+    isGiven: true
+  },
   connection: { socket: 'socket', type: 1, frames: true },
+  datagrams: {
+    socket: 'socket',
+    type: 2,
+    frames: false,
+    conversations: scenario => noted(scenario, 'near', 'end.mjs')
+  },
+  desk: {
+    scenario: '../../hostile/scenarios/desk',
+    socket: 'desk',
+    type: 5,
+    frames: false,
+    conversations: async (_scenario, _socket, _type, folder) => questions(folder),
+    nameOf: folder => Buffer.from(`\0${deskOf(folder).name}`)
+  },
   memory: { socket: 'socket', type: 1, frames: true },
   packets: { socket: 'socket', type: 5, frames: false },
   store: { socket: 'socket', type: 1, frames: true },
   stream: { socket: 'socket', type: 1, frames: false },
+  systemd: { socket: 'notify', type: 2, frames: false, conversations: scenario => noted(scenario, 'near', 'end.mjs') },
   takeover: { socket: 'seat', type: 1, frames: true }
 }
 /** So many hostile connections come in a round of the other client. */
@@ -77,23 +119,34 @@ async function attackPart(
   pool: readonly Descriptor[],
   { seed, count, until, log, tell, found }: Share
 ): Promise<void> {
-  const { socket, type, frames } = PARTS[part]!
+  const {
+    scenario = part,
+    socket,
+    type,
+    frames,
+    atOnce = AT_ONCE,
+    conversations: recordedBy = recorded,
+    ...rest
+  } = PARTS[part]!
   const random = new Random(seed)
-  const conversations = await recorded(part, socket, type)
+  let ends = await Ends.start(scenario, ENVIRONMENT)
+  const conversations = await recordedBy(scenario, socket, type, ends.folder)
   const segments = conversations.flat()
   log(
     `${part}: ${conversations.length} conversations of ${segments.length} pieces with ${segments.reduce((sum, one) => sum + one.count, 0)} descriptors`
   )
-  let ends = await Ends.start(part, ENVIRONMENT)
+  let given = rest.isGiven === true ? new Given(join(ends.folder, socket)) : undefined
   try {
-    for (let done = 0; done < count && performance.now() < until; done += AT_ONCE) {
-      const all = Array.from({ length: Math.min(AT_ONCE, count - done) }, () => changed(conversations, random))
-      const path = join(ends.folder, socket)
+    for (let done = 0; done < count && performance.now() < until; done += atOnce) {
+      const all = Array.from({ length: Math.min(atOnce, count - done) }, () => changed(conversations, random))
+      const { folder } = ends
+      const name = rest.nameOf?.(folder) ?? Buffer.from(join(folder, socket))
+      const open = (): Promise<Connection> | Connection => given?.next() ?? connectedTo(name, type)
       let attacks: Promise<void>[] = []
       const result = await ends.round({
         begin: () => {
           attacks = all.map(one =>
-            converse(path, type, frames, one, pool, random, tell as (what: Count, more: number) => void)
+            converse(open, type, frames, one, pool, random, tell as (what: Count, more: number) => void)
           )
         },
         end: async () => void (await Promise.all(attacks))
@@ -103,17 +156,20 @@ async function attackPart(
       const problems = problemsOf(result)
       if (problems.length === 0) continue
       found(`${part} (connections ${done} to ${done + all.length} of seed ${seed}): ${problems.join('; ')}`)
+      given?.close()
       await ends.close()
-      ends = await Ends.start(part, ENVIRONMENT)
+      ends = await Ends.start(scenario, ENVIRONMENT)
+      given &&= new Given(join(ends.folder, socket))
     }
   } finally {
+    given?.close()
     await ends.close()
   }
 }
 
 /** Sends all, as far as the server takes it, and leaves. */
 async function converse(
-  path: string,
+  open: () => Promise<Connection> | Connection,
   type: SocketType,
   frames: boolean,
   segments: readonly Segment[],
@@ -121,10 +177,9 @@ async function converse(
   random: Random,
   tell: (what: Count, more: number) => void
 ): Promise<void> {
-  const fd = native.socket(type)
-  if (fd < 0) throw new Error(`no socket: ${fd}`)
+  const { fd, isOpen, close } = await open()
   const parts: Buffer[] = []
-  let ended = native.connect(fd, Buffer.from(path)) < 0
+  let ended = !isOpen
   const read = (): void => {
     for (
       let some = ended ? undefined : receive(fd, type);
@@ -149,7 +204,7 @@ async function converse(
     read()
     if (!ended) await nap(2)
   }
-  native.close(fd)
+  close()
   if (frames && endsWithCode(Buffer.concat(parts))) tell('ended by a code', 1)
 }
 

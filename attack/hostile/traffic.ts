@@ -1,7 +1,7 @@
 /** What a client sends to a server: recorded from a real one, changed, and sent again by a process that keeps to no rule. */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as nap, setImmediate as turn } from 'node:timers/promises'
@@ -11,6 +11,7 @@ import { checked } from '../../src/base/errors.ts'
 import { MESSAGE_FIRST, MESSAGE_PLACE, native, RESULT_BYTES, RESULT_DESCRIPTORS } from '../../src/os/native.ts'
 import type { Random } from '../../test/helpers/random.ts'
 import { mutant } from '../fuzz/mutate.ts'
+import { Ends, type Side } from '../pairs/ends.ts'
 
 /** One sendmsg(2). */
 export interface Segment {
@@ -135,6 +136,30 @@ export async function recorded(scenario: string, socket: string, type: SocketTyp
     for (const folder of folders) rmSync(folder, { recursive: true })
   }
   return conversations.filter(notes => notes.length > 0)
+}
+
+/** Lets both ends of a scenario go through a round. Returns what passfd sends in the programs whose path ends so, on one side: by process and socket, or by the number `fd`. */
+export async function noted(scenario: string, side: Side, program: string, fd?: number): Promise<Segment[][]> {
+  const folder = mkdtempSync(join(tmpdir(), 'passfd-attack-'))
+  const NOTES = join(folder, 'notes')
+  const NODE_OPTIONS = `--import ${new URL('notes.mjs', import.meta.url)}`
+  const NOTES_FD = fd === undefined ? {} : { NOTES_FD: `${fd}` }
+  try {
+    const ends = await Ends.start(scenario, one =>
+      one === side ? { NODE_OPTIONS, NOTES, NOTES_IN: program, ...NOTES_FD } : {}
+    )
+    await ends.close()
+    const conversations = new Map<string, Segment[]>()
+    for (const line of readFileSync(NOTES, 'utf8').trim().split('\n')) {
+      const note = JSON.parse(line) as { process: number; fd: number; sent: string; count: number }
+      const key = `${note.process} ${note.fd}`
+      const segment = { bytes: Buffer.from(note.sent, 'base64'), count: note.count }
+      conversations.set(key, [...(conversations.get(key) ?? []), segment])
+    }
+    return [...conversations.values()]
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 }
 
 type Change = (segments: Segment[], at: number, random: Random) => Segment[]

@@ -10,7 +10,12 @@ process.on('uncaughtException', error => uncaught.push(`uncaught: ${error?.stack
 process.on('unhandledRejection', error => uncaught.push(`unhandled: ${error?.stack ?? error}`))
 process.on('disconnect', () => process.exit())
 
-const mine = side === 'far' ? await scenario.far(folder) : await scenario.near(folder)
+let mine
+try {
+  mine = side === 'far' ? await scenario.far(folder) : await scenario.near(folder)
+} catch (error) {
+  process.send({ thrown: `${name}, ${side}: ${error?.stack ?? error}` })
+}
 let round
 const commands = {
   /** `mayFail`: something will be done to the round. `variant`: which of the scenario's. */
@@ -50,4 +55,4 @@ process.on('message', async ({ command, given }) => {
   uncaught = []
   process.send(report)
 })
-process.send({ ready: true, variants: scenario.variants })
+if (mine !== undefined) process.send({ ready: true, variants: scenario.variants })

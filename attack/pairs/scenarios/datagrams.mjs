@@ -10,7 +10,7 @@ export async function far(folder) {
     socket = await bind({ path })
     socket.on('message', message => {
       for (const each of message.descriptors) writeId(each, Number(message.data ?? message.bytes))
-      message.reply('received').catch(() => {})
+      if (message.from !== undefined) message.reply('received').catch(() => {})
     })
     socket.on('error', () => {})
   }

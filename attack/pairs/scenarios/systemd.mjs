@@ -20,7 +20,7 @@ export async function far(folder) {
         const name = fields.get('FDNAME')
         if (fields.get('FDSTORE') === '1') {
           const { descriptors } = message.claim()
-          if (!round.mayFail && descriptors.length !== 1)
+          if (!round.mayFail && process.env.HOSTILE === undefined && descriptors.length !== 1)
             round.problems.push(`${name} is stored with ${descriptors.length} descriptors`)
           stored.set(name, [...(stored.get(name) ?? []), ...descriptors])
         }
