@@ -787,6 +787,7 @@ export class Kernel {
       out[1] = this.#give(process, { kind: 'pipe', references: 0, pipe: { pipe, writes: true } })
       return 0
     },
+    memfd: (name, size) => (processOf.getStore()!.dead ? EMFILE : real.memfd(name, size)),
     socket: () => this.#open(processOf.getStore()!, { kind: 'unix-stream', references: 0 }),
     bindInet: (_udp, _host, port) => {
       const process = processOf.getStore()!

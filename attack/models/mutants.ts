@@ -100,6 +100,11 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     model: 'supervisor',
+    what: 'all workers stop before a dead one has given back what it had not taken',
+    make: replaced(ReturnedConnections.prototype, 'keeper', () => () => undefined)
+  },
+  {
+    model: 'supervisor',
     what: 'connections that come back from a dead worker are closed',
     make: replaced(DispatchedListener.prototype, 'giveBack', () => connections => {
       for (const connection of connections) connection.close()

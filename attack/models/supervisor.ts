@@ -83,6 +83,18 @@ export const supervisor: Model<Settings> = {
   run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule)),
   scenarios: [
     {
+      // The supervisor dies with the worker that was to inherit, and the one that gives has stopped accepting for that
+      settings: { workers: 1, balance: 'per-worker', handsOver: true, end: 'die', atOnce: true, seed: 0 },
+      schedule: scheduleOf('reload 583, run 0, run 0, run 0, run 0, run 0, run 0, run 0, run 0, kill 269')
+    },
+    {
+      // A stop, while a worker without descriptors has not taken what it was sent
+      settings: { workers: 1, balance: 'address', handsOver: false, end: 'stop', atOnce: true, seed: 0 },
+      schedule: scheduleOf(
+        'exhaust 852, reload 619, run 0, run 0, run 0, client 424, run 0, run 0, run 0, run 0, run 0, run 0, run 0, run 0, run 0'
+      )
+    },
+    {
       // A worker gets TERM while it inherits, and its supervisor tells it to accept
       settings: { workers: 1, balance: 'round-robin', handsOver: true, end: 'stop', seed: 0 },
       schedule: scheduleOf(
@@ -491,6 +503,9 @@ class Program {
     origin.exit = code => this.#exit(Number(code))
     const listeners = new ServedListeners(origin)
     const worker = new Worker(origin, listeners)
+    const end = worker.end.bind(worker)
+    // Code of a process that has exited does not run on
+    worker.end = how => (this.process.dead ? new Promise(() => {}) : end(how))
     origin.begin(worker, listeners)
     this.#worker = worker
     worker.onStop(() => this.#finishAll())

@@ -357,10 +357,15 @@ export class ServedListeners {
       for (const source of this.#serving.get(name)?.lanes.values() ?? []) emptied.push(source.then(one => one.empty()))
     if (emptied.length > 0) await Promise.all(emptied) // else at once
     const stopped = this.intakes.map(served => served.stopAccepting({ last }))
-    this.#close(grant => !('dispatched' in grant)) // the servers have copies, and theirs must be the last ones
+    this.#close(grant => !this.#isUnattached(grant)) // the servers have copies, and theirs must be the last ones
     await Promise.all(stopped)
-    if (await last) await this.#acceptDispatched()
+    if (await last) await this.#acceptUnattached()
     this.#close(() => true)
+  }
+
+  /** No server accepts from it by itself: its supervisor dispatches it, or all are suspended. */
+  #isUnattached(grant: ListenerGrant): boolean {
+    return 'dispatched' in grant || this.#held
   }
 
   /**
@@ -387,11 +392,13 @@ export class ServedListeners {
     return [...this.#serving].filter(([, entry]) => entry.served === served).map(([name]) => name)
   }
 
-  /** Accepts the connections that wait in dispatched listeners, because no other process does any more, and closes these listeners. */
-  async #acceptDispatched(): Promise<void> {
-    const dispatched = [...this.#source.listeners].filter(([, grant]) => 'dispatched' in grant)
+  /** Accepts the connections that wait in listeners without a server, because no other process does any more, and closes these listeners. */
+  async #acceptUnattached(): Promise<void> {
+    const unattached = [...this.#source.listeners].filter(
+      ([name, grant]) => this.#serving.has(name) && this.#isUnattached(grant)
+    )
     await Promise.all(
-      dispatched.map(async ([name, { listener }]) => {
+      unattached.map(async ([name, { listener }]) => {
         const give = (connection: number): void => this.give(name, [own(connection)])
         const fd = listener.borrow()
         if (this.#isOwn(name)) await endListeners([fd], () => acceptWaiting(fd, give))
