@@ -8,7 +8,7 @@ import { channelLimits } from '../../src/channel/options.ts'
 import { SocketWire } from '../../src/channel/wire.ts'
 import { own } from '../../src/descriptor/descriptor.ts'
 import { peerOf } from '../../src/descriptor/peer.ts'
-import { type Channel, connect, Descriptor } from '../../src/index.ts'
+import { type Channel, type ChannelOptions, connect, Descriptor } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
 import { socketPath, temporaryPath } from '../helpers/path.ts'
 import { type Running, start } from '../helpers/process.ts'
@@ -494,4 +494,38 @@ test('trap 15: several control messages in one send, and other kinds of them, ar
   files.close()
   peer.close()
   await channel.closed
+})
+
+/** A channel whose peer has sent `bytes` with its own end of the connection, and is gone: only this process holds that end. */
+async function withOwnEnd(bytes: Buffer, options: ChannelOptions<any> = {}): Promise<Channel<any, any>> {
+  const [ours, theirs] = socketpair()
+  const first = hello()
+  native.send(theirs, first, 0, first.length, new Int32Array(0), 0, 0)
+  native.send(theirs, bytes, 0, bytes.length, Int32Array.of(theirs), 0, 1)
+  native.close(theirs) // without shutdown(2)
+  return connect<any, any>(own(ours), options)
+}
+
+test("a peer's own end of the connection in an incomplete frame keeps the connection until frameTimeout", async t => {
+  const channel = await withOwnEnd(message([new Place(0)], 1).subarray(0, 14), { frameTimeout: 50 })
+  t.is(((await channel.closed) as NodeJS.ErrnoException).code, documented('FRAME_STALLED'))
+})
+
+test("a peer's own end of the connection in a message keeps the connection until its scope ends, or its owner closes it", async t => {
+  const whole = message([new Place(0)], 1)
+  const left = await withOwnEnd(whole)
+  left.on('message', () => {})
+  t.is(((await left.closed) as NodeJS.ErrnoException).code, documented('DISCONNECTED'))
+  const kept = await withOwnEnd(whole)
+  const [end] = await new Promise<Descriptor[]>(resolve => {
+    kept.on('message', message => resolve([...message.claim().descriptors]))
+  })
+  let isOver = false
+  void kept.closed.then(() => {
+    isOver = true
+  })
+  for (let turns = 0; turns < 10; turns++) await turn()
+  t.false(isOver)
+  end!.close()
+  t.is(((await kept.closed) as NodeJS.ErrnoException).code, documented('DISCONNECTED'))
 })
