@@ -4,7 +4,18 @@ import { readWelcome } from '../../../src/store/link.ts'
 import { asOwn, isBloated, readGiven, readRequest } from '../../../src/store/messages.ts'
 import { isName, isPattern, matches } from '../../../src/store/names.ts'
 import { clientOf, entryOf, readState } from '../../../src/store/state.ts'
-import { allowed, DESCRIPTOR, isCount, must, packed, type Target, type Targets, texts, valueIn, withOpen } from '../target.ts'
+import {
+  allowed,
+  DESCRIPTOR,
+  isCount,
+  must,
+  packed,
+  type Target,
+  type Targets,
+  texts,
+  valueIn,
+  withOpen
+} from '../target.ts'
 
 const REQUEST = ['ERR_PASSFD_STORE_REQUEST']
 const client = Buffer.alloc(16)
