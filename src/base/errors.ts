@@ -353,6 +353,13 @@ export function systemError(errno: number, syscall: string, address?: string): N
   return error
 }
 
+/** The error for a time limit. It names what the kernel says, if that refuses to send at the moment. `heldBack`: -errno, or 0. */
+export function overdueError(key: 'TIMEOUT' | 'CLOSE_TIMEOUT', details: Details, heldBack: number): PassfdError {
+  if (heldBack === 0) return new PassfdError(key, details)
+  const cause = systemError(heldBack, 'sendmsg')
+  return new PassfdError(key, { ...details, held: ` (the kernel refuses to send: ${cause.code})` }, { cause })
+}
+
 /**
  * Whatever was thrown, as an Error whose message was a string when it was read. A getter may still answer differently the next
  * time, or throw: read properties of an error that is not passfd's own by `propertyOf` and `textOf`.

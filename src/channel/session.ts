@@ -10,7 +10,7 @@
 import { AsyncContext } from '../base/async-context.ts'
 import { EndSignals } from '../base/end-signals.ts'
 import { ECONNRESET, ENOTCONN, EPIPE } from '../base/errno.ts'
-import { PassfdError, systemError, textOf } from '../base/errors.ts'
+import { overdueError, PassfdError, systemError, textOf } from '../base/errors.ts'
 import { keepAlive } from '../base/timers.ts'
 import { Codec } from '../codec/codec.ts'
 import { isEncoding } from '../codec/codec-in-progress.ts'
@@ -83,7 +83,7 @@ export class Session implements SessionCore, TransportOwner {
   get requests(): OwnRequests {
     this.#requests ??= new OwnRequests(
       request => this.sending.cancel(request),
-      timeout => this.#overdue('TIMEOUT', timeout)
+      timeout => overdueError('TIMEOUT', { timeout }, this.transport.heldBack)
     )
     return this.#requests
   }
@@ -437,23 +437,11 @@ export class Session implements SessionCore, TransportOwner {
     keepAlive(this.#stallTimer, false)
   }
 
-  /** The error for a time limit. It names what the kernel says, if that refuses to send. */
-  #overdue(key: 'TIMEOUT' | 'CLOSE_TIMEOUT', timeout: number): PassfdError {
-    const { heldBack } = this.transport
-    if (heldBack === 0) return new PassfdError(key, { timeout })
-    const cause = systemError(heldBack, 'sendmsg')
-    return new PassfdError(
-      key,
-      { timeout, held: ` (the kernel refuses to send descriptors: ${cause.code})` },
-      { cause }
-    )
-  }
-
   #startCloseTimer(): void {
     const timeout = this.limits.closeTimeout
     this.#closeTimer ??= setTimeout(() => {
       const clean = this.#peerSaidGoodbye && this.#nothingOwed()
-      this.end(clean ? undefined : this.#overdue('CLOSE_TIMEOUT', timeout), true)
+      this.end(clean ? undefined : overdueError('CLOSE_TIMEOUT', { timeout }, this.transport.heldBack), true)
     }, timeout)
   }
 }

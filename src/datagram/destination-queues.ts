@@ -74,6 +74,8 @@ interface DestinationQueue {
   fruitless: number
   gauge: Gauge | undefined
   timer: NodeJS.Timeout | undefined
+  /** Why the last try failed: -errno. */
+  errno: number
 }
 
 export class DestinationQueues {
@@ -159,6 +161,12 @@ export class DestinationQueues {
     this.#askPort()
   }
 
+  /** Why the kernel refuses to send what is queued, if that is not a full socket: -errno, or 0. */
+  get heldBack(): number {
+    for (const { errno } of this.#queues.values()) if (errno !== EAGAIN) return errno
+    return 0
+  }
+
   /** Resolves when nothing is queued. */
   whenEmpty(): Promise<void> {
     if (this.#queues.size === 0) return RESOLVED
@@ -208,7 +216,8 @@ export class DestinationQueues {
       waitsFor: 'nothing',
       fruitless: 0,
       gauge: undefined,
-      timer: undefined
+      timer: undefined,
+      errno: EAGAIN
     }
     this.#queues.set(key, queue)
     return queue
@@ -298,6 +307,7 @@ export class DestinationQueues {
 
   #wait(queue: DestinationQueue, errno: number): void {
     const round = queue.fruitless++
+    queue.errno = errno
     const { gaugeFor, awaitWritable } = this.#port
     const at = gaugeFor.call(this.#port, queue.to)
     const steps = [at && 'gauge', awaitWritable && 'own', 'timer'].filter(step => step !== undefined)

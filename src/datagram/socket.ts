@@ -5,7 +5,7 @@ import { whenAborted } from '../base/abort-signals.ts'
 import { AsyncContext } from '../base/async-context.ts'
 import { addNotices, Consumer, LISTENERS, LOOP } from '../base/consumer.ts'
 import { EAGAIN } from '../base/errno.ts'
-import { abortError, asError, type Failure, PassfdError, systemError } from '../base/errors.ts'
+import { abortError, asError, type Failure, overdueError, PassfdError, systemError } from '../base/errors.ts'
 import { type KnownOptions, readOptions } from '../base/known-options.ts'
 import { mark } from '../base/package-copy.ts'
 import { keepAlive } from '../base/timers.ts'
@@ -316,7 +316,11 @@ export class DatagramSocket
       timer = setTimeout(
         () =>
           resolve(
-            new PassfdError('CLOSE_TIMEOUT', { timeout: closeTimeout, whom: 'the queue to leave', fate: 'rejected' })
+            overdueError(
+              'CLOSE_TIMEOUT',
+              { timeout: closeTimeout, whom: 'the queue to leave', fate: 'rejected' },
+              this.#queues.heldBack
+            )
           ),
         closeTimeout
       )

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
+import { ETOOMANYREFS } from '../../src/base/errno.ts'
 import { bind, connect, type DatagramMessage, type DatagramSocket, unnamed } from '../../src/datagram/index.ts'
 import { Descriptor } from '../../src/index.ts'
 import { native } from '../../src/os/native.ts'
@@ -356,6 +357,26 @@ test('close() gives up after closeTimeout; what has not left is ours again', asy
   t.false(given.closed)
   given.close()
   await server.close()
+})
+
+test('close() gives up after closeTimeout, and names what the kernel refuses meanwhile', async t => {
+  const [receiver, sender] = await boundPair({ closeTimeout: 20 })
+  const given = file()
+  await patched(
+    'sendMessage',
+    () => () => ETOOMANYREFS,
+    async () => {
+      const sent = sender.send('x', { to: receiver.address!, descriptors: [given] })
+      await sender.close()
+      await t.throwsAsync(sent, code('SOCKET_CLOSED'))
+    }
+  )
+  const error: any = await sender.closed
+  t.like(error, code('CLOSE_TIMEOUT'))
+  t.regex(error.message, /ETOOMANYREFS/)
+  t.like(error.cause, { code: 'ETOOMANYREFS', errno: ETOOMANYREFS, syscall: 'sendmsg' })
+  given.close()
+  await receiver.close()
 })
 
 test('destroy() closes at once, and what nobody awaits is no unhandled rejection', async t => {
