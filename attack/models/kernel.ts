@@ -267,7 +267,12 @@ export class Kernel {
   async happen(event: Event): Promise<void> {
     const at = this.#events.indexOf(event)
     if (at >= 0) this.#events.splice(at, 1)
-    processOf.run(event.process, () => void event.run())
+    try {
+      processOf.run(event.process, () => void event.run())
+    } catch (error) {
+      // Code of a process that died in this step runs on, without its descriptors
+      if (!event.process.dead) throw error
+    }
     await this.drain()
   }
 

@@ -401,8 +401,10 @@ class World {
   async #die(): Promise<void> {
     const { kernel } = this
     this.ends(this.#process, true)
-    // They waited in a lane of which only killed processes had a copy
-    for (const client of this.clients) client.excused ||= client.connection.closed
+    // They waited in a lane of which only killed processes had a copy, or a worker that somebody had told to end
+    const ends = this.programs.some(({ process, hasTerm }) => hasTerm && !process.dead)
+    for (const client of this.clients)
+      client.excused ||= client.connection.closed || (ends && client.owner === undefined)
     await kernel.drain()
     await kernel.settle(LONG, () => this.programs.every(({ process }) => process.dead))
     this.#check()
@@ -446,7 +448,7 @@ class Program {
   #finished = (): void => {}
   #stops = false
   #isReady = false
-  #hasTerm = false
+  hasTerm = false
 
   constructor(world: World, index: number, pid: number) {
     this.#world = world
@@ -456,7 +458,7 @@ class Program {
 
   /** It serves, and nobody has told it to end. */
   get serves(): boolean {
-    return this.#isReady && !this.#hasTerm && !this.process.dead && !this.isCutOff
+    return this.#isReady && !this.hasTerm && !this.process.dead && !this.isCutOff
   }
 
   /** It lives, and can't be told to serve. */
@@ -593,7 +595,7 @@ class Program {
       this.#world.ends(this.process, true)
       this.#world.tell(`${this.process.name} was killed`, () => this.child.emit('exit', null, signal))
     } else {
-      this.#hasTerm = true
+      this.hasTerm = true
       this.#world.kernel.later(this.process, `${this.process.name} gets ${signal}`, () =>
         this.#worker!.end({ last: false, told: false, signal: true })
       )
