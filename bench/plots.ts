@@ -38,14 +38,15 @@ export interface Count {
   label: string
 }
 
-/** Dots on one logarithmic axis, for counts of which none is better than another. */
+/** Dots on one logarithmic axis, for counts of which none is better than another. Names stand above their lines: so it is narrow enough for a phone. */
 export function counts(title: string, values: readonly Count[]): Promise<string> {
   const numbers = values.map(({ value }) => value)
   const start = Math.min(...numbers) < 100 ? 1 : 100
-  const y = { field: 'name', type: 'nominal', sort: null, axis: { title: null, domain: false, ticks: false } } as const
+  const y = { field: 'name', type: 'nominal', sort: null, axis: null } as const
   const axis = {
     title: null,
     orient: 'top',
+    offset: 6,
     grid: false,
     format: ',',
     values: everySecondPower(start, numbers)
@@ -58,15 +59,19 @@ export function counts(title: string, values: readonly Count[]): Promise<string>
   } as const
   return render({
     title: { text: title, anchor: 'start', fontSize: 12 },
-    width: 340,
-    height: { step: 22 },
+    width: 200,
+    height: { step: 36 },
     data: { values: values.map(value => ({ ...value, start })) },
     encoding: { y },
     layer: [
+      {
+        mark: { type: 'text', align: 'left', dy: -13, fontSize: 12, color: TEXT },
+        encoding: { x: { value: 0 }, text: { field: 'name' } }
+      },
       { mark: { type: 'rule', color: LINES }, encoding: { x, x2: { field: 'start' } } },
       { mark: { type: 'point', filled: true, size: 90, opacity: 1, color: OURS }, encoding: { x } },
       {
-        mark: { type: 'text', align: 'left', dx: 9, color: TEXT },
+        mark: { type: 'text', align: 'left', dx: 9, fontSize: 12, color: TEXT },
         encoding: { x, text: { field: 'label' } }
       }
     ]
