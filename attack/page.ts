@@ -21,6 +21,22 @@ const { values: options, positionals } = parseArgs({
 const [folder = fileURLToPath(new URL('../docs', import.meta.url))] = positionals
 const records = JSON.parse(readFileSync(join(folder, 'reliability.json'), 'utf8')) as Record[]
 
+/** Of attacks whose rows have more columns than a page. */
+const COLUMNS: { readonly [attack: string]: readonly string[] } = {
+  chaos: [
+    'server',
+    'fault',
+    'times',
+    'requests',
+    'refused',
+    'kills',
+    'lost of these',
+    'ended with its listener',
+    'lost otherwise',
+    'verdict'
+  ]
+}
+
 fillIn(join(folder, 'reliability.md'), {
   attacks: table(['promise', 'attack', 'how often', 'found', 'repeat it with'], records.map(lineOf)),
   runs: [...new Set(records.map(({ date, machine }) => `${date}: ${machine}`))]
@@ -38,22 +54,6 @@ if (!options['no-plot']) {
     join(folder, 'reliability.svg'),
     await counts('what was tried, and how often (logarithmic)', triesOf(records))
   )
-}
-
-/** Of attacks whose rows have more columns than a page. */
-const COLUMNS: { readonly [attack: string]: readonly string[] } = {
-  chaos: [
-    'server',
-    'fault',
-    'times',
-    'requests',
-    'refused',
-    'kills',
-    'lost of these',
-    'ended with its listener',
-    'lost otherwise',
-    'verdict'
-  ]
 }
 
 function lineOf({ attack, only, counts, found, seed, seconds, limits = '' }: Record): string[] {
