@@ -10,6 +10,7 @@ import { kills } from './kills/attack.ts'
 import { limits } from './limits/attack.ts'
 import { models } from './models/attack.ts'
 import { soak } from './soak/attack.ts'
+import { steps } from './steps/attack.ts'
 import { suites } from './suites/attack.ts'
 import { threads } from './threads/attack.ts'
 import { waist } from './waist/attack.ts'
@@ -25,6 +26,7 @@ export const ATTACKS: Record<string, Attack> = {
   limits,
   models,
   soak,
+  steps,
   suites,
   threads,
   waist

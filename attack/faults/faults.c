@@ -39,7 +39,8 @@ enum {
 	SYSCALL, TCGETATTR, WAITID, WRITE,
 	NONE = -1,
 	MOST = 64, /* functions */
-	SITES = 256
+	SITES = 256,
+	KILLS = -1
 };
 
 /* A place in the shim that calls one of these functions: the address to which the call returns, from the beginning of the shim on. */
@@ -52,7 +53,7 @@ struct orders {
 	int32_t which; /* of the functions above; NONE: all work */
 	int32_t first; /* the call that fails first, from 1 on */
 	int32_t times; /* as many calls fail */
-	int32_t error; /* an errno; 0: no more than `limit` bytes are read or written */
+	int32_t error; /* an errno; KILLS: the process is killed in place of the call; 0: no more than `limit` bytes are read or written */
 	int32_t limit;
 	_Atomic int32_t hits; /* as many have failed */
 	_Atomic int32_t calls[MOST]; /* of each function, since the orders were written */
@@ -139,6 +140,8 @@ static int fails(int which, void *caller)
 {
 	if (orders == NULL || (orders->error == 0 && orders->which == which) || !is_hit(which, caller))
 		return 0;
+	if (orders->error == KILLS)
+		kill(getpid(), SIGKILL);
 	errno = orders->error;
 	return 1;
 }

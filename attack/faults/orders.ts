@@ -2,13 +2,16 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { NAMES } from './functions.ts'
 
+/** In place of an errno: the process is killed before the call is made. */
+export const KILL = -1
+
 export interface Order {
   /** A function of functions.ts. */
   readonly name: string
   /** The call that fails first, from 1 on, and how many fail. */
   readonly first: number
   readonly times: number
-  /** An errno; or undefined: the calls read or write `limit` bytes at most. */
+  /** An errno; KILL; or undefined: the calls read or write `limit` bytes at most. */
   readonly error: number | undefined
   readonly limit: number
 }

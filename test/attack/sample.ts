@@ -14,8 +14,10 @@ const isThere = (name: string): boolean => name !== 'waist' || isFull || missing
 /** By file. CI runs the suites by itself. */
 const FILES: Record<string, readonly string[]> = {
   servers: ['chaos', 'soak'],
-  processes: ['faults', 'kills', 'threads'],
-  others: Object.keys(ATTACKS).filter(name => !['chaos', 'soak', 'faults', 'kills', 'threads', 'suites'].includes(name))
+  processes: ['faults', 'kills', 'steps', 'threads'],
+  others: Object.keys(ATTACKS).filter(
+    name => !['chaos', 'soak', 'faults', 'kills', 'steps', 'threads', 'suites'].includes(name)
+  )
 }
 
 export function testSamples(file: string): void {
