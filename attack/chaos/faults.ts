@@ -209,7 +209,10 @@ export const FAULTS: readonly Fault[] = [
     suits: all,
     async once(scene, turn) {
       const { server, random } = scene
-      const how = ['exit', 'throw', 'hang', 'exit', 'throw', 'block'][turn % 6]!
+      // Nobody ends a candidate that hangs before it asks for its turn
+      const hows =
+        server.kind.program === 'takeover' ? ['exit', 'throw'] : ['exit', 'throw', 'hang', 'exit', 'throw', 'block']
+      const how = hows[turn % hows.length]!
       await reloadWith(scene, how)
       if (server.kind.program === 'takeover') return
       // A worker dies, and those in its place, too, for a while

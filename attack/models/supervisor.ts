@@ -290,6 +290,8 @@ class World {
         if (client.owner?.process === process || this.kernel.holders(client.connection.file).includes(process))
           client.excused = true
     this.kernel.kill(process)
+    // They waited in a lane of which no other process had a copy. The supervisor has one of each
+    if (excused && this.#process.dead) for (const client of this.clients) client.excused ||= client.connection.closed
   }
 
   // --- what must hold
@@ -401,10 +403,9 @@ class World {
   async #die(): Promise<void> {
     const { kernel } = this
     this.ends(this.#process, true)
-    // They waited in a lane of which only killed processes had a copy, or a worker that somebody had told to end
-    const ends = this.programs.some(({ process, hasTerm }) => hasTerm && !process.dead)
-    for (const client of this.clients)
-      client.excused ||= client.connection.closed || (ends && client.owner === undefined)
+    // They may wait in the lane of a worker that somebody has told to end
+    if (this.programs.some(({ process, hasTerm }) => hasTerm && !process.dead))
+      for (const client of this.clients) client.excused ||= client.owner === undefined
     await kernel.drain()
     await kernel.settle(LONG, () => this.programs.every(({ process }) => process.dead))
     this.#check()
