@@ -300,6 +300,8 @@ class Program {
   why = ''
   readonly #world: World
   #listeners: Offered[] = []
+  /** Copies of listeners from which it does not accept now. */
+  readonly #reserved: Descriptor[] = []
   #acceptors: { readonly descriptor: Descriptor; readonly acceptor: Acceptor }[] = []
   #life: Life | undefined
   #given: GivenState | undefined
@@ -380,7 +382,7 @@ class Program {
 
   #attach(): void {
     for (const { listener } of this.#listeners) {
-      const descriptor = listener.dup()
+      const descriptor = this.#reserved.shift() ?? listener.dup()
       try {
         const acceptor = this.#acceptorOf(descriptor.borrow())
         acceptor.want(true)
@@ -402,9 +404,15 @@ class Program {
   }
 
   #detach(): void {
+    this.#suspend()
+    for (const copy of this.#reserved.splice(0)) copy.close()
+  }
+
+  /** As a Seat does: a later `#attach()` needs no descriptor. */
+  #suspend(): void {
     for (const { descriptor, acceptor } of this.#acceptors.splice(0)) {
       acceptor.end()
-      descriptor.close()
+      this.#reserved.push(descriptor)
     }
   }
 
@@ -435,7 +443,7 @@ class Program {
     drops: () => {},
     freeze: async (_context: FreezeContext) => {
       this.#mayThrow('freeze')
-      this.#detach()
+      this.#suspend()
       this.uses = false
       const given = new GivenState(this.state)
       this.#given = given
