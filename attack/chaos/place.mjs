@@ -1,11 +1,13 @@
 // Where a server of the attack listens, and what its workers find out about each other: argv[2], JSON.
 // { kind, folder, workers, listeners: { http, http6, tls, http2, raw }, unix, udp, udp6, options }
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-// Servers load it at the first WebSocket, and a process at its limit of open files can't
-import 'ws'
 import { serverOf } from '../../test/system/load/answers.mjs'
+
+// Servers load it at the first WebSocket, and a process at its limit of open files can't. As they do, because `import` reads other files of it
+createRequire(import.meta.url)('ws')
 
 export const place = JSON.parse(process.argv[2])
 /** By which kind of answers.mjs each listener is served. */

@@ -55,7 +55,7 @@ testInCi('the attack finds a shim that leaks a descriptor, and one that reports 
   const shim = execFileSync(process.execPath, ['--input-type=module', '-e', build], { encoding: 'utf8' })
   const found: string[] = []
   await withLibrary(async library => {
-    const pair = new Spoiled('shim', library, { PASSFD_SHIM: shim, PATIENCE: '1000' })
+    const pair = new Spoiled('shim', library, { PASSFD_SHIM: shim, PATIENCE: '10000' })
     try {
       await pair.start()
       const all = await pair.faults()
