@@ -83,6 +83,20 @@ export const supervisor: Model<Settings> = {
   run: (settings, schedule) => onKernel(kernel => new World(kernel, settings).run(schedule)),
   scenarios: [
     {
+      // A stop in the midst of a reload, whose new worker has lost its control channel and whose old one has not taken all yet
+      settings: { workers: 1, balance: 'address', handsOver: true, end: 'stop', atOnce: true, seed: 0 },
+      schedule: scheduleOf(
+        'reload 914, hang 954, run 0, client 846, run 0, run 367, exhaust 43, client 491, run 653, run 0, run 0, run 0, run 0, run 0, run 0, run 0'
+      )
+    },
+    {
+      // A stop in the midst of a reload, whose new worker has lost its control channel
+      settings: { workers: 1, balance: 'address', handsOver: true, end: 'stop', atOnce: true, seed: 0 },
+      schedule: scheduleOf(
+        'reload 914, hang 954, run 0, run 0, run 367, exhaust 43, run 0, run 0, run 0, run 0, run 0, run 0'
+      )
+    },
+    {
       // The supervisor dies with the worker that was to inherit, and the one that gives has stopped accepting for that
       settings: { workers: 1, balance: 'per-worker', handsOver: true, end: 'die', atOnce: true, seed: 0 },
       schedule: scheduleOf('reload 583, run 0, run 0, run 0, run 0, run 0, run 0, run 0, run 0, kill 269')

@@ -57,8 +57,13 @@ export class ReturnedConnections {
    * Undefined: there is nothing to wait for, or nobody who could serve them.
    */
   keeper(): WorkerProcess | undefined {
-    const able = this.#workers.ready().find(worker => worker.unconfirmed === 0 && !this.#unsettled.has(worker))
-    return this.#areSettled ? undefined : able
+    if (this.#areSettled) return undefined
+    // One that has been replaced serves what it is sent as well
+    const able = this.#workers.filter(({ state, ended, unreachable }) => state === 'ready' && !ended && !unreachable)
+    const free = able.filter(worker => worker.unconfirmed === 0 && !this.#unsettled.has(worker))
+    const best = free.find(({ replaced }) => !replaced) ?? free[0]
+    // If what is to come back is another worker's, one that has not taken all yet will do
+    return best ?? (this.#unsettled.size > 0 ? able[0] : undefined)
   }
 
   /** Resolves when all have taken what they were sent, or others have got it; at the latest after `timeout` ms, or when `over` resolves. */
