@@ -105,6 +105,26 @@ export async function shareOut(
   return outcome
 }
 
+/** As `shareOut()`, and each part has a row of its own, which counts the same. */
+export async function shareOutInRows(
+  settings: Settings,
+  parts: readonly string[],
+  counts: Readonly<Record<string, number>>,
+  attack: (part: string, share: Share) => Promise<void>
+): Promise<Outcome> {
+  const rows: Row[] = []
+  const outcome = await shareOut(settings, parts, counts, async (part, share) => {
+    const row: Row = { part, ...counts }
+    rows.push(row)
+    const tell = (what: string, more: number): void => {
+      row[what] = (row[what] as number) + more
+      share.tell(what, more)
+    }
+    await attack(part, { ...share, tell })
+  })
+  return { ...outcome, rows }
+}
+
 /** What a person reads of an exception. That of a fault in the attack itself has its stack. */
 export function reasonOf(error: unknown): string {
   if (error instanceof Unable) return error.message

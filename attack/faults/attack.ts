@@ -4,7 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Random } from '../../test/helpers/random.ts'
-import { type Attack, chosenOf, type Outcome, type Row, type Settings, type Share, shareOut } from '../attack.ts'
+import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOutInRows } from '../attack.ts'
 import { compile } from '../needs.ts'
 import { Ends, problemsOf, type Result, SCENARIOS, SIDES, type Side } from '../pairs/ends.ts'
 import { FUNCTIONS, LIMITS, nameOf, PARTIAL } from './functions.ts'
@@ -71,17 +71,10 @@ export async function withLibrary<T>(use: (library: string) => Promise<T>): Prom
 
 async function run(settings: Settings): Promise<Outcome> {
   const hits: Sites = new Map()
-  const rows: Row[] = []
   const outcome = await withLibrary(library =>
-    shareOut(settings, chosenOf(PARTS, settings), counts, async (part, share) => {
-      const row: Row = { part, ...counts }
-      rows.push(row)
-      const tell = (what: string, more: number): void => {
-        row[what] = (row[what] as number) + more
-        share.tell(what, more)
-      }
-      await attackScenario(part, library, { ...share, tell }, hits)
-    })
+    shareOutInRows(settings, chosenOf(PARTS, settings), counts, (part, share) =>
+      attackScenario(part, library, share, hits)
+    )
   )
   // A call through a pointer is in no listing, but was counted
   const sites = new Map([...hits.keys()].map(at => [at, { name: 'a call through a pointer', within: '?' }]))
@@ -95,7 +88,7 @@ async function run(settings: Settings): Promise<Outcome> {
     'places of the shim that make such calls': sites.size,
     'of them have failed': sites.size - left.length
   })
-  return { ...outcome, rows }
+  return outcome
 }
 
 /** By place in the shim: how many of its calls have failed. */

@@ -1,7 +1,7 @@
 /** One of two processes is killed at a step of its work: as it calls a function of the system. */
 import { join } from 'node:path'
 import { Random } from '../../test/helpers/random.ts'
-import { type Attack, chosenOf, type Outcome, type Row, type Settings, type Share, shareOut } from '../attack.ts'
+import { type Attack, chosenOf, type Outcome, type Settings, type Share, shareOutInRows } from '../attack.ts'
 import { withLibrary } from '../faults/attack.ts'
 import { KILL, Orders } from '../faults/orders.ts'
 import { Ends, SCENARIOS, SIDES, type Side } from '../pairs/ends.ts'
@@ -39,20 +39,10 @@ interface Step {
   readonly call: number
 }
 
-async function run(settings: Settings): Promise<Outcome> {
-  const rows: Row[] = []
-  const outcome = await withLibrary(library =>
-    shareOut(settings, chosenOf(PARTS, settings), counts, async (part, share) => {
-      const row: Row = { part, ...counts }
-      rows.push(row)
-      const tell = (what: string, more: number): void => {
-        row[what] = (row[what] as number) + more
-        share.tell(what, more)
-      }
-      await attackScenario(part, library, { ...share, tell })
-    })
+function run(settings: Settings): Promise<Outcome> {
+  return withLibrary(library =>
+    shareOutInRows(settings, chosenOf(PARTS, settings), counts, (part, share) => attackScenario(part, library, share))
   )
-  return { ...outcome, rows }
 }
 
 async function attackScenario(part: string, library: string, share: Share): Promise<void> {

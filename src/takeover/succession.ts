@@ -422,7 +422,6 @@ export const WHY: Record<Defeat, string> = {
   attach: 'it could not accept'
 }
 
-/** Converts an answer. If that fails, closes the descriptors in it. */
 function descriptorsOf({ listeners, decision }: Part): Descriptor[] {
   const used = listeners.map(({ listener }) => listener)
   return decision === undefined ? used : [...used, decision]

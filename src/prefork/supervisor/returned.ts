@@ -19,7 +19,7 @@ export class ReturnedConnections {
   /** Connections of a stop. The first worker that becomes ready gets them, because no worker serves them yet. */
   #held: { name: string; connections: readonly Descriptor[] }[] = []
   readonly #orElse: OrElse
-  /** Workers that have ended their channels, each with what comes back when it has ended. */
+  /** Workers whose channels have ended, and whose connections others do not have yet. */
   readonly #unsettled = new Set<WorkerProcess>()
   #changed = deferred()
   #turn = 0
@@ -36,13 +36,16 @@ export class ReturnedConnections {
   /** Gives them to other workers when this one has ended. Until then it may have taken them without confirming it. `idle`: see `pass()`. */
   from(worker: WorkerProcess, name: string, connections: readonly Descriptor[], idle: boolean): void {
     this.#unsettled.add(worker)
-    void worker.exited.then(() => {
+    void worker.exited.then(async () => {
       const listener = this.#listener(name)
-      if (idle) void this.pass(worker, name, connections)
-      else if (listener !== undefined) listener.giveBack(connections)
-      else this.giveToAnybody(name, connections)
-      this.#unsettled.delete(worker)
-      this.look()
+      try {
+        if (idle) await this.pass(worker, name, connections)
+        else if (listener !== undefined) listener.giveBack(connections)
+        else this.giveToAnybody(name, connections)
+      } finally {
+        this.#unsettled.delete(worker)
+        this.look()
+      }
     })
   }
 

@@ -24,7 +24,7 @@ function testWatch(title: string, body: (scene: Scene) => void | Promise<void>):
     const watch = new Watch(folder, what => void reports.push(what), 0)
     const running: Running[] = []
     const run = (python: string, ...args: string[]): Promise<string> => {
-      const one = start(systemPython, ['-c', `import os, sys, time\n${python}\ntime.sleep(60)`, ...args])
+      const one = start(systemPython, ['-c', `import os, sys\n${python}\nsys.stdin.read()`, ...args])
       running.push(one)
       return one.line()
     }
@@ -74,7 +74,7 @@ testWatch(
   'a worker whose supervisor has ended, and what is left at the end',
   async ({ t, folder, reports, watch, run }) => {
     // Its parent has another name, and is none of the run
-    const fork = `worker = os.fork() or os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', sys.argv[1] + sys.argv[2]])\n`
+    const fork = `worker = os.fork() or os.execv(sys.executable, [sys.executable, '-c', 'import sys; sys.stdin.read()', sys.argv[1] + sys.argv[2]])\n`
     const [half, other] = [folder.slice(0, -3), folder.slice(-3)]
     const pid = Number(await run(fork + say('worker'), half, other))
     await until(() => {

@@ -2,6 +2,8 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { setImmediate } from 'node:timers/promises'
+import { deferred } from '../../../src/base/deferred.ts'
 import { type Descriptor, own } from '../../../src/descriptor/descriptor.ts'
 import { native } from '../../../src/os/native.ts'
 import type { Balance } from '../../../src/prefork/balance.ts'
@@ -115,6 +117,79 @@ always('address: what a worker that hangs has not taken at a stop, another one s
     for (const { answer } of waiting) t.is((await answer).split(' ')[1], other)
     t.is(exits.length, 2)
   })
+})
+
+always('kill() ends a stop that waits for a worker that hangs', async t => {
+  const options = { entry: fixture('obeys'), workers: 2, balance: { dispatch: 'address' } as const, restart }
+  await supervising(t, { ...options, stopTimeout: 600_000 }, async (supervisor, { exits, of }) => {
+    await supervisor.start()
+    const { port } = supervisor.address('http') as { port: number }
+    const [, id] = (await (await ask(port)).answer).split(' ')
+    process.kill(supervisor.workers.find(worker => `${worker.id}` === id)!.pid!, 'SIGSTOP')
+    const waiting = await ask(port)
+    const stopped = supervisor.stop()
+    await until(() => of(Number(id)).includes('stopping'), 'the order to the one that hangs')
+    t.false(of(id === '1' ? 2 : 1).includes('stopping'))
+    await supervisor.kill()
+    await stopped
+    t.true(['', 'ECONNRESET'].includes(await waiting.answer))
+    t.is(exits.length, 2)
+  })
+})
+
+interface Standing {
+  unconfirmed?: number
+  replaced?: boolean
+  unreachable?: boolean
+  state?: string
+}
+
+/** What keeps whom at a stop: workers, by their names. `lost`: the channels of these have ended, and connections will come back. */
+function keeping(all: Record<string, Standing>, ...lost: string[]) {
+  const exited = deferred()
+  const workers = Object.entries(all).map(([name, standing]) => ({
+    name,
+    ...{ unconfirmed: 0, replaced: false, unreachable: false, state: 'ready', ended: false, exited: exited.promise },
+    ...standing
+  }))
+  const room = deferred()
+  const returned = new ReturnedConnections(
+    {
+      ready: () => [],
+      servers: () => [],
+      expected: () => [],
+      filter: (which: (worker: object) => boolean) => workers.filter(which),
+      some: (is: (worker: object) => boolean) => workers.some(is)
+    } as unknown as Workers,
+    () => undefined,
+    () => room.promise
+  )
+  for (const name of lost) returned.from(workers.find(one => one.name === name) as never, 'http', [], true)
+  return { returned, keeper: (returned.keeper() as unknown as { name: string } | undefined)?.name, exited, room }
+}
+
+always('who stops last: one that has taken all, rather one that is not replaced; nobody if nothing is under way', t => {
+  t.is(keeping({ a: {}, b: {} }).keeper, undefined)
+  t.is(keeping({ a: { unconfirmed: 2 }, b: { replaced: true }, c: {} }).keeper, 'c')
+  t.is(keeping({ a: { unconfirmed: 2 }, b: { replaced: true } }).keeper, 'b')
+  t.is(keeping({ a: { unconfirmed: 2 }, b: { state: 'stopping' }, c: { unreachable: true } }).keeper, undefined)
+  // It can't be the one that hangs that is waited for
+  t.is(keeping({ a: { unconfirmed: 2 } }).keeper, undefined)
+  t.is(keeping({ a: { unconfirmed: 2 }, b: { unreachable: true } }, 'b').keeper, 'a')
+})
+
+always('a stop also waits until idle connections that come back have somebody', async t => {
+  const { returned, exited, room } = keeping({ a: {}, b: { unreachable: true } }, 'b')
+  let isSettled = false
+  const settled = returned.settled(600_000, new Promise(() => {})).then(() => {
+    isSettled = true
+  })
+  exited.resolve()
+  await setImmediate()
+  t.false(isSettled)
+  room.resolve()
+  await settled
+  t.is(returned.keeper(), undefined)
 })
 
 /** Idle connections that come to `returned`, and who gets how many: of the workers by slot, and of nobody. */
