@@ -71,6 +71,11 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
   store.on('report', ({ code, message }) => tell('takeover', 'warning', message.replace(/\.$/, ''), { code }))
   store.on('superseded', ({ pid }) => {
     service?.supersededBy(pid)
+    if (process.pid === 1) {
+      passSignals(`${path}.takeover`)
+      // It came while the successor took over
+      if (signal.aborted) pass(pid, 'SIGTERM')
+    }
     tell('superseded', 'info', `Process ${pid} is the store now, with all that it held`, { successor: pid })
   })
   const onUpgrade = upgradeOn(store, upgrades, service, tell)
@@ -95,7 +100,6 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
   } finally {
     signal.removeEventListener('abort', end)
     onUpgrade.end()
-    if (store.superseded && process.pid === 1) passSignals(`${path}.takeover`)
     await service?.end()
   }
 }
@@ -105,15 +109,19 @@ async function run(store: Store, path: string, upgrades: boolean, signal: AbortS
  * process that has the store.
  */
 function passSignals(takeover: string): void {
-  const pass = async (signal: NodeJS.Signals): Promise<void> => {
-    try {
-      const found = await takeoverStatus(takeover)
-      if (found !== undefined) process.kill(found.owner.pid, signal)
-    } catch {
-      // It has ended
-    }
+  const passOn = async (signal: NodeJS.Signals): Promise<void> => {
+    const found = await takeoverStatus(takeover).catch(() => undefined)
+    if (found !== undefined) pass(found.owner.pid, signal)
   }
-  for (const signal of [...SIGNALS, 'SIGUSR2'] as const) process.on(signal, name => void pass(name))
+  for (const signal of [...SIGNALS, 'SIGUSR2'] as const) process.on(signal, name => void passOn(name))
+}
+
+function pass(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It has ended
+  }
 }
 
 /** USR2 starts the command line again. Without `--takeover` that one could not replace this one, and the signal must not end this one. */
